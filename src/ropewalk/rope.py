@@ -127,7 +127,7 @@ class Ntk:
 
 @dataclass(frozen=True)
 class Yarn:
-    """YaRN's "NTK-by-parts": fast pairs keep their speed, slow ones are interpolated (Peng et al. 2023, arXiv 2309.00071).
+    """YaRN's "NTK-by-parts": fast pairs keep their speed, slow ones are squeezed (Peng et al. 2023, arXiv 2309.00071).
 
     A pair that makes more than `beta_fast` turns in the pretraining window is left alone; one that makes fewer than
     `beta_slow` is slowed by `factor`; in between, a ramp linear in the pair's index. The attention temperature that
@@ -221,8 +221,8 @@ def compose(now: Scaling, by: Scaling) -> Scaling:
     if isinstance(now, Ntk) and isinstance(by, Ntk):
         return Ntk(now.factor * by.factor)
     raise UserError(
-        f"{by.method} scaling cannot be put on top of {now.method} (factor {now.factor:g}): the result is neither of the "
-        f"two and no config can say it; extend the original model instead"
+        f"{by.method} scaling cannot be put on top of {now.method} (factor {now.factor:g}): the result is neither "
+        f"of the two and no config can say it; extend the original model instead"
         + (f", or use --method {now.method}" if now.method in ("linear", "ntk") else "")
     )
 

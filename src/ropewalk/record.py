@@ -1,0 +1,271 @@
+"""Records: the seam between what runs a model and what draws a page.
+
+in   typed rows from training and measuring, each tied to a run
+out  a JSON-lines file: a `run` header (command, versions, device, seed, model), then that run's rows
+
+Left of this file there is torch and maybe eight GPUs; right of it, small text that any machine reads. Every number in a
+table or on a page comes from a row, and every row names the run that made it.
+
+    {"kind": "run", "id": "3f9a…", "command": "ropewalk perplexity hemp …", "model": {…}, …}
+    {"kind": "perplexity", "run": "3f9a…", "window": 1024, "stride": 256, "perplexity": 9.81, …}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ropewalk.errors import UserError
+
+_LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval", "rouge-score", "liger-kernel")
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """Which model was measured, and how it turned.
+
+    Attributes:
+        name: as the user named it.
+        family: the config's `model_type`.
+        original_window, window: tokens; before any extension, and now.
+        method, factor: the scaling in force ("plain" and 1 for a base model).
+        theta, head_dim: RoPE's base and the number of rotated coordinates of a head.
+        parameters: weights, counted once where tied; 0 if not known without loading.
+        steps: fine-tuning steps taken since the extension (0: not trained).
+    """
+
+    name: str
+    family: str
+    original_window: int
+    window: int
+    method: str = "plain"
+    factor: float = 1.0
+    theta: float = 10000.0
+    head_dim: int = 0
+    parameters: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """The header of a run: what was asked, of what, where, with which versions."""
+
+    kind: ClassVar[str] = "run"
+    id: str
+    command: str
+    started: str
+    model: ModelState
+    seed: int
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity.py.
+
+    `low` and `high` bound the 95 % bootstrap interval over documents. `per_document` rows hold name, tokens and nll (a sum,
+    in nats). `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    """
+
+    kind: ClassVar[str] = "perplexity"
+    window: int
+    stride: int
+    perplexity: float
+    low: float
+    high: float
+    documents: int
+    skipped: int
+    tokens: int
+    bos: bool
+    convention: str = "ropewalk"
+    data: str = ""
+    estimate: bool = False
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    per_document: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Passkey:
+    """One depth of the passkey test: of `trials` prompts of `window` tokens with the key `k` tokens before the end."""
+
+    kind: ClassVar[str] = "passkey"
+    window: int
+    k: int
+    trials: int
+    successes: int
+    digits_right: int = 0
+
+
+@dataclass(frozen=True)
+class PasskeySummary:
+    """k_max: the largest k such that every k' <= k succeeds in at least 20 % of the trials (section 3.3); 0 if none."""
+
+    kind: ClassVar[str] = "passkey_summary"
+    window: int
+    k_max: int
+    depths: int
+    trials: int
+    accuracy: float
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step. `loss` is nats a token over the whole batch; `seconds` the step's own wall time."""
+
+    kind: ClassVar[str] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    mfu: float | None = None
+    peak_bytes: int = 0
+    seconds_left: float = 0.0
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the libraries that can change a figure; without importing any of them."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("ropewalk", *_LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def new_run(
+    model: ModelState,
+    *,
+    device: str,
+    dtype: str,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    command: str | None = None,
+) -> Run:
+    """A header for a run that starts now. `command` defaults to this process's own command line."""
+    if command is None:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return Run(
+        id=uuid.uuid4().hex[:12],
+        command=command,
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model=model,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        versions=versions(),
+        settings=settings or {},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null, so that every reader can parse the line."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_line(row: Any, run: str | None = None) -> str:
+    """One row as one line of JSON, tied to its run."""
+    tie = {} if run is None else {"run": run}
+    return json.dumps({"kind": row.kind, **tie, **_plain(dataclasses.asdict(row))}, ensure_ascii=False)
+
+
+class Recorder:
+    """Appends one run's rows to a JSON-lines file, or nowhere if `path` is None. The header goes out with the first row."""
+
+    def __init__(self, path: str | Path | None, run: Run) -> None:
+        self.path = None if path is None else Path(path)
+        self.run = run
+        self.rows: list[Any] = []
+        self._opened = False
+
+    def add(self, row: Any) -> None:
+        """Append a row and flush it to disk: a killed run keeps every row it had finished."""
+        self.rows.append(row)
+        if self.path is None:
+            return
+        lines = [] if self._opened else [to_line(self.run)]
+        lines.append(to_line(row, self.run.id))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            # A run killed in the middle of a line left no newline; start a fresh one so that only that line is lost.
+            if not self._opened and file.tell() and not _ends_with_newline(self.path):
+                file.write("\n")
+            file.write("\n".join(lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._opened = True
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was read: headers by run id, rows as (run, row dictionary) in file order, and how many lines were damaged."""
+
+    runs: dict[str, dict[str, Any]]
+    rows: list[dict[str, Any]]
+    damaged: int = 0
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The rows of one kind, each with its run's header under "header"."""
+        return [{**row, "header": self.runs.get(row.get("run", ""), {})} for row in self.rows if row["kind"] == kind]
+
+
+def read(paths: Iterable[str | Path]) -> Records:
+    """Read record files. A line that is no record (cut short, edited) is skipped and counted, never guessed at.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise UserError(
+                f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement"
+            )
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                kind = row["kind"]
+            except (ValueError, TypeError, KeyError):
+                damaged += 1
+                continue
+            if kind == "run" and "id" in row:
+                runs[row["id"]] = row
+            else:
+                rows.append(row)
+    return Records(runs, rows, damaged)
