@@ -269,3 +269,82 @@ def read(paths: Iterable[str | Path]) -> Records:
             else:
                 rows.append(row)
     return Records(runs, rows, damaged)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One zero-shot benchmark of section 3.4, scored by lm-eval.
+
+    Shares are in [0, 1]; `low` and `high` bound Wilson's 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
+    each item in the set's order, so that two rows over the same `digest` can be paired later. `truncated` counts items
+    that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version.
+    """
+
+    kind: ClassVar[str] = "benchmark"
+    task: str
+    accuracy: float
+    low: float
+    high: float
+    items: int
+    correct: int
+    truncated: int
+    window: int
+    answers: str
+    digest: str
+    rule: str
+    data: str = "hub"
+    limit: int | None = None
+    accuracy_norm: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BenchmarkComparison:
+    """The same items before and after: `difference` is after minus before, with Newcombe's paired 95 % interval.
+
+    `lost` items were right before and are wrong after, `gained` the reverse; `p_value` is the exact McNemar test.
+    """
+
+    kind: ClassVar[str] = "benchmark_comparison"
+    task: str
+    before: str
+    after: str
+    items: int
+    accuracy_before: float
+    accuracy_after: float
+    difference: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
+
+    `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence sentence by sentence), all with the Porter
+    stemmer. `intervals` holds a 95 % bootstrap interval over documents for each of the three. `cut` counts documents
+    longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model.
+    """
+
+    kind: ClassVar[str] = "summary"
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    intervals: dict[str, list[float]]
+    documents: int
+    cut: int
+    unfinished: int
+    decoding: str
+    window: int
+    document_tokens: int
+    summary_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    data: str = ""
+    seconds: float = 0.0
+    generated_tokens: int = 0
+    per_document: list[dict[str, Any]] = field(default_factory=list)
