@@ -1,0 +1,243 @@
+"""A checkpoint as files: find it, check it without loading it, link it, and write directories that are whole or absent.
+
+in   a model's name or directory
+out  paths that hold; or a sentence that says which file is wrong and how
+
+Nothing here imports torch, and no weight is ever read into memory: a safetensors file says in its header how long it must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import struct
+import uuid
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ropewalk.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+#: safetensors' own limit on the header (its format documentation), so that a broken length is not believed.
+_HEADER_LIMIT = 100_000_000
+
+
+def locate(model: str | Path, *, trust_remote_code: bool = False) -> Path:
+    """The directory of a model: `hemp` (the embedded one), a local directory, or a hub id fetched into the hub's cache.
+
+    Raises:
+        UserError: nothing of that name here, and the hub cannot be reached or has none.
+    """
+    if str(model) == "hemp":
+        return Path(str(resources.files("ropewalk") / "assets" / "hemp"))
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(
+            f"a model is a directory with a config.json, but {path} is a file; name the directory it lies in"
+        )
+    name = str(model)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(
+            f"there is no directory {name}; a model is `hemp`, a local directory or a hub id such as owner/name"
+        )
+    return _from_hub(name, with_code=trust_remote_code)
+
+
+def _from_hub(name: str, *, with_code: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*_HUB_FILES, "*.py"] if with_code else _HUB_FILES
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+    except HFValidationError:
+        raise UserError(f"{name!r} is neither a directory here nor a valid hub id; check the spelling") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "no")
+        raise UserError(
+            f"the hub answered {status} for {name}: it is misspelt, private or gated; check the id, or log in with `hf auth login`"
+        ) from None
+    except (LocalEntryNotFoundError, OSError):
+        raise UserError(
+            f"{name} is no directory here, and the hub could not be reached to fetch it; check the path, or go online once "
+            "so that it lies in the cache"
+        ) from None
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The dictionary of a checkpoint's config.json."""
+    return read_json(directory / "config.json", what="a model directory holds a config.json")
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """A JSON object from a file; `what` is the rule that a missing or broken file breaks."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{what}, but {path} does not exist; check the path") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{what}, but {path} cannot be read ({error}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{what}, but {path} holds no JSON object; fetch it again")
+    return found
+
+
+def weights(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, each found whole: the size its header promises is the size it has.
+
+    Raises:
+        UserError: pickled weights only, no weights, a missing shard, a truncated or damaged file.
+    """
+    index = directory / INDEX
+    if index.is_file():
+        shards = read_json(index, what="an index of shards is a JSON file").get("weight_map", {}).values()
+        files = [directory / name for name in sorted(set(shards))]
+    else:
+        files = [directory / SINGLE]
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing and files:
+        for file in files:
+            check_safetensors(file)
+        return files
+    pickles = sorted(
+        path.name for pattern in _PICKLES for path in directory.glob(pattern) if path.name != "training_args.bin"
+    )
+    if pickles and not index.is_file():
+        raise UserError(
+            f"ropewalk reads safetensors only, and {directory} has pickled weights ({pickles[0]}), which can run code when "
+            "loaded; if you trust them, `--convert-pickle` rewrites them as safetensors through a weights-only load"
+        )
+    raise UserError(f"{directory} lacks {', '.join(missing) or 'its weights'}; fetch the checkpoint again, whole")
+
+
+def check_safetensors(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file, after checking that the file is as long as the header says.
+
+    The format: 8 bytes of header length, little-endian, then that many bytes of JSON, then the tensors.
+    """
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(_HEADER_LIMIT, max(size - 8, 0)):
+            raise UserError(f"{file} is no whole safetensors file (its header is cut off or damaged); fetch it again")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{file} has a damaged safetensors header; fetch it again") from None
+    promised = 8 + length + max(ends, default=0)
+    if size != promised:
+        raise UserError(f"{file} is {'truncated' if size < promised else 'too long'}: {size} bytes, its header says {promised}; "
+                        "fetch it again")  # fmt: skip
+    return header
+
+
+def parameters(files: list[Path]) -> int:
+    """How many weights the files hold, from their headers."""
+    total = 0
+    for file in files:
+        for name, entry in check_safetensors(file).items():
+            if name != "__metadata__":
+                count = 1
+                for length in entry["shape"]:
+                    count *= length
+                total += count
+    return total
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into another directory without reading it: a hard link where the file system allows, a copy elsewhere.
+
+    A hard link is safe here because safetensors (from 0.8) saves beside and renames, so writing a new model over the link
+    leaves the original alone (tests/test_checkpoint.py).
+    """
+    source = source.resolve()  # a hub cache holds symbolic links, which would break when the cache is cleaned
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS):
+            raise
+        shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory that appears whole or not at all: write into what this yields; on success it is renamed to `out`.
+
+    An old `out` gives way only after the new one is complete; an error leaves it as it was, and leaves nothing else.
+
+    Raises:
+        UserError: `out` exists and `overwrite` was not asked for; the disk is full; no permission.
+    """
+    out = Path(out)
+    refuse_existing(out, overwrite=overwrite)
+    beside = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with disk_errors(out):
+            beside.mkdir(parents=True)
+            yield beside
+            _sync(beside)
+            _replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def refuse_existing(out: str | Path, *, overwrite: bool = False) -> None:
+    """The rule of every `--out`: what exists is never overwritten unless asked for."""
+    if Path(out).exists() and not overwrite:
+        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+
+
+@contextlib.contextmanager
+def disk_errors(out: str | Path) -> Iterator[None]:
+    """Turn what a disk says into a sentence: full, read-only, no permission."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space or choose another place",
+            errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
+            errno.EFBIG: "a file grew over the size limit set for this process; raise it or choose another place",
+            errno.EROFS: "the file system is read-only; choose another place",
+            errno.EACCES: "there is no permission to write there; choose another place",
+        }
+        if error.errno not in reasons:
+            raise
+        raise UserError(f"{out} could not be written: {reasons[error.errno]}") from error
+
+
+def _sync(directory: Path) -> None:
+    """Force a directory's files to disk, so that after a crash the renamed directory is not full of holes."""
+    for path in [*directory.rglob("*"), directory]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _replace(new: Path, out: Path) -> None:
+    old = new.with_suffix(".old")
+    if out.exists():
+        os.rename(out, old)
+    try:
+        os.rename(new, out)
+    except OSError:
+        if old.exists():
+            os.rename(old, out)
+        raise
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
