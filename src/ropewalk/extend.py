@@ -59,7 +59,7 @@ def extend(
     checkpoint.refuse_existing(out, overwrite=overwrite)
     source = checkpoint.locate(model, trust_remote_code=trust_remote_code)
     said = checkpoint.read_config(source)
-    models._refuse_remote_code(said, source, trust_remote_code)
+    models.refuse_remote_code(said, source, trust_remote_code)
     new = extended_config(said, window=window, method=method, current_window=current_window)
     with checkpoint.whole_directory(out, overwrite=overwrite) as beside:
         _carry_weights(source, beside, convert_pickle=convert_pickle)

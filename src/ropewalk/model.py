@@ -9,6 +9,7 @@ speed by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after ev
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def load(
     """
     directory = checkpoint.locate(name, trust_remote_code=trust_remote_code)
     said = checkpoint.read_config(directory)
-    _refuse_remote_code(said, directory, trust_remote_code)
+    refuse_remote_code(said, directory, trust_remote_code)
     config.read(said)
     checkpoint.weights(directory)
     device = device_for(device)
@@ -94,15 +95,16 @@ def _from_pretrained(
 ) -> tuple[Any, dict[str, Any]]:
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=trust,
-            use_safetensors=True,
-            output_loading_info=True,
-            **chosen,
-        )
+        with _without_bars():
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=trust,
+                use_safetensors=True,
+                output_loading_info=True,
+                **chosen,
+            )
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(
             f"transformers cannot load {directory}: {str(error).splitlines()[0]}; the weights and the config do not fit each "
@@ -110,7 +112,19 @@ def _from_pretrained(
         ) from error
 
 
-def _refuse_remote_code(said: dict[str, Any], directory: Path, trusted: bool) -> None:
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers draws a progress bar for every load and save, which would cut through ours."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def refuse_remote_code(said: dict[str, Any], directory: Path, trusted: bool) -> None:
     known = said.get("model_type") in transformers.CONFIG_MAPPING
     if "auto_map" in said and not known and not trusted:
         raise UserError(
@@ -275,7 +289,8 @@ def save(
     if state_dict is not None and dtype is not None:
         state_dict = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state_dict.items()}
     with checkpoint.whole_directory(out, overwrite=overwrite) as beside:
-        model.save_pretrained(beside, state_dict=state_dict)
+        with _without_bars():
+            model.save_pretrained(beside, state_dict=state_dict)
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)
         rewrite_config(beside, found, steps=steps, dtype=dtype)
