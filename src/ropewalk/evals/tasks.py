@@ -1,0 +1,140 @@
+"""The five benchmarks of section 3.4 as lm-eval tasks, over the hub's data or over local files.
+
+in   names, and a directory of JSON-lines files or None for the hub
+out  lm-eval task objects: prompts, choices, targets and metrics are lm-eval's own, only the rows come from elsewhere
+
+| name        | lm-eval task | local fields                          | items                        |
+|-------------|--------------|---------------------------------------|------------------------------|
+| boolq       | boolq        | passage, question, answer (true/false)| one a line                   |
+| piqa        | piqa         | goal, sol1, sol2, label (0, 1)        | one a line                   |
+| winogrande  | winogrande   | sentence, option1, option2, answer    | one a line                   |
+| race-high   | race         | article, question, options, answer    | one an article: its last     |
+| race-middle | race         | as race-high                          | question, the others answered|
+
+RACE needs a word. lm-eval's `race` reads the high-school part, makes one item of each article, asks the last of its
+questions and shows the earlier ones with their answers, after GPT-3. Its data set is the published one, grouped by article
+in order; `by_article` does the same grouping, which also gives `race-middle`, a task lm-eval does not have.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+
+from ropewalk.errors import UserError
+from ropewalk.evals import jsonlines
+
+TASKS = ("boolq", "piqa", "race-middle", "race-high", "winogrande")
+
+#: Where lm-eval keeps the four definitions; scanning these alone takes milliseconds, all of them half a minute.
+_FOLDERS = ("super_glue/boolq", "piqa", "race", "winogrande")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How a local file becomes the rows an lm-eval task expects."""
+
+    task: str
+    split: str
+    fields: tuple[str, ...]
+    rows: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
+
+
+def _boolq(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        yield {"passage": line["passage"], "question": line["question"], "label": int(bool(line["answer"]))}
+
+
+def by_article(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Group RACE's questions by article, in order; `problems` is written as lm-eval reads it, a Python literal."""
+    articles: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        problem = {"question": line["question"], "answer": line["answer"], "options": list(line["options"])}
+        articles.setdefault(line["article"], []).append(problem)
+    for article, problems in articles.items():
+        yield {"article": article, "problems": repr(problems)}
+
+
+_RACE = _Source("race", "test", ("article", "question", "options", "answer"), by_article)
+_SOURCES = {
+    "boolq": _Source("boolq", "validation", ("passage", "question", "answer"), _boolq),
+    "piqa": _Source("piqa", "validation", ("goal", "sol1", "sol2", "label"), iter),
+    "race-middle": _RACE,
+    "race-high": _RACE,
+    "winogrande": _Source("winogrande", "validation", ("sentence", "option1", "option2", "answer"), iter),
+}
+
+
+def build(names: Iterable[str], data: str | Path | None = None) -> dict[str, ConfigurableTask]:
+    """lm-eval's tasks by our names, zero-shot.
+
+    Args:
+        names: of TASKS.
+        data: a directory with `<name>.jsonl` (or .xz, .gz, .zst), read without any network; None for the hub.
+
+    Raises:
+        UserError: an unknown name, a missing or damaged file, a hub that does not answer.
+    """
+    names = list(names)
+    for name in names:
+        if name not in _SOURCES:
+            raise UserError(f"a benchmark is one of {', '.join(TASKS)}, got {name}; choose among those")
+    # All files are found before the first is read: a slip in the last name should not cost a minute.
+    paths = {name: None if data is None else jsonlines.find(data, name) for name in names}
+    root = Path(lm_eval.tasks.__file__).parent
+    with quiet():
+        manager = TaskManager(include_defaults=False, include_path=[root / folder for folder in _FOLDERS])
+        return {name: _task(manager, name, paths[name]) for name in names}
+
+
+def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTask:
+    source = _SOURCES[name]
+    overrides: dict[str, Any] = {}
+    if path is not None:
+        rows = datasets.Dataset.from_list(list(source.rows(jsonlines.read(path, source.fields))))
+        if not len(rows):
+            raise UserError(f"{path} has no lines, and a benchmark needs at least one item; fetch it again")
+        # A task with no training split asks for no few-shot examples; zero-shot prompts do not change by it.
+        overrides = {"custom_dataset": lambda **_: {source.split: rows}, "training_split": None}
+    elif name == "race-middle":
+        overrides = {"custom_dataset": lambda **_: {source.split: _published_race("middle")}}
+    try:
+        # A group of one is lm-eval's public way to take a named task and change some of its keys.
+        made = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
+    except UserError:
+        raise
+    except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
+        if path is not None:
+            raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{name} cannot be had from the hub ({first}); connect, or give local files with --data"
+        ) from error
+    made.set_config("task", name)
+    made.set_config("num_fewshot", 0)
+    return made
+
+
+def _published_race(part: str) -> datasets.Dataset:
+    return datasets.Dataset.from_list(list(by_article(datasets.load_dataset("ehovy/race", part, split="test"))))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """lm-eval says on its log what we say in records: default aggregations, each truncated prompt. Errors still show."""
+    log = logging.getLogger("lm_eval")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
