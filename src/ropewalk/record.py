@@ -110,6 +110,8 @@ class Passkey:
     trials: int
     successes: int
     digits_right: int = 0
+    #: Where the key really stands: k, but for what fits between the header and the question.
+    placed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ class PasskeySummary:
     trials: int
     accuracy: float
     seconds: float = 0.0
+    #: 95 % interval of the accuracy over all prompts (Wilson).
+    low: float = 0.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -348,3 +353,20 @@ class Summary:
     seconds: float = 0.0
     generated_tokens: int = 0
     per_document: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """One document scored in one window: what lets a killed perplexity run go on. `nll` is a sum, in nats.
+
+    `key` names everything that decides the figure: the weights, the dtype, the document's tokens, window, stride.
+    """
+
+    kind: ClassVar[str] = "document_score"
+    key: str
+    document: str
+    window: int
+    stride: int
+    tokens: int
+    nll: float
+    seconds: float = 0.0

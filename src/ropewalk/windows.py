@@ -51,7 +51,8 @@ def sliding(length: int, window: int, stride: int) -> list[Window]:
     The first window scores all it can. Each further one moves by `stride` and scores only its new tokens, so a token
     past the first window is predicted from at least window - stride tokens (Press et al. 2021, arXiv 2012.15840,
     section 2; Chen et al. 2023, arXiv 2306.15595, section 3.2). The last one moves by `stride` too and stops where the
-    text stops: it is shorter, its tokens' context is not.
+    text stops: it is shorter, its tokens' context is not. At stride = window the windows are disjoint, and the first token
+    of each has nothing before it in sight: it is not scored either.
 
     Eleven tokens, window 6, stride 2 (`.` seen, `#` seen and scored):
 
@@ -81,5 +82,7 @@ def sliding(length: int, window: int, stride: int) -> list[Window]:
     while stop < length:
         start, seen = start + stride, stop
         stop = min(start + window, length)
-        found.append(Window(start, stop, seen))
+        first_scored = max(seen, start + 1)
+        if first_scored < stop:
+            found.append(Window(start, stop, first_scored))
     return found

@@ -111,3 +111,18 @@ def bootstrap_mean(values: Float[np.ndarray, " items"], *, resamples: int = 2000
     drawn = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
     low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
+
+
+def bootstrap_ratio(
+    sums: Float[np.ndarray, " items"], weights: Float[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (95 %) of sum(sums) / sum(weights) over items: a mean per token, over documents.
+
+    Documents are drawn whole, as their tokens are not independent. NaN where there is one item: it says nothing of others.
+    """
+    sums, weights = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if sums.size < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(0, sums.size, size=(resamples, sums.size))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)

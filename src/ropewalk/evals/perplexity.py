@@ -1,0 +1,290 @@
+"""Perplexity over a sliding window: the one definition (section 3.2 of the paper, and what it leaves open).
+
+in   a model, documents, windows W and a stride S (tokens)
+out  records: perplexity per window with a 95 % interval, and every document's own figure
+
+**The definition.** A document is encoded once, with BOS in front where the tokenizer puts one (the record says whether).
+A window of W tokens slides over it by S tokens. The first window scores all its tokens, each further one only its S new
+ones (windows.sliding), so that a token past the first window is predicted from at least W - S tokens. The first token of
+a document, BOS or not, is never scored: nothing comes before it. BOS is seen by the first window alone. The last window
+stops where the document stops. Perplexity is exp(sum of nll / number of scored tokens), over all tokens of all documents
+alike: a token counts the same wherever it stands, a long document for more than a short one.
+
+**Worked example.** Two documents of 11 and 7 tokens, W = 6, S = 2. The first has windows 0-5, 2-7, 4-9, 6-10, which score
+5 + 2 + 2 + 1 = 10 tokens; the second has 0-5 and 2-6, which score 5 + 1 = 6. If their sums of nll are 25 and 9 nats, the
+perplexity is exp((25 + 9) / (10 + 6)) = exp(2.125) = 8.37. The mean of the six windows' means would weigh the lone token
+of the last window as much as the five of the first; the mean of the two documents' perplexities would be 8.33.
+
+**Which documents.** One with fewer tokens than the largest window asked for cannot fill it: it is left out of every column,
+so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and it is counted in `skipped`.
+
+**The interval** is a percentile bootstrap over documents: how far the figure would move with other documents of the same kind.
+One document has no such interval.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
+
+from ropewalk import record, text
+from ropewalk.errors import UserError
+from ropewalk.evals import spread
+from ropewalk.evals.intervals import bootstrap_ratio
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import Pass, check_window, negative_log_likelihoods
+from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.windows import check, sliding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokens:
+    """A document as the model reads it."""
+
+    name: str
+    ids: Int[np.ndarray, " n"]
+
+
+def perplexity(
+    model: Any,
+    *,
+    data: Any,
+    windows: Sequence[int] | None = None,
+    stride: int = 256,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    min_tokens: int | None = None,
+    batch_tokens: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> list[record.Perplexity]:
+    """Perplexity of one model at several windows on the same documents; the definition heads this module.
+
+    A run that was killed goes on where it stopped: documents that `out` already holds under the same weights, tokens,
+    window, stride and dtype are not scored again. Under torchrun the documents are spread over the ranks; each is scored
+    whole by one of them, so the figures are those of one device, bit for bit.
+
+    Args:
+        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
+        data: files, directories or data-set ids; or `text.Document`s.
+        windows: tokens, each a row of the result; the model's own window if not given. A RoPE model may be asked beyond it:
+            that is extrapolation, and the paper's first figure.
+        stride: S, tokens (paper: 256).
+        limit: use the first so many documents that are long enough.
+        max_tokens: cut every document to its first so many tokens (paper, proof-pile: 32768).
+        min_tokens: leave out documents with fewer tokens; the largest window if not given.
+        batch_tokens: tokens of one forward pass; changes speed and memory, and figures by rounding only.
+        dtype, device: as in `model.load`.
+        seed: of the bootstrap.
+        out: record file to append to and to resume from.
+
+    Returns:
+        One row a window, in the order asked for; the same on every rank.
+
+    Raises:
+        UserError: a window or stride that cannot be; documents that are all too short; logits that are not numbers.
+    """
+    for window in windows or ():
+        check(window, stride)
+    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    windows = list(windows or [subject.state.window])
+    for window in windows:
+        check(window, stride)
+        check_window(subject.model, window)
+    shortest = max(*windows, min_tokens or 0)
+    documents, skipped = choose(encoded(subject, data, max_tokens), min_tokens=shortest, limit=limit)
+    run = spread.same(subject.run(seed=seed, windows=windows, stride=stride, max_tokens=max_tokens, limit=limit))
+    recorder, known = record.Recorder(out, run), recorded(out)
+    rows = []
+    for window in windows:
+        row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
+        row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
+        rows.append(row)
+        if spread.rank() == 0:
+            recorder.add(row)
+    return rows
+
+
+def encoded(subject: Subject, data: Any, max_tokens: int | None = None) -> Iterator[Tokens]:
+    """Documents as token ids, BOS in front where the tokenizer puts one; those that are `text.Document`s as they are."""
+    if isinstance(data, str | Path | text.Document):
+        data = [data]
+    data = list(data)
+    found = data if all(isinstance(one, text.Document) for one in data) else text.documents(data)
+    for document in found:
+        yield Tokens(document.name, np.asarray(text.encode(subject.tokenizer, document.text))[:max_tokens])
+
+
+def name_of(data: Any) -> str:
+    """How a record names its data: the sources' own names, not where they lay."""
+    if isinstance(data, str | Path | text.Document):
+        data = [data]
+    return " ".join(one.name if isinstance(one, text.Document) else "/".join(Path(one).parts[-2:]) for one in data)
+
+
+def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = None) -> tuple[list[Tokens], int]:
+    """The first `limit` documents that fill the window, and how many shorter ones were passed over on the way.
+
+    Raises:
+        UserError: none is long enough.
+    """
+    chosen: list[Tokens] = []
+    skipped, longest = 0, 0
+    for document in documents:
+        if limit is not None and len(chosen) == limit:
+            break
+        longest = max(longest, len(document.ids))
+        if len(document.ids) < min_tokens:
+            skipped += 1
+        else:
+            chosen.append(document)
+    if not chosen:
+        raise UserError(
+            f"perplexity in a window of {min_tokens} tokens needs a document that fills it, but the longest of {skipped} "
+            f"has {longest}; give longer documents or a smaller --windows"
+        )
+    return chosen, skipped
+
+
+def measure(
+    subject: Subject,
+    documents: Sequence[Tokens],
+    window: int,
+    stride: int,
+    batch_tokens: int | None = None,
+    *,
+    recorder: record.Recorder | None = None,
+    known: dict[str, dict[str, Any]] | None = None,
+    seed: int = 0,
+) -> record.Perplexity:
+    """One window's row: score what is not known yet, put it on record document by document, and sum up."""
+    known = known or {}
+    weights = f"{fingerprint(subject.model)} {subject.dtype}"
+    mine = [(at, document) for at, document in enumerate(documents) if at % spread.size() == spread.rank()]
+    found: dict[int, record.DocumentScore] = {}
+    if subject.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(subject.device)
+    total = sum(len(sliding(len(document.ids), window, stride)) for _, document in mine)
+    with progress_bar(f"perplexity, window {window}", total, shown=spread.rank() == 0) as advance:
+        for at, document in mine:
+            key = key_of(weights, document, window, stride)
+            if key in known:
+                found[at] = record.DocumentScore(**{**known[key], "document": document.name})
+                advance(len(sliding(len(document.ids), window, stride)))
+                continue
+            found[at] = score_document(subject, document, window, stride, batch_tokens, key=key, advance=advance)
+            if recorder is not None:
+                recorder.add(found[at])
+    scores = [score for _, score in sorted(spread.gathered(found).items())]
+    peak = torch.cuda.max_memory_allocated(subject.device) if subject.device.type == "cuda" else 0
+    nll, tokens = np.array([one.nll for one in scores]), np.array([one.tokens for one in scores])
+    low, high = bootstrap_ratio(nll, tokens, seed=seed)
+    return record.Perplexity(
+        window=window,
+        stride=stride,
+        perplexity=exp(math.fsum(nll) / int(tokens.sum())),
+        low=exp(low),
+        high=exp(high),
+        documents=len(scores),
+        skipped=0,
+        tokens=int(tokens.sum()),
+        bos=subject.bos is not None,
+        seconds=math.fsum(one.seconds for one in scores),
+        peak_bytes=peak,
+        per_document=[{"name": one.document, "tokens": one.tokens, "nll": one.nll} for one in scores],
+    )
+
+
+def score_document(
+    subject: Subject,
+    document: Tokens,
+    window: int,
+    stride: int,
+    batch_tokens: int | None = None,
+    *,
+    key: str = "",
+    advance: Callable[[int], None] = lambda done: None,
+) -> record.DocumentScore:
+    """One document's summed negative log-likelihood, in nats.
+
+    Windows of one document alone share a forward pass: so its figure does not depend on its neighbours, nor on the rank.
+
+    Raises:
+        UserError: a logit was not a number; the sentence names the document and the window's place.
+    """
+    started = time.perf_counter()
+    spans = sliding(len(document.ids), window, stride)
+    passes = [Pass(document.ids[one.start : one.stop], one.scored) for one in spans]
+    sums = []
+    for one, nll in zip(spans, negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens), strict=True):
+        sums.append(float(nll.sum(dtype=np.float64)))
+        if math.isnan(sums[-1]):
+            raise UserError(
+                f"log-likelihoods must be numbers, but the model gave NaN in {document.name}, tokens {one.start} to "
+                f"{one.stop - 1}; try --dtype float32, or run `ropewalk doctor` on the model"
+            )
+        advance(1)
+    return record.DocumentScore(
+        key=key,
+        document=document.name,
+        window=window,
+        stride=stride,
+        tokens=sum(one.scored for one in spans),
+        nll=math.fsum(sums),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def key_of(weights: str, document: Tokens, window: int, stride: int) -> str:
+    """Everything that decides a document's figure, as a short name."""
+    said = json.dumps([weights, window, stride, hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()])
+    return hashlib.sha256(said.encode()).hexdigest()[:20]
+
+
+def recorded(out: str | Path | None) -> dict[str, dict[str, Any]]:
+    """The document scores that a record file holds, by key; none if there is no file yet."""
+    if out is None or not Path(out).is_file():
+        return {}
+    fields = {field.name for field in dataclasses.fields(record.DocumentScore)}
+    rows = record.read([out]).of(record.DocumentScore.kind)
+    return {row["key"]: {name: row[name] for name in fields & row.keys()} for row in rows}
+
+
+def exp(nats: float) -> float:
+    """exp, infinite instead of an error where a broken model is beyond every float."""
+    return math.inf if nats > 700 else math.exp(nats)
+
+
+def show(rows: Sequence[record.Perplexity]) -> None:
+    """Print rows as a table."""
+    table = Table(title="perplexity", title_justify="left")
+    for heading in ("window", "stride", "perplexity", "95 % interval", "documents", "too short", "tokens", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        interval = "one document" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+        table.add_row(
+            f"{row.window}",
+            f"{row.stride}",
+            f"{row.perplexity:.3f}",
+            interval,
+            f"{row.documents}",
+            f"{row.skipped}",
+            f"{row.tokens}",
+            f"{row.seconds:.1f}",
+        )
+    Console().print(table)
