@@ -1,0 +1,38 @@
+# Each target sets everything up by itself, in .venv, with the versions that constraints.txt pins.
+PYTHON ?= python3
+BIN := .venv/bin
+# Two threads on two busy cores wait for each other; one is faster there. `ropewalk demo` finds its own best number.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint gpu-test docs clean
+
+demo: .venv/installed
+	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite
+
+test: .venv/installed-dev lint
+	bash scripts/install-chromium.sh
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+gpu-test: .venv/installed-dev
+	$(BIN)/python -m pytest tests/gpu
+
+docs: .venv/installed-dev
+	$(BIN)/python docs/make_cli.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo
