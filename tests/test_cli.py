@@ -1,0 +1,77 @@
+"""The command line as a user types it: exit codes, sentences, speed, and a help page that cannot drift."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ropewalk import cli, testing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ropewalk", *arguments], capture_output=True, text=True, **options)
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom ropewalk import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'datasets', 'lm_eval'} & set(sys.modules)\n"
+        "sys.exit(f'--help imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    done = run("extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
+    assert done.returncode == 0, done.stderr
+    assert "window 64 → 256 tokens, linear factor 4" in done.stdout
+    assert "--max-model-len 256" in done.stdout
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    done = run("extend", str(tmp_path / "a"), "--window", "32", "--out", str(tmp_path / "b"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ropewalk: window 32 is not longer than the model's own 64; nothing to extend (ask for more than 64 tokens)\n"
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_interrupt_is_130_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ropewalk import extend
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(extend, "extend", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["extend", "hemp", "--window", "1024", "--out", "nowhere"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "ropewalk: interrupted\n"
+
+
+def test_the_help_page_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs/make_cli.py")
+    make_cli = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_cli)
+    assert make_cli.PAGE.read_text(encoding="utf-8") == make_cli.page(), "run `make docs`"
