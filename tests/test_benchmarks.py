@@ -14,6 +14,8 @@ from lm_eval.models.huggingface import HFLM
 from ropewalk import record, testing
 from ropewalk.errors import UserError
 from ropewalk.evals import benchmarks, jsonlines, tasks
+from ropewalk.evals.choices import log_likelihoods
+from ropewalk.evals.subject import subject_of
 
 SHARED = Path(__file__).parents[2] / "shared"
 WINDOW = 768
@@ -54,8 +56,8 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model():
-    return testing.tiny("llama", window=WINDOW, seed=3)
+def subject():
+    return subject_of(testing.tiny("llama", window=WINDOW, seed=3), tokenizer=testing.byte_tokenizer(WINDOW))
 
 
 def _as_published(path: str, name: str | None = None, **_) -> dict:
@@ -79,15 +81,14 @@ def _as_published(path: str, name: str | None = None, **_) -> dict:
     return {split: made, "train": made}
 
 
-def test_local_files_give_plain_lm_evals_numbers(data, model, monkeypatch):
+def test_local_files_give_plain_lm_evals_numbers(data, subject, monkeypatch):
     theirs = {"boolq": "boolq", "piqa": "piqa", "race-high": "race", "winogrande": "winogrande"}
-    tokenizer = testing.byte_tokenizer(WINDOW)
     built = tasks.build(theirs, data)
-    rows = {name: benchmarks.measure(model, tokenizer, built[name], window=WINDOW, batch_size=3) for name in theirs}
+    rows = {name: benchmarks.measure(subject, built[name], window=WINDOW, batch_tokens=900) for name in theirs}
     # Plain lm-eval: its own tasks by name, its own model, its own length; only the download is replaced.
     monkeypatch.setattr(datasets, "load_dataset", _as_published)
     plain = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=testing.byte_tokenizer(WINDOW), batch_size=1),
+        model=HFLM(pretrained=subject.model, tokenizer=testing.byte_tokenizer(WINDOW), batch_size=1),
         tasks=list(theirs.values()),
         bootstrap_iters=0,
     )
@@ -99,6 +100,25 @@ def test_local_files_give_plain_lm_evals_numbers(data, model, monkeypatch):
     assert rows["piqa"].accuracy_norm == plain["results"]["piqa"]["acc_norm,none"]
 
 
+@pytest.mark.parametrize("family", testing.FAMILIES)
+def test_answers_are_as_likely_as_when_read_whole(family):
+    """Shared prompts, padded batches and cut prompts against one plain forward pass a pair."""
+    model, draw = testing.tiny(family, window=512), random.Random(0)
+    pairs = []
+    for length in (300, 20, 150, 40):
+        prompt = [draw.randrange(256) for _ in range(length)]
+        pairs += [(prompt, [draw.randrange(256) for _ in range(n)]) for n in (1, 5, 1, 9)]
+    for window in (512, 200):
+        found = log_likelihoods(model, pairs, window=window, batch_tokens=900)
+        for (prompt, answer), value in zip(pairs, found, strict=True):
+            text = (prompt + answer)[-(window + 1) :]
+            with torch.no_grad():
+                logits = model(torch.tensor([text[:-1]])).logits[0, -len(answer) :].double()
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum().item()
+            # Sums of up to nine float32 terms of size 6: a few units in the last place of 50.
+            assert value == pytest.approx(expected, abs=5e-5)
+
+
 def test_race_middle_asks_as_race_high_does(data):
     """lm-eval has no race-middle: on the same rows its prompts must be those of its race task."""
     built = tasks.build(["race-high", "race-middle"], data)
@@ -108,15 +128,15 @@ def test_race_middle_asks_as_race_high_does(data):
     assert middle.task_name == "race-middle" and high.config.metric_list == middle.config.metric_list
 
 
-def test_items_that_lose_text_are_counted(data, model):
+def test_items_that_lose_text_are_counted(data, subject):
     task = tasks.build(["boolq"], data)["boolq"]
-    tokenizer = testing.byte_tokenizer(WINDOW)
+    tokenizer = subject.tokenizer
     lengths = [
         max(len(tokenizer(task.doc_to_text(doc) + " " + choice)["input_ids"]) for choice in task.doc_to_choice(doc))
         for doc in task.eval_docs
     ]
     window = sorted(lengths)[2] - 1  # the three shortest fit: the last token is predicted, never read
-    row = benchmarks.measure(model, tokenizer, task, window=window)
+    row = benchmarks.measure(subject, task, window=window)
     assert row.truncated == sum(length > window + 1 for length in lengths) == 3
     assert row.window == window
 
@@ -158,6 +178,27 @@ def test_before_and_after_end_in_records(pair_of_models, data, tmp_path):
     assert kept[0].items == 4 and kept[0].limit == 4
 
 
+def test_what_is_on_record_is_not_measured_again(pair_of_models, data, tmp_path, monkeypatch):
+    base, other = pair_of_models
+    out = tmp_path / "records.jsonl"
+    settings = dict(base=base, data=data, limit=3, out=out)
+    first = benchmarks.benchmarks(other, tasks=["piqa"], **settings)
+    asked = []
+    measure = benchmarks.measure
+    monkeypatch.setattr(
+        benchmarks, "measure", lambda subject, task, **k: asked.append(task.task_name) or measure(subject, task, **k)
+    )
+    again = benchmarks.benchmarks(other, tasks=["piqa", "boolq"], **settings)
+    assert asked == ["boolq", "boolq"]
+    assert [row for row in again if row.task == "piqa"] == first
+    kinds = [row["kind"] for row in record.read([out]).rows]
+    assert kinds.count("benchmark") == 4 and kinds.count("benchmark_comparison") == 2
+    # Other weights in the same directory are another model.
+    testing.tiny_directory(other, window=WINDOW, seed=5)
+    benchmarks.benchmarks(other, tasks=["piqa"], **settings)
+    assert asked == ["boolq", "boolq", "piqa"]
+
+
 def test_another_tokenizer_is_refused_before_anything_is_measured(pair_of_models, data, tmp_path):
     base, other = pair_of_models
     said = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
@@ -180,10 +221,9 @@ def test_nan_is_an_error_that_names_the_item(data):
     broken = testing.tiny("llama", window=WINDOW)
     with torch.no_grad():
         broken.get_output_embeddings().weight[ord("a")] = float("nan")
+    broken = subject_of(broken, tokenizer=testing.byte_tokenizer(WINDOW))
     with pytest.raises(UserError, match="item 0 of piqa gave NaN"):
-        benchmarks.measure(
-            broken, testing.byte_tokenizer(WINDOW), tasks.build(["piqa"], data)["piqa"], window=WINDOW, limit=2
-        )
+        benchmarks.measure(broken, tasks.build(["piqa"], data)["piqa"], window=WINDOW, limit=2)
 
 
 @pytest.mark.parametrize(

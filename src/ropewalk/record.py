@@ -282,7 +282,8 @@ class Benchmark:
 
     Shares are in [0, 1]; `low` and `high` bound Wilson's 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
     each item in the set's order, so that two rows over the same `digest` can be paired later. `truncated` counts items
-    that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version.
+    that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version,
+    `key` everything that decides the row: weights, dtype, items, window.
     """
 
     kind: ClassVar[str] = "benchmark"
@@ -297,6 +298,7 @@ class Benchmark:
     answers: str
     digest: str
     rule: str
+    key: str = ""
     data: str = "hub"
     limit: int | None = None
     accuracy_norm: float | None = None

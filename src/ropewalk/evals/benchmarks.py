@@ -3,8 +3,8 @@
 in   a model, and the base it came from if there is one; benchmark data on the hub or in a directory
 out  one row a benchmark (accuracy, interval, every item's verdict), one row a pair (difference, interval, p-value)
 
-The numbers are lm-eval's: its prompts, its scoring, its metric `acc` (the choice with the highest summed log-probability).
-Two things differ from running it bare. Its own limit is the config's `max_position_embeddings`, which readers of an
+The numbers are lm-eval's: its prompts, its tokens, its metric `acc` (the choice with the highest summed log-probability).
+Two things differ from running it bare, beside speed (choices.py). Its own limit is the config's `max_position_embeddings`, which readers of an
 extended checkpoint disagree on; ours is the original window, for both models of a pair, so that both see the same
 prompts. And where a prompt is longer, lm-eval drops text from its left and says so on the log only; here the items that
 lost text are counted in the row.
@@ -13,8 +13,10 @@ lost text are counted in the row.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -23,54 +25,61 @@ from typing import Any
 
 import lm_eval
 import torch
-import transformers
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from ropewalk import model as models
 from ropewalk.errors import UserError
+from ropewalk.evals import choices
 from ropewalk.evals import tasks as definitions
 from ropewalk.evals.intervals import Paired, wilson
-from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder, new_run
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import default_batch_tokens
+from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder, read
 
 TASKS = definitions.TASKS
 
 
 class Harness(HFLM):
-    """lm-eval's own model around one that is loaded already, with a window, that also notes which items lose text.
+    """lm-eval's own model around one that is loaded already: its tokens and prompts, our window and arithmetic (choices.py).
 
-    `truncated` holds (task, item) for every item with a prompt longer than the window.
+    `truncated` holds (task, item) for every item with a prompt longer than the window. Whether an answer is also the
+    greedy one is not computed: it is reported as False, and `acc` does not look at it.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, window: int, batch_size: int) -> None:
+    def __init__(self, subject: Subject, *, window: int, batch_tokens: int) -> None:
         super().__init__(
-            pretrained=model,
+            pretrained=subject.model,
             # lm-eval gives the tokenizer a padding token; that is its copy's business.
-            tokenizer=copy.deepcopy(tokenizer),
+            tokenizer=copy.deepcopy(subject.tokenizer),
             max_length=window,
-            batch_size=batch_size,
-            prefix_token_id=_prefix(tokenizer, model.config),
+            prefix_token_id=_prefix(subject.tokenizer, subject.model.config),
         )
+        self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()
-        self._too_long: list[bool] = []
+        self._asked: list[Any] = []
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        for request, too_long in zip(requests, self._too_long, strict=True):
-            if too_long:
-                self.truncated.add((request.task_name, request.doc_id))
-        return answers
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self._asked = requests
+        return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        longest = max(len(answer) for _, _, answer in requests)
-        if longest > self.max_length:
+        window, pairs = self.max_length, [(prompt, answer) for _, prompt, answer in requests]
+        longest = max(len(answer) for _, answer in pairs)
+        if longest > window:
             raise UserError(
-                f"an answer must fit into the window, but one has {longest} tokens and the window is {self.max_length}; "
+                f"an answer must fit into the window, but one has {longest} tokens and the window is {window}; "
                 "measure a model with a longer window, or leave this benchmark out"
             )
-        # One more than the window fits: the last token is predicted, never read.
-        self._too_long = [len(prompt) + len(answer) > self.max_length + 1 for _, prompt, answer in requests]
-        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        for pair, asked in zip(pairs, self._asked, strict=True):
+            if not choices.fits(pair, window):
+                self.truncated.add((asked.task_name, asked.doc_id))
+        with progress_bar(self._asked[0].task_name, len(pairs)) as advance:
+            found = choices.log_likelihoods(
+                self.model, pairs, window=window, batch_tokens=self.batch_tokens, advance=advance
+            )
+        return [(value, False) for value in found]
 
 
 def _prefix(tokenizer: Any, config: Any) -> int:
@@ -80,23 +89,22 @@ def _prefix(tokenizer: Any, config: Any) -> int:
 
 
 def measure(
-    model: transformers.PreTrainedModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
+    subject: Subject,
     task: ConfigurableTask,
     *,
     window: int,
     limit: int | None = None,
-    batch_size: int = 8,
+    batch_tokens: int | None = None,
     data: str = "hub",
 ) -> Benchmark:
     """One benchmark on one model.
 
     Args:
-        model: loaded and verified.
+        subject: a model, its tokenizer and state.
         task: of `tasks.build`.
         window: tokens a prompt may have; what is longer loses its left part, and is counted.
         limit: the first so many items instead of all.
-        batch_size: prompts a forward.
+        batch_tokens: tokens of one forward pass; changes speed and memory alone.
         data: where the items are from, for the row.
 
     Raises:
@@ -107,7 +115,7 @@ def measure(
     started = time.perf_counter()
     name = task.task_name
     with definitions.quiet():
-        harness = Harness(model, tokenizer, window=window, batch_size=batch_size)
+        harness = Harness(subject, window=window, batch_tokens=batch_tokens or default_batch_tokens(subject.device))
         found = lm_eval.evaluate(
             lm=harness, task_dict={"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
         )
@@ -126,13 +134,20 @@ def measure(
         truncated=len(harness.truncated),
         window=window,
         answers="".join("01"[verdict] for verdict in right),
-        digest=_digest(samples),
+        digest=definitions.digest(task, limit),
         rule=f"lm-eval {importlib.metadata.version('lm-eval')}, {_lm_eval_name(name)} v{task.VERSION}",
+        key=_key(subject, task, window, limit),
         data=data,
         limit=limit,
         accuracy_norm=sum(normed) / len(normed) if normed else None,
         seconds=time.perf_counter() - started,
     )
+
+
+def _key(subject: Subject, task: ConfigurableTask, window: int, limit: int | None) -> str:
+    """Everything that decides a row, as a short name: what is on record under it need not be measured again."""
+    said = [fingerprint(subject.model), subject.dtype, task.task_name, definitions.digest(task, limit), window]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
 
 
 def _lm_eval_name(name: str) -> str:
@@ -146,12 +161,6 @@ def _refuse_nan(name: str, samples: Iterable[dict[str, Any]]) -> None:
                 f"log-probabilities must be numbers, but item {sample['doc_id']} of {name} gave NaN; the weights or their "
                 "dtype are broken: try --dtype float32, or run `ropewalk doctor` on the checkpoint"
             )
-
-
-def _digest(samples: Iterable[dict[str, Any]]) -> str:
-    """What was asked, in order: two rows with one digest answered the same prompts with the same targets."""
-    parts = "".join(sample["doc_hash"] + sample["prompt_hash"] + sample["target_hash"] for sample in samples)
-    return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> BenchmarkComparison:
@@ -207,29 +216,35 @@ def refuse_other_tokenizer(ours: Any, base: Any, *, names: tuple[str, str]) -> N
 
 
 def benchmarks(
-    model: str | Path,
+    model: Any,
     *,
     tasks: Sequence[str] = TASKS,
     data: str | Path | None = None,
-    base: str | Path | None = None,
+    base: Any = None,
     limit: int | None = None,
-    batch_size: int = 8,
     window: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
+    batch_tokens: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
     out: str | Path | None = None,
 ) -> list[Benchmark | BenchmarkComparison]:
     """Zero-shot accuracy of a model, and of its base beside it (section 3.4, table 5).
 
+    A run that was killed goes on where it stopped: a benchmark that `out` holds for the same weights, dtype, items and
+    window is not run again.
+
     Args:
-        model: `hemp`, a directory or a hub id.
+        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer).
         tasks: of boolq, piqa, race-middle, race-high, winogrande.
         data: a directory of `<task>.jsonl` files (or .xz, .gz, .zst); the hub's sets if not given.
         base: the model before its extension; each benchmark is then paired.
         limit: the first so many items of each.
-        batch_size: prompts a forward.
-        window: tokens a prompt may have; the model's original window if not given.
-        out: a records file to append to.
+        window: tokens a prompt may have; the original window if not given, for both models.
+        batch_tokens: tokens of one forward pass; changes speed and memory alone.
+        dtype, device: as in `model.load`.
+        tokenizer: with a model object.
+        out: record file to append to and to resume from.
 
     Returns:
         The base's rows (if any), the model's rows, then one comparison a benchmark.
@@ -238,44 +253,67 @@ def benchmarks(
         UserError: see `measure`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
     built = definitions.build(tasks, data)
-    names = [model] if base is None else [base, model]
-    states = [models.state(name) for name in names]
-    window = _common_window(window, states)
-    tokenizers = [models.load_tokenizer(name) for name in names]
-    if base is not None:
-        refuse_other_tokenizer(tokenizers[1], tokenizers[0], names=(str(model), str(base)))
-    settings = {
-        "tasks": list(tasks),
-        "data": str(data or "hub"),
-        "limit": limit,
-        "window": window,
-        "base": base and str(base),
-    }
+    _check_pair(model, base, window)
+    settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
+    known = recorded(out)
     measured: list[list[Benchmark]] = []
-    for name, state, tokenizer in zip(names, states, tokenizers, strict=True):
-        loaded = models.load(name, dtype=dtype, device=device)
-        recorder = Recorder(
-            out, new_run(state, device=_device_name(loaded), dtype=str(loaded.dtype).split(".")[-1], settings=settings)
-        )
+    names: list[str] = []
+    for one in (base, model) if base is not None else (model,):
+        subject = subject_of(one, tokenizer=tokenizer, dtype=dtype, device=device)
+        holds = _window(window, [subject.state])
+        recorder = Recorder(out, subject.run(**settings, window=holds))
+        names.append(subject.state.name)
         measured.append([])
         for task in built.values():
-            row = measure(
-                loaded, tokenizer, task, window=window, limit=limit, batch_size=batch_size, data=str(data or "hub")
-            )
-            recorder.add(row)
+            row = known.get(_key(subject, task, holds, limit))
+            if row is None:
+                row = measure(
+                    subject, task, window=holds, limit=limit, batch_tokens=batch_tokens, data=str(data or "hub")
+                )
+                recorder.add(row)
             measured[-1].append(row)
-        del loaded  # the next model needs the room
+        del subject  # the next model needs the room
     rows: list[Benchmark | BenchmarkComparison] = [row for group in measured for row in group]
     if base is not None:
         for before, after in zip(*measured, strict=True):
-            pair = compare(before, after, names=(str(base), str(model)))
-            recorder.add(pair)
+            pair = compare(before, after, names=(names[0], names[1]))
+            if pair not in known.values():
+                recorder.add(pair)
             rows.append(pair)
     return rows
 
 
-def _common_window(asked: int | None, states: Sequence[ModelState]) -> int:
-    window = min(state.original_window for state in states) if asked is None else asked
+def recorded(out: str | Path | None) -> dict[Any, Any]:
+    """What a record file holds: benchmark rows by key, comparisons by number; nothing if there is no file yet."""
+    if out is None or not Path(out).is_file():
+        return {}
+    found: dict[Any, Any] = {}
+    for at, row in enumerate(read([out]).rows):
+        for kind in (Benchmark, BenchmarkComparison):
+            if row["kind"] == kind.kind:
+                made = kind(**{field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row})
+                found[made.key if isinstance(made, Benchmark) else at] = made
+    return found
+
+
+def _check_pair(model: Any, base: Any, window: int | None) -> None:
+    """What can be refused by reading configs and tokenizers is refused before any weight is loaded."""
+    names = [name for name in (base, model) if isinstance(name, str | Path)]
+    states = [models.state(name) for name in names]
+    if states:
+        _window(window, states)
+    if len(names) == 2:
+        if states[0].original_window != states[1].original_window and window is None:
+            raise UserError(
+                f"a pair is measured in one window, but the original windows differ ({states[0].original_window}, "
+                f"{states[1].original_window}); name the base this model was made from, or give --window"
+            )
+        base_tokenizer, tokenizer = (models.load_tokenizer(name) for name in names)
+        refuse_other_tokenizer(tokenizer, base_tokenizer, names=(str(model), str(base)))
+
+
+def _window(asked: int | None, states: Sequence[ModelState]) -> int:
+    window = states[0].original_window if asked is None else asked
     holds = min(state.window for state in states)
     if not 2 <= window <= holds:
         raise UserError(
@@ -283,8 +321,3 @@ def _common_window(asked: int | None, states: Sequence[ModelState]) -> int:
             "window in between, or extend the model first"
         )
     return window
-
-
-def _device_name(model: torch.nn.Module) -> str:
-    device = next(model.parameters()).device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -9,29 +9,15 @@ A measurement on half a file is worse than none, so a bad line stops it; records
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import lzma
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from ropewalk import archives
 from ropewalk.errors import UserError
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".zst":
-        import zstandard
-
-        return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(open(path, "rb")), encoding="utf-8")
-    return open(path, encoding="utf-8")
 
 
 def read(path: str | Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -45,17 +31,17 @@ def read(path: str | Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path} does not exist; give a JSON-lines file ({', '.join(SUFFIXES)})")
     number = 0
     try:
-        with _open(path) as file:
+        with archives.damage_named(path), archives.open_bytes(path) as file:
             for line in file:
                 number += 1
                 if line.strip():
                     yield _checked(json.loads(line), fields)
+    except UserError:
+        raise
     except (ValueError, TypeError, KeyError) as error:  # a UnicodeDecodeError is a ValueError
         raise UserError(
             f"line {number} of {path} is not a JSON object with the fields {', '.join(fields)} ({error}); mend or drop it"
         ) from error
-    except (lzma.LZMAError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be unpacked after line {number} ({error}); fetch it again") from error
 
 
 def _checked(item: Any, fields: tuple[str, ...]) -> dict[str, Any]:

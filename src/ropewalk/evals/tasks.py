@@ -18,6 +18,8 @@ in order; `by_article` does the same grouping, which also gives `race-middle`, a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -122,6 +124,15 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
     made.set_config("task", name)
     made.set_config("num_fewshot", 0)
     return made
+
+
+def digest(task: ConfigurableTask, limit: int | None = None) -> str:
+    """What is asked, in order: two rows with one digest answered the same prompts with the same choices and targets."""
+    found = hashlib.sha256()
+    for _, item in zip(range(limit if limit is not None else len(task.eval_docs)), task.eval_docs, strict=False):
+        asked = [task.doc_to_text(item), task.doc_to_choice(item), task.doc_to_target(item)]
+        found.update(json.dumps(asked).encode())
+    return found.hexdigest()[:16]
 
 
 def _published_race(part: str) -> datasets.Dataset:
