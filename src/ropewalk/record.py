@@ -128,6 +128,9 @@ class PasskeySummary:
     #: 95 % interval of the accuracy over all prompts (Wilson).
     low: float = 0.0
     high: float = 1.0
+    #: k_max if every depth's success rate were at the lower, and at the upper, end of its 95 % interval.
+    k_low: int = 0
+    k_high: int = 0
 
 
 @dataclass(frozen=True)

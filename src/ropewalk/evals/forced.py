@@ -1,0 +1,235 @@
+"""Teacher-forced verdicts: would greedy decoding give this answer? One forward pass says it, and many share their beginning.
+
+in   prompts with their answers (token ids), and a text whose beginning many of them have in common
+out  per prompt, which tokens of the answer are the argmax where they stand
+
+Greedy decoding gives the answer exactly if every token of it is the argmax after the prompt and the answer's tokens before
+it: up to the first wrong token, both see the same tokens. So the answer is fed with its prompt and all its tokens are
+judged at once, where `generate` would take a pass for each.
+
+**The shared beginning.** Prompts of a retrieval test are alike up to where the hidden fact stands. Their common text is
+read once, its keys and values are kept, and each prompt is read from its first own token on. No value that a token depends
+on is left out: the verdicts are those of whole passes (tests/test_passkey.py). Over depths spread evenly this is half the
+work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.masking_utils import AttentionMaskInterface
+
+from ropewalk.evals.score import default_batch_tokens
+
+#: A beginning shorter than this is read again with each prompt: keeping it would cost more than it saves.
+_WORTH_SHARING = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompt:
+    """Token ids of a prompt and of the answer that greedy decoding ought to give."""
+
+    ids: Int[np.ndarray, " n"]
+    answer: Int[np.ndarray, " m"]
+
+    @property
+    def fed(self) -> Int[np.ndarray, " n_plus_m_minus_1"]:
+        """What the model sees: the prompt and the answer but for its last token, which nothing comes after."""
+        return np.concatenate([self.ids, self.answer[:-1]])
+
+
+@torch.inference_mode()
+def verdicts(
+    model: Any,
+    prompts: Sequence[Prompt],
+    *,
+    beginning: Int[np.ndarray, " n"] | None = None,
+    batch_tokens: int | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[Bool[np.ndarray, " m"]]:
+    """Judge prompts, in their order.
+
+    Args:
+        model: a transformers causal language model.
+        prompts: of any lengths; those with the same lengths and the same share of the beginning go through together.
+        beginning: a text that prompts start like; each shares as much of it as it has. None: nothing is shared.
+        batch_tokens: tokens of one forward pass.
+        advance: called with the number of prompts done.
+
+    Returns:
+        Per prompt (m,) booleans: is answer token i the argmax after the prompt and answer tokens 0 .. i - 1?
+    """
+    device = next(model.parameters()).device
+    batch_tokens = batch_tokens or default_batch_tokens(device)
+    fed = [prompt.fed for prompt in prompts]
+    shared = [_in_common(beginning, ids, len(ids) - len(p.answer)) for ids, p in zip(fed, prompts, strict=True)]
+    prefix = _Prefix.read(model, beginning, max(shared, default=0))
+    found: list[Any] = [None] * len(prompts)
+    # Longest first: if the memory does not hold the largest batch, that shows at once.
+    shapes = {at: (shared[at], len(fed[at]), len(prompts[at].answer)) for at in range(len(prompts))}
+    order = sorted(shapes, key=lambda at: (shapes[at][0], -shapes[at][1], shapes[at][2], at))
+    for batch in _batches(order, shapes, batch_tokens):
+        known, _, scored = shapes[batch[0]]
+        ids = torch.from_numpy(np.stack([fed[at][known:] for at in batch])).to(device)
+        answers = torch.from_numpy(np.stack([prompts[at].answer for at in batch])).to(device)
+        with prefix.before(model, known) as cache:
+            logits = model(input_ids=ids, logits_to_keep=scored, **cache).logits
+        for at, right in zip(batch, (logits.argmax(-1) == answers).cpu().numpy(), strict=True):
+            found[at] = right
+        advance(len(batch))
+    return found
+
+
+def _in_common(beginning: Int[np.ndarray, " n"] | None, ids: Int[np.ndarray, " m"], most: int) -> int:
+    """How many first tokens of `ids` are those of the beginning; 0 if too few to be worth it."""
+    if beginning is None:
+        return 0
+    length = min(len(beginning), most)
+    differs = np.flatnonzero(beginning[:length] != ids[:length])
+    same = int(differs[0]) if len(differs) else length
+    return same if same >= _WORTH_SHARING else 0
+
+
+def _batches(order: list[int], shapes: dict[int, tuple[int, int, int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Neighbours of one shape, at most `batch_tokens` tokens of their own together (one prompt always goes)."""
+    batch: list[int] = []
+    for at in order:
+        own = shapes[at][1] - shapes[at][0]
+        if batch and (shapes[at] != shapes[batch[0]] or (len(batch) + 1) * own > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+class _PrefixLayer(DynamicLayer):
+    """One layer's keys and values of the shared beginning, handed out with a prompt's own but never grown."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, join: bool) -> None:
+        super().__init__()
+        self.keys, self.values, self.join = keys, values, join
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.join:
+            return key_states, value_states
+        batch = len(key_states)
+        keys = torch.cat([self.keys.expand(batch, -1, -1, -1), key_states], dim=2)
+        return keys, torch.cat([self.values.expand(batch, -1, -1, -1), value_states], dim=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prefix:
+    """Keys and values (1, heads, tokens, head size) of a beginning, layer by layer."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def read(cls, model: Any, beginning: Int[np.ndarray, " n"] | None, length: int) -> _Prefix:
+        if beginning is None or length == 0:
+            return cls([])
+        ids = torch.from_numpy(beginning[None, :length]).to(next(model.parameters()).device)
+        # Without a config the cache keeps every token of every layer, of those with a sliding window too.
+        cache = DynamicCache()
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cls([(layer.keys, layer.values) for layer in cache.layers])
+
+    @contextmanager
+    def before(self, model: Any, length: int) -> Iterator[dict[str, Any]]:
+        """Keyword arguments for a forward pass that goes on after the first `length` tokens of the beginning."""
+        if length == 0:
+            yield {"use_cache": False}
+            return
+        split = _attends_in_two_parts(model)
+        layers = [_PrefixLayer(keys[:, :, :length], values[:, :, :length], not split) for keys, values in self.layers]
+        arguments = {"past_key_values": Cache(layers=layers), "use_cache": True}
+        if not split:
+            yield arguments
+            return
+        usual = model.config._attn_implementation
+        _active.append(layers)
+        model.set_attn_implementation(_TWO_PARTS)
+        try:
+            yield arguments
+        finally:
+            model.set_attn_implementation(usual)
+            _active.pop()
+
+
+# ---- attention to a shared beginning and to oneself, apart -----------------------------------------------------------
+
+_TWO_PARTS = "ropewalk_two_parts"
+#: The beginning that the forward pass in progress goes on from: an attention function is given its module, not the cache.
+_active: list[list[_PrefixLayer]] = []
+
+
+def _attends_in_two_parts(model: Any) -> bool:
+    """Whether plain causal attention is all this model's layers do, and the device's kernel returns the normaliser."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        config._attn_implementation == "sdpa"
+        and kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+        and next(model.parameters()).device.type in ("cpu", "cuda")
+    )
+
+
+def _with_normaliser(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled dot-product attention, and the log of the sum of exponentials that each row was divided by (float32)."""
+    if query.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, scale=scale
+        )
+    if query.dtype == torch.float32:
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scale
+        )
+        return found[0], found[1][:, :, : query.shape[2]]
+    found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scale)
+    return found[0], found[1]
+
+
+def _two_parts(
+    module: torch.nn.Module,
+    query: Float[torch.Tensor, "batch heads n size"],
+    key: Float[torch.Tensor, "batch kv_heads n size"],
+    value: Float[torch.Tensor, "batch kv_heads n size"],
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over beginning + own tokens as a mixture of attention over each, weighted by their normalisers.
+
+    softmax over two sets of keys = the two softmaxes, weighted by their shares of the sum of exponentials: exact. Every query
+    sees the whole beginning, so the batch's queries can be laid in one row over keys that exist once, and no mask is needed.
+    """
+    layer = _active[-1][module.layer_idx]
+    batch, heads, own, size = query.shape
+    groups = heads // key.shape[1]
+    past_key, past_value, key, value = (
+        states.repeat_interleave(groups, dim=1) if groups > 1 else states
+        for states in (layer.keys, layer.values, key, value)
+    )
+    near, near_log = _with_normaliser(query, key, value, True, scaling)
+    folded = query.transpose(0, 1).reshape(1, heads, batch * own, size)
+    far, far_log = _with_normaliser(folded, past_key, past_value, False, scaling)
+    far = far.reshape(heads, batch, own, size).transpose(0, 1)
+    far_log = far_log.reshape(heads, batch, own).transpose(0, 1)
+    share = torch.sigmoid(far_log - near_log).unsqueeze(-1).to(near.dtype)
+    return torch.lerp(near, far, share).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_TWO_PARTS, _two_parts)
+AttentionMaskInterface.register(_TWO_PARTS, lambda *args, **kwargs: None)

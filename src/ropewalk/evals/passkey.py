@@ -1,0 +1,279 @@
+"""Passkey retrieval: how far from the end of the prompt a five-digit key can stand and still be given back.
+
+in   a model, a window (tokens), a number of depths and of trials
+out  records: successes per depth, and k_max with its interval
+
+**The prompt** is exactly `window` tokens: a header, filler, a line that states the key twice, filler again, a question that
+the key completes. k is the distance in tokens from the first digit of the key's first mention to the end of the prompt.
+Depths are k = window / 32, 2 window / 32, …, window; a k that the header (at the far end) or the question (at the near end)
+leaves no room for is moved to the nearest one that fits, and the record says where the key stood (`placed`). Filler is
+cut at the token that makes the lengths right, as the published code cuts it at a character.
+
+**The verdict** is that of greedy decoding: all five digits exact. It is read off one forward pass (forced.py). The prompt
+ends where the key's first digit is the next token: after the blank if the tokenizer gives the blank a token of its own (LLaMA),
+before it if blank and digit are one token (GPT-2). Where several digits are one token, the tokens that the tokenizer
+itself makes of the key are what the model must give.
+
+**k_max** is the largest k such that every k' <= k succeeds in at least 20 % of the trials; 0 if the nearest one fails
+(Chen et al. 2023, arXiv 2306.15595, section 3.3, after Mohtashami & Jaggi 2023, arXiv 2305.16300). The paper leaves the matching
+rule and the prompt's length open; the above is ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
+
+from ropewalk import record, text
+from ropewalk.errors import UserError
+from ropewalk.evals import spread
+from ropewalk.evals.forced import Prompt, verdicts
+from ropewalk.evals.intervals import wilson
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import check_window
+from ropewalk.evals.subject import Subject, subject_of
+
+# The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
+HEADER = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there."
+)
+FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+KEY_LINE = "The pass key is {key}. Remember it. {key} is the pass key."
+QUESTION = "What is the pass key? The pass key is"
+
+#: A depth counts as retrieved from this share of its trials on (section 3.3).
+THRESHOLD = 0.2
+#: Keys that differ in every digit: what their texts have in common ends where the key begins.
+_UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
+
+Ids = Int[np.ndarray, " n"]
+
+
+def after(tokenizer: Any, anchor: str, continuation: str) -> Ids:
+    """Token ids of a text as it is tokenized after `anchor`, without BOS.
+
+    A SentencePiece tokenizer puts a blank before whatever it is given; behind an anchor it cannot. Where the two melt into one
+    token, so that the anchor cannot be taken off, the text is tokenized alone.
+    """
+    before, whole = text.encode(tokenizer, anchor, bos=False), text.encode(tokenizer, anchor + continuation, bos=False)
+    if len(whole) > len(before) and (whole[: len(before)] == before).all():
+        return whole[len(before) :]
+    return text.encode(tokenizer, continuation, bos=False)
+
+
+def in_common(rows: Sequence[Ids]) -> int:
+    """How many first tokens all rows share."""
+    length = min(map(len, rows))
+    same = (np.stack([row[:length] for row in rows]) == rows[0][:length]).all(axis=0)
+    return length if same.all() else int(same.argmin())
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The passkey test as token ids, for one tokenizer and one window."""
+
+    tokenizer: Any
+    window: int
+
+    @cached_property
+    def header(self) -> Ids:
+        return text.encode(self.tokenizer, HEADER + "\n")
+
+    @cached_property
+    def filler(self) -> Ids:
+        """The filler over and over, at least a window of it."""
+        once = after(self.tokenizer, "\n", FILLER)
+        repeats = self.window // len(once) + 2
+        return after(self.tokenizer, "\n", " ".join([FILLER] * repeats))
+
+    @cached_property
+    def beginning(self) -> Ids:
+        """Header and filler alone: what every prompt is like up to where its key stands."""
+        return np.concatenate([self.header, self.filler])[: self.window]
+
+    def key_line(self, key: str) -> Ids:
+        line = after(self.tokenizer, "\n", KEY_LINE.format(key=key) + "\n")
+        return np.concatenate([self._newline, line])
+
+    def answer(self, key: str) -> Ids:
+        """The key's tokens after the question."""
+        return self._asked(key)[self._before_answer :]
+
+    @cached_property
+    def question(self) -> Ids:
+        """The question up to the token before the key's first digit."""
+        return np.concatenate([self._newline, self._asked(_UNLIKE[0])[: self._before_answer]])
+
+    @cached_property
+    def _newline(self) -> Ids:
+        return after(self.tokenizer, "a", "\n")
+
+    def _asked(self, key: str) -> Ids:
+        return after(self.tokenizer, "\n", f"{QUESTION} {key}")
+
+    @cached_property
+    def _before_answer(self) -> int:
+        return in_common([self._asked(key) for key in _UNLIKE])
+
+    @cached_property
+    def _before_key(self) -> int:
+        return in_common([self.key_line(key) for key in _UNLIKE])
+
+    def prompt(self, key: str, k: int) -> tuple[Prompt, int]:
+        """The prompt with `key` at distance k from its end, and the distance at which there was room for it.
+
+        Raises:
+            UserError: the window does not even hold header, key line and question.
+        """
+        line = self.key_line(key)
+        room = self.window - len(self.header) - len(line) - len(self.question)
+        if room < 0:
+            raise UserError(
+                f"a passkey prompt of this tokenizer takes at least {self.window - room} tokens, and the window is "
+                f"{self.window}; ask for a --window of {self.window - room} or more"
+            )
+        before = min(max(self.window - k - len(self.header) - self._before_key, 0), room)
+        parts = [self.header, self.filler[:before], line, self.filler[: room - before], self.question]
+        placed = self.window - len(self.header) - before - self._before_key
+        return Prompt(np.concatenate(parts), self.answer(key)), placed
+
+
+def depths_of(window: int, depths: int) -> list[int]:
+    """Distances k, near to far, evenly spaced up to the window (the paper: 32)."""
+    return [round(window * number / depths) for number in range(1, depths + 1)]
+
+
+def k_max(rates: Sequence[tuple[int, float]]) -> int:
+    """The largest k such that every k' <= k has a rate of at least 20 %; 0 if there is none."""
+    reached = 0
+    for k, rate in sorted(rates):
+        if rate < THRESHOLD:
+            break
+        reached = k
+    return reached
+
+
+def passkey(
+    model: Any,
+    *,
+    window: int | None = None,
+    depths: int = 32,
+    trials: int = 10,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+) -> tuple[list[record.Passkey], record.PasskeySummary]:
+    """Measure passkey retrieval; the protocol heads this module.
+
+    Args:
+        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
+        window: tokens of every prompt; the model's own window if not given.
+        depths: how many distances k, evenly spaced in the window (paper: 32).
+        trials: prompts a depth, each with a fresh key (paper: 10).
+        seed: of the keys; the same keys for the same seed, depths and trials, whatever the model.
+        batch_tokens: tokens of one forward pass.
+        dtype, device: as in `model.load`.
+        out: record file to append to.
+
+    Returns:
+        One row a depth, near to far, and the summary; the same on every rank.
+
+    Raises:
+        UserError: a window too small for the prompt or too large for the model; no depths or trials.
+    """
+    if depths < 1 or trials < 1:
+        raise UserError(f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10")
+    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = window or subject.state.window
+    check_window(subject.model, window)
+    started = time.perf_counter()
+    rows = measure(subject, window, depths, trials, seed, batch_tokens)
+    summary = summarise(rows, seconds=time.perf_counter() - started)
+    run = spread.same(subject.run(seed=seed, window=window, depths=depths, trials=trials))
+    if spread.rank() == 0:
+        recorder = record.Recorder(out, run)
+        for row in [*rows, summary]:
+            recorder.add(row)
+    return rows, summary
+
+
+def measure(
+    subject: Subject, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+) -> list[record.Passkey]:
+    """One row a depth."""
+    protocol = Protocol(subject.tokenizer, window)
+    keys = np.random.default_rng(seed).integers(10_000, 100_000, size=(depths, trials))
+    asked = depths_of(window, depths)
+    mine = range(spread.rank(), depths, spread.size())
+    made = {at: [protocol.prompt(str(key), asked[at]) for key in keys[at]] for at in mine}
+    prompts = [prompt for at in mine for prompt, _ in made[at]]
+    with progress_bar(f"passkey, window {window}", len(prompts), shown=spread.rank() == 0) as advance:
+        judged = iter(
+            verdicts(
+                subject.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance
+            )
+        )
+    found = {}
+    for at in mine:
+        right = [next(judged) for _ in range(trials)]
+        found[at] = record.Passkey(
+            window=window,
+            k=asked[at],
+            trials=trials,
+            successes=sum(bool(one.all()) for one in right),
+            digits_right=sum(int(one.sum()) for one in right),
+            placed=made[at][0][1],
+        )
+    return [row for _, row in sorted(spread.gathered(found).items())]
+
+
+def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.PasskeySummary:
+    """k_max and its interval, and the accuracy over all prompts."""
+    successes, trials = sum(row.successes for row in rows), sum(row.trials for row in rows)
+    low, high = wilson(successes, trials)
+    bounds = [(row.k, *wilson(row.successes, row.trials)) for row in rows]
+    return record.PasskeySummary(
+        window=rows[0].window,
+        k_max=k_max([(row.k, row.successes / row.trials) for row in rows]),
+        depths=len(rows),
+        trials=rows[0].trials,
+        accuracy=successes / trials,
+        seconds=seconds,
+        low=low,
+        high=high,
+        k_low=k_max([(k, lower) for k, lower, _ in bounds]),
+        k_high=k_max([(k, upper) for k, _, upper in bounds]),
+    )
+
+
+def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary) -> None:
+    """Print the depths as a strip, near to far, and k_max."""
+    table = Table(title=f"passkey, {summary.window} tokens", title_justify="left")
+    for heading in ("k", "placed", "right", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        low, high = wilson(row.successes, row.trials)
+        table.add_row(
+            f"{row.k}", f"{row.placed}", f"{row.successes} of {row.trials}", f"{100 * low:.0f} to {100 * high:.0f} %"
+        )
+    console = Console()
+    console.print(table)
+    prompts = summary.depths * summary.trials
+    console.print(
+        f"k_max {summary.k_max} of {summary.window} (interval {summary.k_low} to {summary.k_high}); "
+        f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
+    )
