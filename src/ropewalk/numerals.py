@@ -1,0 +1,97 @@
+"""How a figure is written on the page: enough digits to compare by, no more; what is not finite is a dash."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+NONE = "–"
+_MINUS = "−"  # a hyphen is shorter than a digit and does not line up
+
+
+def is_finite(value: Any) -> bool:
+    """True for a finite number; a bool is no figure."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def fixed(value: Any, digits: int = 2) -> str:
+    """With a fixed count of digits after the point, so that a column lines up."""
+    if not is_finite(value):
+        return NONE
+    return f"{value:.{digits}f}".replace("-", _MINUS)
+
+
+def perplexity(value: Any) -> str:
+    """Two digits after the point below 100, as the paper prints it; fewer above, where they would say nothing."""
+    if not is_finite(value):
+        return NONE
+    if abs(value) >= 1e5:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa} × 10{_superscript(int(exponent))}"
+    return fixed(value, 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0)
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A change, with its sign: 0.014 → +1.4 %."""
+    if not is_finite(value):
+        return NONE
+    if abs(value) >= 10:
+        return f"{'+' if value > 0 else _MINUS}{count(round(abs(value) * 100))} %"
+    text = f"{value * 100:+.{digits}f} %"
+    return text.replace("-", _MINUS)
+
+
+def share(value: Any, digits: int = 0) -> str:
+    """A part of a whole: 0.75 → 75 %."""
+    return NONE if not is_finite(value) else f"{value * 100:.{digits}f} %"
+
+
+def times(value: Any) -> str:
+    """A ratio: 14.2 → 14×, 1.27 → 1.3×."""
+    if not is_finite(value):
+        return NONE
+    return f"{value:.1f}×" if abs(value) < 10 else f"{count(round(value))}×"
+
+
+def count(value: Any) -> str:
+    """A whole number; groups of three from five digits on, as windows of four read better without."""
+    if not is_finite(value):
+        return NONE
+    return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 100_000 else f"{value:.0f}"
+
+
+def large(value: Any) -> str:
+    """Three digits and a suffix: 1 234 567 → 1.23 M."""
+    if not is_finite(value):
+        return NONE
+    for size, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: Any) -> str:
+    """Seconds, minutes or hours, whichever has few digits."""
+    if not is_finite(seconds):
+        return NONE
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def memory(size: Any) -> str:
+    """Bytes as GiB."""
+    return NONE if not is_finite(size) or size <= 0 else f"{size / 2**30:.3g} GiB"
+
+
+def interval(low: Any, high: Any, write=perplexity) -> str:
+    """low to high, or nothing where either is unknown."""
+    if not (is_finite(low) and is_finite(high)):
+        return ""
+    return f"{write(low)} to {write(high)}"
+
+
+def _superscript(exponent: int) -> str:
+    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

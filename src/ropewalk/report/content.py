@@ -1,0 +1,75 @@
+"""What a section of the page is made of; the template knows these shapes and nothing of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+from matplotlib.figure import Figure as Drawing
+
+from ropewalk import plot_style
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure with what stands small beneath it: its interval, or how far it is from the base."""
+
+    text: str
+    small: str = ""
+    tone: str = ""  # "good", "bad" or nothing
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A table row. `paper` rows are the paper's own figures and are set apart; `colour` is the state's in the figures."""
+
+    label: str
+    cells: Sequence[Cell]
+    note: str = ""
+    paper: bool = False
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, a head (first column's name, then the others') and lines."""
+
+    caption: str
+    head: Sequence[str]
+    lines: Sequence[Line]
+    note: str = ""
+    first: str = ""
+    prose: bool = False  # cells are words: set left, not right
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as SVG, with the sentence that says what to see in it."""
+
+    svg: Markup
+    caption: str
+    title: str = ""
+
+
+@dataclass
+class Section:
+    """One subject: a lead, figures and tables. `kinds` are the row kinds it shows."""
+
+    id: str
+    title: str
+    lead: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def draw(self, drawing: Drawing, caption: str, title: str = "") -> None:
+        """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""
+        name = f"{self.id}-{len(self.pictures) + 1}"
+        svg = plot_style.svg(drawing, name, title or self.title, caption)
+        self.pictures.append(Picture(Markup(svg), caption, title))
+
+
+def cells(*texts: str) -> list[Cell]:
+    return [Cell(text) for text in texts]

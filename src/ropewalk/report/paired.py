@@ -1,0 +1,72 @@
+"""Two perplexities over the same documents: their ratio, and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ropewalk import numerals
+
+_RESAMPLES, _FEWEST = 2000, 3  # below three documents a bootstrap over documents says nothing
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """after / before, with the paired bootstrap interval over documents (NaN where they cannot be paired).
+
+    `same_text` is False where both scored a document of the same name with another number of tokens: another tokenizer, or
+    another text.
+    """
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    documents: int = 0
+    same_text: bool = True
+
+    def __str__(self) -> str:
+        change = numerals.percent(self.value - 1) if self.value < 3 else numerals.times(self.value)
+        bounds = numerals.interval(self.low - 1, self.high - 1, numerals.percent)
+        return (
+            f"{change} (95 % interval {bounds}, paired over {self.documents} documents)"
+            if bounds and self.value < 3
+            else change
+        )
+
+
+def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio | None:
+    """The ratio of two perplexity rows; None where either is not a positive number.
+
+    Documents are resampled together: a hard book is hard for both models, and what they share says nothing about the
+    difference.
+    """
+    first, second = before["perplexity"], after["perplexity"]
+    if not (numerals.is_finite(first) and numerals.is_finite(second) and first > 0 and second > 0):
+        return None
+    one, other = _documents(before), _documents(after)
+    shared = sorted(one.keys() & other.keys())
+    if not shared:
+        return Ratio(second / first)
+    if before["window"] == after["window"] and any(one[name][0] != other[name][0] for name in shared):
+        return Ratio(second / first, same_text=False)
+    if len(shared) < _FEWEST or len(shared) != len(one) or len(shared) != len(other):
+        return Ratio(second / first)
+    # nll of both models and tokens of both, [document, 4]
+    table = np.array([[one[n][1], one[n][0], other[n][1], other[n][0]] for n in shared])
+    drawn = np.random.default_rng(seed).integers(0, len(shared), size=(_RESAMPLES, len(shared)))
+    sums = table[drawn].sum(axis=1)
+    difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+    low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
+    return Ratio(second / first, float(low), float(high), len(shared))
+
+
+def _documents(row: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    """name → (tokens, nll) of the documents that have both."""
+    found = {}
+    for item in row["per_document"]:
+        if isinstance(item, dict) and numerals.is_finite(item.get("tokens")) and numerals.is_finite(item.get("nll")):
+            if item["tokens"] > 0:
+                found[str(item.get("name", ""))] = (item["tokens"], item["nll"])
+    return found

@@ -1,0 +1,147 @@
+"""Passkey retrieval: maps of depth by window, k_max by state and by fine-tuning steps, beside table 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ropewalk import numerals, paper, plot, plot_style
+from ropewalk.evals.intervals import wilson
+from ropewalk.report.content import Cell, Line, Section, Table
+from ropewalk.report.perplexity import paper_label
+from ropewalk.report.rows import Clean
+from ropewalk.states import State, labels, last_steps, state_of
+
+Row = dict[str, Any]
+THRESHOLD = 0.2  # "at least 20 % of the trials", section 3.3
+_DRAWS = 4000
+
+
+def summaries(clean: Clean) -> dict[State, dict[int, Row]]:
+    """state → window → summary row."""
+    found: dict[State, dict[int, Row]] = {}
+    for row in clean.of("passkey_summary"):
+        found.setdefault(state_of(row["header"]), {})[row["window"]] = row
+    return dict(sorted(found.items(), key=lambda item: item[0].order))
+
+
+def k_max_interval(rows: list[Row], seed: int = 0) -> tuple[int, int]:
+    """A 95 % interval of k_max, in tokens.
+
+    Each depth's chance of success is drawn from what its trials leave open (Jeffreys' Beta(s + 1/2, t - s + 1/2)), k_max is
+    worked out for each draw, and the middle 95 % are kept. Depth by depth intervals would be no use: 0 of 10 alone is still
+    compatible with 20 %, thirty times 0 of 10 is not.
+    """
+    rows = sorted(rows, key=lambda row: row["k"])
+    right = np.array([row["successes"] for row in rows])
+    tried = np.array([row["trials"] for row in rows])
+    chance = np.random.default_rng(seed).beta(right + 0.5, tried - right + 0.5, size=(_DRAWS, len(rows)))
+    unbroken = (chance >= THRESHOLD).cumprod(axis=1).sum(axis=1)
+    ends = np.array([0, *(row["k"] for row in rows)])[unbroken]
+    low, high = np.quantile(ends, [0.025, 0.975], method="nearest")
+    return int(low), int(high)
+
+
+def section(clean: Clean) -> Section | None:
+    """The section of passkey retrieval, or None without any."""
+    found, depths = summaries(clean), clean.of("passkey")
+    if not found and not depths:
+        return None
+    made = Section(
+        "passkey",
+        "Passkey retrieval",
+        "How far from its end a prompt may hold a five-digit key so that the model still names it. k_max is the largest "
+        "distance up to which every depth succeeds in at least 20 % of its trials.",
+    )
+    _maps(made, found, depths)
+    if found:
+        made.tables.append(_table(clean, found, depths))
+    _by_steps(made, clean, found)
+    return made
+
+
+def _maps(made: Section, found: dict[State, dict[int, Row]], depths: list[Row]) -> None:
+    by_state: dict[State, list[Row]] = {}
+    for row in depths:
+        by_state.setdefault(state_of(row["header"]), []).append(row)
+    keep = sorted(last_steps(list(by_state)), key=lambda state: state.order)
+    names = labels(keep)
+    longest = max((row["window"] for state in keep for row in by_state[state]), default=0)
+    for state in keep:
+        k_max = {window: row["k_max"] for window, row in found.get(state, {}).items()}
+        drawing = plot.passkey_map(by_state[state], longest=longest, k_max=k_max)
+        caption = f"{by_state[state][0]['trials']} trials a cell; the black mark and the figure are k_max."
+        made.draw(drawing, caption, names[state])
+
+
+def _table(clean: Clean, found: dict[State, dict[int, Row]], depths: list[Row]) -> Table:
+    names = labels(list(found))
+    lines = []
+    for state, rows in found.items():
+        for window, row in sorted(rows.items()):
+            own = [d for d in depths if d["window"] == window and state_of(d["header"]) == state]
+            low, high = k_max_interval(own) if own else (None, None)
+            right, tried = sum(d["successes"] for d in own), sum(d["trials"] for d in own)
+            share = wilson(right, tried) if tried else (None, None)
+            lines.append(
+                Line(
+                    names[state],
+                    [
+                        Cell(str(window)),
+                        Cell(str(row["k_max"]), numerals.interval(low, high, numerals.count), strong=True),
+                        Cell(numerals.share(row["k_max"] / window if window else None)),
+                        Cell(numerals.share(row["accuracy"]), numerals.interval(*share, numerals.share)),
+                        Cell(f"{row['depths']} × {row['trials']}"),
+                    ],
+                    colour=plot_style.colour(state, clean.colours),
+                )
+            )
+    return Table(
+        "k_max by state and window",
+        ["window", "k_max", "of the window", "all prompts", "depths × trials"],
+        lines,
+        first="state",
+        note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson.",
+    )
+
+
+def step_curves(found: dict[State, dict[int, Row]]) -> list[tuple[State, dict[int, float]]]:
+    """(last state, steps → k_max in the state's window) for each training with more than one checkpoint measured."""
+    curves: dict[tuple, tuple[State, dict[int, float]]] = {}
+    for state, rows in found.items():
+        if state.extended and state.window in rows:
+            key = (state.lineage, state.method, state.factor, state.window)
+            points = curves.get(key, (state, {}))[1]
+            points[state.steps] = rows[state.window]["k_max"]
+            curves[key] = (state, points)
+    return [curve for curve in curves.values() if len(curve[1]) > 1]
+
+
+def _by_steps(made: Section, clean: Clean, found: dict[State, dict[int, Row]]) -> None:
+    curves = step_curves(found)
+    if curves:
+        caption = "k_max as a part of the window by fine-tuning steps. The paper's 7B in grey: PI at once, direct fine-tuning barely."
+        made.draw(plot.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
+        steps = sorted({step for _, points in curves for step in points})
+        lines = [
+            Line(
+                f"{state.method_and_factor}, window {state.window}",
+                [Cell(str(points[s]) if s in points else "") for s in steps],
+                colour=plot_style.colour(state, clean.colours),
+            )
+            for state, points in curves
+        ]
+        made.tables.append(Table("k_max by fine-tuning steps", [str(s) for s in steps], lines, first="steps"))
+    if any(state.extended for state in found):
+        theirs = [
+            Line(
+                paper_label(row),
+                [Cell(f"{row.values[s]:.0f}" if s in row.values else "") for s in paper.STEPS],
+                paper=True,
+            )
+            for row in paper.TABLE_4.rows
+        ]
+        made.tables.append(
+            Table("Beside it, table 4 of the paper", [str(s) for s in paper.STEPS], theirs, first="steps")
+        )

@@ -1,0 +1,71 @@
+"""Summarisation: ROUGE beside table 6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ropewalk import numerals, paper, plot_style
+from ropewalk.report.content import Cell, Line, Section, Table
+from ropewalk.report.perplexity import paper_label, short_data
+from ropewalk.report.rows import Clean
+from ropewalk.states import labels, state_of
+
+_KEYS = ("rouge_1", "rouge_2", "rouge_l")
+
+
+def section(clean: Clean) -> Section | None:
+    """The section of summaries, or None without any."""
+    rows = clean.of("summary")
+    if not rows:
+        return None
+    states = {id(row): state_of(row["header"]) for row in rows}
+    names = labels(list(dict.fromkeys(states.values())))
+    rows = sorted(rows, key=lambda row: states[id(row)].order)
+    lines = [_line(row, names[states[id(row)]], plot_style.colour(states[id(row)], clean.colours)) for row in rows]
+    for row in paper.TABLE_6.rows:
+        lines.append(
+            Line(paper_label(row), [Cell(numerals.fixed(v, 1)) for v in row.values.values()] + [Cell("")], paper=True)
+        )
+    made = Section(
+        "summaries",
+        "Summaries of long documents",
+        "Agreement of the model's summaries with written ones. ROUGE-L is rougeLsum, with the Porter stemmer.",
+    )
+    made.tables.append(
+        Table(
+            "ROUGE × 100, beside table 6 of the paper (GovReport)",
+            ["R-1", "R-2", "R-L", "documents"],
+            lines,
+            first="state",
+            note="Small figures: 95 % bootstrap interval over documents.",
+        )
+    )
+    for row in rows:
+        said = []
+        if row["cut"]:
+            said.append(f"{row['cut']} of {row['documents']} documents cut to {row['document_tokens']} tokens")
+        if row["unfinished"]:
+            said.append(
+                f"{row['unfinished']} of {row['documents']} summaries stopped at {row['summary_tokens']} tokens"
+            )
+        if said:
+            made.notes.append(f"{names[states[id(row)]]} ({row['decoding']}): {'; '.join(said)}.")
+    return made
+
+
+def _line(row: dict[str, Any], name: str, tone: str) -> Line:
+    figures = []
+    for key in _KEYS:
+        bounds = row["intervals"].get(key)
+        pair = (
+            bounds
+            if isinstance(bounds, list) and len(bounds) == 2 and all(map(numerals.is_finite, bounds))
+            else (None, None)
+        )
+        value = 100 * row[key] if numerals.is_finite(row[key]) else None
+        low, high = (None if bound is None else 100 * bound for bound in pair)
+        figures.append(
+            Cell(numerals.fixed(value, 1), numerals.interval(low, high, lambda bound: numerals.fixed(bound, 1)))
+        )
+    note = ", ".join(part for part in (row["decoding"], short_data(row["data"])) if part)
+    return Line(name, [*figures, Cell(numerals.count(row["documents"]))], note=note, colour=tone)

@@ -1,0 +1,198 @@
+"""The first paragraph and the tiles above everything: what came of the extension, worked out from the rows.
+
+Every sentence is a comparison of two rows of the same page. None is written where one of the two is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ropewalk import numerals
+from ropewalk.report import benchmarks, passkey, perplexity, training
+from ropewalk.report.paired import Ratio, ratio
+from ropewalk.report.rows import Clean
+from ropewalk.states import State, state_of
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure to see first: what it is, its value, and what it is held against."""
+
+    name: str
+    value: str
+    against: str = ""
+
+
+@dataclass
+class Verdict:
+    """One base model and the furthest it was taken."""
+
+    heading: str
+    sentences: list[str] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+
+
+def verdicts(clean: Clean) -> list[Verdict]:
+    """One for each base model on the page."""
+    states = {state_of(row["header"]) for row in clean.rows}
+    lineages = sorted({state.lineage for state in states}, key=str)
+    return [_verdict(clean, [s for s in states if s.lineage == lineage]) for lineage in lineages]
+
+
+def _verdict(clean: Clean, states: list[State]) -> Verdict:
+    base = next((s for s in sorted(states, key=lambda s: s.order) if s.role == "base" and not s.steps), None)
+    measured = {state_of(row["header"]) for row in clean.rows if row["kind"] != "step"}
+    target = _target(clean, [s for s in states if s.extended and s in measured])
+    made = Verdict((base or target or states[0]).name)
+    if target is None:
+        made.sentences.append(
+            f"Only the base model was measured ({states[0].original_window} tokens); nothing was extended."
+            if base
+            else "No extended model was measured."
+        )
+    else:
+        _extension(made, clean, base, target)
+    _perplexity(made, clean, states, base, target)
+    _passkey(made, clean, base, target)
+    _benchmarks(made, clean, target)
+    return made
+
+
+def _target(clean: Clean, extended: list[State]) -> State | None:
+    """The state the page is about: trained, by PI, measured in the most ways, then the longest window, the most steps."""
+    kinds: dict[State, set[str]] = {}
+    for row in clean.rows:
+        kinds.setdefault(state_of(row["header"]), set()).add(row["kind"])
+    return max(
+        extended,
+        key=lambda s: (s.role == "trained", s.method == "linear", len(kinds[s]), s.window, s.steps),
+        default=None,
+    )
+
+
+def _extension(made: Verdict, clean: Clean, base: State | None, target: State) -> None:
+    name = base.name if base else target.name
+    how = "Position Interpolation" if target.method == "linear" else target.method_name
+    if target.method == "plain":
+        done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"
+    else:
+        done = f"{name} was extended from {target.original_window} to {target.window} tokens (×{target.factor:.4g}) by {how}"
+    tokens = training.budget(target, training.trainings(clean))
+    seen = f" ({numerals.large(tokens)} tokens)" if tokens else ""
+    done += f" and trained for {target.steps} steps{seen}." if target.steps else "; it was not trained afterwards."
+    made.sentences.append(done)
+    made.tiles.append(
+        Tile("window", f"{target.original_window} → {target.window}", f"×{target.factor:.4g}, {target.method_name}")
+    )
+
+
+def _perplexity(made: Verdict, clean: Clean, states: list[State], base: State | None, target: State | None) -> None:
+    lineage = states[0].lineage
+    group = next(
+        (g for g in perplexity.groups(clean) if g.lineage == lineage and (target is None or target in g.states())), None
+    )
+    if group is None:
+        return
+    rows = group.states()
+    before = group.base_row()
+    if target is None or target not in rows:
+        if before:
+            made.sentences.append(
+                f"Its perplexity at {before['window']} tokens is {numerals.perplexity(before['perplexity'])}."
+            )
+        return
+    inside, outside = rows[target].get(target.original_window), rows[target].get(target.window)
+    if before and inside:
+        _original_window(made, before, inside)
+    if outside:
+        stretched = rows.get(base, {}).get(target.window) if base else None
+        untrained = next((rows[s].get(target.window) for s in rows if _is_before(s, target)), None)
+        _new_window(made, outside, before, stretched, untrained)
+
+
+def _is_before(state: State, target: State) -> bool:
+    return state.role == "untrained" and (state.method, state.factor, state.window) == (
+        target.method,
+        target.factor,
+        target.window,
+    )
+
+
+def _original_window(made: Verdict, before: Row, inside: Row) -> None:
+    change = ratio(before, inside)
+    if change is None:
+        return
+    figures = f"{numerals.perplexity(before['perplexity'])} → {numerals.perplexity(inside['perplexity'])}"
+    made.sentences.append(f"Perplexity at the original {before['window']} tokens: {figures}, {change}.")
+    made.tiles.append(Tile(f"perplexity at {before['window']}", figures, numerals.percent(change.value - 1)))
+
+
+def _new_window(made: Verdict, outside: Row, before: Row | None, stretched: Row | None, untrained: Row | None) -> None:
+    window, value = outside["window"], numerals.perplexity(outside["perplexity"])
+    parts = []
+    if stretched:
+        parts.append(f"the base, extrapolating, {numerals.perplexity(stretched['perplexity'])}")
+    if untrained:
+        parts.append(f"before training {numerals.perplexity(untrained['perplexity'])}")
+    made.sentences.append(f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})." if parts else "."))
+    change = ratio(before, outside) if before else None
+    if change and before:
+        made.sentences.append(_reading(change, before))
+    against = parts[0] if parts else ""
+    made.tiles.append(Tile(f"perplexity at {window}", value, against))
+
+
+def _reading(change: Ratio, before: Row) -> str:
+    """Whether the longer context helps: below the base in its own window, above it, or not to be told apart."""
+    own = f"the base's {numerals.perplexity(before['perplexity'])} in its own window"
+    bounded = numerals.is_finite(change.low)
+    if bounded and change.low < 1 < change.high:
+        return f"That cannot be told from {own}: {change}."
+    if change.value < 1:
+        return f"That is below {own}, so the longer context is put to use: {change}."
+    return f"That is above {own}, so the longer context is not put to use yet: {change}."
+
+
+def _passkey(made: Verdict, clean: Clean, base: State | None, target: State | None) -> None:
+    found = passkey.summaries(clean)
+
+    def best(state: State | None) -> Row | None:
+        rows = found.get(state, {}) if state else {}
+        return rows[max(rows)] if rows else None
+
+    before, after = best(base), best(target)
+    if after is None:
+        if before is not None and target is None:
+            made.sentences.append(f"Its k_max is {before['k_max']} of {before['window']} tokens.")
+        return
+    said = f"{after['k_max']} of {after['window']} tokens"
+    if before:
+        made.sentences.append(
+            f"Passkey retrieval reaches k_max {said}; the base {before['k_max']} of {before['window']}."
+        )
+    else:
+        made.sentences.append(f"Passkey retrieval reaches k_max {said}.")
+    against = f"of {after['window']}" + (f"; base {before['k_max']}" if before else "")
+    made.tiles.append(Tile("k_max", str(after["k_max"]), against))
+
+
+def _benchmarks(made: Verdict, clean: Clean, target: State | None) -> None:
+    found = [change for change in benchmarks.changes(clean) if change.state == target]
+    if not found:
+        return
+    worst = min(found, key=lambda change: change.difference)
+    lost = [benchmarks.name(change.task) for change in found if change.is_loss]
+    mean = sum(change.difference for change in found) / len(found)
+    said = f"Of {len(found)} benchmarks in the original window "
+    said += f"{len(lost)} lost beyond chance ({', '.join(lost)})" if lost else "none lost beyond chance"
+    made.sentences.append(f"{said}; the mean changed by {benchmarks.points(mean)} points.")
+    made.tiles.append(
+        Tile(
+            "benchmarks",
+            benchmarks.points(mean),
+            f"points on average; worst {benchmarks.name(worst.task)} {benchmarks.points(worst.difference)}",
+        )
+    )

@@ -1,0 +1,206 @@
+"""Made-up records for the tests of the page: the shape of real ones, no model behind them. Written through record.Recorder."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+from ropewalk import record
+from ropewalk.record import ModelState, Recorder, Run
+
+BASE = ModelState("hemp", "llama", 256, 256, head_dim=32, parameters=3_412_480)
+TASKS = {"boolq": 0.58, "piqa": 0.61, "race-middle": 0.33, "race-high": 0.29, "winogrande": 0.51}
+
+
+def extended(factor: int = 4, steps: int = 0, method: str = "linear", name: str | None = None) -> ModelState:
+    """A made-up extension of the made-up base."""
+    name = name or f"runs/hemp-{method}-{256 * factor}-{steps}"
+    return ModelState(name, "llama", 256, 256 * factor, method, float(factor), 10000.0, 32, 3_412_480, steps)
+
+
+def run(state: ModelState, command: str, started: str = "2026-11-22T05:00:00+00:00", **changes) -> Run:
+    """A header with made-up versions, the same on every machine."""
+    found = dict(
+        python="3.11.2",
+        platform="Linux-6.1-x86_64",
+        ropewalk="0.1.0",
+        torch="2.13.0",
+        transformers="5.23.0",
+        numpy="2.4.0",
+    )
+    header = dict(
+        id=f"{abs(hash((state, command, started))) % 16**12:012x}", command=command, started=started, model=state
+    )
+    header |= dict(seed=0, device="cpu", dtype="float32", versions=found, settings={})
+    return Run(**(header | changes))
+
+
+def perplexity(window: int, nll: float, seed: int = 0, documents: int = 20, **changes) -> record.Perplexity:
+    """A row whose documents scatter about a mean nll, so that the paired bootstrap has something to do."""
+    draw = random.Random(seed)
+    hardness = [draw.gauss(0, 0.25) for _ in range(documents)]
+    noise = random.Random(f"{window}{nll}")
+    rows = [
+        {
+            "name": f"module_{i:02d}.py",
+            "tokens": 4000 + 37 * i,
+            "nll": (nll + h + noise.gauss(0, 0.01)) * (4000 + 37 * i),
+        }
+        for i, h in enumerate(hardness)
+    ]
+    tokens = sum(row["tokens"] for row in rows)
+    value = math.exp(sum(row["nll"] for row in rows) / tokens)
+    fields = dict(window=window, stride=64, perplexity=value, low=value * 0.93, high=value * 1.08, documents=documents)
+    fields |= dict(skipped=0, tokens=tokens, bos=True, data="shared/data/held-out", seconds=21.0, per_document=rows)
+    return record.Perplexity(**(fields | changes))
+
+
+def passkey(recorder: Recorder, window: int, reach: int, trials: int = 10, seed: int = 0) -> None:
+    """32 depths that succeed up to `reach` tokens from the end, with a little noise, and their summary."""
+    draw = random.Random(seed)
+    k_max, right = 0, 0
+    for depth in range(1, 33):
+        k = window * depth // 32
+        successes = max(0, trials - draw.choice([0, 0, 0, 1])) if k <= reach else draw.choice([0, 0, 0, 0, 1])
+        right += successes
+        if k <= reach:
+            k_max = k
+        recorder.add(record.Passkey(window, k, trials, successes, successes * 5))
+    recorder.add(record.PasskeySummary(window, k_max, 32, trials, right / (32 * trials), 12.0))
+
+
+def steps(recorder: Recorder, count: int, start: float = 3.6, end: float = 2.2, tokens: int = 8192) -> None:
+    """A made-up training: the loss falls exponentially, with noise."""
+    draw = random.Random(count)
+    for step in range(1, count + 1):
+        loss = end + (start - end) * math.exp(-step / (count / 6)) + draw.gauss(0, 0.05)
+        rate = 2e-5 * min(1.0, 0.1 + 0.9 * step / 20)
+        recorder.add(record.Step(step, loss, rate, 0.7, tokens, 2048.0, tokens / 2048.0, 0.41, 3 * 2**30))
+
+
+def benchmark(task: str, accuracy: float, seed: int, flips: float = 0.06, items: int = 500) -> record.Benchmark:
+    """Answers to the same items for every seed, some of which flip."""
+    draw = random.Random(task)
+    answers = [draw.random() < accuracy for _ in range(items)]
+    flip = random.Random(f"{task}{seed}")
+    if seed:
+        answers = [a if flip.random() > flips else flip.random() < accuracy - 0.25 for a in answers]
+    correct = sum(answers)
+    share = correct / items
+    half = 1.96 * math.sqrt(share * (1 - share) / items)
+    text = "".join("1" if a else "0" for a in answers)
+    return record.Benchmark(
+        task,
+        share,
+        share - half,
+        share + half,
+        items,
+        correct,
+        0,
+        256,
+        text,
+        f"digest-{task}",
+        f"{task} v1",
+        "local",
+        seconds=9.0,
+    )
+
+
+def write(path: Path, *, suite: bool = True) -> Path:
+    """A whole made-up demo: base, extrapolation, PI before and after training; with `suite` everything else too."""
+    base = Recorder(
+        path,
+        run(
+            BASE,
+            "ropewalk perplexity hemp --data held-out --windows 128 256 512 1024 --out r.jsonl",
+            "2026-11-22T05:00:00+00:00",
+        ),
+    )
+    for window, nll in ((128, 2.42), (256, 2.283), (512, 3.9), (1024, 5.2)):
+        base.add(perplexity(window, nll))
+    for window, reach in ((256, 256), (512, 250), (1024, 240)):
+        passkey(base, window, reach)
+    training = Recorder(
+        path,
+        run(
+            extended(),
+            "ropewalk train runs/hemp-linear-1024 --data train --window 1024 --steps 200 --out runs/t",
+            "2026-11-22T05:10:00+00:00",
+        ),
+    )
+    steps(training, 200)
+    for state, curve in (
+        (extended(), {128: 2.9, 256: 2.77, 512: 2.70, 1024: 2.66}),
+        (extended(steps=50), {1024: 2.30}),
+        (extended(steps=100), {1024: 2.25}),
+        (extended(steps=200), {128: 2.45, 256: 2.302, 512: 2.26, 1024: 2.232}),
+    ):
+        made = Recorder(
+            path,
+            run(
+                state,
+                f"ropewalk perplexity {state.name} --data held-out --out r.jsonl",
+                f"2026-11-22T05:2{state.steps // 50}:00+00:00",
+            ),
+        )
+        for window, nll in curve.items():
+            made.add(perplexity(window, nll))
+        passkey(made, 1024, {0: 96, 50: 600, 100: 1024, 200: 1024}[state.steps], seed=state.steps)
+        if state.steps == 200:
+            passkey(made, 512, 512, seed=1)
+            passkey(made, 256, 256, seed=2)
+    if suite:
+        _suite(path)
+    return path
+
+
+def _suite(path: Path) -> None:
+    for factor, method, nll, own in (
+        (2, "linear", 2.295, 2.255),
+        (8, "linear", 2.36, 2.26),
+        (4, "yarn", 2.29, 2.235),
+        (8, "yarn", 2.31, 2.24),
+    ):
+        state = extended(factor, 200, method)
+        made = Recorder(
+            path, run(state, f"ropewalk perplexity {state.name} --data held-out", "2026-11-22T06:00:00+00:00")
+        )
+        made.add(perplexity(256, nll))
+        made.add(perplexity(256 * factor, own))
+        training = Recorder(
+            path,
+            run(
+                extended(factor, 0, method),
+                f"ropewalk train … --window {256 * factor} --method {method}",
+                "2026-11-22T05:50:00+00:00",
+            ),
+        )
+        steps(training, 200, end=2.1 + 0.02 * factor)
+    for state, seed in ((BASE, 0), (extended(steps=200), 1)):
+        made = Recorder(
+            path, run(state, f"ropewalk benchmarks {state.name} --data benchmarks", "2026-11-22T06:10:00+00:00")
+        )
+        for task, accuracy in TASKS.items():
+            made.add(benchmark(task, accuracy, seed))
+    made = Recorder(path, run(extended(steps=200), "ropewalk summarize runs/t --data gov", "2026-11-22T06:20:00+00:00"))
+    intervals = {"rouge_1": [0.21, 0.27], "rouge_2": [0.05, 0.08], "rouge_l": [0.18, 0.22]}
+    made.add(
+        record.Summary(
+            0.241,
+            0.062,
+            0.203,
+            intervals,
+            14,
+            9,
+            3,
+            "sampling",
+            1024,
+            900,
+            100,
+            0.5,
+            0.95,
+            data="leval_gov_report_summ",
+            seconds=120.0,
+        )
+    )
