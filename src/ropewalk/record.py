@@ -29,6 +29,9 @@ from typing import Any, ClassVar
 
 from ropewalk.errors import UserError
 
+# The theory's results are rows as they are, so their classes are among those of this module.
+from ropewalk.theory import Bounds, Growth, Resolution  # noqa: F401
+
 _LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval", "rouge-score", "liger-kernel")
 
 
@@ -375,3 +378,57 @@ class DocumentScore:
     tokens: int
     nll: float
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class AttentionScores:
+    """One layer's scores before the softmax, by distance, over every causal pair in `window` tokens of each document.
+
+    Bucket i holds the distances `edges[i]` .. `edges[i + 1] - 1`. `maximum`, `minimum`, `quantile` (99.9 %, from a histogram,
+    exact to `grain`) and `mean` are lists over heads of lists over buckets, in the unit the softmax sees. Over heads alone, and
+    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `strays`, how far a score was found from the
+    chord between two tokens of the original grid, at its middle; and what is said of that: `printed` (theorem 2.1), `corrected`
+    and `profile` (the exact supremum for the largest |h_j| of each frequency by itself); `extrapolation`, 2 max|h_j| B(s) at
+    the distance where it is smallest; `trivial`, sum_j max|h_j|. A layer that looks back only so far has that as `local`.
+    """
+
+    kind: ClassVar[str] = "attention"
+    layer: int
+    window: int
+    documents: int
+    edges: list[int]
+    maximum: list[list[float]]
+    minimum: list[list[float]]
+    quantile: list[list[float]]
+    mean: list[list[float]]
+    largest_h: list[float]
+    strays: list[float]
+    printed: list[float]
+    corrected: list[float]
+    profile: list[float]
+    extrapolation: list[float]
+    trivial: list[float]
+    grain: float = 0.0
+    local: int | None = None
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Adjacent:
+    """How well one layer tells neighbouring positions apart; lists over heads.
+
+    `change` is the mean |change of a score| when its key is moved one token farther, its content left alone, at distances 0 to
+    3; `spread` the mean standard deviation of a query's scores over the keys it sees; `resolution` the first over the second.
+    `previous` is the mean share of attention on the token just before. Over `rows` queries, all within the original window.
+    """
+
+    kind: ClassVar[str] = "adjacent"
+    layer: int
+    window: int
+    documents: int
+    rows: int
+    change: list[float]
+    spread: list[float]
+    resolution: list[float]
+    previous: list[float]
+    data: str = ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -151,6 +152,7 @@ class Bounds:
         b_stride: 1 if every distance was looked at, n if every nth.
     """
 
+    kind: ClassVar[str] = "theory_bounds"
     head_dim: int
     base: float
     window: int

@@ -13,6 +13,7 @@ argument: docs/method.md, section 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -72,6 +73,7 @@ class Growth:
         distances, envelope: the running maximum of |a| up to each distance, median over seeds; for drawing.
     """
 
+    kind: ClassVar[str] = "theory_growth"
     solver: str
     window: int
     reach: int

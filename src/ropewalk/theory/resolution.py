@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class Resolution:
         bands: per frequency band.
     """
 
+    kind: ClassVar[str] = "theory_resolution"
     method: str
     factor: float
     window: int
