@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import struct
 import uuid
@@ -19,6 +20,8 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from ropewalk.errors import UserError
 
@@ -204,7 +207,7 @@ def disk_errors(out: str | Path) -> Iterator[None]:
     """Turn what a disk says into a sentence: full, read-only, no permission."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space or choose another place",
             errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
@@ -212,9 +215,16 @@ def disk_errors(out: str | Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another place",
             errno.EACCES: "there is no permission to write there; choose another place",
         }
-        if error.errno not in reasons:
+        number = error.errno if isinstance(error, OSError) else _os_error(error)
+        if number not in reasons:
             raise
-        raise UserError(f"{out} could not be written: {reasons[error.errno]}") from error
+        raise UserError(f"{out} could not be written: {reasons[number]}") from error
+
+
+def _os_error(error: SafetensorError) -> int | None:
+    """safetensors writes in Rust and passes the system's error on as text: "… (os error 28)"."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _sync(directory: Path) -> None:
