@@ -1,0 +1,114 @@
+"""When to stop: a loss that says the run is lost, and a signal that says the machine is.
+
+A NaN that reaches the optimiser is in every weight a moment later, so the losses and the gradient norm are looked at before
+the optimiser step, and the sentence names what can be looked into: the step, the documents, the rank.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from ropewalk.errors import UserError
+
+#: Steps whose losses a new one is held against, and how many there must be before it is.
+_REMEMBERED = 20
+_ENOUGH = 5
+
+
+class Diverged(UserError):
+    """The loss or the gradient is not finite, or the loss exploded. The optimiser step was not taken."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived, and what had been done was saved. Exit code 143 = 128 + SIGTERM, as a shell would report it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(143)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Guard:
+    """Holds each step's loss against the steps before it."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def limit(self) -> float:
+        """The loss above which a step counts as exploded: three times the recent median, and at least 3 nats above it.
+
+        A batch of unusual documents moves the loss by a nat or two; a run that blows up passes this within a few steps.
+        """
+        if len(self._recent) < _ENOUGH:
+            return math.inf
+        median = statistics.median(self._recent)
+        return max(3 * median, median + 3)
+
+    def check(self, step: int, loss: float, grad_norm: float, blame: Callable[[], str]) -> None:
+        """Let a sound step pass; stop at any other.
+
+        Args:
+            step: its number, from 1.
+            loss: nats a token.
+            grad_norm: before clipping.
+            blame: says which rank and documents, asked only when needed.
+
+        Raises:
+            Diverged: naming step, rank and documents.
+        """
+        limit = self.limit()
+        if math.isfinite(loss) and math.isfinite(grad_norm) and loss <= limit:
+            self._recent.append(loss)
+            return
+        if not math.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif not math.isfinite(grad_norm):
+            what = f"the loss is {loss:.4g} but the gradient's norm is {grad_norm}"
+        else:
+            what = f"the loss is {loss:.4g}, after {statistics.median(self._recent):.4g} in the steps before"
+        raise Diverged(
+            f"step {step} was not taken: {what} ({blame()}); the last checkpoint is as it was: look at these documents, lower "
+            "--learning-rate, then go on with --resume"
+        )
+
+
+def blame(bad: Sequence[tuple[int, float, Sequence[str]]]) -> str:
+    """Ranks and documents in words, from (rank, loss, documents) of the micro batches to blame."""
+    parts = []
+    for rank, loss, names in bad[:4]:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        parts.append(f"rank {rank}: {loss:.4g} on {shown}")
+    return "; ".join(parts) + (f"; and {len(bad) - 4} more" if len(bad) > 4 else "")
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT instead of dying of them, so that the loop can save first. A second SIGINT is obeyed at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        # Python lets only the main thread install handlers; elsewhere signals keep their usual effect.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,29 @@
+"""Positional skip-wise training: the short window in memory, the long window in the positions (PoSE, arXiv 2309.10400).
+
+in   (seed, number of the sequence), the short window T and the long one L'
+out  T positions in 0 .. L' - 1 with one jump, by which the second part of the sequence is moved away from the first
+
+    T = 8, L' = 32:   0 1 2 | 21 22 23 24 25        cut after 3, skip 18
+
+The paper cuts the window into N = 2 chunks (its section 3, "Positional Skip-wise Training") and draws the length and the skip anew
+for every sequence. Here the cut is uniform in 1 .. T - 1 and the skip uniform in 0 .. L' - T, both ends included: each distance up
+to L' - 1 can occur, and none beyond. The text of the two chunks stays contiguous (the paper's variant v_i = 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+# Keeps these draws apart from the ones that shuffle the data with the same seed.
+_STREAM = 0x905E
+
+
+def positions(seed: int, sequence: int, short: int, long: int) -> Int[np.ndarray, " short"]:
+    """The positions of sequence number `sequence` of a run: a pure function, like the order of the data."""
+    draw = np.random.default_rng([seed, _STREAM, sequence])
+    found = np.arange(short, dtype=np.int64)
+    if short > 1 and long > short:
+        cut = draw.integers(1, short)
+        found[cut:] += draw.integers(0, long - short, endpoint=True)
+    return found
