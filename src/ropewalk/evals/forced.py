@@ -189,9 +189,7 @@ def _with_normaliser(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled dot-product attention, and the log of the sum of exponentials that each row was divided by (float32)."""
     if query.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, scale=scale
-        )
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
     if query.dtype == torch.float32:
         found = torch.ops.aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, causal, scale=scale

@@ -196,7 +196,9 @@ def passkey(
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
     if depths < 1 or trials < 1:
-        raise UserError(f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10")
+        raise UserError(
+            f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
+        )
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = window or subject.state.window
     check_window(subject.model, window)
@@ -223,9 +225,7 @@ def measure(
     prompts = [prompt for at in mine for prompt, _ in made[at]]
     with progress_bar(f"passkey, window {window}", len(prompts), shown=spread.rank() == 0) as advance:
         judged = iter(
-            verdicts(
-                subject.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance
-            )
+            verdicts(subject.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance)
         )
     found = {}
     for at in mine:

@@ -1,0 +1,203 @@
+"""Passkey: prompts of exact lengths, the verdict of greedy decoding, k_max."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from ropewalk import model as models_
+from ropewalk import record
+from ropewalk.errors import UserError
+from ropewalk.evals import forced, passkey
+from ropewalk.evals.forced import Prompt, verdicts
+from ropewalk.testing import FAMILIES, byte_tokenizer, tiny
+
+
+def merging_tokenizer():
+    """Byte-level BPE as GPT-2's: the blank belongs to the number, several digits are one token."""
+    numbers = [f"The pass key is {n}. Remember it. {n} is the pass key.\n" for n in range(10_000, 99_999, 37)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    words = [passkey.HEADER, passkey.FILLER, passkey.QUESTION] * 50
+    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(numbers + words, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=None)
+
+
+def sentencepiece_like_tokenizer():
+    """As LLaMA 1 and 2: a blank is put before every text, digits stand alone, bytes for the rest."""
+    pieces = sorted({*"▁ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.,?!'0123456789"})
+    vocabulary = {piece: at for at, piece in enumerate(["<unk>", "<s>", "<0x0A>", *pieces])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(replacement="▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+
+
+TOKENIZERS = {"bytes": byte_tokenizer, "merging": merging_tokenizer, "sentencepiece": sentencepiece_like_tokenizer}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def tokenizer(request):
+    return TOKENIZERS[request.param]()
+
+
+def test_a_prompt_is_exactly_the_window_and_the_key_stands_at_k(tokenizer):
+    protocol = passkey.Protocol(tokenizer, 700)
+    for key in ("10000", "98765", "41234"):
+        nearest, farthest = protocol.prompt(key, 1)[1], protocol.prompt(key, 700)[1]
+        assert nearest < 300 and farthest > 500
+        for k in passkey.depths_of(700, 16):
+            prompt, placed = protocol.prompt(key, k)
+            assert len(prompt.ids) == 700
+            # Oracle: the decoded text up to the key's place ends where the key's first mention begins.
+            before = tokenizer.decode(prompt.ids[: 700 - placed], skip_special_tokens=True)
+            assert before.rstrip().endswith("\nThe pass key is")
+            assert tokenizer.decode(prompt.ids[700 - placed :]).lstrip().startswith(f"{key}. Remember it. {key} is the")
+            assert placed == min(max(k, nearest), farthest)
+
+
+def test_the_prompt_and_the_key_read_as_the_protocol_says(tokenizer):
+    prompt, _ = passkey.Protocol(tokenizer, 900).prompt("24680", 450)
+    said = tokenizer.decode(np.concatenate([prompt.ids, prompt.answer]), skip_special_tokens=True)
+    filler = re.escape(passkey.FILLER)
+    pattern = rf" ?{re.escape(passkey.HEADER)}\n({filler} )*.*\n{re.escape(passkey.KEY_LINE.format(key='24680'))}\n"
+    pattern += rf"({filler} )*.*\n{re.escape(passkey.QUESTION)} 24680"
+    assert re.fullmatch(pattern, said), said
+
+
+def test_the_answer_is_the_key_alone_whatever_becomes_of_the_blank():
+    by_name = {name: passkey.Protocol(make(), 900).prompt("31415", 400)[0] for name, make in TOKENIZERS.items()}
+    assert len(by_name["bytes"].answer) == len(by_name["sentencepiece"].answer) == 5
+    assert len(by_name["merging"].answer) < 5
+    merging = TOKENIZERS["merging"]()
+    assert merging.decode(by_name["merging"].ids).endswith("key is")  # the blank is the key's
+    assert merging.decode(by_name["merging"].answer) == " 31415"
+    assert byte_tokenizer().decode(by_name["bytes"].ids).endswith("key is ")  # the blank is the question's
+
+
+def test_what_does_not_fit_is_moved_to_the_nearest_place_that_does():
+    protocol = passkey.Protocol(byte_tokenizer(), 400)
+    nearest, farthest = protocol.prompt("12345", 1)[1], protocol.prompt("12345", 400)[1]
+    text = byte_tokenizer().decode(protocol.prompt("12345", 1)[0].ids)
+    assert text.endswith(f"{passkey.KEY_LINE.format(key='12345')}\n\n{passkey.QUESTION} ")
+    assert farthest == 400 - len(protocol.header) - len("\nThe pass key is ") and nearest < farthest
+
+
+def test_a_window_too_small_for_the_prompt_is_refused_with_the_least_that_would_do():
+    with pytest.raises(UserError, match="at least 2[0-9]{2} tokens, and the window is 100"):
+        passkey.Protocol(byte_tokenizer(), 100).prompt("12345", 50)
+
+
+def test_keys_are_fresh_five_digits_and_the_same_for_the_same_seed():
+    model, tokenizer, seen = tiny(window=300), byte_tokenizer(), []
+    real = passkey.Protocol.prompt
+
+    def spy(self, key, k):
+        seen.append(key)
+        return real(self, key, k)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passkey.Protocol, "prompt", spy)
+        for seed in (0, 0, 1):
+            passkey.passkey(model, tokenizer=tokenizer, window=300, depths=4, trials=5, seed=seed)
+    first, second, third = seen[:20], seen[20:40], seen[40:]
+    assert first == second != third
+    assert len(set(first)) > 15 and all(re.fullmatch("[1-9][0-9]{4}", key) for key in first)
+
+
+def greedy(model, ids, tokens):
+    """Oracle: what `generate` gives, one prompt at a time."""
+    ids = torch.from_numpy(ids)[None]
+    mask = torch.ones_like(ids)
+    out = model.generate(
+        ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    return out[0, ids.shape[1] :].numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_verdict_is_that_of_generate_with_and_without_a_shared_beginning(family):
+    """Random models never know the key, so the answers here are what `generate` says, whole and with one token changed."""
+    model, random = tiny(family, window=256), np.random.default_rng(3)
+    beginning = random.integers(0, 256, 120)
+    prompts, expected = [], []
+    for own in (0, 33, 70, 70, 119):
+        ids = np.concatenate([beginning[:own], random.integers(0, 256, 120 - own)])
+        said = greedy(model, ids, 4)
+        other = said.copy()
+        other[2] = (other[2] + 1) % 256
+        prompts += [Prompt(ids, said), Prompt(ids, other)]
+        expected += [True, False]
+    for arguments in ({}, {"beginning": beginning}, {"beginning": beginning, "batch_tokens": 1}):
+        assert [bool(one.all()) for one in verdicts(model, prompts, **arguments)] == expected
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_beginning_changes_logits_by_rounding_only(family, monkeypatch):
+    model, random = tiny(family, window=256), np.random.default_rng(0)
+    ids = torch.from_numpy(random.integers(0, 256, (3, 90)))
+    ids[:, :50] = ids[0, :50]
+    with torch.inference_mode():
+        whole = model(ids).logits[:, 50:]
+        for split in (True, False):
+            if not split:
+                monkeypatch.setattr(forced, "_attends_in_two_parts", lambda model: False)
+            prefix = forced._Prefix.read(model, ids[0].numpy(), 60)
+            with prefix.before(model, 50) as cache:
+                rest = model(ids[:, 50:], **cache).logits
+            # float32; attention over two sets of keys is summed in another order.
+            torch.testing.assert_close(rest, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_both_ways_of_attending_are_tried_above():
+    assert forced._attends_in_two_parts(tiny("llama")) and not forced._attends_in_two_parts(tiny("gemma3_text"))
+
+
+def test_on_a_pretrained_model_verdicts_are_those_of_generate(shared):
+    path = shared / "models" / "lab-2k"
+    model, tokenizer = models_.load(path, dtype="float32"), models_.load_tokenizer(path)
+    protocol = passkey.Protocol(tokenizer, 320)
+    prompts = [protocol.prompt(key, k)[0] for key, k in (("21345", 80), ("90817", 160), ("55012", 300))]
+    ours = [bool(one.all()) for one in verdicts(model, prompts, beginning=protocol.beginning)]
+    theirs = [bool((greedy(model, prompt.ids, 5) == prompt.answer).all()) for prompt in prompts]
+    assert ours == theirs
+    assert any(ours), "the model knows none of the keys, so this test shows nothing"
+
+
+def test_k_max_is_the_largest_k_with_no_failure_before_it():
+    assert passkey.k_max([(64, 1.0), (128, 0.2), (192, 0.1), (256, 1.0)]) == 128
+    assert passkey.k_max([(64, 0.1), (128, 1.0)]) == 0
+    assert passkey.k_max([(256, 0.9), (64, 1.0), (128, 0.3), (192, 0.2)]) == 256
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=32))
+def test_the_interval_of_k_max_holds_k_max(successes):
+    rows = [record.Passkey(320, 10 * at, 10, count) for at, count in enumerate(successes, start=1)]
+    summary = passkey.summarise(rows)
+    assert summary.k_low <= summary.k_max <= summary.k_high
+    assert summary.low <= summary.accuracy <= summary.high
+    assert summary.accuracy == pytest.approx(sum(successes) / (10 * len(successes)))
+
+
+def test_rows_and_summary_go_on_record(tmp_path):
+    out = tmp_path / "r.jsonl"
+    rows, summary = passkey.passkey(
+        tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=4, trials=2, out=out
+    )
+    found = record.read([out])
+    assert [row["k"] for row in found.of("passkey")] == [75, 150, 225, 300] == [row.k for row in rows]
+    assert found.of("passkey_summary")[0]["k_max"] == summary.k_max
+    assert found.of("passkey_summary")[0]["header"]["settings"] == {"window": 300, "depths": 4, "trials": 2}
+
+
+def test_no_depths_or_no_trials_are_refused():
+    with pytest.raises(UserError, match="at least one depth and one trial, got 0 and 10"):
+        passkey.passkey(tiny(), tokenizer=byte_tokenizer(), window=300, depths=0)
