@@ -32,18 +32,18 @@ def perplexity(value: Any) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """A change, with its sign: 0.014 → +1.4 %."""
+    """A change, with its sign: 0.014 → +1.4 %. The blank is a narrow one that does not break."""
     if not is_finite(value):
         return NONE
     if abs(value) >= 10:
-        return f"{'+' if value > 0 else _MINUS}{count(round(abs(value) * 100))} %"
-    text = f"{value * 100:+.{digits}f} %"
+        return f"{'+' if value > 0 else _MINUS}{count(round(abs(value) * 100))}\u202f%"
+    text = f"{value * 100:+.{digits}f}\u202f%"
     return text.replace("-", _MINUS)
 
 
 def share(value: Any, digits: int = 0) -> str:
     """A part of a whole: 0.75 → 75 %."""
-    return NONE if not is_finite(value) else f"{value * 100:.{digits}f} %"
+    return NONE if not is_finite(value) else f"{value * 100:.{digits}f}\u202f%"
 
 
 def times(value: Any) -> str:

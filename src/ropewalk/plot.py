@@ -18,21 +18,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ropewalk import numerals, paper
-from ropewalk.plot_style import INK, MARKERS, MUTED, PAPER, STYLE, colour, dashes, legend, new, styled
+from ropewalk import numerals
+from ropewalk.plot_style import INK, MARKERS, MUTED, STYLE, colour, dashes, legend, log_y, new, styled, window_axis
 from ropewalk.states import State, labels, last_steps, state_of, trained_state
 
 Row = dict[str, Any]
 Colours = Mapping[tuple, str]
-TASK_NAMES = {
-    "boolq": "BoolQ",
-    "piqa": "PIQA",
-    "race-middle": "RACE-m",
-    "race-high": "RACE-h",
-    "winogrande": "WinoGrande",
-}
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
 
@@ -53,15 +46,18 @@ def perplexity(rows: Sequence[Row], *, closeup: bool = False, colours: Colours |
     by_state = _by_state(rows)
     figure, axes = new()
     names = labels(list(by_state))
+    asides = _asides(list(by_state))
     originals = sorted({state.original_window for state in by_state})
     for index, (state, series) in enumerate(by_state.items()):
         windows, values, low, high = _columns(series, "window", "perplexity", "low", "high")
+        windows = [window * asides[state] for window in windows]
         style = {"color": colour(state, colours), "marker": MARKERS[index % len(MARKERS)], "linestyle": dashes(state)}
         if state.role == "extrapolation":
             join = [row for other, rest in by_state.items() if _precedes(other, state) for row in rest]
             if join:
                 last = max(join, key=lambda row: row["window"])
-                axes.plot([last["window"], windows[0]], [last["perplexity"], values[0]], "--", color=colour(state))
+                start = last["window"] * asides[state]
+                axes.plot([start, windows[0]], [last["perplexity"], values[0]], "--", color=colour(state, colours))
         axes.plot(windows, values, label=names[state], **style)
         _intervals(axes, windows, values, low, high, style["color"])
     values = [
@@ -70,8 +66,8 @@ def perplexity(rows: Sequence[Row], *, closeup: bool = False, colours: Colours |
     if closeup:
         axes.set_ylim(*closeup_limits(rows))
     elif values and max(values) > 2.5 * min(values):
-        _log_y(axes, values)
-    _window_axis(axes, sorted({row["window"] for row in rows}))
+        log_y(axes, values)
+    window_axis(axes, sorted({row["window"] for row in rows}))
     for original in originals:
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
@@ -164,133 +160,6 @@ def loss(rows: Sequence[Row], *, colours: Colours | None = None) -> Figure:
     return figure
 
 
-@styled
-def perplexity_by_steps(
-    curves: Sequence[tuple[State, dict[int, float]]], *, base: float | None, colours: Colours | None = None
-) -> Figure:
-    """Perplexity in the new window by fine-tuning steps; relative to the base in its own window where that is known.
-
-    `curves` holds (state, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base.
-    """
-    figure, axes = new(height=2.9)
-    names = labels([state for state, _ in curves])
-    seen: list[float] = []
-    for index, (state, points) in enumerate(curves):
-        x = sorted(points)
-        y = [points[step] / (base or 1.0) for step in x]
-        seen += y
-        name = names[state].rpartition(", ")[0] or names[state]
-        axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
-    if base:
-        reference = next(row for row in paper.TABLE_1.rows if row.model == "7B" and row.method == "none")
-        longest = max(step for _, points in curves for step in points)
-        for row, line in zip(paper.TABLE_3.rows, (":", "-."), strict=True):
-            x = [step for step in row.values if isinstance(step, int)]
-            y = [row.values[step] / reference.values[paper.WINDOW] for step in x]
-            seen += y
-            axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B PI ×{row.factor:.0f}")
-        axes.axhline(1.0, color=MUTED, linewidth=0.8)
-        axes.set_xlim(right=max(longest, 1000) * 1.03)
-    if max(seen) > 2.5 * min(seen):
-        _log_y(axes, seen)
-    axes.set(xlabel="fine-tuning steps", ylabel="perplexity / base in its window" if base else "perplexity")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    legend(figure, axes)
-    return figure
-
-
-@styled
-def k_max_by_steps(curves: Sequence[tuple[State, dict[int, float]]], *, colours: Colours | None = None) -> Figure:
-    """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B)."""
-    figure, axes = new(height=2.7)
-    names = labels([state for state, _ in curves])
-    longest = max(step for _, points in curves for step in points)
-    for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
-        x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
-        y = [row.values[step] / row.window for step in x]
-        axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B {row.method} {row.window}")
-    for index, (state, points) in enumerate(curves):
-        x = sorted(points)
-        y = [points[step] / state.window for step in x]
-        name = names[state].rpartition(", ")[0] or names[state]
-        axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
-    axes.set(xlabel="fine-tuning steps", ylabel="k_max / window", ylim=(0, 1.05))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    legend(figure, axes)
-    return figure
-
-
-@styled
-def benchmark_changes(changes: Sequence[Any], *, colours: Colours | None = None) -> Figure:
-    """Change in accuracy by task, in points, with its paired interval; zero is the base. One colour a state."""
-    tasks = list(dict.fromkeys(change.task for change in changes))
-    states = list(dict.fromkeys(change.state for change in changes))
-    names = labels(states)
-    figure, axes = new(height=1.1 + 0.36 * len(tasks) * max(1.0, 0.55 * len(states)))
-    for index, state in enumerate(states):
-        own = [change for change in changes if change.state == state]
-        offset = (index - (len(states) - 1) / 2) * 0.7 / len(states)
-        y = [tasks.index(change.task) + offset for change in own]
-        x = [100 * change.difference for change in own]
-        below = [100 * (change.difference - change.low) for change in own]
-        above = [100 * (change.high - change.difference) for change in own]
-        tone = colour(state, colours)
-        axes.errorbar(
-            x,
-            y,
-            xerr=[below, above],
-            fmt=MARKERS[index % len(MARKERS)],
-            color=tone,
-            capsize=2.5,
-            elinewidth=1.3,
-            label=names[state],
-        )
-    axes.axvline(0, color=INK, linewidth=0.9)
-    axes.set_yticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
-    axes.set(ylim=(len(tasks) - 0.4, -0.6), xlabel="change in accuracy (points)")
-    axes.grid(axis="x")
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    if len(states) > 1:
-        legend(figure, axes)
-    return figure
-
-
-@styled
-def ablation(points: Sequence[tuple[State, str, float]], *, base: float | None) -> Figure:
-    """Perplexity in the new window by factor, one line a method and budget; relative to the base where it is known.
-
-    `points` holds (state, budget in words, perplexity).
-    """
-    figure, axes = new(height=2.9)
-    lines: dict[tuple[str, str], list[tuple[State, float]]] = {}
-    for state, budget, value in points:
-        lines.setdefault((state.method_name, budget), []).append((state, value / (base or 1.0)))
-    for index, ((method, budget), line) in enumerate(lines.items()):
-        line.sort(key=lambda point: point[0].factor)
-        state = line[0][0]
-        x, y = [s.factor for s, _ in line], [value for _, value in line]
-        axes.plot(
-            x,
-            y,
-            color=colour(state),
-            linestyle=dashes(state),
-            marker=MARKERS[index % len(MARKERS)],
-            label=f"{method}, {budget}",
-        )
-    values = [value for line in lines.values() for _, value in line]
-    if max(values) > 2.5 * min(values):
-        _log_y(axes, values)
-    if base:
-        axes.axhline(1.0, color=MUTED, linewidth=0.8)
-    _window_axis(axes, sorted({state.factor for state, _, _ in points}))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{x:g}"))
-    axes.set(xlabel="factor", ylabel="perplexity / base in its window" if base else "perplexity")
-    legend(figure, axes)
-    return figure
-
-
 def _by_state(rows: Sequence[Row]) -> dict[State, list[Row]]:
     """state → its rows by window, in the order of a legend; of each training only the last step."""
     found: dict[State, list[Row]] = {}
@@ -298,6 +167,13 @@ def _by_state(rows: Sequence[Row]) -> dict[State, list[Row]]:
         found.setdefault(state_of(row["header"], row["window"]), []).append(row)
     keep = sorted(last_steps(list(found)), key=lambda state: state.order)
     return {state: sorted(found[state], key=lambda row: row["window"]) for state in keep}
+
+
+def _asides(states: Sequence[State]) -> dict[State, float]:
+    """A factor for each state's windows, within a few per cent of 1, so that intervals at one window stand side by side."""
+    lines = list(dict.fromkeys((state.name, state.series) if state.extended else (state.name,) for state in states))
+    places = {state: lines.index((state.name, state.series) if state.extended else (state.name,)) for state in states}
+    return {state: 2 ** (0.04 * (place - (len(lines) - 1) / 2)) for state, place in places.items()}
 
 
 def _precedes(base: State, extrapolation: State) -> bool:
@@ -316,24 +192,6 @@ def _intervals(axes: Axes, x, y, low, high, tone: str) -> None:
         axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=tone, elinewidth=0.9, capsize=2.2, alpha=0.75)
 
 
-def _log_y(axes: Axes, values: Sequence[float]) -> None:
-    """A log axis whose labels are plain numbers; 1, 2 and 5 of each decade where there are few decades."""
-    axes.set_yscale("log")
-    decades = math.log10(max(values) / min(values))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,), numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if y < 1e5 else f"{y:.0e}"))
-
-
-def _window_axis(axes: Axes, windows: Sequence[int]) -> None:
-    """Windows double, so the axis is logarithmic, with a tick at each window that was measured."""
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(windows)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-    axes.set_xlim(min(windows) / 1.12, max(windows) * 1.12)
-
-
 def _running_mean(values: Sequence[float], span: int) -> np.ndarray:
     """Centred mean over `span` steps on each side, over what there is near the ends; NaN is left out."""
     y = np.asarray(values, dtype=float)
@@ -341,14 +199,4 @@ def _running_mean(values: Sequence[float], span: int) -> np.ndarray:
     return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
 
 
-__all__ = [
-    "ablation",
-    "benchmark_changes",
-    "closeup_limits",
-    "k_max_by_steps",
-    "loss",
-    "passkey_map",
-    "perplexity",
-    "perplexity_by_steps",
-    "save",
-]
+__all__ = ["closeup_limits", "loss", "passkey_map", "perplexity", "save"]

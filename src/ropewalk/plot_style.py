@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,6 +19,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from ropewalk.states import State
 
@@ -148,6 +150,24 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     if handles:
         columns = min(columns, len(handles))
         figure.legend(handles, names, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+
+
+def log_y(axes: Axes, values: Sequence[float]) -> None:
+    """A log axis whose labels are plain numbers; 1, 2 and 5 of each decade where there are few decades."""
+    axes.set_yscale("log")
+    decades = math.log10(max(values) / min(values))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,), numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if y < 1e5 else f"{y:.0e}"))
+
+
+def window_axis(axes: Axes, windows: Sequence[float]) -> None:
+    """Windows double, so the axis is logarithmic, with a tick at each window that was measured."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(list(windows)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    axes.set_xlim(min(windows) / 1.12, max(windows) * 1.12)
 
 
 def svg(figure: Figure, name: str, title: str, description: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ropewalk import numerals, plot, plot_style
+from ropewalk import numerals, plot_compare, plot_style
 from ropewalk.report import benchmarks, passkey, perplexity
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.rows import Clean
@@ -35,7 +35,7 @@ def section(clean: Clean) -> Section | None:
             caption = "Perplexity in each state's own new window by factor" + (
                 "; 1 is the base in its window." if level else "."
             )
-            made.draw(plot.ablation(points, base=level), caption)
+            made.draw(plot_compare.ablation(points, base=level), caption)
         for name, block in blocks.items():
             made.tables.append(_table(clean, group, name, block, base))
     return made if made.tables else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk import numerals, paper, plot, plot_style
+from ropewalk import numerals, paper, plot_compare, plot_style
 from ropewalk.evals.intervals import Paired
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.perplexity import paper_label
@@ -91,7 +91,7 @@ def section(clean: Clean) -> Section | None:
     found = changes(clean)
     if found:
         made.draw(
-            plot.benchmark_changes(found, colours=clean.colours),
+            plot_compare.benchmark_changes(found, colours=clean.colours),
             "Change in accuracy, in points, with Newcombe's paired 95 % interval.",
         )
         made.tables.append(_changes_table(clean, found))
@@ -113,7 +113,7 @@ def section(clean: Clean) -> Section | None:
 
 
 def name(task: str) -> str:
-    return plot.TASK_NAMES.get(task, task)
+    return plot_compare.TASK_NAMES.get(task, task)
 
 
 def _unpaired(states: dict[State, dict[str, Row]]) -> list[str]:

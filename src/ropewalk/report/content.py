@@ -41,7 +41,7 @@ class Table:
     lines: Sequence[Line]
     note: str = ""
     first: str = ""
-    prose: bool = False  # cells are words: set left, not right
+    under: bool = False  # belongs under the table before it, wherever that one stands
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,17 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def stacks(self) -> list[list[Table]]:
+        """Tables that must stay together."""
+        found: list[list[Table]] = []
+        for table in self.tables:
+            if table.under and found:
+                found[-1].append(table)
+            else:
+                found.append([table])
+        return found
 
     def draw(self, drawing: Drawing, caption: str, title: str = "") -> None:
         """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""

@@ -14,7 +14,7 @@ from ropewalk import checkpoint, record
 from ropewalk.errors import UserError
 from ropewalk.report import ablation, benchmarks, passkey, perplexity, provenance, summaries, training, verdict
 from ropewalk.report.content import Section
-from ropewalk.report.rows import KINDS, Clean, clean
+from ropewalk.report.rows import KINDS, Clean, clean, is_bookkeeping
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -37,8 +37,6 @@ SECTIONS: list[Builder] = [
     Builder((), ablation.section),
     Builder((), training.cost),
 ]
-#: Rows that serve the measuring itself and are no result.
-BOOKKEEPING = {"document_score"}
 
 
 def render(records: record.Records, title: str | None = None) -> str:
@@ -55,8 +53,8 @@ def render(records: record.Records, title: str | None = None) -> str:
             f"a report needs at least one measurement, but none of the {len(records.rows)} rows found can be shown "
             f"({records.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
         )
-    for kind in KINDS.keys() - shown - BOOKKEEPING:
-        if number := len(rows.of(kind)):
+    for kind in KINDS.keys() - shown:
+        if (number := len(rows.of(kind))) and not is_bookkeeping(kind):
             rows.unknown[kind] += number
     found = verdict.verdicts(rows)
     environment = jinja2.Environment(

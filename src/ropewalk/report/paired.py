@@ -17,7 +17,7 @@ class Ratio:
     """after / before, with the paired bootstrap interval over documents (NaN where they cannot be paired).
 
     `same_text` is False where both scored a document of the same name with another number of tokens: another tokenizer, or
-    another text.
+    another text. `same_documents` is False where one of them scored a document that the other did not.
     """
 
     value: float
@@ -25,6 +25,7 @@ class Ratio:
     high: float = float("nan")
     documents: int = 0
     same_text: bool = True
+    same_documents: bool = True
 
     def __str__(self) -> str:
         change = numerals.percent(self.value - 1) if self.value < 3 else numerals.times(self.value)
@@ -48,10 +49,12 @@ def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio
     one, other = _documents(before), _documents(after)
     shared = sorted(one.keys() & other.keys())
     if not shared:
-        return Ratio(second / first)
+        return Ratio(second / first, same_documents=not (one and other))
     if before["window"] == after["window"] and any(one[name][0] != other[name][0] for name in shared):
         return Ratio(second / first, same_text=False)
-    if len(shared) < _FEWEST or len(shared) != len(one) or len(shared) != len(other):
+    if len(shared) != len(one) or len(shared) != len(other):
+        return Ratio(second / first, same_documents=False)
+    if len(shared) < _FEWEST:
         return Ratio(second / first)
     # nll of both models and tokens of both, [document, 4]
     table = np.array([[one[n][1], one[n][0], other[n][1], other[n][0]] for n in shared])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk import numerals, paper, plot, plot_style
+from ropewalk import numerals, paper, plot, plot_compare, plot_style
 from ropewalk.evals.intervals import wilson
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.perplexity import paper_label
@@ -122,7 +122,7 @@ def _by_steps(made: Section, clean: Clean, found: dict[State, dict[int, Row]]) -
     curves = step_curves(found)
     if curves:
         caption = "k_max as a part of the window by fine-tuning steps. The paper's 7B in grey: PI at once, direct fine-tuning barely."
-        made.draw(plot.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
+        made.draw(plot_compare.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
         steps = sorted({step for _, points in curves for step in points})
         lines = [
             Line(
@@ -143,5 +143,11 @@ def _by_steps(made: Section, clean: Clean, found: dict[State, dict[int, Row]]) -
             for row in paper.TABLE_4.rows
         ]
         made.tables.append(
-            Table("Beside it, table 4 of the paper", [str(s) for s in paper.STEPS], theirs, first="steps")
+            Table(
+                "Beside it, table 4 of the paper",
+                [str(s) for s in paper.STEPS],
+                theirs,
+                first="steps",
+                under=bool(curves),
+            )
         )

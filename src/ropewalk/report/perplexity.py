@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk import numerals, paper, plot, plot_style
+from ropewalk import numerals, paper, plot, plot_compare, plot_style
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.rows import Clean
 from ropewalk.states import IN_THE_PAPER, State, labels, last_steps, state_of
@@ -17,13 +18,16 @@ _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
 
 @dataclass
 class Group:
-    """Perplexities that may be compared: one base model, one text, one stride, one convention, one rule for BOS."""
+    """Perplexities that may be compared: one base model, one text, one stride, one convention, one rule for BOS.
+
+    `stride` is in words, since a stride may be the same number of tokens or the same part of every window.
+    """
 
     lineage: tuple
     data: str
-    stride: int
     convention: str
     bos: bool
+    stride: str = ""
     rows: list[Row] = field(default_factory=list)
 
     def states(self) -> dict[State, dict[int, Row]]:
@@ -43,24 +47,39 @@ class Group:
     @property
     def title(self) -> str:
         convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
-        return f"{short_data(self.data) or 'text not named'}, stride {self.stride}{convention}"
+        return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}"
 
 
 def groups(clean: Clean) -> list[Group]:
     """Comparable groups, the one with the most extended states first."""
     found: dict[tuple, Group] = {}
     for row in clean.of("perplexity"):
-        lineage = state_of(row["header"]).lineage
-        key = (lineage, row["data"], row["stride"], row["convention"], row["bos"])
+        key = (state_of(row["header"]).lineage, row["data"], row["convention"], row["bos"])
         found.setdefault(key, Group(*key)).rows.append(row)
-    return sorted(found.values(), key=lambda g: (g.convention != "ropewalk", -len(g.states()), -len(g.rows)))
+    alike = [part for group in found.values() for part in _by_stride(group)]
+    return sorted(alike, key=lambda g: (g.convention != "ropewalk", -len(g.states()), -len(g.rows)))
+
+
+def _by_stride(group: Group) -> list[Group]:
+    """Rows of one stride together; or all of them, if their stride is the same part of every window."""
+    strides = {row["stride"] for row in group.rows}
+    parts = {row["window"] / row["stride"] for row in group.rows if row["stride"] > 0}
+    if len(strides) > 1 and len(parts) == 1:
+        return [dataclasses.replace(group, stride=f"stride window/{parts.pop():g}")]
+    return [
+        dataclasses.replace(group, stride=f"stride {stride}", rows=[r for r in group.rows if r["stride"] == stride])
+        for stride in sorted(strides)
+    ]
 
 
 def short_data(data: str) -> str:
-    """The last two parts of each path: enough to know a text by."""
-    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in re.split(r"[,\s]+", data.strip()) if part]
-    text = ", ".join(parts[:3])
-    return f"{text} and {len(parts) - 3} more" if len(parts) > 3 else text
+    """The last two parts of each path: enough to know a text by. Of many sources the first."""
+    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in _sources(data)]
+    return ", ".join(parts) if len(parts) <= 3 else f"{parts[0]} and {len(parts) - 1} more"
+
+
+def _sources(data: str) -> list[str]:
+    return [part for part in re.split(r"[,\s]+", data.strip()) if part]
 
 
 def section(clean: Clean) -> Section | None:
@@ -132,7 +151,9 @@ def _table(clean: Clean, group: Group) -> Table:
 
 def paper_table(data: str) -> paper.Table:
     """The table whose text is of the same sort: mathematics goes with the proof-pile, everything else with PG-19."""
-    return paper.TABLE_2 if re.search(r"math|proof|arxiv", data, re.IGNORECASE) else paper.TABLE_1
+    sources = _sources(data)
+    mathematics = sources and all(re.search(r"math|proof|arxiv", source, re.IGNORECASE) for source in sources)
+    return paper.TABLE_2 if mathematics else paper.TABLE_1
 
 
 def _multiple(multiple: float) -> str:
@@ -222,7 +243,9 @@ def _by_steps(made: Section, clean: Clean, group: Group) -> None:
     caption = (
         "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window. The paper's 7B in grey."
     )
-    made.draw(plot.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, "By fine-tuning steps")
+    made.draw(
+        plot_compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, "By fine-tuning steps"
+    )
     steps = sorted({step for _, points in curves for step in points})
     lines = []
     for state, points in curves:
@@ -240,4 +263,4 @@ def _by_steps(made: Section, clean: Clean, group: Group) -> None:
         for row in paper.TABLE_3.rows
     ]
     head = [str(step) for step in paper.TABLE_3.rows[0].values]
-    made.tables.append(Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps"))
+    made.tables.append(Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps", under=True))

@@ -130,8 +130,13 @@ def _pairs(clean: Clean) -> Iterable[str]:
                 change = ratio(base[window], rows[window])
                 if change and not change.same_text:
                     told.add(
-                        f"{state.label} and its base count different tokens in the same documents ({group.title}): "
-                        "their tokenizers or texts differ, and their perplexities are no pair."
+                        f"{state.label} and its base count different tokens in the same documents ({group.title}): their "
+                        "tokenizers or texts differ, and their perplexities are no pair."
+                    )
+                elif change and not change.same_documents:
+                    told.add(
+                        f"{state.label} and its base were not measured on the same documents at {window} tokens "
+                        f"({group.title}); part of their difference may be the text's."
                     )
     names = {
         run["model"].get("name"): _settings(run)["tokenizer"]

@@ -64,6 +64,11 @@ class Clean:
         return sorted((run for key, run in self.runs.items() if key in used), key=lambda run: run.get("started", ""))
 
 
+def is_bookkeeping(kind: str) -> bool:
+    """Rows by which a killed measurement goes on. They are no result: what they add up to is another row."""
+    return kind.startswith("document_")
+
+
 def clean(records: record.Records) -> Clean:
     """Check every row against its kind, tie it to its header, and keep the newest of what was measured twice."""
     runs = {key: run for key, run in records.runs.items() if _is_header(run)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ropewalk import numerals, plot, plot_style
 from ropewalk.report.content import Cell, Line, Section, Table, cells
-from ropewalk.report.rows import Clean
+from ropewalk.report.rows import Clean, is_bookkeeping
 from ropewalk.states import State, trained_state
 
 Row = dict[str, Any]
@@ -135,7 +135,7 @@ def cost(clean: Clean) -> Section | None:
     }
     for row in clean.rows:
         seconds = row.get("seconds")
-        if row["kind"] == "step" or not numerals.is_finite(seconds) or seconds <= 0:
+        if row["kind"] == "step" or is_bookkeeping(row["kind"]) or not numerals.is_finite(seconds) or seconds <= 0:
             continue
         name = names.get(row["kind"], row["kind"].replace("_summary", "").replace("_", " "))
         total = spent.setdefault((name, kind_of_device(row["header"].get("device", ""))), [0, 0.0])

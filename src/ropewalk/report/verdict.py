@@ -192,7 +192,7 @@ def _benchmarks(made: Verdict, clean: Clean, target: State | None) -> None:
     made.tiles.append(
         Tile(
             "benchmarks",
-            benchmarks.points(mean),
-            f"points on average; worst {benchmarks.name(worst.task)} {benchmarks.points(worst.difference)}",
+            f"{benchmarks.points(mean)} points",
+            f"on average; worst {benchmarks.name(worst.task)} {benchmarks.points(worst.difference)}",
         )
     )
