@@ -337,8 +337,8 @@ class BenchmarkComparison:
 class Summary:
     """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
 
-    `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence sentence by sentence), all with the Porter
-    stemmer. `intervals` holds a 95 % bootstrap interval over documents for each of the three. `cut` counts documents
+    `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence line by line), `rouge_l_plain` its `rougeL`, all
+    with the Porter stemmer. `intervals` holds a 95 % bootstrap interval over documents for each. `cut` counts documents
     longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model.
     """
 
@@ -360,7 +360,29 @@ class Summary:
     data: str = ""
     seconds: float = 0.0
     generated_tokens: int = 0
+    rouge_l_plain: float | None = None
     per_document: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DocumentSummary:
+    """One document's summary, as written, with its own scores: what lets a killed run go on, and a reader look.
+
+    `key` names everything that decides it: weights, dtype, prompt, reference, decoding.
+    """
+
+    kind: ClassVar[str] = "document_summary"
+    key: str
+    document: str
+    decoding: str
+    text: str
+    tokens: int
+    finished: bool
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    rouge_l_plain: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""Documents with their summaries, and the prompt that asks for one (section 3.5).
+
+in   JSON-lines files or data-set ids with pairs; a tokenizer and the sizes that fit a window
+out  per pair the prompt's token ids and the reference; for training, rows whose loss is on the summary alone
+
+    ids      < Read the … it.\n  d d d d d d  \nNow summarize … Summary:\n  s s s >
+    labels   . . . . . . . . .  . . . . . .  . . . . . . . . . . . . . . s  s s > .
+
+The document is cut to its first `document` tokens, the summary to its first `summary` tokens (15000 and 1000 in the paper,
+in a window of 16384). The parts are encoded apart and joined as tokens, so that a cut moves nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ropewalk import text
+from ropewalk.errors import UserError
+from ropewalk.evals import jsonlines
+from ropewalk.packing import IGNORED
+
+# The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
+HEAD = "Read the following article and then summarize it.\n"
+TAIL = "\nNow summarize the above article.\nSummary:\n"
+
+#: The paper's sizes (section 3.5), in tokens.
+WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
+
+#: What published data sets call the two: the document, its summary.
+_FIELDS = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("input", "output"))
+
+Ids = Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A document and the summary somebody wrote of it."""
+
+    name: str
+    document: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many tokens the document and the summary may have in a window."""
+
+    window: int
+    document: int
+    summary: int
+
+    @classmethod
+    def fitting(cls, tokenizer: Any, window: int, document: int | None = None, summary: int | None = None) -> Sizes:
+        """The paper's sizes, or what fits a smaller window: the summary keeps its share, the document takes the rest.
+
+        Raises:
+            UserError: a size below 1, or sizes that do not fit the window together with the prompt.
+        """
+        words = len(prompt_ids(tokenizer, "", 0)) + 1  # and the end of the summary
+        summary = min(SUMMARY_TOKENS, window * SUMMARY_TOKENS // WINDOW) if summary is None else summary
+        document = min(DOCUMENT_TOKENS, window - summary - words) if document is None else document
+        if min(document, summary) < 1 or document + summary + words > window:
+            raise UserError(
+                f"a window of {window} tokens must hold a document ({document}), its summary ({summary}) and the prompt's words "
+                f"({words}); ask for fewer tokens or use a model with a longer window"
+            )
+        return cls(window, document, summary)
+
+
+def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
+    """Every pair of the sources, in order.
+
+    Args:
+        sources: `.jsonl` files (or .xz, .gz, .zst) with `document` and `summary`, or data-set ids as `owner/name` or
+            `owner/name:split` (the split is `test` if not given).
+
+    Raises:
+        UserError: a missing or damaged file, a row without a document or a summary.
+    """
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        path = Path(source)
+        if path.is_dir():
+            raise UserError(f"pairs are read from files, but {path} is a directory; name its .jsonl files")
+        if path.is_file() or path.suffix or str(source).startswith(("/", ".")):
+            rows: Any = jsonlines.read(path, ("document", "summary"))
+        else:
+            rows = _from_hub(str(source))
+        for number, row in enumerate(rows):
+            yield _pair(row, f"{path.name.split('.')[0]}:{number}", source)
+
+
+def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
+    for document, summary in _FIELDS:
+        if document in row and summary in row:
+            found = Pair(name, str(row[document]), str(row[summary]))
+            if found.document.strip() and found.summary.strip():
+                return found
+            raise UserError(f"{name} of {source} has an empty document or summary; drop that row")
+    known = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
+    raise UserError(f"{name} of {source} has no pair of fields {known}; rename its fields")
+
+
+def _from_hub(source: str) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        yield from datasets.load_dataset(name, split=split or "test", streaming=True)
+    except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{name} cannot be had from the hub ({first}); check its name and split, or give a .jsonl file"
+        ) from error
+
+
+def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> Ids:
+    """The prompt, up to where the summary begins; BOS in front where the tokenizer puts one."""
+    head = text.encode(tokenizer, HEAD)
+    body = text.encode(tokenizer, document, bos=False)[:document_tokens]
+    return np.concatenate([head, body, text.encode(tokenizer, TAIL, bos=False)])
+
+
+def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
+    """Whether the document has more tokens than the model is shown."""
+    return len(text.encode(tokenizer, pair.document, bos=False)) > sizes.document
+
+
+class PairRows:
+    """Pairs as training rows, one a row, for the training loop: what packing.Windows is to running text.
+
+    Padding stands after the summary, where a causal model does not see it, and is not scored.
+    """
+
+    def __init__(self, found: Sequence[Pair], tokenizer: Any, sizes: Sizes, *, end: int | None) -> None:
+        if not found:
+            raise UserError("fine-tuning on summaries needs at least one pair, but the files have none; check --train")
+        self.pairs, self.tokenizer, self.sizes, self.end = list(found), tokenizer, sizes, end
+        self.window = sizes.window
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def names(self, block: int) -> list[str]:
+        return [self.pairs[block].name]
+
+    def example(self, block: int) -> tuple[Ids, Ids]:
+        """One pair's prompt and summary, the end mark included, as token ids."""
+        pair = self.pairs[block]
+        summary = text.encode(self.tokenizer, pair.summary.strip(), bos=False)[: self.sizes.summary]
+        tail = [] if self.end is None else [self.end]
+        return prompt_ids(self.tokenizer, pair.document, self.sizes.document), np.array(
+            [*summary, *tail], dtype=np.int64
+        )
+
+    def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
+        """`input_ids`, `labels` (shifted; IGNORED on the prompt and the padding) and `position_ids`, int64 (blocks, W)."""
+        ids = np.zeros((len(blocks), self.window), dtype=np.int64)
+        labels = np.full((len(blocks), self.window), IGNORED, dtype=np.int64)
+        for row, block in enumerate(blocks):
+            prompt, summary = self.example(int(block))
+            whole = np.concatenate([prompt, summary])
+            ids[row, : len(whole) - 1] = whole[:-1]
+            labels[row, len(prompt) - 1 : len(whole) - 1] = summary
+        positions = np.broadcast_to(np.arange(self.window, dtype=np.int64), ids.shape).copy()
+        return {"input_ids": ids, "labels": labels, "position_ids": positions}

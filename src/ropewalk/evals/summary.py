@@ -1,0 +1,270 @@
+"""Summaries of long documents: written by the model, scored by ROUGE (section 3.5).
+
+in   a model, and pairs of documents and summaries to measure on
+out  records: each document's summary with its scores, and the means with 95 % bootstrap intervals
+
+**The figures** are mean F-measures of rouge-score with the Porter stemmer: ROUGE-1, ROUGE-2 and `rougeLsum`, the longest
+common subsequence taken sentence by sentence, where a sentence is a line. Texts are scored as they are: no sentence
+splitter puts line breaks in, as its choice would move the figure more than most models do. `rouge_l_plain` is `rougeL`,
+over the whole text as one sequence. Where texts have no line breaks the two are one number. Published GovReport tables
+that show an R-L near 30 beside an R-1 near 60, the paper's among them, are of that kind.
+
+**Two ways of decoding**: as the paper, temperature 0.5 and top-p 0.95; and greedy, which no seed can move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from rouge_score.rouge_scorer import RougeScorer
+
+from ropewalk import record
+from ropewalk.errors import UserError
+from ropewalk.evals.generation import Decoding, Written, end_marks, write
+from ropewalk.evals.intervals import bootstrap_mean
+from ropewalk.evals.pairs import Pair, Sizes, is_cut, pairs, prompt_ids
+from ropewalk.evals.perplexity import name_of
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import check_window
+from ropewalk.evals.subject import Subject, fingerprint, subject_of
+
+#: Our name of a score → rouge-score's.
+SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
+
+#: Section 3.5, and beside it the likeliest token at every step.
+DECODINGS = (Decoding(temperature=0.5, top_p=0.95), Decoding(temperature=0.0))
+
+
+@functools.cache
+def _scorer() -> RougeScorer:
+    return RougeScorer(list(SCORES.values()), use_stemmer=True)
+
+
+def rouge(summary: str, reference: str) -> dict[str, float]:
+    """F-measures in [0, 1] of one summary, by our names (SCORES)."""
+    found = _scorer().score(reference, summary)
+    return {ours: found[theirs].fmeasure for ours, theirs in SCORES.items()}
+
+
+def measure(
+    subject: Subject,
+    found: Sequence[Pair],
+    sizes: Sizes,
+    decoding: Decoding,
+    *,
+    batch: int | None = None,
+    recorder: record.Recorder | None = None,
+    known: dict[str, record.DocumentSummary] | None = None,
+    data: str = "",
+) -> record.Summary:
+    """Write a summary of every document and score it.
+
+    Args:
+        subject: the model.
+        found: pairs.
+        sizes: how much of a document is shown, and how long a summary may be (tokens).
+        decoding: greedy or drawn.
+        batch: documents at a time; from the memory if not given.
+        recorder: where each batch of documents goes as soon as it is written.
+        known: what is on record already, by key.
+        data: what the row calls the pairs.
+    """
+    known = known or {}
+    prompts = [prompt_ids(subject.tokenizer, pair.document, sizes.document) for pair in found]
+    weights = f"{fingerprint(subject.model)} {subject.dtype}"
+    keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, found, strict=True)]
+    rows = {place: known[key] for place, key in enumerate(keys) if key in known}
+    open_places = [place for place in range(len(found)) if place not in rows]
+    last = time.perf_counter()
+
+    def done(batch_places: list[int], texts: list[Written]) -> None:
+        nonlocal last
+        seconds, last = time.perf_counter() - last, time.perf_counter()
+        for at, text in zip(batch_places, texts, strict=True):
+            place = open_places[at]
+            rows[place] = _row(subject, keys[place], found[place], text, decoding, seconds / len(texts))
+            if recorder is not None:
+                recorder.add(rows[place])
+        advance(len(texts))
+
+    with progress_bar(f"summaries, {decoding.name}", len(open_places)) as advance:
+        write(
+            subject.model,
+            [prompts[place] for place in open_places],
+            new_tokens=sizes.summary,
+            decoding=decoding,
+            ends=end_marks(subject.tokenizer, subject.model),
+            keys=open_places,
+            batch=batch,
+            done=done,
+        )
+    documents = [rows[place] for place in range(len(found))]
+    cut = sum(is_cut(subject.tokenizer, pair, sizes) for pair in found)
+    return _summed_up(documents, sizes, decoding, cut=cut, data=data)
+
+
+def _key(weights: str, prompt: Int[np.ndarray, " n"], pair: Pair, sizes: Sizes, decoding: Decoding) -> str:
+    """Everything that decides a document's row, as a short name. A greedy text has no seed."""
+    drawn = dataclasses.astuple(decoding) if decoding.temperature else ()
+    texts = hashlib.sha256(prompt.astype("<i8").tobytes() + pair.summary.encode()).hexdigest()
+    return hashlib.sha256(json.dumps([weights, texts, pair.name, sizes.summary, drawn]).encode()).hexdigest()[:20]
+
+
+def _row(
+    subject: Subject, key: str, pair: Pair, text: Written, decoding: Decoding, seconds: float
+) -> record.DocumentSummary:
+    written = subject.tokenizer.decode(text.ids, skip_special_tokens=True).strip()
+    return record.DocumentSummary(
+        key=key,
+        document=pair.name,
+        decoding=decoding.name,
+        text=written,
+        tokens=len(text.ids),
+        finished=text.finished,
+        seconds=seconds,
+        **rouge(written, pair.summary),
+    )
+
+
+def _summed_up(
+    documents: Sequence[record.DocumentSummary], sizes: Sizes, decoding: Decoding, *, cut: int, data: str
+) -> record.Summary:
+    scores = {name: np.array([getattr(one, name) for one in documents]) for name in SCORES}
+    drawn = decoding.temperature > 0
+    return record.Summary(
+        **{name: float(values.mean()) for name, values in scores.items()},
+        intervals={name: list(bootstrap_mean(values, seed=decoding.seed)) for name, values in scores.items()},
+        documents=len(documents),
+        cut=cut,
+        unfinished=sum(not one.finished for one in documents),
+        decoding=decoding.name,
+        window=sizes.window,
+        document_tokens=sizes.document,
+        summary_tokens=sizes.summary,
+        temperature=decoding.temperature if drawn else None,
+        top_p=decoding.top_p if drawn else None,
+        seed=decoding.seed,
+        data=data,
+        seconds=sum(one.seconds for one in documents),
+        generated_tokens=sum(one.tokens for one in documents),
+        per_document=[
+            {"name": one.document, "tokens": one.tokens, **{name: getattr(one, name) for name in SCORES}}
+            for one in documents
+        ],
+    )
+
+
+def summarize(
+    model: Any,
+    *,
+    data: str | Path | Sequence[str | Path],
+    decodings: Sequence[Decoding] = DECODINGS,
+    limit: int | None = None,
+    window: int | None = None,
+    document_tokens: int | None = None,
+    summary_tokens: int | None = None,
+    batch: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+) -> list[record.Summary]:
+    """Summaries of the documents in `data`, scored (section 3.5, table 6).
+
+    A run that was killed goes on where it stopped: a document that `out` holds for the same weights, dtype, prompt and
+    decoding is not written again.
+
+    Args:
+        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer). Fine-tuned on pairs, if it is
+            to know what is asked (`finetune`).
+        data: pairs to measure on; see pairs.pairs.
+        decodings: one row each.
+        limit: the first so many documents.
+        window: tokens of prompt and summary together; the model's own window if not given, at most 16384.
+        document_tokens, summary_tokens: the paper's 15000 and 1000, or what fits a smaller window.
+        batch: documents at a time; from the memory if not given.
+        dtype, device: as in `model.load`.
+        tokenizer: with a model object.
+        out: record file to append to and to resume from.
+
+    Raises:
+        UserError: sizes that do not fit the window, a window above what the model can hold, pairs that cannot be read.
+    """
+    found = first(data, limit)
+    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    sizes = sizes_for(subject, window, document_tokens, summary_tokens)
+    recorder = record.Recorder(out, subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
+    known, before = recorded(out), [] if out is None or not Path(out).is_file() else record.read([out]).of("summary")
+    rows = []
+    for decoding in decodings:
+        row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
+        if not any(_same(row, old) for old in before):
+            recorder.add(row)
+        rows.append(row)
+    return rows
+
+
+def _same(row: record.Summary, old: dict[str, Any]) -> bool:
+    """Whether a recorded row says what this one does; then a finished run, repeated, adds nothing."""
+    said = json.loads(record.to_line(row))
+    return all(old.get(name) == value for name, value in said.items())
+
+
+def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
+    """The pairs to measure on.
+
+    Raises:
+        UserError: there are none, or a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit is at least one document, got {limit}; leave it out for all of them")
+    found = [pair for _, pair in zip(_count(limit), pairs(data), strict=False)]
+    if not found:
+        raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
+    return found
+
+
+def _count(limit: int | None) -> Iterable[int]:
+    return range(limit if limit is not None else 2**62)
+
+
+def sizes_for(
+    subject: Subject, window: int | None = None, document_tokens: int | None = None, summary_tokens: int | None = None
+) -> Sizes:
+    """The sizes asked for, or the paper's where they fit the model's window.
+
+    Raises:
+        UserError: they do not fit the window, or the window not the model.
+    """
+    if window is None:
+        window = min(subject.state.window, 16384)
+    if window > subject.state.window:
+        raise UserError(
+            f"a summary's window is at most the model's own {subject.state.window}, got {window}; extend the model first "
+            f"(`ropewalk extend … --window {window}`)"
+        )
+    check_window(subject.model, window)
+    return Sizes.fitting(subject.tokenizer, window, document_tokens, summary_tokens)
+
+
+def recorded(out: str | Path | None) -> dict[str, record.DocumentSummary]:
+    """The summaries that a record file holds, by key; none if there is no file yet."""
+    if out is None or not Path(out).is_file():
+        return {}
+    fields = {field.name for field in dataclasses.fields(record.DocumentSummary)}
+    rows = record.read([out]).of(record.DocumentSummary.kind)
+    return {
+        row["key"]: record.DocumentSummary(**{name: row[name] for name in fields & row.keys()})
+        for row in rows
+        if "key" in row
+    }
