@@ -1,0 +1,75 @@
+"""The standard library's own source as documents: real text that every Python machine has.
+
+in   a split: "train", "validation" or "held_out"
+out  the paths of its modules, in order of their names
+
+The split goes by the top-level name of a module (`assets/hemp/held_out.json` lists the validation and the held-out
+names, the rest is training), so it is the same split on every Python from 3.11 on, although the files differ a little
+from version to version. `hemp` has seen the training modules alone. Apart from the rest because it needs no torch, and
+because a split that two places could disagree on is no split.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sysconfig
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from ropewalk.errors import UserError
+
+Split = Literal["train", "validation", "held_out"]
+
+#: Tests, tables, generated files, and packages that come and go between Python versions or copy other modules.
+LEFT_OUT = frozenset(
+    """__phello__ _sysconfigdata antigravity distutils encodings ensurepip idlelib lib2to3 lib-dynload msilib
+    pydoc_data site-packages dist-packages stringprep this turtledemo""".split()
+)
+_TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
+
+
+@functools.cache
+def split_names() -> dict[str, frozenset[str]]:
+    """The top-level names of the validation and of the held-out modules."""
+    text = resources.files("ropewalk").joinpath("assets/hemp/held_out.json").read_text(encoding="utf-8")
+    return {split: frozenset(names) for split, names in json.loads(text).items()}
+
+
+def split_of(relative: Path) -> Split | None:
+    """The split of a module, from its path below the library's root; None where it is left out altogether."""
+    top = relative.parts[0].removesuffix(".py")
+    if top in LEFT_OUT or top.startswith(("_sysconfigdata", "config-")) or _TEST_FOLDERS & set(relative.parts[:-1]):
+        return None
+    for split, names in split_names().items():
+        # `_pydatetime` or `_strptime` beside `datetime`: the pure-Python twin of a module belongs where the module does.
+        if {top, top.removeprefix("_"), top.removeprefix("_py")} & names:
+            return split  # type: ignore[return-value]
+    return "train"
+
+
+def standard_library(split: Split, root: Path | None = None) -> list[Path]:
+    """The modules of one split of the standard library's source.
+
+    Args:
+        split: "train", "validation" or "held_out".
+        root: the library's folder; this interpreter's own when None.
+
+    Returns:
+        Paths of non-empty `.py` files, sorted by their place in the library.
+
+    Raises:
+        UserError: when the split has no such name, or the folder holds no modules of it.
+    """
+    if split not in get_args(Split):
+        raise UserError(f"a split is one of {', '.join(get_args(Split))}; got {split!r}")
+    root = Path(root or sysconfig.get_path("stdlib"))
+    found = sorted(path.relative_to(root) for path in root.rglob("*.py"))
+    paths = [root / path for path in found if split_of(path) == split and (root / path).stat().st_size > 0]
+    if not paths:
+        raise UserError(
+            f"{root} holds no source of the standard library for the split {split!r}; "
+            "use a Python that was installed with its .py files"
+        )
+    return paths
