@@ -63,6 +63,26 @@ def extend(
     )
 
 
+def theory(
+    *,
+    model: str | None = None,
+    window: int | None = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    overwrite: bool = False,
+) -> None:
+    """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights.
+
+    Args:
+        model: `hemp`, a local directory or a hub id; LLaMA 7B's rotation if not given.
+        window: Tokens; the model's own window if it was extended, else 16 times that.
+        out: Directory for figures and records; theory-NAME-WINDOW if not given.
+        overwrite: Write into --out if it exists.
+    """
+    from ropewalk.forecast import theory_command
+
+    theory_command(model, window=window, out=out, overwrite=overwrite)
+
+
 def report(
     records: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS.jsonl")],
     /,
@@ -86,6 +106,7 @@ def report(
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "extend": extend,
+    "theory": theory,
     "report": report,
 }
 

@@ -21,9 +21,9 @@ from ropewalk.theory.bounds import check_reach
 
 #: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
 BANDS: dict[str, tuple[float, float]] = {
-    "fast (over 32 turns)": (32.0, math.inf),
-    "middle (1 to 32 turns)": (1.0, 32.0),
-    "slow (under 1 turn)": (0.0, 1.0),
+    "over 32 turns": (32.0, math.inf),
+    "1 to 32 turns": (1.0, 32.0),
+    "under 1 turn": (0.0, 1.0),
 }
 
 

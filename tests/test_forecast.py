@@ -1,0 +1,117 @@
+"""`ropewalk theory`: tables, figures and records from a config alone."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as tree
+
+import pytest
+
+from ropewalk import forecast, plot_theory, record
+from ropewalk.errors import UserError
+from ropewalk.report.rows import clean
+from ropewalk.rope import Plain, Rope
+
+CONFIG = {
+    "model_type": "gpt_neox",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "rotary_pct": 0.25,
+    "rotary_emb_base": 10000,
+    "max_position_embeddings": 512,
+}
+FIGURES = (
+    "figure-2",
+    "figure-2-followed-farther",
+    "figure-5",
+    "figure-5-followed-farther",
+    "angular-resolution",
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    return str(path)
+
+
+def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    found = forecast.theory_command(model, window=2048, out=out)
+    # Partial rotary: a quarter of heads of 16 coordinates.
+    assert (found.rope.head_dim, found.rope.window, found.bounds.factor) == (4, 512, 4)
+    assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
+        "theory.jsonl"
+    }
+    for name in FIGURES:
+        assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
+    printed = capsys.readouterr().out
+    assert "4 rotated coordinates a head, base 10000" in printed
+    assert f"{found.bounds.interpolation:.4f}" in printed
+
+
+def test_every_row_can_be_put_on_the_page(model, tmp_path):
+    found = forecast.theory_command(model, window=2048, out=tmp_path / "out")
+    kept = clean(record.read([tmp_path / "out" / "theory.jsonl"]))
+    assert len(kept.rows) == len(found.rows)
+    assert not (kept.malformed or kept.unknown or kept.headless or kept.damaged)
+
+
+def test_without_a_model_it_is_llamas_and_needs_no_torch(tmp_path):
+    command = (
+        "import sys; from ropewalk.forecast import theory_command; theory_command(); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for figure in ("0.4343 (false)", "0.4998", "0.4939", "d / 294.73", "589", "512", "128", "1.1159", "0.6292"):
+        assert figure in done.stdout
+    assert (tmp_path / "theory-LLaMA-32768" / "figure-5.svg").is_file()
+
+
+def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
+    kept = tmp_path / "out" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        forecast.theory_command(model, out=kept.parent)
+    forecast.theory_command(model, window=1024, out=kept.parent, overwrite=True)
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("window", [256, -1, 10**10])
+def test_a_window_that_cannot_be_is_refused_and_nothing_written(model, tmp_path, window):
+    with pytest.raises(UserError, match=r"got .+; "):
+        forecast.theory_command(model, window=window, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_rope_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match="learned positions"):
+        forecast.theory_command(str(tmp_path))
+
+
+def test_at_its_own_window_there_is_nothing_to_scale():
+    found = forecast.forecast(Rope(64, 10000.0, 256), 256, seeds=2)
+    assert found.scalings == [Plain()]
+    assert found.bounds.at_factor == 0
+
+
+@pytest.mark.parametrize("rope", [Rope(2, 10000.0, 16), Rope(256, 1e9, 64), Rope(64, 1.5, 128)])
+def test_odd_rotations_are_drawn_without_a_warning(rope):
+    found = forecast.forecast(rope, 8 * rope.window, seeds=2)
+    for figure in (
+        plot_theory.figure_2(rope),
+        plot_theory.growth(found.growth),
+        plot_theory.figure_5(rope, reach=8 * rope.window),
+        plot_theory.resolution(rope, found.scalings),
+    ):
+        figure.canvas.draw()
+
+
+def test_the_honest_figure_marks_the_lowest_point():
+    figure = plot_theory.figure_5(Rope(128), reach=32768)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "lowest: 0.629 at 22297" in labels
