@@ -60,6 +60,8 @@ def test_a_document_mask_restarts_positions_and_scores_nothing_across_a_border(l
         return
     windows = Windows(tokens, window, allow_short=True)
     rows = windows.rows(range(len(windows)), mask_documents=True)
+    scored = int((rows["labels"] != IGNORED).sum())
+    assert windows.counted(range(len(windows)), mask_documents=True) == scored
     document_of = np.repeat(np.arange(len(lengths)), lengths)
     for ids, labels, positions in zip(*rows.values(), strict=True):
         for j in range(window):

@@ -67,6 +67,14 @@ class Windows:
         first, last = np.searchsorted(self.tokens.starts, [begin, begin + self.window - 1], side="right") - 1
         return int(first), int(last)
 
+    def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
+        """How many labels of these blocks are scored, without making them."""
+        if not mask_documents:
+            return len(blocks) * self.window
+        begins = np.asarray(blocks, dtype=np.int64) * self.window
+        up_to = np.searchsorted(self.tokens.starts[:-1], [begins, begins + self.window], side="right")
+        return int(self.window * len(begins) - (up_to[1] - up_to[0]).sum())
+
     def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
         """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W).
 

@@ -1,0 +1,56 @@
+"""What training needs to go on, as files: the trained weights and the optimiser's state, in the precision they are used in.
+
+in   a model, its optimiser, a directory
+out  weights.safetensors and optimizer.safetensors (optimizer.pt, read back weights-only, where states are 8-bit blocks)
+
+Random numbers need no place here: each step seeds its own generators from (seed, step).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ropewalk.train.lora import load_trainable, trainable
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_LOW_BIT = "optimizer.pt"
+
+
+def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+    """Write both into a new directory. The optimiser's parameters are `trainable(model)`, in that order."""
+    directory.mkdir(parents=True)
+    names = list(trainable(model))
+    save_file({name: value.contiguous().cpu() for name, value in trainable(model).items()}, directory / WEIGHTS)
+    state = {
+        f"{names[index]}/{key}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+    if all(type(value) is torch.Tensor for value in state.values()):
+        save_file({key: value.contiguous().cpu() for key, value in state.items()}, directory / OPTIMIZER)
+    else:
+        buffer = io.BytesIO()  # torch.save hides why a disk refuses; a plain write tells
+        torch.save(state, buffer)
+        (directory / OPTIMIZER_LOW_BIT).write_bytes(buffer.getbuffer())
+
+
+def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+    """Put back what `save` wrote, bit for bit."""
+    load_trainable(model, load_file(directory / WEIGHTS), directory)
+    if (directory / OPTIMIZER).is_file():
+        flat: dict[str, Any] = load_file(directory / OPTIMIZER)
+    else:
+        flat = torch.load(directory / OPTIMIZER_LOW_BIT, map_location="cpu", weights_only=True)
+    index_of = {name: index for index, name in enumerate(trainable(model))}
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        name, entry = key.rsplit("/", 1)
+        state.setdefault(index_of[name], {})[entry] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
