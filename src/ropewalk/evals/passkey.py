@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +38,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals import spread
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.evals.intervals import wilson
+from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, subject_of
@@ -56,27 +56,6 @@ QUESTION = "What is the pass key? The pass key is"
 THRESHOLD = 0.2
 #: Keys that differ in every digit: what their texts have in common ends where the key begins.
 _UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
-
-Ids = Int[np.ndarray, " n"]
-
-
-def after(tokenizer: Any, anchor: str, continuation: str) -> Ids:
-    """Token ids of a text as it is tokenized after `anchor`, without BOS.
-
-    A SentencePiece tokenizer puts a blank before whatever it is given; behind an anchor it cannot. Where the two melt into one
-    token, so that the anchor cannot be taken off, the text is tokenized alone.
-    """
-    before, whole = text.encode(tokenizer, anchor, bos=False), text.encode(tokenizer, anchor + continuation, bos=False)
-    if len(whole) > len(before) and (whole[: len(before)] == before).all():
-        return whole[len(before) :]
-    return text.encode(tokenizer, continuation, bos=False)
-
-
-def in_common(rows: Sequence[Ids]) -> int:
-    """How many first tokens all rows share."""
-    length = min(map(len, rows))
-    same = (np.stack([row[:length] for row in rows]) == rows[0][:length]).all(axis=0)
-    return length if same.all() else int(same.argmin())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ from rich.table import Table
 
 from ropewalk import record, text
 from ropewalk.errors import UserError
-from ropewalk.evals import spread
+from ropewalk.evals import conventions, spread
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import Pass, check_window, negative_log_likelihoods
@@ -63,6 +63,7 @@ def perplexity(
     data: Any,
     windows: Sequence[int] | None = None,
     stride: int = 256,
+    convention: str = "ropewalk",
     limit: int | None = None,
     max_tokens: int | None = None,
     min_tokens: int | None = None,
@@ -85,6 +86,8 @@ def perplexity(
         windows: tokens, each a row of the result; the model's own window if not given. A RoPE model may be asked beyond it:
             that is extrapolation, and the paper's first figure.
         stride: S, tokens (paper: 256).
+        convention: "ropewalk" is the definition above; "yarn", "longlora", "lm-eval" and "huggingface" follow those projects'
+            rules instead (conventions.py), to explain their figures. They have no interval and are not resumed.
         limit: use the first so many documents that are long enough.
         max_tokens: cut every document to its first so many tokens (paper, proof-pile: 32768).
         min_tokens: leave out documents with fewer tokens; the largest window if not given.
@@ -101,6 +104,8 @@ def perplexity(
     """
     for window in windows or ():
         check(window, stride)
+    if convention != "ropewalk":
+        conventions.convention(convention)
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     windows = list(windows or [subject.state.window])
     for window in windows:
@@ -108,11 +113,18 @@ def perplexity(
         check_window(subject.model, window)
     shortest = max(*windows, min_tokens or 0)
     documents, skipped = choose(encoded(subject, data, max_tokens), min_tokens=shortest, limit=limit)
-    run = spread.same(subject.run(seed=seed, windows=windows, stride=stride, max_tokens=max_tokens, limit=limit))
+    run = spread.same(
+        subject.run(
+            seed=seed, windows=windows, stride=stride, convention=convention, max_tokens=max_tokens, limit=limit
+        )
+    )
     recorder, known = record.Recorder(out, run), recorded(out)
     rows = []
     for window in windows:
-        row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
+        if convention != "ropewalk":
+            row = by_convention(subject, documents, window, stride, convention, batch_tokens)
+        else:
+            row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
         row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
         rows.append(row)
         if spread.rank() == 0:
@@ -131,10 +143,11 @@ def encoded(subject: Subject, data: Any, max_tokens: int | None = None) -> Itera
 
 
 def name_of(data: Any) -> str:
-    """How a record names its data: the sources' own names, not where they lay."""
+    """How a record names its data: the sources' own names, not where they lay; the first three of many."""
     if isinstance(data, str | Path | text.Document):
         data = [data]
-    return " ".join(one.name if isinstance(one, text.Document) else "/".join(Path(one).parts[-2:]) for one in data)
+    names = [one.name if isinstance(one, text.Document) else "/".join(Path(one).parts[-2:]) for one in data]
+    return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
 
 
 def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = None) -> tuple[list[Tokens], int]:
@@ -210,6 +223,41 @@ def measure(
     )
 
 
+def by_convention(
+    subject: Subject,
+    documents: Sequence[Tokens],
+    window: int,
+    stride: int,
+    name: str,
+    batch_tokens: int | None = None,
+) -> record.Perplexity:
+    """One window's row by somebody else's rule."""
+    started, rule = time.perf_counter(), conventions.convention(name)
+    ids = [document.ids for document in documents]
+    reading = conventions.reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
+    passes, likelihoods = rule.passes(reading), []
+    with progress_bar(f"perplexity as {name}, window {window}", len(passes), shown=spread.rank() == 0) as advance:
+        for nll in negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens):
+            likelihoods.append(nll)
+            advance(1)
+    figure = rule.figure(reading, likelihoods)
+    if math.isnan(figure):
+        raise UserError("log-likelihoods must be numbers, but the model gave NaN; try --dtype float32")
+    return record.Perplexity(
+        window=window,
+        stride=stride,
+        perplexity=figure,
+        low=math.nan,
+        high=math.nan,
+        documents=len(documents),
+        skipped=0,
+        tokens=sum(map(len, likelihoods)),
+        bos=subject.bos is not None,
+        convention=name,
+        seconds=time.perf_counter() - started,
+    )
+
+
 def score_document(
     subject: Subject,
     document: Tokens,
@@ -276,7 +324,7 @@ def show(rows: Sequence[record.Perplexity]) -> None:
     for heading in ("window", "stride", "perplexity", "95 % interval", "documents", "too short", "tokens", "seconds"):
         table.add_column(heading, justify="right")
     for row in rows:
-        interval = "one document" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+        interval = "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
         table.add_row(
             f"{row.window}",
             f"{row.stride}",
