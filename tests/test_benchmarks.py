@@ -119,6 +119,22 @@ def test_answers_are_as_likely_as_when_read_whole(family):
             assert value == pytest.approx(expected, abs=5e-5)
 
 
+def test_an_answer_longer_than_the_window_is_scored_in_pieces():
+    """Each piece of half a window after what stands before it, against a loop that says just that."""
+    model, draw = testing.tiny("llama", window=64), random.Random(1)
+    prompt, answer = ([draw.randrange(256) for _ in range(n)] for n in (30, 45))
+    found = log_likelihoods(model, [(prompt, answer), (prompt, answer[:5])], window=20, batch_tokens=64)
+    expected = [0.0, 0.0]
+    for which, whole in enumerate((answer, answer[:5])):
+        for start in range(0, len(whole), 10):
+            piece = whole[start : start + 10]
+            text = (prompt + whole[:start] + piece)[-21:]
+            with torch.no_grad():
+                logits = model(torch.tensor([text[:-1]])).logits[0, -len(piece) :]
+            expected[which] += logits.log_softmax(-1).gather(1, torch.tensor(piece)[:, None]).sum().item()
+    assert found == pytest.approx(expected, abs=1e-4)  # 45 float32 terms of size 6
+
+
 def test_race_middle_asks_as_race_high_does(data):
     """lm-eval has no race-middle: on the same rows its prompts must be those of its race task."""
     built = tasks.build(["race-high", "race-middle"], data)
@@ -232,7 +248,7 @@ def test_nan_is_an_error_that_names_the_item(data):
         (dict(tasks=["hellaswag"]), "a benchmark is one of boolq, piqa"),
         (dict(data="nowhere"), "nowhere has no piqa.jsonl"),
         (dict(window=WINDOW + 1), "that the model can hold, got 769"),
-        (dict(window=4), "an answer must fit into the window"),
+        (dict(window=1), "between 2 tokens and the 768"),
         (dict(limit=0), "a limit is at least one item, got 0"),
     ],
 )

@@ -39,13 +39,18 @@ def log_likelihoods(
 ) -> list[float]:
     """log p(answer | prompt) of each pair, in order.
 
+    An answer longer than the window is scored in pieces of half a window, each after what stands before it.
+
     Args:
         model: a transformers causal language model.
-        pairs: prompt (at least one token) and answer (1 .. window tokens). Neighbours with one prompt are read together.
+        pairs: prompt and answer, at least one token each. Neighbours with one prompt are read together.
         window: tokens a pass may have; a longer pair loses its left part, as in lm-eval.
         batch_tokens: tokens of one forward pass; one pair always fits.
         advance: told how many pairs were done.
     """
+    long = [index for index, (_, answer) in enumerate(pairs) if len(answer) > window]
+    if long:
+        return _with_pieces(model, pairs, set(long), window, batch_tokens, advance)
     found = [0.0] * len(pairs)
     # input of a pass → the pairs it scores: answers of one token share their prompt's pass
     alone: dict[tuple[int, ...], list[int]] = {}
@@ -70,6 +75,25 @@ def log_likelihoods(
                 answer = pairs[index][1]
                 found[index] = _sum(row[len(row) - len(answer) :], answer)
             advance(len(alone[ids]))
+    return found
+
+
+def _with_pieces(
+    model: Any, pairs: Sequence[Pair], long: set[int], window: int, batch_tokens: int, advance: Callable[[int], None]
+) -> list[float]:
+    size = max(1, window // 2)
+    whole: list[Pair] = []
+    owner: list[int] = []
+    for index, (prompt, answer) in enumerate(pairs):
+        step = size if index in long else len(answer)
+        for start in range(0, len(answer), step):
+            whole.append(([*prompt, *answer[:start]], answer[start : start + step]))
+            owner.append(index)
+    values = log_likelihoods(model, whole, window=window, batch_tokens=batch_tokens)
+    found = [0.0] * len(pairs)
+    for index, value in zip(owner, values, strict=True):
+        found[index] += value
+    advance(len(pairs))
     return found
 
 
