@@ -1,0 +1,50 @@
+"""The command line: parse, call, print. One function a command; its signature and docstring are its help.
+
+    make.py     extend, train, report, demo
+    measure.py  perplexity, passkey, …
+    foresee.py  theory, plan
+
+Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from ropewalk.cli import foresee, make, measure
+from ropewalk.errors import UserError
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": make.demo,
+    "extend": make.extend,
+    "train": make.train,
+    "perplexity": measure.perplexity,
+    "passkey": measure.passkey,
+    "theory": foresee.theory,
+    "report": make.report,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exit 0 done, 2 the user's mistake (a sentence, no traceback), 130 interrupted, 1 anything else."""
+    # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="ropewalk",
+            description="Give a RoPE language model a longer context window: extend, train, measure, report.",
+            args=arguments,
+        )
+    except UserError as error:
+        print(f"ropewalk: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("ropewalk: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,253 @@
+"""Commands that make something: a longer model, a trained one, a page, the demo. Parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ropewalk.cli.shared import Data, Model, Out
+
+
+def extend(
+    model: Model,
+    /,
+    *,
+    window: int,
+    out: Out,
+    method: Literal["linear", "ntk", "yarn", "auto"] = "linear",
+    current_window: int | None = None,
+    overwrite: bool = False,
+    convert_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write a checkpoint with a longer context window. No weight is loaded or changed.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        window: The new window in tokens; longer than the current one.
+        out: Directory of the new checkpoint.
+        method: linear is Position Interpolation (Chen et al. 2023, section 2.3); auto keeps the method the model has.
+        current_window: What the model reads now, if its config leaves that open.
+        overwrite: Replace --out if it exists.
+        convert_pickle: Rewrite pickled weights as safetensors (weights-only load).
+        trust_remote_code: Accept model code that comes with the checkpoint.
+    """
+    from ropewalk import extend as extending
+
+    state = extending.extend(
+        model,
+        window=window,
+        out=out,
+        method=method,
+        current_window=current_window,
+        overwrite=overwrite,
+        convert_pickle=convert_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+    print(
+        f"{out}: {state.family}, window {state.original_window} → {state.window} tokens, {state.method} factor {state.factor:g}; "
+        "transformers computes these speeds\n"
+        f"vLLM multiplies the window by the factor once more: serve with --max-model-len {state.window}"
+    )
+
+
+def train(
+    model: Model,
+    /,
+    *,
+    data: Annotated[list[str], tyro.conf.arg(metavar="DATA...")],
+    window: int,
+    out: Out,
+    steps: int = 1000,
+    method: Literal["linear", "ntk", "yarn", "auto", "plain"] = "linear",
+    mode: Literal["full", "lora", "pose"] = "full",
+    batch_size: int = 64,
+    micro_batch: int | None = None,
+    learning_rate: float | None = None,
+    warmup: int = 20,
+    clip: float = 1.0,
+    save_every: int = 200,
+    keep: int = 2,
+    seed: int = 0,
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    mask_documents: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    allow_short: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    field: str | None = None,
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
+    optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
+    cp: int = 1,
+    memory: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+    lora_rank: int = 8,
+    lora_alpha: int = 16,
+    chunk_window: int | None = None,
+    current_window: int | None = None,
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    wandb: str | None = None,
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    trust_remote_code: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Fine-tune a model at a longer window, after extending it there. Defaults are the paper's (Chen et al. 2023, section 3.1).
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        data: Files (text, JSON lines, Parquet, packed or not), directories, or data-set ids as owner/name:config:split.
+        window: Tokens; the model is extended to it first if its own window is shorter.
+        out: Directory of the trained model, its checkpoints and records.jsonl.
+        steps: Optimiser steps (section 3.1: 1000; direct fine-tuning 10000).
+        method: How the model is extended; linear is Position Interpolation, plain is direct fine-tuning.
+        mode: full trains every weight; lora adapters, embeddings and norms; pose the short window at skipped positions.
+        batch_size: Windows a step over all devices (section 3.1: 64 up to 8192 tokens, else 128).
+        micro_batch: Windows in memory at a time on one device; chosen if not given.
+        learning_rate: 2e-5, from 33B parameters on 1e-5, if not given (section 3.1).
+        warmup: Steps over which the rate rises linearly from 10 % (section 3.1); constant after that.
+        clip: Largest gradient norm; 0 for none.
+        save_every: Steps between checkpoints; 0 for none.
+        keep: Checkpoints that can be resumed from; older ones keep their model.
+        seed: Of the reading order and all else random.
+        resume: Go on from the newest sound checkpoint in --out, or start if there is none.
+        mask_documents: Attention ends where a document ends.
+        allow_short: Train even if no document is as long as the window.
+        field: The field of a row that holds its text.
+        precision: auto is float32 on a CPU, float32 weights with bfloat16 arithmetic on a GPU.
+        optimizer: adamw-8bit and adamw-offload need torchao.
+        cp: Devices that share one window.
+        memory: Which activations are kept for the backward pass.
+        device: cpu, cuda, …; the GPU if there is one.
+        threads: CPU threads; torch's own choice if not given.
+        lora_rank: Of the adapters in mode lora.
+        lora_alpha: Of the adapters in mode lora.
+        chunk_window: Tokens in memory in mode pose; the model's original window if not given.
+        current_window: What the model reads now, if its config leaves that open.
+        tensorboard: Also write TensorBoard files.
+        wandb: Also log to this Weights & Biases project.
+        overwrite: Replace --out if it exists.
+        trust_remote_code: Accept model code that comes with the checkpoint.
+    """
+    options = dict(locals())
+    from ropewalk.train import train as run
+
+    state = run(options.pop("model"), **options)
+    print(
+        f"{out}: {state.family}, window {state.window} tokens, {state.method} factor {state.factor:g}, {state.steps} steps; "
+        f"the loss of every step is in {out}/records.jsonl\n"
+        f"now: ropewalk perplexity {out} --data … --windows {state.original_window} {state.window}"
+    )
+
+
+def train(
+    model: Model,
+    /,
+    *,
+    data: Data,
+    window: int,
+    out: Out,
+    steps: int = 1000,
+    method: Literal["linear", "ntk", "yarn", "auto", "plain"] = "linear",
+    mode: Literal["full", "lora", "pose"] = "full",
+    batch_size: int = 64,
+    micro_batch: int | None = None,
+    learning_rate: float | None = None,
+    warmup: int = 20,
+    clip: float = 1.0,
+    save_every: int = 200,
+    keep: int = 2,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    mask_documents: bool = False,
+    allow_short: bool = False,
+    field: str | None = None,
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
+    optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
+    memory: str = "auto",
+    cp: int = 1,
+    lora_rank: int = 8,
+    lora_alpha: int = 16,
+    chunk_window: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    current_window: int | None = None,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Fine-tune a model at a window, extending it there first. Defaults are the paper's recipe (section 3.1).
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        data: Files, directories or data-set ids.
+        window: Tokens of every training sequence, L'.
+        out: Directory of the trained model, its checkpoints and records.jsonl.
+        steps: Optimiser steps (paper: 1000).
+        method: How the model is extended; plain is direct fine-tuning.
+        mode: Every weight; LoRA with embeddings and norms (LongLoRA); or the short window with skipped positions (PoSE).
+        batch_size: Sequences per optimiser step over all devices (paper: 64 up to 8192 tokens, else 128).
+        micro_batch: Sequences in memory at a time; chosen by window and device if not given.
+        learning_rate: At its maximum; 2e-5, from 33B parameters on 1e-5, if not given (paper).
+        warmup: Steps from 10 % of the rate to all of it (paper: 20).
+        clip: Largest gradient norm; 0 for none (not stated in the paper).
+        save_every: Steps between checkpoints; 0 for none before the end.
+        keep: Checkpoints that training can be resumed from; of older ones only the model stays.
+        seed: Of the reading order and all else that is random.
+        resume: Go on from the newest sound checkpoint in --out.
+        overwrite: Replace --out if it exists.
+        mask_documents: Keep attention inside each document of a packed sequence.
+        allow_short: Train even though every document is shorter than the window.
+        field: The text's field in JSON lines and Parquet, if it is not "text".
+        precision: float32 weights, bfloat16 compute beside them, or bfloat16 weights with stochastic rounding.
+        optimizer: AdamW; with 8-bit states; or with its states in the host's memory.
+        memory: Which activations are kept; auto fills the memory that is left.
+        cp: Devices that share one sequence (context parallel), under torchrun.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters.
+        chunk_window: Tokens in memory with --mode pose; the original window if not given.
+        device: cuda, cpu, …; the GPU if there is one.
+        threads: CPU threads; torch's choice if not given.
+        current_window: What the model reads now, if its config leaves that open.
+        tensorboard: Also write TensorBoard files.
+        wandb: Also log to this Weights & Biases project.
+        trust_remote_code: Accept model code that comes with the checkpoint.
+    """
+    options = {name: value for name, value in locals().items() if name not in ("model", "data", "window", "out")}
+    from ropewalk.train import train as run
+
+    state = run(model, data=data, window=window, out=out, **options)
+    print(f"{out}: {state.family}, window {state.window} tokens, {state.steps} steps trained")
+
+
+def report(
+    records: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS.jsonl")],
+    /,
+    *,
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")],
+    title: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Turn record files into one self-contained page.
+
+    Args:
+        records: One or more record files.
+        out: The page.
+        title: Its heading.
+        overwrite: Replace --out if it exists.
+    """
+    from ropewalk.report import report as write_report
+
+    print(write_report(records, out, title=title, overwrite=overwrite))
+
+
+def demo(*, out: Out = Path("demo"), overwrite: bool = False) -> None:
+    """Run the whole job on the embedded model and this machine's standard library, in minutes, and write the page.
+
+    Args:
+        out: Directory of the models, the records and report.html.
+        overwrite: Replace --out if it exists.
+    """
+    from ropewalk.demo import demo as run
+
+    run(out, overwrite=overwrite)
+    print(f"the page: {out}/report.html")

@@ -1,0 +1,107 @@
+"""Commands that measure a model and append what they find to a record file. Parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import tyro
+
+from ropewalk.cli.shared import Data, Model, RecordFile
+
+
+def perplexity(
+    model: Model,
+    /,
+    *,
+    data: Data,
+    windows: list[int] | None = None,
+    stride: int = 256,
+    as_: Annotated[
+        Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"], tyro.conf.arg(name="as")
+    ] = "ropewalk",
+    budget: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    batch_tokens: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str | None = None,
+    seed: int = 0,
+    out: RecordFile = None,
+) -> None:
+    """Perplexity over a sliding window (section 3.2), token-weighted, with a 95 % interval over documents.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        data: Files, directories or data-set ids.
+        windows: Tokens, one or more; the model's own if not given. Beyond it is extrapolation.
+        stride: Tokens a window moves by (paper: 256).
+        as_: Whose definition; the others explain published figures.
+        budget: Estimate from random windows within so many minutes.
+        limit: Use the first so many documents that fill the largest window.
+        max_tokens: Cut documents to their first so many tokens (paper, proof-pile: 32768).
+        batch_tokens: Tokens of one forward pass; for speed and memory.
+        dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
+        device: cuda, cpu, …; the GPU if there is one.
+        seed: Of the bootstrap and of --budget's sample.
+        out: Record file to append to; a killed run goes on from it.
+    """
+    from ropewalk.evals import perplexity as measuring
+
+    rows = measuring.perplexity(
+        model,
+        data=data,
+        windows=windows,
+        stride=stride,
+        convention=as_,
+        budget=budget,
+        limit=limit,
+        max_tokens=max_tokens,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        out=out,
+    )
+    measuring.show(rows)
+
+
+def passkey(
+    model: Model,
+    /,
+    *,
+    window: int | None = None,
+    depths: int = 32,
+    trials: int = 10,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str | None = None,
+    out: RecordFile = None,
+) -> None:
+    """Passkey retrieval (section 3.3): success by depth, and k_max.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        window: Tokens of every prompt; the model's own window if not given.
+        depths: Distances of the key from the end, evenly spaced (paper: 32).
+        trials: Prompts a depth, each with a fresh key (paper: 10).
+        seed: Of the keys.
+        batch_tokens: Tokens of one forward pass; for speed and memory.
+        dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
+        device: cuda, cpu, …; the GPU if there is one.
+        out: Record file to append to.
+    """
+    from ropewalk.evals import passkey as measuring
+
+    rows, summary = measuring.passkey(
+        model,
+        window=window,
+        depths=depths,
+        trials=trials,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        device=device,
+        out=out,
+    )
+    measuring.show(rows, summary)
