@@ -7,13 +7,15 @@ from typing import Annotated
 
 import tyro
 
+from ropewalk.cli.shared import Flag
+
 
 def theory(
     *,
     model: str | None = None,
     window: int | None = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    overwrite: bool = False,
+    overwrite: Flag = False,
 ) -> None:
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.cli.shared import Data, Model, Out
+from ropewalk.cli.shared import Data, Flag, Model, Out
 
 
 def extend(
@@ -18,9 +18,9 @@ def extend(
     out: Out,
     method: Literal["linear", "ntk", "yarn", "auto"] = "linear",
     current_window: int | None = None,
-    overwrite: bool = False,
-    convert_pickle: bool = False,
-    trust_remote_code: bool = False,
+    overwrite: Flag = False,
+    convert_pickle: Flag = False,
+    trust_remote_code: Flag = False,
 ) -> None:
     """Write a checkpoint with a longer context window. No weight is loaded or changed.
 
@@ -57,7 +57,7 @@ def train(
     model: Model,
     /,
     *,
-    data: Annotated[list[str], tyro.conf.arg(metavar="DATA...")],
+    data: Data,
     window: int,
     out: Out,
     steps: int = 1000,
@@ -71,9 +71,9 @@ def train(
     save_every: int = 200,
     keep: int = 2,
     seed: int = 0,
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    mask_documents: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    allow_short: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    resume: Flag = False,
+    mask_documents: Flag = False,
+    allow_short: Flag = False,
     field: str | None = None,
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
     optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
@@ -85,10 +85,10 @@ def train(
     lora_alpha: int = 16,
     chunk_window: int | None = None,
     current_window: int | None = None,
-    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    tensorboard: Flag = False,
     wandb: str | None = None,
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    trust_remote_code: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    overwrite: Flag = False,
+    trust_remote_code: Flag = False,
 ) -> None:
     """Fine-tune a model at a longer window, after extending it there. Defaults are the paper's (Chen et al. 2023, section 3.1).
 
@@ -138,94 +138,13 @@ def train(
     )
 
 
-def train(
-    model: Model,
-    /,
-    *,
-    data: Data,
-    window: int,
-    out: Out,
-    steps: int = 1000,
-    method: Literal["linear", "ntk", "yarn", "auto", "plain"] = "linear",
-    mode: Literal["full", "lora", "pose"] = "full",
-    batch_size: int = 64,
-    micro_batch: int | None = None,
-    learning_rate: float | None = None,
-    warmup: int = 20,
-    clip: float = 1.0,
-    save_every: int = 200,
-    keep: int = 2,
-    seed: int = 0,
-    resume: bool = False,
-    overwrite: bool = False,
-    mask_documents: bool = False,
-    allow_short: bool = False,
-    field: str | None = None,
-    precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
-    optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
-    memory: str = "auto",
-    cp: int = 1,
-    lora_rank: int = 8,
-    lora_alpha: int = 16,
-    chunk_window: int | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-    current_window: int | None = None,
-    tensorboard: bool = False,
-    wandb: str | None = None,
-    trust_remote_code: bool = False,
-) -> None:
-    """Fine-tune a model at a window, extending it there first. Defaults are the paper's recipe (section 3.1).
-
-    Args:
-        model: `hemp`, a local directory or a hub id.
-        data: Files, directories or data-set ids.
-        window: Tokens of every training sequence, L'.
-        out: Directory of the trained model, its checkpoints and records.jsonl.
-        steps: Optimiser steps (paper: 1000).
-        method: How the model is extended; plain is direct fine-tuning.
-        mode: Every weight; LoRA with embeddings and norms (LongLoRA); or the short window with skipped positions (PoSE).
-        batch_size: Sequences per optimiser step over all devices (paper: 64 up to 8192 tokens, else 128).
-        micro_batch: Sequences in memory at a time; chosen by window and device if not given.
-        learning_rate: At its maximum; 2e-5, from 33B parameters on 1e-5, if not given (paper).
-        warmup: Steps from 10 % of the rate to all of it (paper: 20).
-        clip: Largest gradient norm; 0 for none (not stated in the paper).
-        save_every: Steps between checkpoints; 0 for none before the end.
-        keep: Checkpoints that training can be resumed from; of older ones only the model stays.
-        seed: Of the reading order and all else that is random.
-        resume: Go on from the newest sound checkpoint in --out.
-        overwrite: Replace --out if it exists.
-        mask_documents: Keep attention inside each document of a packed sequence.
-        allow_short: Train even though every document is shorter than the window.
-        field: The text's field in JSON lines and Parquet, if it is not "text".
-        precision: float32 weights, bfloat16 compute beside them, or bfloat16 weights with stochastic rounding.
-        optimizer: AdamW; with 8-bit states; or with its states in the host's memory.
-        memory: Which activations are kept; auto fills the memory that is left.
-        cp: Devices that share one sequence (context parallel), under torchrun.
-        lora_rank: Rank of the adapters.
-        lora_alpha: Scale of the adapters.
-        chunk_window: Tokens in memory with --mode pose; the original window if not given.
-        device: cuda, cpu, …; the GPU if there is one.
-        threads: CPU threads; torch's choice if not given.
-        current_window: What the model reads now, if its config leaves that open.
-        tensorboard: Also write TensorBoard files.
-        wandb: Also log to this Weights & Biases project.
-        trust_remote_code: Accept model code that comes with the checkpoint.
-    """
-    options = {name: value for name, value in locals().items() if name not in ("model", "data", "window", "out")}
-    from ropewalk.train import train as run
-
-    state = run(model, data=data, window=window, out=out, **options)
-    print(f"{out}: {state.family}, window {state.window} tokens, {state.steps} steps trained")
-
-
 def report(
     records: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDS.jsonl")],
     /,
     *,
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")],
     title: str | None = None,
-    overwrite: bool = False,
+    overwrite: Flag = False,
 ) -> None:
     """Turn record files into one self-contained page.
 
@@ -240,7 +159,7 @@ def report(
     print(write_report(records, out, title=title, overwrite=overwrite))
 
 
-def demo(*, out: Out = Path("demo"), overwrite: bool = False) -> None:
+def demo(*, out: Out = Path("demo"), overwrite: Flag = False) -> None:
     """Run the whole job on the embedded model and this machine's standard library, in minutes, and write the page.
 
     Args:
