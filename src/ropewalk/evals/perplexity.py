@@ -29,32 +29,25 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from rich.console import Console
 from rich.table import Table
 
-from ropewalk import record, text
+from ropewalk import record
 from ropewalk.errors import UserError
+from ropewalk.evals import budget as budgets
 from ropewalk.evals import conventions, spread
+from ropewalk.evals.documents import Tokens, choose, encoded, name_of
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import Pass, check_window, negative_log_likelihoods
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.windows import check, sliding
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tokens:
-    """A document as the model reads it."""
-
-    name: str
-    ids: Int[np.ndarray, " n"]
+from ropewalk.windows import Window, check, sliding
 
 
 def perplexity(
@@ -64,6 +57,8 @@ def perplexity(
     windows: Sequence[int] | None = None,
     stride: int = 256,
     convention: str = "ropewalk",
+    budget: float | None = None,
+    tolerance: float = 0.005,
     limit: int | None = None,
     max_tokens: int | None = None,
     min_tokens: int | None = None,
@@ -88,12 +83,14 @@ def perplexity(
         stride: S, tokens (paper: 256).
         convention: "ropewalk" is the definition above; "yarn", "longlora", "lm-eval" and "huggingface" follow those projects'
             rules instead (conventions.py), to explain their figures. They have no interval and are not resumed.
+        budget: minutes a window; estimate the figure from a random sample of windows instead of computing it (budget.py).
+        tolerance: with a budget, stop when half the interval is at most this share of the perplexity.
         limit: use the first so many documents that are long enough.
         max_tokens: cut every document to its first so many tokens (paper, proof-pile: 32768).
         min_tokens: leave out documents with fewer tokens; the largest window if not given.
         batch_tokens: tokens of one forward pass; changes speed and memory, and figures by rounding only.
         dtype, device: as in `model.load`.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of a budget's sample.
         out: record file to append to and to resume from.
 
     Returns:
@@ -106,6 +103,7 @@ def perplexity(
         check(window, stride)
     if convention != "ropewalk":
         conventions.convention(convention)
+    _check_budget(budget, convention)
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     windows = list(windows or [subject.state.window])
     for window in windows:
@@ -115,7 +113,13 @@ def perplexity(
     documents, skipped = choose(encoded(subject, data, max_tokens), min_tokens=shortest, limit=limit)
     run = spread.same(
         subject.run(
-            seed=seed, windows=windows, stride=stride, convention=convention, max_tokens=max_tokens, limit=limit
+            seed=seed,
+            windows=windows,
+            stride=stride,
+            convention=convention,
+            budget=budget,
+            max_tokens=max_tokens,
+            limit=limit,
         )
     )
     recorder, known = record.Recorder(out, run), recorded(out)
@@ -123,6 +127,10 @@ def perplexity(
     for window in windows:
         if convention != "ropewalk":
             row = by_convention(subject, documents, window, stride, convention, batch_tokens)
+        elif budget is not None:
+            row = by_sample(
+                subject, documents, window, stride, batch_tokens, minutes=budget, tolerance=tolerance, seed=seed
+            )
         else:
             row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
         row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
@@ -130,48 +138,6 @@ def perplexity(
         if spread.rank() == 0:
             recorder.add(row)
     return rows
-
-
-def encoded(subject: Subject, data: Any, max_tokens: int | None = None) -> Iterator[Tokens]:
-    """Documents as token ids, BOS in front where the tokenizer puts one; those that are `text.Document`s as they are."""
-    if isinstance(data, str | Path | text.Document):
-        data = [data]
-    data = list(data)
-    found = data if all(isinstance(one, text.Document) for one in data) else text.documents(data)
-    for document in found:
-        yield Tokens(document.name, np.asarray(text.encode(subject.tokenizer, document.text))[:max_tokens])
-
-
-def name_of(data: Any) -> str:
-    """How a record names its data: the sources' own names, not where they lay; the first three of many."""
-    if isinstance(data, str | Path | text.Document):
-        data = [data]
-    names = [one.name if isinstance(one, text.Document) else "/".join(Path(one).parts[-2:]) for one in data]
-    return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
-
-
-def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = None) -> tuple[list[Tokens], int]:
-    """The first `limit` documents that fill the window, and how many shorter ones were passed over on the way.
-
-    Raises:
-        UserError: none is long enough.
-    """
-    chosen: list[Tokens] = []
-    skipped, longest = 0, 0
-    for document in documents:
-        if limit is not None and len(chosen) == limit:
-            break
-        longest = max(longest, len(document.ids))
-        if len(document.ids) < min_tokens:
-            skipped += 1
-        else:
-            chosen.append(document)
-    if not chosen:
-        raise UserError(
-            f"perplexity in a window of {min_tokens} tokens needs a document that fills it, but the longest of {skipped} "
-            f"has {longest}; give longer documents or a smaller --windows"
-        )
-    return chosen, skipped
 
 
 def measure(
@@ -258,6 +224,72 @@ def by_convention(
     )
 
 
+def _check_budget(budget: float | None, convention: str) -> None:
+    if budget is None:
+        return
+    if not budget > 0:
+        raise UserError(
+            f"a budget is a number of minutes above 0, got {budget}; leave --budget out for the exact figure"
+        )
+    if convention != "ropewalk":
+        raise UserError(
+            f"a budget estimates ropewalk's own perplexity, not that of {convention}; leave out --budget or --as"
+        )
+
+
+def by_sample(
+    subject: Subject,
+    documents: Sequence[Tokens],
+    window: int,
+    stride: int,
+    batch_tokens: int | None = None,
+    *,
+    minutes: float,
+    tolerance: float = 0.005,
+    seed: int = 0,
+) -> record.Perplexity:
+    """One window's row, estimated from a random sample of windows."""
+    started = time.perf_counter()
+    ids = [document.ids for document in documents]
+    found, drawn, units = spread.same(
+        budgets.sample(
+            subject.model,
+            ids,
+            window,
+            stride,
+            minutes=minutes,
+            tolerance=tolerance,
+            seed=seed,
+            batch_tokens=batch_tokens,
+        )
+    )
+    for at, nll in drawn.items():
+        if math.isnan(nll):
+            one = units[at]
+            raise _not_a_number(documents[one.document].name, one.window)
+    low, high = found.interval
+    return record.Perplexity(
+        window=window,
+        stride=stride,
+        perplexity=exp(found.nats),
+        low=exp(low),
+        high=exp(high),
+        documents=len(documents),
+        skipped=0,
+        tokens=sum(units[at].window.scored for at in drawn),
+        bos=subject.bos is not None,
+        estimate=found.drawn < found.windows,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _not_a_number(name: str, window: Window) -> UserError:
+    return UserError(
+        f"log-likelihoods must be numbers, but the model gave NaN in {name}, tokens {window.start} to {window.stop - 1}; "
+        "try --dtype float32, or run `ropewalk doctor` on the model"
+    )
+
+
 def score_document(
     subject: Subject,
     document: Tokens,
@@ -282,10 +314,7 @@ def score_document(
     for one, nll in zip(spans, negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens), strict=True):
         sums.append(float(nll.sum(dtype=np.float64)))
         if math.isnan(sums[-1]):
-            raise UserError(
-                f"log-likelihoods must be numbers, but the model gave NaN in {document.name}, tokens {one.start} to "
-                f"{one.stop - 1}; try --dtype float32, or run `ropewalk doctor` on the model"
-            )
+            raise _not_a_number(document.name, one)
         advance(1)
     return record.DocumentScore(
         key=key,
@@ -328,7 +357,7 @@ def show(rows: Sequence[record.Perplexity]) -> None:
         table.add_row(
             f"{row.window}",
             f"{row.stride}",
-            f"{row.perplexity:.3f}",
+            f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
             interval,
             f"{row.documents}",
             f"{row.skipped}",

@@ -1,0 +1,184 @@
+"""Perplexity from a random sample of windows: the same figure, estimated, in the minutes one has.
+
+in   documents, a window, a stride, minutes
+out  a perplexity row marked as an estimate, whose interval is that of the exact figure on the same documents
+
+The exact figure is T / N: T the summed negative log-likelihood over all windows, N the scored tokens, which are known. T is
+estimated by strata, in each of which windows are drawn at random without replacement: the documents' first windows, which
+score W - 1 tokens each, and per document its other windows, which score S. In a stratum h with N_h tokens the estimate is
+N_h r_h with r_h = (sum of nll) / (sum of tokens) over the windows drawn, and its variance that of a ratio with the finite-population
+correction (Cochran 1977, Sampling Techniques, section 6.4). Documents are strata and not drawn, so that the difference
+between an easy and a hard one costs no precision.
+
+The interval says how far the exact figure on these documents may lie from the estimate; it says nothing of other
+documents, unlike that of an exact row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ropewalk.evals.intervals import Z95
+from ropewalk.evals.score import Pass, default_batch_tokens, negative_log_likelihoods
+from ropewalk.windows import Window, sliding
+
+#: Not to stop on an interval that is narrow by luck: this many windows past the first of a document come first.
+_AT_LEAST = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A window that may be drawn: of which document, first or not."""
+
+    document: int
+    window: Window
+
+    @property
+    def first(self) -> bool:
+        return self.window.start == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Nats a token and their standard error; how many windows were drawn, and of how many."""
+
+    nats: float
+    error: float
+    drawn: int
+    windows: int
+    tokens: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, in nats a token."""
+        return self.nats - Z95 * self.error, self.nats + Z95 * self.error
+
+    @property
+    def width(self) -> float:
+        """Half the interval, relative to the perplexity."""
+        return math.expm1(min(Z95 * self.error, 700))
+
+
+def units_of(lengths: Sequence[int], window: int, stride: int) -> list[Unit]:
+    """Every window of every document."""
+    return [Unit(at, one) for at, length in enumerate(lengths) for one in sliding(length, window, stride)]
+
+
+def pass_of(unit: Unit, documents: Sequence[Int[np.ndarray, " n"]]) -> Pass:
+    """What the model sees of a window, and how much of it counts."""
+    start, stop, _ = unit.window
+    return Pass(documents[unit.document][start:stop], unit.window.scored)
+
+
+def order_of(units: Sequence[Unit], seed: int) -> list[int]:
+    """A random order in which every beginning is spread evenly over documents.
+
+    A document's windows are shuffled and given evenly spaced ranks in (0, 1); going by rank visits documents in proportion to
+    their windows. First windows come early, one for each other window: they score most per pass.
+    """
+    random = np.random.default_rng(seed)
+    others: list[tuple[float, int]] = []
+    members: dict[int, list[int]] = {}
+    for at, unit in enumerate(units):
+        if not unit.first:
+            members.setdefault(unit.document, []).append(at)
+    for mine in members.values():
+        random.shuffle(mine)
+        ranks = (np.arange(len(mine)) + random.random()) / len(mine)
+        others += zip(ranks.tolist(), mine, strict=True)
+    firsts = [at for at, unit in enumerate(units) if unit.first]
+    random.shuffle(firsts)
+    rest = [at for _, at in sorted(others)]
+    both = min(len(firsts), len(rest))
+    mixed = [at for pair in zip(firsts, rest, strict=False) for at in pair]
+    return mixed + firsts[both:] + rest[both:]
+
+
+def estimate(units: Sequence[Unit], drawn: dict[int, float]) -> Estimate | None:
+    """The estimate from the windows drawn so far (unit → summed nll); None while a stratum has too few to say anything."""
+    tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
+    total, variance = 0.0, 0.0
+    for members in _strata(units, drawn):
+        seen = [at for at in members if at in drawn]
+        if len(seen) < min(2, len(members)):
+            return None
+        n, mine = tokens[seen], np.array([drawn[at] for at in seen])
+        ratio = mine.sum() / n.sum()
+        all_tokens = tokens[members].sum()
+        total += ratio * all_tokens
+        missing = 1 - len(seen) / len(members)
+        if missing > 0:
+            spread = ((mine - ratio * n) ** 2).sum() / (len(seen) - 1)
+            variance += missing * all_tokens**2 * spread / (len(seen) * n.mean() ** 2)
+    everything = float(tokens.sum())
+    return Estimate(
+        float(total / everything), float(math.sqrt(variance) / everything), len(drawn), len(units), int(everything)
+    )
+
+
+def _strata(units: Sequence[Unit], drawn: dict[int, float]) -> Iterator[Int[np.ndarray, " members"]]:
+    """First windows; then each document's others, or all documents' together while one of them has too few drawn."""
+    first = np.array([unit.first for unit in units])
+    document = np.array([unit.document for unit in units])
+    yield np.flatnonzero(first)
+    by_document = [np.flatnonzero(~first & (document == one)) for one in np.unique(document[~first])]
+    if all(sum(at in drawn for at in members) >= min(2, len(members)) for members in by_document):
+        yield from by_document
+    else:
+        yield np.flatnonzero(~first)
+
+
+def sample(
+    model: Any,
+    documents: Sequence[Int[np.ndarray, " n"]],
+    window: int,
+    stride: int,
+    *,
+    minutes: float,
+    tolerance: float = 0.005,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+) -> tuple[Estimate, dict[int, float], list[Unit]]:
+    """Draw windows until the time is up, the interval is narrow enough, or all are drawn (then the figure is exact).
+
+    Args:
+        model: a transformers causal language model.
+        documents: token ids.
+        window, stride: tokens.
+        minutes: when to stop; a batch in progress is finished, and two windows of each stratum are always drawn.
+        tolerance: stop when half the 95 % interval is at most this share of the perplexity.
+        seed: of the order.
+        batch_tokens: tokens of one forward pass.
+
+    Returns:
+        The estimate, the summed nll of each unit drawn, and the units.
+    """
+    deadline = time.perf_counter() + 60 * minutes
+    units = units_of([len(ids) for ids in documents], window, stride)
+    order, drawn = order_of(units, seed), {}
+    batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
+    size = max(1, batch_tokens // window)
+    found = None
+    for start in range(0, len(order), size):
+        batch = sorted(order[start : start + size], key=lambda at: units[at].window.scored)
+        passes = [pass_of(units[at], documents) for at in batch]
+        for at, nll in zip(batch, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens), strict=True):
+            drawn[at] = _sum(nll)
+        found = estimate(units, drawn)
+        enough = sum(not units[at].first for at in drawn) >= _AT_LEAST
+        if found is not None and (time.perf_counter() > deadline or (enough and found.width <= tolerance)):
+            break
+    if found is None:
+        raise AssertionError("all windows drawn and no estimate")
+    return found, drawn, units
+
+
+def _sum(nll: Float[np.ndarray, " scored"]) -> float:
+    return float(nll.sum(dtype=np.float64))
