@@ -167,7 +167,7 @@ def _from_cache(place: Path, streamed: bool) -> Tokens | None:
 def _digest(ids: np.ndarray, starts: list[int], names: list[str]) -> str:
     digest = hashlib.sha256(json.dumps([str(ids.dtype), starts, names]).encode())
     for start in range(0, len(ids), _HASHED_AT_ONCE):
-        digest.update(np.ascontiguousarray(ids[start : start + _HASHED_AT_ONCE]))
+        digest.update(np.ascontiguousarray(ids[start : start + _HASHED_AT_ONCE]).data)
     return digest.hexdigest()
 
 

@@ -143,7 +143,7 @@ class _tensorboard:
 class _wandb:
     def __init__(self, project: str, run: Run) -> None:
         try:
-            import wandb
+            import wandb  # pyrefly: ignore[missing-import]
         except ImportError:
             raise UserError("--wandb needs the wandb package; install ropewalk[log]") from None
         # The same id when a run is resumed, so that it goes on as one curve.

@@ -29,6 +29,7 @@ from ropewalk import model as models
 from ropewalk.loss import NextTokenLoss
 from ropewalk.packing import Windows
 from ropewalk.record import ModelState, Step
+from ropewalk.text import Document
 from ropewalk.tokens import tokenise
 from ropewalk.train import lora, speed
 from ropewalk.train import optimizer as optimizers
@@ -39,7 +40,7 @@ from ropewalk.train.log import Log
 from ropewalk.train.save import write_checkpoint, write_final
 from ropewalk.train.settings import TrainSettings
 from ropewalk.train.snapshot import Snapshot, Snapshots, refuse_other_run
-from ropewalk.train.start import Start, start
+from ropewalk.train.start import Start, start, trained_config
 
 
 class _Stop(Exception):
@@ -58,29 +59,31 @@ def run(settings: TrainSettings, *, progress: bool = True) -> ModelState:
         checkpoint.refuse_existing(out, overwrite=settings.overwrite)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    devices = Alone(models.device_for(settings.device))
+    # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
+    batches = _batches(settings, devices.device, progress=progress and devices.main)
     begun = start(settings)
-    devices = Alone(begun.model.device)
-    batches = _batches(settings, begun, progress=progress and devices.main)
     if settings.overwrite and devices.main:
         shutil.rmtree(out, ignore_errors=True)
     loop = Loop(settings, begun, batches, devices, progress=progress and devices.main)
     return loop.run()
 
 
-def _batches(settings: TrainSettings, begun: Start, *, progress: bool) -> Batches:
+def _batches(settings: TrainSettings, device: torch.device, *, progress: bool) -> Batches:
     window = settings.window
+    found = trained_config(settings)
     if settings.mode == "pose":
-        window = min(settings.chunk_window or begun.state.original_window, window)
+        window = min(settings.chunk_window or found.rope.window, window)
     tokens = tokenise(
         settings.data,
-        begun.tokenizer,
+        models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code),
         field=settings.field,
         limit=settings.steps * settings.batch_size * window + 1,
         seed=settings.seed,
         progress=progress,
     )
     windows = Windows(tokens, window, allow_short=settings.allow_short)
-    micro = settings.micro_batch or default_micro(window, settings.batch_size, begun.model.device)
+    micro = settings.micro_batch or default_micro(window, settings.batch_size, device)
     return Batches(windows, settings, micro)
 
 
@@ -172,12 +175,12 @@ class Loop:
         while self.done < self.settings.steps:
             begin = time.perf_counter()
             try:
-                loss, norm, rate, tokens = self._step(signals)
+                figures = self._step(signals)
             except _Stop:
-                self._stopped(log, run, signals)
+                raise self._stopped(log, run, signals) from None
             self.done += 1
             if self.devices.main:
-                log.step(self._row(loss, norm, rate, tokens, time.perf_counter() - begin))
+                log.step(self._row(*figures, time.perf_counter() - begin))
             if every and self.done % every == 0:
                 self._save(run)
 
@@ -245,16 +248,14 @@ class Loop:
             write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.begun, self.devices)
             self._saved = self.done
 
-    def _stopped(self, log: Log, run: str, signals: Signals) -> None:
-        """Save what is done and leave: SIGTERM with 143, SIGINT as an interrupt."""
+    def _stopped(self, log: Log, run: str, signals: Signals) -> BaseException:
+        """Save what is done; what to leave with: SIGTERM with 143, SIGINT as an interrupt."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.done:
             self._save(run)
         sentence = f"stopped by a signal after step {self.done}, which is saved; go on with --resume"
         log.say(sentence)
-        if signals.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(sentence)
+        return KeyboardInterrupt() if signals.received == signal.SIGINT else Terminated(sentence)
 
     def _finish(self) -> None:
         last = self.snapshots.path(self.done) if self._saved == self.done else None
@@ -269,7 +270,7 @@ def _seed(*parts: int) -> None:
 def _named(data: Any) -> list[str]:
     """What was trained on, as the records name it."""
     listed = [data] if isinstance(data, str | Path) else list(data)
-    return [getattr(source, "name", None) if hasattr(source, "text") else str(source) for source in listed][:1000]
+    return [source.name if isinstance(source, Document) else str(source) for source in listed][:1000]
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -32,7 +32,7 @@ WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add(model: nn.Module, *, rank: int, alpha: int) -> peft.PeftModel:
+def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
     """Adapters of a rank on every attention projection; embeddings and norms stay trainable, in float32.
 
     Raises:
@@ -62,7 +62,7 @@ def _attention_projections(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
-def _embeddings_and_norms(model: nn.Module) -> list[nn.Parameter]:
+def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
     norms = [module for module in model.modules() if "norm" in type(module).__name__.lower()]
     found = [parameter for module in norms for parameter in module.parameters()]
     return [*found, *model.get_input_embeddings().parameters()]
@@ -144,13 +144,13 @@ def _refuse_other_speeds(model: nn.Module, trained: config.RopeConfig, directory
 
 def merged(model: peft.PeftModel) -> dict[str, torch.Tensor]:
     """The weights of the plain model with the adapters added in, by its own names; the model itself is not touched."""
-    inner = model.get_base_model()
+    inner: Any = model.get_base_model()
     weights = {
         name.replace(".base_layer.", "."): value for name, value in inner.state_dict().items() if ".lora_" not in name
     }
-    for name, module in inner.named_modules():
-        if isinstance(module, LoraLayer):
-            base = module.get_base_layer().weight.detach()
-            delta = module.get_delta_weight("default").detach()
-            weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
+    adapted: list[tuple[str, Any]] = [pair for pair in inner.named_modules() if isinstance(pair[1], LoraLayer)]
+    for name, module in adapted:
+        base = module.get_base_layer().weight.detach()
+        delta = module.get_delta_weight("default").detach()
+        weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
     return weights

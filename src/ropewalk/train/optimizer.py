@@ -67,7 +67,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
 
 def _torchao(what: str) -> Any:
     try:
-        import torchao.optim
+        import torchao.optim  # pyrefly: ignore[missing-import]
     except ImportError:
         raise UserError(
             f"{what} comes from torchao, which is not installed; install ropewalk[low-bit], or use adamw"

@@ -87,6 +87,19 @@ def start(settings: TrainSettings) -> Start:
     )
 
 
+def trained_config(settings: TrainSettings) -> config.RopeConfig:
+    """How the model will turn in training, before anything is loaded.
+
+    Raises:
+        UserError: as `start`.
+    """
+    source = checkpoint.locate(settings.model, trust_remote_code=settings.trust_remote_code)
+    said = checkpoint.read_config(source)
+    models.refuse_remote_code(said, source, settings.trust_remote_code)
+    checkpoint.weights(source)
+    return config.read(new_config(said, settings))
+
+
 def new_config(said: dict[str, Any], settings: TrainSettings) -> dict[str, Any]:
     """The config that is trained: the original's own if the window is already there, else extended by the method."""
     found = config.read(said)
