@@ -11,6 +11,7 @@ from rouge_score import rouge_scorer
 from ropewalk import record, testing
 from ropewalk.errors import UserError
 from ropewalk.evals import generation, summary
+from ropewalk.evals.finetune import finetune
 from ropewalk.evals.generation import Decoding, write
 from ropewalk.evals.pairs import HEAD, TAIL, Pair, PairRows, Sizes, is_cut, pairs, prompt_ids
 
@@ -84,7 +85,7 @@ def test_a_masked_loss_is_that_of_the_summary_in_plain_transformers(model):
     made = {name: torch.from_numpy(value) for name, value in rows.rows([0]).items()}
     logits = model(made["input_ids"], position_ids=made["position_ids"]).logits
     ours = torch.nn.functional.cross_entropy(logits[0], made["labels"][0])
-    prompt, target = (torch.from_numpy(part) for part in rows.example(0))
+    prompt, target = (torch.from_numpy(part).long() for part in rows.examples[0])
     whole = torch.cat([prompt, target])[None]
     labels = torch.cat([torch.full_like(prompt, -100), target])[None]
     torch.testing.assert_close(ours, model(whole, labels=labels).loss)
@@ -236,3 +237,47 @@ def test_the_govreport_documents_are_read():
         pytest.skip(f"{path} is not here")
     found = summary.first(path, None)
     assert len(found) == 14 and all(len(pair.document) > 10_000 for pair in found)
+
+
+# Fine-tuning
+
+
+def test_fine_tuning_starts_at_the_loss_of_the_summaries_alone_and_lowers_it(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=256, seed=6)
+    data = _file(tmp_path / "pairs.jsonl", 4)
+    sizes = dict(document_tokens=100, summary_tokens=30)
+    state = finetune(
+        base,
+        data=data,
+        out=tmp_path / "tuned",
+        epochs=6,
+        batch_size=4,
+        learning_rate=1e-2,
+        warmup=0,
+        progress=False,
+        **sizes,
+    )
+    steps = record.read([tmp_path / "tuned" / "records.jsonl"]).of("step")
+    assert len(steps) == state.steps == 6
+    # The first step's loss by plain transformers: each pair alone, prompt masked, summed over labels, averaged once.
+    model, total, count = testing.tiny("llama", window=256, seed=6), 0.0, 0
+    rows = PairRows(list(pairs(data)), testing.byte_tokenizer(256), Sizes(256, 100, 30), end=257)
+    for prompt, target in rows.examples:
+        whole = torch.from_numpy(np.concatenate([prompt, target])).long()[None]
+        labels = whole.clone()
+        labels[0, : len(prompt)] = -100
+        total += model(whole, labels=labels).loss.item() * len(target)
+        count += len(target)
+    assert steps[0]["loss"] == pytest.approx(total / count, rel=1e-5)  # float32 sums of 120 terms
+    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    [row] = summary.summarize(tmp_path / "tuned", data=data, decodings=[GREEDY], **sizes)
+    assert row.documents == 4 and row.cut == 3  # the first is shorter than 100 tokens
+
+
+def test_what_is_measured_is_not_trained_on(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=256)
+    data = _file(tmp_path / "pairs.jsonl", 3)
+    held_out = [Pair("x", _pairs(3)[1].document.replace(" ", "\n"), "another summary")]
+    with pytest.raises(UserError, match="must not be trained on, but 1 documents"):
+        finetune(base, data=data, out=tmp_path / "tuned", held_out=held_out)
+    assert not (tmp_path / "tuned").exists()

@@ -2,6 +2,7 @@
 
     make.py     extend, train, report, demo
     measure.py  perplexity, passkey, …
+    downstream.py  benchmarks, summarize
     foresee.py  theory, plan
 
 Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
@@ -16,7 +17,7 @@ from typing import Any
 
 import tyro
 
-from ropewalk.cli import foresee, make, measure
+from ropewalk.cli import downstream, foresee, make, measure
 from ropewalk.errors import UserError
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -25,6 +26,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": make.train,
     "perplexity": measure.perplexity,
     "passkey": measure.passkey,
+    "benchmarks": downstream.benchmarks,
+    "summarize": downstream.summarize,
     "theory": foresee.theory,
     "report": make.report,
 }

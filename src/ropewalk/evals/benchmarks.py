@@ -27,6 +27,8 @@ import lm_eval
 import torch
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from rich.console import Console
+from rich.table import Table
 
 from ropewalk import model as models
 from ropewalk.errors import UserError
@@ -277,6 +279,44 @@ def benchmarks(
                 recorder.add(pair)
             rows.append(pair)
     return rows
+
+
+def show(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
+    """Print accuracies as one table, pairs as another."""
+    console = Console()
+    table = Table(title="accuracy, % (zero-shot, lm-eval)", title_justify="left")
+    for heading in ("benchmark", "accuracy", "95 % interval", "items", "lost text", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if isinstance(row, Benchmark):
+            interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+            table.add_row(
+                row.task,
+                f"{100 * row.accuracy:.1f}",
+                interval,
+                f"{row.items}",
+                f"{row.truncated}",
+                f"{row.seconds:.0f}",
+            )
+    console.print(table)
+    pairs = [row for row in rows if isinstance(row, BenchmarkComparison)]
+    if not pairs:
+        return
+    table = Table(title=f"{pairs[0].before} → {pairs[0].after}, in points", title_justify="left")
+    for heading in ("benchmark", "before", "after", "change", "95 % interval", "lost", "gained", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for pair in pairs:
+        table.add_row(
+            pair.task,
+            f"{100 * pair.accuracy_before:.1f}",
+            f"{100 * pair.accuracy_after:.1f}",
+            f"{100 * pair.difference:+.1f}",
+            f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}",
+            f"{pair.lost}",
+            f"{pair.gained}",
+            f"{pair.p_value:.3f}",
+        )
+    console.print(table)
 
 
 def recorded(out: str | Path | None) -> dict[Any, Any]:

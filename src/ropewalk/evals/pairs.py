@@ -12,6 +12,7 @@ in a window of 16384). The parts are encoded apart and joined as tokens, so that
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,14 @@ def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
     return len(text.encode(tokenizer, pair.document, bos=False)) > sizes.document
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the training loop asks of the text behind its rows: a name for it, and that it may be read in any order."""
+
+    digest: str
+    streamed: bool = False
+
+
 class PairRows:
     """Pairs as training rows, one a row, for the training loop: what packing.Windows is to running text.
 
@@ -140,8 +149,12 @@ class PairRows:
     def __init__(self, found: Sequence[Pair], tokenizer: Any, sizes: Sizes, *, end: int | None) -> None:
         if not found:
             raise UserError("fine-tuning on summaries needs at least one pair, but the files have none; check --train")
-        self.pairs, self.tokenizer, self.sizes, self.end = list(found), tokenizer, sizes, end
-        self.window = sizes.window
+        self.pairs, self.window = list(found), sizes.window
+        self.examples = [_example(pair, tokenizer, sizes, end) for pair in found]
+        digest = hashlib.sha256()
+        for prompt, summary in self.examples:
+            digest.update(prompt.tobytes() + b"|" + summary.tobytes())
+        self.tokens = Source(digest.hexdigest())
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -149,23 +162,44 @@ class PairRows:
     def names(self, block: int) -> list[str]:
         return [self.pairs[block].name]
 
-    def example(self, block: int) -> tuple[Ids, Ids]:
-        """One pair's prompt and summary, the end mark included, as token ids."""
-        pair = self.pairs[block]
-        summary = text.encode(self.tokenizer, pair.summary.strip(), bos=False)[: self.sizes.summary]
-        tail = [] if self.end is None else [self.end]
-        return prompt_ids(self.tokenizer, pair.document, self.sizes.document), np.array(
-            [*summary, *tail], dtype=np.int64
-        )
+    def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
+        """How many labels of these rows are scored: those of the summaries and their end marks."""
+        return sum(len(self.examples[int(block)][1]) for block in blocks)
 
     def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
         """`input_ids`, `labels` (shifted; IGNORED on the prompt and the padding) and `position_ids`, int64 (blocks, W)."""
         ids = np.zeros((len(blocks), self.window), dtype=np.int64)
         labels = np.full((len(blocks), self.window), IGNORED, dtype=np.int64)
         for row, block in enumerate(blocks):
-            prompt, summary = self.example(int(block))
+            prompt, summary = self.examples[int(block)]
             whole = np.concatenate([prompt, summary])
             ids[row, : len(whole) - 1] = whole[:-1]
             labels[row, len(prompt) - 1 : len(whole) - 1] = summary
         positions = np.broadcast_to(np.arange(self.window, dtype=np.int64), ids.shape).copy()
         return {"input_ids": ids, "labels": labels, "position_ids": positions}
+
+
+def _example(pair: Pair, tokenizer: Any, sizes: Sizes, end: int | None) -> tuple[Ids, Ids]:
+    """A pair's prompt and summary, the end mark included, as token ids; four bytes each, since all are held in memory."""
+    summary = text.encode(tokenizer, pair.summary.strip(), bos=False)[: sizes.summary]
+    target = np.concatenate([summary, np.array([] if end is None else [end], dtype=np.int64)])
+    return prompt_ids(tokenizer, pair.document, sizes.document).astype(np.int32), target.astype(np.int32)
+
+
+def refuse_shared(train: Sequence[Pair], held_out: Sequence[Pair]) -> None:
+    """Stop before a document that is measured on is trained on.
+
+    Raises:
+        UserError: one stands in both, told by its first thousand characters without blanks.
+    """
+
+    def told(pair: Pair) -> str:
+        return "".join(pair.document.split())[:1000]
+
+    measured = {told(pair): pair.name for pair in held_out}
+    shared = [(pair.name, measured[told(pair)]) for pair in train if told(pair) in measured]
+    if shared:
+        raise UserError(
+            f"what is measured must not be trained on, but {len(shared)} documents stand in both ({shared[0][0]} is "
+            f"{shared[0][1]}, …); take them out of --train"
+        )

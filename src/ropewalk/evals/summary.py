@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
 from rouge_score.rouge_scorer import RougeScorer
 
 from ropewalk import record
@@ -53,7 +55,7 @@ def _scorer() -> RougeScorer:
 def rouge(summary: str, reference: str) -> dict[str, float]:
     """F-measures in [0, 1] of one summary, by our names (SCORES)."""
     found = _scorer().score(reference, summary)
-    return {ours: found[theirs].fmeasure for ours, theirs in SCORES.items()}
+    return {ours: float(found[theirs].fmeasure) for ours, theirs in SCORES.items()}
 
 
 def measure(
@@ -168,6 +170,10 @@ def summarize(
     model: Any,
     *,
     data: str | Path | Sequence[str | Path],
+    train: str | Path | Sequence[str | Path] | None = None,
+    trained: str | Path | None = None,
+    epochs: int = 10,
+    batch_size: int = 64,
     decodings: Sequence[Decoding] = DECODINGS,
     limit: int | None = None,
     window: int | None = None,
@@ -178,16 +184,19 @@ def summarize(
     device: str | torch.device | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
+    **options: Any,
 ) -> list[record.Summary]:
-    """Summaries of the documents in `data`, scored (section 3.5, table 6).
+    """Summaries of the documents in `data`, scored (section 3.5, table 6), by a model fine-tuned on `train` first if given.
 
     A run that was killed goes on where it stopped: a document that `out` holds for the same weights, dtype, prompt and
     decoding is not written again.
 
     Args:
-        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer). Fine-tuned on pairs, if it is
-            to know what is asked (`finetune`).
+        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer, and not to be trained).
         data: pairs to measure on; see pairs.pairs.
+        train: pairs to fine-tune on first, none of them in `data`.
+        trained: directory of the fine-tuned model; needed with `train`. Training goes on there if it was cut short.
+        epochs, batch_size, options: of the fine-tuning; see finetune.finetune.
         decodings: one row each.
         limit: the first so many documents.
         window: tokens of prompt and summary together; the model's own window if not given, at most 16384.
@@ -201,6 +210,22 @@ def summarize(
         UserError: sizes that do not fit the window, a window above what the model can hold, pairs that cannot be read.
     """
     found = first(data, limit)
+    if train is not None:
+        model = _finetuned(
+            model,
+            train,
+            trained,
+            held_out=list(pairs(data)),
+            window=window,
+            document_tokens=document_tokens,
+            summary_tokens=summary_tokens,
+            epochs=epochs,
+            batch_size=batch_size,
+            device=device,
+            **options,
+        )
+    elif options:
+        raise TypeError(f"{', '.join(options)} only mean something together with train")
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     sizes = sizes_for(subject, window, document_tokens, summary_tokens)
     recorder = record.Recorder(out, subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
@@ -214,10 +239,38 @@ def summarize(
     return rows
 
 
+def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: Any) -> Path:
+    from ropewalk.evals.finetune import finetune
+
+    if trained is None or not isinstance(model, str | Path):
+        raise UserError(
+            "fine-tuning starts from a checkpoint and ends in one; name the model, and --trained DIR for the result"
+        )
+    finetune(model, data=train, out=trained, resume=True, **options)
+    return Path(trained)
+
+
 def _same(row: record.Summary, old: dict[str, Any]) -> bool:
     """Whether a recorded row says what this one does; then a finished run, repeated, adds nothing."""
     said = json.loads(record.to_line(row))
     return all(old.get(name) == value for name, value in said.items())
+
+
+def show(rows: Sequence[record.Summary]) -> None:
+    """Print rows as a table."""
+    table = Table(
+        title="ROUGE × 100 (F-measure, Porter stemmer; R-L is rougeLsum, plain is rougeL)", title_justify="left"
+    )
+    for heading in ("decoding", "R-1", "R-2", "R-L", "R-L plain", "documents", "cut", "unfinished", "tokens/s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        scores = []
+        for name in SCORES:
+            low, high = row.intervals[name]
+            scores.append(f"{100 * getattr(row, name):.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        speed = f"{row.generated_tokens / row.seconds:.0f}" if row.seconds else ""
+        table.add_row(row.decoding, *scores, f"{row.documents}", f"{row.cut}", f"{row.unfinished}", speed)
+    Console().print(table)
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:

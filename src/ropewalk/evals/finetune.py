@@ -1,0 +1,91 @@
+"""Fine-tuning a model to summarise: the training loop over pairs, the loss on the summary alone (section 3.5).
+
+in   a model, pairs of documents and summaries
+out  a trained checkpoint, its records.jsonl beside it
+
+Everything but the rows is the training loop's (train/loop.py): optimiser, precision, checkpoints, resuming.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ropewalk import checkpoint
+from ropewalk import model as models
+from ropewalk.evals.generation import end_marks
+from ropewalk.evals.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
+from ropewalk.record import ModelState
+from ropewalk.train.batch import Batches, default_micro
+from ropewalk.train.devices import Alone
+from ropewalk.train.loop import Loop
+from ropewalk.train.settings import TrainSettings
+from ropewalk.train.start import start
+
+#: Passes over the pairs (section 3.5).
+EPOCHS = 10
+
+
+def finetune(
+    model: str | Path,
+    *,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    held_out: Sequence[Pair] = (),
+    window: int | None = None,
+    document_tokens: int | None = None,
+    summary_tokens: int | None = None,
+    epochs: int = EPOCHS,
+    batch_size: int = 64,
+    limit: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> ModelState:
+    """Fine-tune on pairs.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        data: pairs to train on; see pairs.pairs.
+        out: directory of the trained model, its checkpoints and records.jsonl.
+        held_out: pairs that are measured on; if one is trained on, nothing is.
+        window: tokens; the paper's 16384, or the model's own window where that is shorter. A longer one extends the model.
+        document_tokens, summary_tokens: 15000 and 1000 (section 3.5), or what fits a smaller window.
+        epochs: passes over the pairs (section 3.5: 10).
+        batch_size: pairs a step over all devices; not stated in section 3.5, here section 3.1's 64.
+        limit: the first so many pairs.
+        options: any other field of TrainSettings, `resume` among them.
+
+    Returns:
+        The state of the trained model.
+
+    Raises:
+        UserError: pairs that cannot be read or are measured on, sizes that do not fit, and what training raises.
+    """
+    found = list(pairs(data))[:limit]
+    refuse_shared(found, held_out)
+    window = window or min(WINDOW, models.state(model).window)
+    batch_size = min(batch_size, max(1, len(found)))
+    sources = [str(source) for source in ([data] if isinstance(data, str | Path) else data)]
+    settings = TrainSettings(
+        model=model,
+        data=sources,
+        window=window,
+        out=out,
+        steps=max(1, math.ceil(epochs * len(found) / batch_size)),
+        batch_size=batch_size,
+        **options,
+    )
+    if not settings.resume:
+        checkpoint.refuse_existing(out, overwrite=settings.overwrite)
+    begun = start(settings)
+    sizes = Sizes.fitting(begun.tokenizer, window, document_tokens, summary_tokens)
+    ends = end_marks(begun.tokenizer, begun.model)
+    rows: Any = PairRows(found, begun.tokenizer, sizes, end=ends[0] if ends else None)
+    devices = Alone(begun.model.device)
+    micro = settings.micro_batch or default_micro(window, batch_size, devices.device)
+    if settings.overwrite:
+        shutil.rmtree(out, ignore_errors=True)
+    return Loop(settings, begun, Batches(rows, settings, micro), devices, progress=progress).run()
