@@ -71,10 +71,9 @@ def _write_model(directory: Path, step: int, model: Any, begun: Start, devices: 
     weights = devices.whole(weights)
     head = begun.model.get_output_embeddings()
     if head is not None and head.weight is begun.model.get_input_embeddings().weight:
-        # Tied weights have two names and are written under one, as the original was.
-        names = {name for name, value in begun.model.named_parameters(remove_duplicate=False) if value is head.weight}
-        for name in sorted(names)[1:]:
-            weights.pop(name)
+        # Tied weights have two names and are written under the embedding's alone, as the original was.
+        name = next(name for name, module in begun.model.named_modules() if module is head)
+        weights.pop(f"{name}.weight", None)
     models.save(
         begun.model, begun.tokenizer, directory, steps=step, overwrite=True, dtype=begun.dtype, state_dict=weights
     )
