@@ -130,7 +130,11 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
     axes.spines["left"].set_visible(False)
     if k_max:
         axes.text(1.015, len(windows) - 0.45, "k_max", transform=axes.get_yaxis_transform(), fontsize=7.5, color=MUTED)
-    bar = figure.colorbar(mesh, ax=axes, location="top", shrink=0.35, aspect=16, anchor=(0.0, 0.0), pad=0.03)
+    # Few enough steps that they are drawn as paths: more would make the bar a bitmap.
+    steps = np.linspace(0, 1, 21)
+    bar = figure.colorbar(
+        mesh, boundaries=steps, ax=axes, location="top", shrink=0.35, aspect=16, anchor=(0.0, 0.0), pad=0.03
+    )
     bar.set_ticks([0, 0.2, 1], labels=["0", "20 %", "all trials right"])
     bar.ax.tick_params(length=0, labelsize=7.5, pad=2)
     bar.outline.set_visible(False)

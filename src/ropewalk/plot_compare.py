@@ -67,15 +67,15 @@ def k_max_by_steps(curves: Sequence[tuple[State, dict[int, float]]], *, colours:
     figure, axes = new(height=2.7)
     names = labels([state for state, _ in curves])
     longest = max(step for _, points in curves for step in points)
-    for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
-        x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
-        y = [row.values[step] / row.window for step in x]
-        axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B {row.method} {row.window}")
     for index, (state, points) in enumerate(curves):
         x = sorted(points)
         y = [points[step] / state.window for step in x]
         name = names[state].rpartition(", ")[0] or names[state]
         axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
+    for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
+        x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
+        y = [row.values[step] / row.window for step in x]
+        axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B {row.method} {row.window}")
     axes.set(xlabel="fine-tuning steps", ylabel="k_max / window", ylim=(0, 1.05))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

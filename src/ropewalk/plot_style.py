@@ -1,6 +1,6 @@
 """How every figure looks, and how it becomes SVG that can stand inside a page.
 
-Figures are small (about 4.7 inches wide) so that a phone shows them nearly one to one and a desktop shows two side by side.
+Figures are small (4.3 inches wide) so that a phone shows them nearly one to one and a desktop shows two side by side.
 Text stays text: it can be searched, read aloud and printed sharply. It is measured in DejaVu Sans, which is wide, and the
 page shows it in its own, narrower face; so nothing that fits here overflows there.
 """
@@ -37,7 +37,7 @@ METHOD_COLOURS = {
 _OTHER = "#4b5b6b"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-WIDTH = 4.7  # inches
+WIDTH = 4.3  # inches
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -88,7 +88,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def new(height: float = 3.0, width: float = WIDTH) -> tuple[Figure, Axes]:
+def new(height: float = 2.8, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A figure with one pair of axes; sizes in inches. No pyplot, so nothing is kept anywhere else."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -184,7 +184,7 @@ def svg(figure: Figure, name: str, title: str, description: str = "") -> str:
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     # The page's own face: the family is dropped, the size stays.
-    text = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1var(--sans, sans-serif)", text)
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans, sans-serif)", text)
     view = re.search(r'viewBox="[^"]+"', text[: text.index(">")])
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0] if view else ""} '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
@@ -42,6 +43,14 @@ class Table:
     note: str = ""
     first: str = ""
     under: bool = False  # belongs under the table before it, wherever that one stands
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs more than half a desktop page: an estimate in pixels from the widest text of each column."""
+        rows = [[Cell(*name.split("\n")) for name in self.head], *(line.cells for line in self.lines)]
+        columns = zip_longest(*rows, fillvalue=Cell(""))
+        figures = sum(max(max(7.8 * len(c.text), 6.3 * len(c.small)) for c in column) + 18 for column in columns)
+        return 7.8 * max((len(line.label) for line in self.lines), default=0) + figures > 560
 
 
 @dataclass(frozen=True)

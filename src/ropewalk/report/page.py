@@ -77,6 +77,8 @@ def render(records: record.Records, title: str | None = None) -> str:
 
 def _title(found: list[verdict.Verdict]) -> str:
     names = [item.heading for item in found]
+    if not any(item.extended for item in found):
+        return ", ".join(names)
     return f"A longer window for {names[0]}" if len(names) == 1 else f"Longer windows for {', '.join(names)}"
 
 

@@ -92,14 +92,16 @@ def _table(clean: Clean, found: dict[State, dict[int, Row]], depths: list[Row]) 
                         Cell(str(row["k_max"]), numerals.interval(low, high, numerals.count), strong=True),
                         Cell(numerals.share(row["k_max"] / window if window else None)),
                         Cell(numerals.share(row["accuracy"]), numerals.interval(*share, numerals.share)),
-                        Cell(f"{row['depths']} × {row['trials']}"),
                     ],
                     colour=plot_style.colour(state, clean.colours),
                 )
             )
+    sizes = sorted(
+        {f"{row['depths']} depths × {row['trials']} trials" for rows in found.values() for row in rows.values()}
+    )
     return Table(
-        "k_max by state and window",
-        ["window", "k_max", "of the window", "all prompts", "depths × trials"],
+        f"k_max by state and window ({', '.join(sizes)})",
+        ["window", "k_max", "of the window", "all prompts"],
         lines,
         first="state",
         note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson.",

@@ -31,6 +31,7 @@ class Verdict:
     """One base model and the furthest it was taken."""
 
     heading: str
+    extended: bool
     sentences: list[str] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
 
@@ -46,7 +47,7 @@ def _verdict(clean: Clean, states: list[State]) -> Verdict:
     base = next((s for s in sorted(states, key=lambda s: s.order) if s.role == "base" and not s.steps), None)
     measured = {state_of(row["header"]) for row in clean.rows if row["kind"] != "step"}
     target = _target(clean, [s for s in states if s.extended and s in measured])
-    made = Verdict((base or target or states[0]).name)
+    made = Verdict((base or target or states[0]).name, extended=target is not None)
     if target is None:
         made.sentences.append(
             f"Only the base model was measured ({states[0].original_window} tokens); nothing was extended."
