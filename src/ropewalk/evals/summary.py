@@ -257,20 +257,23 @@ def _same(row: record.Summary, old: dict[str, Any]) -> bool:
 
 
 def show(rows: Sequence[record.Summary]) -> None:
-    """Print rows as a table."""
-    table = Table(
-        title="ROUGE × 100 (F-measure, Porter stemmer; R-L is rougeLsum, plain is rougeL)", title_justify="left"
-    )
-    for heading in ("decoding", "R-1", "R-2", "R-L", "R-L plain", "documents", "cut", "unfinished", "tokens/s"):
-        table.add_column(heading, justify="right")
+    """Print rows as a table, and below it what was cut."""
+    table = Table(title="ROUGE × 100: F-measure, Porter stemmer", title_justify="left")
+    for heading in ("decoding", "score", "mean", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    console = Console()
     for row in rows:
-        scores = []
-        for name in SCORES:
+        for name, theirs in SCORES.items():
             low, high = row.intervals[name]
-            scores.append(f"{100 * getattr(row, name):.1f} ({100 * low:.1f} to {100 * high:.1f})")
-        speed = f"{row.generated_tokens / row.seconds:.0f}" if row.seconds else ""
-        table.add_row(row.decoding, *scores, f"{row.documents}", f"{row.cut}", f"{row.unfinished}", speed)
-    Console().print(table)
+            table.add_row(
+                row.decoding, theirs, f"{100 * getattr(row, name):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
+            )
+    console.print(table)
+    for row in rows:
+        console.print(
+            f"{row.decoding}: {row.documents} documents, {row.cut} of them cut to {row.document_tokens} tokens; {row.unfinished} "
+            f"summaries cut off at {row.summary_tokens} tokens; {row.seconds:.0f} s"
+        )
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
