@@ -454,3 +454,21 @@ class Adjacent:
     resolution: list[float]
     previous: list[float]
     data: str = ""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One family of the retrieval set (evals/retrieval.py): prompts whose whole answer was right, with Wilson's interval.
+
+    `per_trial` rows hold `placed` (tokens from the asked fact, or the first of several, to the prompt's end) and `right`.
+    """
+
+    kind: ClassVar[str] = "retrieval"
+    window: int
+    family: str
+    trials: int
+    successes: int
+    low: float
+    high: float
+    seconds: float = 0.0
+    per_trial: list[dict[str, Any]] = field(default_factory=list)

@@ -1,0 +1,311 @@
+"""Retrieval that does not saturate: several facts, several values, look-alikes, a chain; after RULER's families.
+
+in   a model, a window (tokens), a number of trials
+out  records: successes per family, and every trial with the place of its fact
+
+A model that finds one passkey in a repeated filler may still fail to tell facts apart (PoSE's longer training kept the
+passkey and lost topic retrieval). The families are those of RULER (Hsieh et al. 2024, arXiv 2404.06654, section 3); the
+wording is our own, and the haystack is prose of unlike sentences in a random order, so that facts do not stand out as
+the only text that is new.
+
+    keys        eight things have a code each; the code of one is asked
+    values      one thing has four codes; all are asked, in order
+    lookalikes  sixteen lockers whose numbers differ in one digit have a code each; that of one is asked
+    chain       a name is given a value, four further names in turn that of the one before, among two such chains
+                of other values; the value of the last name is asked
+
+A prompt is exactly `window` tokens. Facts stand between sentences, at places drawn at random; where one fact is asked, its
+place is spread evenly from the far end to the near end over the trials. Codes are five digits. The verdict is read off
+one forward pass (forced.py): all digits of the answer must be what greedy decoding gives. Where several codes are asked,
+the commas between them are given and not judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from rich.console import Console
+from rich.table import Table
+
+from ropewalk import record, text
+from ropewalk.errors import UserError
+from ropewalk.evals import spread
+from ropewalk.evals.forced import Prompt, verdicts
+from ropewalk.evals.haystack import HEADER, NAMES, SENTENCES, THINGS
+from ropewalk.evals.intervals import wilson
+from ropewalk.evals.pieces import Ids, after, in_common
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import check_window
+from ropewalk.evals.subject import Subject, subject_of
+
+_KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
+#: Answers that differ in every digit: what their texts have in common ends where the answer begins.
+_UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is told and what is asked.
+
+    Attributes:
+        facts: sentences, in the order in which they stand.
+        asked: the number of the fact that holds the answer; None where several do.
+        question: the text that the answer completes, without the blank before it.
+        answer: the text that completes it.
+    """
+
+    facts: list[str]
+    asked: int | None
+    question: str
+    answer: str
+
+
+def _codes(random: np.random.Generator, count: int) -> list[str]:
+    """Five-digit codes, all different."""
+    return [str(code) for code in random.choice(90_000, size=count, replace=False) + 10_000]
+
+
+def keys(random: np.random.Generator) -> Task:
+    """Several keys: one of eight facts of the same form."""
+    things, codes = random.choice(THINGS, size=_KEYS, replace=False), _codes(random, _KEYS)
+    asked = int(random.integers(_KEYS))
+    facts = [f"The code of the {thing} is {code}." for thing, code in zip(things, codes, strict=True)]
+    return Task(facts, asked, f"The code of the {things[asked]} is", codes[asked])
+
+
+def values(random: np.random.Generator) -> Task:
+    """Several values of one key."""
+    thing, codes = random.choice(THINGS), _codes(random, _VALUES)
+    facts = [f"One code of the {thing} is {code}." for code in codes]
+    return Task(facts, None, f"The codes of the {thing}, in the order in which they were given, are", ", ".join(codes))
+
+
+def lookalikes(random: np.random.Generator) -> Task:
+    """One key among others that differ from it in a single digit."""
+    asked, codes = int(random.integers(_LOOKALIKES)), _codes(random, _LOOKALIKES)
+    number = str(random.integers(1000, 10_000))
+    others = [
+        number[:place] + digit + number[place + 1 :]
+        for place in range(4)
+        for digit in "0123456789"
+        if digit != number[place] and (place or digit != "0")
+    ]
+    lockers = list(random.choice(others, size=_LOOKALIKES, replace=False))
+    lockers[asked] = number
+    facts = [f"The code of locker {locker} is {code}." for locker, code in zip(lockers, codes, strict=True)]
+    return Task(facts, asked, f"The code of locker {number} is", codes[asked])
+
+
+def chain(random: np.random.Generator) -> Task:
+    """A value handed on from name to name, among other chains."""
+    names = random.permutation(NAMES)[: _CHAINS * (_HOPS + 1)].reshape(_CHAINS, -1)
+    codes = _codes(random, _CHAINS)
+    told = [
+        [f"{row[0]} has the value {code}.", *(f"{b} has the value of {a}." for a, b in zip(row, row[1:], strict=False))]
+        for row, code in zip(names, codes, strict=True)
+    ]
+    # The chains are shuffled into each other, each in its own order.
+    turns = random.permutation(np.repeat(np.arange(_CHAINS), _HOPS + 1))
+    facts = [told[turn].pop(0) for turn in turns]
+    return Task(facts, None, f"The value of {names[0][-1]} is", codes[0])
+
+
+FAMILIES: dict[str, Callable[[np.random.Generator], Task]] = {
+    "keys": keys,
+    "values": values,
+    "lookalikes": lookalikes,
+    "chain": chain,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Haystack:
+    """Prompts of one tokenizer and one window."""
+
+    tokenizer: Any
+    window: int
+
+    @cached_property
+    def header(self) -> Ids:
+        return text.encode(self.tokenizer, HEADER)
+
+    @cached_property
+    def sentences(self) -> list[Ids]:
+        return [self._sentence(one) for one in SENTENCES]
+
+    def _sentence(self, sentence: str) -> Ids:
+        return after(self.tokenizer, ".", f" {sentence}")
+
+    def question(self, question: str) -> Ids:
+        """The question, on a line of its own, up to the token before the answer's first digit."""
+        unlike = [after(self.tokenizer, ".", f"\n{question} {code}") for code in _UNLIKE]
+        return unlike[0][: in_common(unlike)]
+
+    def prompt(
+        self, task: Task, random: np.random.Generator, share: float
+    ) -> tuple[Prompt, Bool[np.ndarray, " m"], int]:
+        """A prompt, which tokens of its answer are digits, and how far before its end the asked fact begins (tokens).
+
+        Args:
+            task: what is told and asked.
+            random: draws the prose and the places of facts.
+            share: where in the prose the asked fact ought to stand, 0 (far end) to 1 (near end); the order of facts holds.
+
+        Raises:
+            UserError: the window does not hold the facts and the question.
+        """
+        facts, question = [self._sentence(one) for one in task.facts], self.question(task.question)
+        room = self.window - len(self.header) - sum(map(len, facts)) - len(question)
+        if room < 0:
+            raise UserError(
+                f"these facts and their question take {self.window - room} tokens, and the window is {self.window}; "
+                f"ask for a larger --window"
+            )
+        prose = self._prose(random, room)
+        ends = np.cumsum([0, *map(len, prose)])
+        cuts = _places(len(facts), task.asked, share, room, random)
+        parts, begins, told, length = [self.header], [], 0, len(self.header)
+        for at, sentence in enumerate([*prose, None]):
+            while told < len(facts) and (sentence is None or cuts[told] <= ends[at] or ends[at + 1] > room):
+                parts.append(facts[told])
+                begins.append(length)
+                length += len(facts[told])
+                told += 1
+            if sentence is not None:
+                kept = sentence[: max(0, room - int(ends[at]))]
+                parts.append(kept)
+                length += len(kept)
+        ids = np.concatenate([*parts, question])
+        whole = after(self.tokenizer, ".", f"\n{task.question} {task.answer}")
+        answer = whole[len(question) :]
+        digits = np.array([any(letter.isdigit() for letter in self.tokenizer.decode([one])) for one in answer])
+        return Prompt(ids, answer), digits, len(ids) - begins[task.asked or 0]
+
+    def _prose(self, random: np.random.Generator, room: int) -> list[Ids]:
+        """Sentences in random order, all of them before any comes again, until there is room for no more."""
+        found, length = [], 0
+        while length < room:
+            for at in random.permutation(len(self.sentences)):
+                if length >= room:
+                    break
+                found.append(self.sentences[at])
+                length += len(self.sentences[at])
+        return found
+
+
+def _places(facts: int, asked: int | None, share: float, room: int, random: np.random.Generator) -> list[float]:
+    """Places of the facts in the prose, ascending; that of the asked one is given, the others are random about it."""
+    if asked is None:
+        return sorted(random.uniform(0, room, size=facts))
+    place = share * room
+    before, behind = random.uniform(0, place, size=asked), random.uniform(place, room, size=facts - asked - 1)
+    return [*sorted(before), place, *sorted(behind)]
+
+
+def retrieval(
+    model: Any,
+    *,
+    window: int | None = None,
+    families: Sequence[str] = tuple(FAMILIES),
+    trials: int = 32,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+) -> list[record.Retrieval]:
+    """Measure the families of this module.
+
+    Args:
+        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
+        window: tokens of every prompt; the model's own window if not given.
+        families: some of `FAMILIES`.
+        trials: prompts a family, each with fresh facts, prose and places.
+        seed: of all of it; the same prompts for the same seed, trials, window and tokenizer.
+        batch_tokens: tokens of one forward pass.
+        dtype, device: as in `model.load`.
+        out: record file to append to.
+
+    Returns:
+        One row a family; the same on every rank.
+
+    Raises:
+        UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
+    """
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown or not families:
+        raise UserError(
+            f"a family is one of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}; choose some of them"
+        )
+    if trials < 1:
+        raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
+    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = window or subject.state.window
+    check_window(subject.model, window)
+    run = spread.same(subject.run(seed=seed, window=window, families=list(families), trials=trials))
+    recorder, rows = record.Recorder(out, run), []
+    for family in families:
+        rows.append(measure(subject, family, window, trials, seed, batch_tokens))
+        if spread.rank() == 0:
+            recorder.add(rows[-1])
+    return rows
+
+
+def prompts_of(
+    tokenizer: Any, family: str, window: int, trials: int, seed: int
+) -> list[tuple[Prompt, Bool[np.ndarray, " m"], int]]:
+    """All prompts of a family; each of its own random numbers, so that more trials only add some."""
+    haystack = Haystack(tokenizer, window)
+    found = []
+    for trial in range(trials):
+        random = np.random.default_rng([seed, list(FAMILIES).index(family), trial])
+        # The golden ratio's multiples fill 0 .. 1 evenly however many there are.
+        share = (0.5 + trial * 0.6180339887498949) % 1.0
+        found.append(haystack.prompt(FAMILIES[family](random), random, share))
+    return found
+
+
+def measure(
+    subject: Subject, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+) -> record.Retrieval:
+    """One family's row."""
+    started = time.perf_counter()
+    made = prompts_of(subject.tokenizer, family, window, trials, seed)
+    mine = range(spread.rank(), trials, spread.size())
+    with progress_bar(f"retrieval, {family}, window {window}", len(mine), shown=spread.rank() == 0) as advance:
+        prompts = [made[at][0] for at in mine]
+        judged = verdicts(subject.model, prompts, batch_tokens=batch_tokens, advance=advance)
+    right = spread.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
+    successes = sum(right.values())
+    low, high = wilson(successes, trials)
+    return record.Retrieval(
+        window=window,
+        family=family,
+        trials=trials,
+        successes=successes,
+        low=low,
+        high=high,
+        seconds=time.perf_counter() - started,
+        per_trial=[{"placed": made[at][2], "right": right[at]} for at in range(trials)],
+    )
+
+
+def show(rows: Sequence[record.Retrieval]) -> None:
+    """Print the families as a table."""
+    table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
+    for heading in ("family", "right", "share", "95 % interval", "seconds"):
+        table.add_column(heading, justify="left" if heading == "family" else "right")
+    for row in rows:
+        share = f"{100 * row.successes / row.trials:.0f} %"
+        interval = f"{100 * row.low:.0f} to {100 * row.high:.0f} %"
+        table.add_row(row.family, f"{row.successes} of {row.trials}", share, interval, f"{row.seconds:.1f}")
+    Console().print(table)
