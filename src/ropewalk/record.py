@@ -275,7 +275,7 @@ def read(paths: Iterable[str | Path]) -> Records:
             except (ValueError, TypeError, KeyError):
                 damaged += 1
                 continue
-            if kind == "run" and "id" in row:
+            if kind == "run" and isinstance(row.get("id"), str):
                 runs[row["id"]] = row
             else:
                 rows.append(row)
