@@ -1,5 +1,6 @@
 """Passkey: prompts of exact lengths, the verdict of greedy decoding, k_max."""
 
+import json
 import re
 
 import numpy as np
@@ -14,8 +15,9 @@ from ropewalk import model as models_
 from ropewalk import record
 from ropewalk.errors import UserError
 from ropewalk.evals import forced, passkey
+from ropewalk.evals.by_step import by_step
 from ropewalk.evals.forced import Prompt, verdicts
-from ropewalk.testing import FAMILIES, byte_tokenizer, tiny
+from ropewalk.testing import FAMILIES, byte_tokenizer, tiny, tiny_directory
 
 
 def merging_tokenizer():
@@ -195,7 +197,52 @@ def test_rows_and_summary_go_on_record(tmp_path):
     found = record.read([out])
     assert [row["k"] for row in found.of("passkey")] == [75, 150, 225, 300] == [row.k for row in rows]
     assert found.of("passkey_summary")[0]["k_max"] == summary.k_max
-    assert found.of("passkey_summary")[0]["header"]["settings"] == {"window": 300, "depths": 4, "trials": 2}
+    settings = found.of("passkey_summary")[0]["header"]["settings"]
+    assert {name: settings[name] for name in ("window", "depths", "trials")} == {
+        "window": 300,
+        "depths": 4,
+        "trials": 2,
+    }
+
+
+def test_what_is_on_record_is_not_measured_again_unless_something_differs(tmp_path, monkeypatch):
+    out, real, calls = tmp_path / "r.jsonl", passkey.measure, []
+
+    def spy(*args, **kwargs):
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(passkey, "measure", spy)
+
+    def run(seed=0, weights=0, trials=2):
+        model = tiny(window=300, seed=weights)
+        return passkey.passkey(
+            model, tokenizer=byte_tokenizer(), window=300, depths=4, trials=trials, seed=seed, out=out
+        )
+
+    first, again = run(), run()
+    assert len(calls) == 1 and first == again
+    run(seed=1), run(weights=1), run(trials=3)
+    assert len(calls) == 4 and run(seed=1) and len(calls) == 4
+
+
+def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
+    config = dict(ropewalk=dict(original_window=300, window=300, method="plain", factor=1.0, theta=10000.0, history=[]))
+    for steps in (20, 10):
+        path = tiny_directory(tmp_path / "run" / "checkpoints" / f"step-{steps:06d}", window=300, seed=steps)
+        said = json.loads((path / "config.json").read_text())
+        said["ropewalk"] = config["ropewalk"] | {"steps": steps}
+        (path / "config.json").write_text(json.dumps(said))
+    found = by_step(passkey.passkey, tmp_path / "run", depths=2, trials=1, out=tmp_path / "r.jsonl")
+    assert list(found) == [10, 20]
+    rows = record.read([tmp_path / "r.jsonl"]).of("passkey_summary")
+    assert [row["header"]["model"]["steps"] for row in rows] == [10, 20]
+
+
+def test_a_run_without_checkpoints_is_refused(tmp_path):
+    tiny_directory(tmp_path / "run")
+    with pytest.raises(UserError, match="has none under checkpoints/"):
+        by_step(passkey.passkey, tmp_path / "run")
 
 
 def test_no_depths_or_no_trials_are_refused():

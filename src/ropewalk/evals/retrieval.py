@@ -41,10 +41,11 @@ from ropewalk.evals import spread
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.evals.haystack import HEADER, NAMES, SENTENCES, THINGS
 from ropewalk.evals.intervals import wilson
+from ropewalk.evals.known import known
 from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
-from ropewalk.evals.subject import Subject, subject_of
+from ropewalk.evals.subject import Subject, fingerprint, subject_of
 
 _KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
 #: Answers that differ in every digit: what their texts have in common ends where the answer begins.
@@ -233,7 +234,7 @@ def retrieval(
         seed: of all of it; the same prompts for the same seed, trials, window and tokenizer.
         batch_tokens: tokens of one forward pass.
         dtype, device: as in `model.load`.
-        out: record file to append to.
+        out: record file to append to; a family it already holds of the same weights and settings is not measured again.
 
     Returns:
         One row a family; the same on every rank.
@@ -251,9 +252,13 @@ def retrieval(
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = window or subject.state.window
     check_window(subject.model, window)
-    run = spread.same(subject.run(seed=seed, window=window, families=list(families), trials=trials))
+    run = spread.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
+    done = {row.family: row for row in known(out, run, record.Retrieval)}
     recorder, rows = record.Recorder(out, run), []
     for family in families:
+        if family in done:
+            rows.append(done[family])
+            continue
         rows.append(measure(subject, family, window, trials, seed, batch_tokens))
         if spread.rank() == 0:
             recorder.add(rows[-1])

@@ -1,0 +1,35 @@
+"""What a record file already holds, so that a killed run repeats nothing.
+
+in   a record file and the header of the run that starts now
+out  the rows that an earlier run of the same settings, seed, dtype and weights left there
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ropewalk import record
+
+Row = TypeVar("Row")
+
+
+def known(out: str | Path | None, run: record.Run, kind: type[Row]) -> list[Row]:
+    """Rows of one kind from earlier runs like `run`, in file order; none if there is no file.
+
+    A run's settings must name everything that decides its figures, the weights' fingerprint included.
+    """
+    if out is None or not Path(out).is_file():
+        return []
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    alike = (run.settings, run.seed, run.dtype)
+    return [
+        kind(**{name: row[name] for name in fields & row.keys()})
+        for row in record.read([out]).of(kind.kind)  # type: ignore[attr-defined]
+        if _decides(row["header"]) == alike
+    ]
+
+
+def _decides(header: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return header.get("settings"), header.get("seed"), header.get("dtype")
