@@ -1,0 +1,169 @@
+"""The attention scores themselves, by distance: do they stay as bounded in the new window as at short range?
+
+in   a model, documents, a window of N tokens
+out  records: per layer and head, the scores before the softmax by distance, the largest |h_j|, the paper's bounds evaluated
+     with it beside the deviation that was found; and how well neighbouring tokens are told apart (adjacent.py)
+
+The paper argues about scores and never shows one (Chen et al. 2023, section 2). Here is every causal pair of the first N tokens
+of each document, N² / 2 a head, without an N × N matrix: distances.py. The model runs as ever: probe.py.
+
+A base model in a window longer than its own is measured in three states on the same documents: inside its own window; beyond
+it, as it is (extrapolation); and beyond it with its positions interpolated (PI before training). An extended model with
+`base` is measured after these three, which makes four: what extension promised, what it breaks, and what training mends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk import config, record
+from ropewalk import model as models
+from ropewalk.errors import UserError
+from ropewalk.evals.layers import measure
+from ropewalk.evals.perplexity import Tokens, encoded, name_of
+from ropewalk.evals.room import check_room
+from ropewalk.evals.subject import Subject, subject_of
+from ropewalk.record import Adjacent, AttentionScores
+from ropewalk.rope import Linear, Plain
+from ropewalk.theory.bounds import check_reach
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One state of a model, its header and its rows."""
+
+    run: record.Run
+    rows: list[AttentionScores | Adjacent]
+
+
+def attention(
+    model: Any,
+    *,
+    data: Any,
+    window: int | None = None,
+    base: Any = None,
+    documents: int = 1,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+) -> list[Measured]:
+    """Measure the scores of a model, and of the states it came from.
+
+    Args:
+        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
+        data: files, directories or data-set ids, or `text.Document`s; each document is cut to its first N tokens.
+        window: N, tokens; the model's own if not given.
+        base: the model before extension, to be measured inside its window, beyond it, and interpolated.
+        documents: how many of those that are long enough. One has N² / 2 scores a head.
+        dtype, device: as in `model.load`.
+        out: record file to append to; one run a state.
+
+    Raises:
+        UserError: no document is long enough; it would not fit in memory; a score is not a number; no RoPE.
+    """
+    if documents < 1:
+        raise UserError(f"scores are measured on at least 1 document, got {documents}; ask for 1")
+    if window is not None:
+        check_reach(window)
+    for one in (base, model):
+        if one is not None:
+            check_room(one, window, dtype=dtype, device=device)
+    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = window or subject.state.window
+    chosen = _chosen(encoded(subject, data, window), window, documents)
+    found: list[Measured] = []
+    if base is not None:
+        before = subject_of(base, tokenizer=tokenizer or subject.tokenizer, dtype=dtype, device=device)
+        _check_related(before, subject)
+        found += [_measure(*state, chosen, data, out) for state in _states(before, window, subject.state.factor)]
+        del before
+    found += [_measure(*state, chosen, data, out) for state in _states(subject, window)]
+    return found
+
+
+def _chosen(documents: Iterator[Tokens], window: int, count: int) -> list[Tokens]:
+    chosen: list[Tokens] = []
+    longest = 0
+    for document in documents:
+        longest = max(longest, len(document.ids))
+        if len(document.ids) >= window:
+            chosen.append(document)
+        if len(chosen) == count:
+            return chosen
+    if not chosen:
+        raise UserError(
+            f"scores in a window of {window} tokens need a document that fills it, but the longest has {longest}; "
+            "give longer documents or a smaller --window"
+        )
+    return chosen
+
+
+def _check_related(base: Subject, model: Subject) -> None:
+    for what in ("family", "original_window", "head_dim", "theta"):
+        was, now = getattr(base.state, what), getattr(model.state, what)
+        if was != now:
+            raise UserError(
+                f"--base is the model before extension, but its {what} is {was} and the model's {now}; name the right one"
+            )
+    if base.state.method != "plain":
+        raise UserError(
+            f"--base is the model before extension, but {base.state.name} is scaled ({base.state.method}); name the original"
+        )
+
+
+def _states(
+    subject: Subject, window: int, factor: float | None = None
+) -> Iterator[tuple[Subject, int, contextlib.AbstractContextManager]]:
+    """(subject, window, context it is measured in): a base inside its window, beyond it, interpolated; another as it is."""
+    own = subject.state.window
+    if subject.state.method != "plain" or window <= own:
+        yield subject, window, contextlib.nullcontext()
+        return
+    yield subject, own, contextlib.nullcontext()
+    yield subject, window, contextlib.nullcontext()
+    factor = factor if factor and factor > 1 else window / own
+    state = dataclasses.replace(subject.state, method="linear", factor=factor, window=round(own * factor), steps=0)
+    yield dataclasses.replace(subject, state=state), window, interpolated(subject.model, factor)
+
+
+@contextlib.contextmanager
+def interpolated(model: Any, factor: float) -> Iterator[None]:
+    """While the block runs, a plain model turns `factor` times slower: PI before training, without a second copy of it.
+
+    What `ropewalk extend` writes would turn alike: the rotary tables are put to rope.Linear's closed form and verified.
+    """
+    found = config.read(model.config.to_dict())
+    if not isinstance(found.scaling, Plain):
+        raise UserError(
+            f"only an unscaled model can be interpolated here, this one is {found.scaling.method}; extend it"
+        )
+    models.pin(model, dataclasses.replace(found, scaling=Linear(factor)))
+    try:
+        yield
+    finally:
+        models.pin(model, found)
+
+
+def _measure(
+    subject: Subject,
+    window: int,
+    context: contextlib.AbstractContextManager,
+    documents: Sequence[Tokens],
+    data: Any,
+    out: str | Path | None,
+) -> Measured:
+    with context:
+        rows = measure(subject, [document.ids[:window] for document in documents], window, name_of(data))
+    run = subject.run(window=window, documents=[document.name for document in documents])
+    recorder = record.Recorder(out, run)
+    for row in rows:
+        recorder.add(row)
+    return Measured(run, rows)

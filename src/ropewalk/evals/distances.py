@@ -1,0 +1,162 @@
+"""Scores by distance, streamed: no N × N matrix is ever held, whatever N is.
+
+in   a layer's queries and keys (N tokens)
+out  per head and per bucket of distances: largest, smallest, mean, 99.9 % quantile
+
+Queries are worked through in blocks of rows. Keys are multiplied in reverse order, so that in a block of R rows the score at
+distance s of row i stands at column s + R - 1 - i. Read with a row stride one shorter than the row, it stands at column s: a
+view, no copy, in which a bucket of distances is a slice of columns.
+
+    rows 2, 3 of 4 (R = 2), keys reversed: 3 2 1 0      as a view with stride 3, from element 1:
+    row 2:  x  a(0) a(1) a(2)                           a(0) a(1) a(2) x'
+    row 3:  a(0) a(1) a(2) a(3)                         a(0) a(1) a(2) a(3)
+
+x is a key that row 2 must not see; it is set to -inf, and x' is row 3's first element, taken once too often, which is why
+columns that not every row has are counted from what is finite in a copy (`_ragged`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+QUANTILE = 0.999
+BINS = 4096
+#: Scores of one block, over all its heads. On a CPU they should stay in the cache, on a GPU they should fill it.
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
+
+
+def edges_to(window: int) -> list[int]:
+    """First distances of the buckets, then the end: 0, 1, 2, 3, 4, 6, 8, 12, 16, … two buckets an octave, to `window`."""
+    found = [0, 1, 2, 3]
+    size = 4
+    while size < window:
+        found += [size, size * 3 // 2]
+        size *= 2
+    return [edge for edge in found if edge < window] + [window]
+
+
+def products(
+    query: Float[torch.Tensor, "heads n d"], key: Float[torch.Tensor, "heads n d"], scale: float, future: float
+) -> Iterator[tuple[slice, int, Float[torch.Tensor, "some rows seen"]]]:
+    """(heads, first row, scaled q.k with the keys in reverse order), block by block; what a row cannot see is `future`.
+
+    Args:
+        query, key: float32, one key head a query head.
+        scale: multiplies q.k.
+        future: fills the places of keys that come after the query.
+    """
+    heads, n, _ = query.shape
+    most = _BLOCK.get(query.device.type, _BLOCK["cpu"])
+    rows = max(1, min(n, 256, most // n))
+    group = max(1, min(heads, most // (rows * n)))
+    reversed_key = key.flip(1)
+    for first in range(0, n, rows):
+        last = min(n, first + rows)
+        r = last - first
+        unseen = torch.ones(r, r, dtype=torch.bool, device=query.device).tril(-1).flip(0)
+        for start in range(0, heads, group):
+            some = slice(start, min(heads, start + group))
+            scores = torch.matmul(query[some, first:last] * scale, reversed_key[some, n - last :].transpose(1, 2))
+            scores[:, :, :r].masked_fill_(unseen, future)
+            yield some, first, scores
+
+
+def blocks(
+    query: Float[torch.Tensor, "heads n d"], key: Float[torch.Tensor, "heads n d"], scale: float
+) -> Iterator[tuple[slice, int, Float[torch.Tensor, "some rows seen"]]]:
+    """(heads, first row, scores by distance) until every causal pair was given once; see the head of this module."""
+    for some, first, scores in products(query, key, scale, -math.inf):
+        count, rows, seen = scores.shape
+        yield some, first, scores.as_strided((count, rows, seen), (rows * seen, seen - 1, 1), rows - 1)
+
+
+def largest(
+    query: Float[torch.Tensor, "heads n d"], key: Float[torch.Tensor, "heads n d"], scale: float
+) -> Float[torch.Tensor, " heads"]:
+    """The largest |scaled q.k| over all causal pairs, by head."""
+    found = torch.zeros(len(query), device=query.device)
+    for some, _, scores in products(query, key, scale, 0.0):
+        low, high = scores.flatten(1).amin(dim=1), scores.flatten(1).amax(dim=1)
+        found[some] = torch.maximum(found[some], torch.maximum(-low, high))
+    return found
+
+
+class Tally:
+    """One layer's running figures over blocks and documents.
+
+    Args:
+        heads: of the queries.
+        edges: as from `edges_to`.
+        limit: scores are binned between -limit and limit for the quantile; what lies outside is put in the last bins.
+        device: where blocks come from.
+    """
+
+    def __init__(self, heads: int, edges: list[int], limit: float, device: torch.device) -> None:
+        shape = (heads, len(edges) - 1)
+        self.edges, self.limit = edges, max(limit, 1e-12) if math.isfinite(limit) else 1.0
+        self.highest = torch.full(shape, -math.inf, device=device)
+        self.lowest = torch.full(shape, math.inf, device=device)
+        self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(len(edges) - 1, dtype=torch.int64)
+        self.bins = torch.zeros((*shape, BINS), dtype=torch.int64, device=device)
+
+    @property
+    def grain(self) -> float:
+        """The width of a bin, so the error of a quantile."""
+        return 2 * self.limit / BINS
+
+    def add(self, heads: slice, first: int, scores: Float[torch.Tensor, "some rows seen"]) -> None:
+        """Take in a block of `blocks`. Columns past the last edge (a layer that looks back only so far) are left out."""
+        _, rows, seen = scores.shape
+        for bucket, (start, stop) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
+            stop = min(stop, seen)
+            if start >= stop:
+                break
+            whole = max(start, min(stop, first + 1))  # columns that every row of the block has
+            if start < whole:
+                self._take(bucket, heads, scores[:, :, start:whole].flatten(1))
+            if whole < stop:
+                self._take(bucket, heads, _ragged(scores, first, whole, stop))
+            if heads.start == 0:
+                self.counts[bucket] += sum(max(0, min(stop, first + i + 1) - start) for i in range(rows))
+
+    def _take(self, bucket: int, heads: slice, values: Float[torch.Tensor, "some pairs"]) -> None:
+        if values.shape[1] == 0:
+            return
+        low, high = values.amin(dim=1), values.amax(dim=1)  # torch.aminmax is ten times slower
+        self.highest[heads, bucket] = torch.maximum(self.highest[heads, bucket], high)
+        self.lowest[heads, bucket] = torch.minimum(self.lowest[heads, bucket], low)
+        self.sums[heads, bucket] += values.sum(dim=1, dtype=torch.float64)
+        # NaN has no bin; it shows in the extremes, which the caller checks.
+        places = values.nan_to_num(0.0).add(self.limit).mul_(BINS / (2 * self.limit)).clamp_(0, BINS - 1).int()
+        if places.shape[0] > 1:
+            places += torch.arange(places.shape[0], device=places.device, dtype=torch.int32)[:, None] * BINS
+        found = torch.bincount(places.flatten(), minlength=places.shape[0] * BINS)
+        self.bins[heads, bucket] += found.view(-1, BINS)
+
+    def mean(self) -> np.ndarray:
+        """(heads, buckets); NaN in a bucket without pairs."""
+        counts = self.counts.numpy()
+        return self.sums.cpu().numpy() / np.where(counts, counts, np.nan)
+
+    def quantile(self, share: float = QUANTILE) -> np.ndarray:
+        """(heads, buckets): the upper end of the bin where the share is reached, so at most `grain` too high."""
+        cumulated = self.bins.cumsum(dim=2).cpu().numpy()
+        wanted = np.ceil(share * self.counts.numpy())[None, :, None]
+        upper = -self.limit + (np.argmax(cumulated >= wanted, axis=2) + 1) * self.grain
+        found = np.minimum(upper, self.highest.cpu().numpy())
+        return np.where(self.counts.numpy() > 0, found, np.nan)
+
+
+def _ragged(
+    scores: Float[torch.Tensor, "some rows seen"], first: int, start: int, stop: int
+) -> Float[torch.Tensor, "some pairs"]:
+    """Columns start .. stop - 1 where only later rows reach so far: row i has distances up to first + i."""
+    distance = torch.arange(start, stop, device=scores.device)
+    there = distance[None] <= first + torch.arange(scores.shape[1], device=scores.device)[:, None]
+    return scores[:, :, start:stop][:, there]

@@ -1,0 +1,157 @@
+"""One state of one model, measured layer by layer.
+
+in   a model with its tokenizer and state, sequences of token ids
+out  two rows a layer: its scores by distance with the bounds evaluated on it, and how it tells neighbours apart
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ropewalk import config, theory
+from ropewalk import model as models
+from ropewalk.errors import UserError
+from ropewalk.evals import planes
+from ropewalk.evals.adjacent import Nearby
+from ropewalk.evals.distances import Tally, blocks, edges_to
+from ropewalk.evals.probe import Layer, probing
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.subject import Subject
+from ropewalk.record import Adjacent, AttentionScores
+from ropewalk.rope import Frequencies, Rope
+
+
+@dataclass
+class _Layer:
+    """What is known of one layer so far."""
+
+    tally: Tally
+    rope: Rope
+    speeds: Frequencies
+    scale: float
+    local: int | None
+    nearby: Nearby = field(default_factory=Nearby)
+    sizes: np.ndarray | float = 0.0  # max |h_j|, (heads, pairs)
+    strays: np.ndarray | float = 0.0  # (heads,)
+
+
+@torch.inference_mode()
+def measure(
+    subject: Subject, sequences: Sequence[np.ndarray], window: int, data: str = ""
+) -> list[AttentionScores | Adjacent]:
+    """The rows of one state, layer by layer, over sequences of `window` token ids each.
+
+    Raises:
+        UserError: a score is not a number.
+    """
+    layers: dict[int, _Layer] = {}
+    turning = config.read(subject.model.config.to_dict())
+    original = subject.state.original_window
+    count = len(sequences) * config.text_section(subject.model.config.to_dict()).get("num_hidden_layers", 0)
+    with progress_bar(f"attention scores, {window} tokens", count) as advance:
+
+        def see(layer: Layer) -> None:
+            if layer.index not in layers:
+                layers[layer.index] = _begin(subject, turning, layer, window)
+            _take(layers[layer.index], layer, original)
+            advance(1)
+
+        with probing(subject.model, see):
+            for ids in sequences:
+                inputs = torch.as_tensor(ids, device=subject.device)[None]
+                # One position's logits: nothing else is wanted of the model here.
+                subject.model(input_ids=inputs, use_cache=False, logits_to_keep=1)
+    rows: list[AttentionScores | Adjacent] = []
+    for index, layer in sorted(layers.items()):
+        rows += _rows(layer, index, window, len(sequences), data)
+    return rows
+
+
+def _begin(subject: Subject, turning: config.RopeConfig, layer: Layer, window: int) -> _Layer:
+    kinds = getattr(subject.model.config.get_text_config(), "layer_types", None) or []
+    kind = kinds[layer.index] if turning.per_layer and layer.index < len(kinds) else ""
+    tables = {name: table for _, _, name, table in models.rotary_tables(subject.model)}
+    speeds = tables[kind].detach().double().cpu().numpy()
+    # By Cauchy and Schwarz no score of this document is larger; another document's may be a little.
+    limit = 1.25 * layer.scale * float(layer.query.float().norm(dim=-1).max() * layer.key.float().norm(dim=-1).max())
+    edges = edges_to(min(window, layer.local or window))
+    return _Layer(
+        tally=Tally(layer.query.shape[0], edges, limit, layer.query.device),
+        rope=turning.local.get(kind, turning.rope),
+        speeds=speeds,
+        scale=layer.scale,
+        local=layer.local,
+    )
+
+
+def _take(known: _Layer, layer: Layer, original: int) -> None:
+    groups = layer.query.shape[0] // layer.key.shape[0]
+    query, key = layer.query.float(), layer.key.float().repeat_interleave(groups, dim=0)
+    for block in blocks(query, key, layer.scale):
+        known.tally.add(*block)
+    if not bool(torch.isfinite(known.tally.highest[:, 0]).all()):
+        raise UserError(
+            f"attention scores must be numbers, but layer {layer.index} has some that are not; try --dtype float32, or run "
+            "`ropewalk doctor` on the model"
+        )
+    turned = [planes.planes(x, len(known.speeds), layer.pairing) for x in (query, key)]
+    known.sizes = np.maximum(known.sizes, planes.largest_h(*turned).cpu().numpy())
+    strays = planes.strays(*turned, known.rope.frequencies(), layer.scale)
+    known.strays = np.maximum(known.strays, strays.cpu().numpy())
+    known.nearby.add(layer, key, known.speeds, original)
+
+
+def _rows(known: _Layer, index: int, window: int, documents: int, data: str) -> list[AttentionScores | Adjacent]:
+    tally, near = known.tally, known.nearby
+    scores = AttentionScores(
+        layer=index,
+        window=window,
+        documents=documents,
+        edges=tally.edges,
+        maximum=_short(tally.highest),
+        minimum=_short(tally.lowest),
+        quantile=_short(tally.quantile()),
+        mean=_short(tally.mean()),
+        **bounds_on(known.sizes, known.rope, known.speeds, known.scale, tally.edges[-1]),
+        strays=_short(known.strays),
+        grain=tally.grain,
+        local=known.local,
+        data=data,
+    )
+    told = {name: _short(getattr(near, name)) for name in ("change", "spread", "resolution", "previous")}
+    return [scores, Adjacent(layer=index, window=window, documents=documents, rows=near.rows, data=data, **told)]
+
+
+def bounds_on(sizes: np.ndarray, rope: Rope, speeds: Frequencies, scale: float, window: int) -> dict[str, list[float]]:
+    """The bounds of theory.py with a model's own max|h_j|, by head, in the unit the softmax sees.
+
+    Args:
+        sizes: (heads, pairs), max |h_j| of every frequency.
+        rope, speeds: the rotation as pretrained, and as it is now.
+        scale: what q.k is multiplied by.
+        window: extrapolation is looked at over distances 1 .. window - 1.
+    """
+    middle, theta = np.array([0.5]), rope.frequencies()
+    largest = sizes.max(axis=1) * scale
+    distances = np.arange(1, max(2, window), max(1, window // (1 << 16)))
+    lowest = float(theory.extrapolation_bound(speeds, distances).min())
+    gaps = np.abs(theory.chord_gap(theta, middle, 0, 1)[0])
+    return {
+        "largest_h": _short(largest),
+        "printed": _short(largest * theory.interpolation_bound_printed(rope, middle, 0, 1)),
+        "corrected": _short(largest * theory.interpolation_bound(theta, middle, 0, 1)),
+        "profile": _short(sizes @ gaps * scale),
+        "extrapolation": _short(largest * lowest),
+        "trivial": _short(sizes.sum(axis=1) * scale),
+    }
+
+
+def _short(values: torch.Tensor | np.ndarray | float) -> list:
+    """Six digits are more than float32 scores have, and records stay small."""
+    array = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    rounded = np.vectorize(lambda x: float(f"{x:.6g}"), otypes=[float])(array)
+    return rounded.tolist()

@@ -1,0 +1,112 @@
+"""The queries and keys of every layer as attention receives them, after rotation, without touching a model's code.
+
+in   a transformers model and a function `see(Layer)`
+out  nothing; the model's own attention runs as ever, and its results are the same to the last bit
+
+transformers lets anyone register an attention function by name (`AttentionInterface`). Ours looks, then hands everything on
+to the one that the model had. So every family that goes through the interface can be probed, whatever it does to its queries
+and keys first (Qwen 3 normalises them, GPT-NeoX turns a quarter of them, Gemma 3 looks back 512 tokens in some layers).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from jaxtyping import Float
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ropewalk.errors import UserError
+
+_NAME = "ropewalk_probe"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What one layer's attention received for one document of N tokens.
+
+    Attributes:
+        index: the layer, from 0.
+        query: (heads, N, D), rotated.
+        key: (key heads, N, D), rotated; head h of the queries uses key head h // (heads / key heads).
+        scale: what q.k is multiplied by before the softmax.
+        local: how many tokens back the layer sees, itself included; None if all.
+        softcap: Gemma 2's bound on scores, applied before the softmax; None elsewhere.
+        pairing: how coordinates are paired, as in `rope.rotate`.
+    """
+
+    index: int
+    query: Float[torch.Tensor, "heads n d"]
+    key: Float[torch.Tensor, "keys n d"]
+    scale: float
+    local: int | None
+    softcap: float | None
+    pairing: Literal["half", "interleaved"]
+
+
+@contextlib.contextmanager
+def probing(model: transformers.PreTrainedModel, see: Callable[[Layer], None]) -> Iterator[None]:
+    """While the block runs, `see` is shown every layer of every forward pass of one sequence.
+
+    Raises:
+        UserError: the model's attention does not go through transformers' interface, so nothing can be seen.
+    """
+    former = model.config._attn_implementation
+    if not model._can_set_attn_implementation():
+        raise UserError(
+            f"scores are read where transformers hands queries and keys to its attention function, but {type(model).__name__} "
+            "does not do so; choose a model that transformers itself implements"
+        )
+    ALL_ATTENTION_FUNCTIONS.register(_NAME, _looking(see, former))
+    AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS[former])
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(former)
+
+
+def _looking(see: Callable[[Layer], None], former: str) -> Callable[..., Any]:
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **options: Any,
+    ) -> Any:
+        scale = options.get("scaling")
+        see(
+            Layer(
+                index=int(getattr(module, "layer_idx", 0)),
+                query=query[0],
+                key=key[0],
+                scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
+                local=options.get("sliding_window"),
+                softcap=options.get("softcap"),
+                pairing=pairing_of(module),
+            )
+        )
+        return _former(module, former)(module, query, key, value, attention_mask, **options)
+
+    return attention
+
+
+def _former(module: torch.nn.Module, name: str) -> Callable[..., Any]:
+    """The attention function of a name; "eager" is each family's own."""
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, own)
+
+
+def pairing_of(module: torch.nn.Module) -> Literal["half", "interleaved"]:
+    """How a family pairs the coordinates it turns, seen from what its own `rotate_half` does to 0, 1, 2, 3."""
+    turn = getattr(sys.modules[type(module).__module__], "rotate_half", None)
+    if turn is None:
+        return "half"
+    return "interleaved" if turn(torch.arange(4.0)).tolist() == [-1, 0, -3, 2] else "half"

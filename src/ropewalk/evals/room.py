@@ -1,0 +1,81 @@
+"""Whether the score probe fits in memory, reckoned before anything is allocated.
+
+in   a model's name or a loaded model, a window
+out  nothing, or a sentence with both figures
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk import checkpoint, config
+from ropewalk import model as models
+from ropewalk.errors import UserError
+from ropewalk.evals.distances import BINS, edges_to
+
+
+def check_room(
+    model: Any,
+    window: int | None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    available: int | None = None,
+) -> None:
+    """Refuse a measurement that would not fit.
+
+    Args:
+        model: a name, whose weights still have to be loaded, or a model that is in memory.
+        window: tokens; the model's own if not given.
+        available: bytes; asked of the device if not given.
+
+    Raises:
+        UserError: with what it would take and what there is.
+    """
+    if isinstance(model, str | Path):
+        directory = checkpoint.locate(model)
+        said = checkpoint.read_config(directory)
+        device = models.device_for(device)
+        size = models.dtype_for(dtype, device).itemsize
+        weights = size * checkpoint.parameters(checkpoint.weights(directory))
+    else:
+        said, weights = model.config.to_dict(), 0
+        device = next(model.parameters()).device
+        size = next(model.parameters()).element_size()
+    window = window or config.read(said).window
+    needed = weights + working_bytes(config.text_section(said), window, size)
+    if available is None:
+        available = free_bytes(device)
+    if needed > available:
+        raise UserError(
+            f"scores in a window of {window} tokens take about {needed / 2**30:.1f} GiB here, and {available / 2**30:.1f} GiB "
+            f"are free on {device}; ask for a smaller --window or use a larger device"
+        )
+
+
+def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
+    """Bytes beside the weights: one sequence's activations, one layer's queries and keys in float32 and as planes, the bins."""
+    width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
+    heads = int(text["num_attention_heads"])
+    head = int(text.get("head_dim") or width // heads)
+    inner = int(text.get("intermediate_size") or 4 * width)
+    # The residual stream and a few copies of it, the MLP's two products and their activation, q, k, v and the output.
+    forward = window * size * (6 * width + 3 * inner + 4 * heads * head)
+    # Queries and keys, the keys reversed, both as complex numbers, those weighted and flat again, and their sizes.
+    probe = window * 4 * 10 * heads * head
+    bins = layers * heads * len(edges_to(window)) * BINS * 8
+    # A layer that looks back only so far gets a mask of all pairs from transformers, a byte each.
+    mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
+    return forward + probe + bins + mask
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
