@@ -62,7 +62,8 @@ def write_final(out: Path, step: int, model: Any, begun: Start, devices: Alone, 
         lora.save_adapter(model, beside / "adapter", checkpoint.read_config(beside))
     for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, out / path.name)
-    beside.rmdir()
+    # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
+    shutil.rmtree(beside)
 
 
 def _write_model(directory: Path, step: int, model: Any, begun: Start, devices: Alone) -> None:

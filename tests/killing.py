@@ -1,0 +1,89 @@
+"""Run as a script by test_kill.py: a warmed process that forks training runs and kills them, as the kernel kills.
+
+usage: killing.py DIRECTORY KILLS SEED     (DIRECTORY holds a tiny model in `base`)
+
+Importing torch takes seconds; forked from here a run starts in a fraction of one, so that twenty kills fit into a test.
+Prints one JSON object: how many children died of SIGKILL, and the step each resumed run started from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+from ropewalk import testing
+from ropewalk.text import Document
+from ropewalk.train import train
+from ropewalk.train.snapshot import Snapshots
+
+STEPS = 120
+
+
+def run(base: Path, out: Path, steps: int = STEPS) -> None:
+    """The whole run, resumed if there is something to resume. A damaged checkpoint would warn, and here a warning is an error."""
+    warnings.simplefilter("error")
+    documents = [Document(f"d{number}", testing.prose(60, number)) for number in range(8)]
+    options = dict(data=documents, window=96, steps=steps, batch_size=2, learning_rate=1e-3, save_every=2, resume=True)
+    train(base, out=out, progress=False, **options)
+
+
+def fork(base: Path, out: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(base, out)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return child
+
+
+def whole(base: Path, out: Path) -> float:
+    """Seconds of a run that nobody kills."""
+    begin = time.monotonic()
+    if os.waitpid(fork(base, out), 0)[1]:
+        raise SystemExit("a run failed by itself")
+    return time.monotonic() - begin
+
+
+def newest(out: Path) -> int:
+    """The step of the newest checkpoint."""
+    return (Snapshots(out / "checkpoints").steps() or [0])[-1]
+
+
+def main() -> None:
+    place, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    base, chance = place / "base", random.Random(seed)
+    run(base, place / "warm", steps=2)  # imports what training needs, and tokenises
+    seconds = whole(base, place / "once")
+    between = 2 * seconds / STEPS  # from one checkpoint to the next
+    killed, starts = 0, []
+    for _ in range(kills):
+        reached = newest(place / "killed")
+        child = fork(base, place / "killed")
+        # Sometimes while it is still loading; else when it is a little further, anywhere in a step or in a checkpoint's writing.
+        further = chance.choice((0, 1, 1, 2))
+        while further and newest(place / "killed") < reached + 2 * further:
+            time.sleep(between / 20)
+        time.sleep(chance.uniform(0, between))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        starts.append(newest(place / "killed"))
+    whole(base, place / "killed")
+    print(json.dumps({"killed": killed, "starts": starts, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
