@@ -2,7 +2,7 @@
 
     make.py     extend, train, report, demo
     measure.py  perplexity, passkey, …
-    downstream.py  benchmarks, summarize
+    downstream.py  benchmarks, summarize, evaluate
     foresee.py  theory, plan
 
 Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
@@ -26,8 +26,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": make.train,
     "perplexity": measure.perplexity,
     "passkey": measure.passkey,
+    "retrieval": measure.retrieval,
     "benchmarks": downstream.benchmarks,
     "summarize": downstream.summarize,
+    "evaluate": downstream.evaluate,
     "theory": foresee.theory,
     "report": make.report,
 }

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.cli.shared import Data, Model, RecordFile
+from ropewalk.cli.shared import Data, Flag, Model, RecordFile
 
 
 def perplexity(
@@ -20,7 +20,9 @@ def perplexity(
         Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"], tyro.conf.arg(name="as")
     ] = "ropewalk",
     budget: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None,
+    tolerance: float = 0.005,
     limit: int | None = None,
+    min_tokens: int | None = None,
     max_tokens: int | None = None,
     batch_tokens: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -37,7 +39,9 @@ def perplexity(
         stride: Tokens a window moves by (paper: 256).
         as_: Whose definition; the others explain published figures.
         budget: Estimate from random windows within so many minutes.
+        tolerance: With --budget, stop when half the interval is at most this share of the perplexity.
         limit: Use the first so many documents that fill the largest window.
+        min_tokens: Leave out documents with fewer tokens; the largest window if not given.
         max_tokens: Cut documents to their first so many tokens (paper, proof-pile: 32768).
         batch_tokens: Tokens of one forward pass; for speed and memory.
         dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
@@ -54,7 +58,9 @@ def perplexity(
         stride=stride,
         convention=as_,
         budget=budget,
+        tolerance=tolerance,
         limit=limit,
+        min_tokens=min_tokens,
         max_tokens=max_tokens,
         batch_tokens=batch_tokens,
         dtype=dtype,
@@ -73,6 +79,7 @@ def passkey(
     depths: int = 32,
     trials: int = 10,
     seed: int = 0,
+    by_step: Flag = False,
     batch_tokens: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str | None = None,
@@ -86,17 +93,63 @@ def passkey(
         depths: Distances of the key from the end, evenly spaced (paper: 32).
         trials: Prompts a depth, each with a fresh key (paper: 10).
         seed: Of the keys.
+        by_step: MODEL is the --out of a training run: measure each of its checkpoints (table 4).
         batch_tokens: Tokens of one forward pass; for speed and memory.
         dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to.
     """
+    from ropewalk.evals import by_step as steps
     from ropewalk.evals import passkey as measuring
 
-    rows, summary = measuring.passkey(
+    models = steps.checkpoints(model).values() if by_step else [model]
+    for one in models:
+        rows, summary = measuring.passkey(
+            one,
+            window=window,
+            depths=depths,
+            trials=trials,
+            seed=seed,
+            batch_tokens=batch_tokens,
+            dtype=dtype,
+            device=device,
+            out=out,
+        )
+        measuring.show(rows, summary, title=str(one) if by_step else "passkey")
+
+
+def retrieval(
+    model: Model,
+    /,
+    *,
+    window: int | None = None,
+    families: list[Literal["keys", "values", "lookalikes", "chain"]] | None = None,
+    trials: int = 32,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str | None = None,
+    out: RecordFile = None,
+) -> None:
+    """Retrieval harder than the passkey: several keys, several values, look-alikes, a chain (RULER's families).
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        window: Tokens of every prompt; the model's own window if not given.
+        families: Some of them; all if not given.
+        trials: Prompts a family.
+        seed: Of facts, prose and places.
+        batch_tokens: Tokens of one forward pass; for speed and memory.
+        dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
+        device: cuda, cpu, …; the GPU if there is one.
+        out: Record file to append to.
+    """
+    from ropewalk.evals import retrieval as measuring
+
+    rows = measuring.retrieval(
         model,
         window=window,
-        depths=depths,
+        families=families or tuple(measuring.FAMILIES),
         trials=trials,
         seed=seed,
         batch_tokens=batch_tokens,
@@ -104,4 +157,4 @@ def passkey(
         device=device,
         out=out,
     )
-    measuring.show(rows, summary)
+    measuring.show(rows)

@@ -244,9 +244,9 @@ def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.Pa
     )
 
 
-def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary) -> None:
-    """Print the depths as a strip, near to far, and k_max."""
-    table = Table(title=f"passkey, {summary.window} tokens", title_justify="left")
+def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary, title: str = "passkey") -> None:
+    """Print the depths, near to far, and k_max."""
+    table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
     for heading in ("k", "placed", "right", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in rows:
