@@ -19,7 +19,7 @@ from rich.table import Table
 from ropewalk import checkpoint, config, record, theory
 from ropewalk.errors import UserError
 from ropewalk.record import ModelState
-from ropewalk.rope import Linear, Llama3, Ntk, Plain, Rope, Scaling, Yarn
+from ropewalk.rope import Rope, Scaling
 from ropewalk.states import METHODS
 from ropewalk.theory.bounds import check_reach
 
@@ -61,7 +61,7 @@ def forecast(rope: Rope, reach: int, *, seeds: int = 20) -> Forecast:
         raise UserError(
             f"a window to extend to is at least the model's own {rope.window} tokens, got {reach}; ask for a longer one"
         )
-    scalings = scalings_for(rope, reach)
+    scalings = theory.scalings_for(rope, reach)
     return Forecast(
         rope=rope,
         reach=reach,
@@ -70,15 +70,6 @@ def forecast(rope: Rope, reach: int, *, seeds: int = 20) -> Forecast:
         growth=theory.growth(rope, max(reach, 2 * rope.window), seeds=seeds),
         resolution=[theory.resolution(rope, scaling, reach) for scaling in scalings],
     )
-
-
-def scalings_for(rope: Rope, reach: int) -> list[Scaling]:
-    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns."""
-    factor = reach / rope.window
-    if factor == 1:
-        return [Plain()]
-    ntk = [Ntk(factor)] if rope.head_dim >= 4 else []
-    return [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]
 
 
 def theory_command(

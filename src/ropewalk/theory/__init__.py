@@ -29,7 +29,7 @@ from ropewalk.theory.bounds import (
     worst_coefficients,
 )
 from ropewalk.theory.growth import SOLVERS, Growth, features, fit, growth
-from ropewalk.theory.resolution import BANDS, Band, Resolution, bands, mean_angle, resolution
+from ropewalk.theory.resolution import BANDS, Band, Resolution, bands, mean_angle, resolution, scalings_for
 
 __all__ = [
     "BANDS",
@@ -53,6 +53,7 @@ __all__ = [
     "mean_angle",
     "partial_sums",
     "resolution",
+    "scalings_for",
     "score",
     "sum_of_squares",
     "sum_of_squares_printed",

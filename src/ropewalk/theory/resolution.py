@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ropewalk.rope import Frequencies, Rope, Scaling
+from ropewalk.rope import Frequencies, Linear, Llama3, Ntk, Plain, Rope, Scaling, Yarn
 from ropewalk.theory.bounds import check_reach
 
 #: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
@@ -129,3 +129,12 @@ def bands(rope: Rope, scaling: Scaling) -> list[Band]:
         angles = [float(x[inside].mean()) if inside.any() else 0.0 for x in (before, after)]
         found.append(Band(name, int(inside.sum()), *angles))
     return found
+
+
+def scalings_for(rope: Rope, reach: int) -> list[Scaling]:
+    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns."""
+    factor = reach / rope.window
+    if factor == 1:
+        return [Plain()]
+    ntk = [Ntk(factor)] if rope.head_dim >= 4 else []
+    return [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]

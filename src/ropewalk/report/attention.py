@@ -1,0 +1,105 @@
+"""Attention scores by distance, the bounds evaluated on them, and neighbouring tokens told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ropewalk import numerals, plot_attention, plot_style
+from ropewalk.report.content import Cell, Line, Section, Table, cells
+from ropewalk.report.rows import Clean
+from ropewalk.scores import Gist, gist, usable
+from ropewalk.states import State, labels
+
+Row = dict[str, Any]
+
+
+def section(clean: Clean) -> Section | None:
+    """The section, or None without a row of scores."""
+    scores = [row for row in clean.of("attention") if usable(row)]
+    if not scores:
+        return None
+    by_state = plot_attention.by_states(scores)
+    near = plot_attention.by_states([row for row in clean.of("adjacent") if usable(row)])
+    found = {
+        state: gist(rows + near.get(state, []), state.original_window, base_of(state, by_state))
+        for state, rows in by_state.items()
+    }
+    colours = plot_style.palette(list(by_state))
+    made = Section("attention", "Attention scores", _lead(found))
+    made.draw(
+        plot_attention.scores(scores, colours),
+        "Scores before the softmax by distance: the largest of any head, and the 99.9 % quantile of the median head. The dotted "
+        "line is the original window.",
+        "Scores by distance",
+    )
+    if near:
+        made.draw(
+            plot_attention.adjacent([row for rows in near.values() for row in rows], colours),
+            "How much a score changes when its key moves one token, over the spread of a query's scores (median head), and the "
+            "attention on the token before (strongest head).",
+            "Neighbouring tokens told apart",
+        )
+    made.draw(
+        plot_attention.bounds(scores, colours),
+        "A point a head: how far a score was found from the straight line between two tokens, halfway, beside what theorem 2.1 "
+        "allows with that head's largest |h|.",
+        "The interpolation bound on real scores",
+    )
+    made.tables.append(_table(found, colours))
+    made.notes.append(
+        "Far keys are those from a quarter of the original window on. A head is out of range if its largest score beyond the "
+        "original window is above every score that it gave in the base inside its window."
+    )
+    return made
+
+
+def base_of(state: State, by_state: dict[State, list[Row]]) -> list[Row]:
+    """The rows of this state's base inside its own window, if they are there."""
+    for other, rows in by_state.items():
+        if other.role == "base" and other.lineage == state.lineage:
+            return rows
+    return []
+
+
+def _lead(found: dict[State, Gist]) -> str:
+    said = ["The paper bounds scores and shows none; these are measured, every pair of tokens of real documents."]
+    for state, one in found.items():
+        if not numerals.is_finite(one.beyond):
+            continue
+        text = f"{state.label[0].upper()}{state.label[1:]} in {one.window} tokens: the largest score beyond {state.original_window} is {one.beyond:.1f}"
+        if numerals.is_finite(one.out_of_range):
+            text += (
+                f", and {numerals.share(one.out_of_range)} of the heads score there above all they ever did in the base"
+            )
+        said.append(text + ".")
+    return " ".join(said)
+
+
+def _table(found: dict[State, Gist], colours: dict[tuple, str]) -> Table:
+    names = labels(list(found))
+    head = [
+        "window",
+        "largest, inside",
+        "largest, beyond",
+        "far keys, inside",
+        "beyond",
+        "heads out of range",
+        "of the bound as printed",
+        "change / spread",
+        "token before",
+    ]
+    lines = []
+    for state, one in found.items():
+        values: list[Cell] = cells(
+            numerals.count(one.window),
+            numerals.fixed(one.inside, 1),
+            numerals.fixed(one.beyond, 1),
+            numerals.fixed(one.typical_inside, 1),
+            numerals.fixed(one.typical_beyond, 1),
+            numerals.share(one.out_of_range),
+            numerals.share(one.of_printed),
+            numerals.fixed(one.resolution, 3),
+            numerals.share(one.previous),
+        )
+        lines.append(Line(names[state], values, colour=plot_style.colour(state, colours)))
+    return Table("Scores inside and beyond the original window", head, lines, first="state")
