@@ -10,7 +10,9 @@ import zlib
 from pathlib import Path
 
 from ropewalk import record
+from ropewalk.forecast import forecast
 from ropewalk.record import ModelState, Recorder, Run
+from ropewalk.rope import Rope
 
 BASE = ModelState("hemp", "llama", 256, 256, head_dim=32, parameters=3_412_480)
 TASKS = {"boolq": 0.58, "piqa": 0.61, "race-middle": 0.33, "race-high": 0.29, "winogrande": 0.51}
@@ -172,6 +174,9 @@ def _demo(path: Path) -> None:
 
 
 def _suite(path: Path) -> None:
+    theory = Recorder(path, run(BASE, "ropewalk theory --model hemp --window 1024", "2026-11-22T04:00:00+00:00"))
+    for row in forecast(Rope(32, 10000.0, 256), 1024, seeds=2).rows:
+        theory.add(row)
     for factor, method, nll, own in (
         (2, "linear", 2.295, 2.255),
         (8, "linear", 2.36, 2.26),
@@ -219,4 +224,70 @@ def _suite(path: Path) -> None:
             data="leval_gov_report_summ",
             seconds=120.0,
         )
+    )
+    for state, window, share in (
+        (BASE, 256, 0.9),
+        (BASE, 1024, 0.1),
+        (extended(), 1024, 0.2),
+        (extended(steps=200), 1024, 0.7),
+    ):
+        made = Recorder(
+            path, run(state, f"ropewalk retrieval {state.name} --window {window}", "2026-11-22T06:30:00+00:00")
+        )
+        for place, family in enumerate(("keys", "values", "lookalikes", "chain")):
+            made.add(retrieval(family, window, max(0.0, share - 0.15 * place)))
+        made = Recorder(
+            path, run(state, f"ropewalk attention {state.name} --window {window}", "2026-11-22T06:40:00+00:00")
+        )
+        for layer in range(4):
+            made.add(scores(layer, window, 40.0 if state == BASE and window > 256 else 9.0))
+            resolution = [0.4 / state.factor, 0.3 / state.factor]
+            made.add(
+                record.Adjacent(
+                    layer, window, 1, 200, [0.8, 0.6], [2.0, 2.0], resolution, [0.3 - 0.02 * layer, 0.1], "held-out"
+                )
+            )
+
+
+def retrieval(family: str, window: int, share: float, trials: int = 40) -> record.Retrieval:
+    """Made-up trials, right with probability `share`, evenly spread over the window."""
+    draw = random.Random(f"{family}{window}{share}")
+    each = [{"placed": window * (i + 1) // (trials + 1), "right": draw.random() < share} for i in range(trials)]
+    right = sum(one["right"] for one in each)
+    half = 1.96 * math.sqrt(max(right, 1) * max(trials - right, 1) / trials**3)
+    low, high = max(0.0, right / trials - half), min(1.0, right / trials + half)
+    return record.Retrieval(window, family, trials, right, low, high, 3.0, each)
+
+
+def scores(layer: int, window: int, far: float) -> record.AttentionScores:
+    """Made-up scores of two heads that fall with distance inside 256 tokens and reach `far` beyond."""
+    edges = [0, *(2**power for power in range(int(math.log2(window)) + 1))]
+    top = [
+        [12.0 - i - layer if edge < 256 else far + i + head for i, edge in enumerate(edges[:-1])] for head in range(2)
+    ]
+    low = [[-value for value in head] for head in top]
+    typical = [[0.6 * value for value in head] for head in top]
+    mean = [[0.0 for _ in head] for head in top]
+    bound = [0.4343 * 9, 0.4343 * 7]
+    corrected = [value * 0.4998 / 0.4343 for value in bound]
+    strays = [value * 0.3 for value in bound]
+    return record.AttentionScores(
+        layer,
+        window,
+        1,
+        edges,
+        top,
+        low,
+        typical,
+        mean,
+        [9.0, 7.0],
+        strays,
+        bound,
+        corrected,
+        corrected,
+        [40.0, 30.0],
+        [60.0, 50.0],
+        0.01,
+        None,
+        "held-out",
     )

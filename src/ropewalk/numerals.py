@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 NONE = "–"
 _MINUS = "−"  # a hyphen is shorter than a digit and does not line up
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """True for a finite number; a bool is no figure."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -68,6 +68,11 @@ def large(value: Any) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def significant(value: Any, digits: int = 6) -> str:
+    """A setting, as short as it can be written without losing it."""
+    return f"{value:.{digits}g}" if is_finite(value) else NONE
 
 
 def duration(seconds: Any) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
@@ -64,7 +65,7 @@ def perplexity(rows: Sequence[Row], *, closeup: bool = False, colours: Colours |
         row["perplexity"] for series in by_state.values() for row in series if numerals.is_finite(row["perplexity"])
     ]
     if closeup:
-        axes.set_ylim(*closeup_limits(rows))
+        axes.set_ylim(closeup_limits(rows))
     elif values and max(values) > 2.5 * min(values):
         log_y(axes, values)
     window_axis(axes, sorted({row["window"] for row in rows}))
@@ -98,20 +99,13 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
     windows = sorted({row["window"] for row in rows})
     longest = longest or max(windows)
     figure, axes = new(height=1.05 + 0.33 * len(windows))
-    mesh = None
+    shades = {"cmap": SUCCESS, "norm": Normalize(0, 1)}
     for place, window in enumerate(windows):
         cells = sorted((row for row in rows if row["window"] == window), key=lambda row: row["k"])
         edges = np.array([0, *(row["k"] for row in cells)], dtype=float)
         rate = np.array([[row["successes"] / row["trials"] if row["trials"] else math.nan for row in cells]])
-        mesh = axes.pcolormesh(
-            edges,
-            [place - 0.4, place + 0.4],
-            rate,
-            cmap=SUCCESS,
-            vmin=0,
-            vmax=1,
-            edgecolors="white",
-            linewidth=0.5 * window / longest,
+        axes.pcolormesh(
+            edges, [place - 0.4, place + 0.4], rate, **shades, edgecolors="white", linewidth=0.5 * window / longest
         )
         if k_max and window in k_max:
             reached = k_max[window]
@@ -133,7 +127,14 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
     # Few enough steps that they are drawn as paths: more would make the bar a bitmap.
     steps = np.linspace(0, 1, 21)
     bar = figure.colorbar(
-        mesh, boundaries=steps, ax=axes, location="top", shrink=0.35, aspect=16, anchor=(0.0, 0.0), pad=0.03
+        ScalarMappable(**shades),
+        boundaries=steps,
+        ax=axes,
+        location="top",
+        shrink=0.35,
+        aspect=16,
+        anchor=(0.0, 0.0),
+        pad=0.03,
     )
     bar.set_ticks([0, 0.2, 1], labels=["0", "20 %", "all trials right"])
     bar.ax.tick_params(length=0, labelsize=7.5, pad=2)

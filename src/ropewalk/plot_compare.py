@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
@@ -116,6 +117,62 @@ def benchmark_changes(changes: Sequence[Any], *, colours: Colours | None = None)
     axes.spines["left"].set_visible(False)
     if len(states) > 1:
         legend(figure, axes)
+    return figure
+
+
+@styled
+def retrieval(
+    series: Sequence[tuple[str, State, dict[str, tuple[float, float, float]]]], *, colours: Colours | None = None
+) -> Figure:
+    """Share of prompts answered right, by family, with Wilson's 95 % interval.
+
+    `series` holds (label, state, family → (share, low, high)).
+    """
+    families = list(dict.fromkeys(family for _, _, found in series for family in found))
+    figure, axes = new(height=1.0 + len(families) * max(0.4, 0.17 * len(series)))
+    for index, (label, state, found) in enumerate(series):
+        offset = (index - (len(series) - 1) / 2) * 0.7 / len(series)
+        y = [families.index(family) + offset for family in found]
+        x, low, high = (np.array([values[i] for values in found.values()]) for i in range(3))
+        axes.errorbar(
+            x,
+            y,
+            xerr=[np.maximum(0, x - low), np.maximum(0, high - x)],
+            fmt=MARKERS[index % len(MARKERS)],
+            color=colour(state, colours),
+            capsize=2.2,
+            elinewidth=1.2,
+            label=label,
+        )
+    axes.set_yticks(range(len(families)), families)
+    axes.set(ylim=(len(families) - 0.4, -0.6), xlim=(-0.02, 1.02), xlabel="prompts answered right")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    legend(figure, axes)
+    return figure
+
+
+@styled
+def by_distance(
+    series: Sequence[tuple[str, State, Sequence[int], Sequence[float]]], *, colours: Colours | None = None
+) -> Figure:
+    """Share of prompts answered right by the distance of what was asked from the end.
+
+    `series` holds (label, state, edges of the bins in tokens, share in each bin; NaN where a bin is empty).
+    """
+    figure, axes = new(height=2.7)
+    for index, (label, state, edges, share) in enumerate(series):
+        middle = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+        style = {"linestyle": dashes(state), "marker": MARKERS[index % len(MARKERS)], "color": colour(state, colours)}
+        axes.plot(middle, share, label=label, **style)
+        axes.axvline(state.original_window, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.set(
+        xlim=(0, None), ylim=(-0.03, 1.03), xlabel="tokens from what was asked to the end", ylabel="answered right"
+    )
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    legend(figure, axes)
     return figure
 
 

@@ -173,9 +173,9 @@ def window_axis(axes: Axes, windows: Sequence[float]) -> None:
 def svg(figure: Figure, name: str, title: str, description: str = "") -> str:
     """A figure as one `<svg>` element for a page: scalable, described in words, its ids unique to `name`, no date in it."""
     with matplotlib.rc_context(STYLE):
-        FigureCanvasSVG(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        # The canvas itself, since savefig lays a figure out twice: half of a page's time.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -47,7 +47,8 @@ class Table:
     @property
     def is_wide(self) -> bool:
         """Whether it needs more than half a desktop page: an estimate in pixels from the widest text of each column."""
-        rows = [[Cell(*name.split("\n")) for name in self.head], *(line.cells for line in self.lines)]
+        heads = [name.partition("\n") for name in self.head]
+        rows = [[Cell(name, small) for name, _, small in heads], *(line.cells for line in self.lines)]
         columns = zip_longest(*rows, fillvalue=Cell(""))
         figures = sum(max(max(7.8 * len(c.text), 6.3 * len(c.small)) for c in column) + 18 for column in columns)
         return 7.8 * max((len(line.label) for line in self.lines), default=0) + figures > 560

@@ -12,7 +12,19 @@ from markupsafe import Markup
 
 from ropewalk import checkpoint, record
 from ropewalk.errors import UserError
-from ropewalk.report import ablation, benchmarks, passkey, perplexity, provenance, summaries, training, verdict
+from ropewalk.report import (
+    ablation,
+    attention,
+    benchmarks,
+    passkey,
+    perplexity,
+    provenance,
+    retrieval,
+    summaries,
+    theory,
+    training,
+    verdict,
+)
 from ropewalk.report.content import Section
 from ropewalk.report.rows import KINDS, Clean, clean, is_bookkeeping
 
@@ -31,10 +43,13 @@ class Builder:
 SECTIONS: list[Builder] = [
     Builder(("perplexity",), perplexity.section),
     Builder(("passkey", "passkey_summary"), passkey.section),
+    Builder(("retrieval",), retrieval.section),
     Builder(("benchmark", "benchmark_comparison"), benchmarks.section),
     Builder(("summary",), summaries.section),
     Builder(("step",), training.section),
     Builder((), ablation.section),
+    Builder(("attention", "adjacent"), attention.section),
+    Builder(("theory_bounds", "theory_growth", "theory_resolution"), theory.section),
     Builder((), training.cost),
 ]
 

@@ -59,13 +59,16 @@ def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio
     # nll of both models and tokens of both, [document, 4]
     table = np.array([[one[n][1], one[n][0], other[n][1], other[n][0]] for n in shared])
     drawn = np.random.default_rng(seed).integers(0, len(shared), size=(_RESAMPLES, len(shared)))
-    sums = table[drawn].sum(axis=1)
-    difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
-    low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a broken model's nll may be beyond every float: then no interval
+        sums = table[drawn].sum(axis=1)
+        difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+        low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
     return Ratio(second / first, float(low), float(high), len(shared))
 
 
-def _documents(row: dict[str, Any]) -> dict[str, tuple[int, float]]:
+def _documents(row: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """name → (tokens, nll) of the documents that have both."""
     found = {}
     for item in row["per_document"]:

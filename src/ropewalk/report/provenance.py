@@ -50,7 +50,7 @@ def _card(run: dict[str, Any], clean: Clean, shared: dict[str, Any]) -> RunCard:
             f"{state.name} ({model.get('family', '')}), {numerals.large(model.get('parameters') or None)} parameters",
         ),
         ("state", describe(state)),
-        ("theta", f"{model.get('theta', 0):.6g}, {model.get('head_dim', 0)} rotated dimensions a head"),
+        ("theta", f"{numerals.significant(model.get('theta'))}, {model.get('head_dim', 0)} rotated dimensions a head"),
         ("rows", ", ".join(kinds)),
         ("started", str(run.get("started", ""))),
         ("device", f"{run.get('device', '')}, {run.get('dtype', '')}"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,10 @@ _SETTINGS = {
     "perplexity": ("window", "stride", "convention", "data", "bos"),
     "passkey": ("window", "k"),
     "passkey_summary": ("window", "depths"),
+}
+# What no measurement can be zero or less of, nor reach the figure beside it.
+_POSITIVE = dict.fromkeys(("window", "stride", "trials", "depths", "original_window", "factor"), 1e12) | {
+    "perplexity": math.inf
 }
 
 
@@ -78,7 +83,7 @@ def clean(records: record.Records) -> Clean:
         kind = row.get("kind")
         if not isinstance(kind, str) or kind not in KINDS:
             result.unknown[str(kind)] += 1
-        elif row.get("run") not in runs:
+        elif not isinstance(row.get("run"), str) or row["run"] not in runs:
             result.headless += 1
         elif not _fits(row, KINDS[kind]):
             result.malformed[kind] += 1
@@ -92,8 +97,7 @@ def _is_header(run: dict[str, Any]) -> bool:
     model = run.get("model")
     if not isinstance(model, dict):
         return False
-    whole = all(_is(model.get(name), "int") and model[name] > 0 for name in ("original_window", "window"))
-    return whole and _fits(model, record.ModelState) and isinstance(run.get("versions"), dict)
+    return _fits(model, record.ModelState) and _fits(run, record.Run)
 
 
 def _fits(row: dict[str, Any], kind: type) -> bool:
@@ -105,7 +109,9 @@ def _fits(row: dict[str, Any], kind: type) -> bool:
                 return False
         elif not _is(row[item.name], str(item.type)):
             return False
-    return True
+        elif item.name in _POSITIVE and row[item.name] is not None and not 0 < row[item.name] < _POSITIVE[item.name]:
+            return False
+    return not ("successes" in row and "trials" in row) or 0 <= row["successes"] <= row["trials"]
 
 
 def _is(value: Any, annotation: str) -> bool:
@@ -122,9 +128,13 @@ def _is(value: Any, annotation: str) -> bool:
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     if annotation == "str":
         return isinstance(value, str)
-    if annotation.startswith(("list", "tuple")):
-        return isinstance(value, list)
-    return isinstance(value, dict) if annotation.startswith("dict") else True
+    outer, _, inner = annotation.partition("[")
+    if outer == "list":
+        return isinstance(value, list) and all(_is(item, inner[:-1]) for item in value)
+    if outer == "dict":
+        of_values = inner[:-1].partition(",")[2].strip()
+        return isinstance(value, dict) and all(_is(item, of_values) for item in value.values())
+    return True
 
 
 def _defaults(kind: type) -> dict[str, Any]:
