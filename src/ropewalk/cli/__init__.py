@@ -1,7 +1,7 @@
 """The command line: parse, call, print. One function a command; its signature and docstring are its help.
 
     make.py     extend, train, report, demo
-    measure.py  perplexity, passkey, …
+    measure.py  perplexity, passkey, retrieval, attention
     downstream.py  benchmarks, summarize, evaluate
     foresee.py  theory, plan
 
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "benchmarks": downstream.benchmarks,
     "summarize": downstream.summarize,
     "evaluate": downstream.evaluate,
+    "attention": measure.attention,
     "theory": foresee.theory,
     "report": make.report,
 }

@@ -158,3 +158,45 @@ def retrieval(
         out=out,
     )
     measuring.show(rows)
+
+
+def attention(
+    model: Model,
+    /,
+    *,
+    data: Data,
+    window: int | None = None,
+    base: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None,
+    documents: int = 1,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str | None = None,
+    out: RecordFile = None,
+) -> None:
+    """Attention scores by distance on real documents, per layer and head, the paper's bounds on them, and adjacent tokens.
+
+    A base model past its own window is measured three times: inside it, beyond it, and interpolated without training.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        data: Files, directories or data-set ids; each document is cut to its first --window tokens.
+        window: Tokens; the model's own if not given.
+        base: The model before extension, measured too; its scores in its own window are what is in range.
+        documents: The first so many that fill the window. Each has window squared over 2 scores a head.
+        dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
+        device: cuda, cpu, …; the GPU if there is one.
+        out: Record file to append to, one run a state.
+    """
+    from ropewalk.evals import attention as probing
+
+    probing.show(
+        probing.attention(
+            model,
+            data=data,
+            window=window,
+            base=base,
+            documents=documents,
+            dtype=dtype,
+            device=device,
+            out=out,
+        )
+    )

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ropewalk import config, record
 from ropewalk import model as models
@@ -30,8 +33,11 @@ from ropewalk.evals.layers import measure
 from ropewalk.evals.perplexity import Tokens, encoded, name_of
 from ropewalk.evals.room import check_room
 from ropewalk.evals.subject import Subject, subject_of
+from ropewalk.numerals import fixed, share
 from ropewalk.record import Adjacent, AttentionScores
 from ropewalk.rope import Linear, Plain
+from ropewalk.scores import Gist, gist
+from ropewalk.states import state_of
 from ropewalk.theory.bounds import check_reach
 
 
@@ -167,3 +173,43 @@ def _measure(
     for row in rows:
         recorder.add(row)
     return Measured(run, rows)
+
+
+def show(found: Sequence[Measured]) -> None:
+    """Print a column a state; the row that answers the question is how many heads are out of range beyond the window."""
+    table = Table(
+        title="Attention scores before the softmax", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column()
+    columns: list[Gist] = []
+    base: list[dict[str, Any]] = []
+    original = found[0].run.model.original_window
+    for one in found:
+        rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in one.rows]
+        state = state_of({"model": vars(one.run.model)}, one.rows[0].window)
+        columns.append(gist(rows, original, base))
+        base = rows if state.role == "base" else base
+        table.add_column(state.label, justify="right")
+    for label, write in _LINES:
+        table.add_row(label.format(original), *(write(column) for column in columns))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Far keys are those from {original // 4} tokens on; theirs is the 99.9 % quantile of the median head. A head is out of "
+        "range if its largest score beyond the original window is above all that it gave in the base. Stray: from the chord "
+        "between two tokens, over theorem 2.1 as printed with the head's own max|h|.",
+        style="dim",
+    )
+
+
+_LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
+    ("window (tokens)", lambda one: f"{one.window}"),
+    ("largest score below {}", lambda one: fixed(one.inside, 1)),
+    ("largest score from {} on", lambda one: fixed(one.beyond, 1)),
+    ("far keys below {}", lambda one: fixed(one.typical_inside, 1)),
+    ("far keys from {} on", lambda one: fixed(one.typical_beyond, 1)),
+    ("heads out of range", lambda one: share(one.out_of_range)),
+    ("farthest stray, of the bound", lambda one: share(one.of_printed)),
+    ("change a token / spread", lambda one: fixed(one.resolution, 3)),
+    ("attention on the token before", lambda one: share(one.previous)),
+)
