@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.cli.shared import Data, Model, RecordFile
+from ropewalk.cli.shared import Data, Flag, Model, RecordFile
 
 Task = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 
@@ -124,3 +124,72 @@ def summarize(
         **training,
     )
     measuring.show(rows)
+
+
+def evaluate(
+    model: Model,
+    /,
+    *,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    suite: Literal["paper"] = "paper",
+    base: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None,
+    size: Literal["auto", "small", "full"] = "auto",
+    data: Annotated[list[str] | None, tyro.conf.arg(metavar="DATA...")] = None,
+    math: Annotated[list[str] | None, tyro.conf.arg(metavar="DATA...")] = None,
+    benchmarks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    pairs: Annotated[list[str] | None, tyro.conf.arg(metavar="DATA...")] = None,
+    train_pairs: Annotated[list[str] | None, tyro.conf.arg(metavar="DATA...")] = None,
+    budget: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None,
+    documents: int | None = None,
+    items: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str | None = None,
+    seed: int = 0,
+    overwrite: Flag = False,
+) -> None:
+    """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was.
+
+    Args:
+        model: `hemp`, a local directory or a hub id.
+        out: Directory of records.jsonl, stages.jsonl and report.html; a suite that lies there already goes on.
+        suite: Which measurements.
+        base: The model before its extension; benchmarks are then paired, and the untrained extension is measured too.
+        size: full is the paper's, small a quarter of an hour on two cores; auto is full where there is a GPU.
+        data: Long documents for perplexity and attention; the standard library's held-out modules if not given.
+        math: Further documents for perplexity, in a row of their own (paper: proof-pile).
+        benchmarks: Directory of benchmark files; the hub's sets if not given.
+        pairs: Documents and summaries; no summaries if not given.
+        train_pairs: Pairs to fine-tune on before summarising.
+        budget: Minutes for each perplexity, which is then an estimate.
+        documents: Documents of the perplexity, if not the size's number.
+        items: Items of each benchmark, if not the size's number.
+        dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
+        device: cuda, cpu, …; the GPU if there is one.
+        seed: Of everything that is drawn.
+        overwrite: Throw an earlier suite in --out away.
+    """
+    from ropewalk.evaluate import evaluate as run
+
+    change = {name: value for name, value in (("documents", documents), ("items", items)) if value is not None}
+    outcomes = run(
+        model,
+        out=out,
+        suite=suite,
+        base=base,
+        size=size,
+        data=data,
+        math=math,
+        benchmarks=benchmarks,
+        pairs=pairs,
+        train_pairs=train_pairs,
+        budget=budget,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+        change=change,
+    )
+    left_out = [outcome for outcome in outcomes if outcome.reason]
+    print(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {out}/report.html")
+    for outcome in left_out:
+        print(f"left out: {outcome.name}, {outcome.subject}: {outcome.reason}")

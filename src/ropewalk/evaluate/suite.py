@@ -1,0 +1,167 @@
+"""The stages of the paper's suite: of which models, on what, with which settings.
+
+in   a model, its base, data, a size
+out  stages, the cheap ones first, so that a suite that is cut short has told most
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropewalk import checkpoint
+from ropewalk import model as models
+from ropewalk.evaluate.size import Size
+from ropewalk.evaluate.stages import Stage
+from ropewalk.record import ModelState
+
+Sources = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured, on what; `stages` says in which order."""
+
+    model: str | Path
+    base: str | Path | None
+    out: Path
+    size: Size
+    data: Sources
+    math: Sources | None
+    benchmarks: str | Path | None
+    pairs: Sources | None
+    train_pairs: Sources | None
+    budget: float | None
+    loading: dict[str, Any]
+    seed: int
+
+    @property
+    def records(self) -> Path:
+        return self.out / "records.jsonl"
+
+    def stages(self) -> Iterator[Stage]:
+        """All of them. A subject is measured whole, or, as a step on the way, at its own window alone."""
+        state = models.state(self.model)
+        windows = doubling(state.original_window, state.window)
+        subjects = [*self._before(state), *self._checkpoints(), (str(self.model), state.window, True)]
+        for name, window, _ in subjects:
+            yield self._passkey(name, window)
+        for name, _, whole in subjects:
+            yield from self._perplexity(name, windows if whole else windows[-1:], stride=self._stride(windows[0]))
+        for name, window, whole in subjects:
+            if whole:
+                yield self._retrieval(name, window)
+        yield self._benchmarks()
+        yield self._attention(min(state.window, self.size.attention_window))
+        if self.pairs is not None:
+            yield self._summaries()
+
+    def _before(self, state: ModelState) -> Iterator[tuple[str, int, bool]]:
+        """The base; and the model as it was before its first step of training, for which no weight is needed but the base's."""
+        if self.base is None:
+            return
+        yield str(self.base), models.state(self.base).window, True
+        if state.method == "linear" and state.steps:
+            untrained = self.out / "untrained"
+            if not untrained.exists():
+                from ropewalk.extend import extend
+
+                extend(self.base, window=state.window, out=untrained)
+            yield str(untrained), state.window, False
+
+    def _checkpoints(self) -> Iterator[tuple[str, int, bool]]:
+        """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
+        found = sorted(Path(self.model).glob("checkpoints/step-*/config.json"))
+        found = [path.parent for path in found if models.state(path.parent).steps != models.state(self.model).steps]
+        every = max(1, -(-len(found) // self.size.checkpoints)) if self.size.checkpoints else len(found) + 1
+        for path in found[::every]:
+            yield str(path), models.state(path).window, False
+
+    def _stride(self, smallest: int) -> int:
+        stride = max(1, smallest // self.size.strides)
+        return min(stride, 256) if self.size.paper_stride else stride
+
+    def _stage(self, name: str, subject: str, measure: Callable[..., Any], **settings: Any) -> Stage:
+        about = {**settings, **self.loading, "files": _files(subject)}
+        if settings.get("base") is not None:
+            about["base_files"] = _files(settings["base"])
+        return Stage(name, subject, about, lambda: measure(subject, out=self.records, **settings, **self.loading))
+
+    def _perplexity(self, name: str, windows: list[int], stride: int) -> Iterator[Stage]:
+        from ropewalk.evals.perplexity import perplexity
+
+        for data in (self.data, self.math):
+            if data is not None:
+                yield self._stage(
+                    "perplexity",
+                    name,
+                    perplexity,
+                    data=_listed(data),
+                    windows=windows,
+                    stride=stride,
+                    limit=self.size.documents,
+                    max_tokens=self.size.tokens_each and max(self.size.tokens_each, 2 * windows[-1]),
+                    min_tokens=models.state(self.model).window,
+                    budget=self.budget,
+                    seed=self.seed,
+                )
+
+    def _passkey(self, name: str, window: int) -> Stage:
+        from ropewalk.evals.passkey import passkey
+
+        return self._stage(
+            "passkey", name, passkey, window=window, depths=self.size.depths, trials=self.size.trials, seed=self.seed
+        )
+
+    def _retrieval(self, name: str, window: int) -> Stage:
+        from ropewalk.evals.retrieval import retrieval
+
+        return self._stage("retrieval", name, retrieval, window=window, trials=self.size.prompts, seed=self.seed)
+
+    def _benchmarks(self) -> Stage:
+        from ropewalk.evals.benchmarks import benchmarks
+
+        base = None if self.base is None else str(self.base)
+        data = None if self.benchmarks is None else str(self.benchmarks)
+        return self._stage("benchmarks", str(self.model), benchmarks, data=data, base=base, limit=self.size.items)
+
+    def _attention(self, window: int) -> Stage:
+        from ropewalk.evals.attention import attention
+
+        base = None if self.base is None else str(self.base)
+        return self._stage("attention", str(self.model), attention, data=_listed(self.data), window=window, base=base)
+
+    def _summaries(self) -> Stage:
+        from ropewalk.evals.summary import summarize
+
+        train: dict[str, Any] = {}
+        if self.train_pairs is not None:
+            train = {
+                "train": _listed(self.train_pairs),
+                "trained": str(self.out / "summarizer"),
+                "epochs": self.size.epochs,
+            }
+        return self._stage(
+            "summaries", str(self.model), summarize, data=_listed(self.pairs), limit=self.size.summaries, **train
+        )
+
+
+def doubling(first: int, last: int) -> list[int]:
+    """Windows as the paper's columns: the original one, twice that, and so on, up to the model's own."""
+    found = [first]
+    while found[-1] * 2 < last:
+        found.append(found[-1] * 2)
+    return [*found, last] if last > first else found
+
+
+def _listed(sources: Any) -> list[str]:
+    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
+
+
+def _files(name: str) -> list[list[Any]]:
+    """A checkpoint's files by size and date: another model under the same name is measured anew."""
+    directory = checkpoint.locate(name)
+    found = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
+    return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found)
