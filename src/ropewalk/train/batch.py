@@ -90,5 +90,5 @@ def _to(device: torch.device, value: Tensor) -> Tensor:
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:
     """Windows at a time: enough tokens to fill the device's matrix units, no more, since memory grows with them."""
-    tokens = 16384 if device.type == "cuda" else 4096
+    tokens = 16384 if device.type == "cuda" else 2048
     return max(1, min(batch, tokens // window))
