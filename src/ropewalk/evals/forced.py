@@ -27,6 +27,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
+from ropewalk.evals.engine import reading_last
 from ropewalk.evals.score import default_batch_tokens
 
 #: A beginning shorter than this is read again with each prompt: keeping it would cost more than it saves.
@@ -80,7 +81,7 @@ def verdicts(
         known, _, scored = shapes[batch[0]]
         ids = torch.from_numpy(np.stack([fed[at][known:] for at in batch])).to(device)
         answers = torch.from_numpy(np.stack([prompts[at].answer for at in batch])).to(device)
-        with prefix.before(model, known) as cache:
+        with prefix.before(model, known, scored) as cache, reading_last(model, scored):
             logits = model(input_ids=ids, logits_to_keep=scored, **cache).logits
         for at, right in zip(batch, (logits.argmax(-1) == answers).cpu().numpy(), strict=True):
             found[at] = right
@@ -144,8 +145,11 @@ class _Prefix:
         return cls([(layer.keys, layer.values) for layer in cache.layers])
 
     @contextmanager
-    def before(self, model: Any, length: int) -> Iterator[dict[str, Any]]:
-        """Keyword arguments for a forward pass that goes on after the first `length` tokens of the beginning."""
+    def before(self, model: Any, length: int, read: int) -> Iterator[dict[str, Any]]:
+        """Keyword arguments for a forward pass that goes on after the first `length` tokens of the beginning.
+
+        Of its own tokens the last `read` alone are asked for, so the last layer need not attend from any other.
+        """
         if length == 0:
             yield {"use_cache": False}
             return
@@ -156,7 +160,7 @@ class _Prefix:
             yield arguments
             return
         usual = model.config._attn_implementation
-        _active.append(layers)
+        _active.append((layers, read))
         model.set_attn_implementation(_TWO_PARTS)
         try:
             yield arguments
@@ -169,7 +173,7 @@ class _Prefix:
 
 _TWO_PARTS = "ropewalk_two_parts"
 #: The beginning that the forward pass in progress goes on from: an attention function is given its module, not the cache.
-_active: list[list[_PrefixLayer]] = []
+_active: list[tuple[list[_PrefixLayer], int]] = []
 
 
 def _attends_in_two_parts(model: Any) -> bool:
@@ -213,13 +217,17 @@ def _two_parts(
     softmax over two sets of keys = the two softmaxes, weighted by their shares of the sum of exponentials: exact. Every query
     sees the whole beginning, so the batch's queries can be laid in one row over keys that exist once, and no mask is needed.
     """
-    layer = _active[-1][module.layer_idx]
+    layers, read = _active[-1]
+    layer = layers[module.layer_idx]
     batch, heads, own, size = query.shape
     groups = heads // key.shape[1]
     past_key, past_value, key, value = (
         states.repeat_interleave(groups, dim=1) if groups > 1 else states
         for states in (layer.keys, layer.values, key, value)
     )
+    if layer is layers[-1]:
+        last = _from_the_last(query[:, :, -read:], past_key, past_value, key, value, scaling)
+        return torch.nn.functional.pad(last, (0, 0, own - last.shape[2], 0)).transpose(1, 2).contiguous(), None
     near, near_log = _with_normaliser(query, key, value, True, scaling)
     folded = query.transpose(0, 1).reshape(1, heads, batch * own, size)
     far, far_log = _with_normaliser(folded, past_key, past_value, False, scaling)
@@ -227,6 +235,24 @@ def _two_parts(
     far_log = far_log.reshape(heads, batch, own).transpose(0, 1)
     share = torch.sigmoid(far_log - near_log).unsqueeze(-1).to(near.dtype)
     return torch.lerp(near, far, share).transpose(1, 2).contiguous(), None
+
+
+def _from_the_last(
+    query: Float[torch.Tensor, "batch heads read size"],
+    past_key: Float[torch.Tensor, "1 heads past size"],
+    past_value: Float[torch.Tensor, "1 heads past size"],
+    key: Float[torch.Tensor, "batch heads own size"],
+    value: Float[torch.Tensor, "batch heads own size"],
+    scale: float | None,
+) -> Float[torch.Tensor, "batch heads read size"]:
+    """Attention from the few last tokens, written out: a softmax over the beginning and the own tokens before each."""
+    read, own, past = query.shape[2], key.shape[2], past_key.shape[2]
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    later = torch.ones(read, own, dtype=torch.bool, device=query.device).triu(own - read + 1)
+    near = (query @ key.transpose(2, 3)).masked_fill(later, float("-inf"))
+    scores = torch.cat([query @ past_key.transpose(2, 3), near], dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return weights[..., :past] @ past_value + weights[..., past:] @ value
 
 
 AttentionInterface.register(_TWO_PARTS, _two_parts)

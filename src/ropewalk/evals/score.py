@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from ropewalk.errors import UserError
+from ropewalk.evals.engine import reading_last
 from ropewalk.loss import NextTokenLoss, logits_of
 
 #: Tokens of one forward pass unless told otherwise. A GPU is busy from about 32768 on; a CPU core is fastest while the
@@ -116,7 +117,8 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
     vocabulary = model.get_output_embeddings().weight.shape[0]
     step = max(1, _LOGIT_BYTES // (4 * len(ids) * vocabulary))
     if scored <= step or not head_is_linear(model):
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
+        with reading_last(model, scored + 1):
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
         return _nll(logits, targets, step).cpu().numpy()
     # The first window of a document scores everything: all its logits at once would be most of the memory of the run.
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]

@@ -1,0 +1,53 @@
+"""Cheaper passes say what whole ones say."""
+
+import pytest
+import torch
+
+from ropewalk.evals import engine
+from ropewalk.testing import FAMILIES, tiny
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(0, 256, (2, 50), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kept", [1, 7, 50, 80])
+def test_reading_only_the_last_positions_changes_nothing_there(family, kept, ids):
+    model = tiny(family)
+    with torch.inference_mode():
+        whole = model(ids, logits_to_keep=min(kept, 50)).logits
+        with engine.reading_last(model, kept):
+            narrow = model(ids, logits_to_keep=min(kept, 50)).logits
+        after = model(ids).logits
+    # A product over fewer rows may be summed in another order.
+    torch.testing.assert_close(narrow, whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after[:, -min(kept, 50) :], whole, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_feed_forward_part_sees_the_last_positions_alone(ids):
+    model, seen = tiny(), []
+    for layer in model.model.layers:
+        layer.mlp.gate_proj.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[1]))
+    with torch.inference_mode(), engine.reading_last(model, 7):
+        model(ids)
+    assert seen == [50, 7]
+
+
+def test_a_model_without_such_a_part_is_left_alone():
+    with engine.reading_last(torch.nn.Linear(2, 2), 1):
+        pass
+    assert engine.decoder_layers(torch.nn.Linear(2, 2)) == []
+
+
+@pytest.mark.parametrize("whole_layers", [True, False])
+def test_compiled_layers_say_the_same_and_leave_no_trace(whole_layers, ids):
+    model = tiny(num_hidden_layers=3)
+    with torch.inference_mode():
+        plain = model(ids).logits
+        # "eager" traces as inductor does and generates no code, which takes half a minute where cores are shared.
+        with engine.compiled(model, whole_layers=whole_layers, backend="eager"), engine.reading_last(model, 9):
+            fused = model(ids, logits_to_keep=9).logits
+        assert all(module._compiled_call_impl is None for module in model.modules())
+    torch.testing.assert_close(fused, plain[:, -9:], rtol=1e-5, atol=1e-6)
