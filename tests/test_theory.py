@@ -152,7 +152,7 @@ def test_the_sum_of_squares_is_a_geometric_series_between_its_closed_bounds(rope
     found = theory.sum_of_squares(rope.frequencies())
     assert found == pytest.approx((1 - c**-2) / (1 - c ** (-4 / d)), rel=1e-9)  # c^-2 cancels to 9 digits at c = 1.5
     printed = theory.sum_of_squares_printed(rope)
-    assert found >= (1 - c**-2) * printed * (1 - 1e-12)
+    assert found >= (1 - c**-2) * (printed + 1 / 2) * (1 - 1e-12)
     assert found <= (printed + 1 / 2 + np.log(c) / (3 * d)) * (1 + 1e-12)
 
 
@@ -177,6 +177,11 @@ def test_on_ever_shorter_intervals_the_printed_theorem_fails_at_any_head_up_to_2
     s = np.array([length / 2])
     exact = theory.interpolation_supremum(theta, s, 0, length)[0]
     assert exact > theory.interpolation_bound_printed(rope, s, 0, length)[0]
+
+
+def test_on_the_grid_the_printed_theorem_first_holds_at_heads_of_1748_coordinates():
+    assert not theory.bounds(Rope(1746, 10000.0, 16), 16).holds
+    assert theory.bounds(Rope(1748, 10000.0, 16), 16).holds
 
 
 # 3. Extrapolation
@@ -216,6 +221,11 @@ def test_the_trivial_bound_is_attained_and_beats_the_extrapolation_bound_everywh
     h = np.exp(-1j * s * THETA)
     assert theory.score(h, THETA, np.array([s]))[0] == pytest.approx(theory.trivial_bound(THETA), rel=1e-9)
     assert np.all(theory.extrapolation_bound(THETA, np.arange(32768)) > theory.trivial_bound(THETA))
+
+
+def test_heads_of_64_fall_below_one_already_where_the_paper_plots():
+    found = theory.bounds(Rope(64, 10000.0, 2048), 4096)
+    assert found.b_min == pytest.approx(0.628, abs=5e-4)
 
 
 def test_about_600_times_is_512_by_its_own_logic_and_128_against_the_trivial_bound():

@@ -191,25 +191,26 @@ def show(found: Sequence[Measured]) -> None:
         base = rows if state.role == "base" else base
         table.add_column(state.label, justify="right")
     for label, write in _LINES:
-        table.add_row(label.format(original), *(write(column) for column in columns))
+        table.add_row(label, *(write(column) for column in columns))
     console = Console()
     console.print(table)
     console.print(
-        f"Far keys are those from {original // 4} tokens on; theirs is the 99.9 % quantile of the median head. A head is out of "
-        "range if its largest score beyond the original window is above all that it gave in the base. Stray: from the chord "
-        "between two tokens, over theorem 2.1 as printed with the head's own max|h|.",
+        f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
+        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Stray: from the "
+        "chord between two tokens, over theorem 2.1 as printed with the head's own max|h|. Change: of a score when its key "
+        "moves one token, over the spread of a query's scores, median head. Token before: strongest head, mean over layers.",
         style="dim",
     )
 
 
 _LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
-    ("window (tokens)", lambda one: f"{one.window}"),
-    ("largest score below {}", lambda one: fixed(one.inside, 1)),
-    ("largest score from {} on", lambda one: fixed(one.beyond, 1)),
-    ("far keys below {}", lambda one: fixed(one.typical_inside, 1)),
-    ("far keys from {} on", lambda one: fixed(one.typical_beyond, 1)),
+    ("window", lambda one: f"{one.window}"),
+    ("largest score, inside", lambda one: fixed(one.inside, 1)),
+    ("largest score, beyond", lambda one: fixed(one.beyond, 1)),
+    ("far keys, inside", lambda one: fixed(one.typical_inside, 1)),
+    ("far keys, beyond", lambda one: fixed(one.typical_beyond, 1)),
     ("heads out of range", lambda one: share(one.out_of_range)),
-    ("farthest stray, of the bound", lambda one: share(one.of_printed)),
-    ("change a token / spread", lambda one: fixed(one.resolution, 3)),
-    ("attention on the token before", lambda one: share(one.previous)),
+    ("stray, of the bound", lambda one: share(one.of_printed)),
+    ("change / spread", lambda one: fixed(one.resolution, 3)),
+    ("on the token before", lambda one: share(one.previous)),
 )
