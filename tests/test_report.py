@@ -120,13 +120,56 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
         in page
     )
     assert "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00)." in page
-    assert "That is below the base's 8.00 in its own window, so the longer context is put to use: −5.0 %" in page
+    assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use: −9.5 %" in page
+    assert "Against the base in its own window (8.00) that is −5.0 %" in page
     assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024." in page
 
 
 def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
     path = write(tmp_path / "r.jsonl", (made_up.BASE, row(2.0)), (made_up.extended(4, 9), row(2.0), row(2.2, 1024)))
-    assert "so the longer context is not put to use yet: +22.1 %" in words(render(record.read([path])))
+    assert "its perplexity rises, so the longer context does harm: +22.1 %" in words(render(record.read([path])))
+
+
+def test_a_model_that_merely_trained_on_the_text_is_not_said_to_use_its_context(tmp_path):
+    """Better than the base everywhere, and no better with more in sight."""
+    path = write(tmp_path / "r.jsonl", (made_up.BASE, row(2.0)), (made_up.extended(4, 9), row(1.8), row(1.8, 1024)))
+    page = words(render(record.read([path])))
+    assert "put to use" not in page
+    assert "its perplexity does not change beyond chance" in page
+
+
+def test_two_documents_are_too_few_for_a_reading(tmp_path):
+    two = [row(nll, window, documents=2) for nll, window in ((2.0, 256), (1.8, 1024))]
+    page = words(
+        render(
+            record.read(
+                [write(tmp_path / "r.jsonl", (made_up.BASE, row(2.0, documents=2)), (made_up.extended(4, 9), *two))]
+            )
+        )
+    )
+    assert "put to use" not in page
+    assert "the documents are too few, or not the same, for an interval" in page
+
+
+def test_threads_and_training_formats_are_no_mixture(tmp_path):
+    path = write(tmp_path / "r.jsonl", (made_up.BASE, row(2.0)))
+    step = record.Step(1, 2.0, 2e-5, 1.0, 100, 50.0, 2.0)
+    write(path, (made_up.extended(), step), device="cpu, 2 threads", dtype="float32 weights, bfloat16 arithmetic")
+    assert "Read with care" not in words(render(record.read([path])))
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("hemp", "hemp"),
+        ("meta-llama/Llama-2-7b", "meta-llama/Llama-2-7b"),
+        ("/data/runs/t", "t"),
+        ("./t/", "t"),
+        ("a/b/c", "c"),
+    ],
+)
+def test_a_path_is_named_by_its_last_part(name, short):
+    assert state_of(header(dataclasses.replace(made_up.BASE, name=name))).short_name == short
 
 
 def test_nothing_is_said_of_what_was_not_measured(tmp_path):

@@ -157,7 +157,11 @@ def loss(rows: Sequence[Row], *, colours: Colours | None = None) -> Figure:
         span = max(1, len(y) // 25)
         axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
         name = f"{states[run].method_and_factor} to {states[run].window}"
-        axes.plot(x, _running_mean(y, span), color=tone, label=name if len(runs) > 1 else "running mean")
+        smooth = {"color": tone, "label": name if len(runs) > 1 else "running mean"}
+        if span > 1:
+            axes.plot(x, _running_mean(y, span), **smooth)
+        elif len(runs) > 1:
+            axes.plot([], [], **smooth)  # its name in the legend
     axes.set(xlabel="optimiser step", ylabel="loss (nats a token)")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(runs) > 1:

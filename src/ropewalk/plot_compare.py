@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
@@ -18,6 +19,7 @@ from ropewalk.plot_style import INK, MARKERS, MUTED, PAPER, colour, dashes, lege
 from ropewalk.states import State, labels
 
 Colours = Mapping[tuple, str]
+COMPARABLE = 100  # steps; a run that ends before would be a dot beside the paper's thousand
 TASK_NAMES = {
     "boolq": "BoolQ",
     "piqa": "PIQA",
@@ -45,21 +47,27 @@ def perplexity_by_steps(
         name = names[state].rpartition(", ")[0] or names[state]
         axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if base:
-        reference = next(row for row in paper.TABLE_1.rows if row.model == "7B" and row.method == "none")
-        longest = max(step for _, points in curves for step in points)
-        for row, line in zip(paper.TABLE_3.rows, (":", "-."), strict=True):
-            x = [step for step in row.values if isinstance(step, int)]
-            y = [row.values[step] / reference.values[paper.WINDOW] for step in x]
-            seen += y
-            axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B PI ×{row.factor:.0f}")
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
-        axes.set_xlim(right=max(longest, 1000) * 1.03)
+        if max(step for _, points in curves for step in points) >= COMPARABLE:
+            seen += _paper_by_steps(axes)
     if max(seen) > 2.5 * min(seen):
         log_y(axes, seen)
     axes.set(xlabel="fine-tuning steps", ylabel="perplexity / base in its window" if base else "perplexity")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes)
     return figure
+
+
+def _paper_by_steps(axes: Axes) -> list[float]:
+    """Table 3 relative to the paper's own base (table 1, 7B at 2048); what it drew."""
+    reference = next(row for row in paper.TABLE_1.rows if row.model == "7B" and row.method == "none")
+    drawn: list[float] = []
+    for row, line in zip(paper.TABLE_3.rows, (":", "-."), strict=True):
+        x = [step for step in row.values if isinstance(step, int)]
+        y = [row.values[step] / reference.values[paper.WINDOW] for step in x]
+        drawn += y
+        axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B PI ×{row.factor:.0f}")
+    return drawn
 
 
 @styled
@@ -73,10 +81,11 @@ def k_max_by_steps(curves: Sequence[tuple[State, dict[int, float]]], *, colours:
         y = [points[step] / state.window for step in x]
         name = names[state].rpartition(", ")[0] or names[state]
         axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
-    for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
-        x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
-        y = [row.values[step] / row.window for step in x]
-        axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B {row.method} {row.window}")
+    if longest >= COMPARABLE:
+        for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
+            x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
+            y = [row.values[step] / row.window for step in x]
+            axes.plot(x, y, color=PAPER, linewidth=1.1, linestyle=line, label=f"paper: 7B {row.method} {row.window}")
     axes.set(xlabel="fine-tuning steps", ylabel="k_max / window", ylim=(0, 1.05))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -49,6 +49,13 @@ class State:
     name: str
 
     @property
+    def short_name(self) -> str:
+        """The name where space is short: a hub id as it is, a path by its last part."""
+        parts = [part for part in self.name.replace("\\", "/").split("/") if part not in ("", ".")]
+        is_path = self.name.startswith((".", "/", "~")) or len(parts) > 2
+        return parts[-1] if is_path and parts else self.name
+
+    @property
     def extended(self) -> bool:
         return self.role in ("untrained", "trained")
 

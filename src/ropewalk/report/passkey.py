@@ -123,7 +123,9 @@ def step_curves(found: dict[State, dict[int, Row]]) -> list[tuple[State, dict[in
 def _by_steps(made: Section, clean: Clean, found: dict[State, dict[int, Row]]) -> None:
     curves = step_curves(found)
     if curves:
-        caption = "k_max as a part of the window by fine-tuning steps. The paper's 7B in grey: PI at once, direct fine-tuning barely."
+        caption = "k_max as a part of the window by fine-tuning steps."
+        if max(step for _, points in curves for step in points) >= plot_compare.COMPARABLE:
+            caption += " Grey: the paper's 7B, PI and direct fine-tuning."
         made.draw(plot_compare.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
         steps = sorted({step for _, points in curves for step in points})
         lines = [

@@ -240,9 +240,9 @@ def _by_steps(made: Section, clean: Clean, group: Group) -> None:
         return
     base = group.base_row()
     level = base["perplexity"] if base and numerals.is_finite(base["perplexity"]) else None
-    caption = (
-        "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window. The paper's 7B in grey."
-    )
+    caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
+    if max(step for _, points in curves for step in points) >= plot_compare.COMPARABLE:
+        caption += " Grey: the paper's 7B."
     made.draw(
         plot_compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, "By fine-tuning steps"
     )

@@ -11,6 +11,7 @@ from ropewalk import numerals, paper
 from ropewalk.report import perplexity
 from ropewalk.report.paired import ratio
 from ropewalk.report.rows import Clean
+from ropewalk.report.training import kind_of_device
 from ropewalk.states import State, state_of
 
 
@@ -102,14 +103,16 @@ def _mixed(clean: Clean) -> Iterable[str]:
     runs = clean.used_runs
     if len(runs) < 2:
         return
-    models = {
-        (run["model"].get("family"), run["model"]["original_window"], run["model"].get("parameters")) for run in runs
-    }
+    models = {state_of(run).lineage for run in runs}
     if len(models) > 1:
         yield f"{len(models)} base models are mixed on this page; each is compared with itself alone."
-    plain = [(f"devices ({_listed(r.get('device') for r in runs)})", {r.get("device") for r in runs})]
-    plain += [(f"number formats ({_listed(r.get('dtype') for r in runs)})", {r.get("dtype") for r in runs})]
-    plain += [(f"seeds ({_listed(r.get('seed') for r in runs)})", {r.get("seed") for r in runs})]
+    # A training's weights are often kept in another format than those that are measured: that is no mixture.
+    measured = {row["run"] for row in clean.rows if row["kind"] != "step"}
+    formats = {run["dtype"] for run in runs if run["id"] in measured}
+    devices = {kind_of_device(run["device"]) for run in runs}
+    seeds = {run["seed"] for run in runs}
+    plain = [(f"devices ({_listed(devices)})", devices), (f"number formats ({_listed(formats)})", formats)]
+    plain.append((f"seeds ({_listed(seeds)})", seeds))
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):
         values = {run["versions"].get(key, "none") for run in runs}
         plain.append((f"{'machines' if key == 'platform' else key + ' versions'} ({_listed(values)})", values))

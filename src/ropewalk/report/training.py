@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,9 +171,6 @@ def hours(seconds: float) -> str:
 
 
 def kind_of_device(device: str) -> str:
-    """The device without its number: cuda:0 and cuda:1 are one kind."""
-    return (
-        device.rstrip("0123456789").rstrip(":") or "not said"
-        if device.startswith(("cuda:", "cpu:"))
-        else device or "not said"
-    )
+    """The device without its number or its threads: cuda:0 and cuda:1 are one kind, so are cpu and cpu with two threads."""
+    kind = device.partition(",")[0].strip()
+    return re.sub(r":\d+$", "", kind) or "not said"

@@ -47,7 +47,7 @@ def _verdict(clean: Clean, states: list[State]) -> Verdict:
     base = next((s for s in sorted(states, key=lambda s: s.order) if s.role == "base" and not s.steps), None)
     measured = {state_of(row["header"]) for row in clean.rows if row["kind"] != "step"}
     target = _target(clean, [s for s in states if s.extended and s in measured])
-    made = Verdict((base or target or states[0]).name, extended=target is not None)
+    made = Verdict((base or target or states[0]).short_name, extended=target is not None)
     if target is None:
         made.sentences.append(
             f"Only the base model was measured ({states[0].original_window} tokens); nothing was extended."
@@ -75,7 +75,7 @@ def _target(clean: Clean, extended: list[State]) -> State | None:
 
 
 def _extension(made: Verdict, clean: Clean, base: State | None, target: State) -> None:
-    name = base.name if base else target.name
+    name = (base or target).short_name
     how = "Position Interpolation" if target.method == "linear" else target.method_name
     if target.method == "plain":
         done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"
@@ -111,7 +111,7 @@ def _perplexity(made: Verdict, clean: Clean, states: list[State], base: State | 
     if outside:
         stretched = rows.get(base, {}).get(target.window) if base else None
         untrained = next((rows[s].get(target.window) for s in rows if _is_before(s, target)), None)
-        _new_window(made, outside, before, stretched, untrained)
+        _new_window(made, inside, outside, before, stretched, untrained)
 
 
 def _is_before(state: State, target: State) -> bool:
@@ -131,7 +131,9 @@ def _original_window(made: Verdict, before: Row, inside: Row) -> None:
     made.tiles.append(Tile(f"perplexity at {before['window']}", figures, numerals.percent(change.value - 1)))
 
 
-def _new_window(made: Verdict, outside: Row, before: Row | None, stretched: Row | None, untrained: Row | None) -> None:
+def _new_window(
+    made: Verdict, inside: Row | None, outside: Row, before: Row | None, stretched: Row | None, untrained: Row | None
+) -> None:
     window, value = outside["window"], numerals.perplexity(outside["perplexity"])
     parts = []
     if stretched:
@@ -139,22 +141,30 @@ def _new_window(made: Verdict, outside: Row, before: Row | None, stretched: Row 
     if untrained:
         parts.append(f"before training {numerals.perplexity(untrained['perplexity'])}")
     made.sentences.append(f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})." if parts else "."))
+    own = ratio(inside, outside) if inside else None
+    if own and inside:
+        made.sentences.append(_reading(own, inside["window"], window))
     change = ratio(before, outside) if before else None
     if change and before:
-        made.sentences.append(_reading(change, before))
-    against = parts[0] if parts else ""
-    made.tiles.append(Tile(f"perplexity at {window}", value, against))
+        made.sentences.append(
+            f"Against the base in its own window ({numerals.perplexity(before['perplexity'])}) that is {change}."
+        )
+    made.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
-def _reading(change: Ratio, before: Row) -> str:
-    """Whether the longer context helps: below the base in its own window, above it, or not to be told apart."""
-    own = f"the base's {numerals.perplexity(before['perplexity'])} in its own window"
-    bounded = numerals.is_finite(change.low)
-    if bounded and change.low < 1 < change.high:
-        return f"That cannot be told from {own}: {change}."
-    if change.value < 1:
-        return f"That is below {own}, so the longer context is put to use: {change}."
-    return f"That is above {own}, so the longer context is not put to use yet: {change}."
+def _reading(own: Ratio, short: int, long: int) -> str:
+    """Whether the longer context helps: the same model, the same documents, more of them in sight.
+
+    The base in its window would be the wrong yardstick: training alone can bring a model below that.
+    """
+    moved = f"From {short} to {long} tokens its perplexity"
+    if not numerals.is_finite(own.low):
+        return f"{moved} changes by {own}; the documents are too few, or not the same, for an interval."
+    if own.high < 1:
+        return f"{moved} falls, so the longer context is put to use: {own}."
+    if own.low > 1:
+        return f"{moved} rises, so the longer context does harm: {own}."
+    return f"{moved} does not change beyond chance: {own}."
 
 
 def _passkey(made: Verdict, clean: Clean, base: State | None, target: State | None) -> None:
