@@ -392,6 +392,22 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, optio
     assert not (tmp_path / "out").exists()
 
 
+def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
+    from ropewalk.train import threads
+
+    cpu, before = torch.device("cpu"), torch.get_num_threads()
+    monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - 2))
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(6))
+    try:
+        assert threads.settle(None, None, cpu) == before  # OMP_NUM_THREADS is set for these tests
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert threads.settle(None, None, cpu) == 2
+        assert threads.settle(None, 4, cpu) == 4
+        assert threads.settle(3, 4, cpu) == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
     import sys
 

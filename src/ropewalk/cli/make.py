@@ -117,7 +117,7 @@ def train(
         cp: Devices that share one window.
         memory: Which activations are kept for the backward pass.
         device: cpu, cuda, …; the GPU if there is one.
-        threads: CPU threads; torch's own choice if not given.
+        threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.
         lora_rank: Of the adapters in mode lora.
         lora_alpha: Of the adapters in mode lora.
         chunk_window: Tokens in memory in mode pose; the model's original window if not given.

@@ -31,7 +31,7 @@ from ropewalk.packing import Windows
 from ropewalk.record import ModelState, Step
 from ropewalk.text import Document
 from ropewalk.tokens import tokenise
-from ropewalk.train import lora, speed
+from ropewalk.train import lora, speed, threads
 from ropewalk.train import optimizer as optimizers
 from ropewalk.train.batch import Batches, default_micro
 from ropewalk.train.devices import Alone
@@ -57,8 +57,6 @@ def run(settings: TrainSettings, *, progress: bool = True) -> ModelState:
     out = Path(settings.out)
     if not settings.resume:
         checkpoint.refuse_existing(out, overwrite=settings.overwrite)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     devices = Alone(models.device_for(settings.device))
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
     batches = _batches(settings, devices.device, progress=progress and devices.main)
@@ -111,6 +109,7 @@ class Loop:
         self.snapshots = Snapshots(self.out / "checkpoints", keep=settings.keep)
         self.guard = Guard()
         self.done = 0
+        self.threads = torch.get_num_threads()
         self._saved: int | None = None
         self._durations: deque[float] = deque(maxlen=20)
         self._flops = speed.flops_per_token(self.model, batches.windows.window)
@@ -120,6 +119,8 @@ class Loop:
     def run(self) -> ModelState:
         """All remaining steps, then the final model."""
         found = self._resume()
+        before = None if found is None else found.about.get("threads")
+        self.threads = threads.settle(self.settings.threads, before, self.devices.device)
         header = self._header(found)
         log = Log(self.settings, header, self.done, progress=self._progress)
         if found is not None:
@@ -244,7 +245,7 @@ class Loop:
 
     def _save(self, run: str) -> None:
         if self._saved != self.done:
-            about = {"identity": self._identity(), "run": run}
+            about = {"identity": self._identity(), "run": run, "threads": self.threads}
             write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.begun, self.devices)
             self._saved = self.done
 

@@ -55,7 +55,7 @@ class TrainSettings:
         cp: devices that share one window (context parallel).
         memory: which activations are kept for the backward pass; "auto" chooses from what is left.
         device: "cpu", "cuda", ...; the GPU if there is one.
-        threads: CPU threads; torch's own choice if not given. On a shared machine one is often faster than two.
+        threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.
         lora_rank, lora_alpha: of the adapters (LongLoRA: 8 and 16).
         chunk_window: tokens in memory in mode "pose"; the model's original window if not given.
         tensorboard: also write TensorBoard files to `out`/tensorboard.
