@@ -51,3 +51,33 @@ def test_compiled_layers_say_the_same_and_leave_no_trace(whole_layers, ids):
             fused = model(ids, logits_to_keep=9).logits
         assert all(module._compiled_call_impl is None for module in model.modules())
     torch.testing.assert_close(fused, plain[:, -9:], rtol=1e-5, atol=1e-6)
+
+
+def test_little_work_or_no_gpu_compiles_nothing(ids):
+    model = tiny()
+    with engine.faster(model, passes=10**9, window=64, shape=(1, 64)):
+        assert all(module._compiled_call_impl is None for module in model.modules())
+        assert not engine._compiled_for
+
+
+def test_passes_of_another_shape_go_uncompiled(ids, monkeypatch):
+    model, traced = tiny(num_hidden_layers=3), []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(engine, "_compiled_for", [(2, 50)])
+    with torch.inference_mode(), engine.compiled(model, whole_layers=True, backend=backend):
+        with engine.shaped((1, 30)):
+            model(ids[:1, :30])
+        assert not traced
+        with engine.shaped(ids.shape):
+            model(ids)
+        assert traced
+
+
+def test_work_counts_two_operations_a_weight_and_token():
+    model = tiny()
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert engine.work(model, passes=3, window=10) == 3 * 10 * (2 * weights + 2 * 2 * 64 * 10)

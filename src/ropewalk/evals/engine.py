@@ -10,7 +10,7 @@ do nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +52,41 @@ def reading_last(model: Any, kept: int) -> Iterator[None]:
         hooks.callback(part.register_forward_pre_hook(narrow).remove)
         hooks.callback(part.register_forward_hook(widen).remove)
         yield
+
+
+#: The one shape (batch, tokens) that layers are compiled for at the moment.
+_compiled_for: list[tuple[int, int]] = []
+
+
+@contextmanager
+def faster(model: Any, *, passes: int, window: int, shape: tuple[int, int] | None = None) -> Iterator[None]:
+    """Compile while the block runs, if there is a GPU and enough work to be worth it; else nothing.
+
+    Args:
+        model: a transformers model.
+        passes, window: how many passes over so many tokens there will be.
+        shape: (batch, tokens) of most passes, where they are alike: whole layers are then compiled for it.
+    """
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    if not on_gpu or work(model, passes, window) < WORTH_COMPILING:
+        yield
+        return
+    with compiled(model, whole_layers=shape is not None):
+        if shape is None:
+            yield
+            return
+        _compiled_for.append(shape)
+        try:
+            yield
+        finally:
+            _compiled_for.pop()
+
+
+def shaped(shape: tuple[int, ...]) -> AbstractContextManager[None]:
+    """Around a pass: uncompiled if layers are compiled for another shape, which would compile them all over again."""
+    if _compiled_for and _compiled_for[-1] != tuple(shape):
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
 
 
 @contextmanager

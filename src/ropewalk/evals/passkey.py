@@ -36,6 +36,7 @@ from rich.table import Table
 from ropewalk import record, text
 from ropewalk.errors import UserError
 from ropewalk.evals import spread
+from ropewalk.evals.engine import faster
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.known import known
@@ -207,7 +208,10 @@ def measure(
     mine = range(spread.rank(), depths, spread.size())
     made = {at: [protocol.prompt(str(key), asked[at]) for key in keys[at]] for at in mine}
     prompts = [prompt for at in mine for prompt, _ in made[at]]
-    with progress_bar(f"passkey, window {window}", len(prompts), shown=spread.rank() == 0) as advance:
+    with (
+        progress_bar(f"passkey, window {window}", len(prompts), shown=spread.rank() == 0) as advance,
+        faster(subject.model, passes=len(prompts) // 2, window=window),
+    ):
         judged = iter(
             verdicts(subject.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance)
         )
@@ -246,6 +250,8 @@ def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.Pa
 
 def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary, title: str = "passkey") -> None:
     """Print the depths, near to far, and k_max."""
+    if spread.rank() != 0:
+        return
     table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
     for heading in ("k", "placed", "right", "95 % interval"):
         table.add_column(heading, justify="right")

@@ -43,9 +43,10 @@ from ropewalk.errors import UserError
 from ropewalk.evals import budget as budgets
 from ropewalk.evals import conventions, spread
 from ropewalk.evals.documents import Tokens, choose, encoded, name_of
+from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
-from ropewalk.evals.score import Pass, check_window, negative_log_likelihoods
+from ropewalk.evals.score import Pass, check_window, default_batch_tokens, negative_log_likelihoods
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.windows import Window, check, sliding
 
@@ -159,7 +160,11 @@ def measure(
     if subject.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(subject.device)
     total = sum(len(sliding(len(document.ids), window, stride)) for _, document in mine)
-    with progress_bar(f"perplexity, window {window}", total, shown=spread.rank() == 0) as advance:
+    batch = max(1, (batch_tokens or default_batch_tokens(subject.device)) // window)
+    with (
+        progress_bar(f"perplexity, window {window}", total, shown=spread.rank() == 0) as advance,
+        faster(subject.model, passes=total, window=window, shape=(batch, window)),
+    ):
         for at, document in mine:
             key = key_of(weights, document, window, stride)
             if key in known:
@@ -349,19 +354,22 @@ def exp(nats: float) -> float:
 
 def show(rows: Sequence[record.Perplexity]) -> None:
     """Print rows as a table."""
-    table = Table(title="perplexity", title_justify="left")
-    for heading in ("window", "stride", "perplexity", "95 % interval", "documents", "too short", "tokens", "seconds"):
+    if spread.rank() != 0:
+        return
+    first = rows[0]
+    told = f"stride {first.stride}, {'BOS first' if first.bos else 'no BOS'}, {sum(row.seconds for row in rows):.1f} s"
+    if first.convention != "ropewalk":
+        told += f", as {first.convention}"
+    table = Table(title=f"perplexity ({told})", title_justify="left")
+    for heading in ("window", "perplexity", "95 % interval", "documents", "too short", "tokens"):
         table.add_column(heading, justify="right")
     for row in rows:
-        interval = "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
         table.add_row(
             f"{row.window}",
-            f"{row.stride}",
             f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
-            interval,
+            "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}",
             f"{row.documents}",
             f"{row.skipped}",
             f"{row.tokens}",
-            f"{row.seconds:.1f}",
         )
     Console().print(table)

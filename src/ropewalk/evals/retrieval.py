@@ -306,6 +306,8 @@ def measure(
 
 def show(rows: Sequence[record.Retrieval]) -> None:
     """Print the families as a table."""
+    if spread.rank() != 0:
+        return
     table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
     for heading in ("family", "right", "share", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "family" else "right")

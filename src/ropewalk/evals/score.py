@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from ropewalk.errors import UserError
-from ropewalk.evals.engine import reading_last
+from ropewalk.evals.engine import reading_last, shaped
 from ropewalk.loss import NextTokenLoss, logits_of
 
 #: Tokens of one forward pass unless told otherwise. A GPU is busy from about 32768 on; a CPU core is fastest while the
@@ -106,7 +106,9 @@ def negative_log_likelihoods(
         ):
             stop += 1
         ids = torch.from_numpy(np.stack([one.ids for one in passes[start:stop]]).astype(np.int64)).to(device)
-        yield from _forward(model, ids, first.scored)
+        with shaped(ids.shape):
+            found = _forward(model, ids, first.scored)
+        yield from found
         start = stop
 
 

@@ -16,6 +16,7 @@ import torch
 from ropewalk import config, record
 from ropewalk import model as models
 from ropewalk.errors import UserError
+from ropewalk.evals import spread
 from ropewalk.text import bos_id
 
 
@@ -64,6 +65,7 @@ def subject_of(
     Raises:
         UserError: see `model.load`; or a model object came without a tokenizer.
     """
+    spread.rank()  # under torchrun this process has its own GPU, which loading must know of
     if isinstance(model, str | Path):
         loaded = models.load(model, dtype=dtype, device=device)
         return Subject(loaded, tokenizer or models.load_tokenizer(model), models.state(model))

@@ -1,0 +1,51 @@
+"""Two processes measure what one does, to the last bit."""
+
+import json
+import subprocess
+import sys
+
+from ropewalk import record
+from ropewalk.evals.passkey import passkey
+from ropewalk.evals.perplexity import perplexity
+from ropewalk.evals.retrieval import retrieval
+from ropewalk.testing import prose, tiny_directory
+
+MEASURE = """
+import sys
+from ropewalk.evals import passkey, perplexity, retrieval
+model, data, out = sys.argv[1:]
+perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))
+passkey.show(*passkey.passkey(model, window=300, depths=5, trials=2, out=out))
+retrieval.show(retrieval.retrieval(model, window=2200, families=["keys"], trials=3, out=out))
+"""
+
+
+def plain(rows):
+    """Rows without what differs from run to run: times, run ids."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "run", "header")} for row in rows]
+
+
+def test_ranks_change_nothing(tmp_path):
+    model, data = tiny_directory(tmp_path / "model"), tmp_path / "data"
+    data.mkdir()
+    for at, words in enumerate((60, 90, 75, 120, 66)):
+        (data / f"{at}.txt").write_text(prose(words, at))
+    (tmp_path / "measure.py").write_text(MEASURE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, tmp_path / "measure.py", model, data, tmp_path / "two.jsonl"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("┏") == 3, "each table once, not once a rank"
+
+    perplexity(model, data=[data], windows=[64], stride=16, out=tmp_path / "one.jsonl")
+    passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
+    retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
+    one, two = record.read([tmp_path / "one.jsonl"]), record.read([tmp_path / "two.jsonl"])
+    for kind in ("perplexity", "passkey", "passkey_summary", "retrieval"):
+        assert plain(two.of(kind)) == plain(one.of(kind)) != []
+    # Ranks write their documents as they come, under one header.
+    assert sorted(map(json.dumps, plain(two.of("document_score")))) == sorted(
+        map(json.dumps, plain(one.of("document_score")))
+    )
+    assert len(two.runs) == 3 and two.damaged == 0
