@@ -36,6 +36,7 @@ from ropewalk.train import optimizer as optimizers
 from ropewalk.train.batch import Batches, default_micro
 from ropewalk.train.devices import Alone
 from ropewalk.train.guard import Guard, Signals, Terminated, blame
+from ropewalk.train.keep import Keeping
 from ropewalk.train.log import Log
 from ropewalk.train.save import write_checkpoint, write_final
 from ropewalk.train.settings import TrainSettings
@@ -99,9 +100,9 @@ class Loop:
         self.model: Any = begun.model
         if settings.mode == "lora":
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
-        if devices.device.type == "cuda":
-            begun.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.root = devices.shard(NextTokenLoss(self.model))
+        shape = (batches.micro, batches.windows.window)
+        self.keeping = Keeping(self.root, settings.memory, devices.device, self._arithmetic, shape)
         models.verify(begun.model)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.peak = settings.peak_rate(begun.state.parameters)
@@ -196,10 +197,7 @@ class Loop:
         for micro in self.batches(step, self.devices):
             if self.devices.any(signals.received is not None):
                 raise _Stop
-            with self._arithmetic():
-                summed = self.root(**micro.rows)
-            (summed / counted).backward()
-            losses.append(summed.detach())
+            losses.append(self.keeping(lambda rows=micro.rows: self._passes(rows, counted), self.optimizer))
             read.append(micro.blocks)
         each = torch.stack(losses)
         loss = float(self.devices.sum(each.sum())) / counted
@@ -209,6 +207,13 @@ class Loop:
         optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
         return loss, norm, rate, len(blocks) * self.batches.windows.window
+
+    def _passes(self, rows: dict[str, torch.Tensor], counted: int) -> torch.Tensor:
+        """Forward and backward of one micro batch; its summed loss."""
+        with self._arithmetic():
+            summed = self.root(**rows)
+        (summed / counted).backward()
+        return summed.detach()
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         if self.begun.compute == torch.float32:

@@ -53,7 +53,7 @@ class TrainSettings:
             updates rounded stochastically. "auto" is float32 on a CPU and bfloat16 on a GPU.
         optimizer: "adamw"; "adamw-8bit" keeps its states in 8 bits, "adamw-offload" in the host's memory (both need torchao).
         cp: devices that share one window (context parallel).
-        memory: which activations are kept for the backward pass; "auto" chooses from what is left.
+        memory: what layers keep for the backward pass: "auto" what fits, "full" checkpointing, "none" of it (keep.py).
         device: "cpu", "cuda", ...; the GPU if there is one.
         threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.
         lora_rank, lora_alpha: of the adapters (LongLoRA: 8 and 16).
