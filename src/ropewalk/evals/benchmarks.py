@@ -58,7 +58,7 @@ class Harness(HFLM):
             pretrained=subject.model,
             tokenizer=tokenizer,
             max_length=window,
-            prefix_token_id=_prefix(subject.tokenizer, subject.model.config),
+            prefix_token_id=prefix_of(subject.tokenizer, subject.model.config),
         )
         self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()
@@ -80,7 +80,7 @@ class Harness(HFLM):
         return [(value, False) for value in found]
 
 
-def _prefix(tokenizer: Any, config: Any) -> int:
+def prefix_of(tokenizer: Any, config: Any) -> int:
     """lm-eval asks for the token before an empty prompt even where none is empty; some tokenizers name neither."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
     return next((token for token in known if isinstance(token, int)), 0)
