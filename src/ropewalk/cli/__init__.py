@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": downstream.evaluate,
     "attention": measure.attention,
     "theory": foresee.theory,
+    "plan": foresee.plan,
     "report": make.report,
 }
 

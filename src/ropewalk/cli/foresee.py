@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.cli.shared import Flag
+from ropewalk.cli.shared import Flag, Model
 
 
 def theory(
@@ -28,3 +28,59 @@ def theory(
     from ropewalk.forecast import theory_command
 
     theory_command(model, window=window, out=out, overwrite=overwrite)
+
+
+def plan(
+    model: Model,
+    /,
+    *,
+    window: int,
+    gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None,
+    steps: int = 1000,
+    batch_size: int = 64,
+    micro_batch: int | None = None,
+    mode: Literal["full", "lora", "pose"] = "full",
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
+    optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
+    cp: int | None = None,
+    memory: Literal["auto", "layers", "everything"] = "auto",
+    chunk_window: int | None = None,
+    lora_rank: int = 8,
+    price: float | None = None,
+) -> None:
+    """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost.
+
+    Args:
+        model: `hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b.
+        window: Tokens.
+        gpus: How many of which chip, by data sheet; without it this machine, timed for ten seconds.
+        steps: Optimiser steps (Chen et al. 2023, section 3.1: 1000).
+        batch_size: Windows a step over all devices (section 3.1: 64 up to 8192 tokens, else 128).
+        micro_batch: Windows in memory at a time on one device; chosen if not given.
+        mode: As in train.
+        precision: As in train.
+        optimizer: As in train.
+        cp: Devices that share one window; chosen if not given.
+        memory: Activations kept for the backward pass: as many as fit, each layer's input, or everything.
+        chunk_window: Tokens in memory in mode pose; the model's own window if not given.
+        lora_rank: Of the adapters in mode lora.
+        price: Of a chip and hour, in any currency.
+    """
+    from ropewalk.plan.planner import plan as make
+    from ropewalk.plan.show import show
+
+    options = dict(
+        gpus=gpus,
+        steps=steps,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        mode=mode,
+        precision=precision,
+        optimizer=optimizer,
+        cp=cp,
+        keep=memory,
+        chunk_window=chunk_window,
+        lora_rank=lora_rank,
+        price=price,
+    )
+    show(make(model, window=window, **options))

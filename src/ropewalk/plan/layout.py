@@ -1,0 +1,112 @@
+"""Over which chips a step is laid, in which micro batches, and what it keeps: the fastest way that fits.
+
+in   a shape, a recipe, chips
+out  a `Job`; or, where none fits, the one that needs least, and what would fit instead
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ropewalk.plan.chips import Chip, Rates
+from ropewalk.plan.job import EVERYTHING, LAYERS, Job, filled, products, regime
+from ropewalk.plan.memory import CONTEXT, GIB, loss_bytes, memory
+from ropewalk.plan.speed import time
+
+#: More tokens at a time than this make no product faster and only take memory.
+_MOST_TOKENS = 65536
+#: What memory.py sets aside before it fills a GPU with activations: times the products of one layer, and bytes (a test compares them).
+BACKWARD, MARGIN = 1.5, 3 * 2**29
+
+
+def fits(job: Job, chip: Chip, *, context: float = CONTEXT) -> bool:
+    """Whether the job's memory is there."""
+    return memory(job, context=context).total <= chip.memory * GIB
+
+
+def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | None, keep: str) -> tuple[Job, bool]:
+    """The fastest layout that fits, and True; or the one that needs least memory, and False.
+
+    Args:
+        job: shape, recipe and regime; its cp, micro and keep are filled in here.
+        chip, rates: what it runs on.
+        cp, micro: as the user fixed them, or None.
+        keep: "auto", "layers" or "everything".
+    """
+    fastest, best, least, smallest = None, 0.0, None, float("inf")
+    for candidate in _candidates(job, cp, micro):
+        need = memory(replace(candidate, keep=EVERYTHING if keep == "everything" else LAYERS)).total
+        if need < smallest:
+            least, smallest = replace(candidate, keep=EVERYTHING if keep == "everything" else LAYERS), need
+        kept = _keeping(candidate, chip, keep)
+        if kept is None:
+            continue
+        speed = time(kept, rates, chip).tokens_per_second
+        if speed > best * 1.005:  # a wash goes to what came first: less context parallelism, smaller micro batches
+            fastest, best = kept, speed
+    return (fastest, True) if fastest is not None else (least, False)
+
+
+def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
+    for share in [cp] if cp else [n for n in range(1, job.gpus + 1) if job.gpus % n == 0 and n <= job.shape.heads]:
+        groups = job.gpus // share
+        if groups > job.batch and cp is None:
+            continue  # more groups than windows in a step: some would idle
+        for windows in [micro] if micro else _micros(job, groups, share):
+            yield replace(job, cp=share, micro=windows)
+
+
+def _micros(job: Job, groups: int, cp: int) -> list[int]:
+    each = max(1, job.batch // groups)
+    found = [n for n in range(1, each + 1) if each % n == 0 and n * job.length / cp <= _MOST_TOKENS]
+    return found or [1]
+
+
+def _keeping(job: Job, chip: Chip, keep: str) -> Job | None:
+    """The job with as much kept as fits, or as asked for; None if that does not fit."""
+    if keep != "auto":
+        job = replace(job, keep=EVERYTHING if keep == "everything" else LAYERS)
+        return job if fits(job, chip) else None
+    room = max(0.0, _room(job, chip))
+    for left in range(
+        20, -1, -1
+    ):  # a twentieth less each time, as training does when the first step runs out of memory
+        if fits(filled(job, room * left / 20), chip):
+            return filled(job, room * left / 20)
+    return None
+
+
+def _room(job: Job, chip: Chip) -> float:
+    """Bytes for kept products, as `memory.room` counts them when training begins."""
+    shape, bare = job.shape, memory(replace(job, keep=LAYERS))
+    gradients = job.trained * job.regime.gradient / job.gpus if job.micros > 1 else 0.0
+    stream = shape.layers * shape.width * job.regime.compute * job.tokens
+    workspace = max(BACKWARD * products(job) * job.tokens, loss_bytes(job))
+    taken = bare.weights + bare.states + bare.cast + gradients + stream + workspace + MARGIN + CONTEXT
+    return chip.memory * GIB - taken
+
+
+def ways_out(job: Job, chip: Chip) -> list[str]:
+    """What would make a job fit that does not: other regimes on the same chips, then more of them."""
+    found = []
+    for precision, optimizer in (
+        ("bfloat16-stochastic", "adamw"),
+        ("bfloat16", "adamw-8bit"),
+        ("bfloat16", "adamw-offload"),
+        ("bfloat16-stochastic", "adamw-8bit"),
+    ):
+        other = replace(job, regime=regime(precision, optimizer))
+        if _fit_somewhere(other, chip):
+            found.append(f"--precision {precision} --optimizer {optimizer}")
+    if job.mode == "full" and _fit_somewhere(replace(job, mode="lora"), chip):
+        found.append("--mode lora")
+    for times in (2, 4, 8, 16, 32, 64, 128):
+        if _fit_somewhere(replace(job, gpus=job.gpus * times), chip):
+            found.append(f"--gpus {job.gpus * times}x{chip.name}")
+            break
+    return found
+
+
+def _fit_somewhere(job: Job, chip: Chip) -> bool:
+    return any(fits(replace(other, keep=LAYERS), chip) for other in _candidates(job, None, 1))
