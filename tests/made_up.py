@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
+import re
 import tempfile
 import zlib
+from html import unescape
 from pathlib import Path
 
 from ropewalk import record
@@ -291,3 +294,32 @@ def scores(layer: int, window: int, far: float) -> record.AttentionScores:
         None,
         "held-out",
     )
+
+
+def words(page: str) -> str:
+    """What a reader reads: tags and the style sheet gone, blanks as one, narrow blanks as blanks."""
+    body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u202f", " "))
+
+
+def header(state: record.ModelState) -> dict:
+    return {"model": dataclasses.asdict(state)}
+
+
+def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> record.Perplexity:
+    """A perplexity row whose documents all have the same nll a token."""
+    each = [{"name": f"d{i}", "tokens": tokens, "nll": nll * tokens} for i in range(documents)]
+    fields = dict(
+        window=window, stride=64, perplexity=math.exp(nll), low=math.exp(nll), high=math.exp(nll), documents=documents
+    )
+    fields |= dict(skipped=0, tokens=tokens * documents, bos=True, data="held-out", per_document=each)
+    return record.Perplexity(**(fields | changes))
+
+
+def record_rows(path: Path, *measured: tuple, **changes) -> Path:
+    """(state, row, row, …) each as a run of its own."""
+    for state, *rows in measured:
+        recorder = Recorder(path, run(state, f"ropewalk measure {state.name}", **changes))
+        for one in rows:
+            recorder.add(one)
+    return path

@@ -28,13 +28,20 @@ class Ratio:
     same_documents: bool = True
 
     def __str__(self) -> str:
-        change = numerals.percent(self.value - 1) if self.value < 3 else numerals.times(self.value)
+        return f"{self.change}{self._bounds(f', paired over {self.documents} documents')}"
+
+    @property
+    def brief(self) -> str:
+        """The same where it was said before what was paired."""
+        return f"{self.change}{self._bounds('')}"
+
+    @property
+    def change(self) -> str:
+        return numerals.percent(self.value - 1) if self.value < 3 else numerals.times(self.value)
+
+    def _bounds(self, pairing: str) -> str:
         bounds = numerals.interval(self.low - 1, self.high - 1, numerals.percent)
-        return (
-            f"{change} (95 % interval {bounds}, paired over {self.documents} documents)"
-            if bounds and self.value < 3
-            else change
-        )
+        return f" (95\u202f% interval {bounds}{pairing})" if bounds and self.value < 3 else ""
 
 
 def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio | None:

@@ -126,7 +126,7 @@ def _original_window(made: Verdict, before: Row, inside: Row) -> None:
     change = ratio(before, inside)
     if change is None:
         return
-    figures = f"{numerals.perplexity(before['perplexity'])} → {numerals.perplexity(inside['perplexity'])}"
+    figures = f"{numerals.perplexity(before['perplexity'])}\u00a0→\u00a0{numerals.perplexity(inside['perplexity'])}"
     made.sentences.append(f"Perplexity at the original {before['window']} tokens: {figures}, {change}.")
     made.tiles.append(Tile(f"perplexity at {before['window']}", figures, numerals.percent(change.value - 1)))
 
@@ -147,7 +147,7 @@ def _new_window(
     change = ratio(before, outside) if before else None
     if change and before:
         made.sentences.append(
-            f"Against the base in its own window ({numerals.perplexity(before['perplexity'])}) that is {change}."
+            f"Against the base in its own window ({numerals.perplexity(before['perplexity'])}) that is {change.brief}."
         )
     made.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
@@ -161,10 +161,10 @@ def _reading(own: Ratio, short: int, long: int) -> str:
     if not numerals.is_finite(own.low):
         return f"{moved} changes by {own}; the documents are too few, or not the same, for an interval."
     if own.high < 1:
-        return f"{moved} falls, so the longer context is put to use: {own}."
+        return f"{moved} falls, so the longer context is put to use: {own.brief}."
     if own.low > 1:
-        return f"{moved} rises, so the longer context does harm: {own}."
-    return f"{moved} does not change beyond chance: {own}."
+        return f"{moved} rises, so the longer context does harm: {own.brief}."
+    return f"{moved} does not change beyond chance: {own.brief}."
 
 
 def _passkey(made: Verdict, clean: Clean, base: State | None, target: State | None) -> None:
