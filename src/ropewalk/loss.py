@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ropewalk.errors import UserError
+from ropewalk.parallel import Attend, attention
 
 #: Labels with this value are not scored (the convention of torch and transformers).
 IGNORED = -100
@@ -213,13 +214,22 @@ class NextTokenLoss(nn.Module):
         input_ids: Int[Tensor, "batch tokens"],
         labels: Int[Tensor, "batch tokens"],
         position_ids: Int[Tensor, "batch tokens"] | None = None,
+        attend: Attend | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, ""]:
         """Sum of -log p(labels[b, t] | input_ids[b, :t + 1]) over labels that are not -100; float32.
 
         Labels are shifted already: labels[b, t] is the token after input_ids[b, t]. Divide by the number of counted labels
         over all ranks and accumulation steps, once, so that every token weighs the same however the batch was split.
+
+        attend: who attends to what, from `parallel.Mesh.split`; plain causal attention if not given.
         """
+        if attend is not None:
+            if self._inner.config._attn_implementation != attention.NAME:
+                raise RuntimeError("the module was not made ready by Mesh.shard, and would ignore `attend`")
+            # A mask of four dimensions is taken as it is, so that transformers makes none from the positions.
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+            kwargs |= dict(attend=attend, attention_mask=mask)
         hidden = self._hidden(input_ids, position_ids, **kwargs)
         return cross_entropy(hidden.flatten(0, 1), self.head, labels.flatten(), self._logits)
 

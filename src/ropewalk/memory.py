@@ -26,6 +26,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from ropewalk.errors import UserError
 from ropewalk.loss import CHUNK_ELEMENTS
+from ropewalk.parallel.layers import decoder_layers
 
 T = TypeVar("T")
 _aten = torch.ops.aten
@@ -127,24 +128,6 @@ def _keeping(forward: Callable[..., Any], keep: Keep) -> Callable[..., Any]:
         return checkpoint(functools.partial(forward, **kwargs), *args, **how)
 
     return run
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The model's decoder layers, in order: the longest list of modules of one class.
-
-    Raises:
-        UserError: there is none.
-    """
-    lists = [
-        list(module)
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
-    ]
-    if not lists:
-        raise UserError(
-            f"a list of decoder layers is needed to choose what they keep, and {type(model).__name__} has none; use memory none"
-        )
-    return max(lists, key=len)
 
 
 class Activations:

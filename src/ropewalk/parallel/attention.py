@@ -1,0 +1,279 @@
+"""Causal attention over documents and over devices, as blocks that any fused kernel can do.
+
+in   queries, keys and values of this device's part of the sequence; who attends to what, as blocks
+out  the attention of the whole sequence, for this part
+
+Packed documents and sequences split over devices leave masks that fused kernels do not take. But each such mask is a handful of
+rectangles and triangles: a stretch of queries against an earlier stretch of keys, or against its own. Each is one call of
+a fused kernel; their results are merged by their log-sum-exp, and the backward pass of each is the kernel's own, given the merged
+result. With context parallelism the keys and values of all devices are gathered first (and again in the backward pass, so
+that only this device's are kept), and their gradients are summed back to where they came from.
+
+The whole is one operator, so that selective checkpointing and torch.compile see one thing, and it is registered with transformers'
+attention interface under NAME: no model's forward changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ropewalk.errors import UserError
+from ropewalk.parallel import kernels
+
+NAME = "ropewalk"
+
+# Renamed in torch 2.13.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Who attends to what, beyond plain causal attention.
+
+    blocks: [n, 6] on the CPU: row (-1: every row), first and last + 1 query of this device, first and last + 1 key of
+        the whole sequence, whether causal. None: plain causal attention, whatever the positions say.
+    group: name of the process group whose devices share each sequence; empty for one device.
+    varied: whether blocks differ from batch to batch, so that kernels planned for a shape would be planned anew each time.
+    """
+
+    blocks: Int[Tensor, "n 6"] | None = None
+    group: str = ""
+    varied: bool = False
+
+
+def stretches(device: int, devices: int, tokens: int) -> list[tuple[int, int]]:
+    """The two stretches of a sequence that a device has: one from the front, one from the back, so that all have equal work.
+
+    >>> stretches(0, 2, 8), stretches(1, 2, 8)
+    ([(0, 2), (6, 8)], [(2, 4), (4, 6)])
+    >>> stretches(0, 1, 8)
+    [(0, 8)]
+    """
+    if devices == 1:
+        return [(0, tokens)]
+    size = tokens // (2 * devices)
+    last = 2 * devices - 1 - device
+    return [(device * size, (device + 1) * size), (last * size, (last + 1) * size)]
+
+
+def causal_blocks(borders: list[list[int]], device: int, devices: int, tokens: int) -> Int[Tensor, "n 6"]:
+    """The blocks of causal attention within documents, for one device.
+
+    borders: a list of ascending positions a row, at which documents begin; the first is 0. One row stands for all when they
+        are all the same.
+
+    >>> causal_blocks([[0, 3]], 0, 1, 8).tolist()  # documents of 3 and 5 tokens
+    [[-1, 0, 3, 0, 3, 1], [-1, 3, 8, 3, 8, 1]]
+    >>> causal_blocks([[0]], 0, 2, 8).tolist()  # two stretches: a triangle; a rectangle and a triangle
+    [[-1, 0, 2, 0, 2, 1], [-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1]]
+    """
+    blocks = []
+    same = all(row == borders[0] for row in borders)
+    for number, starts in enumerate(borders[:1] if same else borders):
+        documents = list(zip(starts, [*starts[1:], tokens], strict=True))
+        offset = 0
+        for begin, end in stretches(device, devices, tokens):
+            for first, last in documents:
+                q0, q1 = max(begin, first), min(end, last)
+                if q0 >= q1:
+                    continue
+                here = (-1 if same else number, q0 - begin + offset, q1 - begin + offset)
+                if q0 > first:
+                    blocks.append((*here, first, q0, 0))
+                blocks.append((*here, q0, q1, 1))
+            offset += end - begin
+    return torch.tensor(blocks, dtype=torch.int64)
+
+
+def _whole(local: Tensor, group: str) -> Tensor:
+    """Keys or values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
+    if not group:
+        return local
+    pg = dist.distributed_c10d._resolve_process_group(group)
+    devices = pg.size()
+    parts = local.new_empty((devices * local.shape[0], *local.shape[1:]))
+    _all_gather(parts, local.contiguous(), group=pg)
+    front, back = parts.unflatten(0, (devices, -1)).chunk(2, dim=3)
+    return torch.cat([*front.unbind(0), *reversed(back.unbind(0))], dim=2)
+
+
+def _own(whole: Tensor, group: str) -> Tensor:
+    """The gradient of this device's keys or values: the sum over devices of what each has for them."""
+    if not group:
+        return whole
+    pg = dist.distributed_c10d._resolve_process_group(group)
+    pieces = whole.chunk(2 * pg.size(), dim=2)
+    front, back = pieces[: pg.size()], pieces[pg.size() :][::-1]
+    parts = torch.cat([torch.cat(pair, dim=2) for pair in zip(front, back, strict=True)])
+    out = parts.new_empty((whole.shape[0], *parts.shape[1:]))
+    _reduce_scatter(out, parts, group=pg)
+    return out
+
+
+def _rows(row: int) -> slice:
+    return slice(None) if row < 0 else slice(row, row + 1)
+
+
+@torch.library.custom_op("ropewalk::attention", mutates_args=())
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """softmax(scale q k^T) v over blocks, and its log-sum-exp.
+
+    q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size] of this device; out like q, log-sum-exp
+    [batch, heads, tokens] in float32.
+    """
+    keys, values = _whole(k, group), _whole(v, group)
+    out = torch.empty_like(q)
+    sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
+    kernel = kernels.choose(q, varied)
+    seen = set()
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        rows, here = _rows(row), slice(q0, q1)
+        part, part_sums = kernels.forward(
+            kernel, q[rows, :, here], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
+        )
+        if (row, q0) in seen:
+            before = sums[rows, :, here]
+            merged = torch.logaddexp(before, part_sums)
+            old = out[rows, :, here] * (before - merged).exp()[..., None]
+            part, part_sums = old + part * (part_sums - merged).exp()[..., None], merged
+        seen.add((row, q0))
+        out[rows, :, here] = part.to(out.dtype)
+        sums[rows, :, here] = part_sums
+    return out, sums
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float) -> Any:
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("ropewalk::attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    blocks: Tensor,
+    group: str,
+    varied: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    keys, values = _whole(k, group), _whole(v, group)
+    # Several blocks add to one key: in float32, so that the sum is rounded once.
+    dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, keys, values))
+    kernel = kernels.choose(q, varied)
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
+        parts = kernels.backward(
+            kernel,
+            grad[rows, :, here],
+            q[rows, :, here],
+            keys[rows, :, there],
+            values[rows, :, there],
+            out[rows, :, here],
+            sums[rows, :, here],
+            bool(causal),
+            scale,
+        )
+        dq[rows, :, here] += parts[0]
+        dk[rows, :, there] += parts[1]
+        dv[rows, :, there] += parts[2]
+    return dq.to(q.dtype), _own(dk, group).to(k.dtype), _own(dv, group).to(v.dtype)
+
+
+@_attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+
+
+def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, v, blocks, ctx.group, ctx.varied, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, blocks)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Any) -> Any:
+    q, k, v, out, sums, blocks = ctx.saved_tensors
+    grads = _attention_backward(grad, q, k, v, out, sums, blocks, ctx.group, ctx.varied, ctx.scale)
+    return *grads, None, None, None, None
+
+
+attention.register_autograd(_differentiate, setup_context=_set_up)
+
+
+def _interface(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads tokens size"],
+    key: Float[Tensor, "batch key_heads tokens size"],
+    value: Float[Tensor, "batch key_heads tokens size"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attend: Attend | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls. Without `attend` it is transformers' own SDPA attention, masks and all."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attend is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    if attend.blocks is None:
+        return sdpa_attention_forward(
+            module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
+        )
+    if dropout:
+        raise UserError(
+            f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
+        )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def adopt(model: nn.Module) -> None:
+    """Make a transformers model attend through this module. Where no `attend` is given nothing changes.
+
+    Raises:
+        UserError: the family does not take its attention from transformers' interface.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, _interface)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.set_attn_implementation(NAME)
+    if inner.config._attn_implementation != NAME:
+        raise UserError(
+            f"attention of {inner.config.model_type} models cannot be replaced; use one device a window and no document mask"
+        )
+
+
+def check(model: nn.Module) -> None:
+    """Refuse a family whose attention is more than causal attention over the whole window.
+
+    A model with windows that slide, or with caps on its scores, would be trained as another model.
+
+    Raises:
+        UserError: by the family's name.
+    """
+    config = model.config.get_text_config()
+    sliding = any("full" not in kind for kind in getattr(config, "layer_types", None) or [])
+    sliding |= getattr(config, "layer_types", None) is None and bool(getattr(config, "sliding_window", None))
+    if sliding or getattr(config, "attn_logit_softcapping", None):
+        raise UserError(
+            f"{config.model_type} models with sliding windows or capped attention scores cannot train over documents or "
+            "devices; use --cp 1 without a document mask, or another family"
+        )

@@ -1,0 +1,113 @@
+"""PyTorch's fused attention kernels with their log-sum-exp, forward and backward, one block at a time.
+
+in   queries [B, H, t, D], keys and values [B, K, T, D], K dividing H; causal means t = T and a triangle
+out  attention and log-sum-exp [B, H, t]; gradients of all three, given the log-sum-exp of the whole row
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+Kernel = Literal["cudnn", "flash", "cpu", "plain"]
+
+
+def choose(q: Tensor, varied: bool) -> Kernel:
+    """The fastest kernel for these queries. varied: shapes change all the time, and cuDNN plans for each anew."""
+    size = q.shape[-1]
+    if q.device.type == "cpu":
+        return "cpu"
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    if q.device.type != "cuda" or not half or size % 8 or torch.cuda.get_device_capability(q.device) < (8, 0):
+        return "plain"
+    if size <= 128 and not varied and torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.is_available():
+        return "cudnn"
+    return "flash" if size <= 256 else "plain"
+
+
+def forward(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(scale q k^T) v and its log-sum-exp, natural logarithm, float32."""
+    k, v = _repeat(k, q), _repeat(v, q)
+    if kernel == "cudnn":
+        found = _aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, False, scale=scale)
+    elif kernel == "flash":
+        found = _aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+    elif kernel == "cpu":
+        found = _aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+    else:
+        found = _plain_forward(q, k, v, causal, scale)
+    # cuDNN keeps a dimension of one behind, flash may pad the rows.
+    return found[0], found[1].reshape(*q.shape[:2], -1)[..., : q.shape[2]]
+
+
+def backward(
+    kernel: Kernel,
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v. `out` and `sums` may be those of more keys than these: the part of these keys comes out."""
+    kv_heads = k.shape[1]
+    k, v = _repeat(k, q), _repeat(v, q)
+    sums = sums.contiguous()
+    lengths = (q.shape[2], k.shape[2])
+    if kernel in ("cudnn", "flash"):
+        # No dropout, so the state of the random numbers is not looked at.
+        state = torch.zeros((), dtype=torch.int64, device=q.device)
+        tensors = [t.contiguous() for t in (grad, q, k, v, out)]
+        if kernel == "cudnn":
+            grads = _aten._scaled_dot_product_cudnn_attention_backward(
+                *tensors, sums[..., None], state, state, None, None, None, *lengths, 0.0, causal, scale=scale
+            )
+        else:
+            state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+            grads = _aten._scaled_dot_product_flash_attention_backward(
+                *tensors, sums, None, None, *lengths, 0.0, causal, state, state, scale=scale
+            )
+    elif kernel == "cpu":
+        grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, q, k, v, out, sums, 0.0, causal, scale=scale
+        )
+    else:
+        grads = _plain_backward(grad, q, k, v, out, sums, causal, scale)
+    return grads[0], _sum_heads(grads[1], kv_heads), _sum_heads(grads[2], kv_heads)
+
+
+def _repeat(t: Tensor, q: Tensor) -> Tensor:
+    """Grouped keys or values, once for each of their queries' heads."""
+    return t if t.shape[1] == q.shape[1] else t.repeat_interleave(q.shape[1] // t.shape[1], dim=1)
+
+
+def _sum_heads(grad: Tensor, heads: int) -> Tensor:
+    return grad if grad.shape[1] == heads else grad.unflatten(1, (heads, -1)).sum(2)
+
+
+def _scores(q: Tensor, k: Tensor, causal: bool, scale: float) -> Tensor:
+    scores = q.float() @ k.float().mT * scale
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores
+
+
+def _plain_forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Any, ...]:
+    scores = _scores(q, k, causal, scale)
+    sums = scores.logsumexp(-1)
+    return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
+
+
+def _plain_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = (_scores(q, k, causal, scale) - sums[..., None]).exp()
+    grad, out = grad.float(), out.float()
+    inner = weights * (grad @ v.float().mT - (grad * out).sum(-1, keepdim=True)) * scale
+    return inner @ k.float(), inner.mT @ q.float(), weights.mT @ grad

@@ -1,0 +1,56 @@
+"""Weights and optimiser states of a sharded model, to and from a directory, for any number of ranks.
+
+in   a model, its optimiser, a directory
+out  a distributed checkpoint: each rank writes its part; another number of ranks reads what it needs of it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+
+def whole(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:
+    """Unsharded copies in the host's memory, one tensor at a time; every rank takes part, only the main one keeps them."""
+    out = {}
+    for name, value in weights.items():
+        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if main:
+            out[name] = full.detach().cpu()
+    return out
+
+
+def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+    """Write both; with one process too, so that one process's checkpoint can be read by many."""
+    directory = Path(directory)
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+    if dist.is_initialized():
+        dist.barrier()
+    dcp.save(_parts(model, optimizer), checkpoint_id=directory, no_dist=not dist.is_initialized())
+
+
+def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+    """Put back what `save` wrote, in place."""
+    parts = _parts(model, optimizer)
+    dcp.load(parts, checkpoint_id=Path(directory), no_dist=not dist.is_initialized())
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=parts["model"],
+        optim_state_dict=parts["optimizer"],
+        options=StateDictOptions(strict=False),
+    )
+
+
+def _parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    # Frozen weights under an adapter come from the original model, not from here.
+    options = StateDictOptions(ignore_frozen_params=True)
+    weights, states = get_state_dict(model, optimizer, options=options)
+    return {"model": weights, "optimizer": states}

@@ -1,0 +1,279 @@
+"""Two processes on a CPU against one: losses, gradients, training, checkpoints; and attention in blocks against plain attention."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from ropewalk import memory, testing
+from ropewalk.errors import UserError
+from ropewalk.loss import IGNORED, NextTokenLoss
+from ropewalk.parallel import Attend, Mesh, attention, kernels, start
+
+TOKENS = 32
+WORLD = 2
+
+
+def batch(kind: str) -> dict[str, torch.Tensor]:
+    """Four sequences: plain, packed from documents, or with skipped positions."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 256, (4, TOKENS + 1), generator=generator)
+    rows = {"input_ids": ids[:, :-1], "labels": ids[:, 1:].clone()}
+    rows["labels"][:, ::5] = IGNORED
+    if kind == "documents":  # other borders in each row, some on the borders between devices
+        starts = [[0, 5, 8, 20], [0, 16], [0, 1, 2, 31], [0, 24]]
+        positions = torch.stack([_counted(row) for row in starts])
+        rows["position_ids"] = positions
+    if kind == "skipped":
+        positions = torch.arange(TOKENS) + 100 * (torch.arange(TOKENS) >= 11)
+        rows["position_ids"] = positions.expand(4, -1).clone()
+        rows["attention_mask"] = torch.ones_like(rows["input_ids"])
+    return rows
+
+
+def _counted(starts: list[int]) -> torch.Tensor:
+    ends = [*starts[1:], TOKENS]
+    return torch.cat([torch.arange(end - begin) for begin, end in zip(starts, ends, strict=True)])
+
+
+def pass_through(mesh: Mesh, family: str, kind: str, *, keep: Any = "all") -> dict[str, torch.Tensor]:
+    """Loss and whole gradients of one step, as training takes them."""
+    model = testing.tiny(family, window=256).train()
+    root = mesh.shard(NextTokenLoss(model))
+    if keep != "all":
+        memory.Activations(model).keep([keep] * 2)
+    rows = batch(kind)
+    counted = (rows["labels"] != IGNORED).sum()
+    mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
+    loss = root(**mesh.split(mine))
+    (loss / counted).backward()
+    norm = mesh.clip(model.parameters(), 0)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": mesh.sum(loss.detach()), "norm": norm, **mesh.whole(gradients)}
+
+
+def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path | None = None) -> dict[str, Any]:
+    """A few steps of AdamW on the same data, from a checkpoint or to one."""
+    model = testing.tiny(window=256).train()
+    root = mesh.shard(NextTokenLoss(model))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    if load is not None:
+        mesh.load(model, optimizer, load)
+    for step in steps:
+        rows = {name: value.roll(step, 0) for name, value in batch("plain").items()}
+        mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
+        optimizer.zero_grad()
+        (root(**mesh.split(mine)) / 100).backward()
+        optimizer.step()
+    if save is not None:
+        mesh.save(model, optimizer, save)
+    return mesh.whole({name: p.detach() for name, p in model.named_parameters()})
+
+
+LAYOUTS: dict[str, dict[str, int]] = {"dp": {}, "cp": {"cp": 2}, "hsdp": {"replicas": 2}}
+CASES = [
+    ("dp", "llama", "plain"),
+    ("dp", "llama", "documents"),
+    ("hsdp", "llama", "plain"),
+    ("cp", "llama", "plain"),
+    ("cp", "qwen3", "plain"),
+    ("cp", "llama", "documents"),
+    ("cp", "qwen2", "documents"),
+    ("cp", "llama", "skipped"),
+]
+
+
+def _process(rank: int, port: int, out: Path) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank)
+    )
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for layout, family, kind in CASES:
+        found["/".join((layout, family, kind))] = pass_through(start(device="cpu", **LAYOUTS[layout]), family, kind)
+    sharded, split = start(device="cpu"), start(device="cpu", cp=2)
+    found["kept"] = pass_through(split, "llama", "documents", keep=frozenset({0, 3, 5}))
+    training(sharded, range(3), save=out / "of two")
+    found["from one"] = training(split, range(3, 5), load=out / "of one")
+    found["others"] = [sharded.any(rank == 1), sharded.gather(rank), sharded.data_size, split.data_size]
+    try:
+        split.split({name: value[:, :-2] for name, value in batch("plain").items()})
+    except UserError as error:
+        found["odd"] = str(error)
+    try:
+        split.shard(NextTokenLoss(testing.tiny("gemma3_text")))
+    except UserError as error:
+        found["sliding"] = str(error)
+    try:
+        start(device="cpu", cp=3)
+    except UserError as error:
+        found["three"] = str(error)
+    if rank == 0:
+        torch.save(found, out / "found.pt")
+    sharded.wait()
+    sharded.close()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("world")
+    training(start(device="cpu"), range(3), save=directory / "of one")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    mp.spawn(_process, (port, directory), WORLD)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def found(out: Path) -> dict[str, Any]:
+    return torch.load(out / "found.pt", weights_only=True)
+
+
+def assert_same(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        # float32 sums in another order: 1e-5 of the largest entry.
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5 * value.abs().max().item())
+
+
+def by_transformers(family: str, kind: str) -> dict[str, torch.Tensor]:
+    """Loss and gradients of transformers' own forward pass and masks, one process."""
+    model = testing.tiny(family, window=256).train()
+    rows = batch(kind)
+    labels = rows.pop("labels")
+    logits = model(**rows, use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    (loss / (labels != IGNORED).sum()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+    return {"loss": loss.detach(), "norm": norm, **gradients}
+
+
+@pytest.mark.parametrize("family, kind", sorted({case[1:] for case in CASES}))
+def test_one_process_gives_what_transformers_gives(family: str, kind: str) -> None:
+    assert_same(pass_through(start(device="cpu"), family, kind), by_transformers(family, kind))
+
+
+@pytest.mark.parametrize("layout, family, kind", CASES)
+def test_two_processes_give_what_transformers_gives(found: dict[str, Any], layout: str, family: str, kind: str) -> None:
+    assert_same(found["/".join((layout, family, kind))], by_transformers(family, kind))
+
+
+def test_recomputing_activations_changes_nothing_across_processes(found: dict[str, Any]) -> None:
+    assert_same(found["kept"], by_transformers("llama", "documents"))
+
+
+def test_a_checkpoint_of_two_goes_on_alone_and_one_of_one_goes_on_as_two(found: dict[str, Any], out: Path) -> None:
+    alone = start(device="cpu")
+    uninterrupted = training(alone, range(5))
+    resumed = training(alone, range(3, 5), load=out / "of two")
+    for name, value in uninterrupted.items():
+        # AdamW divides by the square root of tiny second moments, which magnifies the last bits of float32.
+        torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(found["from one"][name], value, rtol=1e-3, atol=2e-4)
+
+
+def test_one_process_resumes_bit_for_bit(out: Path) -> None:
+    alone = start(device="cpu")
+    uninterrupted = training(alone, range(5))
+    resumed = training(alone, range(3, 5), load=out / "of one")
+    for name, value in uninterrupted.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_ranks_know_of_each_other(found: dict[str, Any]) -> None:
+    assert found["others"] == [True, [0, 1], 2, 1]
+
+
+def test_what_cannot_be_split_is_refused_by_name(found: dict[str, Any]) -> None:
+    assert "multiple of 2 x cp = 4, got 30" in found["odd"]
+    assert "gemma3_text" in found["sliding"]
+    assert "multiple of --cp, got 2 processes and --cp 3" in found["three"]
+
+
+def test_the_documents_of_a_window_do_not_see_each_other() -> None:
+    """Change the first document's tokens: the second one's hidden states stay as they are."""
+    mesh = start(device="cpu")
+    root = mesh.shard(NextTokenLoss(testing.tiny(window=256)))
+    rows = mesh.split(batch("documents"))
+    other = {**rows, "input_ids": rows["input_ids"].clone()}
+    other["input_ids"][1, :16] += 1
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    hidden = [
+        root.body(
+            input_ids=r["input_ids"], position_ids=r["position_ids"], attend=r["attend"], attention_mask=mask
+        ).last_hidden_state[1]
+        for r in (rows, other)
+    ]
+    assert torch.equal(hidden[0][16:], hidden[1][16:])
+    assert not torch.equal(hidden[0][:16], hidden[1][:16])
+
+
+def test_without_documents_or_devices_nothing_is_added() -> None:
+    rows = batch("plain")
+    assert start(device="cpu").split(rows) is rows
+
+
+def test_an_unready_module_refuses_to_ignore_documents() -> None:
+    with pytest.raises(RuntimeError, match="Mesh.shard"):
+        NextTokenLoss(testing.tiny())(**batch("plain"), attend=Attend())
+
+
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """The same blocks as a dense mask, by plain torch: for one device, where queries and keys count alike."""
+    mask = torch.zeros(q.shape[0], q.shape[2], k.shape[2], dtype=torch.bool)
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        block = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool)
+        mask[slice(None) if row < 0 else row, q0:q1, k0:k1] |= block.tril() if causal else block
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], scale=0.3)
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "plain"])
+@pytest.mark.parametrize("heads, key_heads, size", [(4, 4, 16), (6, 2, 8), (3, 1, 24)])
+@pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2), (2, 3)])
+def test_attention_in_blocks_is_masked_attention(
+    kernel: str, heads: int, key_heads: int, size: int, device: int, devices: int, monkeypatch
+) -> None:
+    """Every kernel, grouped heads, and each device's share of the queries against all keys."""
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    tokens = 36
+    borders = [[0, 7, 19], [0, 18]]
+    generator = torch.Generator().manual_seed(size)
+    blocks = attention.causal_blocks(borders, device, devices, tokens)
+    queries = sum(last - first for first, last in attention.stretches(device, devices, tokens))
+    shapes = ((2, heads, queries, size), (2, key_heads, tokens, size), (2, key_heads, tokens, size))
+    leaves = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    expected = masked(*leaves, blocks)
+    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    truth = [expected.detach(), *torch.autograd.grad(expected, leaves, upstream)]
+    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
+    out, _ = attention.attention(*single, blocks, "", False, 0.3)
+    ours = [out.detach(), *torch.autograd.grad(out, single, upstream.float())]
+    for value, expected_value in zip(ours, truth, strict=True):
+        torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+def test_devices_share_a_window_evenly_and_wholly(devices: int) -> None:
+    tokens = 48
+    parts = [attention.stretches(device, devices, tokens) for device in range(devices)]
+    assert sorted(t for part in parts for first, last in part for t in range(first, last)) == list(range(tokens))
+    work = [
+        sum(
+            (q1 - q0) * (k1 - k0) if not causal else (q1 - q0) * (q1 - q0 + 1) // 2
+            for _, q0, q1, k0, k1, causal in attention.causal_blocks([[0]], device, devices, tokens).tolist()
+        )
+        for device in range(devices)
+    ]
+    assert sum(work) == tokens * (tokens + 1) // 2
+    assert len(set(work)) == 1
