@@ -332,3 +332,9 @@ def test_a_base_that_is_another_model_is_refused(base):
     other = testing.tiny(rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     with pytest.raises(UserError, match="theta is 10000.0 and the model's 500000.0"):
         attention(other, tokenizer=TOKENIZER, base=str(base), data=[text_of(100)], window=40)
+
+
+def test_a_model_without_rope_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_positions": 64}')
+    with pytest.raises(UserError, match="learned positions"):
+        attention(str(tmp_path), data=[text_of(100)], window=40)

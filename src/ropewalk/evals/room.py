@@ -39,13 +39,15 @@ def check_room(
         directory = checkpoint.locate(model)
         said = checkpoint.read_config(directory)
         device = models.device_for(device)
+        turning = config.read(said)
         size = models.dtype_for(dtype, device).itemsize
         weights = size * checkpoint.parameters(checkpoint.weights(directory))
     else:
         said, weights = model.config.to_dict(), 0
+        turning = config.read(said)
         device = next(model.parameters()).device
         size = next(model.parameters()).element_size()
-    window = window or config.read(said).window
+    window = window or turning.window
     needed = weights + working_bytes(config.text_section(said), window, size)
     if available is None:
         available = free_bytes(device)
