@@ -35,7 +35,6 @@ from rich.table import Table
 
 from ropewalk import record, text
 from ropewalk.errors import UserError
-from ropewalk.evals import spread
 from ropewalk.evals.engine import faster
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.evals.intervals import wilson
@@ -44,6 +43,7 @@ from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.parallel import spread
 
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (

@@ -41,13 +41,14 @@ from rich.table import Table
 from ropewalk import record
 from ropewalk.errors import UserError
 from ropewalk.evals import budget as budgets
-from ropewalk.evals import conventions, spread
+from ropewalk.evals import conventions
 from ropewalk.evals.documents import Tokens, choose, encoded, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import Pass, check_window, default_batch_tokens, negative_log_likelihoods
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.parallel import spread
 from ropewalk.windows import Window, check, sliding
 
 

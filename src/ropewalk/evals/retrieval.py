@@ -37,7 +37,6 @@ from rich.table import Table
 
 from ropewalk import record, text
 from ropewalk.errors import UserError
-from ropewalk.evals import spread
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.evals.haystack import HEADER, NAMES, SENTENCES, THINGS
 from ropewalk.evals.intervals import wilson
@@ -46,6 +45,7 @@ from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.parallel import spread
 
 _KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
 #: Answers that differ in every digit: what their texts have in common ends where the answer begins.

@@ -16,7 +16,7 @@ import torch
 from ropewalk import config, record
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals import spread
+from ropewalk.parallel import spread
 from ropewalk.text import bos_id
 
 
