@@ -1,0 +1,72 @@
+"""Training on a GPU: bfloat16 arithmetic, document masks through flex attention, what is kept, resuming."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from ropewalk import record, testing
+from ropewalk.loss import NextTokenLoss
+from ropewalk.text import Document
+from ropewalk.train import train
+
+pytestmark = pytest.mark.gpus(1)
+DOCUMENTS = [Document(f"d{number}", testing.prose(400, number)) for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=256)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
+
+
+def go(base, out, **options):
+    shared = dict(data=DOCUMENTS, window=512, steps=6, batch_size=4, learning_rate=1e-3, progress=False)
+    return train(base, out=out, **{**shared, **options})
+
+
+def losses(out):
+    return [row["loss"] for row in record.read([out / "records.jsonl"]).of("step")]
+
+
+def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
+    go(base, tmp_path / "gpu")
+    go(base, tmp_path / "cpu", device="cpu")
+    # bfloat16 has 8 bits: 2^-9 a product, averaged over 2048 tokens.
+    assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=3e-3)
+    (row, *_) = record.read([tmp_path / "gpu/records.jsonl"]).of("step")
+    assert 0 < row["mfu"] < 1 and row["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize("memory", ["full", "none"])
+def test_what_is_kept_changes_no_loss(base, tmp_path, memory):
+    go(base, tmp_path / "auto")
+    go(base, tmp_path / memory, memory=memory)
+    assert losses(tmp_path / memory) == pytest.approx(losses(tmp_path / "auto"), rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "pose"])
+def test_a_resumed_run_goes_on(base, tmp_path, mode):
+    go(base, tmp_path / "once", mode=mode)
+    go(base, tmp_path / "twice", mode=mode, steps=4, save_every=2)
+    go(base, tmp_path / "twice", mode=mode, save_every=2, resume=True)
+    assert losses(tmp_path / "twice") == pytest.approx(losses(tmp_path / "once"), rel=1e-3)
+    once, twice = (safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("once", "twice"))
+    assert once.keys() == twice.keys()
+
+
+def test_flex_attention_sees_the_borders_of_documents_as_sdpa_does():
+    draw = torch.Generator("cuda").manual_seed(0)
+    ids, labels = torch.randint(0, 250, (2, 1, 256), generator=draw, device="cuda")
+    borders = torch.cat([torch.arange(100), torch.arange(156)])[None].cuda()
+    found = {}
+    for attention in ("sdpa", "flex_attention"):
+        model = testing.tiny(window=256, attn_implementation=attention).cuda()
+        loss = NextTokenLoss(model)(ids, labels, position_ids=borders)
+        loss.backward()
+        found[attention] = loss.item(), model.model.embed_tokens.weight.grad
+    assert found["flex_attention"][0] == pytest.approx(found["sdpa"][0], rel=1e-4)
+    torch.testing.assert_close(found["flex_attention"][1], found["sdpa"][1], rtol=1e-2, atol=1e-3)
