@@ -25,8 +25,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ropewalk import record
+from ropewalk.evals.documents import Tokens
 from ropewalk.evals.intervals import Z95
-from ropewalk.evals.score import Pass, default_batch_tokens, negative_log_likelihoods
+from ropewalk.evals.score import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
+from ropewalk.evals.subject import Subject
+from ropewalk.parallel import spread
 from ropewalk.windows import Window, sliding
 
 #: Not to stop on an interval that is narrow by luck: this many windows past the first of a document come first.
@@ -115,8 +119,8 @@ def estimate(units: Sequence[Unit], drawn: dict[int, float]) -> Estimate | None:
         total += ratio * all_tokens
         missing = 1 - len(seen) / len(members)
         if missing > 0:
-            spread = ((mine - ratio * n) ** 2).sum() / (len(seen) - 1)
-            variance += missing * all_tokens**2 * spread / (len(seen) * n.mean() ** 2)
+            scatter = ((mine - ratio * n) ** 2).sum() / (len(seen) - 1)
+            variance += missing * all_tokens**2 * scatter / (len(seen) * n.mean() ** 2)
     everything = float(tokens.sum())
     return Estimate(
         float(total / everything), float(math.sqrt(variance) / everything), len(drawn), len(units), int(everything)
@@ -182,3 +186,49 @@ def sample(
 
 def _sum(nll: Float[np.ndarray, " scored"]) -> float:
     return float(nll.sum(dtype=np.float64))
+
+
+def measure(
+    subject: Subject,
+    documents: Sequence[Tokens],
+    window: int,
+    stride: int,
+    batch_tokens: int | None = None,
+    *,
+    minutes: float,
+    tolerance: float = 0.005,
+    seed: int = 0,
+) -> record.Perplexity:
+    """One window's row, estimated from a random sample of windows."""
+    started = time.perf_counter()
+    ids = [document.ids for document in documents]
+    found, drawn, units = spread.same(
+        sample(
+            subject.model,
+            ids,
+            window,
+            stride,
+            minutes=minutes,
+            tolerance=tolerance,
+            seed=seed,
+            batch_tokens=batch_tokens,
+        )
+    )
+    for at, nll in drawn.items():
+        if math.isnan(nll):
+            one = units[at]
+            raise not_a_number(documents[one.document].name, one.window)
+    low, high = found.interval
+    return record.Perplexity(
+        window=window,
+        stride=stride,
+        perplexity=exp(found.nats),
+        low=exp(low),
+        high=exp(high),
+        documents=len(documents),
+        skipped=0,
+        tokens=sum(units[at].window.scored for at in drawn),
+        bos=subject.bos is not None,
+        estimate=found.drawn < found.windows,
+        seconds=time.perf_counter() - started,
+    )

@@ -17,6 +17,7 @@ documents and the same model they differ by several per cent, more than most met
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ropewalk import record
 from ropewalk.errors import UserError
+from ropewalk.evals.documents import Tokens
 from ropewalk.evals.pieces import Ids, after
-from ropewalk.evals.score import Pass
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.score import Pass, negative_log_likelihoods
+from ropewalk.evals.subject import Subject
+from ropewalk.parallel import spread
 
 Likelihoods = Sequence[Float[np.ndarray, " scored"]]
 
@@ -195,3 +201,38 @@ def convention(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise UserError(f"a convention is ropewalk or one of {', '.join(CONVENTIONS)}, got {name}; choose one of them")
     return CONVENTIONS[name]
+
+
+def measure(
+    subject: Subject,
+    documents: Sequence[Tokens],
+    window: int,
+    stride: int,
+    name: str,
+    batch_tokens: int | None = None,
+) -> record.Perplexity:
+    """One window's row by somebody else's rule."""
+    started, rule = time.perf_counter(), convention(name)
+    ids = [document.ids for document in documents]
+    read = reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
+    passes, likelihoods = rule.passes(read), []
+    with progress_bar(f"perplexity as {name}, window {window}", len(passes), shown=spread.rank() == 0) as advance:
+        for nll in negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens):
+            likelihoods.append(nll)
+            advance(1)
+    figure = rule.figure(read, likelihoods)
+    if math.isnan(figure):
+        raise UserError("log-likelihoods must be numbers, but the model gave NaN; try --dtype float32")
+    return record.Perplexity(
+        window=window,
+        stride=stride,
+        perplexity=figure,
+        low=math.nan,
+        high=math.nan,
+        documents=len(documents),
+        skipped=0,
+        tokens=sum(map(len, likelihoods)),
+        bos=subject.bos is not None,
+        convention=name,
+        seconds=time.perf_counter() - started,
+    )

@@ -46,10 +46,10 @@ from ropewalk.evals.documents import Tokens, choose, encoded, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
-from ropewalk.evals.score import Pass, check_window, default_batch_tokens, negative_log_likelihoods
+from ropewalk.evals.score import Pass, check_window, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.parallel import spread
-from ropewalk.windows import Window, check, sliding
+from ropewalk.windows import check, sliding
 
 
 def perplexity(
@@ -128,9 +128,9 @@ def perplexity(
     rows = []
     for window in windows:
         if convention != "ropewalk":
-            row = by_convention(subject, documents, window, stride, convention, batch_tokens)
+            row = conventions.measure(subject, documents, window, stride, convention, batch_tokens)
         elif budget is not None:
-            row = by_sample(
+            row = budgets.measure(
                 subject, documents, window, stride, batch_tokens, minutes=budget, tolerance=tolerance, seed=seed
             )
         else:
@@ -195,41 +195,6 @@ def measure(
     )
 
 
-def by_convention(
-    subject: Subject,
-    documents: Sequence[Tokens],
-    window: int,
-    stride: int,
-    name: str,
-    batch_tokens: int | None = None,
-) -> record.Perplexity:
-    """One window's row by somebody else's rule."""
-    started, rule = time.perf_counter(), conventions.convention(name)
-    ids = [document.ids for document in documents]
-    reading = conventions.reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
-    passes, likelihoods = rule.passes(reading), []
-    with progress_bar(f"perplexity as {name}, window {window}", len(passes), shown=spread.rank() == 0) as advance:
-        for nll in negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens):
-            likelihoods.append(nll)
-            advance(1)
-    figure = rule.figure(reading, likelihoods)
-    if math.isnan(figure):
-        raise UserError("log-likelihoods must be numbers, but the model gave NaN; try --dtype float32")
-    return record.Perplexity(
-        window=window,
-        stride=stride,
-        perplexity=figure,
-        low=math.nan,
-        high=math.nan,
-        documents=len(documents),
-        skipped=0,
-        tokens=sum(map(len, likelihoods)),
-        bos=subject.bos is not None,
-        convention=name,
-        seconds=time.perf_counter() - started,
-    )
-
-
 def _check_budget(budget: float | None, convention: str) -> None:
     if budget is None:
         return
@@ -241,59 +206,6 @@ def _check_budget(budget: float | None, convention: str) -> None:
         raise UserError(
             f"a budget estimates ropewalk's own perplexity, not that of {convention}; leave out --budget or --as"
         )
-
-
-def by_sample(
-    subject: Subject,
-    documents: Sequence[Tokens],
-    window: int,
-    stride: int,
-    batch_tokens: int | None = None,
-    *,
-    minutes: float,
-    tolerance: float = 0.005,
-    seed: int = 0,
-) -> record.Perplexity:
-    """One window's row, estimated from a random sample of windows."""
-    started = time.perf_counter()
-    ids = [document.ids for document in documents]
-    found, drawn, units = spread.same(
-        budgets.sample(
-            subject.model,
-            ids,
-            window,
-            stride,
-            minutes=minutes,
-            tolerance=tolerance,
-            seed=seed,
-            batch_tokens=batch_tokens,
-        )
-    )
-    for at, nll in drawn.items():
-        if math.isnan(nll):
-            one = units[at]
-            raise _not_a_number(documents[one.document].name, one.window)
-    low, high = found.interval
-    return record.Perplexity(
-        window=window,
-        stride=stride,
-        perplexity=exp(found.nats),
-        low=exp(low),
-        high=exp(high),
-        documents=len(documents),
-        skipped=0,
-        tokens=sum(units[at].window.scored for at in drawn),
-        bos=subject.bos is not None,
-        estimate=found.drawn < found.windows,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def _not_a_number(name: str, window: Window) -> UserError:
-    return UserError(
-        f"log-likelihoods must be numbers, but the model gave NaN in {name}, tokens {window.start} to {window.stop - 1}; "
-        "try --dtype float32, or run `ropewalk doctor` on the model"
-    )
 
 
 def score_document(
@@ -320,7 +232,7 @@ def score_document(
     for one, nll in zip(spans, negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens), strict=True):
         sums.append(float(nll.sum(dtype=np.float64)))
         if math.isnan(sums[-1]):
-            raise _not_a_number(document.name, one)
+            raise not_a_number(document.name, one)
         advance(1)
     return record.DocumentScore(
         key=key,
@@ -346,11 +258,6 @@ def recorded(out: str | Path | None) -> dict[str, dict[str, Any]]:
     fields = {field.name for field in dataclasses.fields(record.DocumentScore)}
     rows = record.read([out]).of(record.DocumentScore.kind)
     return {row["key"]: {name: row[name] for name in fields & row.keys()} for row in rows}
-
-
-def exp(nats: float) -> float:
-    """exp, infinite instead of an error where a broken model is beyond every float."""
-    return math.inf if nats > 700 else math.exp(nats)
 
 
 def show(rows: Sequence[record.Perplexity]) -> None:

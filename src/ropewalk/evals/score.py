@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import Float, Int
 from ropewalk.errors import UserError
 from ropewalk.evals.engine import reading_last, shaped
 from ropewalk.loss import NextTokenLoss, logits_of
+from ropewalk.windows import Window
 
 #: Tokens of one forward pass unless told otherwise. A GPU is busy from about 32768 on; a CPU core is fastest while the
 #: activations of a small model stay near its cache (measured: docs/log.md).
@@ -153,3 +155,16 @@ def head_is_linear(model: torch.nn.Module) -> bool:
     except UserError:
         return False
     return True
+
+
+def exp(nats: float) -> float:
+    """exp, infinite instead of an error where a broken model is beyond every float."""
+    return math.inf if nats > 700 else math.exp(nats)
+
+
+def not_a_number(name: str, window: Window) -> UserError:
+    """The refusal of a figure that is none; it names the document and the place."""
+    return UserError(
+        f"log-likelihoods must be numbers, but the model gave NaN in {name}, tokens {window.start} to {window.stop - 1}; "
+        "try --dtype float32, or run `ropewalk doctor` on the model"
+    )
