@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from ropewalk import model as models
-from ropewalk import testing
+from ropewalk import record, testing
 from ropewalk.errors import UserError
 from ropewalk.extend import extend
 from ropewalk.text import Document
@@ -128,3 +128,18 @@ def test_tied_embeddings_stay_tied(tmp_path):
     extend(tied, window=96, out=tmp_path / "extended")
     adapted = lora.attach(models.load(tmp_path / "extended"), tmp_path / "out/adapter")
     torch.testing.assert_close(logits(models.load(tmp_path / "out")), logits(adapted), rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_is_bfloat16(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=4, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    for precision in ("bfloat16", "float32"):
+        train(base, out=tmp_path / precision, precision=precision, save_every=4, **options)
+    kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+    rounded, exact = (
+        [row["loss"] for row in record.read([tmp_path / name / "records.jsonl"]).of("step")]
+        for name in ("bfloat16", "float32")
+    )
+    # bfloat16 has 8 bits: weights and products are off by 2^-9 each, averaged over 192 tokens.
+    assert rounded == pytest.approx(exact, rel=5e-3)

@@ -100,7 +100,9 @@ class Loop:
         self.model: Any = begun.model
         if settings.mode == "lora":
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
-        self.root = devices.shard(NextTokenLoss(self.model))
+        with self._arithmetic():
+            root = NextTokenLoss(self.model)
+        self.root = devices.shard(root)
         shape = (batches.micro, batches.windows.window)
         self.keeping = Keeping(self.root, settings.memory, devices.device, self._arithmetic, shape)
         models.verify(begun.model)

@@ -140,7 +140,8 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
     if chosen == "float32":
         return torch.float32, torch.float32
     if chosen == "bfloat16":
-        return torch.float32, torch.bfloat16
+        # Frozen weights are not updated, so nothing vanishes in them; what is trained is put into float32 (lora.add).
+        return (torch.bfloat16 if settings.mode == "lora" else torch.float32), torch.bfloat16
     if chosen == "bfloat16-stochastic":
         return torch.bfloat16, torch.bfloat16
     raise UserError(
