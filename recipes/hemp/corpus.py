@@ -138,21 +138,27 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--library", type=Path, action="append", default=[], help="further standard libraries to keep apart")
+    parser.add_argument(
+        "--library", type=Path, action="append", default=[], help="further standard libraries to keep apart"
+    )
     parser.add_argument("--packages", type=Path, action="append", default=[], help="further folders of packages")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     own = Path(sysconfig.get_path("stdlib"))
-    library, package, counts = collect([own, *arguments.library], Path(sysconfig.get_path("purelib")), arguments.packages)
+    library, package, counts = collect(
+        [own, *arguments.library], Path(sysconfig.get_path("purelib")), arguments.packages
+    )
     tokenizer = train_tokenizer(library + package, arguments.seed)
     tokenizer.save(str(arguments.out / "tokenizer.json"))
     random.Random(arguments.seed).shuffle(package)
     tokens = encode(tokenizer, library + package)
     np.save(arguments.out / "train.npy", tokens)
     np.save(arguments.out / "stdlib.npy", encode(tokenizer, library))
-    validation = {path.stem if path.stem != "__init__" else path.parent.name: path for path in standard_library("validation")}
+    validation = {
+        path.stem if path.stem != "__init__" else path.parent.name: path for path in standard_library("validation")
+    }
     np.savez(
         arguments.out / "validation.npz",
         **{name: encode(tokenizer, [path.read_text(encoding="utf-8")]) for name, path in validation.items()},

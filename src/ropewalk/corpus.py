@@ -65,8 +65,14 @@ def standard_library(split: Split, root: Path | None = None) -> list[Path]:
     if split not in get_args(Split):
         raise UserError(f"a split is one of {', '.join(get_args(Split))}; got {split!r}")
     root = Path(root or sysconfig.get_path("stdlib"))
-    found = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    paths = [root / path for path in found if split_of(path) == split and (root / path).stat().st_size > 0]
+    found = []
+    for top in root.iterdir() if root.is_dir() else ():
+        if (
+            top.name not in LEFT_OUT and top.name not in _TEST_FOLDERS
+        ):  # site-packages may hold a hundred thousand files
+            found += top.rglob("*.py") if top.is_dir() else [top] * (top.suffix == ".py")
+    of_split = (path for path in found if split_of(path.relative_to(root)) == split)
+    paths = sorted(path for path in of_split if path.stat().st_size > 0)
     if not paths:
         raise UserError(
             f"{root} holds no source of the standard library for the split {split!r}; "
