@@ -245,6 +245,14 @@ def test_a_run_without_checkpoints_is_refused(tmp_path):
         by_step(passkey.passkey, tmp_path / "run")
 
 
+def test_nan_logits_are_an_error_and_no_failure_to_retrieve(tmp_path):
+    model = tiny(window=300)
+    model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(UserError, match="NaN at the end of a prompt of 300 tokens"):
+        passkey.passkey(model, tokenizer=byte_tokenizer(), window=300, depths=2, trials=1, out=tmp_path / "r.jsonl")
+    assert not (tmp_path / "r.jsonl").exists()
+
+
 def test_no_depths_or_no_trials_are_refused():
     with pytest.raises(UserError, match="at least one depth and one trial, got 0 and 10"):
         passkey.passkey(tiny(), tokenizer=byte_tokenizer(), window=300, depths=0)

@@ -27,6 +27,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
+from ropewalk.errors import UserError
 from ropewalk.evals.engine import reading_last
 from ropewalk.evals.score import default_batch_tokens
 
@@ -67,6 +68,9 @@ def verdicts(
 
     Returns:
         Per prompt (m,) booleans: is answer token i the argmax after the prompt and answer tokens 0 .. i - 1?
+
+    Raises:
+        UserError: a logit was not a number, which no argmax would tell.
     """
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
@@ -83,6 +87,11 @@ def verdicts(
         answers = torch.from_numpy(np.stack([prompts[at].answer for at in batch])).to(device)
         with prefix.before(model, known, scored) as cache, reading_last(model, scored):
             logits = model(input_ids=ids, logits_to_keep=scored, **cache).logits
+        if logits.isnan().any():
+            raise UserError(
+                f"logits must be numbers, but the model gave NaN at the end of a prompt of {len(prompts[batch[0]].ids)} tokens; "
+                "try --dtype float32, or run `ropewalk doctor` on the model"
+            )
         for at, right in zip(batch, (logits.argmax(-1) == answers).cpu().numpy(), strict=True):
             found[at] = right
         advance(len(batch))
