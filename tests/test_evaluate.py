@@ -1,5 +1,6 @@
 """The suite: which stages, resuming after a kill, what is left out and said, and the page at the end."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -8,12 +9,13 @@ import sys
 import pytest
 
 from ropewalk import checkpoint, record, testing
+from ropewalk import model as models
 from ropewalk.errors import UserError
 from ropewalk.evaluate import Size, evaluate, stages
 from ropewalk.evaluate.suite import Suite, doubling
 from ropewalk.extend import extend
 
-TINY = dict(documents=1, tokens_each=600, strides=1, depths=2, trials=1, prompts=1, items=2, summaries=1)
+TINY = dict(documents=1, strides_past=1, strides=1, depths=2, trials=1, prompts=1, items=2, summaries=1)
 
 
 @pytest.fixture
@@ -65,6 +67,23 @@ def test_the_stages_are_the_papers(base, extended, tmp_path):
     assert settings["perplexity"]["windows"] == [128, 256]
     assert settings["passkey"]["depths"] == 32 and settings["passkey"]["trials"] == 10
     assert settings["benchmarks"]["base"] == old
+
+
+def test_a_small_machine_is_given_what_it_can_do_and_all_subjects_the_same(base, extended, tmp_path):
+    def asked(allowance):
+        size = Size(documents=50, strides_past=4, allowance=allowance)
+        suite = dataclasses.replace(_suite(extended, base, tmp_path), size=size)
+        found = list(suite.stages())
+        return {(one.name, one.subject): one.settings for one in found}
+
+    poor, rich = asked(1e6), asked(None)
+    for subject in (str(base), str(extended)):
+        assert poor["perplexity", subject]["limit"] == 2 and rich["perplexity", subject]["limit"] == 50
+        assert poor["perplexity", subject]["max_tokens"] == 256 + 4 * 16
+        assert poor["passkey", subject]["trials"] == 1 and rich["passkey", subject]["trials"] == 10
+    # By hand: 256 tokens through 2 layers of width 64, two FLOPs a weight and the lower triangle of scores and values.
+    state = models.state(extended)
+    assert _suite(extended, base, tmp_path)._flops(256) == 256 * 2 * state.parameters + 2 * (2 * 64 * 256 * 256)
 
 
 def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, extended, tmp_path):

@@ -11,7 +11,8 @@ class Size:
     """How much of everything is measured.
 
     Attributes:
-        documents, tokens_each: of the perplexity; all of them, whole, where None.
+        documents: of the perplexity; all of them where None.
+        strides_past: how far past the largest window a document is scored, in strides; to its end where None.
         strides: a window slides by the smallest window over this, or by the paper's 256 if `paper_stride` and that is less.
         depths, trials: of the passkey test (section 3.3: 32 and 10).
         prompts: a family of the retrieval test.
@@ -19,10 +20,12 @@ class Size:
         summaries, epochs: documents summarised; passes over the pairs that are trained on.
         checkpoints: how many checkpoints of the model's training are measured, the last ones left out first.
         attention_window: the longest window whose scores are looked at, tokens.
+        allowance: FLOPs of forward passes a stage may take; documents, trials and prompts are cut down to it, though not
+            below what still says something. None: no bound.
     """
 
     documents: int | None = None
-    tokens_each: int | None = None
+    strides_past: int | None = None
     strides: int = 8
     paper_stride: bool = True
     depths: int = 32
@@ -33,14 +36,21 @@ class Size:
     epochs: int = 10
     checkpoints: int = 5
     attention_window: int = 32768
+    allowance: float | None = None
+
+    def affordable(self, most: int, cost: float, *, least: int) -> int:
+        """How many things of `cost` FLOPs each the allowance pays for: between `least` and `most`."""
+        if self.allowance is None:
+            return most
+        return min(most, max(least, int(self.allowance / max(cost, 1.0))))
 
 
-#: The paper's sizes, for a GPU; and what two CPU cores do with a small model in about a quarter of an hour.
+#: The paper's sizes, for a GPU; and what CPU cores can do with a small model: 1e13 FLOPs are minutes on one core.
 SIZES = {
     "full": Size(),
     "small": Size(
-        documents=4,
-        tokens_each=4096,
+        documents=6,
+        strides_past=4,
         strides=2,
         paper_stride=False,
         depths=8,
@@ -51,6 +61,7 @@ SIZES = {
         epochs=1,
         checkpoints=2,
         attention_window=2048,
+        allowance=1e13,
     ),
 }
 SizeName = Literal["auto", "small", "full"]

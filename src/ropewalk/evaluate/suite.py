@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ropewalk import checkpoint
+from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.evaluate.size import Size
 from ropewalk.evaluate.stages import Stage
 from ropewalk.record import ModelState
+from ropewalk.windows import sliding
 
 Sources = str | Path | Sequence[str | Path]
 
@@ -83,6 +84,26 @@ class Suite:
         stride = max(1, smallest // self.size.strides)
         return min(stride, 256) if self.size.paper_stride else stride
 
+    def _tokens_each(self, stride: int) -> int | None:
+        past = self.size.strides_past
+        return None if past is None else models.state(self.model).window + past * stride
+
+    def _documents(self, stride: int) -> int | None:
+        """How many documents are scored: the same for every subject and window, so that all of them are comparable."""
+        length = self._tokens_each(stride)
+        if self.size.documents is None or length is None:
+            return self.size.documents
+        state = models.state(self.model)
+        windows = doubling(state.original_window, state.window)
+        cost = sum(len(sliding(length, window, stride)) * self._flops(window) for window in windows)
+        return self.size.affordable(self.size.documents, cost, least=2)
+
+    def _flops(self, window: int) -> float:
+        """Of one forward pass over a window: two for each weight and token, and the attention of its lower triangle."""
+        text = config.text_section(checkpoint.read_config(checkpoint.locate(self.model)))
+        attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
+        return window * (2.0 * models.state(self.model).parameters + attention)
+
     def _stage(self, name: str, subject: str, measure: Callable[..., Any], **settings: Any) -> Stage:
         about = {**settings, **self.loading, "files": _files(subject)}
         if settings.get("base") is not None:
@@ -101,8 +122,8 @@ class Suite:
                     data=_listed(data),
                     windows=windows,
                     stride=stride,
-                    limit=self.size.documents,
-                    max_tokens=self.size.tokens_each and max(self.size.tokens_each, 2 * windows[-1]),
+                    limit=self._documents(stride),
+                    max_tokens=self._tokens_each(stride),
                     min_tokens=models.state(self.model).window,
                     budget=self.budget,
                     seed=self.seed,
@@ -111,14 +132,15 @@ class Suite:
     def _passkey(self, name: str, window: int) -> Stage:
         from ropewalk.evals.passkey import passkey
 
-        return self._stage(
-            "passkey", name, passkey, window=window, depths=self.size.depths, trials=self.size.trials, seed=self.seed
-        )
+        depths = self.size.depths
+        trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
+        return self._stage("passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.seed)
 
     def _retrieval(self, name: str, window: int) -> Stage:
-        from ropewalk.evals.retrieval import retrieval
+        from ropewalk.evals.retrieval import FAMILIES, retrieval
 
-        return self._stage("retrieval", name, retrieval, window=window, trials=self.size.prompts, seed=self.seed)
+        trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
+        return self._stage("retrieval", name, retrieval, window=window, trials=trials, seed=self.seed)
 
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.benchmarks import benchmarks
