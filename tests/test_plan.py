@@ -16,13 +16,14 @@ import transformers
 from ropewalk import loss, testing
 from ropewalk import memory as kept_memory
 from ropewalk.errors import UserError
-from ropewalk.plan import calibrate, chips, layout, plan
+from ropewalk.plan import calibrate, chips, layout, plan, planner
 from ropewalk.plan import memory as plan_memory
-from ropewalk.plan.job import ATTENTION_PRICE, EVERYTHING, LAYERS, Job, filled, kept_bytes, products, regime, tensors
+from ropewalk.plan.job import ATTENTION_PRICE, FULL, NONE, Job, filled, kept_bytes, products, regime, tensors
 from ropewalk.plan.memory import GIB, memory
 from ropewalk.plan.planner import shape_of
 from ropewalk.plan.shape import LLAMA, read
 from ropewalk.plan.speed import time
+from ropewalk.train import keep as keeping
 
 CONFIGS = {
     **{family: testing.tiny_config(family, 64) for family in testing.FAMILIES},
@@ -179,10 +180,13 @@ def test_constants_of_modules_that_need_torch_are_theirs() -> None:
     assert plan_memory.CHUNK_ELEMENTS == loss.CHUNK_ELEMENTS
     assert (layout.BACKWARD, layout.MARGIN) == (kept_memory._BACKWARD, kept_memory._MARGIN)
     assert ATTENTION_PRICE == kept_memory._ATTENTION_PRICE
+    assert planner.COMPILED == keeping._WORTH_COMPILING
+    job = _job()
+    assert layout.head_bytes(job) == kept_memory.head_bytes(32768, 4096, 32000)
 
 
 def _job(
-    shape="llama-7b", window=32768, batch=1, precision="bfloat16-stochastic", optimizer="adamw", keep=LAYERS, **rest
+    shape="llama-7b", window=32768, batch=1, precision="bfloat16-stochastic", optimizer="adamw", keep=FULL, **rest
 ) -> Job:
     shape = LLAMA[shape] if isinstance(shape, str) else shape
     settings = dict(gpus=1, cp=1, micro=batch) | rest
@@ -255,7 +259,7 @@ def test_keeping_more_takes_memory_and_saves_time() -> None:
 def test_what_is_kept_is_what_training_would_keep() -> None:
     """The same room, given to memory.py with the same candidates, keeps as many layers' worth."""
     job = _job(window=4096)
-    every = tensors(job)
+    every = products(job)
     names = ["q", "k", "v", "attention", "o", "gate", "up"]
     flops = {n: 2.0 * job.tokens * job.shape.products[n] for n in names if n != "attention"}
     flops["attention"] = 2.0 * job.tokens * job.shape.query_width * job.length
@@ -362,7 +366,7 @@ def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) 
 
 
 def test_this_machine_is_timed_for_the_models_own_shapes() -> None:
-    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", keep=EVERYTHING, fused=False)
+    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", keep=NONE, fused=False)
     chip, rates = calibrate.present(job, seconds=0.2)
     assert chip.memory > 1
     for value in (rates.matrix, rates.attention_forward, rates.attention_backward, rates.bandwidth, rates.update):
@@ -390,13 +394,6 @@ def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool) -> No
             optimizer.step()
     seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     shape = read(model.config.to_dict(), name="x")
-    keep = LAYERS if checkpointed else EVERYTHING
+    keep = FULL if checkpointed else NONE
     job = _job(shape, 512, 2 * micros, precision="float32", keep=keep, fused=False, micro=2)
     assert memory(job, context=0).allocated == pytest.approx(seen, rel=0.10)
-
-
-def test_the_papers_room_is_spent_on_products() -> None:
-    job = _job()
-    assert products(job) == sum(
-        v for k, v in tensors(job).items() if k in ("q", "k", "v", "attention", "o", "gate", "up")
-    )

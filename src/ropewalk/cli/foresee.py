@@ -43,7 +43,7 @@ def plan(
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
     optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
     cp: int | None = None,
-    memory: Literal["auto", "layers", "everything"] = "auto",
+    memory: Literal["auto", "full", "none"] = "auto",
     chunk_window: int | None = None,
     lora_rank: int = 8,
     price: float | None = None,
@@ -61,7 +61,7 @@ def plan(
         precision: As in train.
         optimizer: As in train.
         cp: Devices that share one window; chosen if not given.
-        memory: Activations kept for the backward pass: as many as fit, each layer's input, or everything.
+        memory: As in train: auto keeps as many activations as fit, full each layer's input only, none all of them.
         chunk_window: Tokens in memory in mode pose; the model's own window if not given.
         lora_rank: Of the adapters in mode lora.
         price: Of a chip and hour, in any currency.

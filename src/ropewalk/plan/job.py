@@ -72,8 +72,8 @@ class Keep:
 
 #: What memory.py weighs attention's operations with, which run at a lower rate than a product's (a test compares the two).
 ATTENTION_PRICE = 1.5
-#: Nothing but each layer's input; everything.
-LAYERS, EVERYTHING = Keep("layers"), Keep("everything", recompute=False)
+#: By the names of --memory: nothing but each layer's input; everything.
+FULL, NONE = Keep("full"), Keep("none", recompute=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,12 @@ class Job:
         return self.micro * self.length / self.cp
 
     @property
+    def stream(self) -> int:
+        """Bytes of a number in the residual stream: under autocast float32 weights make it float32; sharded weights are gathered in the
+        precision of the arithmetic, and so is the stream."""
+        return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
+
+    @property
     def micros(self) -> int:
         """Micro batches in a step, one after the other."""
         return -(-self.batch // (self.dp * self.micro))
@@ -137,21 +143,24 @@ class Job:
 def tensors(job: Job) -> dict[str, float]:
     """Bytes a token of what one layer's backward pass reads, by name, on the chip that holds the token.
 
-    "input" is the residual stream where the layer begins. A norm that is not fused also leaves a float32 copy of its input and the
-    normalised values (in bfloat16; in float32 the copy is the input itself). "act" is the gate after its nonlinearity, "product" what
-    enters the down projection.
+    "input" and "middle" are the residual stream before the attention and after it. "norms" is what enters the projections; a norm that
+    is not fused leaves its normalised values too, a float32 copy of a bfloat16 stream, and under autocast a copy for each projection.
+    "act" is the gate after its nonlinearity, "product" what enters the down projection.
     """
-    shape, b = job.shape, job.regime.compute
-    d, q, kv, inner = shape.width, shape.query_width, shape.kv_width, shape.active * shape.inner
-    norm = b * d if job.fused else (b + b + (4 if b == 2 else 0)) * d
+    shape, b, d = job.shape, job.regime.compute, job.shape.width
+    q, kv, inner = shape.query_width, shape.kv_width, shape.active * shape.inner
+    norms = 2 * b * d
+    if not job.fused:
+        copies = b * (3 + (2 if shape.gated else 1)) if job.stream != b else 2 * b
+        norms = (copies + 2 * job.stream + (2 * 4 if job.stream == 2 else 0)) * d
     found = {
-        "input": b * d,
-        "norms": 2 * norm,
+        "input": job.stream * d,
+        "norms": norms,
         "q": b * q,
         "k": b * kv,
         "v": b * kv,
         "attention": b * q + 4 * shape.heads,  # and the logarithm of each row's sum, float32
-        "o": b * d,  # the residual stream after the attention
+        "middle": job.stream * d,
         "gate": b * inner if shape.gated else 0,
         "up": b * inner,
         "act": 0 if job.fused and shape.gated else b * inner,
@@ -162,12 +171,28 @@ def tensors(job: Job) -> dict[str, float]:
     return found
 
 
+def products(job: Job) -> dict[str, float]:
+    """Bytes a token of the results of one layer's products and attention that can be kept."""
+    every = tensors(job)
+    names = ("q", "k", "v", "attention", "gate", "up")
+    return {name: every[name] for name in names if every[name]} | {"o": job.regime.compute * job.shape.width}
+
+
 def kept_bytes(job: Job) -> float:
     """Bytes a token and layer, on average over layers, that live from the forward pass to the backward pass."""
-    every = tensors(job)
     if not job.keep.recompute:
-        return sum(every.values())
-    return every["input"] + sum(share * every.get(name, 0.0) for name, share in job.keep.shares.items())
+        return sum(tensors(job).values())
+    sizes = products(job)
+    return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.keep.shares.items())
+
+
+def recomputed_bytes(job: Job) -> float:
+    """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation."""
+    if not job.keep.recompute:
+        return 0.0
+    there = ("v", "attention", "gate", "up")
+    gone = {name: size * (1 - job.keep.shares.get(name, 0.0) * (name in there)) for name, size in tensors(job).items()}
+    return sum(gone.values()) - gone["input"]
 
 
 def worth(job: Job) -> list[list[str]]:
@@ -186,10 +211,10 @@ def worth(job: Job) -> list[list[str]]:
 def filled(job: Job, room: float) -> Job:
     """The job with as much kept as `room` bytes hold, as `memory.Activations.choose` does it: a group of equal worth goes together, into
     all layers or into as many as there is room for, but not into less than an eighth of them."""
-    every, layers = tensors(job), job.shape.layers
+    sizes, layers = products(job), job.shape.layers
     shares: dict[str, float] = {}
     for group in worth(job):
-        size = sum(every[name] for name in group) * job.tokens
+        size = sum(sizes[name] for name in group) * job.tokens
         fit = min(layers, int(max(0.0, room) // size))
         if fit == layers or fit >= layers / 8:
             shares |= {name: fit / layers for name in group}
@@ -198,10 +223,4 @@ def filled(job: Job, room: float) -> Job:
             break
     kinds = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
     said = [", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in kinds.items()]
-    return replace(job, keep=Keep("; ".join(said) or LAYERS.name, shares))
-
-
-def products(job: Job) -> float:
-    """Bytes a token of one layer's products that could be kept."""
-    every = tensors(job)
-    return sum(every[name] for group in worth(job) for name in group)
+    return replace(job, keep=Keep("; ".join(said) or FULL.name, shares))

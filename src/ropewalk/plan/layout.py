@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ropewalk.plan.chips import Chip, Rates
-from ropewalk.plan.job import EVERYTHING, LAYERS, Job, filled, products, regime
-from ropewalk.plan.memory import CONTEXT, GIB, loss_bytes, memory
+from ropewalk.plan.job import FULL, NONE, Job, filled, products, regime
+from ropewalk.plan.memory import CHUNK_ELEMENTS, CONTEXT, GIB, memory
 from ropewalk.plan.speed import time
 
 #: More tokens at a time than this make no product faster and only take memory.
@@ -32,13 +32,13 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | N
         job: shape, recipe and regime; its cp, micro and keep are filled in here.
         chip, rates: what it runs on.
         cp, micro: as the user fixed them, or None.
-        keep: "auto", "layers" or "everything".
+        keep: "auto", "full" or "none", as --memory.
     """
     fastest, best, least, smallest = None, 0.0, None, float("inf")
     for candidate in _candidates(job, cp, micro):
-        need = memory(replace(candidate, keep=EVERYTHING if keep == "everything" else LAYERS)).total
+        need = memory(replace(candidate, keep=NONE if keep == "none" else FULL)).total
         if need < smallest:
-            least, smallest = replace(candidate, keep=EVERYTHING if keep == "everything" else LAYERS), need
+            least, smallest = replace(candidate, keep=NONE if keep == "none" else FULL), need
         kept = _keeping(candidate, chip, keep)
         if kept is None:
             continue
@@ -66,7 +66,7 @@ def _micros(job: Job, groups: int, cp: int) -> list[int]:
 def _keeping(job: Job, chip: Chip, keep: str) -> Job | None:
     """The job with as much kept as fits, or as asked for; None if that does not fit."""
     if keep != "auto":
-        job = replace(job, keep=EVERYTHING if keep == "everything" else LAYERS)
+        job = replace(job, keep=NONE if keep == "none" else FULL)
         return job if fits(job, chip) else None
     room = max(0.0, _room(job, chip))
     for left in range(
@@ -78,13 +78,20 @@ def _keeping(job: Job, chip: Chip, keep: str) -> Job | None:
 
 
 def _room(job: Job, chip: Chip) -> float:
-    """Bytes for kept products, as `memory.room` counts them when training begins."""
-    shape, bare = job.shape, memory(replace(job, keep=LAYERS))
-    gradients = job.trained * job.regime.gradient / job.gpus if job.micros > 1 else 0.0
-    stream = shape.layers * shape.width * job.regime.compute * job.tokens
-    workspace = max(BACKWARD * products(job) * job.tokens, loss_bytes(job))
-    taken = bare.weights + bare.states + bare.cast + gradients + stream + workspace + MARGIN + CONTEXT
-    return chip.memory * GIB - taken
+    """Bytes for kept products, as train/keep.py and memory.py count them when training begins."""
+    shape, bare = job.shape, memory(replace(job, keep=FULL))
+    each = job.trained / job.gpus
+    there_soon = each * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.gpus * job.regime.cast
+    stream = shape.layers * shape.width * job.regime.weight * job.tokens
+    workspace = max(BACKWARD * sum(products(job).values()) * job.tokens, head_bytes(job))
+    return chip.memory * GIB - bare.weights - CONTEXT - there_soon - stream - workspace - MARGIN
+
+
+def head_bytes(job: Job) -> float:
+    """What memory.py sets aside for the loss (a test compares the two)."""
+    shape = job.shape
+    logits = min(CHUNK_ELEMENTS, job.tokens * shape.vocabulary)
+    return 3 * 4 * logits + 2 * 2 * job.tokens * shape.width + 6 * shape.width * shape.vocabulary
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
@@ -109,4 +116,4 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
 
 
 def _fit_somewhere(job: Job, chip: Chip) -> bool:
-    return any(fits(replace(other, keep=LAYERS), chip) for other in _candidates(job, None, 1))
+    return any(fits(replace(other, keep=FULL), chip) for other in _candidates(job, None, 1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ropewalk.plan.job import Job, kept_bytes, tensors
+from ropewalk.plan.job import Job, kept_bytes, recomputed_bytes, tensors
 
 GIB = 2**30
 #: Elements of logits that exist at a time; loss.CHUNK_ELEMENTS, which cannot be imported without torch (a test compares them).
@@ -115,7 +115,7 @@ def loss_bytes(job: Job) -> float:
     if job.whole_logits:  # the logits, their float32 log-softmax and two gradients of it (transformers' loss)
         return (b + 4 + 4 + 4) * job.tokens * shape.vocabulary
     chunk = min(job.tokens * shape.vocabulary, max(128 * shape.vocabulary, CHUNK_ELEMENTS))
-    states = (tensors(job)["norms"] / 2 + b * shape.width) * job.tokens
+    states = (tensors(job)["norms"] / 2 + job.stream * shape.width) * job.tokens
     head = 0 if job.mode == "lora" else shape.embedding
     # float32 logits and the copy that logsumexp makes; the head's gradient summed in float32, one chunk's beside it, the cast head.
     return states + 8 * chunk + head * (4 + b) + shape.embedding * (b if b != job.regime.weight else 0)
@@ -141,16 +141,16 @@ def _copies(job: Job) -> tuple[float, float]:
     if job.gpus == 1:
         # Autocast keeps each cast weight until the forward pass is over; the embedding is looked up, not multiplied.
         return regime.cast * (shape.layers * shape.layer_weights), (layer if regime.cast else 0.0)
-    # Sharded: this layer and the next, gathered, and one layer's gradient before it is scattered; the head beside them.
-    gathered = 2 * layer + shape.embedding * regime.compute
-    return gathered, gathered + shape.layer_weights * max(regime.compute, regime.gradient)
+    # Sharded: this layer and the next, gathered, beside the embedding and the head, which stay for the whole micro batch. A layer's
+    # gradient is whole before it is scattered, and is summed in float32.
+    tables = shape.embedding * (1 if shape.tied else 2) * regime.compute
+    return 2 * layer + tables, 2 * layer + 2 * tables + shape.layer_weights * (regime.compute + 4)
 
 
 def _workspace(job: Job) -> float:
     """Bytes that one layer's backward pass needs beyond what was kept: its tensors computed again, and gradients of a few of them."""
     every = tensors(job)
-    missing = max(0.0, sum(every.values()) - kept_bytes(job)) if job.keep.recompute else 0.0
     flowing = every["up"] * (1 if job.fused else 2) + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
-    return (missing + flowing) * job.tokens + largest * (1 if job.regime.compute != job.regime.gradient else 0)
+    return (recomputed_bytes(job) + flowing) * job.tokens + largest * (job.regime.compute != job.regime.gradient)

@@ -18,13 +18,16 @@ from ropewalk import checkpoint
 from ropewalk.errors import UserError
 from ropewalk.plan import layout
 from ropewalk.plan.chips import Chip, Rates, datasheet_rates, parse
-from ropewalk.plan.job import LAYERS, Job, regime
+from ropewalk.plan.job import FULL, Job, regime
 from ropewalk.plan.memory import Memory, memory
 from ropewalk.plan.shape import LLAMA, Shape, read
 from ropewalk.plan.speed import Time, time
 
 #: What Python, torch and transformers take in a process on a CPU before a model is there. Measured, docs/plan.md.
 _CPU_CONTEXT = 0.45 * 2**30
+
+#: From so many weights on, training compiles its layers on a GPU (train/keep.py; a test compares the two).
+COMPILED = 1e9
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def plan(
         steps, batch_size: of the recipe (section 3.1 of the paper: 1000; 64 up to 8192 tokens on 32 chips, else 128).
         micro_batch, cp: fixed, or chosen if not given.
         mode, precision, optimizer, chunk_window, lora_rank: as in training.
-        keep: activations kept: "auto" (as much as fits), "layers" (each layer's input), "everything".
+        keep: --memory of training: "auto" (as many activations as fit), "full" (each layer's input only), "none" (everything).
         price: of a chip and hour.
         rates: in place of those that would be looked up or measured.
 
@@ -128,11 +131,11 @@ def plan(
         cp=cp or 1,
         micro=micro_batch or 1,
         regime=regime(precision, optimizer),
-        keep=LAYERS,
+        keep=FULL,
         mode=mode,
         rank=lora_rank,
         chunk=chunk,
-        fused=on_gpu,
+        fused=on_gpu and shape.parameters >= COMPILED,
     )
     if on_gpu:
         if chip is None:
@@ -160,8 +163,8 @@ def plan(
 def _check_choices(mode: str, keep: str, cp: int | None, micro: int | None, batch: int, gpus: int) -> None:
     if mode not in ("full", "lora", "pose"):
         raise UserError(f"a mode is full, lora or pose, got {mode!r}; full trains every weight")
-    if keep not in ("auto", "layers", "everything"):
-        raise UserError(f"memory is auto, layers or everything in a plan, got {keep!r}; auto keeps what fits")
+    if keep not in ("auto", "full", "none"):
+        raise UserError(f"memory is auto, full or none, got {keep!r}; auto keeps what fits")
     if cp is not None and (cp < 1 or gpus % cp):
         raise UserError(f"cp divides the number of chips, and {cp} does not divide {gpus}; choose a divisor")
     if micro is not None and not 1 <= micro <= batch:
@@ -174,9 +177,9 @@ def _on_cpu(job: Job, rates: Rates | None, micro: int | None) -> tuple[Job, Chip
     """Training on a CPU keeps everything, in micro batches of about 4096 tokens (train/batch.py)."""
     from dataclasses import replace
 
-    from ropewalk.plan.job import EVERYTHING
+    from ropewalk.plan.job import NONE
 
-    job = replace(job, keep=EVERYTHING, micro=micro or max(1, min(job.batch, 4096 // job.length)))
+    job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, 4096 // job.length)))
     chip, measured = _measured(job, rates)
     need = memory(job, context=_CPU_CONTEXT)
     return job, chip, measured, need.total <= chip.memory * 2**30, need

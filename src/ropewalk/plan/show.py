@@ -9,7 +9,6 @@ from rich.table import Table
 from ropewalk.plan.memory import GIB
 from ropewalk.plan.planner import Plan
 
-
 _MOMENTS = {
     "forward": "after the forward pass",
     "backward": "as the backward pass begins",
@@ -48,7 +47,7 @@ def memory_table(found: Plan) -> Table:
     """Bytes on one chip by part, when most is held."""
     need, when = found.memory, _MOMENTS[found.memory.moment]
     table = _table(f"Memory on each chip, {when}", "", "GiB")
-    kept = found.job.keep.name if found.job.keep.recompute else "everything, nothing computed again"
+    kept = {"full": "each layer's input", "none": "everything"}.get(found.job.keep.name, found.job.keep.name)
     parts = {
         "weights": need.weights,
         "gradients": need.gradients,

@@ -127,12 +127,12 @@ def _update(job: Job, rates: Rates) -> float:
 def _links(job: Job, chip: Chip, busy: float) -> float:
     """Seconds of a micro batch's traffic that its arithmetic does not hide.
 
-    Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once. Context
+    Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once, in float32. Context
     parallel passes keys and values round: once forward, twice backward. Across machines the network is the narrower way.
     """
     shape, regime = job.shape, job.regime
     share = (job.gpus - 1) / job.gpus
-    weights = shape.parameters * share * (2 * regime.compute + max(regime.compute, regime.gradient))
+    weights = shape.parameters * share * (2 * regime.compute + 4)
     pipe = chip.link if job.gpus <= chip.peers else min(chip.link, chip.network * chip.peers)
     seconds = weights / pipe
     if job.cp > 1:
