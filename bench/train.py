@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from ropewalk import memory, record
 from ropewalk.loss import IGNORED, NextTokenLoss
+from ropewalk.parallel import kernels
 from ropewalk.train import speed
 
 GIB = 2**30
@@ -201,14 +202,20 @@ def with_liger(bench: Bench, turn: Turn) -> Iterator[Entry]:
                 del module.__dict__[key]
 
 
-def ours(*, compiled: bool, most: str = "auto") -> Any:
-    """ropewalk: chunked loss, and what each layer keeps chosen from the memory there is. most: "auto" | "attention"."""
+def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, options: Any = None) -> Any:
+    """ropewalk: chunked loss, and what each layer keeps chosen from the memory there is. most: "auto" | "attention".
+
+    fastest: FlashAttention-4 where it is installed.
+    """
     made: dict[int, memory.Activations] = {}
 
     @contextlib.contextmanager
     def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
         # One for the whole run, so that a second turn finds what the first one compiled.
-        kept = made.setdefault(id(bench), memory.Activations(bench.root, compiled=compiled))
+        kept = made.setdefault(id(bench), memory.Activations(bench.root, compiled=compiled, options=options))
+        size = bench.model.config.head_dim
+        stack = contextlib.ExitStack()
+        print(stack.enter_context(kernels.fastest(bench.device, size)) if fastest else "cuDNN", flush=True)
         found = kept.candidates(bench.root.body, turn.batch, turn.tokens)
         if most == "attention":
             found = [c for c in found if "attention" in c.op]
@@ -227,6 +234,7 @@ def ours(*, compiled: bool, most: str = "auto") -> Any:
             yield Entry(loss_of, first)
         finally:
             kept.release()
+            stack.close()
 
     return contestant
 
@@ -252,9 +260,11 @@ def _say(choice: list[memory.Keep]) -> str:
 CONTESTANTS: dict[str, Any] = {
     "transformers": with_transformers,
     "liger": with_liger,
-    "ropewalk": ours(compiled=True),
+    "ropewalk": ours(),
+    "ropewalk-cudnn": ours(fastest=False),
+    "ropewalk-tuned": ours(options={"coordinate_descent_tuning": True}),
     "ropewalk-eager": ours(compiled=False),
-    "ropewalk-attention": ours(compiled=True, most="attention"),
+    "ropewalk-attention": ours(most="attention"),
 }
 
 

@@ -11,6 +11,7 @@ loss is inside its `forward`, so the head's weight is whole when it is used.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -144,16 +145,27 @@ def _nll_and_gradient(
     family: Logits,
 ) -> tuple[Tensor, Tensor]:
     """The summed loss of a chunk, and its gradient with respect to the head's output in `hidden`'s dtype."""
+    product = nn.functional.linear(hidden, weight, bias)
+    pointwise = _compiled_from_product() if product.is_cuda else _from_product
+    return pointwise(product, labels, family)
+
+
+def _from_product(product: Tensor, labels: Tensor, family: Logits) -> tuple[Tensor, Tensor]:
     counts = labels != IGNORED
     target = labels.clamp(min=0)[:, None]
-    logits = family(nn.functional.linear(hidden, weight, bias).float())
+    logits = family(product.float())
     slope = family.slope(logits)
     normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
     nll = torch.where(counts, (normaliser - logits.gather(1, target)).squeeze(1), 0.0).sum()
-    grad = logits.sub_(normaliser).exp_()  # the softmax, in the logits' own memory
-    grad.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=grad.dtype))
-    grad *= slope * counts[:, None]
-    return nll, grad.to(hidden.dtype)
+    wanted = torch.arange(logits.shape[1], device=logits.device) == target
+    grad = ((logits - normaliser).exp() - wanted.float()) * slope * counts[:, None]
+    return nll, grad.to(product.dtype)
+
+
+@functools.cache
+def _compiled_from_product() -> Any:
+    """Fused, two passes over the logits instead of a dozen; on a GPU that is half of what the loss costs."""
+    return torch.compile(_from_product, dynamic=False)
 
 
 def cross_entropy(

@@ -6,9 +6,13 @@ out  attention and log-sum-exp [B, H, t]; gradients of all three, given the log-
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+import torch.nn.attention
 from torch import Tensor
 
 _aten = torch.ops.aten
@@ -26,6 +30,40 @@ def choose(q: Tensor, varied: bool) -> Kernel:
     if size <= 128 and not varied and torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.is_available():
         return "cudnn"
     return "flash" if size <= 256 else "plain"
+
+
+#: Head sizes that FlashAttention-4 is used for.
+FLASH_4_SIZES = (64, 128)
+
+
+@contextlib.contextmanager
+def fastest(device: torch.device, size: int) -> Iterator[str]:
+    """The fastest attention for heads of `size` while this lasts; its name.
+
+    That is FlashAttention-4 where it is installed, through PyTorch's own switch, on Hopper and Blackwell; else
+    what PyTorch picks, cuDNN as a rule.
+    """
+    if not _has_flash_4(device, size):
+        yield "as PyTorch picks"
+        return
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.nn.attention.activate_flash_attention_impl("FA4")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # which PyTorch would prefer
+    try:
+        yield "FlashAttention-4"
+    finally:
+        torch.nn.attention.restore_flash_attention_impl()
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+
+
+def _has_flash_4(device: torch.device, size: int) -> bool:
+    if device.type != "cuda" or size not in FLASH_4_SIZES or torch.cuda.get_device_capability(device)[0] not in (9, 10):
+        return False
+    try:
+        importlib.import_module("flash_attn.cute.interface")
+    except ImportError:
+        return False
+    return hasattr(torch.nn.attention, "activate_flash_attention_impl")
 
 
 def forward(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
