@@ -310,7 +310,7 @@ def trust_fastest(device: torch.device, tokens: int) -> bool:
         return False
     errors = [float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True)]
     print(f"{name}: {rate / 1e12:.0f} TFLOP/s, relative differences {[f'{e:.1e}' for e in errors]}", flush=True)
-    return max(errors) < 1e-2  # bfloat16 results differ by 1e-3 to 1e-2
+    return max(errors) < 2e-2  # two bfloat16 kernels differ by 1e-3 to 1e-2
 
 
 def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None) -> str:
