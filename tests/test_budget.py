@@ -50,43 +50,6 @@ def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
     assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(400)
 
 
-def rare(units, nll, seed=0):
-    """Something known of every window that explains most of its nll, on a scale and around a mean of its own."""
-    random = np.random.default_rng(seed)
-    return np.array([7 + 2 * nll[at] / unit.window.scored + random.normal(0, 0.3) for at, unit in enumerate(units)])
-
-
-def test_adjusting_by_rarity_narrows_the_interval_and_keeps_its_promise():
-    units, nll, exact = population()
-    rarity, held, widths, plain, errors = rare(units, nll), 0, [], [], []
-    for seed in range(400):
-        drawn = {at: nll[at] for at in budget.order_of(units, seed)[: len(units) // 6]}
-        found, without = budget.estimate(units, drawn, rarity), budget.estimate(units, drawn)
-        low, high = found.interval
-        held += low <= exact <= high
-        widths.append(found.error), plain.append(without.error), errors.append(found.nats - exact)
-    # The residual scatter is 0.15 of 0.3 nats: the error ought to halve, less what the estimated slope costs.
-    assert np.mean(widths) < 0.62 * np.mean(plain)
-    assert 0.91 <= held / 400 <= 0.995
-    assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(400)
-
-
-def test_adjusting_leaves_the_exact_figure_alone():
-    units, nll, exact = population()
-    assert budget.estimate(units, nll, rare(units, nll)).nats == pytest.approx(exact, rel=1e-12)
-
-
-def test_rarity_is_the_mean_surprise_of_the_tokens_that_are_scored():
-    documents = [np.array([0, 1, 1, 2, 1, 0]), np.array([2, 2, 1, 0])]
-    units = budget.units_of([6, 4], window=4, stride=2)
-    share = {0: 3 / 10, 1: 4 / 10, 2: 3 / 10}
-    expected = [
-        np.mean([-math.log(share[token]) for token in documents[u.document][u.window.first_scored : u.window.stop]])
-        for u in units
-    ]
-    assert budget.rarity_of(units, documents) == pytest.approx(expected, rel=1e-12)
-
-
 def test_documents_as_strata_beat_windows_drawn_from_one_heap():
     units, nll, _ = population()
     order = budget.order_of(units, 0)[: len(units) // 6]

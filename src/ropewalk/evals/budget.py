@@ -10,10 +10,6 @@ N_h r_h with r_h = (sum of nll) / (sum of tokens) over the windows drawn, and it
 correction (Cochran 1977, Sampling Techniques, section 6.4). Documents are strata and not drawn, so that the difference
 between an easy and a hard one costs no precision.
 
-What a window costs depends most on its words, and how rare those are is known for every window without any model. So the
-sums are adjusted by their regression on the tokens' rarity (-log of their frequency in the documents), which leaves the
-expected total alone and takes much of the scatter away (Cochran, chapter 7).
-
 The interval says how far the exact figure on these documents may lie from the estimate; it says nothing of other
 documents, unlike that of an exact row.
 """
@@ -109,32 +105,11 @@ def order_of(units: Sequence[Unit], seed: int) -> list[int]:
     return mixed + firsts[both:] + rest[both:]
 
 
-def rarity_of(units: Sequence[Unit], documents: Sequence[Int[np.ndarray, " n"]]) -> Float[np.ndarray, " units"]:
-    """Per unit, the mean over its scored tokens of -log of a token's frequency in all the documents, in nats."""
-    counts = np.bincount(np.concatenate(documents))
-    rare = -np.log(np.maximum(counts, 1) / counts.sum())
-    sums = [np.concatenate([[0.0], np.cumsum(rare[ids])]) for ids in documents]
-    return np.array(
-        [(sums[u.document][u.window.stop] - sums[u.document][u.window.first_scored]) / u.window.scored for u in units]
-    )
-
-
-def estimate(
-    units: Sequence[Unit], drawn: dict[int, float], rarity: Float[np.ndarray, " units"] | None = None
-) -> Estimate | None:
-    """The estimate from the windows drawn so far; None while a stratum has too few to say anything.
-
-    Args:
-        units: all windows.
-        drawn: unit → summed nll.
-        rarity: per unit, something known of all windows that their nll goes with; None for no adjustment.
-    """
+def estimate(units: Sequence[Unit], drawn: dict[int, float]) -> Estimate | None:
+    """The estimate from the windows drawn so far (unit → summed nll); None while a stratum has too few to say anything."""
     tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
     total, variance = 0.0, 0.0
-    strata = list(_strata(units, drawn))
-    if rarity is not None:
-        drawn = _adjusted(strata, tokens, drawn, rarity)
-    for members in strata:
+    for members in _strata(units, drawn):
         seen = [at for at in members if at in drawn]
         if len(seen) < min(2, len(members)):
             return None
@@ -150,33 +125,6 @@ def estimate(
     return Estimate(
         float(total / everything), float(math.sqrt(variance) / everything), len(drawn), len(units), int(everything)
     )
-
-
-def _adjusted(
-    strata: Sequence[Int[np.ndarray, " members"]],
-    tokens: Float[np.ndarray, " units"],
-    drawn: dict[int, float],
-    rarity: Float[np.ndarray, " units"],
-) -> dict[int, float]:
-    """Sums less what their rarity, above or below their stratum's, explains of them; as they are while few are drawn.
-
-    Over a whole stratum the adjustments add up to nothing, so what is estimated stays the same; the slope is pooled within strata.
-    """
-    if len(drawn) < _AT_LEAST:
-        return drawn
-    off, nll = {}, {}
-    for members in strata:
-        seen = [at for at in members if at in drawn]
-        mean = float(np.average(rarity[members], weights=tokens[members]))
-        own = float(np.average([drawn[at] / tokens[at] for at in seen])) if seen else 0.0
-        middle = float(np.average(rarity[seen])) if seen else 0.0
-        for at in seen:
-            off[at] = rarity[at] - mean
-            nll[at] = ((rarity[at] - middle), drawn[at] / tokens[at] - own)
-    across = np.array(list(nll.values()))
-    power = float((across[:, 0] ** 2).sum())
-    slope = float((across[:, 0] * across[:, 1]).sum()) / power if power > 0 else 0.0
-    return {at: sums - slope * tokens[at] * off[at] for at, sums in drawn.items()}
 
 
 def _strata(units: Sequence[Unit], drawn: dict[int, float]) -> Iterator[Int[np.ndarray, " members"]]:
@@ -221,13 +169,13 @@ def sample(
     order, drawn = order_of(units, seed), {}
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
     size = max(1, batch_tokens // window)
-    rarity, found = rarity_of(units, documents), None
+    found = None
     for start in range(0, len(order), size):
         batch = sorted(order[start : start + size], key=lambda at: units[at].window.scored)
         passes = [pass_of(units[at], documents) for at in batch]
         for at, nll in zip(batch, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens), strict=True):
             drawn[at] = _sum(nll)
-        found = estimate(units, drawn, rarity)
+        found = estimate(units, drawn)
         enough = sum(not units[at].first for at in drawn) >= _AT_LEAST
         if found is not None and (time.perf_counter() > deadline or (enough and found.width <= tolerance)):
             break
