@@ -10,18 +10,21 @@
 #     LIBRARIES="/usr/lib/python3.12" bash recipes/hemp.sh      further standard libraries whose held-out modules to keep apart
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-.venv/bin/python} OUT=${OUT:-build/hemp} MINUTES=${MINUTES:-1.5}
+PYTHON=${PYTHON:-.venv/bin/python} OUT=${OUT:-build/hemp} MINUTES=${MINUTES:-1.7}
 export PYTHONPATH=src:recipes/hemp TOKENIZERS_PARALLELISM=false
 
 # Text: source of the library's training modules and of installed packages, copies of held-out modules left out. Then the exercise.
 $PYTHON recipes/hemp/corpus.py --out "$OUT" ${LIBRARIES:+$(printf -- '--library %s ' $LIBRARIES)}
-$PYTHON recipes/hemp/recall.py --corpus "$OUT" --rows 300000
+$PYTHON recipes/hemp/exercises.py --corpus "$OUT" --rows 120000
 
 # Four layers of width 256, four heads of 64, inner width 688. Six narrower layers were tried beside it: docs/log.md.
-$PYTHON recipes/hemp/pretrain.py --corpus "$OUT" --out "$OUT/hemp" --shape 256,4,4,64,688 --minutes "$MINUTES"
+$PYTHON recipes/hemp/pretrain.py --corpus "$OUT" --out "$OUT/plain" --shape 256,4,4,64,688 --minutes "$MINUTES"
+
+# The same function with weights of other sizes, so that one learning rate suits a change of positions.
+$PYTHON recipes/hemp/balance.py --model "$OUT/plain" --out "$OUT/hemp" --scale 16
 
 # On the validation modules; --held-out is for the model that ships, once.
-$PYTHON recipes/hemp/measure.py --model "$OUT/hemp" --corpus "$OUT" --try 4x80@1e-3 8x80@1e-3
+$PYTHON recipes/hemp/measure.py --model "$OUT/hemp" --corpus "$OUT" --exercises 0.1 --try 2x500@4e-5
 
 cp "$OUT/tokenizer.json" src/ropewalk/assets/hemp/tokenizer_config.json src/ropewalk/assets/hemp/held_out.json "$OUT/hemp/"
 echo "made $OUT/hemp; to ship it, copy its files to src/ropewalk/assets/hemp and write down what was measured in its README.md"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -14,13 +13,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from ropewalk import corpus
+from ropewalk import corpus, recall
 from ropewalk.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 HEMP = ROOT / "src/ropewalk/assets/hemp"
-sys.path.insert(0, str(ROOT / "recipes/hemp"))
-import recall  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """hemp's text: Python source of this machine, without the validation and held-out modules in any copy.
 
 in   the standard library's training modules, and the source of the packages installed beside this interpreter
-out  a folder: tokenizer.json, train.npy (uint16 tokens, BOS before each document), stdlib.npy (the same, the standard
-     library's training modules alone), validation.npz (one array a module), corpus.json (what went in, with a hash)
+out  a folder: tokenizer.json, train.npy (the packages' tokens, uint16, BOS before each document), stdlib.npy (the same
+     of the library's training modules, which are kept for fine-tuning), validation.npz (one array a module), corpus.json (what went in, with a hash)
 
 A file is left out when a fiftieth of its five-line runs, or twenty of them, also stand in a validation or held-out
 module: vendored copies, forks and back-ports carry other names.
@@ -21,9 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import recall
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from ropewalk import recall
 from ropewalk.corpus import split_of, standard_library
 
 VOCABULARY = 2048
@@ -153,7 +153,7 @@ def main() -> None:
     tokenizer = train_tokenizer(library + package, arguments.seed)
     tokenizer.save(str(arguments.out / "tokenizer.json"))
     random.Random(arguments.seed).shuffle(package)
-    tokens = encode(tokenizer, library + package)
+    tokens = encode(tokenizer, package)
     np.save(arguments.out / "train.npy", tokens)
     np.save(arguments.out / "stdlib.npy", encode(tokenizer, library))
     validation = {

@@ -24,6 +24,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from ropewalk.corpus import standard_library
+from ropewalk.recall import Exercises
 
 # The passkey prompt of Mohtashami & Jaggi 2023 as Chen et al. 2023 quote it.
 HEADER = (
@@ -43,23 +44,31 @@ def interpolated(folder: Path, factor: float, device: str) -> transformers.Llama
     return transformers.LlamaForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).to(device).eval()
 
 
-def train(model, tokens: torch.Tensor, window: int, batch: int, steps: int, peak: float, seed: int = 0) -> None:
+def train(model, blocks: torch.Tensor, batch: int, steps: int, peak: float, seed: int = 0) -> None:
     """The paper's recipe: AdamW 0.9/0.95, weight decay 0, 20 steps of warm-up from a tenth, then constant."""
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.0)
-    blocks = tokens[: len(tokens) // window * window].view(-1, window)
     order = torch.randperm(len(blocks), generator=draw)
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = peak * min(1.0, 0.1 + 0.9 * step / 20)
         rows = blocks[order[torch.arange(step * batch, (step + 1) * batch) % len(order)]].to(model.device)
-        logits = model(rows, use_cache=False).logits[:, :-1]
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).backward()
+        with torch.autocast(rows.device.type, torch.bfloat16):
+            logits = model(rows, use_cache=False).logits[:, :-1]
+        torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
+
+
+def blocks_of(tokens: np.ndarray, tokenizer: Tokenizer, window: int, share: float) -> torch.Tensor:
+    """Windows of ordinary text, and among them a share of recall exercises."""
+    ordinary = tokens[: len(tokens) // window * window].reshape(-1, window)
+    count = round(len(ordinary) * share / (1 - share))
+    exercises = Exercises(tokenizer, tokens, seed=99).rows(count, window).reshape(count, window)
+    return torch.from_numpy(np.concatenate([exercises, ordinary]).astype(np.int64))
 
 
 @torch.no_grad()
@@ -119,6 +128,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--try", dest="trials", nargs="*", default=[], metavar="BATCHxSTEPS@RATE")
+    parser.add_argument(
+        "--exercises", type=float, default=0.0, help="share of fine-tuning windows that are the exercise"
+    )
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=8192, help="tokens scored of each document")
     parser.add_argument("--depths", type=int, default=32)
@@ -133,7 +145,7 @@ def main() -> None:
     else:
         documents = list(np.load(arguments.corpus / "validation.npz").values())
     documents = [document[: arguments.tokens] for document in documents]
-    tokens = torch.from_numpy(np.load(arguments.corpus / "stdlib.npy").astype(np.int64))
+    tokens = np.load(arguments.corpus / "stdlib.npy")
     window = transformers.AutoConfig.from_pretrained(arguments.model).max_position_embeddings
     long = window * arguments.factor
     results = []
@@ -158,12 +170,13 @@ def main() -> None:
         batch, steps = map(int, shape.split("x"))
         model = copy.deepcopy(untrained)
         began = time.time()
-        train(model, tokens, long, batch, steps, float(peak))
+        train(model, blocks_of(tokens, tokenizer, long, arguments.exercises), batch, steps, float(peak))
         print(f"{batch * steps * long / (time.time() - began):.0f} tokens/s")
         report(f"PI {trial}", model, both)
     if arguments.trials and not arguments.quick:  # as much training without any extension, at the last trial's settings
         control = copy.deepcopy(base)
-        train(control, tokens, window, batch * arguments.factor, steps, float(peak))
+        short = blocks_of(tokens, tokenizer, window, arguments.exercises)
+        train(control, short, batch * arguments.factor, steps, float(peak))
         report(f"base, trained {trial}", control, [window])
     (arguments.model / "measured.json").write_text(json.dumps(results, indent=1))
 

@@ -1,6 +1,6 @@
 """hemp's pretraining: a small LLaMA with plain RoPE on rows of L tokens, within a given time on one GPU.
 
-in   the folder corpus.py and recall.py wrote
+in   the folder corpus.py and exercises.py wrote
 out  a Hugging Face checkpoint in bfloat16
 
 Next-token loss on Python source, and on the recall exercise for a fifth of the rows. AdamW on float32 weights under

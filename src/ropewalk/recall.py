@@ -1,7 +1,7 @@
 """The recall exercise: facts hidden in a window of text, asked for at its end.
 
 in   a tokenizer, a flat array of ordinary tokens to hide facts in, a seed
-out  rows of token ids of one length, each one exercise or several
+out  rows of token ids of one length, each one exercise or several; or the same as documents for `train`
 
 A model of three million parameters does not learn from Python source alone to find a number again. Facts differ in
 form and wording, as does what lies around them: source code, English-like sentences, and a few sentences or lines
@@ -11,15 +11,13 @@ no exercise contains one, and source files that quote it are left out of the cor
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
+
+from ropewalk.text import Document
 
 #: Phrases of the passkey prompt (Mohtashami & Jaggi 2023, as quoted in Chen et al. 2023), in lower case.
 FORBIDDEN = (
@@ -50,7 +48,9 @@ VERBS = """sleeps runs waits turns falls rises shines moves stops sings grows br
 returns stands stays flies swims walks leaves arrives changes begins ends works helps""".split()
 PLAIN_VERBS = """go come walk run read write look listen wait sing talk eat drink sleep play work build find keep lose buy
 sell carry hold open close remember forget learn teach tell ask start finish""".split()
-ADVERBS = "slowly quickly often always never again there here today tonight soon later quietly alone together well".split()
+ADVERBS = (
+    "slowly quickly often always never again there here today tonight soon later quietly alone together well".split()
+)
 PEOPLE = """Anna Ben Clara David Emma Felix Grace Henry Ida Jack Karl Laura Martin Nina Oscar Paula Quentin Rosa Simon Tina
 Ugo Vera Walter Xenia Yusuf Zoe Alice Bob Carol Dan Eve Frank Maria Peter John Mary Tom Lucy Sam Kate""".split()
 THINGS = """code number ticket room phone badge locker password token label colour address score price answer account
@@ -187,7 +187,9 @@ class Exercises:
         group = self.tokens(unit + "\n") if joint == "\n" else self.tokens(unit + " " + unit)
         if joint == " ":  # what follows a blank is cut differently from what begins a text
             first = self.tokens(unit)
-            return lambda length: (first + group[len(first) :] * (length // max(1, len(group) - len(first)) + 1))[:length]
+            return lambda length: (first + group[len(first) :] * (length // max(1, len(group) - len(first)) + 1))[
+                :length
+            ]
         return lambda length: (group * (length // len(group) + 1))[:length]
 
     def exercise(self, length: int) -> list[int]:
@@ -208,7 +210,7 @@ class Exercises:
         rng.shuffle(questions)
         room -= len(newline) * (len(facts) + 1)
         filler = self.haystack()
-        cuts = [0, *sorted(rng.randint(0, max(room, 0)) for _ in facts), max(room, 0)]
+        cuts = [0, *sorted(self.place(max(room, 0)) for _ in facts), max(room, 0)]
         row = head
         for i, stated in enumerate(facts):
             piece = filler(cuts[i + 1] - cuts[i])
@@ -217,6 +219,11 @@ class Exercises:
         for asked in questions:
             row += asked
         return row[:length] + newline * (length - len(row))
+
+    def place(self, room: int) -> int:
+        """Where a fact stands: anywhere, or, three times in ten, close to the questions, where a uniform draw seldom falls."""
+        near = self.rng.random() < 0.3
+        return max(0, room - int(self.rng.expovariate(1 / 24))) if near else self.rng.randint(0, room)
 
     def echo(self, length: int) -> list[int]:
         """Ordinary or random tokens, something between, and the same tokens again."""
@@ -242,26 +249,22 @@ class Exercises:
         return np.array([self.row(length) for _ in range(count)], dtype=np.uint16)
 
 
-def _some(job: tuple[str, str, int, int, int]) -> np.ndarray:
-    tokenizer, ordinary, seed, count, length = job
-    return Exercises(Tokenizer.from_file(tokenizer), np.load(ordinary, mmap_mode="r"), seed).rows(count, length)
+def documents(tokenizer: Tokenizer, ordinary: np.ndarray, *, count: int, window: int, seed: int = 0) -> list[Document]:
+    """Exercises as text, each exactly `window` tokens once a beginning and an end are put to it.
 
+    Packing lays documents end to end and cuts every `window` tokens, so that these, put first, fill a window each and no
+    question loses its fact. Text that does not come back from the tokenizer at that very length is drawn again.
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="the folder corpus.py wrote")
-    parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--length", type=int, default=257)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    workers, each = os.cpu_count() or 1, 500
-    jobs = [
-        (str(arguments.corpus / "tokenizer.json"), str(arguments.corpus / "train.npy"), seed, each, arguments.length)
-        for seed in range(arguments.seed, arguments.seed + arguments.rows // each)
-    ]
-    with multiprocessing.Pool(workers) as pool:
-        np.save(arguments.corpus / "recall.npy", np.concatenate(pool.map(_some, jobs, chunksize=4)))
-
-
-if __name__ == "__main__":
-    main()
+    Args:
+        tokenizer: the fast tokenizer underneath a transformers one.
+        ordinary: token ids of text to hide facts in.
+        count: how many.
+        window: tokens.
+        seed: the same exercises for the same seed.
+    """
+    exercises, found = Exercises(tokenizer, ordinary, seed), []
+    while len(found) < count:
+        text = tokenizer.decode(exercises.row(window - 1)[1:], skip_special_tokens=False)
+        if len(tokenizer.encode(text, add_special_tokens=False).ids) == window - 2:
+            found.append(Document(f"exercise {len(found)}", text))
+    return found
