@@ -98,7 +98,9 @@ def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, ext
         said["ropewalk"]["steps"] = steps
         (folder / "config.json").unlink()
         (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
-    found = [one for one in _suite(extended, base, tmp_path).stages() if one.name == "perplexity"]
+    suite = _suite(extended, base, tmp_path)
+    suite.prepare()
+    found = [one for one in suite.stages() if one.name == "perplexity"]
     assert [(one.subject, one.settings["windows"]) for one in found] == [
         (str(base), [128, 256]),
         (str(tmp_path / "untrained"), [256]),

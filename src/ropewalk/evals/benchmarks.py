@@ -38,6 +38,7 @@ from ropewalk.evals.intervals import Paired, wilson
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import default_batch_tokens
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.parallel import spread
 from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder, read
 
 TASKS = definitions.TASKS
@@ -73,11 +74,18 @@ class Harness(HFLM):
         for pair, asked in zip(pairs, self._asked, strict=True):
             if not choices.fits(pair, window):
                 self.truncated.add((asked.task_name, asked.doc_id))
-        with progress_bar(self._asked[0].task_name, len(pairs)) as advance:
-            found = choices.log_likelihoods(
-                self.model, pairs, window=window, batch_tokens=self.batch_tokens, advance=advance
+        # An item's answers stay together on one rank, which reads their prompt once.
+        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % spread.size() == spread.rank()]
+        with progress_bar(self._asked[0].task_name, len(mine), shown=spread.rank() == 0) as advance:
+            values = choices.log_likelihoods(
+                self.model,
+                [pairs[at] for at in mine],
+                window=window,
+                batch_tokens=self.batch_tokens,
+                advance=advance,
             )
-        return [(value, False) for value in found]
+        found = spread.gathered(dict(zip(mine, values, strict=True)))
+        return [(found[at], False) for at in range(len(pairs))]
 
 
 def prefix_of(tokenizer: Any, config: Any) -> int:
@@ -230,7 +238,7 @@ def benchmarks(
     """Zero-shot accuracy of a model, and of its base beside it (section 3.4, table 5).
 
     A run that was killed goes on where it stopped: a benchmark that `out` holds for the same weights, dtype, items and
-    window is not run again.
+    window is not run again. Under torchrun the items are spread over the ranks.
 
     Args:
         model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer).
@@ -253,13 +261,13 @@ def benchmarks(
     built = definitions.build(tasks, data)
     _check_pair(model, base, window)
     settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
-    known = recorded(out)
+    known = spread.same(recorded(out))
     measured: list[list[Benchmark]] = []
     names: list[str] = []
     for one in (base, model) if base is not None else (model,):
         subject = subject_of(one, tokenizer=tokenizer, dtype=dtype, device=device)
         holds = _window(window, [subject.state])
-        recorder = Recorder(out, subject.run(**settings, window=holds))
+        recorder = Recorder(out if spread.rank() == 0 else None, subject.run(**settings, window=holds))
         names.append(subject.state.name)
         measured.append([])
         for task in built.values():
@@ -283,6 +291,8 @@ def benchmarks(
 
 def show(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
     """Print accuracies as one table, pairs as another."""
+    if spread.rank() != 0:
+        return
     console = Console()
     table = Table(title="accuracy, % (zero-shot, lm-eval)", title_justify="left")
     for heading in ("benchmark", "accuracy", "95 % interval", "items", "lost text", "seconds"):

@@ -32,13 +32,14 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from ropewalk import record
 from ropewalk.errors import UserError
+from ropewalk.evals.documents import name_of
 from ropewalk.evals.generation import Decoding, Written, end_marks, write
 from ropewalk.evals.intervals import bootstrap_mean
 from ropewalk.evals.pairs import Pair, Sizes, is_cut, pairs, prompt_ids
-from ropewalk.evals.perplexity import name_of
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
+from ropewalk.parallel import spread
 
 #: Our name of a score → rouge-score's.
 SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
@@ -86,7 +87,7 @@ def measure(
     weights = f"{fingerprint(subject.model)} {subject.dtype}"
     keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, found, strict=True)]
     rows = {place: known[key] for place, key in enumerate(keys) if key in known}
-    open_places = [place for place in range(len(found)) if place not in rows]
+    open_places = [place for place in range(len(found)) if place not in rows][spread.rank() :: spread.size()]
     last = time.perf_counter()
 
     def done(batch_places: list[int], texts: list[Written]) -> None:
@@ -99,7 +100,7 @@ def measure(
                 recorder.add(rows[place])
         advance(len(texts))
 
-    with progress_bar(f"summaries, {decoding.name}", len(open_places)) as advance:
+    with progress_bar(f"summaries, {decoding.name}", len(open_places), shown=spread.rank() == 0) as advance:
         write(
             subject.model,
             [prompts[place] for place in open_places],
@@ -110,6 +111,7 @@ def measure(
             batch=batch,
             done=done,
         )
+    rows = spread.gathered(rows)
     documents = [rows[place] for place in range(len(found))]
     cut = sum(is_cut(subject.tokenizer, pair, sizes) for pair in found)
     return _summed_up(documents, sizes, decoding, cut=cut, data=data)
@@ -189,7 +191,7 @@ def summarize(
     """Summaries of the documents in `data`, scored (section 3.5, table 6), by a model fine-tuned on `train` first if given.
 
     A run that was killed goes on where it stopped: a document that `out` holds for the same weights, dtype, prompt and
-    decoding is not written again.
+    decoding is not written again. Under torchrun the documents are spread over the ranks; the fine-tuning is not.
 
     Args:
         model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer, and not to be trained).
@@ -228,20 +230,29 @@ def summarize(
         raise TypeError(f"{', '.join(options)} only mean something together with train")
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     sizes = sizes_for(subject, window, document_tokens, summary_tokens)
-    recorder = record.Recorder(out, subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
-    known, before = recorded(out), [] if out is None or not Path(out).is_file() else record.read([out]).of("summary")
+    run = spread.same(subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
+    recorder = record.Recorder(out, run)
+    known, before = spread.same((recorded(out), _summaries_in(out)))
     rows = []
     for decoding in decodings:
         row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
-        if not any(_same(row, old) for old in before):
+        if spread.rank() == 0 and not any(_same(row, old) for old in before):
             recorder.add(row)
         rows.append(row)
     return rows
 
 
+def _summaries_in(out: str | Path | None) -> list[dict[str, Any]]:
+    return [] if out is None or not Path(out).is_file() else record.read([out]).of(record.Summary.kind)
+
+
 def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: Any) -> Path:
     from ropewalk.evals.finetune import finetune
 
+    if spread.size() > 1:
+        raise UserError(
+            "fine-tuning on pairs runs in one process; run it without torchrun, then measure the result with it"
+        )
     if trained is None or not isinstance(model, str | Path):
         raise UserError(
             "fine-tuning starts from a checkpoint and ends in one; name the model, and --trained DIR for the result"
@@ -258,6 +269,8 @@ def _same(row: record.Summary, old: dict[str, Any]) -> bool:
 
 def show(rows: Sequence[record.Summary]) -> None:
     """Print rows as a table, and below it what was cut."""
+    if spread.rank() != 0:
+        return
     table = Table(title="ROUGE × 100: F-measure, Porter stemmer", title_justify="left")
     for heading in ("decoding", "score", "mean", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)

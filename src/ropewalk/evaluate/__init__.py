@@ -33,6 +33,7 @@ from ropewalk.errors import UserError
 from ropewalk.evaluate.size import SIZES, Size, SizeName
 from ropewalk.evaluate.stages import JOURNAL, Outcome, Stage, run
 from ropewalk.evaluate.suite import Sources, Suite
+from ropewalk.parallel import spread
 
 __all__ = ["SIZES", "Outcome", "Size", "SizeName", "Stage", "evaluate"]
 
@@ -83,7 +84,10 @@ def evaluate(
     """
     if suite != "paper":
         raise UserError(f"a suite is paper, got {suite}; leave --suite out")
-    out = _directory(Path(out), overwrite)
+    out = Path(out)
+    if spread.rank() == 0:
+        _directory(out, overwrite)
+    spread.same(None)  # no rank reads the directory before it is there
     on_gpu = models.device_for(device).type == "cuda"
     chosen = dataclasses.replace(
         SIZES["full" if size == "full" or (size == "auto" and on_gpu) else "small"], **(change or {})
@@ -102,12 +106,16 @@ def evaluate(
         loading={"dtype": dtype, "device": device},
         seed=seed,
     )
+    if spread.rank() == 0:
+        suite_of.prepare()
+    spread.same(None)
     outcomes = run(list(suite_of.stages()), out)
-    _page(model, out)
+    if spread.rank() == 0:
+        _page(model, out)
     return outcomes
 
 
-def _directory(out: Path, overwrite: bool) -> Path:
+def _directory(out: Path, overwrite: bool) -> None:
     """A fresh directory, or one that holds a suite."""
     ours = (out / JOURNAL).is_file()
     if out.exists() and not ours:
@@ -117,7 +125,6 @@ def _directory(out: Path, overwrite: bool) -> Path:
     with checkpoint.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / JOURNAL).touch()
-    return out
 
 
 def _page(model: str | Path, out: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from ropewalk.errors import UserError
+from ropewalk.parallel import spread
 from ropewalk.record import versions
 
 #: The file that says what was run.
@@ -48,8 +49,9 @@ class Outcome:
 
 def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
     """Run the stages that are not done yet, one after the other; a line for each on stderr."""
-    console, outcomes = Console(stderr=True, highlight=False), []
-    done = _done(out)
+    first = spread.rank() == 0
+    console, outcomes = Console(stderr=True, highlight=False, quiet=not first), []
+    done = spread.same(_done(out))
     for number, stage in enumerate(stages, start=1):
         key = _key(stage)
         said = f"[{number}/{len(stages)}] {stage.name}, {stage.subject}"
@@ -62,8 +64,9 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
         outcomes.append(outcome)
         if outcome.reason:
             console.print(f"  left out: {outcome.reason}", markup=False, soft_wrap=True)
-        with open(out / JOURNAL, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
+        if first:
+            with open(out / JOURNAL, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
     return outcomes
 
 

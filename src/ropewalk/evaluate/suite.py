@@ -15,7 +15,6 @@ from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.evaluate.size import Size
 from ropewalk.evaluate.stages import Stage
-from ropewalk.record import ModelState
 from ropewalk.windows import sliding
 
 Sources = str | Path | Sequence[str | Path]
@@ -43,10 +42,10 @@ class Suite:
         return self.out / "records.jsonl"
 
     def stages(self) -> Iterator[Stage]:
-        """All of them. A subject is measured whole, or, as a step on the way, at its own window alone."""
+        """All of them, once `prepare` was called. A subject is measured whole, or, as a step on the way, at its own window alone."""
         state = models.state(self.model)
         windows = doubling(state.original_window, state.window)
-        subjects = [*self._before(state), *self._checkpoints(), (str(self.model), state.window, True)]
+        subjects = [*self._before(), *self._checkpoints(), (str(self.model), state.window, True)]
         for name, window, _ in subjects:
             yield self._passkey(name, window)
         for name, _, whole in subjects:
@@ -59,18 +58,26 @@ class Suite:
         if self.pairs is not None:
             yield self._summaries()
 
-    def _before(self, state: ModelState) -> Iterator[tuple[str, int, bool]]:
-        """The base; and the model as it was before its first step of training, for which no weight is needed but the base's."""
+    @property
+    def _untrained(self) -> Path | None:
+        """Where the model stands as it was before its first step; None where there is no such state."""
         if self.base is None:
-            return
-        yield str(self.base), models.state(self.base).window, True
-        if state.method == "linear" and state.steps:
-            untrained = self.out / "untrained"
-            if not untrained.exists():
-                from ropewalk.extend import extend
+            return None
+        state = models.state(self.model)
+        return self.out / "untrained" if state.method == "linear" and state.steps else None
 
-                extend(self.base, window=state.window, out=untrained)
-            yield str(untrained), state.window, False
+    def prepare(self) -> None:
+        """Write the untrained model: no weights but the base's, which are linked."""
+        if self._untrained is not None and not self._untrained.exists():
+            from ropewalk.extend import extend
+
+            extend(self.base, window=models.state(self.model).window, out=self._untrained)
+
+    def _before(self) -> Iterator[tuple[str, int, bool]]:
+        if self.base is not None:
+            yield str(self.base), models.state(self.base).window, True
+        if self._untrained is not None:
+            yield str(self._untrained), models.state(self.model).window, False
 
     def _checkpoints(self) -> Iterator[tuple[str, int, bool]]:
         """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
