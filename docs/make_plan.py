@@ -1,13 +1,18 @@
 """Write the tables of docs/plan.md: what the planner says against what was measured, and the paper's runs on paper.
 
-python docs/make_plan.py
+python docs/make_plan.py                                              after any change of the planner
+python docs/make_plan.py --add runs/train.json --attention 545        what `python -m bench.train --json` measured
 
 Points are in docs/points.json; a measured point is added there and nowhere else. tests/test_plan.py holds the page to this.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
+import re
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +81,8 @@ def check(point: dict[str, Any]) -> Checked:
     )
     chip = CHIPS[point.get("chip", "H200")]
     rates = Rates(**point["rates"]) if point.get("rates") else datasheet_rates(chip)
-    before = point.get("before_gib", 0.0) * GIB
-    need = memory(job, context=before).allocated + before
+    before = point.get("before_gib", 0.0) * GIB  # of a CPU's process, which the peak includes
+    need = before + (memory(job, libraries=0) if before else memory(job)).allocated
     return Checked(point, time(job, rates, chip).tokens_per_second, need / GIB)
 
 
@@ -172,5 +177,96 @@ def page(text: str) -> str:
     return text
 
 
+#: What memory.py numbers in the order of a Llama layer's operations.
+_ORDER = ("q", "k", "v", "attention", "o", "gate", "up", "down")
+#: Contestants of bench/train.py: how they are named here, whether their elementwise kernels are fused, whether they form all logits.
+_CONTESTANTS = {
+    "transformers": ("transformers, full checkpointing", False, True),
+    "liger": ("transformers + liger, full checkpointing", True, False),
+    "ropewalk": ("ropewalk", True, False),
+}
+
+
+def measured(found: dict[str, Any], attention: float | None) -> list[dict[str, Any]]:
+    """Points of one run of bench/train.py, the median of each contestant at each size.
+
+    Args:
+        found: the file it wrote.
+        attention: FLOP/s of attention forward and backward at 32768 that it printed, for our own contestant; the others have
+            PyTorch's choice, and the share of the data sheet measured before.
+    """
+    sheet = datasheet_rates(CHIPS["H200"])
+    points = []
+    sizes = dict.fromkeys((turn["who"], turn["batch"], turn["tokens"]) for turn in found["turns"])
+    for who, batch, tokens in sizes:
+        turns = [
+            t for t in found["turns"] if (t["who"], t["batch"], t["tokens"]) == (who, batch, tokens) and not t["error"]
+        ]
+        seconds = [each for turn in turns for each in turn["seconds"][1:]]
+        if not seconds or who not in _CONTESTANTS:
+            continue
+        engine, fused, whole = _CONTESTANTS[who]
+        faster = attention / _ATTENTION if attention and who == "ropewalk" else 1.0
+        rates = dataclasses.replace(
+            sheet,
+            matrix=found["matrix_rate"],
+            attention_forward=sheet.attention_forward * faster,
+            attention_backward=sheet.attention_backward * faster,
+            source="timed in the same run",
+        )
+        points.append(
+            dict(
+                role="check",
+                machine="one H200",
+                engine=engine,
+                model="llama-7b",
+                window=tokens,
+                batch=batch,
+                micro=batch,
+                precision="bfloat16-stochastic",
+                keep=_keep(turns[0]["kept"]) if who == "ropewalk" else "full",
+                fused=fused,
+                whole_logits=whole,
+                rates=dataclasses.asdict(rates),
+                tokens_per_second=round(batch * tokens / statistics.median(seconds), 1),
+                peak_gib=round(turns[0]["peak"], 2),
+                versions={name: found["versions"].get(name) for name in ("torch", "transformers", "liger-kernel")},
+                command=" ".join(found["command"]),
+            )
+        )
+    return points
+
+
+#: Forward and backward, FLOP/s at half the square: what chips.py's shares were taken from.
+_ATTENTION = 545e12
+
+
+def _keep(said: str) -> str | dict[str, float]:
+    """Shares of layers by product from "13 x [3], 19 x [0, 3]"; "none" if everything was kept."""
+    kinds = re.findall(r"(\d+) x (all|\[[^]]*\])", said)
+    layers = sum(int(count) for count, _ in kinds)
+    if all(which == "all" for _, which in kinds):
+        return "none"
+    shares: dict[str, float] = {}
+    for count, which in kinds:
+        for index in range(8) if which == "all" else json.loads(which):
+            shares[_ORDER[index]] = shares.get(_ORDER[index], 0.0) + int(count) / layers
+    return shares or "full"
+
+
+def add(points: list[dict[str, Any]]) -> None:
+    """Put points into the file; one that was measured before is replaced."""
+    same = ("role", "machine", "engine", "model", "window", "batch", "micro")
+    old = json.loads(POINTS.read_text(encoding="utf-8"))
+    kept = [p for p in old if not any(all(p[key] == new[key] for key in same) for new in points)]
+    POINTS.write_text(json.dumps([*kept, *points], indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", type=Path, help="a file of `python -m bench.train --json`")
+    parser.add_argument("--attention", type=float, help="TFLOP/s of attention that the same run printed")
+    asked = parser.parse_args()
+    if asked.add:
+        add(measured(json.loads(asked.add.read_text()), asked.attention and asked.attention * 1e12))
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -153,7 +153,7 @@ def tensors(job: Job) -> dict[str, float]:
     if not job.fused:
         copies = b * (3 + (2 if shape.gated else 1)) if job.stream != b else 2 * b
         norms = (copies + 2 * job.stream + (2 * 4 if job.stream == 2 else 0)) * d
-    found = {
+    found: dict[str, float] = {
         "input": job.stream * d,
         "norms": norms,
         "q": b * q,
@@ -202,7 +202,7 @@ def worth(job: Job) -> list[list[str]]:
     is never asked for again.
     """
     shape = job.shape
-    each = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
+    each: dict[str, float] = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
     each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
     each["attention"] = ATTENTION_PRICE * job.length
     return [[name for name in each if each[name] == w] for w in sorted(set(each.values()), reverse=True)]

@@ -34,7 +34,7 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | N
         cp, micro: as the user fixed them, or None.
         keep: "auto", "full" or "none", as --memory.
     """
-    fastest, best, least, smallest = None, 0.0, None, float("inf")
+    fastest, best, least, smallest = None, 0.0, job, float("inf")
     for candidate in _candidates(job, cp, micro):
         need = memory(replace(candidate, keep=NONE if keep == "none" else FULL)).total
         if need < smallest:

@@ -58,8 +58,14 @@ class Memory:
         return self.allocated + self.slack + self.context
 
 
-def memory(job: Job, *, context: float = CONTEXT) -> Memory:
-    """Memory of one training step on each chip."""
+def memory(job: Job, *, context: float = CONTEXT, libraries: float = WORKSPACE) -> Memory:
+    """Memory of one training step on each chip.
+
+    Args:
+        job: what is done.
+        context: bytes outside of PyTorch's allocator; 0 to count tensors alone.
+        libraries: bytes that libraries take inside of it; 0 on a CPU.
+    """
     shape, regime = job.shape, job.regime
     # Adapters are trained in float32 whatever the precision of the weights they sit on (train/lora.py).
     adapters = job.mode == "lora"
@@ -96,7 +102,7 @@ def memory(job: Job, *, context: float = CONTEXT) -> Memory:
         "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
     }
     moment, parts = max(moments.items(), key=lambda entry: sum(entry[1].values()))
-    parts["workspace"] += WORKSPACE if context else 0.0
+    parts["workspace"] += libraries
     allocated = weights + states + sum(parts.values())
     return Memory(
         weights=weights,

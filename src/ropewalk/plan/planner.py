@@ -181,7 +181,7 @@ def _on_cpu(job: Job, rates: Rates | None, micro: int | None) -> tuple[Job, Chip
 
     job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, 4096 // job.length)))
     chip, measured = _measured(job, rates)
-    need = memory(job, context=_CPU_CONTEXT)
+    need = memory(job, context=_CPU_CONTEXT, libraries=0)
     return job, chip, measured, need.total <= chip.memory * 2**30, need
 
 
