@@ -69,7 +69,7 @@ def test_merging_for_a_checkpoint_leaves_the_model_in_training_alone(trained):
     _, extended, out = trained
     adapted = lora.attach(models.load(extended), out / "adapter")
     before = {name: value.clone() for name, value in adapted.state_dict().items()}
-    lora.merged(adapted)
+    lora.merged(adapted, adapted.get_base_model().state_dict())
     assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
 
 

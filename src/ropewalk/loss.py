@@ -176,6 +176,9 @@ def cross_entropy(
     A plain linear head gets its gradients during the forward pass; any other (a LoRA on the head, say) is run chunk by chunk
     and once more in the backward pass.
     """
+    if torch.is_autocast_enabled(hidden.device.type):
+        # The stream is float32 under autocast, which casts single operations only; the head's three products are meant to be cast.
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     if type(head) is nn.Linear or type(head).__name__ == "FSDPLinear":
         weight, bias = head.weight, head.bias
         if not torch.is_grad_enabled():  # or the function would make gradients that nobody wants

@@ -26,7 +26,7 @@ class Micro:
     """One forward and backward pass.
 
     Attributes:
-        rows: keyword arguments of the loss: `input_ids`, `labels`, and positions or a mask where the mode has them.
+        rows: whole sequences: `input_ids`, `labels`, and positions or a mask where the mode has them.
         blocks: numbers of the windows in it.
     """
 
@@ -59,8 +59,7 @@ class Batches:
         blocks = self.blocks(step)
         for first in range(0, len(places), self.micro):
             chosen = places[first : first + self.micro]
-            rows = devices.split(self._rows(step, chosen, blocks[chosen], devices.device))
-            yield Micro(rows, blocks[chosen].tolist())
+            yield Micro(self._rows(step, chosen, blocks[chosen], devices.device), blocks[chosen].tolist())
 
     def _rows(self, step: int, places: np.ndarray, blocks: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         rows = self.windows.rows(blocks, mask_documents=self.settings.mask_documents)

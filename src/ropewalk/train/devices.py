@@ -1,73 +1,52 @@
-"""What the loop asks of the devices it runs on, answered for one process: the mesh of size one."""
+"""What a run asks of its devices before it can begin: which there are, and who goes first."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import contextlib
+import os
+from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
+from ropewalk import model as models
+from ropewalk.errors import UserError
+from ropewalk.parallel import Mesh, attention, start
+from ropewalk.train.settings import TrainSettings
 
-from ropewalk.train import store
+#: One process on one device.
+Alone = Mesh
 
 
-class Alone:
-    """One process on one device.
+def devices_for(settings: TrainSettings) -> Mesh:
+    """The processes that torchrun started, or this one alone.
 
-    Attributes:
-        device: where the model is.
-        rank, world: of this process, and how many there are.
-        data_rank, data_size: which part of each batch this process reads, and into how many it is split.
+    Raises:
+        UserError: the batch or the window cannot be divided among them.
     """
+    mesh = start(
+        cp=settings.cp, device=models.device_for(settings.device).type if settings.device is None else settings.device
+    )
+    if settings.batch_size % mesh.data_size:
+        raise UserError(
+            f"every device reads as many windows a step, so --batch-size is a multiple of {mesh.data_size} here, got "
+            f"{settings.batch_size}; change it, or the number of processes"
+        )
+    return mesh
 
-    rank = 0
-    world = 1
-    data_rank = 0
-    data_size = 1
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+@contextlib.contextmanager
+def first_here(mesh: Mesh) -> Iterator[None]:
+    """One process of each machine goes through first, the others when it is done, to find what it has left in the cache."""
+    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not is_first:
+        mesh.wait()
+    yield
+    if is_first:
+        mesh.wait()
 
-    @property
-    def main(self) -> bool:
-        """Whether this process writes what is written once."""
-        return self.rank == 0
 
-    def shard(self, module: nn.Module) -> nn.Module:
-        """Spread a module's weights over the devices."""
-        return module
-
-    def split(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's part of each sequence."""
-        return rows
-
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return value
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any process."""
-        return flag
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks."""
-        return [value]
-
-    def wait(self) -> None:
-        """Go on when all processes have come here."""
-
-    def clip(self, parameters: list[nn.Parameter], limit: float) -> Tensor:
-        """The norm of all gradients together, which are scaled down to `limit` if it is above it (0: never)."""
-        return nn.utils.clip_grad_norm_(parameters, limit or float("inf"), foreach=True)
-
-    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as one process would have them."""
-        return weights
-
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
-        """Write what training needs to go on."""
-        store.save(model, optimizer, directory)
-
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
-        """Read what `save` wrote."""
-        store.load(model, optimizer, directory)
+def has_plain_attention(model: object) -> bool:
+    """Whether documents and devices may be told apart by attention in blocks; windows that slide must go through transformers."""
+    try:
+        attention.check(model)  # type: ignore[arg-type]
+    except UserError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ropewalk import memory
 from ropewalk.errors import UserError
+from ropewalk.parallel import Mesh
 
 Memory = Literal["auto", "full", "none"]
 CHOICES = ("auto", "full", "none")
@@ -29,15 +30,15 @@ _WORTH_COMPILING = 1e9
 class Keeping:
     """Runs a step's passes; the first one settles what is kept.
 
-    root: the loss module. how: "auto", "full" or "none". arithmetic: the context that passes run in (autocast, or none).
-    shape: of a micro batch, (windows, tokens).
+    root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. arithmetic: the context that passes run in (autocast, or none).
+    shape: of a micro batch, (windows, tokens) of one device.
     """
 
     def __init__(
         self,
         root: Any,
         how: str,
-        device: torch.device,
+        mesh: Mesh,
         arithmetic: Callable[[], contextlib.AbstractContextManager[Any]],
         shape: tuple[int, int],
     ) -> None:
@@ -45,12 +46,17 @@ class Keeping:
             raise UserError(
                 f"memory is one of {', '.join(CHOICES)}, got {how!r}; auto chooses by what is left on the GPU"
             )
-        self._root, self._device, self._arithmetic, self._shape = root, device, arithmetic, shape
+        self._root, self._mesh, self._arithmetic = root, mesh, arithmetic
+        device, self._tokens = mesh.device, shape[0] * shape[1]
         self._settled = how == "none" or (how == "auto" and device.type != "cuda")
         self._kept: memory.Activations | None = None
         if how == "full" or not self._settled:
             large = sum(parameter.numel() for parameter in root.parameters()) >= _WORTH_COMPILING
             self._kept = memory.Activations(root, compiled=device.type == "cuda" and large)
+        self._candidates: list[memory.Candidate] = []
+        if not self._settled and self._kept is not None:
+            with arithmetic():  # traced now, before the layers are sharded
+                self._candidates = self._kept.candidates(root.body, *shape)
         if how == "full" and self._kept is not None:
             self._kept.keep([memory.NOTHING] * len(self._kept.layers))
             self._settled = True
@@ -60,27 +66,31 @@ class Keeping:
         if self._settled or self._kept is None:
             return passes()
         self._settled = True
-        with self._arithmetic():
-            candidates = self._kept.candidates(self._root.body, *self._shape)
+        room = min(self._mesh.gather(self._room(len(self._kept.layers))))
+        if self._mesh.world > 1:
+            # All devices alike, and without trying: one that ran out of memory would leave the others waiting for it.
+            self._kept.keep(self._kept.choose(self._candidates, room))
+            return passes()
 
         def afresh() -> Tensor:
             optimizer.zero_grad(set_to_none=True)
             return passes()
 
-        return self._kept.fit(afresh, candidates, self._room(candidates, len(self._kept.layers)))
+        return self._kept.fit(afresh, self._candidates, room)
 
-    def _room(self, candidates: list[memory.Candidate], layers: int) -> int:
+    def _room(self, layers: int) -> int:
         parameters = list(self._root.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         config = self._root.model.config.get_text_config()
-        tokens = self._shape[0] * self._shape[1]
         # Not there yet and there to stay: gradients, AdamW's two moments, and under autocast the copies in bfloat16.
         reserved = sum(3 * _local(p) * p.element_size() for p in trained)
         if torch.float32 in {parameter.dtype for parameter in parameters}:
             reserved += sum(2 * _local(p) for p in parameters)
-        stream = tokens * config.hidden_size * parameters[0].element_size()
-        head = memory.head_bytes(tokens, config.hidden_size, config.vocab_size)
-        return memory.room(self._device, candidates, layers=layers, stream=stream, head=head, reserved=reserved)
+        stream = self._tokens * config.hidden_size * parameters[0].element_size()
+        head = memory.head_bytes(self._tokens, config.hidden_size, config.vocab_size)
+        return memory.room(
+            self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
+        )
 
 
 def _local(parameter: nn.Parameter) -> int:

@@ -28,13 +28,14 @@ from ropewalk import checkpoint, record
 from ropewalk import model as models
 from ropewalk.loss import NextTokenLoss
 from ropewalk.packing import Windows
+from ropewalk.parallel import Mesh
 from ropewalk.record import ModelState, Step
 from ropewalk.text import Document
 from ropewalk.tokens import tokenise
-from ropewalk.train import lora, speed, threads
+from ropewalk.train import lora, speed, store, threads
 from ropewalk.train import optimizer as optimizers
 from ropewalk.train.batch import Batches, default_micro
-from ropewalk.train.devices import Alone
+from ropewalk.train.devices import devices_for, first_here, has_plain_attention
 from ropewalk.train.guard import Guard, Signals, Terminated, blame
 from ropewalk.train.keep import Keeping
 from ropewalk.train.log import Log
@@ -58,31 +59,36 @@ def run(settings: TrainSettings, *, progress: bool = True) -> ModelState:
     out = Path(settings.out)
     if not settings.resume:
         checkpoint.refuse_existing(out, overwrite=settings.overwrite)
-    devices = Alone(models.device_for(settings.device))
+    devices = devices_for(settings)
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-    batches = _batches(settings, devices.device, progress=progress and devices.main)
-    begun = start(settings)
+    batches = _batches(settings, devices, progress=progress and devices.main)
+    begun = start(settings, devices)
     if settings.overwrite and devices.main:
         shutil.rmtree(out, ignore_errors=True)
     loop = Loop(settings, begun, batches, devices, progress=progress and devices.main)
-    return loop.run()
+    try:
+        return loop.run()
+    finally:
+        devices.close()
 
 
-def _batches(settings: TrainSettings, device: torch.device, *, progress: bool) -> Batches:
+def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batches:
     window = settings.window
     found = trained_config(settings)
     if settings.mode == "pose":
         window = min(settings.chunk_window or found.rope.window, window)
-    tokens = tokenise(
-        settings.data,
-        models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code),
-        field=settings.field,
-        limit=settings.steps * settings.batch_size * window + 1,
-        seed=settings.seed,
-        progress=progress,
-    )
+    tokenizer = models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    with first_here(devices):
+        tokens = tokenise(
+            settings.data,
+            tokenizer,
+            field=settings.field,
+            limit=settings.steps * settings.batch_size * window + 1,
+            seed=settings.seed,
+            progress=progress,
+        )
     windows = Windows(tokens, window, allow_short=settings.allow_short)
-    micro = settings.micro_batch or default_micro(window, settings.batch_size, device)
+    micro = settings.micro_batch or default_micro(window, settings.batch_size // devices.data_size, devices.device)
     return Batches(windows, settings, micro)
 
 
@@ -93,18 +99,19 @@ class Loop:
     """
 
     def __init__(
-        self, settings: TrainSettings, begun: Start, batches: Batches, devices: Alone, *, progress: bool
+        self, settings: TrainSettings, begun: Start, batches: Batches, devices: Mesh, *, progress: bool
     ) -> None:
         self.settings, self.begun, self.batches, self.devices = settings, begun, batches, devices
         self.out = Path(settings.out)
         self.model: Any = begun.model
         if settings.mode == "lora":
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
+        self._apart = devices.world > 1 or has_plain_attention(begun.model)
         with self._arithmetic():
-            root = NextTokenLoss(self.model)
-        self.root = devices.shard(root)
-        shape = (batches.micro, batches.windows.window)
-        self.keeping = Keeping(self.root, settings.memory, devices.device, self._arithmetic, shape)
+            self.root: Any = NextTokenLoss(self.model)
+        shape = (batches.micro, batches.windows.window // devices.context_size)
+        self.keeping = Keeping(self.root, settings.memory, devices, self._arithmetic, shape)
+        devices.shard(self.root, None if begun.compute == torch.float32 else begun.compute)
         models.verify(begun.model)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.peak = settings.peak_rate(begun.state.parameters)
@@ -139,13 +146,14 @@ class Loop:
     def _resume(self) -> Snapshot | None:
         if not self.settings.resume:
             return None
+        found = None
         if self.devices.main:
             self.snapshots.sweep()
-        self.devices.wait()
-        found = self.snapshots.latest()
+            found = self.snapshots.latest()
+        found = self.devices.gather(found)[0]
         if found is not None:
             refuse_other_run(found, self._identity())
-            self.devices.load(self.model, self.optimizer, found.state)
+            store.load(self.model, self.optimizer, found.state, self.devices)
             self.done = self._saved = found.step
         return found
 
@@ -213,12 +221,12 @@ class Loop:
     def _passes(self, rows: dict[str, torch.Tensor], counted: int) -> torch.Tensor:
         """Forward and backward of one micro batch; its summed loss."""
         with self._arithmetic():
-            summed = self.root(**rows)
+            summed = self.root(**(self.devices.split(rows) if self._apart else rows))
         (summed / counted).backward()
         return summed.detach()
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
-        if self.begun.compute == torch.float32:
+        if self.begun.compute == torch.float32 or self.devices.world > 1:  # sharded weights are gathered in it
             return contextlib.nullcontext()
         return torch.autocast(self.devices.device.type, dtype=self.begun.compute)
 

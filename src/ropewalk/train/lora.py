@@ -22,6 +22,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ropewalk import checkpoint, config
 from ropewalk import model as models
@@ -73,16 +74,19 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_adapter(model: peft.PeftModel, directory: Path, said: dict[str, Any]) -> None:
+def save_adapter(
+    model: peft.PeftModel, weights: dict[str, torch.Tensor], directory: Path, said: dict[str, Any]
+) -> None:
     """Write the adapter beside the config of the model it belongs to.
 
     Args:
         model: what `add` returned.
+        weights: its `trainable` ones, whole.
         directory: a new one.
         said: the dictionary of the trained model's config.json, with its `ropewalk` block.
     """
     directory.mkdir(parents=True)
-    save_file({name: value.cpu().contiguous() for name, value in trainable(model).items()}, directory / WEIGHTS)
+    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, directory / WEIGHTS)
     about = model.peft_config["default"].to_dict()
     about = {key: sorted(value) if isinstance(value, set) else value for key, value in about.items()}
     about |= {"peft_type": TYPE, "base_model_name_or_path": None}
@@ -129,7 +133,14 @@ def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: P
         )
     with torch.no_grad():
         for name, value in weights.items():
-            wanted[name].copy_(value)
+            wanted[name].copy_(like(value, wanted[name]))
+
+
+def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A whole tensor sharded as a parameter of its shape is; anything else (a count of steps) as it is."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def _refuse_other_speeds(model: nn.Module, trained: config.RopeConfig, directory: Path) -> None:
@@ -142,15 +153,19 @@ def _refuse_other_speeds(model: nn.Module, trained: config.RopeConfig, directory
         ) from None
 
 
-def merged(model: peft.PeftModel) -> dict[str, torch.Tensor]:
-    """The weights of the plain model with the adapters added in, by its own names; the model itself is not touched."""
-    inner: Any = model.get_base_model()
-    weights = {
-        name.replace(".base_layer.", "."): value for name, value in inner.state_dict().items() if ".lora_" not in name
-    }
-    adapted: list[tuple[str, Any]] = [pair for pair in inner.named_modules() if isinstance(pair[1], LoraLayer)]
+def merged(model: peft.PeftModel, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the plain model with the adapters added in, by its own names; the model itself is not touched.
+
+    Args:
+        model: what `add` returned.
+        weights: the state of its base model, whole.
+    """
+    plain = {name.replace(".base_layer.", "."): value for name, value in weights.items() if ".lora_" not in name}
+    adapted: list[tuple[str, Any]] = [
+        pair for pair in model.get_base_model().named_modules() if isinstance(pair[1], LoraLayer)
+    ]
     for name, module in adapted:
-        base = module.get_base_layer().weight.detach()
-        delta = module.get_delta_weight("default").detach()
-        weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
-    return weights
+        down, up = (weights[f"{name}.lora_{letter}.default.weight"].float() for letter in "AB")
+        base = weights[f"{name}.base_layer.weight"]
+        plain[f"{name}.weight"] = (base.float() + module.scaling["default"] * (up @ down)).to(base.dtype)
+    return plain

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 
 from ropewalk import checkpoint
 from ropewalk import model as models
-from ropewalk.train import lora
-from ropewalk.train.devices import Alone
+from ropewalk.errors import UserError
+from ropewalk.parallel import Mesh
+from ropewalk.train import lora, store
 from ropewalk.train.snapshot import STATE, Snapshots
 from ropewalk.train.start import Start
 
@@ -28,53 +30,100 @@ def write_checkpoint(
     model: Any,
     optimizer: torch.optim.Optimizer,
     begun: Start,
-    devices: Alone,
+    mesh: Mesh,
 ) -> None:
-    """Save a step: the model as every reader loads it, and the state that training goes on from."""
+    """Save a step: the model as every reader loads it, and the state that training goes on from.
+
+    Every process comes here. Each writes its part of the state, into one place; the main one adds the model and lets the whole
+    appear.
+
+    Raises:
+        UserError: on every process, if the disk refuses any of them.
+    """
+    parts = snapshots.root / f".{snapshots.path(step).name}.parts.partial"
+    weights = _plain_weights(model, begun, mesh)
+    if mesh.main:
+        shutil.rmtree(parts, ignore_errors=True)
+    mesh.wait()
 
     def write(directory: Path) -> None:
-        _write_model(directory, step, model, begun, devices)
-        devices.save(model, optimizer, directory / STATE)
+        _write_model(directory, step, weights, begun)
+        os.rename(parts, directory / STATE)
 
-    snapshots.save(step, write, about)
+    try:
+        with checkpoint.disk_errors(snapshots.path(step)):
+            store.save(model, optimizer, parts, mesh)
+        _on_main(mesh, lambda: snapshots.save(step, write, about))
+    finally:
+        if mesh.main:
+            shutil.rmtree(parts, ignore_errors=True)
 
 
-def write_final(out: Path, step: int, model: Any, begun: Start, devices: Alone, *, same_as: Path | None) -> None:
+def write_final(out: Path, step: int, model: Any, begun: Start, mesh: Mesh, *, same_as: Path | None) -> None:
     """Put the trained model into `out` itself. Its config.json comes last: without one a directory is no model yet.
 
     Args:
         same_as: a checkpoint of this very step, whose files are linked instead of written again.
     """
-    with checkpoint.disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    beside = out / ".final"
-    shutil.rmtree(beside, ignore_errors=True)
-    if same_as is None:
+    is_adapted = isinstance(model, lora.peft.PeftModel)
+    weights = None if same_as is not None else _plain_weights(model, begun, mesh)
+    adapter = mesh.whole(lora.trainable(model)) if is_adapted else None
+
+    def write() -> None:
+        beside = out / ".final"
+        shutil.rmtree(beside, ignore_errors=True)
         with checkpoint.whole_directory(beside) as directory:
-            _write_model(directory, step, model, begun, devices)
-    else:
-        with checkpoint.whole_directory(beside) as directory:
-            for path in same_as.iterdir():
-                if path.is_file():
-                    checkpoint.link_or_copy(path, directory / path.name)
-    if isinstance(model, lora.peft.PeftModel):
+            if weights is not None:
+                _write_model(directory, step, weights, begun)
+            else:
+                _link(same_as or out, directory)
+            if adapter is not None:
+                lora.save_adapter(model, adapter, directory / "adapter", checkpoint.read_config(directory))
         shutil.rmtree(out / "adapter", ignore_errors=True)
-        lora.save_adapter(model, beside / "adapter", checkpoint.read_config(beside))
-    for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(path, out / path.name)
-    # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
-    shutil.rmtree(beside)
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, out / path.name)
+        # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
+        shutil.rmtree(beside)
+
+    _on_main(mesh, write)
 
 
-def _write_model(directory: Path, step: int, model: Any, begun: Start, devices: Alone) -> None:
-    """The plain model (adapters added in) in the dtype of the original."""
-    weights = lora.merged(model) if isinstance(model, lora.peft.PeftModel) else model.state_dict()
-    weights = devices.whole(weights)
+def _on_main(mesh: Mesh, act: Callable[[], Any]) -> None:
+    """What one process does for all; if it fails, all of them stop, instead of waiting for it."""
+    said = ""
+    if mesh.main:
+        try:
+            act()
+        except UserError as error:
+            said = str(error)
+    said = mesh.gather(said)[0]
+    if said:
+        raise UserError(said)
+
+
+def _link(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if path.is_file():
+            checkpoint.link_or_copy(path, target / path.name)
+
+
+def _plain_weights(model: Any, begun: Start, mesh: Mesh) -> dict[str, torch.Tensor]:
+    """The plain model's weights, adapters added in, whole and on the main process."""
+    weights = mesh.whole(begun.model.state_dict())
+    if not weights:
+        return {}
+    if isinstance(model, lora.peft.PeftModel):
+        weights = lora.merged(model, weights)
     head = begun.model.get_output_embeddings()
     if head is not None and head.weight is begun.model.get_input_embeddings().weight:
         # Tied weights have two names and are written under the embedding's alone, as the original was.
         name = next(name for name, module in begun.model.named_modules() if module is head)
         weights.pop(f"{name}.weight", None)
+    return weights
+
+
+def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], begun: Start) -> None:
+    """A Hugging Face checkpoint in the dtype of the original."""
     models.save(
         begun.model, begun.tokenizer, directory, steps=step, overwrite=True, dtype=begun.dtype, state_dict=weights
     )

@@ -25,12 +25,10 @@ from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.errors import UserError
 from ropewalk.extend import extended_config
+from ropewalk.parallel import Mesh
 from ropewalk.record import ModelState
 from ropewalk.rope import Plain
 from ropewalk.train.settings import TrainSettings
-
-#: From here on a document mask of queries by keys would be gigabytes on a GPU; flex attention never forms it.
-_DENSE_MASK = 4096
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ class Start:
     fingerprint: str
 
 
-def start(settings: TrainSettings) -> Start:
-    """Locate, extend, load and verify.
+def start(settings: TrainSettings, mesh: Mesh | None = None) -> Start:
+    """Locate, extend, load and verify; on the mesh's device, whole on each, to be sharded from there.
 
     Raises:
         UserError: what `extend` and `model.load` raise; a window below the model's own.
@@ -64,14 +62,16 @@ def start(settings: TrainSettings) -> Start:
     said = checkpoint.read_config(source)
     new = new_config(said, settings)
     files = checkpoint.weights(source)
-    device = models.device_for(settings.device)
+    device = models.device_for(settings.device) if mesh is None else mesh.device
     weights, compute = precision(settings, device)
+    if mesh is not None and mesh.world > 1 and settings.mode == "lora":
+        weights = torch.float32  # a sharded layer has one dtype
     with _directory_with(new, source) as directory:
         model = models.load(
             directory,
             dtype=weights,
             device=device,
-            attention=_attention(settings, device),
+            attention="sdpa",
             trust_remote_code=settings.trust_remote_code,
         )
         tokenizer = models.load_tokenizer(directory, trust_remote_code=settings.trust_remote_code)
@@ -148,13 +148,6 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
         f"a precision is auto, float32, bfloat16 or bfloat16-stochastic, got {settings.precision!r}; plain bfloat16 weights are not "
         "offered, since updates of 2e-5 vanish in them"
     )
-
-
-def _attention(settings: TrainSettings, device: torch.device) -> str | None:
-    if settings.mask_documents and device.type == "cuda" and settings.window > _DENSE_MASK:
-        return "flex_attention"
-    # Positions that jump mean "another document" to the flash-attention integration; SDPA takes them as they are.
-    return "sdpa" if settings.mode == "pose" or settings.mask_documents else None
 
 
 @contextlib.contextmanager

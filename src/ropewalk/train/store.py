@@ -1,7 +1,10 @@
 """What training needs to go on, as files: the trained weights and the optimiser's state, in the precision they are used in.
 
 in   a model, its optimiser, a directory
-out  weights.safetensors and optimizer.safetensors (optimizer.pt, read back weights-only, where states are 8-bit blocks)
+out  weights.safetensors and optimizer.safetensors (optimizer.pt, read back weights-only, where states are 8-bit blocks);
+     of a sharded run a distributed checkpoint, each rank its part
+
+Either kind is read by any number of processes.
 
 Random numbers need no place here: each step seeds its own generators from (seed, step).
 """
@@ -13,18 +16,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ropewalk.train.lora import load_trainable, trainable
+from ropewalk.errors import UserError
+from ropewalk.parallel import Mesh
+from ropewalk.train.lora import like, load_trainable, trainable
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_LOW_BIT = "optimizer.pt"
 
 
-def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
-    """Write both into a new directory. The optimiser's parameters are `trainable(model)`, in that order."""
+def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path, mesh: Mesh) -> None:
+    """Write both into a new directory. The optimiser's parameters are `trainable(model)`, in that order.
+
+    Raises:
+        UserError: a sharded state could not be written.
+    """
+    if mesh.world > 1:
+        try:
+            mesh.save(model, optimizer, directory)
+        except dcp.api.CheckpointException as error:
+            first = next(iter(error.failures.values()))[0]
+            raise UserError(
+                f"{directory} could not be written ({first}); free some space or choose another place"
+            ) from None
+        return
     directory.mkdir(parents=True)
     names = list(trainable(model))
     save_file({name: value.contiguous().cpu() for name, value in trainable(model).items()}, directory / WEIGHTS)
@@ -41,16 +60,20 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) ->
         (directory / OPTIMIZER_LOW_BIT).write_bytes(buffer.getbuffer())
 
 
-def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path, mesh: Mesh) -> None:
     """Put back what `save` wrote, bit for bit."""
+    if not (directory / WEIGHTS).is_file():
+        mesh.load(model, optimizer, directory)
+        return
     load_trainable(model, load_file(directory / WEIGHTS), directory)
     if (directory / OPTIMIZER).is_file():
         flat: dict[str, Any] = load_file(directory / OPTIMIZER)
     else:
         flat = torch.load(directory / OPTIMIZER_LOW_BIT, map_location="cpu", weights_only=True)
-    index_of = {name: index for index, name in enumerate(trainable(model))}
+    own = trainable(model)
+    index_of = {name: index for index, name in enumerate(own)}
     state: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         name, entry = key.rsplit("/", 1)
-        state.setdefault(index_of[name], {})[entry] = value
+        state.setdefault(index_of[name], {})[entry] = like(value, own[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
