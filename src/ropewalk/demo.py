@@ -44,7 +44,7 @@ class Settings:
     exercises: int = 240
     overlap: int = 4
     documents: int = 14
-    tokens_each: int = 2048
+    tokens_each: int = 1536
     depths: int = 32
     trials: int = 10
     seed: int = 0
@@ -91,7 +91,7 @@ def _run(out: Path, settings: Settings, precision: str, console: Console) -> Non
     _measure("hemp", out, settings, [base.window, settings.window])
     console.rule(f"Position Interpolation to {settings.window} tokens, untrained")
     extend("hemp", window=settings.window, out=out / "extended")
-    _measure(out / "extended", out, settings, [base.window, settings.window])
+    _measure(out / "extended", out, settings, [base.window, settings.window], keys=[settings.window])
     documents = training_documents(settings)
     modules = len(documents) - settings.exercises
     console.rule(f"fine-tuning for {settings.steps} steps on {modules} modules and {settings.exercises} exercises")
@@ -126,7 +126,10 @@ def training_documents(settings: Settings) -> list[Any]:
     return [*exercises, *modules]
 
 
-def _measure(model: str | Path, out: Path, settings: Settings, windows: list[int]) -> None:
+def _measure(
+    model: str | Path, out: Path, settings: Settings, windows: list[int], keys: list[int] | None = None
+) -> None:
+    """Perplexity at `windows`, and the passkey test at `keys` (the same if not given)."""
     from ropewalk import corpus
     from ropewalk.evals.passkey import passkey
     from ropewalk.evals.perplexity import perplexity
@@ -143,6 +146,7 @@ def _measure(model: str | Path, out: Path, settings: Settings, windows: list[int
             seed=settings.seed,
             out=out / "records.jsonl",
         )
+    for window in keys or windows:
         passkey(
             model,
             window=window,
