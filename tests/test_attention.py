@@ -290,6 +290,19 @@ def test_two_documents_are_at_least_as_extreme_as_one():
     assert (one.documents, two.documents) == (1, 2)
 
 
+@pytest.mark.gpus(1)
+def test_a_gpu_finds_what_a_cpu_finds():
+    rows = []
+    for device in ("cpu", "cuda"):
+        subject = subject_of(testing.tiny(window=512).to(device), tokenizer=TOKENIZER)
+        rows.append(measure(subject, [np.arange(512) * 7 % 250], 512))
+    for here, there in zip(*rows, strict=True):
+        for name, value in vars(here).items():
+            if isinstance(value, list):
+                # Both sum in float32, in another order; a quantile may fall in the next bin.
+                np.testing.assert_allclose(value, getattr(there, name), rtol=2e-3, atol=1e-3, err_msg=name)
+
+
 # Bad input
 
 

@@ -123,7 +123,8 @@ class Tally:
             if whole < stop:
                 self._take(bucket, heads, _ragged(scores, first, whole, stop))
             if heads.start == 0:
-                self.counts[bucket] += sum(max(0, min(stop, first + i + 1) - start) for i in range(rows))
+                reach = np.arange(first + 1, first + rows + 1)  # row i has the distances 0 .. first + i
+                self.counts[bucket] += int((np.clip(reach, start, stop) - start).sum())
 
     def _take(self, bucket: int, heads: slice, values: Float[torch.Tensor, "some pairs"]) -> None:
         if values.shape[1] == 0:
