@@ -274,6 +274,21 @@ def test_fine_tuning_starts_at_the_loss_of_the_summaries_alone_and_lowers_it(tmp
     assert row.documents == 4 and row.cut == 3  # the first is shorter than 100 tokens
 
 
+def test_a_model_trained_to_its_end_is_not_trained_again(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=256, seed=6)
+    train = _file(tmp_path / "train.jsonl", 5)
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"document": "quite another text", "summary": "text"}\n', encoding="utf-8")
+    settings = dict(data=data, train=train, trained=tmp_path / "tuned", epochs=2, batch_size=3, decodings=[GREEDY])
+    settings |= dict(document_tokens=100, summary_tokens=20)
+    first = summary.summarize(base, **settings)
+    steps = record.read([tmp_path / "tuned" / "records.jsonl"]).of("step")
+    assert len(steps) == 4, "two passes over five pairs, three at a time"
+    again = summary.summarize(base, **settings)
+    assert len(record.read([tmp_path / "tuned" / "records.jsonl"]).of("step")) == 4
+    assert [row.rouge_1 for row in again] == [row.rouge_1 for row in first]
+
+
 def test_what_is_measured_is_not_trained_on(tmp_path):
     base = testing.tiny_directory(tmp_path / "base", window=256)
     data = _file(tmp_path / "pairs.jsonl", 3)

@@ -69,12 +69,17 @@ def finetune(
     window = window or min(WINDOW, models.state(model).window)
     batch_size = min(batch_size, max(1, len(found)))
     sources = [str(source) for source in ([data] if isinstance(data, str | Path) else data)]
+    steps = max(1, math.ceil(epochs * len(found) / batch_size))
+    # About once an epoch, and at the end in any case: what is trained to its end is then not trained again by --resume.
+    options.setdefault(
+        "save_every", next(every for every in range(max(1, steps // epochs), steps + 1) if steps % every == 0)
+    )
     settings = TrainSettings(
         model=model,
         data=sources,
         window=window,
         out=out,
-        steps=max(1, math.ceil(epochs * len(found) / batch_size)),
+        steps=steps,
         batch_size=batch_size,
         **options,
     )
