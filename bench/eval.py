@@ -48,7 +48,9 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny": dict(hidden_size=128, intermediate_size=344, num_attention_heads=4, num_key_value_heads=4),
 }
 LAYERS = {"7b": 32, "tiny": 4}
-LAB = Path(__file__).resolve().parents[2] / "shared"
+#: Reference data beside the checkout, or in it.
+ROOT = Path(__file__).resolve().parents[1]
+LAB = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.is_dir()), ROOT.parent / "shared")
 
 
 def build(shape: str, vocabulary: int, device: torch.device, dtype: torch.dtype) -> Any:
