@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from ropewalk import config, record, testing
 from ropewalk import model as models
@@ -77,6 +78,16 @@ def test_what_the_probe_sees_is_what_transformers_softmaxes(family):
         hidden = (distance < 0) | (distance >= (layer.local or 40))
         found = naive(layer).masked_fill(hidden, -math.inf).softmax(-1)
         torch.testing.assert_close(found, expected[0])  # float32 defaults
+
+
+def test_capped_scores_and_eager_attention_are_seen_too():
+    config = dict(vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    model = Gemma2ForCausalLM(Gemma2Config(**config, num_key_value_heads=2, head_dim=16, sliding_window=16)).eval()
+    with torch.inference_mode():
+        before = model(input_ids=IDS).logits
+    layers, during = seen(model)
+    assert torch.equal(before, during)
+    assert [(layer.softcap, layer.local) for layer in layers] == [(50.0, 16), (50.0, None)]
 
 
 def test_the_probe_leaves_a_model_as_it_was_when_something_breaks_inside():
@@ -326,13 +337,15 @@ def test_a_window_that_does_not_fit_is_refused_before_anything_is_loaded(base, m
         attention(str(base), data=[text_of(100)], window=1 << 24)
 
 
-def test_the_reckoned_memory_is_above_what_is_used_and_not_by_much():
-    """The peak of a measurement in its own process memory is hard to read; its parts are not: bins and planes by hand."""
+def test_the_memory_is_reckoned_part_by_part():
     text = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
     buckets = len(distances.edges_to(1000))
     bins = 2 * 4 * buckets * distances.BINS * 8
     assert room.working_bytes(text, 1000, 4) == bins + 1000 * (4 * (6 * 64 + 3 * 128 + 4 * 64) + 40 * 64)
     assert room.working_bytes(text | {"sliding_window": 100}, 1000, 4) - room.working_bytes(text, 1000, 4) == 1000**2
+    # A family whose own attention makes the whole matrix is refused where that does not fit.
+    capped = text | {"attn_logit_softcapping": 50.0}
+    assert room.working_bytes(capped, 1000, 4) - room.working_bytes(text, 1000, 4) == 4 * 1000**2 * 8
 
 
 @pytest.mark.parametrize(("window", "documents"), [(0, 1), (-5, 1), (10**12, 1), (40, 0)])

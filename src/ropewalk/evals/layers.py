@@ -98,9 +98,9 @@ def _take(known: _Layer, layer: Layer, original: int) -> None:
             f"attention scores must be numbers, but layer {layer.index} has some that are not; try --dtype float32, or run "
             "`ropewalk doctor` on the model"
         )
-    turned = [planes.planes(x, len(known.speeds), layer.pairing) for x in (query, key)]
-    known.sizes = np.maximum(known.sizes, planes.largest_h(*turned).cpu().numpy())
-    strays = planes.strays(*turned, known.rope.frequencies(), layer.scale)
+    turned, other = (planes.planes(x, len(known.speeds), layer.pairing) for x in (query, key))
+    known.sizes = np.maximum(known.sizes, planes.largest_h(turned, other).cpu().numpy())
+    strays = planes.strays(turned, other, known.rope.frequencies(), layer.scale)
     known.strays = np.maximum(known.strays, strays.cpu().numpy())
     known.nearby.add(layer, key, known.speeds, original)
 
@@ -116,7 +116,7 @@ def _rows(known: _Layer, index: int, window: int, documents: int, data: str) -> 
         minimum=_short(tally.lowest),
         quantile=_short(tally.quantile()),
         mean=_short(tally.mean()),
-        **bounds_on(known.sizes, known.rope, known.speeds, known.scale, tally.edges[-1]),
+        **bounds_on(np.asarray(known.sizes), known.rope, known.speeds, known.scale, tally.edges[-1]),
         strays=_short(known.strays),
         grain=tally.grain,
         local=known.local,

@@ -57,7 +57,7 @@ def probing(model: transformers.PreTrainedModel, see: Callable[[Layer], None]) -
     Raises:
         UserError: the model's attention does not go through transformers' interface, so nothing can be seen.
     """
-    former = model.config._attn_implementation
+    former = str(model.config._attn_implementation)
     if not model._can_set_attn_implementation():
         raise UserError(
             f"scores are read where transformers hands queries and keys to its attention function, but {type(model).__name__} "
@@ -101,7 +101,7 @@ def _looking(see: Callable[[Layer], None], former: str) -> Callable[..., Any]:
 def _former(module: torch.nn.Module, name: str) -> Callable[..., Any]:
     """The attention function of a name; "eager" is each family's own."""
     own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(name, own)
+    return own if name == "eager" and own is not None else ALL_ATTENTION_FUNCTIONS[name]
 
 
 def pairing_of(module: torch.nn.Module) -> Literal["half", "interleaved"]:

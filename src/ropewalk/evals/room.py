@@ -35,26 +35,27 @@ def check_room(
     Raises:
         UserError: with what it would take and what there is.
     """
+    place: torch.device
     if isinstance(model, str | Path):
         directory = checkpoint.locate(model)
         said = checkpoint.read_config(directory)
-        device = models.device_for(device)
+        place = models.device_for(device)
         turning = config.read(said)
-        size = models.dtype_for(dtype, device).itemsize
+        size = models.dtype_for(dtype, place).itemsize
         weights = size * checkpoint.parameters(checkpoint.weights(directory))
     else:
         said, weights = model.config.to_dict(), 0
         turning = config.read(said)
-        device = next(model.parameters()).device
+        place = next(model.parameters()).device
         size = next(model.parameters()).element_size()
     window = window or turning.window
     needed = weights + working_bytes(config.text_section(said), window, size)
     if available is None:
-        available = free_bytes(device)
+        available = free_bytes(place)
     if needed > available:
         raise UserError(
             f"scores in a window of {window} tokens take about {needed / 2**30:.1f} GiB here, and {available / 2**30:.1f} GiB "
-            f"are free on {device}; ask for a smaller --window or use a larger device"
+            f"are free on {place}; ask for a smaller --window or use a larger device"
         )
 
 
@@ -71,7 +72,9 @@ def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
     bins = layers * heads * len(edges_to(window)) * BINS * 8
     # A layer that looks back only so far gets a mask of all pairs from transformers, a byte each.
     mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
-    return forward + probe + bins + mask
+    # Gemma 2 caps its scores, which no fused attention does: transformers makes the whole matrix, and its softmax in float32.
+    whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
+    return forward + probe + bins + mask + whole
 
 
 def free_bytes(device: torch.device) -> int:
