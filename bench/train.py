@@ -206,7 +206,7 @@ def with_liger(bench: Bench, turn: Turn) -> Iterator[Entry]:
                 del module.__dict__[key]
 
 
-def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, options: Any = None) -> Any:
+def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> Any:
     """ropewalk: chunked loss, and what each layer keeps chosen from the memory there is. most: "auto" | "attention".
 
     fastest: FlashAttention-4 where it is installed.
@@ -216,7 +216,7 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, opt
     @contextlib.contextmanager
     def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
         # One for the whole run, so that a second turn finds what the first one compiled.
-        kept = made.setdefault(bench.fastest, memory.Activations(bench.root, compiled=compiled, options=options))
+        kept = made.setdefault(bench.fastest, memory.Activations(bench.root, compiled=compiled))
         size = bench.model.config.head_dim
         stack = contextlib.ExitStack()
         print(
@@ -270,7 +270,6 @@ CONTESTANTS: dict[str, Any] = {
     "liger": with_liger,
     "ropewalk": ours(),
     "ropewalk-cudnn": ours(fastest=False),
-    "ropewalk-tuned": ours(options={"coordinate_descent_tuning": True}),
     "ropewalk-eager": ours(compiled=False),
     "ropewalk-attention": ours(most="attention"),
 }

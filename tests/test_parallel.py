@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +279,36 @@ def test_devices_share_a_window_evenly_and_wholly(devices: int) -> None:
     ]
     assert sum(work) == tokens * (tokens + 1) // 2
     assert len(set(work)) == 1
+
+
+def test_a_kernel_is_looked_at_before_it_is_trusted(monkeypatch) -> None:
+    device = torch.device("cpu")
+    assert kernels.agrees("cpu", device, 64)
+    plain = kernels.backward
+    monkeypatch.setattr(kernels, "backward", lambda *arguments: plain(*arguments[:-1], 1.1 * arguments[-1]))
+    assert not kernels.agrees("cpu", device, 64)
+
+
+def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:
+    """Newer FlashAttention-4 gives more results than PyTorch's switch takes, and keeps a cache on its functions."""
+    interface: Any = types.ModuleType("flash_attn.cute.interface")
+
+    def _flash_attn_fwd(x: int, *, scale: int) -> tuple[int, ...]:
+        _flash_attn_fwd.cache[x] = scale
+        return (x, scale, 3, 4)
+
+    _flash_attn_fwd.cache = {}
+    interface._flash_attn_fwd, interface._flash_attn_bwd = _flash_attn_fwd, lambda: (1, 2, 3)
+    for name in ("flash_attn", "flash_attn.cute"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", interface)
+    for _ in range(2):  # trimming twice is trimming once
+        kernels._trim_results()
+    assert interface._flash_attn_fwd(1, scale=2) == (1, 2)
+    assert interface._flash_attn_bwd() == (1, 2, 3)
+    assert interface._flash_attn_fwd.cache is _flash_attn_fwd.cache == {1: 2}
+
+
+def test_without_flash_attention_4_pytorch_picks() -> None:
+    with kernels.fastest(torch.device("cpu"), 128) as name:
+        assert name == "as PyTorch picks"

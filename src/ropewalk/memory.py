@@ -136,8 +136,7 @@ class Activations:
     model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
     """
 
-    def __init__(self, model: nn.Module, *, compiled: bool = False, options: dict[str, Any] | None = None) -> None:
-        self.options = options
+    def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.layers = decoder_layers(model)
         self.compiled = compiled
         self.kept: list[Keep] = [None] * len(self.layers)
@@ -156,9 +155,7 @@ class Activations:
     def _forward(self, number: int, keep: Keep) -> Callable[..., Any]:
         if (number, keep) not in self._made:
             forward = _keeping(self._plain[number], keep)
-            self._made[number, keep] = (
-                torch.compile(forward, dynamic=False, options=self.options) if self.compiled else forward
-            )
+            self._made[number, keep] = torch.compile(forward, dynamic=False) if self.compiled else forward
         return self._made[number, keep]
 
     def release(self) -> None:

@@ -7,8 +7,10 @@ out  attention and log-sum-exp [B, H, t]; gradients of all three, given the log-
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -40,20 +42,16 @@ FLASH_4_SIZES = (64, 128)
 def fastest(device: torch.device, size: int) -> Iterator[str]:
     """The fastest attention for heads of `size` while this lasts; its name.
 
-    That is FlashAttention-4 where it is installed, through PyTorch's own switch, on Hopper and Blackwell; else
-    what PyTorch picks, cuDNN as a rule.
+    That is FlashAttention-4 where it is installed, through PyTorch's own switch, on Hopper and Blackwell, after a look at whether
+    its results are right; else what PyTorch picks, cuDNN as a rule. The switch holds for the whole process.
     """
-    if not _has_flash_4(device, size):
-        yield "as PyTorch picks"
-        return
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.nn.attention.activate_flash_attention_impl("FA4")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # which PyTorch would prefer
+    active = _has_flash_4(device, size) and _switch_on(device, size)
     try:
-        yield "FlashAttention-4"
+        yield "FlashAttention-4" if active else "as PyTorch picks"
     finally:
-        torch.nn.attention.restore_flash_attention_impl()
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+        if active:
+            _switch_off(cudnn)
 
 
 def _has_flash_4(device: torch.device, size: int) -> bool:
@@ -64,6 +62,57 @@ def _has_flash_4(device: torch.device, size: int) -> bool:
     except ImportError:
         return False
     return hasattr(torch.nn.attention, "activate_flash_attention_impl")
+
+
+def _switch_on(device: torch.device, size: int) -> bool:
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    _trim_results()
+    torch.nn.attention.activate_flash_attention_impl("FA4")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # which PyTorch would prefer
+    try:
+        if agrees("flash", device, size):
+            return True
+        reason = "its results are not those of plain attention"
+    except Exception as error:  # noqa: BLE001 - a compiler's failures are of many kinds, and none is worth a run
+        reason = f"{type(error).__name__}: {error}"
+    _switch_off(cudnn)
+    warnings.warn(f"FlashAttention-4 is installed and not used ({reason})", stacklevel=4)
+    return False
+
+
+def _switch_off(cudnn: bool) -> None:
+    torch.nn.attention.restore_flash_attention_impl()
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+
+
+def _trim_results() -> None:
+    """PyTorch takes two results of FlashAttention-4's forward pass and three of its backward pass; newer releases give more."""
+    interface = importlib.import_module("flash_attn.cute.interface")
+    for name, count in (("_flash_attn_fwd", 2), ("_flash_attn_bwd", 3)):
+        function = getattr(interface, name)
+        if not hasattr(function, "trimmed_to"):
+            trimmed = functools.wraps(function)(functools.partial(_first, function, count))
+            trimmed.trimmed_to = count
+            setattr(interface, name, trimmed)
+
+
+def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)[:count]
+
+
+def agrees(kernel: Kernel, device: torch.device, size: int, tokens: int = 256) -> bool:
+    """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding."""
+    generator = torch.Generator(device).manual_seed(0)
+    q, k, v, grad = (
+        torch.randn(1, 2, tokens, size, generator=generator, device=device).to(torch.bfloat16) for _ in range(4)
+    )
+    scale = size**-0.5
+    out, sums = forward(kernel, q, k, v, True, scale)
+    found = [out, *backward(kernel, grad, q, k, v, out, sums, True, scale)]
+    expected_out, expected_sums = _plain_forward(q.float(), k.float(), v.float(), True, scale)
+    expected = [expected_out, *_plain_backward(grad, q, k, v, expected_out, expected_sums, True, scale)]
+    # Fused bfloat16 kernels are 2e-3 to 6e-3 from the truth; a wrong mask or scale is tenths.
+    return all((a.float() - b).norm() <= 2e-2 * b.norm() for a, b in zip(found, expected, strict=True))
 
 
 def forward(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ out  `Mesh`: what training asks of its devices
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.errors import UserError
-from ropewalk.parallel import attention, state
+from ropewalk.parallel import attention, kernels, state
 from ropewalk.parallel.attention import Attend
 
 #: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
@@ -83,6 +84,7 @@ class Mesh:
         self.world = dist.get_world_size() if layout else 1
         self.data_rank, self.context_rank = (layout.get_coordinate() if layout else None) or (0, 0)
         self.data_size, self.context_size = layout.shape if layout else (1, 1)
+        self._last = contextlib.ExitStack()
         self._context = layout.get_group("context").group_name if layout and self.context_size > 1 else ""
 
     @property
@@ -106,6 +108,7 @@ class Mesh:
             if self.context_size > 1:
                 attention.check(inner)
             attention.adopt(inner)
+            self._last.enter_context(kernels.fastest(self.device, _head_size(inner)))
         if self._weights is None:
             return module
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -199,9 +202,15 @@ class Mesh:
         state.load(model, optimizer, directory)
 
     def close(self) -> None:
-        """Leave the other processes."""
+        """Leave the other processes, and leave PyTorch's attention as it was."""
+        self._last.close()
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _head_size(model: nn.Module) -> int:
+    config: Any = model.config.get_text_config()
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _borders(positions: Tensor) -> list[list[int]]:

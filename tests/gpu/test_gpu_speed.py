@@ -1,0 +1,173 @@
+"""On a GPU: kernels a block at a time, compiled layers that keep what is dear, the loss fused, each against float32 or float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from ropewalk import loss, memory
+from ropewalk.loss import IGNORED, NextTokenLoss
+from ropewalk.parallel import attention, kernels, start
+
+pytestmark = pytest.mark.gpus(1)
+
+
+def cuda() -> torch.device:
+    return torch.device("cuda")
+
+
+def llama(dtype: torch.dtype, seed: int = 0) -> torch.nn.Module:
+    """Four layers 512 wide with heads of 64, grouped, so that every fused kernel takes them."""
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        vocab_size=1009,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).to(cuda(), dtype).train()
+
+
+def batch(tokens: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 1009, (2, tokens + 1), generator=generator).to(cuda())
+    labels = ids[:, 1:].clone()
+    labels[:, ::11] = IGNORED
+    return ids[:, :-1], labels
+
+
+def plain(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What transformers gives, every layer checkpointed or not: loss and gradients."""
+    logits = model(input_ids=ids, use_cache=False).logits
+    out = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    out.backward()
+    return {"loss": out.detach(), **{name: p.grad for name, p in model.named_parameters()}}
+
+
+def errors(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> dict[str, float]:
+    return {n: float((found[n].double() - t.double()).norm() / t.double().norm()) for n, t in truth.items()}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: float) -> None:
+    ids, labels = batch()
+    truth_model = llama(torch.float32).double()
+    truth = plain(truth_model, ids, labels)
+    naive = errors(plain(llama(torch.float32).bfloat16(), ids, labels), truth)
+    model = llama(torch.float32).bfloat16()
+    root = NextTokenLoss(model)
+    kept = memory.Activations(root, compiled=compiled)
+    found = kept.candidates(root.body, *ids.shape)
+    room = int(share * len(kept.layers) * sum(c.size for c in found))
+    kept.keep(kept.choose(found, room))
+    out = root(ids, labels)
+    out.backward()
+    ours = errors({"loss": out.detach(), **{name: p.grad for name, p in model.named_parameters()}}, truth)
+    for name, error in ours.items():
+        assert error <= naive[name] + 1e-2, (name, error, naive[name])
+
+
+@pytest.mark.parametrize("kernel", ["cudnn", "flash", "plain"])
+@pytest.mark.parametrize("size", [64, 128])
+def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
+    assert kernels.agrees(kernel, cuda(), size)
+
+
+@pytest.mark.parametrize("kernel", ["cudnn", "flash"])
+@pytest.mark.parametrize("device, devices", [(0, 1), (1, 2)])
+def test_blocks_on_a_gpu_are_masked_attention(kernel: str, device: int, devices: int, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    tokens = 1024
+    blocks = attention.causal_blocks([[0, 200, 700], [0, 512]], device, devices, tokens)
+    queries = sum(last - first for first, last in attention.stretches(device, devices, tokens))
+    generator = torch.Generator(cuda()).manual_seed(0)
+    shapes = ((2, 8, queries, 128), (2, 4, tokens, 128), (2, 4, tokens, 128))
+    leaves = [torch.randn(s, generator=generator, device=cuda()).bfloat16().requires_grad_() for s in shapes]
+    out, _ = attention.attention(*leaves, blocks, "", False, 0.1)
+    upstream = torch.randn(out.shape, generator=generator, device=cuda()).bfloat16()
+    ours = [out, *torch.autograd.grad(out, leaves, upstream)]
+    mask = torch.zeros(2, queries, tokens, dtype=torch.bool)
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        block = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool)
+        mask[slice(None) if row < 0 else row, q0:q1, k0:k1] |= block.tril() if causal else block
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    keys, values = (t.repeat_interleave(2, 1) for t in exact[1:])
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        exact[0], keys, values, attn_mask=mask[:, None].cuda(), scale=0.1
+    )
+    truth = [expected, *torch.autograd.grad(expected, exact, upstream.double())]
+    for found, value in zip(ours, truth, strict=True):
+        # bfloat16 operands: 2e-3 to 6e-3 of the norm.
+        assert float((found.double() - value).norm() / value.norm()) < 1.5e-2
+
+
+def test_the_fused_loss_is_the_plain_one_on_a_ragged_chunk(monkeypatch) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 256 * 1009)
+    generator = torch.Generator(cuda()).manual_seed(0)
+    hidden = torch.randn(700, 96, generator=generator, device=cuda())
+    head = torch.nn.Linear(96, 1009).to(cuda())
+    labels = torch.randint(0, 1009, (700,), generator=generator, device=cuda())
+    leaf = hidden.clone().requires_grad_()
+    out = loss.cross_entropy(leaf, head, labels, loss.Logits(cap=30.0))
+    grads = torch.autograd.grad(out, [leaf, head.weight])
+    exact = [t.detach().double().requires_grad_() for t in (hidden, head.weight)]
+    logits = loss.Logits(cap=30.0)(torch.nn.functional.linear(*exact, head.bias.double()))
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=0)
+    for found, value in zip(grads, torch.autograd.grad(expected, exact), strict=True):
+        torch.testing.assert_close(found.double(), value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
+    """A real out of memory, of a card made small."""
+    root = NextTokenLoss(llama(torch.bfloat16))
+    ids, labels = batch(8192)
+    kept = memory.Activations(root)
+    found = kept.candidates(root.body, *ids.shape)
+
+    def call() -> float:
+        out = root(ids, labels)
+        out.backward()
+        return float(out.detach())
+
+    kept.keep([memory.NOTHING] * 4)
+    expected = call()
+    root.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    root.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.2 * torch.cuda.max_memory_reserved() / total)
+    try:
+        whole = 4 * sum(c.size for c in found)
+        assert kept.fit(call, found, whole) == pytest.approx(expected, rel=1e-3)
+        assert kept.kept != kept.choose(found, whole)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_the_fastest_attention_gives_pytorch_back() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with kernels.fastest(cuda(), 128) as name:
+        assert name in ("FlashAttention-4", "as PyTorch picks")
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+def test_documents_on_a_gpu_do_not_see_each_other() -> None:
+    mesh = start(device="cuda")
+    model = llama(torch.bfloat16)
+    root = mesh.shard(NextTokenLoss(model))
+    ids, labels = batch(512)
+    positions = torch.cat([torch.arange(200), torch.arange(312)]).expand(2, -1).to(cuda())
+    together = root(**mesh.split(dict(input_ids=ids, labels=labels, position_ids=positions)))
+    apart = root(ids[:, :200], labels[:, :200]) + root(ids[:, 200:], labels[:, 200:])
+    mesh.close()
+    assert float(together) == pytest.approx(float(apart), rel=1e-3)
