@@ -4,7 +4,8 @@
 
 For each setting: the ten-second calibration, then two runs of training that differ in their number of steps. Their difference is the time of
 a step without loading and saving. Both are counted in CPU seconds of one thread, since the machine may be shared. Memory is the
-process's peak, against the plan's tensors on top of what the process held before it loaded the model. The file's points from other machines stay.
+process's peak, against the plan's tensors on top of what the same process takes to train a model of next to no size. The file's points
+from other machines stay.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ropewalk import record, testing
+from ropewalk import checkpoint, record, testing
 from ropewalk.plan import calibrate
 from ropewalk.plan.job import NONE, Job, regime
 from ropewalk.plan.planner import shape_of
@@ -56,6 +57,8 @@ SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]
         (2, 4),
     ),
 ]
+#: The setting that the planner's two constants for a CPU's memory were taken from.
+CALIBRATION = ("hemp", 1024, 4)
 _TRAIN = """
 import json, resource, sys
 import ropewalk.train.loop, torch, transformers.models.llama.modeling_llama
@@ -64,34 +67,45 @@ from ropewalk.text import Document
 from ropewalk.train import train
 asked = json.loads(sys.argv[1])
 text = [Document("prose", testing.prose(asked.pop("words")))]
-pages = int(open("/proc/self/statm").read().split()[1])  # now, not at the peak: imports leave holes that tensors fill
 train(asked.pop("model"), data=text, save_every=0, threads=1, progress=False, **asked)
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps(dict(before=pages * resource.getpagesize(), peak=used.ru_maxrss * 1024, seconds=used.ru_utime + used.ru_stime)))
+print(json.dumps(dict(peak=used.ru_maxrss * 1024, seconds=used.ru_utime + used.ru_stime)))
 """
 
 
 def trained(**asked: Any) -> dict[str, float]:
-    """What one training process took: bytes before it loaded the model and at its peak, CPU seconds."""
+    """What one training process took: bytes at its peak, CPU seconds."""
     done = subprocess.run([sys.executable, "-c", _TRAIN, json.dumps(asked)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def process(folder: Path) -> float:
+    """Bytes that a training process takes for itself: the peak of one whose tensors are a few hundred kilobytes."""
+    model = testing.tiny_directory(folder / "tiny", window=64)
+    asked = dict(window=128, steps=1, batch_size=1, micro_batch=1, words=200, allow_short=True)
+    return trained(model=str(model), out=str(folder / "nothing"), **asked)["peak"]
+
+
 def point(
-    name: str, sizes: dict[str, int] | None, window: int, batch: int, micro: int, steps: tuple[int, int], folder: Path
+    name: str,
+    sizes: dict[str, int] | None,
+    window: int,
+    batch: int,
+    micro: int,
+    steps: tuple[int, int],
+    folder: Path,
+    before: float,
 ) -> dict[str, Any]:
     """Calibrate and measure one setting."""
-    if sizes is None:
-        model, config = "hemp", None
-    else:
-        model = str(folder / name)
-        if not Path(model).exists():
-            testing.tiny_directory(
-                model, window=512, num_key_value_heads=sizes["num_attention_heads"], vocab_size=4096, **sizes
-            )
-        config = json.loads((Path(model) / "config.json").read_text())
+    model = "hemp" if sizes is None else str(folder / name)
+    if sizes is not None and not Path(model).exists():
+        heads = sizes["num_attention_heads"]
+        testing.tiny_directory(model, window=512, num_key_value_heads=heads, vocab_size=4096, **sizes)
+    config = checkpoint.read_config(
+        checkpoint.locate(model)
+    )  # in the point, so that it holds when the model is another
     shape = shape_of(model)
     job = Job(shape, window, 1, batch, 1, 1, micro, regime("float32", "adamw"), NONE, fused=False)
     _, rates = calibrate.present(job, clock=time.process_time)
@@ -109,7 +123,7 @@ def point(
     ]
     seconds = (runs[1]["seconds"] - runs[0]["seconds"]) / (steps[1] - steps[0])
     return dict(
-        role="check",
+        role="calibration" if (name, window, batch) == CALIBRATION else "check",
         machine="CPU, one thread, CPU seconds",
         engine="ropewalk",
         model=name,
@@ -123,7 +137,7 @@ def point(
         rates=asdict(rates),
         tokens_per_second=round(batch * window / seconds, 2),
         peak_gib=round(runs[1]["peak"] / 2**30, 4),
-        before_gib=round(runs[1]["before"] / 2**30, 4),
+        process_gib=round(before / 2**30, 4),
         date=str(datetime.date.today()),
         versions={key: record.versions()[key] for key in ("torch", "transformers")},
         command="OMP_NUM_THREADS=1 python -m bench.plan --json docs/points.json",
@@ -139,8 +153,9 @@ def main() -> None:
         raise SystemExit("set OMP_NUM_THREADS=1: CPU seconds of several threads are not the time of a step")
     chosen = [SETTINGS[i] for i in arguments.only] if arguments.only else SETTINGS
     with tempfile.TemporaryDirectory() as folder:
+        before = process(Path(folder))
         for setting in chosen:
-            found = point(*setting, Path(folder))
+            found = point(*setting, Path(folder), before)
             print(json.dumps(found), flush=True)
             points = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
             same = ("machine", "model", "window", "batch", "micro")

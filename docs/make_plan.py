@@ -81,8 +81,8 @@ def check(point: dict[str, Any]) -> Checked:
     )
     chip = CHIPS[point.get("chip", "H200")]
     rates = Rates(**point["rates"]) if point.get("rates") else datasheet_rates(chip)
-    before = point.get("before_gib", 0.0) * GIB  # of a CPU's process, which the peak includes
-    need = before + (memory(job, libraries=0) if before else memory(job)).allocated
+    cpu = point["machine"].startswith("CPU")  # whose peak is the process's, holes and libraries included
+    need = memory(job, cpu=True).total if cpu else memory(job).allocated
     return Checked(point, time(job, rates, chip).tokens_per_second, need / GIB)
 
 

@@ -20,9 +20,9 @@ _MOST_TOKENS = 65536
 BACKWARD, MARGIN = 1.5, 3 * 2**29
 
 
-def fits(job: Job, chip: Chip, *, context: float = CONTEXT) -> bool:
+def fits(job: Job, chip: Chip) -> bool:
     """Whether the job's memory is there."""
-    return memory(job, context=context).total <= chip.memory * GIB
+    return memory(job).total <= chip.memory * GIB
 
 
 def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | None, keep: str) -> tuple[Job, bool]:
@@ -95,8 +95,10 @@ def head_bytes(job: Job) -> float:
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """What would make a job fit that does not: other regimes on the same chips, then more of them."""
-    found = []
+    """What would make a job fit that does not: more chips, then other regimes on the same ones."""
+    counts = (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128))
+    enough = next((count for count in counts if _fit_somewhere(replace(job, gpus=count), chip)), None)
+    found = [] if enough is None else [f"--gpus {enough}x{chip.name}"]
     for precision, optimizer in (
         ("bfloat16-stochastic", "adamw"),
         ("bfloat16", "adamw-8bit"),
@@ -108,10 +110,6 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
             found.append(f"--precision {precision} --optimizer {optimizer}")
     if job.mode == "full" and _fit_somewhere(replace(job, mode="lora"), chip):
         found.append("--mode lora")
-    for times in (2, 4, 8, 16, 32, 64, 128):
-        if _fit_somewhere(replace(job, gpus=job.gpus * times), chip):
-            found.append(f"--gpus {job.gpus * times}x{chip.name}")
-            break
     return found
 
 

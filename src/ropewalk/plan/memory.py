@@ -23,6 +23,9 @@ CONTEXT = 1.0 * GIB
 WORKSPACE = 0.1 * GIB
 #: What PyTorch's allocator reserves beyond what is in use, because blocks do not fit each other. An assumption.
 FRAGMENTATION = 0.03
+#: The same of a CPU process, which gives freed blocks back to its own heap, and what such a process takes for Python, torch and
+#: transformers: measured on one setting (docs/plan.md, the CPU's calibration row), checked on the others.
+CPU_FRAGMENTATION, CPU_CONTEXT = 0.30, 0.48 * GIB
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,8 @@ class Memory:
         return self.allocated + self.slack + self.context
 
 
-def memory(job: Job, *, context: float = CONTEXT, libraries: float = WORKSPACE) -> Memory:
-    """Memory of one training step on each chip.
-
-    Args:
-        job: what is done.
-        context: bytes outside of PyTorch's allocator; 0 to count tensors alone.
-        libraries: bytes that libraries take inside of it; 0 on a CPU.
-    """
+def memory(job: Job, *, cpu: bool = False) -> Memory:
+    """Memory of one training step on each chip, or in one process on a CPU."""
     shape, regime = job.shape, job.regime
     # Adapters are trained in float32 whatever the precision of the weights they sit on (train/lora.py).
     adapters = job.mode == "lora"
@@ -102,14 +99,14 @@ def memory(job: Job, *, context: float = CONTEXT, libraries: float = WORKSPACE) 
         "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
     }
     moment, parts = max(moments.items(), key=lambda entry: sum(entry[1].values()))
-    parts["workspace"] += libraries
+    parts["workspace"] += 0.0 if cpu else WORKSPACE
     allocated = weights + states + sum(parts.values())
     return Memory(
         weights=weights,
         states=states,
         **parts,
-        context=context,
-        slack=FRAGMENTATION * allocated if context else 0.0,
+        context=CPU_CONTEXT if cpu else CONTEXT,
+        slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
         host=job.trained * regime.host / job.gpus,
         moment=moment,
     )

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,6 @@ from ropewalk.plan.job import FULL, Job, regime
 from ropewalk.plan.memory import Memory, memory
 from ropewalk.plan.shape import LLAMA, Shape, read
 from ropewalk.plan.speed import Time, time
-
-#: What Python, torch and transformers take in a process on a CPU before a model is there. Measured, docs/plan.md.
-_CPU_CONTEXT = 0.45 * 2**30
 
 #: From so many weights on, training compiles its layers on a GPU (train/keep.py; a test compares the two).
 COMPILED = 1e9
@@ -175,13 +172,11 @@ def _check_choices(mode: str, keep: str, cp: int | None, micro: int | None, batc
 
 def _on_cpu(job: Job, rates: Rates | None, micro: int | None) -> tuple[Job, Chip, Rates, bool, Memory]:
     """Training on a CPU keeps everything, in micro batches of about 4096 tokens (train/batch.py)."""
-    from dataclasses import replace
-
     from ropewalk.plan.job import NONE
 
     job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, 4096 // job.length)))
     chip, measured = _measured(job, rates)
-    need = memory(job, context=_CPU_CONTEXT, libraries=0)
+    need = memory(job, cpu=True)
     return job, chip, measured, need.total <= chip.memory * 2**30, need
 
 

@@ -9,7 +9,7 @@ Pure arithmetic, no torch. A weight count is exact for the families below (tests
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ropewalk.config import text_section
@@ -268,7 +268,6 @@ def _sliding(text: Mapping[str, Any], kind: str, layers: int) -> tuple[int, int]
 
 def _with_small(shape: Shape, family: Family, text: Mapping[str, Any]) -> Shape:
     """Add what norms and biases weigh: little, but then the count is exact."""
-    from dataclasses import replace
 
     def has(flag: bool | str) -> bool:
         return bool(text.get(flag, _BIAS_DEFAULTS.get((shape.family, flag), False))) if isinstance(flag, str) else flag
