@@ -143,3 +143,13 @@ def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_i
     )
     # bfloat16 has 8 bits: weights and products are off by 2^-9 each, averaged over 192 tokens.
     assert rounded == pytest.approx(exact, rel=5e-3)
+
+
+def test_adapters_begin_the_same_whatever_was_drawn_before(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    for number in range(2):
+        torch.manual_seed(number)
+        train(base, out=tmp_path / str(number), **options)
+    left, right = (safetensors.torch.load_file(tmp_path / name / "adapter" / lora.WEIGHTS) for name in "01")
+    assert all(torch.equal(left[name], right[name]) for name in left)

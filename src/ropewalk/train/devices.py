@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def devices_for(settings: TrainSettings) -> Mesh:
     mesh = start(
         cp=settings.cp, device=models.device_for(settings.device).type if settings.device is None else settings.device
     )
+    # Left when the process ends, not with the run: processes that left cannot meet a second time under one torchrun.
+    atexit.register(mesh.close)
     if settings.batch_size % mesh.data_size:
         raise UserError(
             f"every device reads as many windows a step, so --batch-size is a multiple of {mesh.data_size} here, got "

@@ -66,10 +66,7 @@ def run(settings: TrainSettings, *, progress: bool = True) -> ModelState:
     if settings.overwrite and devices.main:
         shutil.rmtree(out, ignore_errors=True)
     loop = Loop(settings, begun, batches, devices, progress=progress and devices.main)
-    try:
-        return loop.run()
-    finally:
-        devices.close()
+    return loop.run()
 
 
 def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batches:
@@ -105,6 +102,7 @@ class Loop:
         self.out = Path(settings.out)
         self.model: Any = begun.model
         if settings.mode == "lora":
+            _seed(settings.seed)  # adapters begin at random: the same in every run and on every device
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
         self._apart = devices.world > 1 or has_plain_attention(begun.model)
         with self._arithmetic():
