@@ -40,6 +40,11 @@ def device_for(device: str | torch.device | None = None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """A device as records name it: a GPU by its model, anything else by its kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def dtype_for(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """The dtype asked for, else bfloat16 on a GPU and float32 on a CPU (which has no fast bfloat16)."""
     if isinstance(dtype, torch.dtype):

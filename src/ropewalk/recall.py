@@ -199,7 +199,8 @@ class Exercises:
             return self.echo(length)
         head = [self.start, *self.tokens(rng.choice(HEADS).format(a=rng.choice(ADJECTIVES)))]
         facts, questions, room = [], [], length - len(head)
-        for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6])):
+        # As many facts to the token in a long row as in a short one: it is the answers that teach.
+        for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]) * max(1, length // 256)):
             stated, asked = (self.tokens(text) for text in fact(rng))
             if len(stated) + len(asked) + 8 > room:
                 break

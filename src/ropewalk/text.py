@@ -263,10 +263,11 @@ def _from_hub(name: str, field: str | None, seed: int | None) -> Iterator[Docume
 def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id put in front of a document: BOS where the tokenizer itself puts one (LLaMA), none where it does not (Qwen).
 
-    Asking the tokenizer what it does, rather than whether it has such a token, keeps to what the model was pretrained with.
+    Asking the tokenizer what it does, rather than whether it names such a token (some that put one in front name none), keeps to
+    what the model was pretrained with.
     """
-    ids = tokenizer("a").input_ids
-    return ids[0] if ids and ids[0] == tokenizer.bos_token_id else None
+    with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    return with_special[0] if with_special and with_special[0] != bare[0] else None
 
 
 def encode(

@@ -43,9 +43,9 @@ class Subject:
 
     def run(self, *, seed: int = 0, **settings: Any) -> record.Run:
         """A record header for a measurement that starts now."""
-        device = self.device
-        named = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return record.new_run(self.state, device=named, dtype=self.dtype, seed=seed, settings=settings)
+        return record.new_run(
+            self.state, device=models.device_name(self.device), dtype=self.dtype, seed=seed, settings=settings
+        )
 
 
 def subject_of(

@@ -166,7 +166,7 @@ class Loop:
         settings = dataclasses.asdict(dataclasses.replace(self.settings, data=_named(self.settings.data)))
         header = record.new_run(
             self.begun.state,
-            device=models_device(self.devices.device),
+            device=models.device_name(self.devices.device),
             dtype=f"{_short(self.parameters[0].dtype)} weights, {_short(self.begun.compute)} arithmetic",
             seed=self.settings.seed,
             settings={
@@ -174,6 +174,7 @@ class Loop:
                 "learning_rate": self.peak,
                 "micro_batch": self.batches.micro,
                 "world_size": self.devices.world,
+                "cpu_threads": torch.get_num_threads(),
                 "windows": len(self.batches.windows),
             },
         )
@@ -289,12 +290,3 @@ def _named(data: Any) -> list[str]:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def models_device(device: torch.device) -> str:
-    """The device as a reader knows it."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads"
-    )
