@@ -9,7 +9,6 @@ held-out modules, and the passkey test. Every stage calls what the command line 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None 
     console = Console(stderr=True)
     started = time.perf_counter()
     with checkpoint.whole_directory(out, overwrite=overwrite) as beside:
-        threads, precision = choose_threads(), choose_precision()
+        threads, precision = _threads(), choose_precision()
         console.print(f"[dim]{threads} thread{'s' if threads > 1 else ''} and {precision} train fastest here[/]")
         _run(beside, settings, precision, console)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
@@ -157,28 +156,13 @@ def _measure(
         )
 
 
-def choose_threads() -> int:
-    """Set torch to the number of threads that runs a training-sized matrix product fastest on this machine, now.
-
-    More is not faster where cores are shared: each barrier waits for the slowest.
-    """
+def _threads() -> int:
+    """Measure and train with the number of threads that is fastest here; OMP_NUM_THREADS holds if it is set."""
     import torch
 
-    a, b = torch.randn(2048, 256), torch.randn(256, 1024)
+    from ropewalk.train import threads
 
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        times = []
-        for _ in range(30):
-            start = time.perf_counter()
-            torch.nn.functional.silu(a @ b)
-            times.append(time.perf_counter() - start)
-        return sum(sorted(times)[5:25])
-
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    best = min((count for count in (1, 2, 4, 8) if count <= available), key=seconds)
-    torch.set_num_threads(best)
-    return best
+    return threads.settle(None, None, torch.device("cpu"))
 
 
 def choose_precision() -> str:
