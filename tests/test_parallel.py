@@ -265,6 +265,13 @@ def test_attention_in_blocks_is_masked_attention(
         torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
 
 
+def test_batches_of_other_documents_look_alike_to_a_compiler() -> None:
+    rows = batch("documents")
+    fewer = {name: value[1:2] for name, value in rows.items()}
+    mesh = start(device="cpu")
+    assert mesh.split(rows)["attend"].blocks.shape == mesh.split(fewer)["attend"].blocks.shape == (64, 6)
+
+
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_devices_share_a_window_evenly_and_wholly(devices: int) -> None:
     tokens = 48

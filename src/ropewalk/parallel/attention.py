@@ -92,6 +92,16 @@ def causal_blocks(borders: list[list[int]], device: int, devices: int, tokens: i
     return torch.tensor(blocks, dtype=torch.int64)
 
 
+def padded(blocks: Int[Tensor, "n 6"]) -> Int[Tensor, "m 6"]:
+    """With empty blocks up to a power of two, at least 64: what is compiled for one batch then serves the others."""
+    size = max(64, 1 << (len(blocks) - 1).bit_length())
+    return torch.cat([blocks, blocks.new_zeros(size - len(blocks), 6)])
+
+
+def _filled(blocks: Tensor) -> list[list[int]]:
+    return [block for block in blocks.tolist() if block[1] < block[2]]
+
+
 def _whole(local: Tensor, group: str) -> Tensor:
     """Keys or values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
     if not group:
@@ -135,7 +145,7 @@ def attention(
     sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
     seen = set()
-    for row, q0, q1, k0, k1, causal in blocks.tolist():
+    for row, q0, q1, k0, k1, causal in _filled(blocks):
         rows, here = _rows(row), slice(q0, q1)
         part, part_sums = kernels.forward(
             kernel, q[rows, :, here], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
@@ -173,7 +183,7 @@ def _attention_backward(
     # Several blocks add to one key: in float32, so that the sum is rounded once.
     dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, keys, values))
     kernel = kernels.choose(q, varied)
-    for row, q0, q1, k0, k1, causal in blocks.tolist():
+    for row, q0, q1, k0, k1, causal in _filled(blocks):
         rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
             kernel,

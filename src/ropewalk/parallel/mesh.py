@@ -153,6 +153,7 @@ class Mesh:
         blocks = None
         if documents or devices > 1:
             blocks = attention.causal_blocks(borders, self.context_rank, devices, tokens)
+            blocks = attention.padded(blocks) if documents else blocks
         own = attention.stretches(self.context_rank, devices, tokens)
         parts = {
             name: torch.cat([value[:, first:last] for first, last in own], dim=1)

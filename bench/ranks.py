@@ -1,0 +1,116 @@
+"""How fast several GPUs train together, per GPU: LLaMA 7B's shape, random weights, full fine-tuning.
+
+    torchrun --nproc-per-node 2 -m bench.ranks --tokens 65536 --cp 2 --json runs/cp2.json
+    torchrun --nproc-per-node 1 -m bench.ranks --tokens 65536 --json runs/one.json
+
+The same code as `ropewalk train` uses: `parallel.start`, sharded weights, windows shared by --cp devices, stochastically rounded
+AdamW, activations chosen from the memory there is. Each group of --cp devices has one window a step. The first step is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+import torch
+import torchao.optim
+import transformers
+
+from bench.train import GIB, SHAPES
+from ropewalk import memory, parallel, record
+from ropewalk.loss import NextTokenLoss
+from ropewalk.train import speed
+
+
+def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
+    """A random model in bfloat16, the same on every rank."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SHAPES[shape], num_hidden_layers=layers, max_position_embeddings=131072)
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    torch.set_default_dtype(torch.float32)
+    return NextTokenLoss(model.train())
+
+
+def room(mesh: parallel.Mesh, root: NextTokenLoss, found: list[memory.Candidate], layers: int, tokens: int) -> int:
+    """Bytes for kept results on the device that has least."""
+    if mesh.device.type != "cuda":
+        return 2**40
+    config, weights = root.model.config, sum(p.numel() for p in root.parameters())
+    stream = tokens * config.hidden_size * 2
+    head = memory.head_bytes(tokens, config.hidden_size, config.vocab_size)
+    # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
+    reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
+    return min(mesh.gather(memory.room(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=32768, help="of a window")
+    parser.add_argument("--cp", type=int, default=1, help="devices that share a window")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2, help="timed steps")
+    parser.add_argument("--shape", default="7b", choices=list(SHAPES))
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch._dynamo.config.recompile_limit = 64
+    mesh = parallel.start(cp=arguments.cp, replicas=arguments.replicas)
+    rate = speed.matrix_rate(mesh.device, torch.bfloat16)
+    root = module(mesh.device, arguments.shape, arguments.layers)
+    flops = speed.flops_per_token(root.model, arguments.tokens)
+    kept = memory.Activations(root, compiled=mesh.device.type == "cuda")
+    own = arguments.tokens // arguments.cp
+    found = kept.candidates(root.body, 1, own)
+    mesh.shard(root)
+    kept.keep(kept.choose(found, room(mesh, root, found, len(kept.layers), own)))
+    parameters = list(root.parameters())
+    optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
+    seconds, losses = [], []
+    for step in range(arguments.steps + 1):
+        generator = torch.Generator(mesh.device).manual_seed(1000 * step + mesh.data_rank)
+        vocabulary = root.model.config.vocab_size
+        ids = vocabulary ** torch.rand(1, arguments.tokens + 1, generator=generator, device=mesh.device)
+        ids = ids.long().clamp(max=vocabulary - 1)
+        mesh.wait()
+        begin = time.perf_counter()
+        out = root(**mesh.split(dict(input_ids=ids[:, :-1], labels=ids[:, 1:])))
+        (out / (arguments.tokens * mesh.data_size)).backward()
+        mesh.clip(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(mesh.sum(out.detach())) / (arguments.tokens * mesh.data_size))
+        seconds.append(time.perf_counter() - begin)
+    each = arguments.tokens * mesh.data_size / mesh.world / statistics.median(seconds[1:])
+    row = dict(
+        command=" ".join(sys.argv[1:]),
+        world=mesh.world,
+        tokens=arguments.tokens,
+        cp=arguments.cp,
+        tokens_per_second_each=each,
+        mfu=None if rate is None else each * flops / rate,
+        seconds=seconds,
+        losses=losses,
+        peak_gib=speed.peak_bytes(mesh.device) / GIB,
+        kept=[sorted(keep) if keep is not None else None for keep in sorted(set(kept.kept), key=str)],
+        versions=record.versions(),
+    )
+    if mesh.main:
+        print(json.dumps(row), flush=True)
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(row, indent=1))
+    mesh.close()
+
+
+if __name__ == "__main__":
+    main()
