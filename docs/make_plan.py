@@ -1,7 +1,8 @@
 """Write the tables of docs/plan.md: what the planner says against what was measured, and the paper's runs on paper.
 
-python docs/make_plan.py                                              after any change of the planner
-python docs/make_plan.py --add runs/train.json --attention 545        what `python -m bench.train --json` measured
+python docs/make_plan.py                              after any change of the planner
+python docs/make_plan.py --add runs/train.json        what `python -m bench.train --json runs/train.json` measured
+    --flash-4 1.18      if its "ropewalk" ran with FlashAttention-4: the ratio of the two attention rates it printed
 
 Points are in docs/points.json; a measured point is added there and nowhere else. tests/test_plan.py holds the page to this.
 """
@@ -187,13 +188,12 @@ _CONTESTANTS = {
 }
 
 
-def measured(found: dict[str, Any], attention: float | None) -> list[dict[str, Any]]:
+def measured(found: dict[str, Any], flash_4: float | None = None) -> list[dict[str, Any]]:
     """Points of one run of bench/train.py, the median of each contestant at each size.
 
     Args:
         found: the file it wrote.
-        attention: FLOP/s of attention forward and backward at 32768 that it printed, for our own contestant; the others have
-            PyTorch's choice, and the share of the data sheet measured before.
+        flash_4: how many times faster FlashAttention-4 was than PyTorch's choice, if our own contestant ran with it.
     """
     sheet = datasheet_rates(CHIPS["H200"])
     points = []
@@ -206,19 +206,19 @@ def measured(found: dict[str, Any], attention: float | None) -> list[dict[str, A
         if not seconds or who not in _CONTESTANTS:
             continue
         engine, fused, whole = _CONTESTANTS[who]
-        faster = attention / _ATTENTION if attention and who == "ropewalk" else 1.0
+        faster = flash_4 if flash_4 and who == "ropewalk" else 1.0
         rates = dataclasses.replace(
             sheet,
             matrix=found["matrix_rate"],
             attention_forward=sheet.attention_forward * faster,
             attention_backward=sheet.attention_backward * faster,
-            source="timed in the same run",
+            source="data sheet, with the matrix rate of the same run",
         )
         points.append(
             dict(
                 role="check",
                 machine="one H200",
-                engine=engine,
+                engine=f"{engine}, FlashAttention-4" if faster != 1 else engine,
                 model="llama-7b",
                 window=tokens,
                 batch=batch,
@@ -231,14 +231,16 @@ def measured(found: dict[str, Any], attention: float | None) -> list[dict[str, A
                 tokens_per_second=round(batch * tokens / statistics.median(seconds), 1),
                 peak_gib=round(turns[0]["peak"], 2),
                 versions={name: found["versions"].get(name) for name in ("torch", "transformers", "liger-kernel")},
-                command=" ".join(found["command"]),
+                command=_command(found["command"]),
             )
         )
     return points
 
 
-#: Forward and backward, FLOP/s at half the square: what chips.py's shares were taken from.
-_ATTENTION = 545e12
+def _command(arguments: list[str]) -> str:
+    """What to type to measure the same: no paths of the machine it ran on."""
+    kept = [word for i, word in enumerate(arguments[1:], start=1) if "--json" not in (word, arguments[i - 1])]
+    return " ".join(["python -m bench.train", *kept])
 
 
 def _keep(said: str) -> str | dict[str, float]:
@@ -265,8 +267,8 @@ def add(points: list[dict[str, Any]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", type=Path, help="a file of `python -m bench.train --json`")
-    parser.add_argument("--attention", type=float, help="TFLOP/s of attention that the same run printed")
+    parser.add_argument("--flash-4", type=float, help="its attention rate over PyTorch's choice, both as printed")
     asked = parser.parse_args()
     if asked.add:
-        add(measured(json.loads(asked.add.read_text()), asked.attention and asked.attention * 1e12))
+        add(measured(json.loads(asked.add.read_text()), asked.flash_4))
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
