@@ -128,14 +128,14 @@ def _percent(error: float | None) -> str:
 def paper() -> str:
     """The paper's runs on the paper's chips and on eight of today's."""
     lines = [
-        "| model | window | batch | on A100-80 | days | chip hours | on 8 × H100 | cost | on 8 × H200 | cost |",
+        "| model | window | batch | A100-80 | hours | chip hours | on 8 × H100 | cost | on 8 × H200 | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for model, window, chips, batch in PAPER:
         then = plan(model, window=window, gpus=f"{chips}xA100-80", batch_size=batch)
         now = [_fitting(model, window, batch, name) for name in PRICE]
         lines.append(
-            f"| {model} | {window} | {batch} | {chips} | {then.hours / 24:.2g} | {then.gpu_hours:,.0f} | "
+            f"| {model} | {window} | {batch} | {chips} | {then.hours:.1f} | {then.gpu_hours:,.0f} | "
             + " | ".join(f"{_days(found)} | {found.cost:,.0f}" for found in now)
             + " |"
         )
@@ -153,7 +153,7 @@ def _fitting(model: str, window: int, batch: int, chip: str) -> Plan:
 
 def _days(found: Plan) -> str:
     mark = "" if found.precision == "bfloat16" else "*"
-    return (f"{found.hours:.0f} h" if found.hours < 48 else f"{found.hours / 24:.1f} days") + mark
+    return (f"{found.hours:.1f} h" if found.hours < 48 else f"{found.hours / 24:.1f} days") + mark
 
 
 def chips() -> str:
