@@ -119,7 +119,9 @@ def test_a_measurement_made_twice_is_drawn_once_and_the_newest(rows, tmp_path):
 
 def test_the_page_says_how_many_heads_are_out_of_range(rows):
     made = section(rows)
-    assert "Base, extrapolating in 16 tokens: the largest score beyond 8 is 18.0, and 50\u202f% of the heads" in made.lead
+    assert (
+        "Base, extrapolating in 16 tokens: the largest score beyond 8 is 18.0, and 50\u202f% of the heads" in made.lead
+    )
     assert len(made.pictures) == 3
     assert len(made.tables[0].lines) == 4
 
