@@ -24,7 +24,7 @@ import torch
 import torchao.optim
 import transformers
 
-from bench.train import GIB, SHAPES
+from bench.contestants import GIB, SHAPES
 from ropewalk import memory, parallel, record
 from ropewalk.loss import NextTokenLoss
 from ropewalk.train import speed

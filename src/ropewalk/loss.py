@@ -126,8 +126,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        grads = (None if grad is None else grad * upstream.to(grad.dtype) for grad in ctx.saved_tensors)
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        grads = (None if grad is None else grad * upstream[0].to(grad.dtype) for grad in ctx.saved_tensors)
         return *grads, None, None
 
 
@@ -188,8 +188,10 @@ def cross_entropy(
     def chunk(part: Tensor, wanted: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits(head(part).float()), wanted, ignore_index=IGNORED, reduction="sum")
 
-    vocabulary = head.weight.shape[0] if hasattr(head, "weight") else head.base_layer.weight.shape[0]
-    losses = [checkpoint(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), vocabulary)]
+    weight: Any = head.weight if hasattr(head, "weight") else head.base_layer.weight
+    losses = [
+        checkpoint(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
+    ]
     return torch.stack(losses).sum()
 
 
@@ -217,7 +219,8 @@ class NextTokenLoss(nn.Module):
     @property
     def body(self) -> nn.Module:
         """Everything below the head: token ids to hidden states."""
-        return self._inner.base_model
+        inner: Any = self._inner
+        return inner.base_model
 
     @property
     def head(self) -> nn.Module:

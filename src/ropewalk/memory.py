@@ -86,12 +86,12 @@ class _Census(TorchDispatchMode):
         super().__init__()
         self.found: list[Candidate] = []
 
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = op(*args, **(kwargs or {}))
-        if is_dear(op):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if is_dear(func):
             results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
             size = sum(t.numel() * t.element_size() for t in results)
-            self.found.append(Candidate(len(self.found), str(op), _flops(op, args), size))
+            self.found.append(Candidate(len(self.found), str(func), _flops(func, args), size))
         return out
 
 
@@ -236,7 +236,8 @@ class Activations:
                 break
             room -= count * size
             kept |= {c.index for c in group}
-        return [frozenset(kept | extra)] * lucky + [frozenset(kept)] * (count - lucky)
+        more, less = frozenset(kept | extra), frozenset(kept)
+        return [more if number < lucky else less for number in range(count)]
 
 
 def room(

@@ -102,11 +102,15 @@ def _filled(blocks: Tensor) -> list[list[int]]:
     return [block for block in blocks.tolist() if block[1] < block[2]]
 
 
+def _process_group(name: Any) -> dist.ProcessGroup:
+    return dist.distributed_c10d._resolve_process_group(name)
+
+
 def _whole(local: Tensor, group: str) -> Tensor:
     """Keys or values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
     if not group:
         return local
-    pg = dist.distributed_c10d._resolve_process_group(group)
+    pg = _process_group(group)
     devices = pg.size()
     parts = local.new_empty((devices * local.shape[0], *local.shape[1:]))
     _all_gather(parts, local.contiguous(), group=pg)
@@ -118,7 +122,7 @@ def _own(whole: Tensor, group: str) -> Tensor:
     """The gradient of this device's keys or values: the sum over devices of what each has for them."""
     if not group:
         return whole
-    pg = dist.distributed_c10d._resolve_process_group(group)
+    pg = _process_group(group)
     pieces = whole.chunk(2 * pg.size(), dim=2)
     front, back = pieces[: pg.size()], pieces[pg.size() :][::-1]
     parts = torch.cat([torch.cat(pair, dim=2) for pair in zip(front, back, strict=True)])

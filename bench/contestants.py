@@ -1,0 +1,264 @@
+"""Who trains in `bench.train`: transformers, transformers + liger-kernel, ropewalk; on one model, with one optimiser.
+
+in   a device and a shape
+out  turns: seconds, losses and peak memory of a few steps
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from ropewalk import memory
+from ropewalk.loss import IGNORED, NextTokenLoss
+from ropewalk.parallel import kernels
+from ropewalk.train import speed
+
+GIB = 2**30
+SHAPES: dict[str, dict[str, int]] = {
+    "7b": dict(
+        hidden_size=4096, intermediate_size=11008, num_attention_heads=32, num_key_value_heads=32, vocab_size=32000
+    ),
+    "tiny": dict(hidden_size=256, intermediate_size=688, num_attention_heads=4, num_key_value_heads=4, vocab_size=512),
+}
+
+
+@dataclass
+class Turn:
+    """One contestant's turn at one size: seconds and losses of its steps, the first one not timed."""
+
+    who: str
+    batch: int
+    tokens: int
+    seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    peak: float = 0.0
+    kept: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant that is set up: its loss of token numbers, and how its first forward and backward pass is run."""
+
+    loss_of: Callable[[Tensor], Tensor]
+    first: Callable[[Callable[[], Tensor]], Tensor] = lambda call: call()
+
+
+class Bench:
+    """The model, its data and the clock. device: where. shape, layers: of the model. profiled: whose kernels to list."""
+
+    def __init__(self, device: torch.device, shape: str, layers: int, profiled: str | None = None) -> None:
+        self.device, self.profiled, self.fastest = device, profiled, True
+        config = transformers.LlamaConfig(
+            **SHAPES[shape], num_hidden_layers=layers, max_position_embeddings=131072, attn_implementation="sdpa"
+        )
+        torch.set_default_dtype(torch.bfloat16)
+        with device:
+            self.model = transformers.AutoModelForCausalLM.from_config(config)
+        torch.set_default_dtype(torch.float32)
+        self.model.train()
+        # `transformers` keeps phases in float32 whatever the default dtype was; be sure of it.
+        rotary = self.model.model.rotary_emb
+        rotary.inv_freq = 1.0 / 10000 ** (torch.arange(0, 1, 2 / rotary.inv_freq.numel() / 2, device=device).float())
+        self.root = NextTokenLoss(self.model)
+
+    def reset(self) -> None:
+        """The same random weights as before every turn."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        with torch.no_grad():
+            for p in self.model.parameters():
+                if p.dim() > 1:
+                    p.normal_(0, 0.02, generator=generator)
+                else:
+                    p.fill_(1.0)
+
+    def data(self, batch: int, tokens: int, step: int) -> Tensor:
+        """Token numbers whose logarithm is uniform, so that there is something to learn."""
+        generator = torch.Generator(self.device).manual_seed(step)
+        spread = torch.rand(batch, tokens, generator=generator, device=self.device)
+        return (self.model.config.vocab_size**spread).long().clamp(max=self.model.config.vocab_size - 1)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What `ropewalk train --precision bfloat16-stochastic` uses: AdamW from torchao, bfloat16 states."""
+        import torchao.optim
+
+        return torchao.optim._AdamW(
+            self.model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True
+        )
+
+    def step(self, entry: Entry, optimizer: torch.optim.Optimizer, ids: Tensor, *, first: bool) -> Tensor:
+        def passes() -> Tensor:
+            loss = entry.loss_of(ids)
+            loss.backward()
+            return loss.detach()
+
+        loss = entry.first(passes) if first else passes()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def turn(self, who: str, batch: int, tokens: int, steps: int) -> Turn:
+        """`steps` timed steps after one that is not; an error, out of memory included, is written down and the next turn comes."""
+        out = Turn(who, batch, tokens)
+        begun = time.perf_counter()
+        try:
+            self._turn(out, steps)
+        except Exception as error:  # noqa: BLE001 - one contestant's failure must not end the others' turns
+            out.error = f"{type(error).__name__}: {error}"[:400]
+            traceback.print_exc(limit=-6)
+        gc.collect()
+        self.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"[{time.perf_counter() - begun:6.1f} s] {out}", flush=True)
+        if out.error and self.fastest and who == "ropewalk":
+            self.fastest = False  # once more with the attention that every contestant has
+            torch._dynamo.reset()
+            return self.turn(who, batch, tokens, steps)
+        return out
+
+    def _turn(self, out: Turn, steps: int) -> None:
+        self.reset()
+        optimizer = self.optimizer()
+        with CONTESTANTS[out.who](self, out) as entry:
+            for step in range(steps + 1):
+                ids = self.data(out.batch, out.tokens, step)
+                if step == 1 and self.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                seconds, loss = self._timed(
+                    lambda ids=ids, first=step == 0: self.step(entry, optimizer, ids, first=first)
+                )
+                out.seconds.append(seconds)
+                out.losses.append(float(loss))
+            if self.profiled == out.who:
+                self.profiled = None
+                self._profile(lambda: self.step(entry, optimizer, ids, first=False))
+            out.peak = speed.peak_bytes(self.device) / GIB
+
+    def _profile(self, call: Callable[[], Any]) -> None:
+        activity = torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[activity.CUDA, activity.CPU]) as seen:
+            self._timed(call)
+        rows = sorted(seen.key_averages(), key=lambda row: -row.self_device_time_total)[:40]
+        for row in (row for row in rows if row.self_device_time_total > 500):
+            print(f"{row.self_device_time_total / 1e3:9.2f} ms {row.count:6d} {row.key[:150]}")
+
+    def _timed(self, call: Callable[[], Any]) -> tuple[float, Any]:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        result = call()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin, result
+
+
+@contextlib.contextmanager
+def with_transformers(bench: Bench, turn: Turn) -> Iterator[Entry]:
+    """transformers as its Trainer runs it, every layer checkpointed."""
+    bench.model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield Entry(lambda ids: bench.model(input_ids=ids, labels=ids, use_cache=False).loss)
+    finally:
+        bench.model.gradient_checkpointing_disable()
+
+
+@contextlib.contextmanager
+def with_liger(bench: Bench, turn: Turn) -> Iterator[Entry]:
+    """The same with all of liger-kernel's kernels for LLaMA: norm, rotation, SwiGLU, fused head and loss."""
+    from liger_kernel.transformers import apply_liger_kernel_to_llama
+    from transformers.models.llama import modeling_llama
+
+    names = ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP")
+    originals = {name: getattr(modeling_llama, name) for name in names}
+    before = [(module, set(module.__dict__)) for module in bench.model.modules()]
+    apply_liger_kernel_to_llama(model=bench.model)
+    try:
+        with with_transformers(bench, turn) as entry:
+            yield entry
+    finally:
+        for name, original in originals.items():
+            setattr(modeling_llama, name, original)
+        for module, keys in before:
+            for key in set(module.__dict__) - keys:
+                del module.__dict__[key]
+
+
+def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> Any:
+    """ropewalk: chunked loss, and what each layer keeps chosen from the memory there is. most: "auto" | "attention".
+
+    fastest: FlashAttention-4 where it is installed.
+    """
+    made: dict[bool, memory.Activations] = {}
+
+    @contextlib.contextmanager
+    def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
+        # One for the whole run, so that a second turn finds what the first one compiled.
+        kept = made.setdefault(bench.fastest, memory.Activations(bench.root, compiled=compiled))
+        size = bench.model.config.head_dim
+        stack = contextlib.ExitStack()
+        print(
+            stack.enter_context(kernels.fastest(bench.device, size))
+            if fastest and bench.fastest
+            else "as PyTorch picks"
+        )
+        found = kept.candidates(bench.root.body, turn.batch, turn.tokens)
+        if most == "attention":
+            found = [c for c in found if "attention" in c.op]
+        room = _room(bench, turn, found, len(kept.layers))
+
+        def loss_of(ids: Tensor) -> Tensor:
+            labels = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
+            return bench.root(ids, labels) / (labels != IGNORED).sum()
+
+        def first(call: Callable[[], Tensor]) -> Tensor:
+            loss = kept.fit(call, found, room)
+            turn.kept = _say(kept.kept)
+            return loss
+
+        try:
+            yield Entry(loss_of, first)
+        finally:
+            kept.release()
+            stack.close()
+
+    return contestant
+
+
+def _room(bench: Bench, turn: Turn, found: list[memory.Candidate], layers: int) -> int:
+    if bench.device.type != "cuda":
+        return 2**40
+    config = bench.model.config
+    stream = turn.batch * turn.tokens * config.hidden_size * 2
+    weights = sum(p.numel() for p in bench.model.parameters())
+    head = memory.head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
+    states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
+    room = memory.room(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
+    print(f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in found) / GIB:.1f} GiB", flush=True)
+    return room
+
+
+def _say(choice: list[memory.Keep]) -> str:
+    kinds = {keep: choice.count(keep) for keep in choice}
+    return ", ".join(f"{count} x {sorted(keep) if keep is not None else 'all'}" for keep, count in kinds.items())
+
+
+CONTESTANTS: dict[str, Any] = {
+    "transformers": with_transformers,
+    "liger": with_liger,
+    "ropewalk": ours(),
+    "ropewalk-cudnn": ours(fastest=False),
+    "ropewalk-eager": ours(compiled=False),
+    "ropewalk-attention": ours(most="attention"),
+}
