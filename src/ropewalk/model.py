@@ -150,9 +150,10 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> tran
             f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        found: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
+        return found
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the tokenizer in {directory} cannot be loaded ({str(error).splitlines()[0]}); copy the original model's files again"

@@ -162,7 +162,7 @@ class Exercises:
 
     def __init__(self, tokenizer: Tokenizer, ordinary: np.ndarray, seed: int):
         self.tokenizer, self.ordinary, self.rng = tokenizer, ordinary, random.Random(seed)
-        self.start = tokenizer.token_to_id("<s>")
+        self.start = int(tokenizer.token_to_id("<s>") or 0)
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids

@@ -284,7 +284,7 @@ def benchmarks(
         for before, after in zip(*measured, strict=True):
             pair = compare(before, after, names=(names[0], names[1]))
             if pair not in known.values():
-                recorder.add(pair)
+                recorder.add(pair)  # pyrefly: ignore[unbound-name] (there is always one model)
             rows.append(pair)
     return rows
 

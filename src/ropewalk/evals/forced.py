@@ -163,7 +163,9 @@ class _Prefix:
             yield {"use_cache": False}
             return
         split = _attends_in_two_parts(model)
-        layers = [_PrefixLayer(keys[:, :, :length], values[:, :, :length], not split) for keys, values in self.layers]
+        layers: list[Any] = [
+            _PrefixLayer(keys[:, :, :length], values[:, :, :length], not split) for keys, values in self.layers
+        ]
         arguments = {"past_key_values": Cache(layers=layers), "use_cache": True}
         if not split:
             yield arguments

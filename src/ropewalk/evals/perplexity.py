@@ -169,7 +169,8 @@ def measure(
         for at, document in mine:
             key = key_of(weights, document, window, stride)
             if key in known:
-                found[at] = record.DocumentScore(**{**known[key], "document": document.name})
+                again: dict[str, Any] = {**known[key], "document": document.name}
+                found[at] = record.DocumentScore(**again)
                 advance(len(sliding(len(document.ids), window, stride)))
                 continue
             found[at] = score_document(subject, document, window, stride, batch_tokens, key=key, advance=advance)

@@ -111,7 +111,7 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
         overrides = {"custom_dataset": lambda **_: {source.split: _published_race("middle")}}
     try:
         # A group of one is lm-eval's public way to take a named task and change some of its keys.
-        made = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
+        made: Any = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
     except UserError:
         raise
     except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
@@ -130,13 +130,15 @@ def digest(task: ConfigurableTask, limit: int | None = None) -> str:
     """What is asked, in order: two rows with one digest answered the same prompts with the same choices and targets."""
     found = hashlib.sha256()
     for _, item in zip(range(limit if limit is not None else len(task.eval_docs)), task.eval_docs, strict=False):
-        asked = [task.doc_to_text(item), task.doc_to_choice(item), task.doc_to_target(item)]
+        row: Any = item  # datasets types a row as anything that can be indexed
+        asked = [task.doc_to_text(row), task.doc_to_choice(row), task.doc_to_target(row)]
         found.update(json.dumps(asked).encode())
     return found.hexdigest()[:16]
 
 
 def _published_race(part: str) -> datasets.Dataset:
-    return datasets.Dataset.from_list(list(by_article(datasets.load_dataset("ehovy/race", part, split="test"))))
+    rows: Any = datasets.load_dataset("ehovy/race", part, split="test")
+    return datasets.Dataset.from_list(list(by_article(rows)))
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Suite:
 
     def prepare(self) -> None:
         """Write the untrained model: no weights but the base's, which are linked."""
-        if self._untrained is not None and not self._untrained.exists():
+        if self.base is not None and self._untrained is not None and not self._untrained.exists():
             from ropewalk.extend import extend
 
             extend(self.base, window=models.state(self.model).window, out=self._untrained)
