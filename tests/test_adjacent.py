@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ropewalk import testing
-from ropewalk.evals import adjacent, planes
-from ropewalk.evals.adjacent import Nearby
-from ropewalk.evals.layers import measure
-from ropewalk.evals.probe import Layer, probing
+from ropewalk.evals.attention import adjacent, planes
+from ropewalk.evals.attention.adjacent import Nearby
+from ropewalk.evals.attention.layers import measure
+from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.subject import subject_of
 from ropewalk.rope import Linear, Rope, rotate
 

@@ -11,10 +11,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from ropewalk import config, record, testing
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals import distances, planes, room
-from ropewalk.evals.attention import attention, interpolated
-from ropewalk.evals.layers import bounds_on, measure
-from ropewalk.evals.probe import pairing_of, probing
+from ropewalk.evals.attention import attention, distances, interpolated, planes, room
+from ropewalk.evals.attention.layers import bounds_on, measure
+from ropewalk.evals.attention.probe import pairing_of, probing
 from ropewalk.evals.subject import subject_of
 from ropewalk.extend import extend
 from ropewalk.report.rows import clean

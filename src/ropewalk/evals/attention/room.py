@@ -14,7 +14,7 @@ import torch
 from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals.distances import BINS, edges_to
+from ropewalk.evals.attention.distances import BINS, edges_to
 
 
 def check_room(

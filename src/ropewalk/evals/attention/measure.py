@@ -29,9 +29,9 @@ from rich.table import Table
 from ropewalk import config, record
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals.layers import measure
+from ropewalk.evals.attention.layers import measure
+from ropewalk.evals.attention.room import check_room
 from ropewalk.evals.perplexity import Tokens, encoded, name_of
-from ropewalk.evals.room import check_room
 from ropewalk.evals.subject import Subject, subject_of
 from ropewalk.numerals import fixed, share
 from ropewalk.record import Adjacent, AttentionScores

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 
-from ropewalk.evals import distances
+from ropewalk.evals.attention import distances
 from ropewalk.rope import Frequencies
 
 

@@ -15,10 +15,10 @@ import torch
 from ropewalk import config, theory
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals import planes
-from ropewalk.evals.adjacent import Nearby
-from ropewalk.evals.distances import Tally, blocks, edges_to
-from ropewalk.evals.probe import Layer, probing
+from ropewalk.evals.attention import planes
+from ropewalk.evals.attention.adjacent import Nearby
+from ropewalk.evals.attention.distances import Tally, blocks, edges_to
+from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.subject import Subject
 from ropewalk.record import Adjacent, AttentionScores

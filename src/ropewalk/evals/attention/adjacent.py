@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ropewalk.evals import planes
-from ropewalk.evals.probe import Layer
+from ropewalk.evals.attention import planes
+from ropewalk.evals.attention.probe import Layer
 from ropewalk.rope import Frequencies
 
 ROWS = 512
