@@ -124,3 +124,14 @@ def test_mathematics_stands_beside_the_proof_pile(data, number):
 def test_many_sources_are_named_by_the_first():
     assert short_data("/a/b/c.txt") == "b/c.txt"
     assert short_data("lib/a.py lib/b.py lib/c.py lib/d.py") == "lib/a.py and 3 more"
+
+
+def test_many_sources_are_counted_and_exercises_named_together() -> None:
+    from ropewalk.report.perplexity import short_data
+    from ropewalk.report.training import read_by
+
+    assert short_data("lib/argparse.py lib/calendar.py lib/csv.py and 11 more") == "lib/argparse.py and 13 more"
+    assert short_data("a/b/books.jsonl") == "b/books.jsonl"
+    names = ["recall exercise 1", "recall exercise 2", "/usr/lib/python3/abc.py", "/usr/lib/python3/ast.py"]
+    assert read_by({"settings": {"data": names}}) == "2 × “recall exercise” and python3/abc.py and 1 more"
+    assert read_by({"settings": {}}) == ""

@@ -69,7 +69,9 @@ def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None 
     started = time.perf_counter()
     with checkpoint.whole_directory(out, overwrite=overwrite) as beside:
         threads, precision = _threads(), choose_precision()
-        console.print(f"[dim]{threads} thread{'s' if threads > 1 else ''} and {precision} train fastest here[/]")
+        console.print(
+            f"[dim]{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again[/]"
+        )
         _run(beside, settings, precision, console)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
             _name_as_it_will_be(records, beside, Path(out))

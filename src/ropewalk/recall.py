@@ -267,5 +267,5 @@ def documents(tokenizer: Tokenizer, ordinary: np.ndarray, *, count: int, window:
     while len(found) < count:
         text = tokenizer.decode(exercises.row(window - 1)[1:], skip_special_tokens=False)
         if len(tokenizer.encode(text, add_special_tokens=False).ids) == window - 2:
-            found.append(Document(f"exercise {len(found)}", text))
+            found.append(Document(f"recall exercise {len(found) + 1}", text))
     return found

@@ -74,8 +74,13 @@ def _by_stride(group: Group) -> list[Group]:
 
 def short_data(data: str) -> str:
     """The last two parts of each path: enough to know a text by. Of many sources the first."""
-    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in _sources(data)]
-    return ", ".join(parts) if len(parts) <= 3 else f"{parts[0]} and {len(parts) - 1} more"
+    named, more = data.strip(), 0
+    if (rest := re.search(r" and (\d+) more$", named)) is not None:  # the record had named the first few itself
+        named, more = named[: rest.start()], int(rest[1])
+    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in _sources(named)]
+    if not more and len(parts) <= 3:
+        return ", ".join(parts)
+    return f"{parts[0]} and {len(parts) - 1 + more} more"
 
 
 def _sources(data: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class Training:
     steps: list[Row]
     devices: int
     device: str
+    documents: str = ""
 
     @property
     def tokens(self) -> int:
@@ -48,8 +50,25 @@ def trainings(clean: Clean) -> list[Training]:
     for run in clean.used_runs:
         if run["id"] in by_run:
             steps = [row for _, row in sorted(by_run[run["id"]].items())]
-            made.append(Training(run["id"], trained_state(run), steps, devices(run), str(run.get("device", ""))))
+            made.append(
+                Training(run["id"], trained_state(run), steps, devices(run), str(run.get("device", "")), read_by(run))
+            )
     return made
+
+
+def read_by(run: dict[str, Any]) -> str:
+    """What a run was trained on, in words: documents that differ by a number alone are counted together."""
+    settings = run.get("settings") if isinstance(run.get("settings"), dict) else {}
+    names = settings.get("data")
+    if not isinstance(names, list) or not names:
+        return ""
+    stems = Counter(re.sub(r"\s+\d+$", "", str(name)) for name in names)
+    numbered = [f"{count} × “{stem}”" for stem, count in stems.items() if count > 1]
+    others = [stem for stem, count in stems.items() if count == 1]
+    if others:
+        short = "/".join(others[0].split("/")[-2:])
+        numbered.append(short if len(others) == 1 else f"{short} and {len(others) - 1} more")
+    return " and ".join(numbered)
 
 
 def devices(run: dict[str, Any]) -> int:
@@ -85,6 +104,9 @@ def section(clean: Clean) -> Section | None:
     if bad:
         made.notes.append(f"{bad} of {len(rows)} steps have a loss that is not finite; they are not drawn.")
     made.tables.append(_table(clean, runs))
+    made.notes += [
+        f"{run.state.method_and_factor} to {run.state.window} read {run.documents}." for run in runs if run.documents
+    ]
     return made
 
 
