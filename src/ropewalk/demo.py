@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ropewalk import checkpoint, record
+from ropewalk.door import open_door
 
 
 @dataclass(frozen=True)
@@ -257,3 +258,6 @@ def show(goals: list[Goal], seconds: float, write: Callable[[Any], None] | None 
         table.add_row(goal.said, goal.found, "yes" if goal.met else "NO")
     (write or Console().print)(table)
     (write or Console().print)(f"{seconds / 60:.1f} minutes")
+
+
+open_door(__name__)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk import checkpoint, config
+from ropewalk.door import open_door
 from ropewalk.errors import UserError
 from ropewalk.record import ModelState
 from ropewalk.rope import Linear, Ntk, Plain, Scaling, Yarn, compose
@@ -179,3 +180,6 @@ def _lengthen(
 def describe(state: ModelState) -> dict[str, Any]:
     """A state as the pairs that `ropewalk extend` prints."""
     return asdict(state)
+
+
+open_door(__name__)

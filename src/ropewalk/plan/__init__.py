@@ -10,7 +10,10 @@ calibrate.py  the machine at hand, timed (the only part that imports torch)
 planner.py    from a name to a `Plan`; show.py prints it
 """
 
+from ropewalk.door import open_door
 from ropewalk.plan.planner import Plan, plan
 from ropewalk.plan.shape import Shape
 
 __all__ = ["Plan", "Shape", "plan"]
+
+open_door(__name__)

@@ -9,6 +9,9 @@ out  an HTML file, written whole or not at all
     templates/          jinja2, everything escaped
 """
 
+from ropewalk.door import open_door
 from ropewalk.report.page import SECTIONS, render, report, report_command
 
 __all__ = ["SECTIONS", "render", "report", "report_command"]
+
+open_door(__name__)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ropewalk.door import open_door
 from ropewalk.record import ModelState
 from ropewalk.text import Document
 from ropewalk.train.settings import TrainSettings
@@ -56,3 +57,6 @@ def train(
 
     settings = TrainSettings(model=model, data=data, window=window, out=out, steps=steps, **options)
     return run(settings, progress=progress)
+
+
+open_door(__name__)
