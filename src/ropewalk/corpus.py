@@ -67,9 +67,8 @@ def standard_library(split: Split, root: Path | None = None) -> list[Path]:
     root = Path(root or sysconfig.get_path("stdlib"))
     found = []
     for top in root.iterdir() if root.is_dir() else ():
-        if (
-            top.name not in LEFT_OUT and top.name not in _TEST_FOLDERS
-        ):  # site-packages may hold a hundred thousand files
+        # Decided here and not file by file below: site-packages may hold a hundred thousand.
+        if top.name not in LEFT_OUT | _TEST_FOLDERS:
             found += top.rglob("*.py") if top.is_dir() else [top] * (top.suffix == ".py")
     of_split = (path for path in found if split_of(path.relative_to(root)) == split)
     paths = sorted(path for path in of_split if path.stat().st_size > 0)

@@ -10,7 +10,6 @@ held-out modules, and the passkey test. Every stage calls what the command line 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,15 +248,15 @@ def _page(out: Path) -> None:
     report([out / "records.jsonl", out / "trained" / "records.jsonl"], out / "report.html")
 
 
-def show(goals: list[Goal], seconds: float, write: Callable[[Any], None] | None = None) -> None:
+def show(goals: list[Goal], seconds: float) -> None:
     """Print the verdict as a table."""
     table = Table(title="What the demo shows", show_lines=False)
     for heading in ("promised", "found", ""):
         table.add_column(heading)
     for goal in goals:
         table.add_row(goal.said, goal.found, "yes" if goal.met else "NO")
-    (write or Console().print)(table)
-    (write or Console().print)(f"{seconds / 60:.1f} minutes")
+    Console().print(table)
+    Console().print(f"{seconds / 60:.1f} minutes")
 
 
 open_door(__name__)

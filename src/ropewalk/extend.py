@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -175,11 +174,6 @@ def _lengthen(
         if always or (old is not None and said.get(key) == old):
             said[key] = value
     (target / name).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-
-
-def describe(state: ModelState) -> dict[str, Any]:
-    """A state as the pairs that `ropewalk extend` prints."""
-    return asdict(state)
 
 
 open_door(__name__)

@@ -18,9 +18,9 @@ from ropewalk import checkpoint
 from ropewalk import model as models
 from ropewalk.evals.generation import end_marks
 from ropewalk.evals.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
+from ropewalk.parallel import Mesh
 from ropewalk.record import ModelState
 from ropewalk.train.batch import Batches, default_micro
-from ropewalk.train.devices import Alone
 from ropewalk.train.loop import Loop
 from ropewalk.train.settings import TrainSettings
 from ropewalk.train.start import start
@@ -89,7 +89,7 @@ def finetune(
     sizes = Sizes.fitting(begun.tokenizer, window, document_tokens, summary_tokens)
     ends = end_marks(begun.tokenizer, begun.model)
     rows: Any = PairRows(found, begun.tokenizer, sizes, end=ends[0] if ends else None)
-    devices = Alone(begun.model.device)
+    devices = Mesh(begun.model.device)
     micro = settings.micro_batch or default_micro(window, batch_size, devices.device)
     if settings.overwrite:
         shutil.rmtree(out, ignore_errors=True)

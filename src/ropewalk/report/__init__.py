@@ -10,8 +10,8 @@ out  an HTML file, written whole or not at all
 """
 
 from ropewalk.door import open_door
-from ropewalk.report.page import SECTIONS, render, report, report_command
+from ropewalk.report.page import SECTIONS, render, report
 
-__all__ = ["SECTIONS", "render", "report", "report_command"]
+__all__ = ["SECTIONS", "render", "report"]
 
 open_door(__name__)

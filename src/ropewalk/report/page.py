@@ -113,11 +113,6 @@ def report(paths: Iterable[str | Path], out: str | Path, title: str | None = Non
     return out
 
 
-def report_command(records: list[Path], out: Path, title: str | None = None, overwrite: bool = False) -> None:
-    """`ropewalk report`: write the page and say where it is."""
-    print(report(records, out, title=title, overwrite=overwrite))
-
-
 def _write_whole(out: Path, text: str) -> None:
     """Beside its place first, then renamed: a reader, or a full disk, never sees half a page."""
     beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")

@@ -12,9 +12,6 @@ from ropewalk.errors import UserError
 from ropewalk.parallel import Mesh, attention, start
 from ropewalk.train.settings import TrainSettings
 
-#: One process on one device.
-Alone = Mesh
-
 
 def devices_for(settings: TrainSettings) -> Mesh:
     """The processes that torchrun started, or this one alone.
