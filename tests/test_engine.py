@@ -35,6 +35,21 @@ def test_the_last_feed_forward_part_sees_the_last_positions_alone(ids):
     assert seen == [50, 7]
 
 
+def test_the_last_attention_is_asked_from_the_last_positions_alone(ids, monkeypatch):
+    model, seen = tiny(), []
+    usual = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, *args, **kwargs):
+        seen.append(query.shape[2])
+        return usual(query, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    with torch.inference_mode(), engine.reading_last(model, 7):
+        model(ids)
+    assert seen == [50, 7]
+    assert model.model.layers[-1].self_attn.config is model.model.layers[0].self_attn.config
+
+
 def test_a_model_without_such_a_part_is_left_alone():
     with engine.reading_last(torch.nn.Linear(2, 2), 1):
         pass

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from ropewalk.errors import UserError
 from ropewalk.parallel import attention, kernels, state
 from ropewalk.parallel.attention import Attend
+from ropewalk.parallel.layers import decoder_layers, head_size
 
 #: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
 _PATIENCE = timedelta(minutes=30)
@@ -101,14 +102,12 @@ class Mesh:
         module: the root, from tokens to loss. compute: dtype that weights are gathered in; their own if not given. Gradients are
             summed in float32.
         """
-        from ropewalk.parallel.layers import decoder_layers
-
         inner = next((m for m in module.modules() if hasattr(m, "set_attn_implementation")), None)
         if inner is not None:
             if self.context_size > 1:
                 attention.check(inner)
             attention.adopt(inner)
-            self._last.enter_context(kernels.fastest(self.device, _head_size(inner)))
+            self._last.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -207,11 +206,6 @@ class Mesh:
         self._last.close()
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _head_size(model: nn.Module) -> int:
-    config: Any = model.config.get_text_config()
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _borders(positions: Tensor) -> list[list[int]]:
