@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import memory, testing
 from ropewalk.errors import UserError
 from ropewalk.loss import NextTokenLoss
+from ropewalk.train.keep import reserved_bytes
 
 BATCH, TOKENS = 2, 48
 
@@ -174,3 +176,19 @@ def test_a_compiled_layer_keeps_the_same_and_is_compiled_once(monkeypatch) -> No
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     finally:
         torch._dynamo.reset()
+
+
+def test_what_a_step_will_take_is_reserved_once() -> None:
+    weights = [nn.Parameter(torch.zeros(10, 10)), nn.Parameter(torch.zeros(7), requires_grad=False)]
+    copies = 2 * 107  # bfloat16, of frozen weights too
+
+    def reserved(name: str = "adamw", accumulated: bool = False, resumed: bool = False) -> int:
+        return reserved_bytes(weights, name, accumulated=accumulated, resumed=resumed)
+
+    assert reserved() == 2 * 400 + copies
+    assert reserved(accumulated=True) == 3 * 400 + copies
+    assert reserved(resumed=True) == copies
+    assert reserved("adamw-offload") == copies
+    assert reserved("adamw-8bit") == int(200 * (1 + 4 / 256)) + copies
+    low = [nn.Parameter(torch.zeros(10, dtype=torch.bfloat16))]
+    assert reserved_bytes(low, "adamw", accumulated=False, resumed=False) == 2 * 20

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ropewalk import memory
 from ropewalk.errors import UserError
 from ropewalk.parallel import Mesh
+from ropewalk.train.optimizer import moment_bytes
 
 Memory = Literal["auto", "full", "none"]
 CHOICES = ("auto", "full", "none")
@@ -31,7 +32,8 @@ class Keeping:
     """Runs a step's passes; the first one settles what is kept.
 
     root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. arithmetic: the context that passes run in (autocast, or none).
-    shape: of a micro batch, (windows, tokens) of one device.
+    shape: of a micro batch, (windows, tokens) of one device. optimizer: its name in the settings. accumulated: whether a step adds up
+    the gradients of several micro batches.
     """
 
     def __init__(
@@ -41,12 +43,16 @@ class Keeping:
         mesh: Mesh,
         arithmetic: Callable[[], contextlib.AbstractContextManager[Any]],
         shape: tuple[int, int],
+        *,
+        optimizer: str = "adamw",
+        accumulated: bool = True,
     ) -> None:
         if how not in CHOICES:
             raise UserError(
                 f"memory is one of {', '.join(CHOICES)}, got {how!r}; auto chooses by what is left on the GPU"
             )
         self._root, self._mesh, self._arithmetic = root, mesh, arithmetic
+        self._optimizer, self._accumulated = optimizer, accumulated
         device, self._tokens = mesh.device, shape[0] * shape[1]
         self._settled = how == "none" or (how == "auto" and device.type != "cuda")
         self._kept: memory.Activations | None = None
@@ -66,7 +72,7 @@ class Keeping:
         if self._settled or self._kept is None:
             return passes()
         self._settled = True
-        room = min(self._mesh.gather(self._room(len(self._kept.layers))))
+        room = min(self._mesh.gather(self._room(len(self._kept.layers), optimizer)))
         if self._mesh.world > 1:
             # All devices alike, and without trying: one that ran out of memory would leave the others waiting for it.
             self._kept.keep(self._kept.choose(self._candidates, room))
@@ -78,19 +84,32 @@ class Keeping:
 
         return self._kept.fit(afresh, self._candidates, room)
 
-    def _room(self, layers: int) -> int:
+    def _room(self, layers: int, optimizer: torch.optim.Optimizer) -> int:
         parameters = list(self._root.parameters())
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
         config = self._root.model.config.get_text_config()
-        # Not there yet and there to stay: gradients, AdamW's two moments, and under autocast the copies in bfloat16.
-        reserved = sum(3 * _local(p) * p.element_size() for p in trained)
-        if torch.float32 in {parameter.dtype for parameter in parameters}:
-            reserved += sum(2 * _local(p) for p in parameters)
+        reserved = reserved_bytes(
+            parameters, self._optimizer, accumulated=self._accumulated, resumed=bool(getattr(optimizer, "state", None))
+        )
         stream = self._tokens * config.hidden_size * parameters[0].element_size()
         head = memory.head_bytes(self._tokens, config.hidden_size, config.vocab_size)
         return memory.room(
             self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
         )
+
+
+def reserved_bytes(parameters: list[nn.Parameter], optimizer: str, *, accumulated: bool, resumed: bool) -> int:
+    """Bytes of this device that are not taken before the first step and stay: AdamW's moments, copies in bfloat16, gradients.
+
+    optimizer: as `TrainSettings` names it. accumulated: whether gradients of one micro batch are there while the next one goes
+    forward; if not, they come as kept results go. resumed: whether the moments are there already.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    reserved = sum(_local(p) * p.element_size() for p in trained) if accumulated else 0
+    if not resumed:
+        reserved += sum(int(_local(p) * moment_bytes(optimizer, p)) for p in trained)
+    if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
+        reserved += sum(2 * _local(p) for p in parameters)
+    return reserved
 
 
 def _local(parameter: nn.Parameter) -> int:

@@ -108,7 +108,15 @@ class Loop:
         with self._arithmetic():
             self.root: Any = NextTokenLoss(self.model)
         shape = (batches.micro, batches.windows.window // devices.context_size)
-        self.keeping = Keeping(self.root, settings.memory, devices, self._arithmetic, shape)
+        self.keeping = Keeping(
+            self.root,
+            settings.memory,
+            devices,
+            self._arithmetic,
+            shape,
+            optimizer=settings.optimizer,
+            accumulated=settings.batch_size > batches.micro * devices.data_size,
+        )
         devices.shard(self.root, None if begun.compute == torch.float32 else begun.compute)
         models.verify(begun.model)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

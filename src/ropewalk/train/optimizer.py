@@ -65,6 +65,13 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
 
 
+def moment_bytes(name: str, parameter: nn.Parameter) -> float:
+    """Bytes of AdamW's two moments on the device, an element of this parameter, once the first step has been taken."""
+    if name == "adamw-offload":
+        return 0.0
+    return 2 * (1 + 4 / 256) if name == "adamw-8bit" else 2.0 * parameter.element_size()
+
+
 def _torchao(what: str) -> Any:
     try:
         import torchao.optim  # pyrefly: ignore[missing-import]
