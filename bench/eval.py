@@ -137,6 +137,7 @@ def bench_perplexity(
             if round_ and name == "ropewalk, not compiled":
                 continue
             row: dict[str, Any] = {"what": "perplexity", "who": name, "window": window, "stride": stride}
+            torch._dynamo.reset()  # or one contestant's compiled layers would serve another, with its attention
             try:
                 with context():
                     run = partial(measure, model, window=window, stride=stride, **arguments)
@@ -203,7 +204,15 @@ def generated(model: Any, ids: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def bench_passkey(
-    model: Any, tokenizer: Any, clock: Clock, window: int, depths: int, trials: int, plain: int, rounds: int
+    model: Any,
+    tokenizer: Any,
+    clock: Clock,
+    window: int,
+    depths: int,
+    trials: int,
+    plain: int,
+    rounds: int,
+    profiled: bool,
 ) -> list[dict[str, Any]]:
     """Seconds a prompt: `generate` on `plain` of the prompts, ropewalk on all of them; and whether verdicts agree."""
     protocol = passkey.Protocol(tokenizer, window)
@@ -220,12 +229,15 @@ def bench_passkey(
         with context():
             verdicts(model, warm, beginning=beginning)
             found, seconds, peak = clock(lambda: verdicts(model, prompts, beginning=beginning))
+            if profiled:
+                profile(lambda: verdicts(model, prompts[::4], beginning=beginning))
             return {"prompts": len(prompts), "seconds": seconds, "peak": peak} | agreement(
                 model, chosen, said, beginning
             ), found
 
     generated(model, prompts[0].ids, size)
     for _ in range(rounds):
+        torch._dynamo.reset()
         for name, tokens in {"plain": 10, "plain, no more tokens than the key": size}.items():
             said, seconds, peak = clock(
                 lambda tokens=tokens: [generated(model, prompt.ids, tokens) for prompt in chosen]
@@ -367,7 +379,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="*", choices=["perplexity", "passkey", "budget"], default=None)
-    parser.add_argument("--windows", type=int, default=5, help="windows of the perplexity turn, the first included")
+    parser.add_argument("--windows", type=int, default=9, help="windows of the perplexity turn, the first included")
     parser.add_argument("--trials", type=int, default=4, help="passkey prompts at each of 32 depths")
     parser.add_argument("--plain", type=int, default=12, help="passkey prompts that go through generate")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each contestant")
@@ -390,7 +402,15 @@ def main() -> None:
             )
         if "passkey" in only:
             rows += bench_passkey(
-                model, tokenizer, clock, 8192 if big else 512, 32, asked.trials, asked.plain, asked.rounds
+                model,
+                tokenizer,
+                clock,
+                8192 if big else 512,
+                32,
+                asked.trials,
+                asked.plain,
+                asked.rounds,
+                asked.profile,
             )
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     if asked.json:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import nn
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -47,16 +48,23 @@ def reading_last(model: Any, kept: int) -> Iterator[None]:
         return
     parts = dict(layers[-1].named_modules())
     with ExitStack() as undone:
-        for name in _EACH_BY_ITSELF:
-            if name in parts:
-                _narrow(parts[name], kept, undone)
+        for part in (*_each_by_itself(parts), *_norms(model.base_model)):
+            _narrow(part, kept, undone)
         if "self_attn" in parts:
             _attend_from_the_last(parts["self_attn"], kept, undone)
         yield
 
 
-#: Parts of a layer that treat every position by itself and whose results are read by nobody but the layer's own end.
-_EACH_BY_ITSELF = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
+def _each_by_itself(parts: dict[str, nn.Module]) -> list[nn.Module]:
+    """Parts of a layer that treat every position by itself and that no key or value is made of."""
+    names = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
+    later = [name for name in parts if "." not in name and "norm" in name and "input" not in name]
+    return [parts[name] for name in (*names, *later) if name in parts]
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    """A module's own norms, not those within its parts."""
+    return [part for name, part in module.named_children() if "norm" in name]
 
 
 def _narrow(part: nn.Module, kept: int, undone: ExitStack) -> None:
@@ -101,13 +109,20 @@ def _from_the_last(
 ) -> tuple[torch.Tensor, None]:
     own, keys = query.shape[2], key.shape[2]
     kept = min(_reading[-1], own)
-    if (
-        attention_mask is None
-    ):  # transformers' way to say "causal", which for fewer queries than keys must be written out
-        mask = torch.ones(kept, keys, dtype=torch.bool, device=query.device).tril(keys - kept)[None, None]
+    query = query[:, :, -kept:]
+    if attention_mask is None:  # transformers' way to say "causal"
+        groups = query.shape[1] // key.shape[1]
+        key, value = (states.repeat_interleave(groups, dim=1) if groups > 1 else states for states in (key, value))
+        if query.is_cuda:  # no mask is held, and the fused kernels know it
+            causal: torch.Tensor = causal_lower_right(kept, keys)
+        else:
+            causal = torch.ones(kept, keys, dtype=torch.bool, device=query.device).tril(keys - kept)
+        out = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=causal, scale=kwargs.get("scaling")
+        )
+        out = out.transpose(1, 2)
     else:
-        mask = attention_mask[..., -kept:, :]
-    out, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query[:, :, -kept:], key, value, mask, **kwargs)
+        out, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask[..., -kept:, :], **kwargs)
     return nn.functional.pad(out, (0, 0, 0, 0, own - kept, 0)), None
 
 
