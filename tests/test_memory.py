@@ -57,6 +57,16 @@ def test_candidates_are_counted_as_by_hand() -> None:
 
 
 @pytest.mark.parametrize("family", testing.FAMILIES)
+def test_a_model_without_weights_has_the_same_candidates(family: str) -> None:
+    root = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
+    with torch.device("meta"):
+        empty = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
+    found = memory.Activations(empty).candidates(empty.body, BATCH, TOKENS, device=torch.device("cpu"))
+    assert found == memory.Activations(root).candidates(root.body, BATCH, TOKENS)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+
+
+@pytest.mark.parametrize("family", testing.FAMILIES)
 def test_what_is_kept_changes_no_gradient(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())
     expected = gradients(root)

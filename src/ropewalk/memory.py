@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -193,10 +194,14 @@ class Activations:
             while self.choose(candidates, room) == choice:
                 room -= step
 
-    def candidates(self, body: nn.Module, batch: int, tokens: int) -> list[Candidate]:
+    def candidates(
+        self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None
+    ) -> list[Candidate]:
         """What one layer could keep for a micro batch of [batch, tokens], dearest per byte first.
 
         The first layer is traced with fake tensors: nothing is computed and no memory taken.
+
+        device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
         """
         from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -208,8 +213,11 @@ class Activations:
         was_training = body.training
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-                ids = torch.zeros(batch, tokens, dtype=torch.long, device=next(body.parameters()).device)
-                body(input_ids=ids, use_cache=False)
+                device = device or next(body.parameters()).device
+                ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
+                tensors = itertools.chain(body.named_parameters(), body.named_buffers())
+                there = {name: torch.empty_like(value, device=device) for name, value in tensors}
+                torch.func.functional_call(body, there, kwargs=dict(input_ids=ids, use_cache=False))
         except _Left:
             pass
         finally:
