@@ -1,16 +1,19 @@
-"""What a run asks of its devices before it can begin: which there are, and who goes first."""
+"""What a run asks of its devices before it can begin: which there are, who goes first, and that all stop if one must."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
 
 from ropewalk import model as models
 from ropewalk.errors import UserError
 from ropewalk.parallel import Mesh, attention, start
 from ropewalk.train.settings import TrainSettings
+
+T = TypeVar("T")
 
 
 def devices_for(settings: TrainSettings) -> Mesh:
@@ -41,6 +44,25 @@ def first_here(mesh: Mesh) -> Iterator[None]:
     yield
     if is_first:
         mesh.wait()
+
+
+def together(mesh: Mesh, act: Callable[[], T]) -> T:
+    """`act()` on every process, which may do different things there; if it fails on any, all stop, instead of waiting for that one.
+
+    Raises:
+        UserError: on every process, the first one's sentence.
+    """
+    if mesh.world == 1:
+        return act()
+    said, done = "", None
+    try:
+        done = act()
+    except UserError as error:
+        said = str(error)
+    failed = next(filter(None, mesh.gather(said)), None)
+    if failed:
+        raise UserError(failed)
+    return cast(T, done)
 
 
 def has_plain_attention(model: object) -> bool:

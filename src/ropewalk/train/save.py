@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import torch
 
 from ropewalk import checkpoint
 from ropewalk import model as models
-from ropewalk.errors import UserError
 from ropewalk.parallel import Mesh
 from ropewalk.train import lora, store
+from ropewalk.train.devices import together
 from ropewalk.train.snapshot import STATE, Snapshots
 from ropewalk.train.start import Start
 
@@ -53,7 +52,7 @@ def write_checkpoint(
     try:
         with checkpoint.disk_errors(snapshots.path(step)):
             store.save(model, optimizer, parts, mesh)
-        _on_main(mesh, lambda: snapshots.save(step, write, about))
+        together(mesh, lambda: snapshots.save(step, write, about) if mesh.main else None)
     finally:
         if mesh.main:
             shutil.rmtree(parts, ignore_errors=True)
@@ -85,20 +84,7 @@ def write_final(out: Path, step: int, model: Any, begun: Start, mesh: Mesh, *, s
         # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
         shutil.rmtree(beside)
 
-    _on_main(mesh, write)
-
-
-def _on_main(mesh: Mesh, act: Callable[[], Any]) -> None:
-    """What one process does for all; if it fails, all of them stop, instead of waiting for it."""
-    said = ""
-    if mesh.main:
-        try:
-            act()
-        except UserError as error:
-            said = str(error)
-    said = mesh.gather(said)[0]
-    if said:
-        raise UserError(said)
+    together(mesh, lambda: write() if mesh.main else None)
 
 
 def _link(source: Path, target: Path) -> None:
