@@ -7,17 +7,44 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
-from ropewalk import testing
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from ropewalk import model as models
+from ropewalk import parallel, testing
 from ropewalk.errors import UserError
+from ropewalk.loss import NextTokenLoss
 from ropewalk.text import Document
-from ropewalk.train import train
+from ropewalk.train import TrainSettings, lora, train
+from ropewalk.train.start import start
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
 SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu", progress=False)
+#: What one process and two do alike: the model, and how it is trained.
+MODES = {
+    "documents": ("base", dict(mask_documents=True)),
+    "adapted": ("base", dict(mode="lora")),
+    "skipped": ("base", dict(mode="pose")),
+    "tied": ("tied-base", dict(memory="full")),
+    "tied-adapted": ("tied-base", dict(mode="lora")),
+}
+#: Models that are sharded from the main process: family and what else is particular about them.
+SPREAD = {
+    "llama": ("llama", dict()),
+    "uneven": ("llama", dict(intermediate_size=129)),
+    "tied": ("qwen2", dict(tie_word_embeddings=True)),
+    "two tables": ("gemma3_text", dict()),
+    "fused": ("phi3", dict()),
+    "biased": ("gpt_neox", dict()),
+}
+LAYOUTS = {"dp": dict(), "hsdp": dict(replicas=2)}
 
 
 def refusal(place: Path, **options) -> str:
@@ -26,6 +53,75 @@ def refusal(place: Path, **options) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def refusals(place: Path) -> list[str]:
+    """What each process says."""
+    return parallel.start(device="cpu").gather(refusal(place))
+
+
+def settings(model: Path, **options) -> TrainSettings:
+    return TrainSettings(model=model, out=model / "never", data=(), window=64, batch_size=4, device="cpu", **options)
+
+
+def held(model: torch.nn.Module) -> int:
+    """Bytes of parameters in this process."""
+    local = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
+    return sum(p.numel() * p.element_size() for p in local if not p.is_meta)
+
+
+def begin(mesh: parallel.Mesh, model: Path, **options) -> tuple[torch.nn.Module, int]:
+    """The model as training begins with it, sharded; bytes of parameters here before it was."""
+    chosen = settings(model, **options)
+    wrapped = start(chosen, mesh).model
+    if chosen.mode == "lora":
+        torch.manual_seed(mesh.rank)  # unlike adapters, to see whose are taken
+        wrapped = lora.add(wrapped, rank=4, alpha=8)
+    before = held(wrapped)
+    mesh.shard(NextTokenLoss(wrapped))
+    return wrapped, before
+
+
+def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
+    """What each rank holds of a model before and after it is sharded; the main one writes what they have together."""
+    mesh = parallel.start(device="cpu", **LAYOUTS[layout])
+    model, before = begin(mesh, place / "spread" / name, **options)
+    models.verify(model)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    found = dict(
+        before=before,
+        after=held(model),
+        whole=sum(p.numel() * p.element_size() for p in model.parameters()),
+        tied=head.weight is embedding.weight,
+        meta=[key for key, value in [*model.named_parameters(), *model.named_buffers()] if value.is_meta],
+        buffers={key: value.double().flatten().tolist() for key, value in model.named_buffers()},
+    )
+    weights = mesh.whole(model.state_dict())
+    if mesh.main:
+        clones = {key: value.clone().contiguous() for key, value in weights.items()}
+        save_file(clones, place / "spread" / f"{name}-{layout}-{options.get('mode', 'full')}.safetensors")
+    return mesh.gather(found)
+
+
+def kept_in_float32(place: Path) -> list[list[str]]:
+    """Each rank's float32 parameters, of a family that asks for some in a bfloat16 model."""
+    mesh = parallel.start(device="cpu")
+    with mock.patch.object(transformers.LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"o_proj"}):
+        model = start(settings(place / "base", precision="bfloat16-stochastic"), mesh).model
+    return mesh.gather([name for name, p in model.named_parameters() if p.dtype == torch.float32])
+
+
+def growth(model: Path) -> list[float]:
+    """By how much each rank's peak memory rises as a large model is read and sharded, in parts of the model."""
+    mesh = parallel.start(device="cpu")
+    unit = 1 if sys.platform == "darwin" else 1024
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    before = peak()
+    sharded, _ = begin(mesh, model)
+    return mesh.gather((peak() - before) / sum(p.numel() * p.element_size() for p in sharded.parameters()))
 
 
 def main() -> None:
@@ -37,14 +133,23 @@ def main() -> None:
     train(base, out=place / "moved", steps=4, resume=True, cp=2, **SHARED)
     # One process began this; two go on.
     train(base, out=place / "grown", steps=4, resume=True, **SHARED)
-    train(base, out=place / "documents", steps=2, cp=2, mask_documents=True, **SHARED)
-    train(base, out=place / "adapted", steps=2, mode="lora", **SHARED)
-    train(base, out=place / "skipped", steps=2, mode="pose", cp=2, **SHARED)
+    for name, (model, options) in MODES.items():
+        cp = 2 if name in ("documents", "skipped") else 1
+        train(place / model, out=place / name, steps=2, cp=cp, **options, **SHARED)
     said = {
         "batch": refusal(place, batch_size=3),
         "window": refusal(place, window=97, cp=2),
         "nan": refusal(place / "poisoned", steps=20),
+        "damaged": refusals(place / "damaged"),
     }
+    with mock.patch.object(NextTokenLoss, "_check_family", side_effect=UserError("train another family")):
+        said["family"] = refusals(place)
+    said["spread"] = {
+        f"{name}-{layout}-full": spread(place, name, layout) for name in [*SPREAD, "untied"] for layout in LAYOUTS
+    }
+    said["spread"] |= {f"{name}-dp-lora": spread(place, name, "dp", mode="lora") for name in ("llama", "tied")}
+    said["float32"] = kept_in_float32(place)
+    said["growth"] = growth(place / "large")
     if os.environ["RANK"] == "0":
         (place / "said.json").write_text(json.dumps(said))
 

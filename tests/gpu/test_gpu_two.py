@@ -12,8 +12,11 @@ import torch
 import torch.multiprocessing as mp
 import transformers
 
+from ropewalk import memory, testing
+from ropewalk import model as models
 from ropewalk.loss import IGNORED, NextTokenLoss
 from ropewalk.parallel import Mesh, start
+from ropewalk.train.load import load
 
 pytestmark = pytest.mark.gpus(2)
 TOKENS = 1024
@@ -42,12 +45,28 @@ def step(mesh: Mesh, kind: str) -> dict[str, Any]:
     return {"loss": summed, **{name: value.cpu() for name, value in gradients.items()}}
 
 
+def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
+    """A model that the main process reads, sharded: each GPU's peak in parts of the model, what a layer could keep, the weights."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    model = load(directory, mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
+    root = NextTokenLoss(model.train())
+    kept = memory.Activations(root).candidates(root.body, 1, TOKENS, device=mesh.device)
+    mesh.shard(root)
+    models.verify(model)
+    whole = sum(p.numel() * p.element_size() for p in model.parameters())
+    peak = (torch.cuda.max_memory_allocated() - before) / whole
+    return {"peaks": mesh.gather(peak), "kept": mesh.gather(kept), "weights": mesh.whole(model.state_dict())}
+
+
 def _process(rank: int, port: int, out: Path) -> None:
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)
     )
     found = {f"{layout}/{kind}": step(start(**LAYOUTS[layout]), kind) for layout in LAYOUTS for kind in KINDS}
+    found["read once"] = read_once(start(), out / "model")
     if rank == 0:
+        found["read once"]["kept"] = [[vars(c) for c in kept] for kept in found["read once"]["kept"]]
         torch.save(found, out / "found.pt")
     start().wait()
     start().close()
@@ -56,6 +75,7 @@ def _process(rank: int, port: int, out: Path) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("two")
+    testing.tiny_directory(out / "model", hidden_size=512, intermediate_size=1376, num_hidden_layers=16)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -72,3 +92,15 @@ def test_two_gpus_give_what_one_gives(found: dict[str, Any], layout: str, kind: 
     for name, value in one.items():
         # bfloat16 products summed in another order: half a percent of the norm.
         assert float((two[name].float() - value.float()).norm()) <= 1e-2 * float(value.float().norm()), name
+
+
+def test_no_gpu_ever_holds_the_whole_of_a_model_that_is_read_once(found: dict[str, Any]) -> None:
+    once = found["read once"]
+    # Half of the model, and at a time one layer of sixteen or one tensor whole.
+    assert all(0.5 <= peak < 0.75 for peak in once["peaks"])
+    written = testing.tiny(hidden_size=512, intermediate_size=1376, num_hidden_layers=16)
+    root = NextTokenLoss(written.cuda().train())
+    alone = memory.Activations(root).candidates(root.body, 1, TOKENS)
+    assert once["kept"] == [[vars(c) for c in alone]] * 2
+    for name, value in written.state_dict().items():
+        assert torch.equal(once["weights"][name], value.cpu()), name

@@ -99,6 +99,9 @@ class Mesh:
         The gradient of each rank's loss is summed over all ranks. So each rank takes the gradient of its own sum of losses,
         divided by the count of all ranks' tokens.
 
+        A model whose weights only the main rank has, on its CPU, the others having it on the meta device, is spread from there: no
+        device and no other rank ever holds the whole.
+
         module: the root, from tokens to loss. compute: dtype that weights are gathered in; their own if not given. Gradients are
             summed in float32.
         """
@@ -115,9 +118,13 @@ class Mesh:
         how: dict[str, Any] = dict(
             mesh=self._weights, mp_policy=MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
         )
+        on_main_alone = self.any(any(parameter.is_meta for parameter in module.parameters()))
+        weights = module.state_dict() if on_main_alone and self.main else {}
         for layer in decoder_layers(module):
             fully_shard(layer, **how)
         fully_shard(module, **how)
+        if on_main_alone:
+            state.fill(module, weights, self.device)
         # FSDP2 averages. Scaling what enters the backward pass is exact, and works with every backend.
         module.register_forward_hook(self._sum_gradients)
         return module
@@ -178,6 +185,14 @@ class Mesh:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    def same(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def wait(self) -> None:
         """Go on when all processes have come here."""

@@ -1,4 +1,4 @@
-"""Weights and optimiser states of a sharded model, to and from a directory, for any number of ranks.
+"""Weights and optimiser states of a sharded model: from the main rank, and to and from a directory, for any number of ranks.
 
 in   a model, its optimiser, a directory
 out  a distributed checkpoint: each rank writes its part; another number of ranks reads what it needs of it
@@ -13,7 +13,25 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+
+
+def fill(model: nn.Module, weights: dict[str, Any], device: torch.device) -> None:
+    """Give each rank its part of the main one's weights, one tensor at a time; every rank takes part.
+
+    model: sharded; its buffers hold what they should, its parameters may be on the meta device. weights: whole, on the main rank, by
+        the model's names; empty on the others.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        buffer.copy_(buffers[name])
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
 
 
 def whole(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:

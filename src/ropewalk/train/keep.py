@@ -62,7 +62,7 @@ class Keeping:
         self._candidates: list[memory.Candidate] = []
         if not self._settled and self._kept is not None:
             with arithmetic():  # traced now, before the layers are sharded
-                self._candidates = self._kept.candidates(root.body, *shape)
+                self._candidates = self._kept.candidates(root.body, *shape, device=device)
         if how == "full" and self._kept is not None:
             self._kept.keep([memory.NOTHING] * len(self._kept.layers))
             self._settled = True

@@ -35,7 +35,7 @@ from ropewalk.tokens import tokenise
 from ropewalk.train import lora, speed, store, threads
 from ropewalk.train import optimizer as optimizers
 from ropewalk.train.batch import Batches, default_micro
-from ropewalk.train.devices import devices_for, first_here, has_plain_attention
+from ropewalk.train.devices import devices_for, first_here, has_plain_attention, together
 from ropewalk.train.guard import Guard, Signals, Terminated, blame
 from ropewalk.train.keep import Keeping
 from ropewalk.train.log import Log
@@ -106,7 +106,8 @@ class Loop:
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
         self._apart = devices.world > 1 or has_plain_attention(begun.model)
         with self._arithmetic():
-            self.root: Any = NextTokenLoss(self.model)
+            # Where the weights are on the main process alone, it alone looks at what the family does with them.
+            self.root: Any = together(devices, lambda: NextTokenLoss(self.model))
         shape = (batches.micro, batches.windows.window // devices.context_size)
         self.keeping = Keeping(
             self.root,

@@ -28,6 +28,7 @@ from ropewalk.extend import extended_config
 from ropewalk.parallel import Mesh
 from ropewalk.record import ModelState
 from ropewalk.rope import Plain
+from ropewalk.train.load import load
 from ropewalk.train.settings import TrainSettings
 
 
@@ -36,7 +37,7 @@ class Start:
     """What training starts from.
 
     Attributes:
-        model: with the new window, on its device, in training mode.
+        model: with the new window, in training mode; on its device, or as load.py leaves it, to be sharded.
         tokenizer: its `model_max_length` is the new window.
         state: as records name it; no step taken.
         dtype: of the weights in the original's files, in which checkpoints are written.
@@ -53,7 +54,7 @@ class Start:
 
 
 def start(settings: TrainSettings, mesh: Mesh | None = None) -> Start:
-    """Locate, extend, load and verify; on the mesh's device, whole on each, to be sharded from there.
+    """Locate, extend, load and verify. Several processes read the weights once, for `Mesh.shard` to spread: see load.py.
 
     Raises:
         UserError: what `extend` and `model.load` raise; a window below the model's own.
@@ -67,13 +68,7 @@ def start(settings: TrainSettings, mesh: Mesh | None = None) -> Start:
     if mesh is not None and mesh.world > 1 and settings.mode == "lora":
         weights = torch.float32  # a sharded layer has one dtype
     with _directory_with(new, source) as directory:
-        model = models.load(
-            directory,
-            dtype=weights,
-            device=device,
-            attention="sdpa",
-            trust_remote_code=settings.trust_remote_code,
-        )
+        model = load(directory, mesh, dtype=weights, device=device, trust_remote_code=settings.trust_remote_code)
         tokenizer = models.load_tokenizer(directory, trust_remote_code=settings.trust_remote_code)
     _lengthen(model, tokenizer, config.read(said).window, settings.window)
     state = models.state_of(config.read(new), name=str(settings.model), parameters=checkpoint.parameters(files))
