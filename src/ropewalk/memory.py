@@ -81,19 +81,40 @@ def is_dear(op: Any) -> bool:
 
 
 class _Census(TorchDispatchMode):
-    """Counts a layer's dear operations, what they cost and what their results weigh."""
+    """Counts a layer's dear operations, what they cost and what their results weigh; and what all results weigh.
+
+    Attributes:
+        found: dear operations in order.
+        whole: bytes of everything that any operation made.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Candidate] = []
+        self.whole = 0
+        self._seen: set[int] = set()
+        self._held: list[Tensor] = []  # or a storage that is gone would lend its number to a new one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._hold(args)  # views and writes in place make nothing
         out = func(*args, **(kwargs or {}))
+        results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
+        size = sum(t.numel() * t.element_size() for t in results)
         if is_dear(func):
-            results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
-            size = sum(t.numel() * t.element_size() for t in results)
             self.found.append(Candidate(len(self.found), str(func), _flops(func, args), size))
+        if not self._seen & {_storage(t) for t in results}:
+            self.whole += size
+        self._hold(results)
         return out
+
+    def _hold(self, values: Sequence[Any]) -> None:
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        self._held += tensors
+        self._seen |= {_storage(tensor) for tensor in tensors}
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _flops(op: Any, args: Sequence[Any]) -> float:
@@ -140,6 +161,8 @@ class Activations:
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.layers = decoder_layers(model)
         self.compiled = compiled
+        #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
+        self.whole = 0
         self.kept: list[Keep] = [None] * len(self.layers)
         self._plain = [layer.forward for layer in self.layers]
         # Made once each, so that going back to a choice finds what was compiled for it.
@@ -182,7 +205,7 @@ class Activations:
                 return call()
             except torch.OutOfMemoryError as error:
                 sentence = str(error).split(". ")[0]
-            if not any(choice):
+            if all(keep == NOTHING for keep in choice):
                 raise UserError(
                     f"a layer's own results do not fit into the memory there is, even with nothing kept ({sentence}); shorten the "
                     "window, lower --micro-batch or split windows over more devices with --cp"
@@ -224,6 +247,7 @@ class Activations:
             for handle in handles:
                 handle.remove()
             body.train(was_training)
+        self.whole = census.whole
         # The last product's result is added to the stream and never looked at again.
         return sorted(census.found[:-1], key=lambda c: -c.worth)
 
@@ -231,8 +255,11 @@ class Activations:
         """What each layer keeps so that all of them together keep at most `room` bytes beyond their inputs.
 
         The dearest results per byte first, in as many layers as there is room for. Results of the same worth go together, so
-        that there are two kinds of layers at most, and two compiled functions.
+        that there are two kinds of layers at most, and two compiled functions. Where everything fits, nothing is chosen:
+        choosing has its price, an operation at a time, which a small model feels most.
         """
+        if self.whole and len(self.layers) * self.whole <= room:
+            return [None] * len(self.layers)
         count, kept, extra, lucky = len(self.layers), set[int](), set[int](), 0
         for worth in sorted({c.worth for c in candidates}, reverse=True):
             group = [c for c in candidates if c.worth == worth]

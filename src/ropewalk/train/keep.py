@@ -3,7 +3,8 @@
 in   the loss module, the shape of a micro batch, the device
 out  forward and backward passes that fit into the memory there is
 
-    auto   on a GPU what saves most work in the memory that is left, found by trying on the first micro batch; on a CPU everything
+    auto   on a GPU everything if it fits, else what saves most work in the memory that is left, found by trying on the first micro
+           batch; on a CPU everything
     full   nothing but each layer's input: a third more work, least memory
     none   everything: no work twice, most memory
 """
@@ -31,7 +32,7 @@ _WORTH_COMPILING = 1e9
 class Keeping:
     """Runs a step's passes; the first one settles what is kept.
 
-    root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. arithmetic: the context that passes run in (autocast, or none).
+    root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. optimizer: its name in the settings. accumulated: whether a step adds up
     the gradients of several micro batches.
     """
@@ -41,7 +42,7 @@ class Keeping:
         root: Any,
         how: str,
         mesh: Mesh,
-        arithmetic: Callable[[], contextlib.AbstractContextManager[Any]],
+        compute: torch.dtype,
         shape: tuple[int, int],
         *,
         optimizer: str = "adamw",
@@ -51,7 +52,7 @@ class Keeping:
             raise UserError(
                 f"memory is one of {', '.join(CHOICES)}, got {how!r}; auto chooses by what is left on the GPU"
             )
-        self._root, self._mesh, self._arithmetic = root, mesh, arithmetic
+        self._root, self._mesh, self._compute = root, mesh, compute
         self._optimizer, self._accumulated = optimizer, accumulated
         device, self._tokens = mesh.device, shape[0] * shape[1]
         self._settled = how == "none" or (how == "auto" and device.type != "cuda")
@@ -61,11 +62,17 @@ class Keeping:
             self._kept = memory.Activations(root, compiled=device.type == "cuda" and large)
         self._candidates: list[memory.Candidate] = []
         if not self._settled and self._kept is not None:
-            with arithmetic():  # traced now, before the layers are sharded
+            with self._arithmetic():  # traced now, before the layers are sharded
                 self._candidates = self._kept.candidates(root.body, *shape, device=device)
         if how == "full" and self._kept is not None:
             self._kept.keep([memory.NOTHING] * len(self._kept.layers))
             self._settled = True
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
+        if self._compute == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self._mesh.device.type, dtype=self._compute)
 
     def __call__(self, passes: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
         """`passes()`, one forward and backward pass. The first time it may be run more than once, from gradients of zero."""
@@ -90,7 +97,9 @@ class Keeping:
         reserved = reserved_bytes(
             parameters, self._optimizer, accumulated=self._accumulated, resumed=bool(getattr(optimizer, "state", None))
         )
-        stream = self._tokens * config.hidden_size * parameters[0].element_size()
+        # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
+        size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
+        stream = self._tokens * config.hidden_size * size
         head = memory.head_bytes(self._tokens, config.hidden_size, config.vocab_size)
         return memory.room(
             self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved

@@ -113,7 +113,7 @@ class Loop:
             self.root,
             settings.memory,
             devices,
-            self._arithmetic,
+            begun.compute,
             shape,
             optimizer=settings.optimizer,
             accumulated=settings.batch_size > batches.micro * devices.data_size,
