@@ -56,13 +56,13 @@ def test_a_model_without_such_a_part_is_left_alone():
     assert engine.decoder_layers(torch.nn.Linear(2, 2)) == []
 
 
-@pytest.mark.parametrize("whole_layers", [True, False])
-def test_compiled_layers_say_the_same_and_leave_no_trace(whole_layers, ids):
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_compiled_layers_say_the_same_and_leave_no_trace(dynamic, ids):
     model = tiny(num_hidden_layers=3)
     with torch.inference_mode():
         plain = model(ids).logits
         # "eager" traces as inductor does and generates no code, which takes half a minute where cores are shared.
-        with engine.compiled(model, whole_layers=whole_layers, backend="eager"), engine.reading_last(model, 9):
+        with engine.compiled(model, dynamic=dynamic, backend="eager"), engine.reading_last(model, 9):
             fused = model(ids, logits_to_keep=9).logits
         assert all(module._compiled_call_impl is None for module in model.modules())
     torch.testing.assert_close(fused, plain[:, -9:], rtol=1e-5, atol=1e-6)
@@ -83,7 +83,7 @@ def test_passes_of_another_shape_go_uncompiled(ids, monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(engine, "_compiled_for", [(2, 50)])
-    with torch.inference_mode(), engine.compiled(model, whole_layers=True, backend=backend):
+    with torch.inference_mode(), engine.compiled(model, dynamic=False, backend=backend):
         with engine.shaped((1, 30)):
             model(ids[:1, :30])
         assert not traced

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from ropewalk import model as models_
 from ropewalk import record
 from ropewalk.errors import UserError
-from ropewalk.evals import forced, passkey
+from ropewalk.evals import engine, forced, passkey
 from ropewalk.evals.by_step import by_step
 from ropewalk.evals.forced import Prompt, verdicts
 from ropewalk.testing import FAMILIES, byte_tokenizer, tiny, tiny_directory
@@ -153,10 +153,42 @@ def test_a_shared_beginning_changes_logits_by_rounding_only(family, monkeypatch)
             if not split:
                 monkeypatch.setattr(forced, "_attends_in_two_parts", lambda model: False)
             prefix = forced._Prefix.read(model, ids[0].numpy(), 60)
-            with prefix.before(model, 50, read=20) as cache:
-                rest = model(ids[:, 50:], logits_to_keep=20, **cache).logits
+            with prefix.before(model, 50, own=40, read=20) as arguments:
+                rest = model(ids[:, 50:], logits_to_keep=20, **arguments).logits
             # float32; attention over two sets of keys is summed in another order.
             torch.testing.assert_close(rest, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_length():
+    """Traced as on a GPU; "eager" generates no code."""
+    model, random, graphs = tiny(num_hidden_layers=5, window=256), np.random.default_rng(0), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    beginning = random.integers(0, 256, 120)
+    prompts = [
+        Prompt(np.concatenate([beginning[:shared], random.integers(0, 256, own)]), random.integers(0, 256, 4))
+        for shared in (40, 60, 90, 110)
+        for own in (50, 31)
+        for _ in range(3)
+    ]
+    seen = []
+    compared = model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(out.clone()))
+    plain = forced.verdicts(model, prompts, beginning=beginning)
+    expected = list(seen)
+    seen.clear()
+    torch._dynamo.reset()
+    with engine.compiled(model, dynamic=True, backend=backend):
+        fused = forced.verdicts(model, prompts, beginning=beginning)
+    compared.remove()
+    for found, wanted in zip(seen, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert len(seen) == len(expected)
+    assert all((a == b).all() for a, b in zip(plain, fused, strict=True))
+    # A layer is cut at its attention, into three or four; each may be traced for one prompt and for many, and no more often.
+    assert 0 < len(graphs) <= 12
 
 
 def test_both_ways_of_attending_are_tried_above():

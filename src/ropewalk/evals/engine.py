@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import torch
+import torch._dynamo
 from jaxtyping import Float
 from torch import nn
 from torch.nn.attention.bias import causal_lower_right
@@ -147,7 +148,7 @@ def faster(model: Any, *, passes: int, window: int, shape: tuple[int, int] | Non
         yield
         return
     attending = kernels.fastest(next(model.parameters()).device, head_size(model))
-    with attending, compiled(model, whole_layers=shape is not None):
+    with attending, compiled(model, dynamic=shape is None):
         if shape is None:
             yield
             return
@@ -166,29 +167,25 @@ def shaped(shape: tuple[int, ...]) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def compiled(model: Any, *, whole_layers: bool, backend: str = "inductor") -> Iterator[None]:
+def compiled(model: Any, *, dynamic: bool, backend: str = "inductor") -> Iterator[None]:
     """While the block runs, layers are compiled, all by one function; the last is not, since hooks may narrow it.
+
+    What cannot be compiled runs as it is.
 
     Args:
         model: a transformers model.
-        whole_layers: compile layers whole, for passes of one shape; else their norms and feed-forward parts, for passes of
-            many shapes whose attention goes on from a shared beginning.
+        dynamic: for passes of many shapes; else for those of one.
         backend: of torch.compile.
     """
     layers = decoder_layers(model)[:-1]
-    parts = layers if whole_layers else [part for layer in layers for part in _pointwise(layer)]
-    for part in parts:
-        part.compile(dynamic=not whole_layers, backend=backend)
+    for layer in layers:
+        layer.compile(dynamic=dynamic, backend=backend)
     try:
-        yield
+        with torch._dynamo.config.patch(suppress_errors=True):
+            yield
     finally:
-        for part in parts:
-            part._compiled_call_impl = None
-
-
-def _pointwise(layer: nn.Module) -> list[nn.Module]:
-    """The direct parts of a layer that treat every position by itself: its norms and its feed-forward part."""
-    return [part for name, part in layer.named_children() if name == "mlp" or "norm" in name]
+        for layer in layers:
+            layer._compiled_call_impl = None
 
 
 def work(model: Any, passes: int, window: int) -> float:

@@ -29,7 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from ropewalk.errors import UserError
 from ropewalk.evals.engine import reading_last
-from ropewalk.evals.score import default_batch_tokens
+from ropewalk.evals.score import default_batch_tokens, rows_on
 
 #: A beginning shorter than this is read again with each prompt: keeping it would cost more than it saves.
 _WORTH_SHARING = 32
@@ -78,23 +78,33 @@ def verdicts(
     shared = [_in_common(beginning, ids, len(ids) - len(p.answer)) for ids, p in zip(fed, prompts, strict=True)]
     prefix = _Prefix.read(model, beginning, max(shared, default=0))
     found: list[Any] = [None] * len(prompts)
-    # Longest first: if the memory does not hold the largest batch, that shows at once.
-    shapes = {at: (shared[at], len(fed[at]), len(prompts[at].answer)) for at in range(len(prompts))}
-    order = sorted(shapes, key=lambda at: (shapes[at][0], -shapes[at][1], shapes[at][2], at))
-    for batch in _batches(order, shapes, batch_tokens):
-        known, _, scored = shapes[batch[0]]
-        ids = torch.from_numpy(np.stack([fed[at][known:] for at in batch])).to(device)
-        answers = torch.from_numpy(np.stack([prompts[at].answer for at in batch])).to(device)
-        with prefix.before(model, known, scored) as cache, reading_last(model, scored):
-            logits = model(input_ids=ids, logits_to_keep=scored, **cache).logits
-        if logits.isnan().any():
+
+    def settle(batch: list[int], right: torch.Tensor, damaged: torch.Tensor) -> None:
+        if bool(damaged):
             raise UserError(
                 f"logits must be numbers, but the model gave NaN at the end of a prompt of {len(prompts[batch[0]].ids)} tokens; "
                 "try --dtype float32, or run `ropewalk doctor` on the model"
             )
-        for at, right in zip(batch, (logits.argmax(-1) == answers).cpu().numpy(), strict=True):
-            found[at] = right
+        for at, one in zip(batch, right.cpu().numpy(), strict=True):
+            found[at] = one
         advance(len(batch))
+
+    # Longest first: if the memory does not hold the largest batch, that shows at once.
+    shapes = {at: (shared[at], len(fed[at]), len(prompts[at].answer)) for at in range(len(prompts))}
+    order = sorted(shapes, key=lambda at: (shapes[at][0], -shapes[at][1], shapes[at][2], at))
+    before: tuple[list[int], torch.Tensor, torch.Tensor] | None = None
+    for batch in _batches(order, shapes, batch_tokens):
+        known, _, scored = shapes[batch[0]]
+        ids = rows_on(device, [fed[at][known:] for at in batch])
+        answers = rows_on(device, [prompts[at].answer for at in batch])
+        with prefix.before(model, known, ids.shape[1], scored) as arguments, reading_last(model, scored):
+            logits = model(input_ids=ids, logits_to_keep=scored, **arguments).logits
+        # One batch behind, so that a GPU has its next work before it is asked for what it has done.
+        if before is not None:
+            settle(*before)
+        before = (batch, logits.argmax(-1) == answers, logits.isnan().any())
+    if before is not None:
+        settle(*before)
     return found
 
 
@@ -124,14 +134,12 @@ def _batches(order: list[int], shapes: dict[int, tuple[int, int, int]], batch_to
 class _PrefixLayer(DynamicLayer):
     """One layer's keys and values of the shared beginning, handed out with a prompt's own but never grown."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, join: bool) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
-        self.keys, self.values, self.join = keys, values, join
+        self.keys, self.values = keys, values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.join:
-            return key_states, value_states
         batch = len(key_states)
         keys = torch.cat([self.keys.expand(batch, -1, -1, -1), key_states], dim=2)
         return keys, torch.cat([self.values.expand(batch, -1, -1, -1), value_states], dim=2)
@@ -154,27 +162,25 @@ class _Prefix:
         return cls([(layer.keys, layer.values) for layer in cache.layers])
 
     @contextmanager
-    def before(self, model: Any, length: int, read: int) -> Iterator[dict[str, Any]]:
-        """Keyword arguments for a forward pass that goes on after the first `length` tokens of the beginning.
+    def before(self, model: Any, length: int, own: int, read: int) -> Iterator[dict[str, Any]]:
+        """Keyword arguments for a forward pass over `own` tokens that go on after the first `length` of the beginning.
 
         Of its own tokens the last `read` alone are asked for, so the last layer need not attend from any other.
         """
         if length == 0:
             yield {"use_cache": False}
             return
-        split = _attends_in_two_parts(model)
-        layers: list[Any] = [
-            _PrefixLayer(keys[:, :, :length], values[:, :, :length], not split) for keys, values in self.layers
-        ]
-        arguments = {"past_key_values": Cache(layers=layers), "use_cache": True}
-        if not split:
-            yield arguments
+        layers = [(keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers]
+        if not _attends_in_two_parts(model):
+            cache: list[Any] = [_PrefixLayer(keys, values) for keys, values in layers]
+            yield {"past_key_values": Cache(layers=cache), "use_cache": True}
             return
         usual = model.config._attn_implementation
         _active.append((layers, read))
         model.set_attn_implementation(_TWO_PARTS)
         try:
-            yield arguments
+            device = next(model.parameters()).device
+            yield {"position_ids": torch.arange(length, length + own, device=device)[None], "use_cache": False}
         finally:
             model.set_attn_implementation(usual)
             _active.pop()
@@ -183,8 +189,8 @@ class _Prefix:
 # ---- attention to a shared beginning and to oneself, apart -----------------------------------------------------------
 
 _TWO_PARTS = "ropewalk_two_parts"
-#: The beginning that the forward pass in progress goes on from: an attention function is given its module, not the cache.
-_active: list[tuple[list[_PrefixLayer], int]] = []
+#: The beginning that the forward pass in progress goes on from: an attention function is given its module and no more.
+_active: list[tuple[list[tuple[torch.Tensor, torch.Tensor]], int]] = []
 
 
 def _attends_in_two_parts(model: Any) -> bool:
@@ -214,6 +220,7 @@ def _with_normaliser(
     return found[0], found[1]
 
 
+@torch.compiler.disable  # which beginning it is changes with every call
 def _two_parts(
     module: torch.nn.Module,
     query: Float[torch.Tensor, "batch heads n size"],
@@ -233,10 +240,9 @@ def _two_parts(
     batch, heads, own, size = query.shape
     groups = heads // key.shape[1]
     past_key, past_value, key, value = (
-        states.repeat_interleave(groups, dim=1) if groups > 1 else states
-        for states in (layer.keys, layer.values, key, value)
+        states.repeat_interleave(groups, dim=1) if groups > 1 else states for states in (*layer, key, value)
     )
-    if layer is layers[-1]:
+    if module.layer_idx == len(layers) - 1:
         last = _from_the_last(query[:, :, -read:], past_key, past_value, key, value, scaling)
         return torch.nn.functional.pad(last, (0, 0, own - last.shape[2], 0)).transpose(1, 2).contiguous(), None
     near, near_log = _with_normaliser(query, key, value, True, scaling)

@@ -96,26 +96,42 @@ def negative_log_likelihoods(
     """
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
-    start = 0
-    while start < len(passes):
-        first = passes[start]
-        stop = start + 1
-        while (
-            stop < len(passes)
-            and len(passes[stop].ids) == len(first.ids)
-            and passes[stop].scored == first.scored
-            and (stop + 1 - start) * len(first.ids) <= batch_tokens
-        ):
-            stop += 1
-        ids = torch.from_numpy(np.stack([one.ids for one in passes[start:stop]]).astype(np.int64)).to(device)
+    before: Float[torch.Tensor, "batch scored"] | None = None
+    for batch in _batches(passes, batch_tokens):
+        ids = rows_on(device, [one.ids for one in batch])
         with shaped(ids.shape):
-            found = _forward(model, ids, first.scored)
-        yield from found
-        start = stop
+            found = _forward(model, ids, batch[0].scored)
+        # One batch behind, so that a GPU has its next work before it is asked for what it has done.
+        if before is not None:
+            yield from before.cpu().numpy()
+        before = found
+    if before is not None:
+        yield from before.cpu().numpy()
+
+
+def rows_on(device: torch.device, rows: Sequence[Int[np.ndarray, " n"]]) -> Int[torch.Tensor, "batch n"]:
+    """Token ids as one tensor there; a GPU is not waited for."""
+    stacked = torch.from_numpy(np.stack(rows).astype(np.int64))
+    return stacked.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else stacked.to(device)
+
+
+def _batches(passes: Sequence[Pass], batch_tokens: int) -> Iterator[Sequence[Pass]]:
+    """Neighbours of one shape, at most `batch_tokens` tokens together (one pass always goes)."""
+    start = 0
+    for at in range(1, len(passes) + 1):
+        first = passes[start]
+        if (
+            at == len(passes)
+            or len(passes[at].ids) != len(first.ids)
+            or passes[at].scored != first.scored
+            or (at + 1 - start) * len(first.ids) > batch_tokens
+        ):
+            yield passes[start:at]
+            start = at
 
 
 @torch.inference_mode()
-def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Float[np.ndarray, "batch scored"]:
+def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Float[torch.Tensor, "batch scored"]:
     # The logits at token i are of token i + 1: those of the last token are of nothing, hence one more and the last off.
     targets = ids[:, -scored:]
     vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -123,7 +139,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
     if scored <= step or not head_is_linear(model):
         with reading_last(model, scored + 1):
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
-        return _nll(logits, targets, step).cpu().numpy()
+        return _nll(logits, targets, step)
     # The first window of a document scores everything: all its logits at once would be most of the memory of the run.
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
     head, family = model.get_output_embeddings(), logits_of(model)
@@ -131,7 +147,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
         _nll(family(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)
         for at in range(0, scored, step)
     ]
-    return torch.cat(parts, dim=1).cpu().numpy()
+    return torch.cat(parts, dim=1)
 
 
 def _nll(
