@@ -163,7 +163,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Put a file into another directory without reading it: a hard link where the file system allows, a copy elsewhere.
 
     A hard link is safe here because safetensors (from 0.8) saves beside and renames, so writing a new model over the link
-    leaves the original alone (tests/test_checkpoint.py).
+    leaves the original alone (tests/test_extend.py).
     """
     source = source.resolve()  # a hub cache holds symbolic links, which would break when the cache is cleaned
     try:

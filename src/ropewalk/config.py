@@ -6,7 +6,7 @@ out  a `RopeConfig`; or a new dictionary in which every spelling says the same t
 Pure JSON, no torch: the planner, the theory and `extend` read a model of any size in milliseconds. That transformers reads
 the written file the same way is not assumed here; `model.verify` holds it against the speeds that transformers computes.
 
-Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/test_config.py):
+Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/test_extend.py, tests/readers):
 - v4 knows only `rope_theta` and `rope_scaling`; v5 writes only `rope_parameters`. Both must be there.
 - v5 lets `rope_scaling` win over `rope_parameters`, and takes a missing theta from the top level.
 - `original_max_position_embeddings` in a linear block is "unrecognised" to both, so the original window stands in a block
@@ -16,6 +16,7 @@ Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -159,13 +160,12 @@ def _from_block(block: dict[str, Any], rope: Rope, scaling: Scaling) -> tuple[Ro
 
 def _rope_entries(text: dict[str, Any], family: str) -> tuple[dict[str, Any], dict[str, float]]:
     """The RoPE dictionary in force (v5's rule: `rope_scaling` wins) and the bases of layer types that have their own."""
-    parameters = text.get("rope_parameters") or {}
-    legacy = text.get("rope_scaling") or {}
+    parameters, legacy = _object(text, "rope_parameters"), _object(text, "rope_scaling")
     local: dict[str, float] = {}
     if family == "gemma3_text":
-        sliding = parameters.get("sliding_attention") or {}
-        local["sliding_attention"] = float(sliding.get("rope_theta", text.get("rope_local_base_freq", 10000.0)))
-        parameters = parameters.get(GLOBAL) or {}
+        base = _object(parameters, "sliding_attention").get("rope_theta", text.get("rope_local_base_freq", 10000.0))
+        local["sliding_attention"] = _number(base, "the sliding layers' rope_theta")
+        parameters = _object(parameters, GLOBAL)
     elif any(isinstance(value, dict) for value in parameters.values()):
         raise UserError(
             f"{family} has a RoPE per layer type ({', '.join(parameters)}), which ropewalk knows for Gemma 3 only; "
@@ -177,7 +177,7 @@ def _rope_entries(text: dict[str, Any], family: str) -> tuple[dict[str, Any], di
 def _theta(text: dict[str, Any], entry: dict[str, Any], family: str, config: dict[str, Any]) -> float:
     named = entry.get("rope_theta", text.get("rope_theta", text.get("rotary_emb_base")))
     if named is not None:
-        return float(named)
+        return _number(named, "rope_theta")
     written_by_v5 = "rope_parameters" in text or str(config.get("transformers_version", "0")).split(".")[0] >= "5"
     if family not in _DEFAULTS or written_by_v5:
         raise UserError(
@@ -188,42 +188,68 @@ def _theta(text: dict[str, Any], entry: dict[str, Any], family: str, config: dic
 
 
 def _rotated(text: dict[str, Any], entry: dict[str, Any], family: str) -> int:
-    head = text.get("qk_rope_head_dim") or text.get("head_dim") or _HEAD_DIM.get(family)
-    if not head:
+    # What is null is not there; what is 0 is wrong, and must not be taken for absent.
+    said = next((key for key in ("qk_rope_head_dim", "head_dim") if text.get(key) is not None), None)
+    if said:
+        head = _positive_int(text, said, None)
+    elif family in _HEAD_DIM:
+        head = _HEAD_DIM[family]
+    else:
         heads = _positive_int(text, "num_attention_heads", None)
         head = _positive_int(text, "hidden_size", None) // heads
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
     if share is None:
         share = _DEFAULTS.get(family, (0.0, 1.0))[1]
-    return int(head * float(share))
+    if not 0 < _number(share, "partial_rotary_factor") <= 1:
+        raise UserError(
+            f"the rotated share of a head is above 0 and at most 1, got {share}; check partial_rotary_factor in the config"
+        )
+    return int(head * share)
 
 
 def _positive_int(text: dict[str, Any], key: str, default: int | None) -> int:
     value = text.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value != int(value):
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < 1:
         raise UserError(f"a model's config names {key} as a whole number above 0, got {value!r}; mend its config.json")
     return int(value)
+
+
+def _number(value: Any, key: str) -> float:
+    """A number as JSON has it; a text that looks like one is taken by some readers and not by others."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise UserError(f"a model's config names {key} as a number, got {value!r}; mend its config.json")
+    return float(value)
+
+
+def _object(text: dict[str, Any], key: str) -> dict[str, Any]:
+    """The dictionary under a key; empty where it is null or absent."""
+    value = text.get(key)
+    if not isinstance(value, dict | None):
+        raise UserError(f"a model's config names {key} as an object or null, got {value!r}; mend its config.json")
+    return value or {}
 
 
 def _scaling(entry: dict[str, Any], text: dict[str, Any], family: str, window: int) -> tuple[Scaling, int]:
     """The scaling a RoPE dictionary names, and the window before it."""
     kind = str(entry.get("rope_type") or entry.get("type") or "default")
-    original = int(
-        entry.get("original_max_position_embeddings") or text.get("original_max_position_embeddings") or window
-    )
+    key = "original_max_position_embeddings"
+    original = next((_positive_int(part, key, None) for part in (entry, text) if part.get(key) is not None), window)
     try:
         if kind in ("default", "mrope"):
             return Plain(), window
         if kind == "linear":
-            factor = float(entry["factor"])
+            factor = _number(entry["factor"], "factor")
             return Linear(factor), max(1, round(window / factor))
         if kind == "yarn":
-            ramp = {key: entry[key] for key in ("beta_fast", "beta_slow", "truncate") if entry.get(key) is not None}
-            return Yarn(float(entry.get("factor") or window / original), **ramp), original
+            numbers = {"factor": window / original, "beta_fast": 32.0, "beta_slow": 1.0}
+            said = {key: _number(entry[key], key) for key in numbers if entry.get(key) is not None}
+            return Yarn(**numbers | said, truncate=entry.get("truncate") in (None, True)), original
         if kind == "llama3":
-            low, high = float(entry["low_freq_factor"]), float(entry["high_freq_factor"])
-            return Llama3(float(entry["factor"]), low, high, original), original
-    except (KeyError, TypeError) as error:
+            names = ("factor", "low_freq_factor", "high_freq_factor")
+            factor, low, high = (_number(entry[name], name) for name in names)
+            return Llama3(factor, low, high, original), original
+    except KeyError as error:
         raise UserError(
             f"the config's {kind} RoPE scaling lacks {error}; put it back or start from the original model"
         ) from None
@@ -242,7 +268,8 @@ def _uniform(entry: dict[str, Any], text: dict[str, Any], window: int) -> float 
 
     Phi-3's config takes no other scaling, so this is how `write` says linear to it.
     """
-    factors = {float(value) for key in ("short_factor", "long_factor") for value in entry.get(key) or []}
+    lists = {key: entry.get(key) for key in ("short_factor", "long_factor")}
+    factors = {_number(x, key) for key, values in lists.items() if isinstance(values, list) for x in values}
     original = text.get("original_max_position_embeddings", entry.get("original_max_position_embeddings"))
     rescaled = entry.get("attention_factor", 1.0 if original == window else None)
     return factors.pop() if len(factors) == 1 and rescaled == 1.0 else None

@@ -147,6 +147,11 @@ class Yarn:
 
     def __post_init__(self) -> None:
         _check_factor(self.factor, self.method)
+        if not 0 < self.beta_slow <= self.beta_fast < math.inf:
+            raise UserError(
+                f"yarn scaling needs beta_slow above 0 and at most beta_fast, got {self.beta_slow} and {self.beta_fast}; "
+                "the paper has 1 and 32"
+            )
 
     def _pair_with_turns(self, turns: float, rope: Rope) -> float:
         """The (fractional) pair index j that makes `turns` turns in L tokens: L theta_j = 2 pi turns, solved for j."""
