@@ -80,11 +80,55 @@ def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
     assert kept.read_text() == "mine"
 
 
-@pytest.mark.parametrize("window", [256, -1, 10**10])
+@pytest.mark.parametrize("window", [256, 0, -1, 10**10])
 def test_a_window_that_cannot_be_is_refused_and_nothing_written(model, tmp_path, window):
     with pytest.raises(UserError, match=r"got .+; "):
         forecast.theory_command(model, window=window, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("width", [2048, 10**9])
+def test_a_head_too_wide_to_work_out_is_refused_before_anything_is_allocated(tmp_path, monkeypatch, width):
+    monkeypatch.setattr(Rope, "frequencies", lambda self: pytest.fail("allocated"))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"head_dim": 4 * width}))
+    with pytest.raises(UserError, match=rf"at most 1024 rotated coordinates, got {width}, .* take about \d+\.\d GiB; "):
+        forecast.theory_command(str(tmp_path), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
+    """Llama 3.1 turns its slow pairs 8 times slower in a window 16 times as long: twice past what training showed."""
+    block = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    said = dict(model_type="llama", head_dim=128, max_position_embeddings=131072, rope_theta=500000.0)
+    (tmp_path / "config.json").write_text(json.dumps(said | {"rope_scaling": {"rope_type": "llama3", **block}}))
+    own = {row.method: row for row in forecast.theory_command(str(tmp_path), out=tmp_path / "own").resolution}
+    assert own["llama3"].factor == 8
+    assert own["llama3"].overshoot == pytest.approx(2)
+    assert own["llama3"].unseen == own["plain"].incomplete
+    # Asked for another window, it is no longer the model's own scaling that reaches it.
+    other = forecast.theory_command(str(tmp_path), window=262144, out=tmp_path / "other").resolution
+    assert [row.factor for row in other if row.method == "llama3"] == [32]
+
+
+def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):
+    said = CONFIG | {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    found = forecast.theory_command(str(tmp_path), out=tmp_path / "out")
+    assert (found.rope.window, found.reach) == (512, 2048)
+
+
+def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsys):
+    forecast.theory_command(model, window=1400, out=tmp_path / "out")
+    printed = capsys.readouterr().out.splitlines()[1:-1]  # the first and the last name directories
+    assert max(map(len, printed)) <= 80
+    for row in (
+        "at ×2.734 (0.503 of a step)",
+        "extrapolation, 2 B(s), lowest",
+        "under a turn, new window",
+        "driven to unseen",
+    ):
+        line = next(line for line in printed if row in line)
+        assert line.split(row)[1].strip(), row  # its figures stand beside it, not on a line of their own
 
 
 def test_a_model_without_rope_is_refused(tmp_path):

@@ -19,9 +19,8 @@ from rich.table import Table
 from ropewalk import checkpoint, config, record, theory
 from ropewalk.errors import UserError
 from ropewalk.record import ModelState
-from ropewalk.rope import Rope, Scaling
+from ropewalk.rope import Plain, Rope, Scaling
 from ropewalk.states import METHODS
-from ropewalk.theory.bounds import check_reach
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
@@ -45,23 +44,24 @@ class Forecast:
         return [self.bounds, *self.growth, *self.resolution]
 
 
-def forecast(rope: Rope, reach: int, *, seeds: int = 20) -> Forecast:
+def forecast(rope: Rope, reach: int, *, own: Scaling | None = None, seeds: int = 20) -> Forecast:
     """Bounds, growth and angular resolution of one rotation in a window of `reach` tokens.
 
     Args:
         rope: as pretrained.
         reach: the window asked for, tokens; at least the pretraining window.
+        own: what a model that reads `reach` tokens already turns by.
         seeds: draws of targets for figure 2's growth.
 
     Raises:
-        UserError: a window below the model's own, or absurd.
+        UserError: a window below the model's own, or absurd; a head that would not fit in memory.
     """
-    check_reach(reach)
+    theory.check_size(rope, reach)
     if reach < rope.window:
         raise UserError(
             f"a window to extend to is at least the model's own {rope.window} tokens, got {reach}; ask for a longer one"
         )
-    scalings = theory.scalings_for(rope, reach)
+    scalings = theory.scalings_for(rope, reach, own)
     return Forecast(
         rope=rope,
         reach=reach,
@@ -83,15 +83,17 @@ def theory_command(
         out: directory for the figures and `theory.jsonl`; `theory-NAME-WINDOW` here if not given.
         overwrite: write into `out` though it is there.
     """
-    state = _state(model)
+    state, own = _state(model)
     rope = Rope(state.head_dim, state.theta, state.original_window)
-    reach = window or (state.window if state.window > rope.window else _FACTOR * rope.window)
+    reach = window
+    if reach is None:
+        reach = state.window if state.window > rope.window else _FACTOR * rope.window
     # The directory that we name ourselves holds nothing else, so a second run may freshen it.
     overwrite = overwrite or out is None
     out = out or Path(f"theory-{Path(state.name).name}-{reach}")
     if out.exists() and not overwrite:
         raise UserError(f"--out names a directory that is not there yet, but {out} is; add --overwrite or name another")
-    found = forecast(rope, reach)
+    found = forecast(rope, reach, own=own if reach == state.window else None)
     show(found, state)
     run = record.new_run(state, device="cpu", dtype="float64", settings={"window": reach})
     write(found, run, out)
@@ -99,11 +101,13 @@ def theory_command(
     return found
 
 
-def _state(model: str | None) -> ModelState:
+def _state(model: str | None) -> tuple[ModelState, Scaling]:
+    """The model as records name it, and what it turns by now."""
     if model is None:
-        return ModelState("LLaMA", "llama", LLAMA.window, LLAMA.window, theta=LLAMA.base, head_dim=LLAMA.head_dim)
+        llama = ModelState("LLaMA", "llama", LLAMA.window, LLAMA.window, theta=LLAMA.base, head_dim=LLAMA.head_dim)
+        return llama, Plain()
     found = config.read(checkpoint.read_config(checkpoint.locate(model)))
-    return ModelState(
+    state = ModelState(
         name=model,
         family=found.family,
         original_window=found.rope.window,
@@ -114,6 +118,7 @@ def _state(model: str | None) -> ModelState:
         head_dim=found.rope.head_dim,
         steps=int(found.block.get("steps", 0)),
     )
+    return state, found.scaling
 
 
 def write(found: Forecast, run: record.Run, out: Path) -> None:
@@ -148,16 +153,17 @@ def show(found: Forecast, state: ModelState, console: Console | None = None) -> 
         f"window {rope.window} → {found.reach} tokens, factor {bounds.factor:g}\n"
     )
     console.print(bounds_table(bounds))
-    every = "" if bounds.b_stride == 1 else f" (every {bounds.b_stride}th)"
+    every = "" if bounds.b_stride == 1 else f" (one in {bounds.b_stride})"
     console.print(
-        f"B(s)/d, which the paper reads as at least 1, is lowest on 0 .. {2 * rope.window - 1} at {bounds.b_min_plotted_at}: "
-        f"{bounds.b_min_plotted:.4f};\non 0 .. {found.reach - 1}{every} at {bounds.b_min_at}: {bounds.b_min:.4f}; "
-        f"it is below 1 on {bounds.b_below_one:.1%} of that range.\n"
+        "Over interpolation: 2 d by the bound as printed and as it holds, since the paper\nreads B(s) ≥ d; then d/2, which no "
+        f"score exceeds, by the bound that holds.\n\nB(s)/d, which the paper reads as at least 1:\n"
+        f"  lowest {bounds.b_min_plotted:.4f} on 0 .. {2 * rope.window - 1}, at {bounds.b_min_plotted_at}\n"
+        f"  lowest {bounds.b_min:.4f} on 0 .. {found.reach - 1}, at {bounds.b_min_at}{every}; below 1 on {bounds.b_below_one:.1%}\n"
     )
     console.print(growth_table(found.growth))
     console.print(resolution_table(found.resolution))
     console.print(
-        f"{found.resolution[0].incomplete:.1%} of the pairs never complete a turn in {rope.window} tokens: "
+        f"{found.resolution[0].incomplete:.1%} of the pairs never complete a turn in {rope.window} tokens:\n"
         "training showed them a part of their angles."
     )
 
@@ -178,13 +184,13 @@ def bounds_table(found: theory.Bounds) -> Table:
     table.add_row("interpolation, halfway", f"{chord[0]:.4f}{verdict}", f"{chord[1]:.4f}", f"{chord[2]:.4f}")
     table.add_row("  as a part of d", *(f"d / {found.head_dim / bound:.2f}" for bound in chord))
     table.add_row(
-        f"  at factor {found.factor:g} ({found.fraction:.3g} of a step)",
+        f"  at ×{found.factor:.4g} ({found.fraction:.3g} of a step)",
         "",
         f"{found.at_factor:.4f}",
         f"{found.at_factor_exact:.4f}",
     )
     table.add_row(
-        "extrapolation, 2 B(s) at its lowest",
+        "extrapolation, 2 B(s), lowest",
         f"{2 * found.head_dim} (B ≥ d)",
         f"{found.extrapolation_lowest:.1f}",
         f"{found.trivial:g} (d/2)",
@@ -206,13 +212,21 @@ def growth_table(rows: Sequence[theory.Growth]) -> Table:
 
 def resolution_table(rows: Sequence[theory.Resolution]) -> Table:
     """What each method does to the angles, a column a method."""
-    names = ["unscaled" if row.method == "plain" else METHODS.get(row.method, row.method) for row in rows]
-    table = _table("Angular resolution: radians a token, mean over pairs", "", *names)
-    table.add_row("all pairs", *(f"{row.mean_angle:.4f}" for row in rows))
+    table = _table("Angular resolution: radians a token, mean over pairs", "", *map(_heading, rows))
+    table.add_row("all pairs", *(_angle(row.mean_angle) for row in rows))
     table.add_row("  kept", *(f"{row.kept:.1%}" for row in rows))
     for index, band in enumerate(rows[0].bands):
         table.add_row(f"{band.name}: {band.pairs}", *(f"{row.bands[index].after:.2g}" for row in rows))
-    table.add_row("under one turn in the new window", *(f"{row.incomplete_after:.1%}" for row in rows))
+    table.add_row("under a turn, new window", *(f"{row.incomplete_after:.1%}" for row in rows))
     table.add_row("driven to unseen angles", *(f"{row.unseen:.1%}" for row in rows))
-    table.add_row("  the farthest", *(f"{row.overshoot:.3g}×" for row in rows))
+    table.add_row("  the farthest", *(f"{row.overshoot:.{0 if row.overshoot >= 100 else 2}f}×" for row in rows))
     return table
+
+
+def _heading(row: theory.Resolution) -> str:
+    name = METHODS.get(row.method, row.method).removesuffix(" scaling")
+    return "unscaled" if row.method == "plain" else f"{name}\n×{row.factor:.4g}"
+
+
+def _angle(radians: float) -> str:
+    return f"{radians:.4f}" if radians >= 1e-3 else f"{radians:.1e}"

@@ -28,7 +28,7 @@ from ropewalk.theory.bounds import (
     trivial_bound,
     worst_coefficients,
 )
-from ropewalk.theory.growth import SOLVERS, Growth, features, fit, growth
+from ropewalk.theory.growth import SOLVERS, Growth, check_size, features, fit, growth
 from ropewalk.theory.resolution import BANDS, Band, Resolution, bands, mean_angle, resolution, scalings_for
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "abel_sum",
     "bands",
     "bounds",
+    "check_size",
     "chord_gap",
     "extrapolation_bound",
     "features",

@@ -22,6 +22,8 @@ from ropewalk.errors import UserError
 from ropewalk.rope import Frequencies, Rope
 from ropewalk.theory.bounds import check_reach
 
+#: No head in use turns half as many coordinates; past it the fits take minutes and gigabytes.
+WIDEST = 1024
 #: name → (float type, ridge); ridge None stands for least squares by singular values instead of the normal equations.
 SOLVERS: dict[str, tuple[type, float | None]] = {
     "normal equations, float32": (np.float32, 0.0),  # the paper's figure 2
@@ -96,9 +98,9 @@ def growth(rope: Rope, reach: int, *, seeds: int = 20, window: int | None = None
         window: distances 0 .. window - 1 are fitted.
 
     Raises:
-        UserError: nothing lies outside the window, or the reach is absurdly long.
+        UserError: nothing lies outside the window, the reach is absurdly long, or the head absurdly wide.
     """
-    check_reach(reach)
+    check_size(rope, reach)
     window = window or rope.window
     if reach <= window:
         raise UserError(
@@ -110,6 +112,18 @@ def growth(rope: Rope, reach: int, *, seeds: int = 20, window: int | None = None
     inside, all_seen = features(theta, fitted), features(theta, distances)
     targets = np.stack([np.random.default_rng(seed).standard_normal(len(fitted)) for seed in range(seeds)], axis=1)
     return [_one(solver, inside, targets, all_seen, distances, window, reach) for solver in SOLVERS]
+
+
+def check_size(rope: Rope, reach: int) -> None:
+    """Raises UserError, before anything is allocated, for a window or a head that no model has."""
+    check_reach(reach)
+    if rope.head_dim > WIDEST:
+        # The features at the fitted and the drawn distances, in float64, and the phases they are made from.
+        needed = 2.5 * 8 * rope.head_dim * (min(rope.window, 8192) + min(reach, 32768))
+        raise UserError(
+            f"the theory is worked out for heads of at most {WIDEST} rotated coordinates, got {rope.head_dim}, which would "
+            f"take about {needed / 2**30:.1f} GiB; check head_dim in the config"
+        )
 
 
 def _fitted(window: int) -> Float[np.ndarray, " n"]:

@@ -131,10 +131,18 @@ def bands(rope: Rope, scaling: Scaling) -> list[Band]:
     return found
 
 
-def scalings_for(rope: Rope, reach: int) -> list[Scaling]:
-    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns."""
+def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Scaling]:
+    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns.
+
+    Args:
+        rope: the rotation as pretrained.
+        reach: the window asked for, tokens.
+        own: what a model that reads `reach` tokens already turns by; it stands in its method's place, with its own numbers
+            (Llama 3.1 has factor 8 in a window 16 times as long).
+    """
     factor = reach / rope.window
     if factor == 1:
         return [Plain()]
     ntk = [Ntk(factor)] if rope.head_dim >= 4 else []
-    return [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]
+    made = [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]
+    return [own if own is not None and own.method == one.method else one for one in made]
