@@ -180,8 +180,8 @@ def test_on_ever_shorter_intervals_the_printed_theorem_fails_at_any_head_up_to_2
 
 
 def test_on_the_grid_the_printed_theorem_first_holds_at_heads_of_1748_coordinates():
-    assert not theory.bounds(Rope(1746, 10000.0, 16), 16).holds
-    assert theory.bounds(Rope(1748, 10000.0, 16), 16).holds
+    failing = [d for d in range(2, 1760, 2) if not theory.bounds(Rope(d, 10000.0, 1), 1).holds]
+    assert failing == list(range(2, 1748, 2))
 
 
 # 3. Extrapolation
@@ -216,6 +216,39 @@ def test_both_abel_bounds_hold_and_the_finer_one_is_finer(seed, s):
     assert fine <= theory.extrapolation_bound(THETA, at, np.abs(h).max())[0] + 1e-9
 
 
+def test_neither_abel_bound_can_be_tightened_by_dropping_a_term():
+    """h = 1 at distance 0 reaches the finer one; h of alternating sign brings the finer one to the coarser, but for one term."""
+    same, turned = np.ones(64, complex), (-1.0) ** np.arange(64) + 0j
+    assert theory.abel_bound(same, THETA, np.zeros(1))[0] == theory.score(same, THETA, np.zeros(1))[0] == 64
+    at = np.array([3.0, 700.0, 3643.0])
+    left_over = np.abs(np.exp(1j * np.outer(at, THETA)).sum(axis=1))
+    found = theory.extrapolation_bound(THETA, at, 1.0) - theory.abel_bound(turned, THETA, at)
+    np.testing.assert_allclose(found, left_over, atol=1e-9)
+
+
+def test_a_models_bounds_are_read_off_its_own_curve():
+    found = theory.bounds(Rope(64, 10000.0, 256), 4096)
+    theta = 10000.0 ** (-np.arange(32) / 32)
+    curve = np.abs(np.cumsum(np.exp(1j * np.outer(np.arange(4096), theta)), axis=1)).sum(axis=1)
+    # Beyond the window alone: nearer, at distance 0, the curve is highest.
+    assert found.extrapolation_lowest == pytest.approx(2 * curve[256:].min())
+    assert found.extrapolation_highest == pytest.approx(2 * curve[256:].max()) and curve.argmax() == 0
+    assert (found.b_min, found.b_min_at) == (pytest.approx(curve.min() / 64), curve.argmin())
+    assert (found.b_min_plotted, found.b_min_plotted_at) == (
+        pytest.approx(curve[:512].min() / 64),
+        curve[:512].argmin(),
+    )
+    assert found.b_below_one == (curve < 64).mean() > 0
+    assert (found.trivial, found.factor, found.b_stride) == (32, 16, 1)
+
+
+def test_in_a_window_of_which_one_distance_in_two_is_looked_at_the_lowest_is_where_it_is_said_to_be():
+    found = theory.bounds(Rope(16, 10000.0, 2048), 300_000)
+    assert found.b_stride == 2
+    at = theory.abel_sum(Rope(16, 10000.0).frequencies(), np.array([float(found.b_min_at)]))[0]
+    assert at / 16 == pytest.approx(found.b_min)
+
+
 def test_the_trivial_bound_is_attained_and_beats_the_extrapolation_bound_everywhere_to_32768():
     s = 30000.0
     h = np.exp(-1j * s * THETA)
@@ -247,6 +280,7 @@ def test_pi_lands_on_fractions_of_the_old_grid():
     assert min(third.fraction, 1 - third.fraction) == pytest.approx(1 / 3)
     assert third.at_factor == pytest.approx(third.interpolation * 4 * (1 / 3) * (2 / 3))
     assert theory.bounds(LLAMA, 2048).at_factor == 0
+    assert theory.bounds(LLAMA, 16 * 2048).fraction == 0.5  # its 8th multiple, not its first
 
 
 # 4. Figure 2
@@ -303,6 +337,15 @@ def test_every_solver_fits_what_the_basis_can_say():
         ("ridge 1.0, float64", 1e-2),  # shrinks by about ridge / 1024
     ):
         np.testing.assert_allclose(basis @ theory.fit(basis, target, solver), target, atol=tolerance, err_msg=solver)
+
+
+def test_the_envelope_is_the_largest_so_far_and_ends_at_the_largest_of_all(grown):
+    for found in grown.values():
+        assert found.lowest <= found.outside <= found.highest
+        assert np.all(np.diff(found.envelope) >= 0)
+        # A median of maxima over all distances; the outside ones are the larger.
+        assert found.envelope[-1] == pytest.approx(found.outside, rel=0.05)
+        assert (found.distances[0], found.distances[-1]) == (0, 4095)
 
 
 def test_a_singular_fit_says_nan_and_does_not_stop():
