@@ -27,8 +27,10 @@ from ropewalk.rope import Frequencies
 
 ROWS = 512
 #: A query with fewer keys in sight says little of a spread.
-_FEWEST = 32
+_ENOUGH = 32
 _NEAR = 4
+#: A window in which one token has keys at every distance that is looked at.
+FEWEST = _NEAR
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Nearby:
 
 def chosen(within: int) -> Int[torch.Tensor, " rows"]:
     """Up to 512 positions, evenly spread, the first with 32 keys before it (fewer in a tiny window) and all with four."""
-    first = max(_NEAR - 1, min(_FEWEST, within // 2))
+    first = max(_NEAR - 1, min(_ENOUGH, within // 2))
     return torch.linspace(first, within - 1, min(ROWS, max(1, within - first))).round().long().unique()
 
 

@@ -24,6 +24,8 @@ from ropewalk.evals.subject import Subject
 from ropewalk.record import Adjacent, AttentionScores
 from ropewalk.rope import Frequencies, Rope
 
+_WAY_OUT = "its weights or the dtype are broken: try --dtype float32, or another copy of the model"
+
 
 @dataclass
 class _Layer:
@@ -46,7 +48,7 @@ def measure(
     """The rows of one state, layer by layer, over sequences of `window` token ids each.
 
     Raises:
-        UserError: a score is not a number.
+        UserError: a score, or what the model says in the end, is not a number.
     """
     layers: dict[int, _Layer] = {}
     turning = config.read(subject.model.config.to_dict())
@@ -64,7 +66,9 @@ def measure(
             for ids in sequences:
                 inputs = torch.as_tensor(ids, device=subject.device)[None]
                 # One position's logits: nothing else is wanted of the model here.
-                subject.model(input_ids=inputs, use_cache=False, logits_to_keep=1)
+                logits = subject.model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits
+                if bool(torch.isnan(logits).any()):
+                    raise UserError(f"a model's logits must be numbers, but some of this one's are not; {_WAY_OUT}")
     rows: list[AttentionScores | Adjacent] = []
     for index, layer in sorted(layers.items()):
         rows += _rows(layer, index, window, len(sequences), data)
@@ -93,11 +97,9 @@ def _take(known: _Layer, layer: Layer, original: int) -> None:
     query, key = layer.query.float(), layer.key.float().repeat_interleave(groups, dim=0)
     for block in blocks(query, key, layer.scale):
         known.tally.add(*block)
-    if not bool(torch.isfinite(known.tally.highest[:, 0]).all()):
-        raise UserError(
-            f"attention scores must be numbers, but layer {layer.index} has some that are not; try --dtype float32, or run "
-            "`ropewalk doctor` on the model"
-        )
+    extremes = torch.stack([known.tally.highest[:, 0], known.tally.lowest[:, 0]])
+    if not bool(torch.isfinite(extremes).all()):
+        raise UserError(f"attention scores must be numbers, but layer {layer.index} has some that are not; {_WAY_OUT}")
     turned, other = (planes.planes(x, len(known.speeds), layer.pairing) for x in (query, key))
     known.sizes = np.maximum(known.sizes, planes.largest_h(turned, other).cpu().numpy())
     strays = planes.strays(turned, other, known.rope.frequencies(), layer.scale)

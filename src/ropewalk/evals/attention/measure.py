@@ -29,6 +29,7 @@ from rich.table import Table
 from ropewalk import config, record
 from ropewalk import model as models
 from ropewalk.errors import UserError
+from ropewalk.evals.attention.adjacent import FEWEST
 from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.room import check_room
 from ropewalk.evals.perplexity import Tokens, encoded, name_of
@@ -84,6 +85,11 @@ def attention(
             check_room(one, window, dtype=dtype, device=device)
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = window or subject.state.window
+    if min(window, subject.state.original_window) < FEWEST:
+        raise UserError(
+            f"neighbours are told apart in windows of at least {FEWEST} tokens, got "
+            f"{min(window, subject.state.original_window)}; ask for a longer --window"
+        )
     chosen = _chosen(encoded(subject, data, window), window, documents)
     found: list[Measured] = []
     if base is not None:

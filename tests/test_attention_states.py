@@ -1,0 +1,109 @@
+"""attention: what one state's rows hold when a model is interpolated, measured on two documents, or broken."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ropewalk import testing
+from ropewalk.errors import UserError
+from ropewalk.evals.attention import attention, interpolated
+from ropewalk.evals.attention.adjacent import Nearby
+from ropewalk.evals.attention.layers import measure
+from ropewalk.evals.attention.probe import probing
+from ropewalk.evals.subject import subject_of
+from ropewalk.extend import extend
+from ropewalk.rope import Linear, Rope
+from ropewalk.text import Document
+
+TOKENIZER = testing.byte_tokenizer()
+ROPE = Rope(16, 10000.0, 64)
+
+
+def ids(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 250, count)
+
+
+def loud() -> torch.nn.Module:
+    """A tiny model whose queries and keys are large enough for scores to differ."""
+    model = testing.tiny()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "q_proj" in name or "k_proj" in name:
+                weight.mul_(30)
+    return model
+
+
+def test_strays_of_an_interpolated_model_are_from_the_chords_of_the_grid_it_was_trained_on():
+    """Half a token of the old grid, two of the new one at factor 4: the deviation that theorem 2.1 speaks of."""
+    model = loud()
+    subject, seen = subject_of(model, tokenizer=TOKENIZER), []
+    with interpolated(model, 4.0):
+        rows = [row for row in measure(subject, [ids(200)], 200) if row.kind == "attention"]
+        with torch.inference_mode(), probing(model, seen.append):
+            model(input_ids=torch.from_numpy(ids(200))[None])
+    theta, causal = ROPE.frequencies(), np.tril(np.ones((200, 200), bool))
+    for row, layer in zip(rows, seen, strict=True):
+        query, key = (x.double().numpy()[..., :8] + 1j * x.double().numpy()[..., 8:] for x in (layer.query, layer.key))
+        phase = np.exp(0.5j * theta) - (1 + np.exp(1j * theta)) / 2
+        found = np.abs(((query * phase) @ key.conj().transpose(0, 2, 1)).real[:, causal]).max(axis=1) * layer.scale
+        np.testing.assert_allclose(row.strays, found, rtol=1e-4)  # float32, six digits kept
+
+
+def test_neighbours_of_an_interpolated_model_are_told_apart_at_its_own_speeds():
+    model, seen = loud(), []
+    with interpolated(model, 4.0):
+        rows = [
+            row for row in measure(subject_of(model, tokenizer=TOKENIZER), [ids(200)], 200) if row.kind == "adjacent"
+        ]
+        with torch.inference_mode(), probing(model, seen.append):
+            model(input_ids=torch.from_numpy(ids(200))[None])
+    near = Nearby()
+    near.add(seen[0], seen[0].key, Linear(4.0).frequencies(ROPE), within=64)
+    np.testing.assert_allclose(rows[0].change, near.change, rtol=1e-4)
+
+
+def test_neighbours_are_asked_about_in_the_old_window_alone():
+    subject = subject_of(loud(), tokenizer=TOKENIZER)
+    short, long = ([r for r in measure(subject, [ids(200)[:n]], n) if r.kind == "adjacent"] for n in (64, 200))
+    for here, there in zip(short, long, strict=True):
+        assert here.rows == there.rows
+        np.testing.assert_allclose(here.resolution, there.resolution, rtol=1e-4)
+
+
+def test_two_documents_give_the_larger_of_their_figures():
+    subject, texts = subject_of(loud(), tokenizer=TOKENIZER), [ids(64, seed=1), ids(64, seed=2)]
+    both = measure(subject, texts, 64)[0]
+    for name in ("strays", "largest_h", "maximum"):
+        each = [np.array(getattr(measure(subject, [one], 64)[0], name)) for one in texts]
+        assert (each[0] > each[1]).any() and (each[0] < each[1]).any()
+        np.testing.assert_array_equal(getattr(both, name), np.maximum(*each))
+
+
+def test_a_base_is_interpolated_by_the_factor_of_the_model_that_came_of_it(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    extend(str(base), window=256, out=tmp_path / "pi")
+    text = [Document("made-up", testing.prose(400)[:399])]
+    found = attention(str(tmp_path / "pi"), base=str(base), data=text, window=128)
+    assert [(one.run.model.factor, one.rows[0].window) for one in found][2:] == [(4.0, 128), (4.0, 128)]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_a_window_without_four_keys_before_a_token_is_refused(window):
+    text = [Document("made-up", testing.prose(400)[:399])]
+    with pytest.raises(UserError, match=f"at least 4 tokens, got {window}; "):
+        attention(testing.tiny(), tokenizer=TOKENIZER, data=text, window=window)
+    assert len(attention(testing.tiny(), tokenizer=TOKENIZER, data=text, window=4)) == 1
+
+
+def test_a_model_that_is_broken_behind_its_scores_is_refused_too(tmp_path):
+    """The last layer's values touch no score, but what the model says is no number."""
+    model = testing.tiny()
+    model.model.layers[-1].self_attn.v_proj.weight.data[0] = math.nan
+    text = [Document("made-up", testing.prose(100)[:99])]
+    with pytest.raises(UserError, match="logits must be numbers, but some of this one's are not"):
+        attention(model, tokenizer=TOKENIZER, data=text, window=40, out=tmp_path / "f.jsonl")
+    assert not (tmp_path / "f.jsonl").exists()
