@@ -27,12 +27,12 @@ def ids(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 250, count)
 
 
-def loud() -> torch.nn.Module:
+def loud(family: str = "llama") -> torch.nn.Module:
     """A tiny model whose queries and keys are large enough for scores to differ."""
-    model = testing.tiny()
+    model = testing.tiny(family)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "q_proj" in name or "k_proj" in name:
+            if "q_proj" in name or "k_proj" in name or "query_key_value" in name:
                 weight.mul_(30)
     return model
 
@@ -51,6 +51,29 @@ def test_strays_of_an_interpolated_model_are_from_the_chords_of_the_grid_it_was_
         phase = np.exp(0.5j * theta) - (1 + np.exp(1j * theta)) / 2
         found = np.abs(((query * phase) @ key.conj().transpose(0, 2, 1)).real[:, causal]).max(axis=1) * layer.scale
         np.testing.assert_allclose(row.strays, found, rtol=1e-4)  # float32, six digits kept
+
+
+def test_with_partial_rotary_the_bounds_on_a_score_count_the_part_that_does_not_turn():
+    """GPT-NeoX turns a quarter of a head; the rest of the score is no smaller, and no bound on h knows of it."""
+    model, seen = loud("gpt_neox"), []
+    with torch.no_grad():
+        for (
+            layer
+        ) in model.gpt_neox.layers:  # the turning part next to nothing: its own bound is broken by the whole score
+            layer.attention.query_key_value.weight.view(4, 3, 16, -1)[:, :2, :4] *= 0.01
+            layer.attention.query_key_value.bias.view(4, 3, 16)[:, :2, :4] *= 0.01
+    rows = [row for row in measure(subject_of(model, tokenizer=TOKENIZER), [ids(64)], 64) if row.kind == "attention"]
+    with torch.inference_mode(), probing(model, seen.append):
+        model(input_ids=torch.from_numpy(ids(64))[None])
+    causal = np.tril(np.ones((64, 64), bool))
+    for row, layer in zip(rows, seen, strict=True):
+        rest = (layer.query[..., 4:] @ layer.key[..., 4:].transpose(1, 2)).numpy()[:, causal] * layer.scale
+        turning = layer.query[..., :4] @ layer.key[..., :4].transpose(1, 2) * layer.scale
+        size = np.maximum(np.max(row.maximum, axis=1), -np.min(row.minimum, axis=1))
+        assert np.all(size > np.array(row.trivial) - np.abs(rest).max(axis=1))
+        assert np.all(size <= np.array(row.trivial) * (1 + 1e-5))  # float32
+        assert np.all(turning.abs().amax(dim=(1, 2)).numpy() <= np.array(row.trivial) - np.abs(rest).max(axis=1) + 1e-4)
+        assert np.all(np.array(row.trivial) < np.array(row.extrapolation))
 
 
 def test_neighbours_of_an_interpolated_model_are_told_apart_at_its_own_speeds():

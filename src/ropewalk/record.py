@@ -411,7 +411,8 @@ class AttentionScores:
     in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `strays`, how far a score was found from the
     chord between two tokens of the original grid, at its middle; and what is said of that: `printed` (theorem 2.1), `corrected`
     and `profile` (the exact supremum for the largest |h_j| of each frequency by itself); `extrapolation`, 2 max|h_j| B(s) at
-    the distance where it is smallest; `trivial`, sum_j max|h_j|. A layer that looks back only so far has that as `local`.
+    the distance where it is smallest; `trivial`, sum_j max|h_j|; with partial rotary the last two hold the largest part of a
+    score that does not turn as well. A layer that looks back only so far has that as `local`.
     """
 
     kind: ClassVar[str] = "attention"

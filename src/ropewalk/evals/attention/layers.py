@@ -17,7 +17,7 @@ from ropewalk import model as models
 from ropewalk.errors import UserError
 from ropewalk.evals.attention import planes
 from ropewalk.evals.attention.adjacent import Nearby
-from ropewalk.evals.attention.distances import Tally, blocks, edges_to
+from ropewalk.evals.attention.distances import Tally, blocks, edges_to, largest
 from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.subject import Subject
@@ -39,6 +39,7 @@ class _Layer:
     nearby: Nearby = field(default_factory=Nearby)
     sizes: np.ndarray | float = 0.0  # max |h_j|, (heads, pairs)
     strays: np.ndarray | float = 0.0  # (heads,)
+    still: np.ndarray | float = 0.0  # (heads,), the largest part of a score that does not turn
 
 
 @torch.inference_mode()
@@ -104,6 +105,10 @@ def _take(known: _Layer, layer: Layer, original: int) -> None:
     known.sizes = np.maximum(known.sizes, planes.largest_h(turned, other).cpu().numpy())
     strays = planes.strays(turned, other, known.rope.frequencies(), layer.scale)
     known.strays = np.maximum(known.strays, strays.cpu().numpy())
+    rotated = 2 * len(known.speeds)
+    if rotated < query.shape[-1]:
+        still = largest(query[..., rotated:], key[..., rotated:], layer.scale)
+        known.still = np.maximum(known.still, still.cpu().numpy())
     known.nearby.add(layer, key, known.speeds, original)
 
 
@@ -118,7 +123,7 @@ def _rows(known: _Layer, index: int, window: int, documents: int, data: str) -> 
         minimum=_short(tally.lowest),
         quantile=_short(tally.quantile()),
         mean=_short(tally.mean()),
-        **bounds_on(np.asarray(known.sizes), known.rope, known.speeds, known.scale, tally.edges[-1]),
+        **bounds_on(np.asarray(known.sizes), known.rope, known.speeds, known.scale, tally.edges[-1], known.still),
         strays=_short(known.strays),
         grain=tally.grain,
         local=known.local,
@@ -128,7 +133,9 @@ def _rows(known: _Layer, index: int, window: int, documents: int, data: str) -> 
     return [scores, Adjacent(layer=index, window=window, documents=documents, rows=near.rows, data=data, **told)]
 
 
-def bounds_on(sizes: np.ndarray, rope: Rope, speeds: Frequencies, scale: float, window: int) -> dict[str, list[float]]:
+def bounds_on(
+    sizes: np.ndarray, rope: Rope, speeds: Frequencies, scale: float, window: int, still: np.ndarray | float = 0.0
+) -> dict[str, list[float]]:
     """The bounds of theory.py with a model's own max|h_j|, by head, in the unit the softmax sees.
 
     Args:
@@ -136,19 +143,21 @@ def bounds_on(sizes: np.ndarray, rope: Rope, speeds: Frequencies, scale: float, 
         rope, speeds: the rotation as pretrained, and as it is now.
         scale: what q.k is multiplied by.
         window: extrapolation is looked at over distances 1 .. window - 1.
+        still: (heads,), the largest part of a score that does not turn, in the softmax's unit (partial rotary). It cancels in
+            a deviation; a magnitude may be as much larger.
     """
     middle, theta = np.array([0.5]), rope.frequencies()
-    largest = sizes.max(axis=1) * scale
+    highest = sizes.max(axis=1) * scale
     distances = np.arange(1, max(2, window), max(1, window // (1 << 16)))
     lowest = float(theory.extrapolation_bound(speeds, distances).min())
     gaps = np.abs(theory.chord_gap(theta, middle, 0, 1)[0])
     return {
-        "largest_h": _short(largest),
-        "printed": _short(largest * theory.interpolation_bound_printed(rope, middle, 0, 1)),
-        "corrected": _short(largest * theory.interpolation_bound(theta, middle, 0, 1)),
+        "largest_h": _short(highest),
+        "printed": _short(highest * theory.interpolation_bound_printed(rope, middle, 0, 1)),
+        "corrected": _short(highest * theory.interpolation_bound(theta, middle, 0, 1)),
         "profile": _short(sizes @ gaps * scale),
-        "extrapolation": _short(largest * lowest),
-        "trivial": _short(sizes.sum(axis=1) * scale),
+        "extrapolation": _short(highest * lowest + still),
+        "trivial": _short(sizes.sum(axis=1) * scale + still),
     }
 
 
