@@ -69,7 +69,22 @@ def test_a_gist_is_what_can_be_read_off_the_rows(rows):
     assert (found.out_of_range, found.worst) == (0.5, 2.0)
     assert (found.strays, found.of_printed, found.of_corrected) == (3.0, 0.75, 0.6)
     assert (found.resolution, found.previous) == (0.5, 0.5)
+    # 18 of a trivial bound of 9, and the extrapolation bound's 9 over it.
+    assert (found.largest_h, found.of_trivial, found.slack) == (3.0, 2.0, 0.5)
     assert gist(before, 8, base).out_of_range == gist(after, 8, base).out_of_range == 0
+
+
+def test_a_negative_score_counts_by_its_size(rows):
+    row = rows.of("attention")[0] | {"minimum": [[-12.0, 0.0], [0.0, None]]}
+    found = gist([row], 8)
+    assert (found.of_trivial, found.slack) == (12 / 9, 9 / 12)
+    assert found.inside == 9.0
+
+
+@pytest.mark.parametrize(("beyond", "share"), [(8.9, 0), (9.0, 0), (9.1, 0.5)])
+def test_a_head_is_out_of_range_above_its_own_largest_and_not_before(rows, beyond, share):
+    row = rows.of("attention")[1] | {"maximum": [[9.0, 4.0, beyond], [6.0, 2.0, 3.0]]}
+    assert gist([row], 8, rows.of("attention")[:1]).out_of_range == share
 
 
 def test_inside_its_window_a_base_has_no_beyond(rows):
@@ -124,6 +139,13 @@ def test_the_page_says_how_many_heads_are_out_of_range(rows):
     )
     assert len(made.pictures) == 3
     assert len(made.tables[0].lines) == 4
+    assert [[cell.text for cell in line.cells] for line in made.tables[1].lines][1] == [
+        "3.0",
+        "75\u202f%",
+        "60\u202f%",
+        "200\u202f%",
+        "0.5×",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ class Gist:
         worst: the head farthest out of range, its largest score beyond over its largest in the base.
         strays: how far a score was from its chord, at most.
         of_printed, of_corrected: the same as a part of the bound of its head; above 1 the bound is broken.
+        of_trivial: the largest score in size, negative ones too, as a part of its head's trivial bound sum_j max|h_j|.
+        slack: how many times a head's largest score in size the extrapolation bound is where it is smallest; the least of all heads.
         largest_h: the largest |h_j| of any head, in the softmax's unit.
         resolution: change over spread, median over heads (adjacent rows).
         previous: the attention on the token before of the head that has most; mean over layers of each layer's strongest.
@@ -48,6 +50,8 @@ class Gist:
     strays: float
     of_printed: float
     of_corrected: float
+    of_trivial: float
+    slack: float
     largest_h: float
     resolution: float
     previous: float
@@ -65,6 +69,8 @@ def gist(rows: Sequence[Row], original: int, base: Sequence[Row] = ()) -> Gist:
     near = [row for row in rows if row["kind"] == "adjacent"]
     beyond = [part(row, "maximum", original, math.inf) for row in scores]
     ratios = _ratios(scores, base, original)
+    sizes = [_size(row) for row in scores]
+    slack = _joined([_array(row["extrapolation"]) / size for row, size in zip(scores, sizes, strict=True)])
     return Gist(
         window=max((row["window"] for row in rows), default=0),
         inside=_largest([part(row, "maximum", 0, original) for row in scores]),
@@ -76,6 +82,8 @@ def gist(rows: Sequence[Row], original: int, base: Sequence[Row] = ()) -> Gist:
         strays=_largest([_array(row["strays"]) for row in scores]),
         of_printed=_largest([_array(row["strays"]) / _array(row["printed"]) for row in scores]),
         of_corrected=_largest([_array(row["strays"]) / _array(row["corrected"]) for row in scores]),
+        of_trivial=_largest([size / _array(row["trivial"]) for row, size in zip(scores, sizes, strict=True)]),
+        slack=float(slack.min()) if slack.size else math.nan,
         largest_h=_largest([_array(row["largest_h"]) for row in scores]),
         resolution=_median([_array(row["resolution"]) for row in near]),
         previous=float(np.mean([max(row["previous"]) for row in near])) if near else math.nan,
@@ -113,6 +121,12 @@ def part(row: Row, name: str, start: float, stop: float) -> np.ndarray:
     if not chosen:
         return np.full(len(row[name]), math.nan)
     return _array(row[name])[:, chosen].max(axis=1)
+
+
+def _size(row: Row) -> np.ndarray:
+    """Per head, the largest score in size over all distances; NaN if there is none."""
+    high, low = _array(row["maximum"]), _array(row["minimum"])
+    return np.fmax(np.fmax.reduce(high, axis=1), -np.fmin.reduce(low, axis=1))
 
 
 def _ratios(scores: Sequence[Row], base: Sequence[Row], original: int) -> np.ndarray:

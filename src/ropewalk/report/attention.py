@@ -45,7 +45,7 @@ def section(clean: Clean) -> Section | None:
         "allows with that head's largest |h|.",
         "The interpolation bound on real scores",
     )
-    made.tables.append(_table(found, colours))
+    made.tables += [_table(found, colours), _bounds(found, colours)]
     made.notes.append(
         "Far keys are those from a quarter of the original window on. A head is out of range if its largest score beyond the "
         "original window is above every score that it gave in the base inside its window."
@@ -84,7 +84,6 @@ def _table(found: dict[State, Gist], colours: dict[tuple, str]) -> Table:
         "far keys, inside",
         "beyond",
         "heads out of range",
-        "of the bound as printed",
         "change / spread",
         "token before",
     ]
@@ -97,9 +96,38 @@ def _table(found: dict[State, Gist], colours: dict[tuple, str]) -> Table:
             numerals.fixed(one.typical_inside, 1),
             numerals.fixed(one.typical_beyond, 1),
             numerals.share(one.out_of_range),
-            numerals.share(one.of_printed),
             numerals.fixed(one.resolution, 3),
             numerals.share(one.previous),
         )
         lines.append(Line(names[state], values, colour=plot_style.colour(state, colours)))
     return Table("Scores inside and beyond the original window", head, lines, first="state")
+
+
+def _bounds(found: dict[State, Gist], colours: dict[tuple, str]) -> Table:
+    names = labels(list(found))
+    head = [
+        "largest |h|",
+        "stray, of the bound as printed",
+        "as it holds",
+        "size, of sum max|h|",
+        "extrapolation bound",
+    ]
+    lines = [
+        Line(
+            names[state],
+            cells(
+                numerals.fixed(one.largest_h, 1),
+                numerals.share(one.of_printed),
+                numerals.share(one.of_corrected),
+                numerals.share(one.of_trivial),
+                numerals.times(one.slack),
+            ),
+            colour=plot_style.colour(state, colours),
+        )
+        for state, one in found.items()
+    ]
+    note = (
+        "Each bound with its head's own max|h|, the worst head. Stray: from the straight line between two tokens. The last column: how "
+        "many times the largest score of its head, in size, the bound 2 max|h| B(s) is where it is smallest."
+    )
+    return Table("The paper's bounds on these scores", head, lines, note=note, first="state")

@@ -34,7 +34,7 @@ from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.room import check_room
 from ropewalk.evals.perplexity import Tokens, encoded, name_of
 from ropewalk.evals.subject import Subject, subject_of
-from ropewalk.numerals import fixed, share
+from ropewalk.numerals import fixed, share, times
 from ropewalk.record import Adjacent, AttentionScores
 from ropewalk.rope import Linear, Plain
 from ropewalk.scores import Gist, gist
@@ -203,8 +203,10 @@ def show(found: Sequence[Measured]) -> None:
     console.print(
         f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
         "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Stray: from the "
-        "chord between two tokens, over theorem 2.1 as printed with the head's own max|h|. Change: of a score when its key "
-        "moves one token, over the spread of a query's scores, median head. Token before: strongest head, mean over layers.",
+        "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
+        "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
+        "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "
+        "mean over layers.",
         style="dim",
     )
 
@@ -216,7 +218,11 @@ _LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
     ("far keys, inside", lambda one: fixed(one.typical_inside, 1)),
     ("far keys, beyond", lambda one: fixed(one.typical_beyond, 1)),
     ("heads out of range", lambda one: share(one.out_of_range)),
-    ("stray, of the bound", lambda one: share(one.of_printed)),
+    ("largest |h|", lambda one: fixed(one.largest_h, 1)),
+    ("stray, of the printed", lambda one: share(one.of_printed)),
+    ("  of what holds", lambda one: share(one.of_corrected)),
+    ("size, of the trivial", lambda one: share(one.of_trivial)),
+    ("  extrapolation bound", lambda one: times(one.slack)),
     ("change / spread", lambda one: fixed(one.resolution, 3)),
     ("on the token before", lambda one: share(one.previous)),
 )
