@@ -103,14 +103,16 @@ def _mixed(clean: Clean) -> Iterable[str]:
     runs = clean.used_runs
     if len(runs) < 2:
         return
+    # The theory reads a config and measures nothing: it may be worked out anywhere.
+    figured = {row["run"] for row in clean.rows if not row["kind"].startswith("theory_")}
     models = {state_of(run).lineage for run in runs}
     if len(models) > 1:
         yield f"{len(models)} base models are mixed on this page; each is compared with itself alone."
     # A training's weights are often kept in another format than those that are measured: that is no mixture.
-    measured = {row["run"] for row in clean.rows if row["kind"] != "step"}
+    measured = {row["run"] for row in clean.rows if row["run"] in figured and row["kind"] != "step"}
     formats = {run["dtype"] for run in runs if run["id"] in measured}
-    devices = {kind_of_device(run["device"]) for run in runs}
-    seeds = {run["seed"] for run in runs}
+    devices = {kind_of_device(run["device"]) for run in runs if run["id"] in figured}
+    seeds = {run["seed"] for run in runs if run["id"] in figured}
     plain = [(f"devices ({_listed(devices)})", devices), (f"number formats ({_listed(formats)})", formats)]
     plain.append((f"seeds ({_listed(seeds)})", seeds))
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):

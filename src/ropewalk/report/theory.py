@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from ropewalk import numerals, plot_theory, theory
 from ropewalk.errors import UserError
 from ropewalk.report.content import Line, Section, Table, cells
 from ropewalk.report.rows import Clean
-from ropewalk.rope import Rope
+from ropewalk.rope import Linear, Llama3, Ntk, Plain, Rope, Scaling, Yarn
 from ropewalk.states import METHODS
 
 Row = dict[str, Any]
@@ -22,19 +23,21 @@ def section(clean: Clean) -> Section | None:
         return None
     row = max(rows, key=lambda row: row["header"].get("started", ""))
     mine = [other for other in clean.rows if other["run"] == row["run"]]
+    resolution = [other for other in mine if other["kind"] == "theory_resolution"]
     try:
         rope = Rope(row["head_dim"], row["base"], row["window"])
         bounds = theory.Bounds(**{field.name: row[field.name] for field in dataclasses.fields(theory.Bounds)})
-        pictures = _pictures(rope, bounds.reach)
-    except (UserError, TypeError, ValueError):  # a row that was edited into nonsense
+        theory.check_size(rope, bounds.reach)
+        growth = [_growth(other) for other in mine if other["kind"] == "theory_growth"]
+        pictures = _pictures(rope, bounds.reach, growth, [_scaling(other, rope) for other in resolution])
+        tables = [_bounds(bounds), *([_solvers(growth)] if growth else [])]
+        tables += [_resolution(resolution), _bands(resolution)] if resolution else []
+    except (UserError, TypeError, ValueError, KeyError):  # a row that was edited into nonsense
         return None
     made = Section("theory", "Theory", _lead(bounds))
     for drawing, caption, title in pictures:
         made.draw(drawing, caption, title)
-    made.tables.append(_bounds(bounds))
-    resolution = [other for other in mine if other["kind"] == "theory_resolution"]
-    if resolution:
-        made.tables.append(_resolution(resolution))
+    made.tables += tables
     made.notes.append("Proofs, and what the paper's own inequality gets wrong, are in docs/method.md.")
     return made
 
@@ -45,24 +48,56 @@ def _lead(found: theory.Bounds) -> str:
         f"With {found.head_dim} rotated coordinates and base {found.base:g}, theorem 2.1 as printed {verdict}: it allows "
         f"{found.interpolation_printed:.4f} max|h| between two tokens where {found.interpolation_exact:.4f} is attained. What its proof "
         f"does give is {found.interpolation:.4f}. B(s)/d, which the paper reads as at least 1, falls to {found.b_min:.3f} in "
-        f"{found.reach} tokens and is below 1 on {numerals.share(found.b_below_one, 1)} of them."
+        f"{found.reach} tokens{_looked_at(found)} and is below 1 on {numerals.share(found.b_below_one, 1)} of them."
     )
 
 
-def _pictures(rope: Rope, reach: int) -> list[tuple]:
-    scalings = theory.scalings_for(rope, reach)
-    return [
+def _looked_at(found: theory.Bounds) -> str:
+    return "" if found.b_stride == 1 else f" (one in {found.b_stride} looked at)"
+
+
+def _growth(row: Row) -> theory.Growth:
+    """A row as it was before JSON, which has no NaN."""
+    said = {field.name: row[field.name] for field in dataclasses.fields(theory.Growth)}
+    numbers = {key: math.nan for key, value in said.items() if value is None}
+    lists = {key: [math.nan if x is None else x for x in said[key]] for key in ("distances", "envelope")}
+    return theory.Growth(**said | numbers | lists)
+
+
+def _scaling(row: Row, rope: Rope) -> Scaling:
+    """What a row is about; thresholds are not on record, and are the published ones."""
+    factor = row["factor"]
+    made = {"plain": lambda: Plain(), "linear": lambda: Linear(factor), "ntk": lambda: Ntk(factor)}
+    made |= {"yarn": lambda: Yarn(factor), "llama3": lambda: Llama3(factor, 1.0, 4.0, rope.window)}
+    return made[row["method"]]()
+
+
+def _pictures(rope: Rope, reach: int, growth: list[theory.Growth], scalings: list[Scaling]) -> list[tuple]:
+    found = [
         (
             plot_theory.figure_5(rope, reach=max(reach, 2 * rope.window)),
             "The paper's figure 5, followed to the new window.",
             "B(s)/d by distance",
-        ),
-        (
-            plot_theory.resolution(rope, scalings),
-            "How far one token turns each pair of coordinates. Shaded: pairs that never completed a turn in training.",
-            "Angular resolution",
-        ),
+        )
     ]
+    if growth:
+        found.append(
+            (
+                plot_theory.growth(growth),
+                "The paper's figure 2, followed farther: scores fitted to noise inside the window, the largest up to each distance, "
+                "by how the fit is solved. The dotted line is the window.",
+                "Why a fit explodes",
+            )
+        )
+    if scalings:
+        found.append(
+            (
+                plot_theory.resolution(rope, scalings),
+                "How far one token turns each pair of coordinates. Shaded: pairs that never completed a turn in training.",
+                "Angular resolution",
+            )
+        )
+    return found
 
 
 def _bounds(found: theory.Bounds) -> Table:
@@ -84,7 +119,7 @@ def _bounds(found: theory.Bounds) -> Table:
             ),
         ),
         Line(
-            "the second over the first",
+            "the second over the first, as read at B(s) = d",
             cells(
                 *(numerals.count(round(x)) for x in (found.ratio_printed, found.ratio_corrected, found.ratio_honest))
             ),
@@ -94,12 +129,37 @@ def _bounds(found: theory.Bounds) -> Table:
     return Table("Bounds in units of max|h|", ["as printed", "as it holds", "exact"], lines, note=note)
 
 
+def _solvers(growth: list[theory.Growth]) -> Table:
+    lines = [
+        Line(
+            row.solver, cells(*(numerals.significant(x, 3) for x in (row.inside, row.outside, row.lowest, row.highest)))
+        )
+        for row in growth
+    ]
+    head = ["inside", f"to {growth[0].reach - 1}", "least", "most"]
+    note = f"Medians over {growth[0].seeds} draws of noise on 0 .. {growth[0].window - 1}; least and most are of the draws, outside."
+    return Table("Figure 2 by solver: the largest |a(s)|", head, lines, note=note, first="solved by")
+
+
+def _name(row: Row) -> str:
+    return (
+        "unscaled" if row["method"] == "plain" else f"{METHODS.get(row['method'], row['method'])} ×{row['factor']:.4g}"
+    )
+
+
+def _bands(rows: list[Row]) -> Table:
+    lines = [
+        Line(_name(row), cells(*(numerals.significant(band["after"], 2) for band in row["bands"]))) for row in rows
+    ]
+    head = [f"{band['name']}\n{band['pairs']} pairs" for band in rows[0]["bands"]]
+    note = "Turns in the original window at the unscaled speeds; the mean of each band."
+    return Table("Radians a token by frequency band", head, lines, note=note, first="method")
+
+
 def _resolution(rows: list[Row]) -> Table:
     lines = [
         Line(
-            "unscaled"
-            if row["method"] == "plain"
-            else f"{METHODS.get(row['method'], row['method'])} ×{row['factor']:.4g}",
+            _name(row),
             cells(
                 numerals.fixed(row["mean_angle"], 4),
                 numerals.share(row["kept"], 1),
