@@ -10,7 +10,7 @@ import torch
 
 from ropewalk import testing
 from ropewalk.errors import UserError
-from ropewalk.evals.attention import attention, interpolated
+from ropewalk.evals.attention import attention, interpolated, show
 from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.probe import probing
@@ -112,6 +112,19 @@ def test_a_base_is_interpolated_by_the_factor_of_the_model_that_came_of_it(tmp_p
     text = [Document("made-up", testing.prose(400)[:399])]
     found = attention(str(tmp_path / "pi"), base=str(base), data=text, window=128)
     assert [(one.run.model.factor, one.rows[0].window) for one in found][2:] == [(4.0, 128), (4.0, 128)]
+
+
+def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    extend(str(base), window=256, out=tmp_path / "pi")
+    text = [Document("made-up", testing.prose(400)[:399])]
+    found = attention(str(tmp_path / "pi"), base=str(base), data=text)
+    capsys.readouterr()
+    show(found)
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 80
+    for label in ("largest score, beyond", "largest |h|", "stray, of the printed", "extrapolation bound", "on the token before"):
+        assert len(next(line for line in printed if label in line).split(label)[1].replace("\u202f", "").split()) == 4, label
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])

@@ -186,7 +186,7 @@ def show(found: Sequence[Measured]) -> None:
     table = Table(
         title="Attention scores before the softmax", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column()
+    table.add_column(no_wrap=True)
     columns: list[Gist] = []
     base: list[dict[str, Any]] = []
     original = found[0].run.model.original_window
