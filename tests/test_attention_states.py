@@ -123,8 +123,16 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     show(found)
     printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 80
-    for label in ("largest score, beyond", "largest |h|", "stray, of the printed", "extrapolation bound", "on the token before"):
-        assert len(next(line for line in printed if label in line).split(label)[1].replace("\u202f", "").split()) == 4, label
+    for label in (
+        "largest score, beyond",
+        "largest |h|",
+        "stray, of the printed",
+        "extrapolation bound",
+        "on the token before",
+    ):
+        assert (
+            len(next(line for line in printed if label in line).split(label)[1].replace("\u202f", "").split()) == 4
+        ), label
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
@@ -143,3 +151,10 @@ def test_a_model_that_is_broken_behind_its_scores_is_refused_too(tmp_path):
     with pytest.raises(UserError, match="logits must be numbers, but some of this one's are not"):
         attention(model, tokenizer=TOKENIZER, data=text, window=40, out=tmp_path / "f.jsonl")
     assert not (tmp_path / "f.jsonl").exists()
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_before_loading(tmp_path, device):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    with pytest.raises(UserError, match=f"got .?{device}"):
+        attention(str(base), data=[Document("made-up", testing.prose(100))], device=device)

@@ -34,9 +34,20 @@ def locate(name: str | Path) -> Path:
 
 
 def device_for(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, else the current GPU, else the CPU."""
+    """The device asked for, else the current GPU, else the CPU.
+
+    Raises:
+        UserError: no such kind of device, or no such GPU here.
+    """
     if device is not None:
-        return torch.device(device)
+        try:
+            found = torch.device(device)
+        except RuntimeError:
+            raise UserError(f"a device is cpu, cuda or cuda:0, cuda:1, …, got {device!r}; check the spelling") from None
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found.type == "cuda" and (found.index or 0) >= here:
+            raise UserError(f"a GPU asked for must be here, but PyTorch sees {here} of them, got {device}; ask for cpu")
+        return found
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 

@@ -20,11 +20,10 @@ def devices_for(settings: TrainSettings) -> Mesh:
     """The processes that torchrun started, or this one alone.
 
     Raises:
-        UserError: the batch or the window cannot be divided among them.
+        UserError: no such device; the batch or the window cannot be divided among them.
     """
-    mesh = start(
-        cp=settings.cp, device=models.device_for(settings.device).type if settings.device is None else settings.device
-    )
+    chosen = models.device_for(settings.device)
+    mesh = start(cp=settings.cp, device=chosen.type if settings.device is None else settings.device)
     # Left when the process ends, not with the run: processes that left cannot meet a second time under one torchrun.
     atexit.register(mesh.close)
     if settings.batch_size % mesh.data_size:
