@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,16 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         cli.main([command, "--help"])
     assert stopped.value.code == 0
     assert command in capsys.readouterr().out
+
+
+def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
+    named = {
+        (path.name, command)
+        for path in (ROOT / "src").rglob("*.py")
+        for command in re.findall(r"`ropewalk ([a-z]+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert {command for _, command in named} <= set(cli.COMMANDS), named
 
 
 def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:

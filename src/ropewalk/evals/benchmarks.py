@@ -165,7 +165,7 @@ def _refuse_nan(name: str, samples: Iterable[dict[str, Any]]) -> None:
         if any(math.isnan(float(score)) for score, _ in sample["filtered_resps"]):
             raise UserError(
                 f"log-probabilities must be numbers, but item {sample['doc_id']} of {name} gave NaN; the weights or their "
-                "dtype are broken: try --dtype float32, or run `ropewalk doctor` on the checkpoint"
+                "dtype are broken: try --dtype float32, or another copy of the checkpoint"
             )
 
 

@@ -83,7 +83,7 @@ def verdicts(
         if bool(damaged):
             raise UserError(
                 f"logits must be numbers, but the model gave NaN at the end of a prompt of {len(prompts[batch[0]].ids)} tokens; "
-                "try --dtype float32, or run `ropewalk doctor` on the model"
+                "try --dtype float32, or another copy of the model"
             )
         for at, one in zip(batch, right.cpu().numpy(), strict=True):
             found[at] = one

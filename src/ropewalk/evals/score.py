@@ -182,5 +182,5 @@ def not_a_number(name: str, window: Window) -> UserError:
     """The refusal of a figure that is none; it names the document and the place."""
     return UserError(
         f"log-likelihoods must be numbers, but the model gave NaN in {name}, tokens {window.start} to {window.stop - 1}; "
-        "try --dtype float32, or run `ropewalk doctor` on the model"
+        "try --dtype float32, or another copy of the model"
     )
