@@ -58,10 +58,14 @@ def _looked_at(found: theory.Bounds) -> str:
 
 def _growth(row: Row) -> theory.Growth:
     """A row as it was before JSON, which has no NaN."""
-    said = {field.name: row[field.name] for field in dataclasses.fields(theory.Growth)}
-    numbers = {key: math.nan for key, value in said.items() if value is None}
-    lists = {key: [math.nan if x is None else x for x in said[key]] for key in ("distances", "envelope")}
-    return theory.Growth(**said | numbers | lists)
+    said: dict[str, Any] = {}
+    for name in (field.name for field in dataclasses.fields(theory.Growth)):
+        value = row[name]
+        if isinstance(value, list):
+            said[name] = [math.nan if x is None else x for x in value]
+        else:
+            said[name] = math.nan if value is None else value
+    return theory.Growth(**said)
 
 
 def _scaling(row: Row, rope: Rope) -> Scaling:
