@@ -105,6 +105,13 @@ def test_the_columns_of_figure_2_are_dependent_to_working_precision():
     assert np.linalg.cond(basis) > 1 / np.finfo(np.float64).eps
 
 
+def test_numpy_solves_in_float64_what_it_is_given_in_float32():
+    basis = theory.features(LLAMA.frequencies(), np.arange(2048), np.float32).astype(np.float64)
+    gram, right = (basis.T @ basis).astype(np.float32), (basis.T @ np.sin(np.arange(2048.0))).astype(np.float32)
+    wide = np.linalg.solve(gram.astype(np.float64), right.astype(np.float64))
+    np.testing.assert_array_equal(np.linalg.solve(gram, right), wide.astype(np.float32))
+
+
 def test_the_table_of_solvers_is_what_growth_finds():
     rows = {name: cells for name, *cells in table("solved by")}
     found = {row.solver: row for row in theory.growth(LLAMA, 4096, seeds=20)}
