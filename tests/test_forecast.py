@@ -80,6 +80,16 @@ def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
     assert kept.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("inside", "said"), [("", "names a directory, but .* is a file"), ("/x", "is a file and no dir")]
+)
+def test_a_file_in_the_place_of_the_directory_is_left_alone(model, tmp_path, inside, said):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UserError, match=said):
+        forecast.theory_command(model, out=tmp_path / f"mine{inside}", overwrite=True)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("window", [256, 0, -1, 10**10])
 def test_a_window_that_cannot_be_is_refused_and_nothing_written(model, tmp_path, window):
     with pytest.raises(UserError, match=r"got .+; "):

@@ -214,6 +214,7 @@ def disk_errors(out: str | Path) -> Iterator[None]:
             errno.EFBIG: "a file grew over the size limit set for this process; raise it or choose another place",
             errno.EROFS: "the file system is read-only; choose another place",
             errno.EACCES: "there is no permission to write there; choose another place",
+            errno.ENOTDIR: "a part of that path is a file and no directory; choose another place",
         }
         number = error.errno if isinstance(error, OSError) else _os_error(error)
         if number not in reasons:

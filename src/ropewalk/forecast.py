@@ -91,6 +91,8 @@ def theory_command(
     # The directory that we name ourselves holds nothing else, so a second run may freshen it.
     overwrite = overwrite or out is None
     out = out or Path(f"theory-{Path(state.name).name}-{reach}")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out names a directory, but {out} is a file; name another")
     if out.exists() and not overwrite:
         raise UserError(f"--out names a directory that is not there yet, but {out} is; add --overwrite or name another")
     found = forecast(rope, reach, own=own if reach == state.window else None)

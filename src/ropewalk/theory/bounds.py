@@ -4,7 +4,7 @@ in   frequencies theta (d/2,) in radians a token, distances s in tokens, and the
 out  bounds in the score's own unit
 
 Every bound is linear in max|h_j|, which is 1 if not given; a score that a model divides by sqrt(head size) needs its bounds
-divided alike. Numbers like (2.1) are sections of docs/method.md, where each statement is proved and its test is named.
+divided alike. Numbers like § 2.1 are sections of docs/method.md, where each statement is proved and its test is named.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def score(h: Complex[np.ndarray, " half"], theta: Frequencies, s: Distances) -> 
 def chord_gap(theta: Frequencies, s: Distances, s1: float, s2: float) -> Complex[np.ndarray, "n half"]:
     """How far each exp(i s theta_j) is from the straight line through its values at s1 and s2; (n, d/2), complex.
 
-    By linearity a(s) - a_lin(s) = Re sum_j h_j gap_j(s), so everything about interpolation is in these numbers (2.1).
+    By linearity a(s) - a_lin(s) = Re sum_j h_j gap_j(s), so everything about interpolation is in these numbers (§ 2.1).
     """
     s = np.asarray(s, dtype=np.float64)
     _check_inside(s, s1, s2)
@@ -50,7 +50,7 @@ def chord_gap(theta: Frequencies, s: Distances, s1: float, s2: float) -> Complex
 
 
 def interpolation_supremum(theta: Frequencies, s: Distances, s1: float, s2: float, largest: float = 1.0) -> Distances:
-    """The exact supremum of |a(s) - a_lin(s)| over all h with |h_j| <= largest: largest sum_j |gap_j(s)| (2.1).
+    """The exact supremum of |a(s) - a_lin(s)| over all h with |h_j| <= largest: largest sum_j |gap_j(s)| (§ 2.1).
 
     `worst_coefficients` attains it, so no bound that knows only max|h_j| can be smaller. Not in the paper.
     """
@@ -58,17 +58,17 @@ def interpolation_supremum(theta: Frequencies, s: Distances, s1: float, s2: floa
 
 
 def worst_coefficients(theta: Frequencies, s: float, s1: float, s2: float) -> Complex[np.ndarray, " half"]:
-    """The h with |h_j| = 1 that strays farthest from the chord at s: each h_j turns its gap onto the real axis (2.1)."""
+    """The h with |h_j| = 1 that strays farthest from the chord at s: each h_j turns its gap onto the real axis (§ 2.1)."""
     return np.exp(-1j * np.angle(chord_gap(theta, np.array([s]), s1, s2)[0]))
 
 
 def sum_of_squares(theta: Frequencies) -> float:
-    """sum_j theta_j^2. For theta_j = c^(-2j/d) it is (1 - c^-2) / (1 - c^(-4/d)), a geometric series (2.2)."""
+    """sum_j theta_j^2. For theta_j = c^(-2j/d) it is (1 - c^-2) / (1 - c^(-4/d)), a geometric series (§ 2.2)."""
     return float(np.sum(theta**2))
 
 
 def sum_of_squares_printed(rope: Rope) -> float:
-    """d / (4 ln c), which the paper's proof takes for an upper bound of `sum_of_squares`. It is a lower one (2.3).
+    """d / (4 ln c), which the paper's proof takes for an upper bound of `sum_of_squares`. It is a lower one (§ 2.3).
 
     The proof uses c^x <= 1 + x ln c for x < 0; but exp(y) >= 1 + y for every y. The sum is larger by about 1/2.
     """
@@ -76,7 +76,7 @@ def sum_of_squares_printed(rope: Rope) -> float:
 
 
 def interpolation_bound(theta: Frequencies, s: Distances, s1: float, s2: float, largest: float = 1.0) -> Distances:
-    """What the paper's proof does give: |a(s) - a_lin(s)| <= max|h_j| (s - s1)(s2 - s) / 2 sum_j theta_j^2 (2.2).
+    """What the paper's proof does give: |a(s) - a_lin(s)| <= max|h_j| (s - s1)(s2 - s) / 2 sum_j theta_j^2 (§ 2.2).
 
     Holds for any frequencies, so for every base, partial rotary and every scaling. With unit steps and at the midpoint, where
     it is largest, it is max|h_j| sum_j theta_j^2 / 8: d max|h_j| / 256.1 for LLaMA's d = 128 and c = 10000.
@@ -90,7 +90,7 @@ def interpolation_bound_printed(rope: Rope, s: Distances, s1: float, s2: float, 
     """Theorem 2.1 as printed: d max|h_j| (s - s1)(s2 - s) / (8 ln c) (Chen et al. 2023, eq. 5 there). FALSE.
 
     It is `interpolation_bound` with `sum_of_squares_printed` in it. At d = 128, c = 10000, halfway between two integers, it
-    says 0.4343 where 0.4939 is attained (2.3). Here to be compared with, not to be relied on.
+    says 0.4343 where 0.4939 is attained (§ 2.3). Here to be compared with, not to be relied on.
     """
     s = np.asarray(s, dtype=np.float64)
     _check_inside(s, s1, s2)
@@ -105,7 +105,7 @@ def partial_sums(theta: Frequencies, s: Distances) -> Complex[np.ndarray, "n hal
 def abel_sum(theta: Frequencies, s: Distances) -> Distances:
     """B(s) = sum_{k=1}^{d/2} |A_k(s)|, the curve of figure 5 (there divided by d); (n,).
 
-    It depends on the order in which the pairs are summed, fast ones first as in the paper, though a(s) does not (3.1).
+    It depends on the order in which the pairs are summed, fast ones first as in the paper, though a(s) does not (§ 3.1).
     """
     s = np.asarray(s, dtype=np.float64)
     rows = max(1, _PHASES // len(theta))
@@ -114,7 +114,7 @@ def abel_sum(theta: Frequencies, s: Distances) -> Distances:
 
 
 def extrapolation_bound(theta: Frequencies, s: Distances, largest: float = 1.0) -> Distances:
-    """|a(s)| <= 2 max|h_j| B(s), by Abel summation (Chen et al. 2023, section 2.2; after Su et al. 2021, eq. 37). True (3.1).
+    """|a(s)| <= 2 max|h_j| B(s), by Abel summation (Chen et al. 2023, section 2.2; after Su et al. 2021, eq. 37). True (§ 3.1).
 
     But weak: it is below `trivial_bound` only where B(s)/d < 1/4, which happens nowhere on 0 .. 1048575 at LLaMA's setting.
     """
@@ -122,13 +122,13 @@ def extrapolation_bound(theta: Frequencies, s: Distances, largest: float = 1.0) 
 
 
 def abel_bound(h: Complex[np.ndarray, " half"], theta: Frequencies, s: Distances) -> Distances:
-    """The same step without its last two estimates: |a(s)| <= sum_k |h_k - h_{k+1}| |A_k(s)|, h past the end being 0 (3.1)."""
+    """The same step without its last two estimates: |a(s)| <= sum_k |h_k - h_{k+1}| |A_k(s)|, h past the end being 0 (§ 3.1)."""
     differences = np.abs(np.diff(np.append(h, 0)))
     return np.abs(partial_sums(theta, s)) @ differences
 
 
 def trivial_bound(theta: Frequencies, largest: float = 1.0) -> float:
-    """|a(s)| <= (d/2) max|h_j|: d/2 numbers of at most that size. Attained at any one s by some h, so it is exact (3.2)."""
+    """|a(s)| <= (d/2) max|h_j|: d/2 numbers of at most that size. Attained at any one s by some h, so it is exact (§ 3.2)."""
     return largest * len(theta)
 
 
