@@ -122,6 +122,7 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     capsys.readouterr()
     show(found)
     printed = capsys.readouterr().out.splitlines()
+    assert "softmax, 1 document " in printed[0]
     assert max(map(len, printed)) <= 80
     for label in (
         "largest score, beyond",
@@ -158,3 +159,12 @@ def test_a_device_that_is_not_here_is_refused_before_loading(tmp_path, device):
     base = testing.tiny_directory(tmp_path / "base", window=64)
     with pytest.raises(UserError, match=f"got .?{device}"):
         attention(str(base), data=[Document("made-up", testing.prose(100))], device=device)
+
+
+@pytest.mark.parametrize(("place", "said"), [(".", "is a directory"), ("mine/x.jsonl", "mine is a file")])
+def test_a_record_file_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, monkeypatch, place, said):
+    (tmp_path / "mine").write_text("mine")
+    monkeypatch.setattr("ropewalk.evals.attention.measure.subject_of", lambda *a, **k: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=said):
+        attention(testing.tiny(), tokenizer=TOKENIZER, data=["x"], window=40, out=tmp_path / place)
+    assert (tmp_path / "mine").read_text() == "mine"

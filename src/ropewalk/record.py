@@ -206,10 +206,26 @@ def to_line(row: Any, run: str | None = None) -> str:
     return json.dumps({"kind": row.kind, **tie, **_plain(dataclasses.asdict(row))}, ensure_ascii=False)
 
 
+def check_file(path: str | Path | None) -> None:
+    """Raises UserError, before anything is measured, for a record file that could not be appended to."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UserError(f"a record file is asked for, but {path} is a directory; name a file in it")
+    above = next((part for part in Path(path).absolute().parents if part.exists()), None)
+    if above is not None and not above.is_dir():
+        raise UserError(f"a record file lies in a directory, but {above} is a file; name another place")
+
+
 class Recorder:
-    """Appends one run's rows to a JSON-lines file, or nowhere if `path` is None. The header goes out with the first row."""
+    """Appends one run's rows to a JSON-lines file, or nowhere if `path` is None. The header goes out with the first row.
+
+    Raises:
+        UserError: a directory is there, or a file where a directory must be.
+    """
 
     def __init__(self, path: str | Path | None, run: Run) -> None:
+        check_file(path)
         self.path = None if path is None else Path(path)
         self.run = run
         self.rows: list[Any] = []

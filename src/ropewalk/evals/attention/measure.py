@@ -80,6 +80,7 @@ def attention(
         raise UserError(f"scores are measured on at least 1 document, got {documents}; ask for 1")
     if window is not None:
         check_reach(window)
+    record.check_file(out)
     for one in (base, model):
         if one is not None:
             check_room(one, window, dtype=dtype, device=device)
@@ -183,9 +184,10 @@ def _measure(
 
 def show(found: Sequence[Measured]) -> None:
     """Print a column a state; the row that answers the question is how many heads are out of range beyond the window."""
-    table = Table(
-        title="Attention scores before the softmax", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    # Fewer than were asked for where fewer fill the window.
+    documents = found[0].rows[0].documents
+    title = f"Attention scores before the softmax, {documents} document{'s' if documents > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(no_wrap=True)
     columns: list[Gist] = []
     base: list[dict[str, Any]] = []
