@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
 from ropewalk.errors import UserError
-from ropewalk.evals.attention import attention, interpolated, show
+from ropewalk.evals.attention import attention, distances, interpolated, room, show
 from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.probe import probing
@@ -134,6 +136,37 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
         assert (
             len(next(line for line in printed if label in line).split(label)[1].replace("\u202f", "").split()) == 4
         ), label
+
+
+class Live(TorchDispatchMode):
+    """Bytes of all tensors that operations made and nobody has dropped yet; and the most there were at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor) and (place := one.untyped_storage().data_ptr()):
+                if place not in self.sizes:
+                    weakref.finalize(one.untyped_storage(), self.sizes.pop, place, None)
+                self.sizes[place] = one.untyped_storage().nbytes()
+        self.most = max(self.most, sum(self.sizes.values()))
+        return made
+
+
+@pytest.mark.parametrize("window", [256, 2048])
+@pytest.mark.parametrize("heads", [1, 8])  # one: the rows of neighbours weigh most; eight: queries and keys
+def test_a_measurement_keeps_within_the_room_that_was_reckoned_for_it(window, heads):
+    shape = dict(hidden_size=64 * heads, num_attention_heads=heads, num_key_value_heads=heads, intermediate_size=128)
+    model = testing.tiny(window=window, num_hidden_layers=1, **shape)
+    working, block = room.working_bytes(model.config.to_dict(), window, 4), distances.block_bytes("cpu")
+    with Live() as live:
+        measure(subject_of(model, tokenizer=TOKENIZER), [ids(window)], window)
+    assert live.most <= working + block
+    assert working < 4 * live.most  # nor is much refused that would fit
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])

@@ -30,6 +30,11 @@ BINS = 4096
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
 
 
+def block_bytes(kind: str) -> int:
+    """What a block takes on a kind of device while it is tallied: scores, a bucket's copies of them and its bins."""
+    return 4 * 4 * _BLOCK.get(kind, _BLOCK["cpu"])
+
+
 def edges_to(window: int) -> list[int]:
     """First distances of the buckets, then the end: 0, 1, 2, 3, 4, 6, 8, 12, 16, … two buckets an octave, to `window`."""
     found = [0, 1, 2, 3]

@@ -14,7 +14,8 @@ import torch
 from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals.attention.distances import BINS, edges_to
+from ropewalk.evals.attention.adjacent import ROWS
+from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
 
 
 def check_room(
@@ -49,7 +50,7 @@ def check_room(
         place = next(model.parameters()).device
         size = next(model.parameters()).element_size()
     window = window or turning.window
-    needed = weights + working_bytes(config.text_section(said), window, size)
+    needed = weights + working_bytes(config.text_section(said), window, size) + block_bytes(place.type)
     if available is None:
         available = free_bytes(place)
     if needed > available:
@@ -70,11 +71,13 @@ def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
     # Queries and keys, the keys reversed, both as complex numbers, those weighted and flat again, and their sizes.
     probe = window * 4 * 10 * heads * head
     bins = layers * heads * len(edges_to(window)) * BINS * 8
+    # 512 queries of one head beside all keys: distances as integers, what is hidden, scores, deviations, softmax.
+    near = ROWS * window * 32
     # A layer that looks back only so far gets a mask of all pairs from transformers, a byte each.
     mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
     # Gemma 2 caps its scores, which no fused attention does: transformers makes the whole matrix, and its softmax in float32.
     whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
-    return forward + probe + bins + mask + whole
+    return forward + probe + bins + near + mask + whole
 
 
 def free_bytes(device: torch.device) -> int:
