@@ -274,6 +274,14 @@ def test_an_exploding_loss_stops_and_an_unusual_batch_does_not():
         guard.check(12, 2.0, float("inf"), str)
 
 
+def test_a_run_that_explodes_in_its_first_steps_does_not_pass_for_one_that_starts_badly():
+    # hemp at a learning rate of 3 without clipping; these five made a median of 1018, and 30 steps went by unnoticed.
+    guard = Guard()
+    guard.check(1, 3.99, 1.0, str)
+    with pytest.raises(Diverged, match="step 2 was not taken: the loss is 529.5, after 3.99"):
+        guard.check(2, 529.5, 1.0, str)
+
+
 def test_a_model_that_starts_badly_is_no_explosion():
     guard = Guard()
     for step, loss in enumerate([11.0, 9.0, 12.0, 8.0, 10.0, 9.5, 7.0, 6.0, 5.0]):

@@ -46,10 +46,14 @@ class Guard:
     def limit(self) -> float:
         """The loss above which a step counts as exploded: three times the recent median, and at least 3 nats above it.
 
-        A batch of unusual documents moves the loss by a nat or two; a run that blows up passes this within a few steps.
+        A batch of unusual documents moves the loss by a nat or two; a run that blows up passes this within a few steps. The first
+        losses of a run vary more, and a run that blew up among them would make its own median: until there are enough, a step is held
+        against the lowest so far, and may be three times that or 10 nats above it (a guess among all tokens costs about 10).
         """
-        if len(self._recent) < _ENOUGH:
+        if not self._recent:
             return math.inf
+        if len(self._recent) < _ENOUGH:
+            return max(3 * min(self._recent), min(self._recent) + 10)
         median = statistics.median(self._recent)
         return max(3 * median, median + 3)
 
