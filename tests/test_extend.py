@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -235,6 +236,14 @@ def test_an_existing_output_is_kept_unless_overwrite_is_asked_for(tmp_path: Path
     assert (tmp_path / "b/precious").read_text() == "kept"
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
     assert not (tmp_path / "b/precious").exists()
+
+
+def test_saving_over_a_hard_link_leaves_the_other_file_alone(tmp_path: Path) -> None:
+    first, link = tmp_path / "first.safetensors", tmp_path / "link.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(4)}, first)
+    checkpoint.link_or_copy(first, link)
+    safetensors.torch.save_file({"a": torch.ones(4)}, link)
+    assert not safetensors.torch.load_file(first)["a"].any()
 
 
 def test_a_hub_id_without_network_is_one_sentence(tmp_path: Path) -> None:
