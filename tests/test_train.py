@@ -379,6 +379,43 @@ def test_an_output_directory_that_exists_is_refused_and_kept(base, tmp_path):
     assert not (tmp_path / "out/thesis.tex").exists()
 
 
+def test_overwriting_takes_neither_the_model_nor_the_data_nor_the_place_one_stands_in(base, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    model = testing.tiny_directory(work / "model", window=64)
+    (work / "books").mkdir()
+    (work / "books/a.txt").write_text(testing.prose(80, 1))
+    for out, start, data in [
+        (model, model, DOCUMENTS),
+        (work, model, DOCUMENTS),
+        (work, base, work / "books"),
+        (work / "books", base, [work / "books/a.txt"]),
+    ]:
+        with pytest.raises(UserError, match="--overwrite deletes all of"):
+            go(start, out, data=data, overwrite=True)
+    monkeypatch.chdir(work / "books")
+    with pytest.raises(UserError, match="--overwrite deletes all of"):
+        go(base, ".", overwrite=True)
+    assert (model / "model.safetensors").exists() and (work / "books/a.txt").exists()
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    places = [(tmp_path / "file", "is a file"), (tmp_path / "file/below", "is a file")]
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], capture_output=True)
+    try:
+        places += [(disk / "out", "is read-only")] * (not mounted.returncode)
+        for out, said in places:
+            for options in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(UserError, match=said):
+                    # Read first of all, and not there.
+                    go(tmp_path / "no model", out, **options)
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     for data, said in [(tmp_path / "empty.txt", "is empty"), ([Document("a", "short")], "needs documents that long")]:
@@ -401,6 +438,11 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "a method is one of"),
         ({"memory": "some"}, "memory is one of auto, full, none"),
+        ({"optimizer": "sgd"}, "an optimizer is one of adamw, adamw-8bit, adamw-offload, got 'sgd'"),
+        ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1, got 0"),
+        ({"threads": 1_000_000}, "threads is at most 1024"),
+        ({"chunk_window": 32}, "chunk-window is mode pose's"),
+        ({"mode": "pose", "chunk_window": 96}, "chunk-window 96 is not shorter than window 96"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, options, said):
@@ -430,12 +472,15 @@ def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
 
     for module, options in [
         ("torchao", {"optimizer": "adamw-8bit"}),
-        ("torch.utils.tensorboard", {"tensorboard": True}),
+        ("tensorboard", {"tensorboard": True}),
         ("wandb", {"wandb": "project"}),
     ]:
         monkeypatch.setitem(sys.modules, module, None)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out/kept").write_text("")
         with pytest.raises(UserError, match=r"install ropewalk\["):
             go(base, tmp_path / "out", overwrite=True, **options)
+        assert (tmp_path / "out/kept").exists()
 
 
 @settings(max_examples=50, deadline=None)

@@ -16,7 +16,7 @@ import re
 import shutil
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -197,9 +197,43 @@ def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Pat
 
 
 def refuse_existing(out: str | Path, *, overwrite: bool = False) -> None:
-    """The rule of every `--out`: what exists is never overwritten unless asked for."""
-    if Path(out).exists() and not overwrite:
+    """The rule of every `--out`: what exists is never overwritten unless asked for, and where one stands not even then."""
+    if not os.path.exists(out):
+        return
+    if not overwrite:
         raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+    refuse_to_lose(out, [os.getcwd(), os.path.expanduser("~")])
+
+
+def refuse_to_lose(out: str | Path, kept: Iterable[str | Path]) -> None:
+    """Replacing a directory deletes what is in it: refuse one that is, or holds, something that must stay.
+
+    Args:
+        out: what would be replaced.
+        kept: paths, there or not.
+
+    Raises:
+        UserError: the first of them that would be gone.
+    """
+    for path in kept:
+        if os.path.exists(path) and Path(path).resolve().is_relative_to(Path(out).resolve()):
+            raise UserError(f"--overwrite deletes all of {out}, and with it {path}; choose another --out")
+
+
+def refuse_unwritable(out: str | Path) -> None:
+    """Whether a directory can be made at `out`, asked before hours are spent on what goes into it.
+
+    Raises:
+        UserError: it is a file or lies in one, or nothing can be written where it is or would be.
+    """
+    out = Path(out)
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise UserError(f"--out is a directory, but {there} is a file; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{out} could not be written: {there} is read-only or belongs to somebody else; choose another --out"
+        )
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ Section numbers are those of Chen et al. 2023, arXiv 2306.15595. What the paper 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from ropewalk import checkpoint
 from ropewalk.errors import UserError
 from ropewalk.text import Document
 
@@ -21,6 +23,8 @@ Optimizer = Literal["adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
 _LARGE = 20e9
+#: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,15 @@ class TrainSettings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("window", "steps", "batch_size", "keep", "cp", "lora_rank"):
+        for name in ("window", "steps", "batch_size", "keep", "cp", "lora_rank", "lora_alpha"):
             _whole(name, getattr(self, name), at_least=1)
         for name in ("warmup", "save_every", "seed"):
             _whole(name, getattr(self, name), at_least=0)
         for name in ("micro_batch", "threads", "chunk_window"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), at_least=1)
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise UserError(f"threads is at most {_MOST_THREADS}, got {self.threads}; leave it out to have it chosen")
         for name in ("clip", "weight_decay"):
             _number(name, getattr(self, name), lowest=0.0)
         if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -119,12 +125,44 @@ class TrainSettings:
                 raise UserError(f"{name} lies in [0, 1), got {getattr(self, name)}; the paper has 0.9 and 0.95")
         if self.mode not in ("full", "lora", "pose"):
             raise UserError(f"a mode is full, lora or pose, got {self.mode!r}; full trains every weight")
+        if self.optimizer not in get_args(Optimizer):
+            raise UserError(
+                f"an optimizer is one of {', '.join(get_args(Optimizer))}, got {self.optimizer!r}; use adamw"
+            )
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
+        if self.chunk_window is not None and self.mode != "pose":
+            raise UserError(
+                f"chunk-window is mode pose's, and this is mode {self.mode}; add --mode pose or leave it out"
+            )
+        if self.chunk_window is not None and self.chunk_window >= self.window:
+            raise UserError(
+                f"mode pose skips positions between a short window and a long one, and chunk-window {self.chunk_window} is not shorter "
+                f"than window {self.window}; ask for a shorter one, or use mode full"
+            )
         if self.resume and self.overwrite:
             raise UserError(
                 "--resume goes on with what lies in --out and --overwrite throws it away; use one of the two"
             )
+        self._refuse_what_cannot_end_well()
+
+    def _refuse_what_cannot_end_well(self) -> None:
+        """What would otherwise show only when the model is loaded, or an old `out` is gone."""
+        checkpoint.refuse_unwritable(self.out)
+        if self.overwrite:
+            named = [self.data] if isinstance(self.data, str | Path) else self.data
+            checkpoint.refuse_to_lose(self.out, [self.model, *(one for one in named if isinstance(one, str | Path))])
+        needed = {
+            f"optimizer {self.optimizer}": (self.optimizer != "adamw", "torchao", "low-bit"),
+            f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),
+            "--tensorboard": (self.tensorboard, "tensorboard", "log"),
+            "--wandb": (self.wandb is not None, "wandb", "log"),
+        }
+        for what, (asked, package, extra) in needed.items():
+            if asked and importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"{what} needs {package}, which is not installed; install ropewalk[{extra}], or leave it out"
+                )
 
     def peak_rate(self, parameters: int) -> float:
         """The learning rate asked for, or section 3.1's for a model of this size."""
