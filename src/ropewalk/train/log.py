@@ -6,6 +6,7 @@ out  a `record.Step`; the same figures wherever they were asked for
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -22,7 +23,7 @@ _BETWEEN_LINES = 10.0
 
 
 class Log:
-    """Tells every step.
+    """Tells every step. Of the processes that torchrun started only the first keeps files and has a Weights & Biases run.
 
     Args:
         settings: what is asked for.
@@ -35,9 +36,10 @@ class Log:
         out = Path(settings.out)
         self._recorder = Recorder(out / "records.jsonl", run)
         self._sinks: list[Any] = []
-        if settings.tensorboard:
+        is_first = os.environ.get("RANK", "0") == "0"
+        if settings.tensorboard and is_first:
             self._sinks.append(_tensorboard(out / "tensorboard", first))
-        if settings.wandb:
+        if settings.wandb and is_first:
             self._sinks.append(_wandb(settings.wandb, run))
         self._terminal = _terminal(settings.steps, first) if progress else None
 
@@ -126,8 +128,10 @@ class _tensorboard:
     def __init__(self, directory: Path, first: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError("--tensorboard needs the tensorboard package; install ropewalk[log]") from None
+        except ImportError as error:
+            raise UserError(
+                f"--tensorboard needs a tensorboard package that loads ({error}); install ropewalk[log] anew"
+            ) from None
         # Steps after the checkpoint that a resumed run starts from are told a second time; purge_step hides the first telling.
         self._writer = SummaryWriter(directory, purge_step=first + 1 if first else None)
 
@@ -144,10 +148,15 @@ class _wandb:
     def __init__(self, project: str, run: Run) -> None:
         try:
             import wandb  # pyrefly: ignore[missing-import]
-        except ImportError:
-            raise UserError("--wandb needs the wandb package; install ropewalk[log]") from None
+        except ImportError as error:
+            raise UserError(f"--wandb needs a wandb package that loads ({error}); install ropewalk[log] anew") from None
         # The same id when a run is resumed, so that it goes on as one curve.
-        self._run = wandb.init(project=project, id=run.id, resume="allow", config=asdict(run))
+        try:
+            self._run = wandb.init(project=project, id=run.id, resume="allow", config=asdict(run))
+        except wandb.Error as error:
+            raise UserError(
+                f"Weights & Biases did not take the run ({error}); run `wandb login`, or set WANDB_MODE=offline, or leave --wandb out"
+            ) from None
 
     def step(self, step: Step) -> None:
         values = {
