@@ -1,9 +1,12 @@
 """Training against plain PyTorch, and what it does when the model, the data, the disk or the machine fails it."""
 
+import importlib.machinery
 import json
 import os
 import signal
 import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -438,6 +441,8 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "a method is one of"),
         ({"memory": "some"}, "memory is one of auto, full, none"),
+        ({"device": "gpu"}, "a device is cpu, cuda or cuda:0, cuda:1, …, got 'gpu'"),
+        ({"device": "cuda:64"}, "PyTorch sees . of them, got cuda:64"),
         ({"optimizer": "sgd"}, "an optimizer is one of adamw, adamw-8bit, adamw-offload, got 'sgd'"),
         ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1, got 0"),
         ({"threads": 1_000_000}, "threads is at most 1024"),
@@ -468,8 +473,6 @@ def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
 
 
 def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
-    import sys
-
     for module, options in [
         ("torchao", {"optimizer": "adamw-8bit"}),
         ("tensorboard", {"tensorboard": True}),
@@ -481,6 +484,37 @@ def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"install ropewalk\["):
             go(base, tmp_path / "out", overwrite=True, **options)
         assert (tmp_path / "out/kept").exists()
+
+
+@pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
+def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp_path, monkeypatch, rank, count):
+    begun, told = [], []
+
+    class Sink:
+        def __init__(self, *_, **__):
+            begun.append(self)
+
+        def add_scalar(self, name, value, step):
+            told.append((name, step))
+
+        def log(self, values, step):
+            told.extend((name, step) for name in values)
+
+        close = finish = lambda self: None
+
+    for name, attributes in {
+        "tensorboard": {},
+        "torch.utils.tensorboard": {"SummaryWriter": Sink},
+        "wandb": {"init": Sink, "Error": RuntimeError},
+    }.items():
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("RANK", rank)
+    go(base, tmp_path / "out", steps=2, tensorboard=True, wandb="project")
+    assert len(begun) == 2 * count
+    assert told.count(("train/loss", 2)) == 2 * count
 
 
 @settings(max_examples=50, deadline=None)
