@@ -90,8 +90,45 @@ def test_a_named_file_that_is_no_text_is_refused(tmp_path, content, said):
 def test_an_unreadable_file_in_a_directory_is_left_out_and_counted(tmp_path):
     (tmp_path / "__init__.py").write_text("")
     (tmp_path / "a.py").write_text("pass")
-    with pytest.warns(UserWarning, match=r"1 files under .* left out.*__init__.py is empty"):
+    with pytest.warns(UserWarning, match=r"1 file was left out of .*__init__.py is empty"):
         assert texts(tmp_path) == ["pass"]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.json.gz"])
+def test_rows_in_another_format_are_no_document(tmp_path, name):
+    """A list of rows in one .json would pass for one long document, and braces for prose."""
+    path = tmp_path / name
+    raw = json.dumps(ROWS).encode()
+    path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    with pytest.raises(UserError, match=f"{name} holds rows as .*read as JSON lines"):
+        list(documents(path))
+    (tmp_path / "README.md").write_text("about the rows")
+    with pytest.warns(UserWarning, match=f"1 file was left out of .*{name}"):
+        assert texts(tmp_path) == ["about the rows"]
+
+
+def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "b.txt").write_text("there")
+    with pytest.warns(UserWarning, match="a.txt is no file, or a link to one that is gone"):
+        assert texts(tmp_path) == ["there"]
+    assert files_of(tmp_path) == [tmp_path / "b.txt"]
+    (tmp_path / "c.txt").write_text("soon gone")
+    reading = documents([tmp_path / "b.txt", tmp_path / "c.txt"])
+    next(reading)
+    (tmp_path / "c.txt").unlink()
+    with pytest.raises(UserError, match="c.txt"):
+        next(reading)
+
+
+def test_a_byte_order_mark_null_and_half_a_character_do_not_stop_json_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + LINES + b'{"text": null}\n{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n')
+    with pytest.warns(UserWarning) as told:
+        found = texts(path)
+    assert found == [*(row["text"] for row in ROWS), "half \ufffd, whole \U0001f600"]
+    assert {str(warning.message).split(" rows of ")[0] for warning in told} == {"1"}
+    assert [len(ids) for ids in encode_all(testing.byte_tokenizer(64), found)]
 
 
 def test_a_directory_without_documents_is_refused(tmp_path):

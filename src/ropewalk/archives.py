@@ -41,8 +41,10 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
         raise UserError(f"{path} cannot be unpacked ({error}); it is damaged or cut short: fetch it again") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); check that it is there, and its permissions"
+        ) from None
 
 
 class _Zst(io.RawIOBase):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,12 @@ from ropewalk.errors import UserError
 #: Files that are one document each, and files that hold one a row.
 PLAIN = (".txt", ".md", ".py", ".tex", ".rst")
 ROWS = (".jsonl", ".ndjson", ".parquet")
+#: Files of rows in formats that are not read; as one document each they would train a model on commas and braces.
+OTHER_ROWS = (".json", ".csv", ".tsv", ".arrow", ".feather")
 #: Where a row's text is looked for when no field was named: what published sets of long documents call it.
 FIELDS = ("text", "content", "document")
+#: Escapes in JSON can name one half of a pair (\ud83d), which is no character and no tokenizer takes.
+_HALVES = re.compile("[\ud800-\udfff]")
 _NAMES = ("id", "name", "title", "path", "url")
 
 
@@ -111,12 +115,15 @@ def files_of(source: str | Path) -> list[Path]:
     path = Path(source)
     if not path.is_dir():
         return [path]
+    return [file for file in _below(path) if _stem_suffix(file.name) in PLAIN + ROWS and file.is_file()]
+
+
+def _below(directory: Path) -> list[Path]:
+    """All that is no directory under this one, hidden files apart, in the order of paths."""
     found = []
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(directory):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-        found += [
-            Path(folder, name) for name in names if not name.startswith(".") and _stem_suffix(name) in PLAIN + ROWS
-        ]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(found)
 
 
@@ -134,22 +141,24 @@ def _from_named_file(path: Path, field: str | None) -> Iterator[Document]:
 
 
 def _from_directory(directory: Path, field: str | None) -> Iterator[Document]:
-    left_out: Counter[str] = Counter()
-    first = ""
-    for path in files_of(directory):
-        try:
-            yield from _from_file(path, str(path.relative_to(directory)), field)
-        except _Unreadable as error:
-            left_out["files"] += 1
-            first = first or str(error)
+    left_out = []
+    for path in _below(directory):
+        if _stem_suffix(path.name) in PLAIN + ROWS + OTHER_ROWS:
+            try:
+                if not path.is_file():
+                    raise _Unreadable(f"{path} is no file, or a link to one that is gone")
+                yield from _from_file(path, str(path.relative_to(directory)), field)
+            except _Unreadable as error:
+                left_out.append(str(error))
     if left_out:
-        warnings.warn(
-            f"{left_out['files']} files under {directory} were left out, the first because {first}", stacklevel=3
-        )
+        count = f"{len(left_out)} file was" if len(left_out) == 1 else f"{len(left_out)} files were"
+        warnings.warn(f"{count} left out of {directory}, the first because {left_out[0]}", stacklevel=3)
 
 
 def _from_file(path: Path, name: str, field: str | None) -> Iterator[Document]:
     suffix = _stem_suffix(path.name)
+    if suffix in OTHER_ROWS:
+        raise _Unreadable(f"{path} holds rows as {suffix}, and rows are read as JSON lines (.jsonl) or Parquet only")
     if suffix == ".parquet":
         rows = _parquet_rows(path)
         yield from _from_rows(rows, name, field, place="row")
@@ -179,7 +188,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line.decode("utf-8"))
+                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
                 raise _Unreadable(f"line {number} of {path} is not UTF-8") from None
             except ValueError as error:
@@ -205,7 +214,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, place: str) -> Iterator[Document]:
-    empty = 0
+    empty = halves = 0
     chosen = field
     for number, row in rows:
         if not isinstance(row, dict):
@@ -219,7 +228,7 @@ def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, 
             raise UserError(
                 f"{place} {number} of {source} {asked}; it has {', '.join(map(str, row))}: name one with --field"
             )
-        text = row[chosen]
+        text = "" if row[chosen] is None else row[chosen]
         if not isinstance(text, str):
             raise UserError(
                 f"field {chosen!r} in {place} {number} of {source} is a {type(text).__name__}, not text; name another with --field"
@@ -227,7 +236,12 @@ def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, 
         if not text.strip():
             empty += 1
             continue
+        if not text.isascii() and _HALVES.search(text):
+            halves += 1
+            text = _HALVES.sub("\ufffd", text)
         yield Document(f"{source}:{_row_name(row, chosen) or number}", text)
+    if halves:
+        warnings.warn(f"{halves} rows of {source} hold half a surrogate pair, which is read as U+FFFD", stacklevel=3)
     if empty:
         warnings.warn(f"{empty} rows of {source} have an empty {chosen!r} and were left out", stacklevel=3)
 

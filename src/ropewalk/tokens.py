@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk import checkpoint, text
+from ropewalk import archives, checkpoint, text
 from ropewalk.text import Document
 
 _FORMAT = 1
@@ -132,7 +132,7 @@ def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with archives.damage_named(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
