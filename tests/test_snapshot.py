@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_detected_and_the_one_before_it_used(three, file
 def test_where_every_checkpoint_is_damaged_there_is_none(three):
     for step in (10, 20, 30):
         (three.path(step) / "model.bin").write_bytes(b"")
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="step-000010 is damaged .*no other is left, so the run begins anew"):
         assert three.latest() is None
 
 

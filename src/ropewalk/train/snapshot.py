@@ -98,12 +98,14 @@ class Snapshots:
 
     def latest(self) -> Snapshot | None:
         """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             path = self.path(step)
             wrong, manifest = _check(path)
             if wrong is None:
                 return Snapshot(path, step, manifest["about"])
-            warnings.warn(f"checkpoint {path} is damaged ({wrong}); the one before it is used", stacklevel=2)
+            instead = "the one before it is used" if step != steps[0] else "no other is left, so the run begins anew"
+            warnings.warn(f"checkpoint {path} is damaged ({wrong}); {instead}", stacklevel=2)
         return None
 
     def sweep(self) -> None:
