@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import made_up
 from ropewalk import cli, testing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +67,29 @@ def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
         "ropewalk: window 32 is not longer than the model's own 64; nothing to extend (ask for more than 64 tokens)\n"
     )
     assert not (tmp_path / "b").exists()
+
+
+def test_what_training_leaves_out_is_said_in_a_sentence_and_its_record_names_the_command(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/empty.txt").write_text("")
+    (tmp_path / "books/full.txt").write_text(testing.prose(400))
+    words = f"train {tmp_path}/a --data {tmp_path}/books --window 96 --steps 1 --batch-size 1 --out {tmp_path}/b"
+    done = run(*words.split(), env={**os.environ, "ROPEWALK_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr
+    left_out = next(line for line in done.stderr.splitlines() if "left out" in line)
+    assert left_out.startswith(f"ropewalk: 1 file was left out of {tmp_path}/books") and "text.py" not in done.stderr
+    assert json.loads((tmp_path / "b/records.jsonl").read_text().splitlines()[0])["command"] == f"ropewalk {words}"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
+def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, capsys) -> None:
+    import ropewalk.train
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(ropewalk.train, "train", lambda *_, **__: made_up.extended())
+    cli.main(["train", "hemp", "--data", "d", "--window", "1024", "--out", "o"])
+    assert len(capsys.readouterr().out.splitlines()) == lines
 
 
 def test_an_interrupt_is_130_without_traceback(

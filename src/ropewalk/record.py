@@ -175,7 +175,9 @@ def new_run(
 ) -> Run:
     """A header for a run that starts now. `command` defaults to this process's own command line."""
     if command is None:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        # Under `python -m ropewalk`, and so under torchrun, the program is called after the file.
+        program = "ropewalk" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
+        command = shlex.join([program, *sys.argv[1:]])
     return Run(
         id=uuid.uuid4().hex[:12],
         command=command,

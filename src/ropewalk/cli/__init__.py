@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -37,11 +39,22 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
+_as_python_does = warnings.formatwarning
+
+
+def _as_sentence(message: Any, category: type, filename: str, lineno: int, line: str | None = None) -> str:
+    """Our own warnings are sentences for the user, who need not know on which line they arose; others' stay as they are."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"ropewalk: {message}\n"
+    return _as_python_does(message, category, filename, lineno, line)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit 0 done, 2 the user's mistake (a sentence, no traceback), 130 interrupted, 1 anything else."""
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.formatwarning = _as_sentence
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

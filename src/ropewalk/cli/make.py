@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,7 +79,7 @@ def train(
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
     optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
     cp: int = 1,
-    memory: str = "auto",
+    memory: Literal["auto", "full", "none"] = "auto",
     device: str | None = None,
     threads: int | None = None,
     lora_rank: int = 8,
@@ -115,7 +116,7 @@ def train(
         precision: auto is float32 on a CPU, float32 weights with bfloat16 arithmetic on a GPU.
         optimizer: adamw-8bit and adamw-offload need torchao.
         cp: Devices that share one window.
-        memory: Which activations are kept for the backward pass.
+        memory: What is kept for the backward pass: auto as many activations as fit, full each layer's input only, none all of them.
         device: cpu, cuda, …; the GPU if there is one.
         threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.
         lora_rank: Of the adapters in mode lora.
@@ -131,6 +132,8 @@ def train(
     from ropewalk.train import train as run
 
     state = run(options.pop("model"), **options)
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun's first process has said it
     print(
         f"{out}: {state.family}, window {state.window} tokens, {state.method} factor {state.factor:g}, {state.steps} steps; "
         f"the loss of every step is in {out}/records.jsonl\n"
