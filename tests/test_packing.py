@@ -157,6 +157,45 @@ def test_a_stream_is_read_no_further_than_the_limit(monkeypatch):
     assert len(read) < 70
 
 
+def test_a_longer_run_on_a_stream_is_the_same_data_read_further(monkeypatch):
+    """--steps may change when a run is resumed, and with it how much of a stream is read."""
+
+    def stream(name, start=0):
+        return (Document(str(number), testing.prose(30, start + number)) for number in range(1000))
+
+    monkeypatch.setattr("ropewalk.text._from_hub", lambda name, field, seed: stream(name))
+    monkeypatch.setattr("ropewalk.tokens._BATCH_CHARACTERS", 1000)
+    short, long = (tokenise("owner/endless", TOKENIZER, limit=limit) for limit in (3000, 9000))
+    assert len(short.ids) < len(long.ids) and np.array_equal(short.ids, long.ids[: len(short.ids)])
+    assert short.digest == long.digest
+    monkeypatch.setattr("ropewalk.text._from_hub", lambda name, field, seed: stream(name, start=1))
+    assert tokenise("owner/other", TOKENIZER, limit=3000).digest != short.digest
+
+
+def test_what_is_named_beside_a_stream_is_read_in_turn_with_it(tmp_path, monkeypatch):
+    def endless(name, field, seed):
+        return (Document(f"{name} {number}", "x" * 100) for number in range(1000))
+
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("y" * 100)
+    monkeypatch.setattr("ropewalk.text._from_hub", endless)
+    monkeypatch.setattr("ropewalk.tokens._BATCH_CHARACTERS", 200)
+    names = tokenise(["owner/one", tmp_path, "owner/two"], TOKENIZER, limit=1500).names
+    assert names[:6] == ["owner/one 0", "0.txt", "owner/two 0", "owner/one 1", "1.txt", "owner/two 1"]
+    assert names[9:11] == ["owner/one 3", "owner/two 3"]
+
+
+def test_the_same_text_is_the_same_data_wherever_it_lies(tmp_path, monkeypatch):
+    """A run that goes on on another machine finds its data under another path, and an empty cache."""
+    digests = set()
+    for place in ("a", "b"):
+        monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / place / "cache"))
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.txt").write_text("the same text")
+        digests.add(tokenise(tmp_path / place / f"{place}.txt", TOKENIZER).digest)
+    assert len(digests) == 1
+
+
 def test_a_home_that_cannot_be_written_does_not_stop_a_run(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no directory")
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "file"))

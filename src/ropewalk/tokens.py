@@ -10,6 +10,7 @@ and what does not match is made again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -26,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk import archives, checkpoint, text
 from ropewalk.text import Document
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
@@ -41,7 +42,8 @@ class Tokens:
         ids: every document's token ids end to end, (tokens,); usually a memory map.
         starts: where each document begins, and at the end where the last one ends, (documents + 1,).
         names: of the documents.
-        digest: which tokens these are: equal for equal text, tokenizer and reading order.
+        digest: which tokens these are: equal for equal text, tokenizer and reading order, whatever the files are called. Of a
+            stream it is that of the first document, since how far it is read depends on the run's length.
         streamed: whether they are the beginning of a longer stream; then they are read in the stream's order.
     """
 
@@ -80,7 +82,8 @@ def tokenise(
         sources: as `text.documents`, or documents themselves.
         tokenizer: its BOS goes before each document if it puts one itself, its EOS after.
         field: a row's field that holds the text.
-        limit: tokens after which a streamed data set is read no further; local sources are always read whole.
+        limit: tokens after which a streamed data set is read no further, and what is named beside one; without one all is read.
+            Sources beside a streamed one are read in turn with it, a document of each, since the first might never end.
         seed: of the shuffling of streamed data sets.
         progress: draw a bar.
 
@@ -91,7 +94,7 @@ def tokenise(
     place = _writable(cache_directory() / "tokens") / key
     found = _from_cache(place, streamed)
     if found is None:
-        documents = _documents(sources, field, seed)
+        documents = _documents(sources, field, seed, in_turn=streamed)
         _write(place, documents, tokenizer, limit=limit if streamed else None, progress=progress)
         found = _from_cache(place, streamed)
         if found is None:
@@ -99,10 +102,14 @@ def tokenise(
     return found
 
 
-def _documents(sources: Sources, field: str | None, seed: int) -> Iterator[Document]:
+def _documents(sources: Sources, field: str | None, seed: int, *, in_turn: bool) -> Iterator[Document]:
     if not isinstance(sources, str | Path) and sources and isinstance(sources[0], Document):
         return iter(sources)  # type: ignore[arg-type]
-    return text.documents(sources, field=field, seed=seed)  # type: ignore[arg-type]
+    if not in_turn or isinstance(sources, str | Path):
+        return text.documents(sources, field=field, seed=seed)  # type: ignore[arg-type]
+    each: list[Any] = [text.documents(source, field=field, seed=seed) for source in sources]  # type: ignore[arg-type]
+    rounds = itertools.zip_longest(*each)
+    return (document for round in rounds for document in round if document is not None)
 
 
 def _key(
@@ -156,16 +163,23 @@ def _from_cache(place: Path, streamed: bool) -> Tokens | None:
     try:
         about = json.loads((place / "about.json").read_text(encoding="utf-8"))
         ids = np.memmap(place / "ids.bin", dtype=about["dtype"], mode="r")
-        if _digest(ids, about["starts"], about["names"]) != about["sha256"]:
+        starts, names, digest = about["starts"], about["names"], about["digest"]
+        if _digest(ids, starts) != digest or _digest_of(names) != about["names_digest"]:
             raise ValueError("its hash is not the one it was written with")
-        return Tokens(ids, np.array(about["starts"], dtype=np.int64), about["names"], about["sha256"], streamed)
+        if streamed:
+            digest = _digest(ids[: starts[1]], starts[:2])
+        return Tokens(ids, np.array(starts, dtype=np.int64), names, digest, streamed)
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"the tokens kept in {place} are damaged ({error}); they are made again", stacklevel=3)
         return None
 
 
-def _digest(ids: np.ndarray, starts: list[int], names: list[str]) -> str:
-    digest = hashlib.sha256(json.dumps([str(ids.dtype), starts, names]).encode())
+def _digest_of(named: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _digest(ids: np.ndarray, starts: list[int]) -> str:
+    digest = hashlib.sha256(json.dumps([str(ids.dtype), starts]).encode())
     for start in range(0, len(ids), _HASHED_AT_ONCE):
         digest.update(np.ascontiguousarray(ids[start : start + _HASHED_AT_ONCE]).data)
     return digest.hexdigest()
@@ -193,7 +207,8 @@ def _write(
                 if limit is not None and starts[-1] > limit:
                     break
         ids = np.memmap(beside / "ids.bin", dtype=dtype, mode="r")
-        about = {"dtype": dtype.name, "sha256": _digest(ids, starts, names), "starts": starts, "names": names}
+        digests = {"digest": _digest(ids, starts), "names_digest": _digest_of(names)}
+        about = {"dtype": dtype.name, **digests, "starts": starts, "names": names}
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
