@@ -195,7 +195,7 @@ def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
     go(base, tmp_path / "out", steps=2, save_every=2)
     with pytest.raises(UserError, match="made with seed 0, and this run has 1"):
         go(base, tmp_path / "out", seed=1, resume=True)
-    with pytest.raises(UserError, match="made with data"):
+    with pytest.raises(UserError, match="made with other data than this run"):
         go(base, tmp_path / "out", data=DOCUMENTS[1:], resume=True)
 
 

@@ -155,7 +155,11 @@ def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
     before = snapshot.about.get("identity", {})
     for name, value in identity.items():
         if before.get(name) != value:
+            if name in ("model", "data"):  # known by hashes, which say nothing to anybody
+                differs = f"other {'data' if name == 'data' else 'weights to begin with'} than this run"
+            else:
+                differs = f"{name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}"
             raise UserError(
-                f"{snapshot.path} was made with {name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}; a run is "
-                "resumed with the settings it was started with: give the same ones, or choose another --out"
+                f"{snapshot.path} was made with {differs}; a run is resumed with the settings it was started with: give the same ones, "
+                "or choose another --out"
             )
