@@ -246,6 +246,22 @@ def test_saving_over_a_hard_link_leaves_the_other_file_alone(tmp_path: Path) -> 
     assert not safetensors.torch.load_file(first)["a"].any()
 
 
+def test_whom_the_umask_lets_read_may_read_the_weights(tmp_path: Path) -> None:
+    original = tmp_path / "original.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(4)}, original)
+    original.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        with checkpoint.whole_directory(tmp_path / "out") as beside:
+            (beside / "state").mkdir()
+            safetensors.torch.save_file({"a": torch.zeros(4)}, beside / "state/new.safetensors")
+            checkpoint.link_or_copy(original, beside / "linked.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out/state/new.safetensors").stat().st_mode & 0o777 == 0o640
+    assert original.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_hub_id_without_network_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no directory here, and the hub could not be reached"):
         extend("nobody/no-such-model", window=LONGER, out=tmp_path / "b")

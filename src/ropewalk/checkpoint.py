@@ -190,6 +190,7 @@ def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         with disk_errors(out):
             beside.mkdir(parents=True)
             yield beside
+            _share(beside)
             _sync(beside)
             _replace(beside, out)
     finally:
@@ -260,6 +261,13 @@ def _os_error(error: SafetensorError) -> int | None:
     """safetensors writes in Rust and passes the system's error on as text: "… (os error 28)"."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
+
+
+def _share(directory: Path) -> None:
+    """Weights may be read by whom the directory may: safetensors (0.8) makes its files private, the user's umask aside."""
+    for path in directory.rglob("*.safetensors"):
+        if path.stat().st_nlink == 1:  # a linked file is the original's too, and its owner's to open up
+            path.chmod(directory.stat().st_mode & 0o666)
 
 
 def _sync(directory: Path) -> None:
