@@ -74,6 +74,8 @@ def verdict(found: Plan) -> str:
         return f"it fits, with {found.chip.memory - found.memory.total / GIB:.1f} GiB to spare"
     short = found.memory.total / GIB - found.chip.memory
     ways = "; or ".join(found.ways[:4]) or "a shorter window or a smaller model"
+    if found.chip.name == "cpu":
+        ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
     return f"it does NOT fit: {short:.1f} GiB short on each chip with as little kept as can be; what fits: {ways}"
 
 
@@ -84,6 +86,7 @@ def time_table(found: Plan) -> Table:
     rows = {
         "layout": f"{job.dp} × data parallel, {job.cp} × context parallel",
         "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
+        "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}",
         "precision, optimiser": f"{found.precision}, {found.optimizer}",
         "a step": f"{job.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
