@@ -25,6 +25,7 @@ from ropewalk.plan.planner import shape_of
 from ropewalk.plan.shape import LLAMA, read
 from ropewalk.plan.speed import time
 from ropewalk.train import keep as keeping
+from ropewalk.train.batch import default_micro
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -183,6 +184,8 @@ def test_constants_of_modules_that_need_torch_are_theirs() -> None:
     assert (layout.BACKWARD, layout.MARGIN) == (kept_memory._BACKWARD, kept_memory._MARGIN)
     assert ATTENTION_PRICE == kept_memory._ATTENTION_PRICE
     assert planner.COMPILED == keeping._WORTH_COMPILING
+    for window in (256, 1024, 2048, 4096):
+        assert max(1, min(64, planner.CPU_TOKENS // window)) == default_micro(window, 64, torch.device("cpu"))
     job = _job()
     assert layout.head_bytes(job) == kept_memory.head_bytes(32768, 4096, 32000)
 
@@ -336,21 +339,67 @@ def test_skipped_positions_cost_the_short_window() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        dict(window=0),
-        dict(steps=0),
-        dict(batch_size=0),
-        dict(cp=3),
-        dict(micro_batch=100),
-        dict(mode="half"),
-        dict(keep="some"),
-        dict(gpus="8xT800"),
+        (dict(window=0), "window is a whole number of at least 1"),
+        (dict(window=1024), "reads 2048 tokens already"),
+        (dict(steps=0), "steps is a whole number"),
+        (dict(batch_size=0), "batch-size is a whole number"),
+        (dict(cp=3), "3 does not divide 8"),
+        (dict(micro_batch=100), "a micro batch holds between 1 window and the batch size 64"),
+        (dict(mode="half"), "a mode is full, lora or pose"),
+        (dict(keep="some"), "memory is auto, full or none"),
+        (dict(gpus="8xT800"), "known chips"),
+        (dict(gpus=""), "known chips"),
+        (dict(mode="pose", chunk_window=-5), "chunk-window is a whole number"),
+        (dict(mode="lora", lora_rank=-4), "lora-rank is a whole number"),
+        (dict(price=-1.0), "a price is a finite number"),
+        (dict(price=math.nan), "a price is a finite number"),
+        (dict(gpus="1000000xH100"), "1000000 chips cannot share 64 windows"),
+        (dict(gpus="7xH100"), "7 chips cannot share 64 windows"),
+        (dict(batch_size=3, cp=1), "--batch-size is a multiple of 8, got 3"),
+        (dict(window=8200, cp=8), "a multiple of 2 x 8 tokens, got 8200"),
     ],
 )
-def test_a_users_mistake_is_a_sentence(wrong: dict) -> None:
-    with pytest.raises(UserError):
+def test_a_users_mistake_is_a_sentence(wrong: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
         plan("llama-7b", **{"window": 8192, "gpus": "8xH100", **wrong})
+
+
+def test_a_layout_is_one_that_training_takes() -> None:
+    """train/devices.py: as many windows to each group of chips. Three windows on eight chips: all eight share each."""
+    assert plan("llama-7b", window=8192, gpus="8xH100", batch_size=3).job.cp == 8
+    for batch, gpus in [(64, 8), (96, 64), (128, 128), (12, 8)]:
+        job = plan("llama-7b", window=8192, gpus=f"{gpus}xH100", batch_size=batch).job
+        assert batch % job.dp == 0
+
+
+def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
+    with pytest.raises(UserError, match="llama-7b, llama-13b, llama-33b, llama-65b are known by name"):
+        shape_of("llama-70b")
+
+
+def test_a_large_model_is_not_timed_for_minutes_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def random(self: object, *shape: int) -> torch.Tensor:
+        shapes.append(shape)
+        return torch.empty(*shape, device="meta")
+
+    monkeypatch.setattr(calibrate._Bench, "random", random)
+    monkeypatch.setattr(calibrate._Bench, "seconds", lambda *_: 1.0)
+    bench = calibrate._Bench(torch.device("cpu"), torch.float32, 1.0, None)
+    for name, rest in [("llama-65b", {}), (shape_of("hemp"), {"window": 1024, "batch": 4})]:
+        job = _job(name, precision="float32", keep=NONE, fused=False, **rest)
+        shapes.clear()
+        calibrate._products(job, bench)
+        for (tokens, rows), (columns, _), _ in zip(*[iter(shapes)] * 3, strict=True):
+            assert 6 * tokens * rows * columns <= 3e10  # half a second at 60 GFLOP/s
+        shapes.clear()
+        calibrate._attention(job, bench)
+        _, heads, length, size = shapes[0]
+        assert 6 * length**2 * heads * size <= 3e10
+    assert (heads, length) == (4, 1024)  # a small model's as they are
 
 
 def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) -> None:

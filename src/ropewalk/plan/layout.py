@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ropewalk.errors import UserError
 from ropewalk.plan.chips import Chip, Rates
 from ropewalk.plan.job import FULL, NONE, Job, filled, products, regime
 from ropewalk.plan.memory import CHUNK_ELEMENTS, CONTEXT, GIB, memory
@@ -48,11 +49,42 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | N
     return (fastest, True) if fastest is not None else (least, False)
 
 
+def refuse_undivided(job: Job, cp: int | None) -> None:
+    """Say so if no layout deals the windows of a step out as training does: as many to each group, each split evenly.
+
+    Raises:
+        UserError: with what would be divisible.
+    """
+    if next(_shares(job, cp), None) is not None:
+        return
+    if cp is None:
+        raise UserError(
+            f"every chip, or group of chips that share a window, reads as many windows a step, and {job.gpus} chips cannot share "
+            f"{job.batch} windows of {job.length} tokens so; choose a number of chips that divides --batch-size, or change that"
+        )
+    groups = job.gpus // cp
+    if job.batch % groups:
+        raise UserError(
+            f"each of {groups} groups of {cp} chips reads as many windows a step, so --batch-size is a multiple of {groups}, got "
+            f"{job.batch}; change it, or --cp"
+        )
+    raise UserError(
+        f"a window split over {cp} chips is a multiple of 2 x {cp} tokens, got {job.length}; change --window, or --cp"
+    )
+
+
+def _shares(job: Job, cp: int | None) -> Iterator[int]:
+    """How many chips may share a window: as asked for, or any number that leaves as many windows to each group (train/devices.py) and
+    splits a window evenly (parallel/mesh.py)."""
+    for share in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
+        even = job.gpus % share == 0 and job.batch % (job.gpus // share) == 0
+        if even and (share == 1 or job.length % (2 * share) == 0):
+            yield share
+
+
 def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
-    for share in [cp] if cp else [n for n in range(1, job.gpus + 1) if job.gpus % n == 0 and n <= job.shape.heads]:
+    for share in _shares(job, cp):
         groups = job.gpus // share
-        if groups > job.batch and cp is None:
-            continue  # more groups than windows in a step: some would idle
         for windows in [micro] if micro else _micros(job, groups, share):
             yield replace(job, cp=share, micro=windows)
 

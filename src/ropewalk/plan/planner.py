@@ -7,7 +7,9 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +27,8 @@ from ropewalk.plan.speed import Time, time
 
 #: From so many weights on, training compiles its layers on a GPU (train/keep.py; a test compares the two).
 COMPILED = 1e9
+#: Tokens in a micro batch on a CPU, where none is asked for (train/batch.py; a test compares the two).
+CPU_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,17 @@ def plan(
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
     shape = model if isinstance(model, Shape) else shape_of(model)
-    for name, value in (("window", window), ("steps", steps), ("batch-size", batch_size)):
+    counts = {"window": window, "steps": steps, "batch-size": batch_size, "lora-rank": lora_rank}
+    for name, value in (counts if chunk_window is None else counts | {"chunk-window": chunk_window}).items():
         if value < 1:
             raise UserError(f"{name} is a whole number of at least 1, got {value}; change it")
-    count, chip = parse(gpus) if gpus else (_present_gpus(), None)
+    if window < shape.window:
+        raise UserError(
+            f"{shape.name} reads {shape.window} tokens already, more than the window {window}; plan for {shape.window} or more"
+        )
+    if price is not None and not 0 <= price < math.inf:
+        raise UserError(f"a price is a finite number of at least 0, got {price}; leave it out if you do not know it")
+    count, chip = (_present_gpus(), None) if gpus is None else parse(gpus)
     on_gpu = chip is not None or count > 0
     if precision == "auto":
         precision = "bfloat16" if on_gpu else "float32"
@@ -139,6 +150,7 @@ def plan(
             chip, measured = _measured(job)
             rates = rates or measured
         rates = rates or datasheet_rates(chip)
+        layout.refuse_undivided(job, cp)
         job, fits = layout.choose(job, chip, rates, cp=cp, micro=micro_batch, keep=keep)
         need = memory(job)
     else:
@@ -171,10 +183,10 @@ def _check_choices(mode: str, keep: str, cp: int | None, micro: int | None, batc
 
 
 def _on_cpu(job: Job, rates: Rates | None, micro: int | None) -> tuple[Job, Chip, Rates, bool, Memory]:
-    """Training on a CPU keeps everything, in micro batches of about 4096 tokens (train/batch.py)."""
+    """Training on a CPU keeps everything, in micro batches of about 2048 tokens."""
     from ropewalk.plan.job import NONE
 
-    job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, 4096 // job.length)))
+    job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, CPU_TOKENS // job.length)))
     chip, measured = _measured(job, rates)
     need = memory(job, cpu=True)
     return job, chip, measured, need.total <= chip.memory * 2**30, need
@@ -204,6 +216,9 @@ def shape_of(model: str | Path) -> Shape:
     if name.lower() in LLAMA and not Path(name).exists():
         return LLAMA[name.lower()]
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        if not Path(name).exists() and re.fullmatch(r"llama-\d+b", name.lower()):
+            raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "
+                            "a directory, or a hub id such as owner/name")  # fmt: skip
         directory = checkpoint.locate(name)
         return read(checkpoint.read_config(directory), name=name, stored=_stored(directory))
     return read(_hub_config(name), name=name)
