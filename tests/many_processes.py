@@ -136,9 +136,13 @@ def main() -> None:
     for name, (model, options) in MODES.items():
         cp = 2 if name in ("documents", "skipped") else 1
         train(place / model, out=place / name, steps=2, cp=cp, **options, **SHARED)
+    # A copy of the weights on each rank, then shared out.
+    train(base, out=place / "copied", steps=2, replicas=2, **SHARED)
+    train(base, out=place / "copied", steps=4, resume=True, **SHARED)
     said = {
         "batch": refusal(place, batch_size=3),
         "window": refusal(place, window=97, cp=2),
+        "replicas": refusal(place, replicas=4),
         "nan": refusal(place / "poisoned", steps=20),
         "damaged": refusals(place / "damaged"),
     }

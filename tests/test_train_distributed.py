@@ -93,6 +93,11 @@ def test_one_then_two_is_one_run(place):
     assert losses(place / "grown") == pytest.approx(losses(place / "alone")[:4], rel=1e-5)
 
 
+def test_two_copies_then_one_shared_out_are_one_run(place):
+    assert losses(place / "copied") == pytest.approx(losses(place / "alone")[:4], rel=1e-5)
+    assert_same_weights(place / "copied/checkpoints/step-000004", place / "alone/checkpoints/step-000004")
+
+
 @pytest.mark.parametrize("name", many_processes.MODES)
 def test_every_mode_is_the_same_on_two_processes(place, name):
     assert losses(place / name) == pytest.approx(losses(place / f"{name}-alone"), rel=1e-5)
@@ -103,6 +108,7 @@ def test_what_cannot_be_divided_is_refused(place):
     said = json.loads((place / "said.json").read_text())
     assert "--batch-size is a multiple of 2 here, got 3" in said["batch"]
     assert "multiple of 2 x cp = 4, got 97" in said["window"]
+    assert "a multiple of replicas, got 2 processes and replicas 4" in said["replicas"]
 
 
 def test_nan_on_one_process_stops_all_and_names_the_rank(place):

@@ -79,6 +79,7 @@ def train(
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
     optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
     cp: int = 1,
+    replicas: int = 1,
     memory: Literal["auto", "full", "none"] = "auto",
     device: str | None = None,
     threads: int | None = None,
@@ -116,6 +117,7 @@ def train(
         precision: auto is float32 on a CPU, float32 weights with bfloat16 arithmetic on a GPU.
         optimizer: adamw-8bit and adamw-offload need torchao.
         cp: Devices that share one window.
+        replicas: Copies of the weights, each sharded over its own devices; as many as machines, if these are joined by a slow network.
         memory: What is kept for the backward pass: auto as many activations as fit, full each layer's input only, none all of them.
         device: cpu, cuda, …; the GPU if there is one.
         threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.

@@ -22,8 +22,8 @@ def devices_for(settings: TrainSettings) -> Mesh:
     Raises:
         UserError: no such device; the batch or the window cannot be divided among them.
     """
-    chosen = models.device_for(settings.device)
-    mesh = start(cp=settings.cp, device=chosen.type if settings.device is None else settings.device)
+    device = models.device_for(settings.device)
+    mesh = start(cp=settings.cp, replicas=settings.replicas, device=device.type if settings.device is None else device)
     # Left when the process ends, not with the run: processes that left cannot meet a second time under one torchrun.
     atexit.register(mesh.close)
     if settings.batch_size % mesh.data_size:

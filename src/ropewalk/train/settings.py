@@ -57,6 +57,7 @@ class TrainSettings:
             updates rounded stochastically. "auto" is float32 on a CPU and bfloat16 on a GPU.
         optimizer: "adamw"; "adamw-8bit" keeps its states in 8 bits, "adamw-offload" in the host's memory (both need torchao).
         cp: devices that share one window (context parallel).
+        replicas: copies of the weights, each sharded over its own devices (HSDP); for machines joined by a slow network.
         memory: what layers keep for the backward pass: "auto" what fits, "full" checkpointing, "none" of it (keep.py).
         device: "cpu", "cuda", ...; the GPU if there is one.
         threads: CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest.
@@ -92,6 +93,7 @@ class TrainSettings:
     precision: Precision = "auto"
     optimizer: Optimizer = "adamw"
     cp: int = 1
+    replicas: int = 1
     memory: str = "auto"
     device: str | None = None
     threads: int | None = None
@@ -105,7 +107,7 @@ class TrainSettings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("window", "steps", "batch_size", "keep", "cp", "lora_rank", "lora_alpha"):
+        for name in ("window", "steps", "batch_size", "keep", "cp", "replicas", "lora_rank", "lora_alpha"):
             _whole(name, getattr(self, name), at_least=1)
         for name in ("warmup", "save_every", "seed"):
             _whole(name, getattr(self, name), at_least=0)
