@@ -447,6 +447,7 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1, got 0"),
         ({"threads": 1_000_000}, "threads is at most 1024"),
         ({"chunk_window": 32}, "chunk-window is mode pose's"),
+        ({"mode": "pose", "window": 64}, "mode pose skips positions .* and 64 is not longer"),
         ({"mode": "pose", "chunk_window": 96}, "chunk-window 96 is not shorter than window 96"),
     ],
 )

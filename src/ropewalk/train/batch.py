@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ropewalk.errors import UserError
 from ropewalk.packing import Windows, order
 from ropewalk.train import pose
 from ropewalk.train.settings import TrainSettings
@@ -47,6 +48,14 @@ class Batches:
     windows: Windows
     settings: TrainSettings
     micro: int
+
+    def __post_init__(self) -> None:
+        short, long = self.windows.window, self.settings.window
+        if self.settings.mode == "pose" and short >= long:
+            raise UserError(
+                f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer; ask for a "
+                "longer --window, for a shorter --chunk-window, or for mode full"
+            )
 
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""

@@ -14,6 +14,7 @@ know: peft stops, and `attach` puts it on a model only after holding that model'
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
     targets = _attention_projections(model)
     if not targets:
         raise UserError(f"no attention projections were found in a {model.config.model_type} model; use --mode full")
-    wrapped = peft.get_peft_model(
-        model, peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that the latter is giving up
+        wrapped = peft.get_peft_model(
+            model, peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+        )
     for parameter in _embeddings_and_norms(wrapped.get_base_model()):
         parameter.requires_grad_(True)
     for parameter in wrapped.parameters():
