@@ -12,14 +12,16 @@ import yaml
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
-def slurm(folder: Path, *arguments: str, exit_code: int = 0, **environment: str) -> tuple[int, str]:
-    """Run the batch file; what `srun` and `scontrol` were told, a line each."""
+def slurm(
+    folder: Path, *arguments: str, exit_code: int = 0, saves: Path | None = None, **environment: str
+) -> tuple[int, str]:
+    """Run the batch file; what `srun` and `scontrol` were told, a line each. `saves`: the checkpoint that training leaves."""
     said = folder / "said"
     said.touch()
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
     scripts = {
-        "srun": f'echo "srun $*" >> {said}; exit {exit_code}',
+        "srun": f'echo "srun $*" >> {said}; {f"mkdir -p {saves}; " if saves else ""}exit {exit_code}',
         "scontrol": f'echo "scontrol $*" >> {said}; [[ $1 == show ]] && printf "n7\\nn9\\n"; true',
     }
     for name, script in scripts.items():
@@ -53,22 +55,31 @@ def test_slurm_starts_torchrun_on_every_machine_with_what_was_asked(tmp_path: Pa
     assert "requeue" not in said
 
 
-def test_slurm_queues_again_what_has_a_checkpoint_and_no_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["--out {}", "--out={}"])
+def test_slurm_queues_again_what_has_saved_and_has_no_model(tmp_path: Path, form: str) -> None:
     out = tmp_path / "out"
-    asked = ("hemp", "--out", str(out))
+    asked = ("hemp", *form.format(out).split(), "--window", "1024")
     code, said = slurm(tmp_path, *asked, exit_code=1)
     assert code == 1 and "requeue" not in said  # nothing was saved: it would fail again
-    (out / "checkpoints/step-000002").mkdir(parents=True)
-    assert "requeue" not in slurm(tmp_path, *asked, exit_code=1, SLURM_RESTART_COUNT="20")[1]
-    code, said = slurm(tmp_path, *asked, exit_code=1)
+    first, second = (out / f"checkpoints/step-00000{step}" for step in (2, 4))
+    assert "requeue" not in slurm(tmp_path, *asked, exit_code=1, saves=first, SLURM_RESTART_COUNT="20")[1]
+    code, said = slurm(tmp_path, *asked, exit_code=1, saves=second)
     assert code == 1 and "scontrol requeue 4242" in said
+
+
+def test_slurm_does_not_queue_again_what_stops_where_it_began(tmp_path: Path) -> None:
+    """A loss that explodes after a checkpoint explodes there each time: twenty restarts would reach no further."""
+    there = tmp_path / "out/checkpoints/step-000002"
+    there.mkdir(parents=True)
+    assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(tmp_path / "out"), exit_code=1)[1]
 
 
 def test_slurm_does_not_queue_again_what_is_done(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "checkpoints/step-000002").mkdir(parents=True)
     (out / "config.json").touch()
-    assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(out), exit_code=1)[1]
+    saves = out / "checkpoints/step-000004"
+    assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(out), exit_code=1, saves=saves)[1]
 
 
 def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
