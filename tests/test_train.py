@@ -199,6 +199,14 @@ def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
         go(base, tmp_path / "out", data=DOCUMENTS[1:], resume=True)
 
 
+def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):
+    left = tmp_path / "out/..final.0123abcd.partial"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    go(base, tmp_path / "out", steps=1, resume=True)
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
 def test_checkpoints_on_the_way_are_models_that_every_measurement_loads(base, tmp_path):
     go(base, tmp_path / "out", save_every=2)
     for step in (2, 4, 6):
@@ -435,6 +443,8 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"batch_size": 2.5}, "batch-size is a whole number"),
         ({"learning_rate": float("nan")}, "finite and above 0, got nan"),
         ({"learning_rate": -1.0}, "finite and above 0"),
+        ({"learning_rate": "1e-4"}, "finite and above 0, got '1e-4'"),
+        ({"current_window": -5}, "current-window is a whole number of at least 1"),
         ({"clip": float("inf")}, "clip is a finite number"),
         ({"mode": "half"}, "a mode is full, lora or pose"),
         ({"mode": "pose", "mask_documents": True}, "use one of the two"),

@@ -70,7 +70,8 @@ def write_final(out: Path, step: int, model: Any, begun: Start, mesh: Mesh, *, s
 
     def write() -> None:
         beside = out / ".final"
-        shutil.rmtree(beside, ignore_errors=True)
+        for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         with checkpoint.whole_directory(beside) as directory:
             if weights is not None:
                 _write_model(directory, step, weights, begun)

@@ -111,16 +111,17 @@ class TrainSettings:
             _whole(name, getattr(self, name), at_least=1)
         for name in ("warmup", "save_every", "seed"):
             _whole(name, getattr(self, name), at_least=0)
-        for name in ("micro_batch", "threads", "chunk_window"):
+        for name in ("micro_batch", "threads", "chunk_window", "current_window"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), at_least=1)
         if self.threads is not None and self.threads > _MOST_THREADS:
             raise UserError(f"threads is at most {_MOST_THREADS}, got {self.threads}; leave it out to have it chosen")
         for name in ("clip", "weight_decay"):
             _number(name, getattr(self, name), lowest=0.0)
-        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        rate = self.learning_rate
+        if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
             raise UserError(
-                f"a learning rate is finite and above 0, got {self.learning_rate}; leave it out for the paper's 2e-5"
+                f"a learning rate is finite and above 0, got {rate!r}; leave it out for the paper's 2e-5"
             )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
