@@ -38,11 +38,14 @@ def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
     """Adapters of a rank on every attention projection; embeddings and norms stay trainable, in float32.
 
     Raises:
-        UserError: the family names no attention projection that could be found.
+        UserError: the family names no attention projection that could be found, or the rank is above the model's width.
     """
     targets = _attention_projections(model)
     if not targets:
         raise UserError(f"no attention projections were found in a {model.config.model_type} model; use --mode full")
+    width = model.config.get_text_config().hidden_size
+    if rank > width:
+        raise UserError(f"an adapter's rank is at most the model's width {width}, got {rank}; LongLoRA's is 8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that the latter is giving up
         wrapped = peft.get_peft_model(

@@ -120,9 +120,7 @@ class TrainSettings:
             _number(name, getattr(self, name), lowest=0.0)
         rate = self.learning_rate
         if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
-            raise UserError(
-                f"a learning rate is finite and above 0, got {rate!r}; leave it out for the paper's 2e-5"
-            )
+            raise UserError(f"a learning rate is finite and above 0, got {rate!r}; leave it out for the paper's 2e-5")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} lies in [0, 1), got {getattr(self, name)}; the paper has 0.9 and 0.95")
