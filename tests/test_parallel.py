@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import types
+import unittest.mock
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,42 @@ def test_attention_in_blocks_is_masked_attention(
         torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("kernel, calls", [("cpu", (2 + 1 + 2) + (2 + 1)), ("plain", 3 + 2)])
+def test_a_rectangle_and_its_triangle_are_one_call_where_the_mask_is_aligned_so(
+    kernel: str, calls: int, monkeypatch
+) -> None:
+    """The second of two devices, whose stretches 9 to 18 and 18 to 27 begin and end in the middle of documents."""
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    blocks = attention.causal_blocks([[0, 12], [0, 18]], 1, 2, 36)
+    counts = {}
+    for name in ("forward", "backward"):
+        function = getattr(kernels, name)
+        counted = unittest.mock.Mock(side_effect=function)
+        monkeypatch.setattr(kernels, name, counted)
+        counts[name] = counted
+    q, k, v = (torch.randn(2, 2, tokens, 8, requires_grad=True) for tokens in (18, 36, 36))
+    out, _ = attention.attention(q, k, v, attention.padded(blocks), "", True, 0.3)
+    out.sum().backward()
+    assert [counted.call_count for counted in counts.values()] == [calls, calls]
+
+
+@pytest.mark.parametrize("queries", [1, 5, 12])
+def test_a_mask_over_more_keys_than_queries_is_aligned_at_the_bottom_right(queries: int) -> None:
+    """Against a mask and PyTorch in float64: the last query sees all keys."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 2, queries, 8), (2, 2, 12, 8), (2, 2, 12, 8))
+    exact = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+    mask = torch.ones(queries, 12, dtype=torch.bool).tril(12 - queries)
+    expected = torch.nn.functional.scaled_dot_product_attention(*exact, attn_mask=mask, scale=0.3)
+    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    truth = [expected, *torch.autograd.grad(expected, exact, upstream)]
+    q, k, v = (t.detach().float() for t in exact)
+    out, sums = kernels.forward("plain", q, k, v, True, 0.3)
+    ours = [out, *kernels.backward("plain", upstream.float(), q, k, v, out, sums, True, 0.3)]
+    for value, expected_value in zip(ours, truth, strict=True):
+        torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
+
+
 def test_batches_of_other_documents_look_alike_to_a_compiler() -> None:
     rows = batch("documents")
     fewer = {name: value[1:2] for name, value in rows.items()}
@@ -294,6 +331,29 @@ def test_a_kernel_is_looked_at_before_it_is_trusted(monkeypatch) -> None:
     plain = kernels.backward
     monkeypatch.setattr(kernels, "backward", lambda *arguments: plain(*arguments[:-1], 1.1 * arguments[-1]))
     assert not kernels.agrees("cpu", device, 64)
+
+
+@pytest.mark.parametrize("wrong", [(), ("forward",), ("backward",), ("forward", "backward")])
+def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_refused(wrong: tuple[str, ...], monkeypatch) -> None:
+    """A stand-in for a flash kernel; one that is right with as many keys as queries, and with fewer queries is not."""
+    passes = {name: getattr(kernels, name) for name in ("forward", "backward")}
+
+    def forward(_: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+        seen = q.shape[2] if "forward" in wrong else k.shape[2]
+        return passes["forward"]("plain", q, k[:, :, :seen], v[:, :, :seen], *rest)
+
+    def backward(
+        _: str, grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
+    ) -> tuple[torch.Tensor, ...]:
+        seen = q.shape[2] if "backward" in wrong else k.shape[2]
+        dq, dk, dv = passes["backward"]("plain", grad, q, k[:, :, :seen], v[:, :, :seen], *rest)
+        return dq, *(torch.nn.functional.pad(t, (0, 0, 0, k.shape[2] - seen)) for t in (dk, dv))
+
+    monkeypatch.setattr(kernels, "forward", forward)
+    monkeypatch.setattr(kernels, "backward", backward)
+    device = torch.device("cpu")
+    assert kernels._agrees("flash", device, 64, 256, 256)
+    assert kernels.agrees("flash", device, 64) == (not wrong)
 
 
 def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:

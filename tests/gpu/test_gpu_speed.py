@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import transformers
@@ -79,12 +81,32 @@ def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
     assert kernels.agrees(kernel, cuda(), size)
 
 
-@pytest.mark.parametrize("kernel", ["cudnn", "flash"])
-@pytest.mark.parametrize("device, devices", [(0, 1), (1, 2)])
-def test_blocks_on_a_gpu_are_masked_attention(kernel: str, device: int, devices: int, monkeypatch) -> None:
+@pytest.fixture(params=["cudnn", "flash", "FlashAttention-4"])
+def kernel(request) -> Iterator[str]:
+    """A kernel by its name in `kernels`; FlashAttention-4 stands behind "flash" while it is switched on."""
+    if request.param != "FlashAttention-4":
+        yield request.param
+        return
+    with kernels.fastest(cuda(), 128) as name:
+        if name != request.param:
+            pytest.skip("FlashAttention-4 is not used here")
+        yield "flash"
+
+
+@pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize("borders", [[[0]], [[0, 200, 700], [0, 512]], [[0, 123, 891], [0, 511]]])
+def test_blocks_on_a_gpu_are_masked_attention(
+    kernel: str, device: int, devices: int, borders: list[list[int]], monkeypatch
+) -> None:
+    """A rectangle and its triangle are one call of "flash", with its mask at the bottom right, and two of cuDNN."""
+    if kernel == "cudnn" and borders[0][-1] % 2:
+        pytest.skip("cuDNN is not chosen for documents of any length")
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
     tokens = 1024
-    blocks = attention.causal_blocks([[0, 200, 700], [0, 512]], device, devices, tokens)
+    blocks = attention.causal_blocks(borders, device, devices, tokens)
+    rectangles = int((blocks[:, 5] == 0).sum())
+    assert rectangles or devices == 1
+    assert len(attention._calls(blocks, kernel)) == len(blocks) - (rectangles if kernel == "flash" else 0)
     queries = sum(last - first for first, last in attention.stretches(device, devices, tokens))
     generator = torch.Generator(cuda()).manual_seed(0)
     shapes = ((2, 8, queries, 128), (2, 4, tokens, 128), (2, 4, tokens, 128))

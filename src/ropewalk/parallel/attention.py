@@ -6,7 +6,7 @@ out  the attention of the whole sequence, for this part
 Packed documents and sequences split over devices leave masks that fused kernels do not take. But each such mask is a handful of
 rectangles and triangles: a stretch of queries against an earlier stretch of keys, or against its own. Each is one call of
 a fused kernel; their results are merged by their log-sum-exp, and the backward pass of each is the kernel's own, given the merged
-result. With context parallelism the keys and values of all devices are gathered first (and again in the backward pass, so
+result. Where a kernel's causal mask is aligned at the bottom right, a rectangle and the triangle after it are one call. With context parallelism the keys and values of all devices are gathered first (and again in the backward pass, so
 that only this device's are kept), and their gradients are summed back to where they came from.
 
 The whole is one operator, so that selective checkpointing and torch.compile see one thing, and it is registered with transformers'
@@ -98,8 +98,24 @@ def padded(blocks: Int[Tensor, "n 6"]) -> Int[Tensor, "m 6"]:
     return torch.cat([blocks, blocks.new_zeros(size - len(blocks), 6)])
 
 
-def _filled(blocks: Tensor) -> list[list[int]]:
-    return [block for block in blocks.tolist() if block[1] < block[2]]
+def _calls(blocks: Tensor, kernel: kernels.Kernel) -> list[list[int]]:
+    """The blocks that are not empty, one call of the kernel each.
+
+    >>> blocks = torch.tensor([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1], [0, 0, 0, 0, 0, 0]])
+    >>> _calls(blocks, "cudnn"), _calls(blocks, "flash")
+    ([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1]], [[-1, 2, 4, 0, 8, 1]])
+    """
+    calls: list[list[int]] = []
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        if q0 >= q1:
+            continue
+        before = calls[-1] if calls else []
+        goes_on = bool(causal) and q1 - q0 == k1 - k0 and before[:3] == [row, q0, q1] and before[4:] == [k0, 0]
+        if goes_on and kernel in kernels.LOWER_RIGHT:
+            calls[-1] = [row, q0, q1, before[3], k1, 1]
+        else:
+            calls.append([row, q0, q1, k0, k1, causal])
+    return calls
 
 
 def _process_group(name: Any) -> dist.ProcessGroup:
@@ -149,7 +165,7 @@ def attention(
     sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
     seen = set()
-    for row, q0, q1, k0, k1, causal in _filled(blocks):
+    for row, q0, q1, k0, k1, causal in _calls(blocks, kernel):
         rows, here = _rows(row), slice(q0, q1)
         part, part_sums = kernels.forward(
             kernel, q[rows, :, here], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
@@ -187,7 +203,7 @@ def _attention_backward(
     # Several blocks add to one key: in float32, so that the sum is rounded once.
     dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, keys, values))
     kernel = kernels.choose(q, varied)
-    for row, q0, q1, k0, k1, causal in _filled(blocks):
+    for row, q0, q1, k0, k1, causal in _calls(blocks, kernel):
         rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
             kernel,

@@ -1,6 +1,7 @@
 """PyTorch's fused attention kernels with their log-sum-exp, forward and backward, one block at a time.
 
-in   queries [B, H, t, D], keys and values [B, K, T, D], K dividing H; causal means t = T and a triangle
+in   queries [B, H, t, D], keys and values [B, K, T, D], K dividing H; causal means a triangle and t = T, or for the kernels in
+     LOWER_RIGHT t <= T, the last query seeing all keys
 out  attention and log-sum-exp [B, H, t]; gradients of all three, given the log-sum-exp of the whole row
 """
 
@@ -19,6 +20,10 @@ from torch import Tensor
 
 _aten = torch.ops.aten
 Kernel = Literal["cudnn", "flash", "cpu", "plain"]
+
+#: Kernels whose causal mask is aligned at the bottom right when there are more keys than queries. For flash see
+#: torch/nn/attention/bias.py; cuDNN and the CPU's kernel align theirs at the top left.
+LOWER_RIGHT: frozenset[Kernel] = frozenset({"flash", "plain"})
 
 
 def choose(q: Tensor, varied: bool) -> Kernel:
@@ -101,10 +106,20 @@ def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) 
 
 
 def agrees(kernel: Kernel, device: torch.device, size: int, tokens: int = 256) -> bool:
-    """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding."""
+    """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding.
+
+    For kernels in LOWER_RIGHT fewer queries than keys are looked at too, an odd number of them, which no tile of a kernel hides:
+    attention over devices and documents relies on where the mask is aligned, and would be wrong without a sign.
+    """
+    fewer = [tokens * 2 // 3] if kernel in LOWER_RIGHT else []
+    return all(_agrees(kernel, device, size, queries, tokens) for queries in [tokens, *fewer])
+
+
+def _agrees(kernel: Kernel, device: torch.device, size: int, queries: int, tokens: int) -> bool:
     generator = torch.Generator(device).manual_seed(0)
     q, k, v, grad = (
-        torch.randn(1, 2, tokens, size, generator=generator, device=device).to(torch.bfloat16) for _ in range(4)
+        torch.randn(1, 2, length, size, generator=generator, device=device).to(torch.bfloat16)
+        for length in (queries, tokens, tokens, queries)
     )
     scale = size**-0.5
     out, sums = forward(kernel, q, k, v, True, scale)
@@ -180,7 +195,7 @@ def _sum_heads(grad: Tensor, heads: int) -> Tensor:
 def _scores(q: Tensor, k: Tensor, causal: bool, scale: float) -> Tensor:
     scores = q.float() @ k.float().mT * scale
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1 + k.shape[2] - q.shape[2])
         scores = scores.masked_fill(later, -torch.inf)
     return scores
 
