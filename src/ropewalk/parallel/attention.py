@@ -38,7 +38,8 @@ class Attend:
     """Who attends to what, beyond plain causal attention.
 
     blocks: [n, 6] on the CPU: row (-1: every row), first and last + 1 query of this device, first and last + 1 key of
-        the whole sequence, whether causal. None: plain causal attention, whatever the positions say.
+        the whole sequence, whether causal. Either all rows are -1 or none is, and two blocks have the same queries or none in
+        common. None: plain causal attention, whatever the positions say.
     group: name of the process group whose devices share each sequence; empty for one device.
     varied: whether blocks differ from batch to batch, so that kernels planned for a shape would be planned anew each time.
     """
@@ -116,6 +117,43 @@ def _calls(blocks: Tensor, kernel: kernels.Kernel) -> list[list[int]]:
         else:
             calls.append([row, q0, q1, k0, k1, causal])
     return calls
+
+
+def _by_keys(
+    calls: list[list[int]], batch: int, tokens: int
+) -> tuple[list[tuple[list[int], bool]], list[tuple[int, int, int]]]:
+    """Calls in an order in which gradients of keys need no zeros to add to, and whether each call is the first for its keys.
+
+    Calls that begin at one key come with the longest first, so that ranges within a range follow it. The ranges (row, first,
+    last) that no call writes first come second: keys of later devices, as a rule.
+
+    >>> _by_keys([[-1, 0, 2, 0, 2, 1], [-1, 2, 4, 0, 6, 1]], 1, 8)
+    ([([-1, 2, 4, 0, 6, 1], True), ([-1, 0, 2, 0, 2, 1], False)], [(-1, 6, 8)])
+    """
+    rows: dict[int, list[list[int]]] = {row: [] for row in ([-1] if any(c[0] < 0 for c in calls) else range(batch))}
+    for call in calls:
+        rows[call[0]].append(call)
+    order, gaps = [], []
+    for row, here in rows.items():
+        done = 0  # every key before is written or a gap
+        for call in sorted(here, key=lambda call: (call[3], -call[4])):
+            k0, k1 = call[3:5]
+            first = k0 >= done
+            begin, end = (done, k0) if first else (done, k1)
+            if begin < end:
+                gaps.append((row, begin, end))
+            order.append((call, first))
+            done = max(done, k1)
+        if done < tokens:
+            gaps.append((row, done, tokens))
+    return order, gaps
+
+
+def _put(total: Tensor, part: Tensor, first: bool) -> None:
+    if first:
+        total.copy_(part)
+    else:
+        total += part
 
 
 def _process_group(name: Any) -> dist.ProcessGroup:
@@ -200,10 +238,18 @@ def _attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values = _whole(k, group), _whole(v, group)
-    # Several blocks add to one key: in float32, so that the sum is rounded once.
-    dq, dk, dv = (torch.zeros(t.shape, dtype=torch.float32, device=t.device) for t in (q, keys, values))
     kernel = kernels.choose(q, varied)
-    for row, q0, q1, k0, k1, causal in _calls(blocks, kernel):
+    order, gaps = _by_keys(_calls(blocks, kernel), *keys.shape[::2])
+    # Where several calls add to one query or key, in float32, so that the sum is rounded once.
+    several = len({(call[0], call[1]) for call, _ in order}) < len(order)
+    dq = torch.empty(q.shape, dtype=torch.float32 if several else q.dtype, device=q.device)
+    dtype = k.dtype if all(first for _, first in order) else torch.float32
+    dk, dv = (torch.empty(keys.shape, dtype=dtype, device=k.device) for _ in range(2))
+    for row, first, last in gaps:
+        for total in (dk, dv):
+            total[_rows(row), :, first:last] = 0
+    seen = set()
+    for (row, q0, q1, k0, k1, causal), first in order:
         rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
             kernel,
@@ -216,9 +262,10 @@ def _attention_backward(
             bool(causal),
             scale,
         )
-        dq[rows, :, here] += parts[0]
-        dk[rows, :, there] += parts[1]
-        dv[rows, :, there] += parts[2]
+        _put(dq[rows, :, here], parts[0], (row, q0) not in seen)
+        _put(dk[rows, :, there], parts[1], first)
+        _put(dv[rows, :, there], parts[2], first)
+        seen.add((row, q0))
     return dq.to(q.dtype), _own(dk, group).to(k.dtype), _own(dv, group).to(v.dtype)
 
 
