@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -18,7 +19,7 @@ import torch.multiprocessing as mp
 from ropewalk import memory, testing
 from ropewalk.errors import UserError
 from ropewalk.loss import IGNORED, NextTokenLoss
-from ropewalk.parallel import Attend, Mesh, attention, kernels, start
+from ropewalk.parallel import Attend, Mesh, attention, exchange, kernels, start
 
 TOKENS = 32
 WORLD = 2
@@ -80,6 +81,39 @@ def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path |
     return mesh.whole({name: p.detach() for name, p in model.named_parameters()})
 
 
+def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Keys and values as each device gets them, its gradients of them, and the elements that each collective carried."""
+    group = torch.distributed.group.WORLD.group_name
+    carried: dict[str, list[Any]] = {"_all_gather": [], "all_to_all_single": []}
+
+    def counting(name: str, function: Any) -> Any:
+        def call(out: torch.Tensor, sent: torch.Tensor, **rest: Any) -> Any:
+            carried[name].append((sent.numel(), str(sent.dtype)))
+            return function(out, sent, **rest)
+
+        return call
+
+    places = [(exchange, "_all_gather"), (torch.distributed, "all_to_all_single")]
+    with contextlib.ExitStack() as stack:
+        for place, name in places:
+            counted = counting(name, getattr(place, name))
+            stack.enter_context(unittest.mock.patch.object(place, name, counted))
+        own = (numbered(name, dtype)[:, :, places_of(rank)] for name in (0, 1))
+        k, v = exchange.whole(*own, group)
+        parts = exchange.by_owner(numbered(10 * rank + 2), numbered(10 * rank + 3), dtype, group)
+        dk, dv = exchange.summed(parts, group)
+    return dict(k=k, v=v, dk=dk, dv=dv, carried=carried)
+
+
+def numbered(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(2, 3, TOKENS, 8, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def places_of(rank: int) -> list[int]:
+    """A quarter from the front and one from the back, written out for two devices."""
+    return [*range(8), *range(24, 32)] if rank == 0 else list(range(8, 24))
+
+
 LAYOUTS: dict[str, dict[str, int]] = {"dp": {}, "cp": {"cp": 2}, "hsdp": {"replicas": 2}}
 CASES = [
     ("dp", "llama", "plain"),
@@ -103,6 +137,9 @@ def _process(rank: int, port: int, out: Path) -> None:
         found["/".join((layout, family, kind))] = pass_through(start(device="cpu", **LAYOUTS[layout]), family, kind)
     sharded, split = start(device="cpu"), start(device="cpu", cp=2)
     found["kept"] = pass_through(split, "llama", "documents", keep=frozenset({0, 3, 5}))
+    with unittest.mock.patch.object(kernels, "choose", lambda q, varied: "plain"):
+        found["fused"] = {kind: pass_through(split, "llama", kind) for kind in ("plain", "documents")}
+    found["exchanged"] = {str(t): sharded.gather(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
     training(sharded, range(3), save=out / "of two")
     found["from one"] = training(split, range(3, 5), load=out / "of one")
     found["others"] = [sharded.any(rank == 1), sharded.gather(rank), sharded.data_size, split.data_size]
@@ -174,6 +211,36 @@ def test_two_processes_give_what_transformers_gives(found: dict[str, Any], layou
 
 def test_recomputing_activations_changes_nothing_across_processes(found: dict[str, Any]) -> None:
     assert_same(found["kept"], by_transformers("llama", "documents"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "documents"])
+def test_two_processes_with_rectangles_and_triangles_as_one_give_it_too(found: dict[str, Any], kind: str) -> None:
+    assert_same(found["fused"][kind], by_transformers("llama", kind))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_go_out_and_gradients_come_back_in_one_collective_each(found: dict[str, Any], dtype: torch.dtype) -> None:
+    """Each device rounds its part of a gradient once, and the sum of them is rounded once."""
+    whole = 2 * numbered(0).numel()
+    for rank, ours in enumerate(found["exchanged"][str(dtype)]):
+        assert torch.equal(ours["k"], numbered(0, dtype)) and torch.equal(ours["v"], numbered(1, dtype))
+        for name, seed in (("dk", 2), ("dv", 3)):
+            parts = [numbered(seed, dtype).float(), numbered(10 + seed, dtype).float()]
+            assert torch.equal(ours[name], (parts[0] + parts[1]).to(dtype)[:, :, places_of(rank)]), name
+        assert ours["carried"] == {
+            "_all_gather": [(whole // 2, str(dtype))],
+            "all_to_all_single": [(whole, str(dtype))],
+        }
+
+
+def test_many_parts_in_16_bits_are_added_in_float32(monkeypatch) -> None:
+    """Eight devices' parts, on one: what PyTorch's sum promises."""
+    parts = torch.randn(8, 2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda out, sent, group: out.copy_(sent))
+    monkeypatch.setattr(exchange, "_process_group", lambda name: None)
+    for found, exact in zip(exchange.summed(parts, ""), parts.double().sum(0), strict=True):
+        # But for float32's own errors near ties.
+        assert float((found == exact.bfloat16()).double().mean()) > 0.999
 
 
 def test_a_checkpoint_of_two_goes_on_alone_and_one_of_one_goes_on_as_two(found: dict[str, Any], out: Path) -> None:

@@ -10,7 +10,7 @@ import transformers
 
 from ropewalk import loss, memory
 from ropewalk.loss import IGNORED, NextTokenLoss
-from ropewalk.parallel import attention, kernels, start
+from ropewalk.parallel import attention, exchange, kernels, start
 
 pytestmark = pytest.mark.gpus(1)
 
@@ -193,3 +193,13 @@ def test_documents_on_a_gpu_do_not_see_each_other() -> None:
     apart = root(ids[:, :200], labels[:, :200]) + root(ids[:, 200:], labels[:, 200:])
     mesh.close()
     assert float(together) == pytest.approx(float(apart), rel=1e-3)
+
+
+def test_many_parts_in_16_bits_are_added_in_float32_on_a_gpu(monkeypatch) -> None:
+    """Eight devices' parts of the gradients of keys and values, on one."""
+    parts = torch.randn(8, 2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda out, sent, group: out.copy_(sent))
+    monkeypatch.setattr(exchange, "_process_group", lambda name: None)
+    for found, exact in zip(exchange.summed(parts.to(cuda()), ""), parts.double().sum(0), strict=True):
+        # But for float32's own errors near ties.
+        assert float((found.cpu() == exact.bfloat16()).double().mean()) > 0.999

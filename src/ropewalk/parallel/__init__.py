@@ -2,6 +2,7 @@
 
 mesh.py        `start` and `Mesh`: what training asks of its devices
 attention.py   one window on several devices, documents that do not see each other
+exchange.py    keys, values and their gradients from device to device
 kernels.py     PyTorch's fused attention, a block at a time
 state.py       distributed checkpoints
 layers.py      what is sharded one by one

@@ -6,8 +6,9 @@ out  the attention of the whole sequence, for this part
 Packed documents and sequences split over devices leave masks that fused kernels do not take. But each such mask is a handful of
 rectangles and triangles: a stretch of queries against an earlier stretch of keys, or against its own. Each is one call of
 a fused kernel; their results are merged by their log-sum-exp, and the backward pass of each is the kernel's own, given the merged
-result. Where a kernel's causal mask is aligned at the bottom right, a rectangle and the triangle after it are one call. With context parallelism the keys and values of all devices are gathered first (and again in the backward pass, so
-that only this device's are kept), and their gradients are summed back to where they came from.
+result. Where a kernel's causal mask is aligned at the bottom right, a rectangle and the triangle after it are one call. With context
+parallelism the keys and values of all devices are gathered first (and again in the backward pass, so that only this device's
+are kept), and their gradients are summed back to where they came from: exchange.py.
 
 The whole is one operator, so that selective checkpointing and torch.compile see one thing, and it is registered with transformers'
 attention interface under NAME: no model's forward changes.
@@ -19,18 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ropewalk.errors import UserError
-from ropewalk.parallel import kernels
+from ropewalk.parallel import exchange, kernels
+from ropewalk.parallel.exchange import stretches
 
 NAME = "ropewalk"
-
-# Renamed in torch 2.13.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,6 @@ class Attend:
     blocks: Int[Tensor, "n 6"] | None = None
     group: str = ""
     varied: bool = False
-
-
-def stretches(device: int, devices: int, tokens: int) -> list[tuple[int, int]]:
-    """The two stretches of a sequence that a device has: one from the front, one from the back, so that all have equal work.
-
-    >>> stretches(0, 2, 8), stretches(1, 2, 8)
-    ([(0, 2), (6, 8)], [(2, 4), (4, 6)])
-    >>> stretches(0, 1, 8)
-    [(0, 8)]
-    """
-    if devices == 1:
-        return [(0, tokens)]
-    size = tokens // (2 * devices)
-    last = 2 * devices - 1 - device
-    return [(device * size, (device + 1) * size), (last * size, (last + 1) * size)]
 
 
 def causal_blocks(borders: list[list[int]], device: int, devices: int, tokens: int) -> Int[Tensor, "n 6"]:
@@ -156,35 +138,6 @@ def _put(total: Tensor, part: Tensor, first: bool) -> None:
         total += part
 
 
-def _process_group(name: Any) -> dist.ProcessGroup:
-    return dist.distributed_c10d._resolve_process_group(name)
-
-
-def _whole(local: Tensor, group: str) -> Tensor:
-    """Keys or values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
-    if not group:
-        return local
-    pg = _process_group(group)
-    devices = pg.size()
-    parts = local.new_empty((devices * local.shape[0], *local.shape[1:]))
-    _all_gather(parts, local.contiguous(), group=pg)
-    front, back = parts.unflatten(0, (devices, -1)).chunk(2, dim=3)
-    return torch.cat([*front.unbind(0), *reversed(back.unbind(0))], dim=2)
-
-
-def _own(whole: Tensor, group: str) -> Tensor:
-    """The gradient of this device's keys or values: the sum over devices of what each has for them."""
-    if not group:
-        return whole
-    pg = _process_group(group)
-    pieces = whole.chunk(2 * pg.size(), dim=2)
-    front, back = pieces[: pg.size()], pieces[pg.size() :][::-1]
-    parts = torch.cat([torch.cat(pair, dim=2) for pair in zip(front, back, strict=True)])
-    out = parts.new_empty((whole.shape[0], *parts.shape[1:]))
-    _reduce_scatter(out, parts, group=pg)
-    return out
-
-
 def _rows(row: int) -> slice:
     return slice(None) if row < 0 else slice(row, row + 1)
 
@@ -198,7 +151,7 @@ def attention(
     q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size] of this device; out like q, log-sum-exp
     [batch, heads, tokens] in float32.
     """
-    keys, values = _whole(k, group), _whole(v, group)
+    keys, values = exchange.whole(k, v, group)
     out = torch.empty_like(q)
     sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
@@ -237,7 +190,7 @@ def _attention_backward(
     varied: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    keys, values = _whole(k, group), _whole(v, group)
+    keys, values = exchange.whole(k, v, group)
     kernel = kernels.choose(q, varied)
     order, gaps = _by_keys(_calls(blocks, kernel), *keys.shape[::2])
     # Where several calls add to one query or key, in float32, so that the sum is rounded once.
@@ -246,8 +199,8 @@ def _attention_backward(
     dtype = k.dtype if all(first for _, first in order) else torch.float32
     dk, dv = (torch.empty(keys.shape, dtype=dtype, device=k.device) for _ in range(2))
     for row, first, last in gaps:
-        for total in (dk, dv):
-            total[_rows(row), :, first:last] = 0
+        dk[_rows(row), :, first:last] = 0
+        dv[_rows(row), :, first:last] = 0
     seen = set()
     for (row, q0, q1, k0, k1, causal), first in order:
         rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
@@ -266,7 +219,12 @@ def _attention_backward(
         _put(dk[rows, :, there], parts[1], first)
         _put(dv[rows, :, there], parts[2], first)
         seen.add((row, q0))
-    return dq.to(q.dtype), _own(dk, group).to(k.dtype), _own(dv, group).to(v.dtype)
+    dq = dq.to(q.dtype)
+    if not group:
+        return dq, dk.to(k.dtype), dv.to(v.dtype)
+    parts = exchange.by_owner(dk, dv, k.dtype, group)
+    del dk, dv, keys, values  # before as much is received
+    return dq, *exchange.summed(parts, group)
 
 
 @_attention_backward.register_fake

@@ -1,0 +1,74 @@
+"""What devices that share a sequence give each other: keys and values one way, their gradients the other, one collective each.
+
+in   keys and values [B, H, t, D] of this device's stretches; its parts of the gradients of the whole sequence's, [B, H, T, D]
+out  keys and values of the whole sequence; the summed gradients of this device's own
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# Renamed in torch 2.13.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+def stretches(device: int, devices: int, tokens: int) -> list[tuple[int, int]]:
+    """The two stretches of a sequence that a device has: one from the front, one from the back, so that all have equal work.
+
+    >>> stretches(0, 2, 8), stretches(1, 2, 8)
+    ([(0, 2), (6, 8)], [(2, 4), (4, 6)])
+    >>> stretches(0, 1, 8)
+    [(0, 8)]
+    """
+    if devices == 1:
+        return [(0, tokens)]
+    size = tokens // (2 * devices)
+    last = 2 * devices - 1 - device
+    return [(device * size, (device + 1) * size), (last * size, (last + 1) * size)]
+
+
+def _process_group(name: Any) -> dist.ProcessGroup:
+    return dist.distributed_c10d._resolve_process_group(name)
+
+
+def whole(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
+    """Keys and values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
+    if not group:
+        return k, v
+    pg = _process_group(group)
+    local = torch.stack([k, v])
+    parts = local.new_empty((pg.size() * 2, *local.shape[1:]))
+    _all_gather(parts, local, group=pg)
+    front, back = parts.unflatten(0, (pg.size(), 2)).chunk(2, dim=4)
+    keys, values = torch.cat([*front.unbind(0), *reversed(back.unbind(0))], dim=3)
+    return keys, values
+
+
+def by_owner(dk: Tensor, dv: Tensor, dtype: torch.dtype, group: str) -> Tensor:
+    """This device's parts of the gradients of all keys and values, [devices, 2, B, H, t, D], as their owners want them.
+
+    They are rounded to `dtype`, the model's, here: what a fused kernel itself gives has no more digits, and half the bytes travel.
+    """
+    devices = _process_group(group).size()
+    batch, heads, tokens, size = dk.shape
+    parts = dk.new_empty((devices, 2, batch, heads, tokens // devices, size), dtype=dtype)
+    for owner in range(devices):
+        for into, part in zip(parts[owner], (dk, dv), strict=True):
+            for (begin, end), half in zip(stretches(owner, devices, tokens), into.chunk(2, dim=2), strict=True):
+                half.copy_(part[:, :, begin:end])
+    return parts
+
+
+def summed(parts: Tensor, group: str) -> tuple[Tensor, Tensor]:
+    """The gradients of this device's keys and values from all devices' parts of them; see `by_owner`.
+
+    An all-to-all instead of a reduce-scatter, which would round to the model's dtype after each device.
+    """
+    found = torch.empty_like(parts)
+    dist.all_to_all_single(found, parts, group=_process_group(group))
+    # torch.sum adds 16-bit numbers in float32 and rounds once.
+    return found[:, 0].sum(0), found[:, 1].sum(0)
