@@ -456,7 +456,9 @@ def test_a_kernel_is_looked_at_before_it_is_trusted(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("wrong", [(), ("forward",), ("backward",), ("forward", "backward")])
-def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_refused(wrong: tuple[str, ...], monkeypatch) -> None:
+def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_used_for_squares_alone(
+    wrong: tuple[str, ...], monkeypatch
+) -> None:
     """A stand-in for a flash kernel; one that is right with as many keys as queries, and with fewer queries is not."""
     passes = {name: getattr(kernels, name) for name in ("forward", "backward")}
 
@@ -474,8 +476,16 @@ def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_refused(wrong: tuple[s
     monkeypatch.setattr(kernels, "forward", forward)
     monkeypatch.setattr(kernels, "backward", backward)
     device = torch.device("cpu")
-    assert kernels._agrees("flash", device, 64, 256, 256)
-    assert kernels.agrees("flash", device, 64) == (not wrong)
+    assert kernels.agrees("flash", device, 64)
+    assert kernels.aligns("flash", device, 64) == (not wrong)
+    monkeypatch.setattr(kernels, "_trim_results", lambda: None)
+    for name in ("activate_flash_attention_impl", "restore_flash_attention_impl"):
+        monkeypatch.setattr(torch.nn.attention, name, lambda *_: None, raising=False)
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    assert kernels._switch_on(device, 64)
+    assert ("flash" in kernels.LOWER_RIGHT) == (not wrong)
+    kernels._switch_off(cudnn)
+    assert "flash" in kernels.LOWER_RIGHT and torch.backends.cuda.cudnn_sdp_enabled() == cudnn
 
 
 def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:

@@ -79,6 +79,7 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
 @pytest.mark.parametrize("size", [64, 128])
 def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
     assert kernels.agrees(kernel, cuda(), size)
+    assert kernel not in kernels.LOWER_RIGHT or kernels.aligns(kernel, cuda(), size)
 
 
 @pytest.fixture(params=["cudnn", "flash", "FlashAttention-4"])

@@ -23,7 +23,7 @@ Kernel = Literal["cudnn", "flash", "cpu", "plain"]
 
 #: Kernels whose causal mask is aligned at the bottom right when there are more keys than queries. For flash see
 #: torch/nn/attention/bias.py; cuDNN and the CPU's kernel align theirs at the top left.
-LOWER_RIGHT: frozenset[Kernel] = frozenset({"flash", "plain"})
+LOWER_RIGHT: set[Kernel] = {"flash", "plain"}
 
 
 def choose(q: Tensor, varied: bool) -> Kernel:
@@ -76,6 +76,8 @@ def _switch_on(device: torch.device, size: int) -> bool:
     torch.backends.cuda.enable_cudnn_sdp(False)  # which PyTorch would prefer
     try:
         if agrees("flash", device, size):
+            if not aligns("flash", device, size):
+                LOWER_RIGHT.discard("flash")  # good for triangles and rectangles still
             return True
         reason = "its results are not those of plain attention"
     except Exception as error:  # noqa: BLE001 - a compiler's failures are of many kinds, and none is worth a run
@@ -87,6 +89,7 @@ def _switch_on(device: torch.device, size: int) -> bool:
 
 def _switch_off(cudnn: bool) -> None:
     torch.nn.attention.restore_flash_attention_impl()
+    LOWER_RIGHT.add("flash")
     torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
@@ -106,13 +109,19 @@ def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) 
 
 
 def agrees(kernel: Kernel, device: torch.device, size: int, tokens: int = 256) -> bool:
-    """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding.
+    """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding."""
+    return _agrees(kernel, device, size, tokens, tokens)
 
-    For kernels in LOWER_RIGHT fewer queries than keys are looked at too, an odd number of them, which no tile of a kernel hides:
-    attention over devices and documents relies on where the mask is aligned, and would be wrong without a sign.
+
+def aligns(kernel: Kernel, device: torch.device, size: int, tokens: int = 256) -> bool:
+    """The same with fewer queries than keys, the last query seeing all of them; an odd number, which no tile hides.
+
+    Attention over devices and documents relies on where the mask is aligned, and would be wrong without a sign.
     """
-    fewer = [tokens * 2 // 3] if kernel in LOWER_RIGHT else []
-    return all(_agrees(kernel, device, size, queries, tokens) for queries in [tokens, *fewer])
+    try:
+        return _agrees(kernel, device, size, tokens * 2 // 3, tokens)
+    except Exception:  # noqa: BLE001 - a kernel that refuses the case is as little use for it as one that gets it wrong
+        return False
 
 
 def _agrees(kernel: Kernel, device: torch.device, size: int, queries: int, tokens: int) -> bool:
