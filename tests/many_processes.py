@@ -106,7 +106,10 @@ def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
 def kept_in_float32(place: Path) -> list[list[str]]:
     """Each rank's float32 parameters, of a family that asks for some in a bfloat16 model."""
     mesh = parallel.start(device="cpu")
-    with mock.patch.object(transformers.LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"o_proj"}):
+    with (
+        mock.patch.object(transformers.LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"o_proj"}),
+        mock.patch("importlib.util.find_spec"),  # nothing is optimised here, so torchao need not be there
+    ):
         model = start(settings(place / "base", precision="bfloat16-stochastic"), mesh).model
     return mesh.gather([name for name, p in model.named_parameters() if p.dtype == torch.float32])
 

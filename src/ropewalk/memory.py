@@ -158,11 +158,12 @@ class Activations:
     model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
     """
 
+    #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
+    whole = 0
+
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.layers = decoder_layers(model)
         self.compiled = compiled
-        #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
-        self.whole = 0
         self.kept: list[Keep] = [None] * len(self.layers)
         self._plain = [layer.forward for layer in self.layers]
         # Made once each, so that going back to a choice finds what was compiled for it.
