@@ -101,13 +101,32 @@ def test_documents_shorter_than_the_window_are_counted():
 
 
 def test_documents_that_are_all_too_short_are_an_error_with_the_longest():
-    with pytest.raises(UserError, match="window of 64 tokens .* the longest of 2 has 50"):
+    with pytest.raises(UserError, match="at least 64 tokens .* the longest of 2 has 50"):
         perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(50, 40), windows=[64], stride=32)
 
 
 def test_documents_are_cut_where_asked():
     (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(300), stride=32, max_tokens=100)
     assert row.tokens == 99
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_a_limit_of_no_document_is_refused_and_not_taken_for_all(limit):
+    with pytest.raises(UserError, match=f"at least one document, got {limit}"):
+        perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), windows=[64], stride=32, limit=limit)
+
+
+@pytest.mark.parametrize("max_tokens", [-5, 0, 63])
+def test_documents_cut_below_the_window_are_refused_with_the_cut_that_would_do(max_tokens):
+    arguments = dict(tokenizer=byte_tokenizer(), data=documents(100), stride=32, max_tokens=max_tokens)
+    for windows, least in (([64], 64), (None, 64), ([32, 64], 64)):
+        with pytest.raises(UserError, match=f"give a --max-tokens of {least} or more"):
+            perplexity(tiny(window=64), windows=windows, **arguments)
+
+
+def test_a_window_named_twice_is_measured_once():
+    rows = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), windows=[64, 32, 64], stride=32)
+    assert [row.window for row in rows] == [64, 32]
 
 
 def test_a_rope_model_may_be_asked_beyond_its_window_a_learned_table_may_not():

@@ -45,6 +45,21 @@ def name_of(data: Any) -> str:
     return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
 
 
+def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None:
+    """Refuse settings under which no document can be long enough.
+
+    Raises:
+        UserError: a limit below one document, or documents cut to fewer tokens than they need.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit is at least one document, got {limit}; leave --limit out for all of them")
+    if max_tokens is not None and max_tokens < shortest:
+        raise UserError(
+            f"documents cut to {max_tokens} tokens cannot have the {shortest} that the largest window or --min-tokens asks "
+            f"for; give a --max-tokens of {shortest} or more"
+        )
+
+
 def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = None) -> tuple[list[Tokens], int]:
     """The first `limit` documents that fill the window, and how many shorter ones were passed over on the way.
 
@@ -63,7 +78,7 @@ def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = 
             chosen.append(document)
     if not chosen:
         raise UserError(
-            f"perplexity in a window of {min_tokens} tokens needs a document that fills it, but the longest of {skipped} "
-            f"has {longest}; give longer documents or a smaller --windows"
+            f"perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
+            f"longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
         )
     return chosen, skipped

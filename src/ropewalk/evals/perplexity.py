@@ -42,7 +42,7 @@ from ropewalk import record
 from ropewalk.errors import UserError
 from ropewalk.evals import budget as budgets
 from ropewalk.evals import conventions
-from ropewalk.evals.documents import Tokens, choose, encoded, name_of
+from ropewalk.evals.documents import Tokens, check_cuts, choose, encoded, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.progress import progress_bar
@@ -99,19 +99,22 @@ def perplexity(
         One row a window, in the order asked for; the same on every rank.
 
     Raises:
-        UserError: a window or stride that cannot be; documents that are all too short; logits that are not numbers.
+        UserError: a window, stride or limit that cannot be; documents that are all too short; logits that are not numbers.
     """
     for window in windows or ():
         check(window, stride)
     if convention != "ropewalk":
         conventions.convention(convention)
     _check_budget(budget, convention)
+    if windows:  # before a model is loaded, where that can be
+        check_cuts(limit, max_tokens, max(*windows, min_tokens or 0))
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    windows = list(windows or [subject.state.window])
+    windows = list(dict.fromkeys(windows or [subject.state.window]))
     for window in windows:
         check(window, stride)
         check_window(subject.model, window)
     shortest = max(*windows, min_tokens or 0)
+    check_cuts(limit, max_tokens, shortest)
     documents, skipped = choose(encoded(subject, data, max_tokens), min_tokens=shortest, limit=limit)
     run = spread.same(
         subject.run(
