@@ -133,3 +133,15 @@ def test_the_rules_disagree(model, texts):
 def test_an_unknown_rule_is_refused_by_name(model, texts):
     with pytest.raises(UserError, match="ropewalk or one of yarn, longlora, lm-eval, huggingface, got llama.cpp"):
         ours(model, byte_tokenizer(), texts, "llama.cpp", 16)
+
+
+@pytest.mark.parametrize("convention", ["yarn", "longlora", "lm-eval", "huggingface"])
+def test_nan_logits_name_the_document_under_every_rule(texts, convention):
+    """One token alone is broken, and it stands in the second document alone."""
+    model, tokenizer = tiny(window=64, seed=1), byte_tokenizer()
+    data = [texts[0].replace("~", ""), texts[1][:120] + "~" + texts[1][120:], texts[2].replace("~", "")]
+    assert "~" not in data[0] + data[2]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer("~", add_special_tokens=False).input_ids[0]] = float("nan")
+    with pytest.raises(UserError, match="NaN in 1;"):
+        ours(model, tokenizer, data, convention, 16)

@@ -217,12 +217,15 @@ def measure(
     read = reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
     passes, likelihoods = rule.passes(read), []
     with progress_bar(f"perplexity as {name}, window {window}", len(passes), shown=spread.rank() == 0) as advance:
-        for nll in negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens):
+        scored = negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens)
+        for one, nll in zip(passes, scored, strict=True):
+            if np.isnan(nll).any():
+                raise UserError(
+                    f"log-likelihoods must be numbers, but the model gave NaN in {_holder(one, documents)}; try --dtype float32"
+                )
             likelihoods.append(nll)
             advance(1)
     figure = rule.figure(read, likelihoods)
-    if math.isnan(figure):
-        raise UserError("log-likelihoods must be numbers, but the model gave NaN; try --dtype float32")
     return record.Perplexity(
         window=window,
         stride=stride,
@@ -236,3 +239,9 @@ def measure(
         convention=name,
         seconds=time.perf_counter() - started,
     )
+
+
+def _holder(one: Pass, documents: Sequence[Tokens]) -> str:
+    """The document that a window ends in, told by the window's last tokens: some rules lay all documents in one row."""
+    tail = one.ids[-min(one.scored, 16) :].astype("<i8").tobytes()
+    return next((document.name for document in documents if tail in document.ids.astype("<i8").tobytes()), "a window")
