@@ -11,7 +11,7 @@ correction (Cochran 1977, Sampling Techniques, section 6.4); the interval is Stu
 between an easy and a hard one costs no precision.
 
 The interval says how far the exact figure on these documents may lie from the estimate; it says nothing of other
-documents, unlike that of an exact row.
+documents, unlike that of an exact row. Where the minutes suffice for every window, the row is an exact one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from ropewalk import record
 from ropewalk.evals.documents import Tokens
-from ropewalk.evals.intervals import Z95
+from ropewalk.evals.intervals import Z95, bootstrap_ratio
 from ropewalk.evals.score import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.subject import Subject
 from ropewalk.parallel import spread
@@ -247,7 +247,10 @@ def measure(
         if math.isnan(nll):
             one = units[at]
             raise not_a_number(documents[one.document].name, one.window)
-    low, high = found.interval
+    whole = found.drawn == found.windows
+    each = _per_document(documents, units, drawn) if whole else []
+    # With every window drawn nothing is left open of these documents: the interval is an exact row's, over documents.
+    low, high = bootstrap_ratio(*_sums(each), seed=seed) if whole else found.interval
     return record.Perplexity(
         window=window,
         stride=stride,
@@ -258,6 +261,20 @@ def measure(
         skipped=0,
         tokens=sum(units[at].window.scored for at in drawn),
         bos=subject.bos is not None,
-        estimate=found.drawn < found.windows,
+        estimate=not whole,
         seconds=time.perf_counter() - started,
+        per_document=each,
     )
+
+
+def _per_document(documents: Sequence[Tokens], units: Sequence[Unit], drawn: dict[int, float]) -> list[dict[str, Any]]:
+    """Every document's own sums, as an exact row has them."""
+    found: list[dict[str, Any]] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
+    for at, nll in sorted(drawn.items()):
+        found[units[at].document]["tokens"] += units[at].window.scored
+        found[units[at].document]["nll"] += nll
+    return found
+
+
+def _sums(each: Sequence[dict[str, Any]]) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, " items"]]:
+    return np.array([one["nll"] for one in each]), np.array([one["tokens"] for one in each])
