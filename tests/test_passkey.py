@@ -221,6 +221,19 @@ def test_the_interval_of_k_max_holds_k_max(successes):
     assert summary.accuracy == pytest.approx(sum(successes) / (10 * len(successes)))
 
 
+def test_depths_that_all_fail_leave_no_room_for_a_long_k_max():
+    """Each 0 of 10 alone is compatible with 20 %; that 32 in a row are is one chance in 10 ** 40 or less."""
+    rows = [record.Passkey(320, 10 * at, 10, 0) for at in range(1, 33)]
+    summary = passkey.summarise(rows)
+    assert summary.k_low == summary.k_max == 0 and summary.k_high <= 20
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_of_nothing_is_refused_and_not_taken_for_the_models_own(window):
+    with pytest.raises(UserError, match=f"the window is {window};"):
+        passkey.passkey(tiny(window=300), tokenizer=byte_tokenizer(), window=window, depths=2, trials=1)
+
+
 def test_rows_and_summary_go_on_record(tmp_path):
     out = tmp_path / "r.jsonl"
     rows, summary = passkey.passkey(

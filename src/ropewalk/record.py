@@ -131,7 +131,7 @@ class PasskeySummary:
     #: 95 % interval of the accuracy over all prompts (Wilson).
     low: float = 0.0
     high: float = 1.0
-    #: k_max if every depth's success rate were at the lower, and at the upper, end of its 95 % interval.
+    #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
     k_low: int = 0
     k_high: int = 0
 

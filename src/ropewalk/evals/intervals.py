@@ -103,6 +103,30 @@ class Paired:
         return max(-1.0, low), min(1.0, high)
 
 
+def reach_interval(
+    distances: Sequence[int],
+    successes: Sequence[int],
+    trials: Sequence[int],
+    *,
+    threshold: float,
+    draws: int = 4000,
+    seed: int = 0,
+) -> tuple[int, int]:
+    """A 95 % interval of how far successes reach unbroken: of k_max, in the unit of `distances` (ascending).
+
+    Each distance's chance of success is drawn from what its trials leave open (Jeffreys' Beta(s + 1/2, t - s + 1/2)), the
+    reach is worked out for each draw, and the middle 95 % are kept, with the reach that was found. Every distance at one end
+    of its own interval would be no use: 0 of 10 alone is still compatible with 20 %, thirty times 0 of 10 is not.
+    """
+    right, tried = np.asarray(successes), np.asarray(trials)
+    chance = np.random.default_rng(seed).beta(right + 0.5, tried - right + 0.5, size=(draws, right.size))
+    ends = np.array([0, *distances])
+    unbroken = (chance >= threshold).cumprod(axis=1).sum(axis=1)
+    low, high = np.quantile(ends[unbroken], [0.025, 0.975], method="nearest")
+    found = ends[(right / tried >= threshold).cumprod().sum()]
+    return int(min(low, found)), int(max(high, found))
+
+
 def bootstrap_mean(values: Float[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval (95 %) of a mean over items; the value itself twice where there is one item."""
     values = np.asarray(values, dtype=np.float64)

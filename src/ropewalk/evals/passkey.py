@@ -37,7 +37,7 @@ from ropewalk import record, text
 from ropewalk.errors import UserError
 from ropewalk.evals.engine import faster
 from ropewalk.evals.forced import Prompt, verdicts
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import reach_interval, wilson
 from ropewalk.evals.known import known
 from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
@@ -181,7 +181,7 @@ def passkey(
             f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
         )
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    window = window or subject.state.window
+    window = subject.state.window if window is None else window
     check_window(subject.model, window)
     weights = fingerprint(subject.model)
     run = spread.same(subject.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
@@ -233,7 +233,9 @@ def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.Pa
     """k_max and its interval, and the accuracy over all prompts."""
     successes, trials = sum(row.successes for row in rows), sum(row.trials for row in rows)
     low, high = wilson(successes, trials)
-    bounds = [(row.k, *wilson(row.successes, row.trials)) for row in rows]
+    near_to_far = sorted(rows, key=lambda row: row.k)
+    columns = ([getattr(row, name) for row in near_to_far] for name in ("k", "successes", "trials"))
+    k_low, k_high = reach_interval(*columns, threshold=THRESHOLD)
     return record.PasskeySummary(
         window=rows[0].window,
         k_max=k_max([(row.k, row.successes / row.trials) for row in rows]),
@@ -243,8 +245,8 @@ def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.Pa
         seconds=seconds,
         low=low,
         high=high,
-        k_low=k_max([(k, lower) for k, lower, _ in bounds]),
-        k_high=k_max([(k, upper) for k, _, upper in bounds]),
+        k_low=k_low,
+        k_high=k_high,
     )
 
 

@@ -250,7 +250,7 @@ def retrieval(
     if trials < 1:
         raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
     subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    window = window or subject.state.window
+    window = subject.state.window if window is None else window
     check_window(subject.model, window)
     run = spread.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
     done = {row.family: row for row in known(out, run, record.Retrieval)}

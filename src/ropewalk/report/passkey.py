@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ropewalk import numerals, paper, plot, plot_compare, plot_style
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import reach_interval, wilson
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.perplexity import paper_label
 from ropewalk.report.rows import Clean
@@ -15,7 +13,6 @@ from ropewalk.states import State, labels, last_steps, state_of
 
 Row = dict[str, Any]
 THRESHOLD = 0.2  # "at least 20 % of the trials", section 3.3
-_DRAWS = 4000
 
 
 def summaries(clean: Clean) -> dict[State, dict[int, Row]]:
@@ -27,20 +24,10 @@ def summaries(clean: Clean) -> dict[State, dict[int, Row]]:
 
 
 def k_max_interval(rows: list[Row], seed: int = 0) -> tuple[int, int]:
-    """A 95 % interval of k_max, in tokens.
-
-    Each depth's chance of success is drawn from what its trials leave open (Jeffreys' Beta(s + 1/2, t - s + 1/2)), k_max is
-    worked out for each draw, and the middle 95 % are kept. Depth by depth intervals would be no use: 0 of 10 alone is still
-    compatible with 20 %, thirty times 0 of 10 is not.
-    """
+    """A 95 % interval of k_max, in tokens (intervals.reach_interval)."""
     rows = sorted(rows, key=lambda row: row["k"])
-    right = np.array([row["successes"] for row in rows])
-    tried = np.array([row["trials"] for row in rows])
-    chance = np.random.default_rng(seed).beta(right + 0.5, tried - right + 0.5, size=(_DRAWS, len(rows)))
-    unbroken = (chance >= THRESHOLD).cumprod(axis=1).sum(axis=1)
-    ends = np.array([0, *(row["k"] for row in rows)])[unbroken]
-    low, high = np.quantile(ends, [0.025, 0.975], method="nearest")
-    return int(low), int(high)
+    columns = ([row[name] for row in rows] for name in ("k", "successes", "trials"))
+    return reach_interval(*columns, threshold=THRESHOLD, seed=seed)
 
 
 def section(clean: Clean) -> Section | None:
