@@ -84,6 +84,19 @@ def test_the_answer_is_the_key_alone_whatever_becomes_of_the_blank():
     assert byte_tokenizer().decode(by_name["bytes"].ids).endswith("key is ")  # the blank is the question's
 
 
+@pytest.mark.parametrize("name, after_blank", [("bytes", True), ("sentencepiece", True), ("merging", False)])
+def test_the_record_and_the_terminal_say_where_the_prompt_ended(name, after_blank, capsys):
+    """A model asked on the wrong side of the blank gives no digit, so a reader of a 0 must know the side."""
+    tokenizer, model = TOKENIZERS[name](), tiny(window=600)
+    model.resize_token_embeddings(len(tokenizer))
+    rows, summary = passkey.passkey(model, tokenizer=tokenizer, window=600, depths=2, trials=1)
+    assert summary.after_blank is after_blank
+    assert summary.key_tokens == 5 or (name == "merging" and 1 <= summary.key_tokens < 5)
+    passkey.show(rows, summary)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in said
+
+
 def test_what_does_not_fit_is_moved_to_the_nearest_place_that_does():
     protocol = passkey.Protocol(byte_tokenizer(), 400)
     nearest, farthest = protocol.prompt("12345", 1)[1], protocol.prompt("12345", 400)[1]

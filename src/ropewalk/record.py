@@ -134,6 +134,9 @@ class PasskeySummary:
     #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
     k_low: int = 0
     k_high: int = 0
+    #: Whether the prompt ended after the blank before the key or before it (a matter of the tokenizer); the key's tokens.
+    after_blank: bool | None = None
+    key_tokens: int = 0
 
 
 @dataclass(frozen=True)

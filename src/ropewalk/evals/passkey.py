@@ -96,6 +96,11 @@ class Protocol:
         """The question up to the token before the key's first digit."""
         return np.concatenate([self._newline, self._asked(_UNLIKE[0])[: self._before_answer]])
 
+    @property
+    def ends_after_blank(self) -> bool:
+        """Whether the blank before the key is the prompt's last token, and not a part of the key's first."""
+        return self._before_answer > len(after(self.tokenizer, "\n", QUESTION))
+
     @cached_property
     def _newline(self) -> Ids:
         return after(self.tokenizer, "a", "\n")
@@ -190,7 +195,12 @@ def passkey(
         return known(out, run, record.Passkey)[-depths:], done[-1]
     started = time.perf_counter()
     rows = measure(subject, window, depths, trials, seed, batch_tokens)
-    summary = summarise(rows, seconds=time.perf_counter() - started)
+    protocol = Protocol(subject.tokenizer, window)
+    summary = dataclasses.replace(
+        summarise(rows, seconds=time.perf_counter() - started),
+        after_blank=protocol.ends_after_blank,
+        key_tokens=len(protocol.answer(_UNLIKE[0])),
+    )
     if spread.rank() == 0:
         recorder = record.Recorder(out, run)
         for row in [*rows, summary]:
@@ -269,3 +279,6 @@ def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary, title: 
         f"k_max {summary.k_max} of {summary.window} (interval {summary.k_low} to {summary.k_high}); "
         f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
     )
+    if summary.after_blank is not None:
+        where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
+        console.print(f"the prompt ends {where}; the key is {summary.key_tokens} tokens")
