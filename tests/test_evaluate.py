@@ -86,6 +86,12 @@ def test_a_small_machine_is_given_what_it_can_do_and_all_subjects_the_same(base,
     assert _suite(extended, base, tmp_path)._flops(256) == 256 * 2 * state.parameters + 2 * (2 * 64 * 256 * 256)
 
 
+def test_families_that_do_not_fit_are_a_stage_that_says_so(tmp_path):
+    """256 tokens of hemp hold the facts of three families; these are measured, and the fourth is left out and says why."""
+    found = [one.settings["families"] for one in _suite("hemp", None, tmp_path).stages() if one.name == "retrieval"]
+    assert found == [["keys", "values", "chain"], ["lookalikes"]]
+
+
 def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, extended, tmp_path):
     """What table 3 has: steps 0, 200, …; the untrained one needs no weights but the base's."""
     for folder, steps in ((extended, 400), (extended / "checkpoints" / "step-000200", 200)):

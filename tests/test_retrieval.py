@@ -7,7 +7,7 @@ import pytest
 
 from ropewalk import record
 from ropewalk.errors import UserError
-from ropewalk.evals import retrieval
+from ropewalk.evals import facts, retrieval
 from ropewalk.evals.haystack import NAMES, SENTENCES, THINGS
 from ropewalk.testing import byte_tokenizer, tiny
 
@@ -59,7 +59,7 @@ def test_the_asked_fact_stands_where_the_record_says_from_end_to_end(tokenizer, 
 
 
 def test_a_look_alike_differs_in_one_digit():
-    task = retrieval.lookalikes(np.random.default_rng(0))
+    task = facts.lookalikes(np.random.default_rng(0))
     lockers = [re.search(r"locker (\d+)", fact)[1] for fact in task.facts]
     asked = lockers[task.asked]
     assert len(set(lockers)) == 16
@@ -67,7 +67,7 @@ def test_a_look_alike_differs_in_one_digit():
 
 
 def test_the_chain_has_four_hops_among_two_others():
-    task = retrieval.chain(np.random.default_rng(0))
+    task = facts.chain(np.random.default_rng(0))
     assert sum(bool(re.search(r"value \d", fact)) for fact in task.facts) == 3
     assert sum("value of" in fact for fact in task.facts) == 12
 
@@ -92,8 +92,21 @@ def test_a_window_too_small_for_the_facts_is_refused(tokenizer):
         retrieval.prompts_of(tokenizer, "lookalikes", 200, 1, seed=0)
 
 
+def test_nothing_is_measured_where_one_family_does_not_fit(tokenizer, tmp_path):
+    """The bound is the true one: at it every prompt can be made, a token below it one cannot."""
+    least = retrieval.least_windows(tokenizer, trials=3, seed=0)
+    for family, window in least.items():
+        assert len(retrieval.prompts_of(tokenizer, family, window, 3, 0)) == 3
+        with pytest.raises(UserError, match=f"the window is {window - 1};"):
+            retrieval.prompts_of(tokenizer, family, window - 1, 3, 0)
+    window = max(least.values()) - 1
+    with pytest.raises(UserError, match=rf"keys \d+, values \d+, .* and the window is {window}; ask for a larger"):
+        retrieval.retrieval(tiny(), tokenizer=tokenizer, window=window, trials=3, out=tmp_path / "r.jsonl")
+    assert not (tmp_path / "r.jsonl").exists()
+
+
 def test_the_smallest_window_that_does_has_facts_and_no_prose(tokenizer):
-    task = retrieval.keys(np.random.default_rng(0))
+    task = facts.keys(np.random.default_rng(0))
     least = None
     try:
         retrieval.Haystack(tokenizer, 10).prompt(task, np.random.default_rng(0), 0.5)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ from rich.table import Table
 
 from ropewalk import record, text
 from ropewalk.errors import UserError
+from ropewalk.evals.facts import FAMILIES, Task
 from ropewalk.evals.forced import Prompt, verdicts
-from ropewalk.evals.haystack import HEADER, NAMES, SENTENCES, THINGS
+from ropewalk.evals.haystack import HEADER, SENTENCES
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.known import known
 from ropewalk.evals.pieces import Ids, after, in_common
@@ -47,84 +48,8 @@ from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.parallel import spread
 
-_KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
 #: Answers that differ in every digit: what their texts have in common ends where the answer begins.
 _UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is told and what is asked.
-
-    Attributes:
-        facts: sentences, in the order in which they stand.
-        asked: the number of the fact that holds the answer; None where several do.
-        question: the text that the answer completes, without the blank before it.
-        answer: the text that completes it.
-    """
-
-    facts: list[str]
-    asked: int | None
-    question: str
-    answer: str
-
-
-def _codes(random: np.random.Generator, count: int) -> list[str]:
-    """Five-digit codes, all different."""
-    return [str(code) for code in random.choice(90_000, size=count, replace=False) + 10_000]
-
-
-def keys(random: np.random.Generator) -> Task:
-    """Several keys: one of eight facts of the same form."""
-    things, codes = random.choice(THINGS, size=_KEYS, replace=False), _codes(random, _KEYS)
-    asked = int(random.integers(_KEYS))
-    facts = [f"The code of the {thing} is {code}." for thing, code in zip(things, codes, strict=True)]
-    return Task(facts, asked, f"The code of the {things[asked]} is", codes[asked])
-
-
-def values(random: np.random.Generator) -> Task:
-    """Several values of one key."""
-    thing, codes = random.choice(THINGS), _codes(random, _VALUES)
-    facts = [f"One code of the {thing} is {code}." for code in codes]
-    return Task(facts, None, f"The codes of the {thing}, in the order in which they were given, are", ", ".join(codes))
-
-
-def lookalikes(random: np.random.Generator) -> Task:
-    """One key among others that differ from it in a single digit."""
-    asked, codes = int(random.integers(_LOOKALIKES)), _codes(random, _LOOKALIKES)
-    number = str(random.integers(1000, 10_000))
-    others = [
-        number[:place] + digit + number[place + 1 :]
-        for place in range(4)
-        for digit in "0123456789"
-        if digit != number[place] and (place or digit != "0")
-    ]
-    lockers = list(random.choice(others, size=_LOOKALIKES, replace=False))
-    lockers[asked] = number
-    facts = [f"The code of locker {locker} is {code}." for locker, code in zip(lockers, codes, strict=True)]
-    return Task(facts, asked, f"The code of locker {number} is", codes[asked])
-
-
-def chain(random: np.random.Generator) -> Task:
-    """A value handed on from name to name, among other chains."""
-    names = random.permutation(NAMES)[: _CHAINS * (_HOPS + 1)].reshape(_CHAINS, -1)
-    codes = _codes(random, _CHAINS)
-    told = [
-        [f"{row[0]} has the value {code}.", *(f"{b} has the value of {a}." for a, b in zip(row, row[1:], strict=False))]
-        for row, code in zip(names, codes, strict=True)
-    ]
-    # The chains are shuffled into each other, each in its own order.
-    turns = random.permutation(np.repeat(np.arange(_CHAINS), _HOPS + 1))
-    facts = [told[turn].pop(0) for turn in turns]
-    return Task(facts, None, f"The value of {names[0][-1]} is", codes[0])
-
-
-FAMILIES: dict[str, Callable[[np.random.Generator], Task]] = {
-    "keys": keys,
-    "values": values,
-    "lookalikes": lookalikes,
-    "chain": chain,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +75,11 @@ class Haystack:
         unlike = [after(self.tokenizer, ".", f"\n{question} {code}") for code in _UNLIKE]
         return unlike[0][: in_common(unlike)]
 
+    def least(self, task: Task) -> int:
+        """The smallest window that holds the facts and the question, tokens."""
+        facts = sum(len(self._sentence(one)) for one in task.facts)
+        return len(self.header) + facts + len(self.question(task.question))
+
     def prompt(
         self, task: Task, random: np.random.Generator, share: float
     ) -> tuple[Prompt, Bool[np.ndarray, " m"], int]:
@@ -164,7 +94,7 @@ class Haystack:
             UserError: the window does not hold the facts and the question.
         """
         facts, question = [self._sentence(one) for one in task.facts], self.question(task.question)
-        room = self.window - len(self.header) - sum(map(len, facts)) - len(question)
+        room = self.window - self.least(task)
         if room < 0:
             raise UserError(
                 f"these facts and their question take {self.window - room} tokens, and the window is {self.window}; "
@@ -253,6 +183,7 @@ def retrieval(
     window = subject.state.window if window is None else window
     check_window(subject.model, window)
     run = spread.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
+    _check_room(subject.tokenizer, families, window, trials, seed)
     done = {row.family: row for row in known(out, run, record.Retrieval)}
     recorder, rows = record.Recorder(out, run), []
     for family in families:
@@ -265,6 +196,30 @@ def retrieval(
     return rows
 
 
+def least_windows(tokenizer: Any, trials: int, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> dict[str, int]:
+    """Family → the smallest window that holds each of these trials' facts and question, tokens."""
+    haystack = Haystack(tokenizer, 0)
+    return {
+        family: max(haystack.least(FAMILIES[family](_random(seed, family, trial))) for trial in range(trials))
+        for family in families
+    }
+
+
+def _check_room(tokenizer: Any, families: Sequence[str], window: int, trials: int, seed: int) -> None:
+    """Refuse before the first prompt is read: half a measurement would look like a whole one."""
+    least = least_windows(tokenizer, trials, seed, families)
+    if max(least.values()) > window:
+        needs = ", ".join(f"{family} {tokens}" for family, tokens in least.items())
+        raise UserError(
+            f"retrieval prompts of this tokenizer take at least so many tokens: {needs}, and the window is {window}; "
+            "ask for a larger --window, or for those --families that fit"
+        )
+
+
+def _random(seed: int, family: str, trial: int) -> np.random.Generator:
+    return np.random.default_rng([seed, list(FAMILIES).index(family), trial])
+
+
 def prompts_of(
     tokenizer: Any, family: str, window: int, trials: int, seed: int
 ) -> list[tuple[Prompt, Bool[np.ndarray, " m"], int]]:
@@ -272,7 +227,7 @@ def prompts_of(
     haystack = Haystack(tokenizer, window)
     found = []
     for trial in range(trials):
-        random = np.random.default_rng([seed, list(FAMILIES).index(family), trial])
+        random = _random(seed, family, trial)
         # The golden ratio's multiples fill 0 .. 1 evenly however many there are.
         share = (0.5 + trial * 0.6180339887498949) % 1.0
         found.append(haystack.prompt(FAMILIES[family](random), random, share))

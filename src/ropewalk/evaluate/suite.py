@@ -52,7 +52,7 @@ class Suite:
             yield from self._perplexity(name, windows if whole else windows[-1:], stride=self._stride(windows[0]))
         for name, window, whole in subjects:
             if whole:
-                yield self._retrieval(name, window)
+                yield from self._retrieval(name, window)
         yield self._benchmarks()
         yield self._attention(min(state.window, self.size.attention_window))
         if self.pairs is not None:
@@ -143,11 +143,17 @@ class Suite:
         trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
         return self._stage("passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.seed)
 
-    def _retrieval(self, name: str, window: int) -> Stage:
-        from ropewalk.evals.retrieval import FAMILIES, retrieval
+    def _retrieval(self, name: str, window: int) -> Iterator[Stage]:
+        """The families that fit the window; those that do not are a stage of their own, which is left out and says why."""
+        from ropewalk.evals.retrieval import FAMILIES, least_windows, retrieval
 
         trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
-        return self._stage("retrieval", name, retrieval, window=window, trials=trials, seed=self.seed)
+        least = least_windows(models.load_tokenizer(name), trials, self.seed)
+        for fits in (True, False):
+            families = [family for family, tokens in least.items() if (tokens <= window) == fits]
+            if families:
+                settings = dict(families=families, window=window, trials=trials, seed=self.seed)
+                yield self._stage("retrieval", name, retrieval, **settings)
 
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.benchmarks import benchmarks
