@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ropewalk.evals.intervals import Paired, bootstrap_mean, wilson
+from ropewalk.evals.intervals import Paired, bootstrap_mean, bootstrap_ratio, wilson
 
 counts = st.integers(0, 60)
 
@@ -83,4 +83,11 @@ def test_the_bootstrap_interval_is_close_to_the_normal_one():
     half = 1.96 * values.std() / math.sqrt(values.size)
     # A quantile of 4000 resamples of a mean of 400 wobbles by a few per cent of the half width.
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
-    assert bootstrap_mean(np.array([0.5])) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("items", [0, 1])
+def test_one_item_says_nothing_of_others_and_has_no_interval(items):
+    """An interval of no width would claim certainty; a mean and a ratio are alike in this."""
+    values = np.full(items, 0.5)
+    assert all(math.isnan(bound) for bound in bootstrap_mean(values))
+    assert all(math.isnan(bound) for bound in bootstrap_ratio(values, np.ones(items)))

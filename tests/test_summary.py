@@ -223,12 +223,36 @@ def test_mistakes_in_settings_are_said(model, tmp_path):
         (dict(window=WINDOW + 1), f"at most the model's own {WINDOW}"),
         (dict(summary_tokens=WINDOW), "must hold a document"),
         (dict(limit=0), "a limit is at least one document"),
+        (dict(trained=tmp_path / "tuned"), "needs pairs to train on; give --train"),
     ):
         with pytest.raises(UserError, match=message):
             summary.summarize(model, data=data, tokenizer=tokenizer, **settings)
     for wrong in (dict(temperature=-1.0), dict(top_p=0.0), dict(top_p=1.5)):
         with pytest.raises(UserError):
             Decoding(**wrong)
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, Decoding(0.5, 0.95)], ids=["greedy", "drawn"])
+def test_nan_logits_name_the_document_and_no_summary_is_written(tmp_path, decoding):
+    """One token alone is broken, and it stands in one document alone: `generate` would go on with some token."""
+    model, tokenizer, out = testing.tiny("llama", window=WINDOW, seed=2), testing.byte_tokenizer(WINDOW), tmp_path / "r"
+    rows = [{"document": text, "summary": "s"} for text in ("a" * 60, "b" * 50 + "~" + "b" * 50, "c" * 80)]
+    data = tmp_path / "made.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer("~", add_special_tokens=False).input_ids[0]] = float("nan")
+    with pytest.raises(UserError, match="NaN after made:1;"):
+        summary.summarize(model, data=data, tokenizer=tokenizer, decodings=[decoding], batch=3, out=out)
+    assert not out.exists()
+
+
+def test_one_document_has_no_interval_on_the_terminal_either(model, tmp_path, capsys):
+    tokenizer = testing.byte_tokenizer(WINDOW)
+    rows = summary.summarize(
+        model, data=_file(tmp_path / "p.jsonl"), tokenizer=tokenizer, decodings=[GREEDY], limit=1, summary_tokens=4
+    )
+    summary.show(rows)
+    assert capsys.readouterr().out.count("none") == len(summary.SCORES)
 
 
 def test_the_govreport_documents_are_read():

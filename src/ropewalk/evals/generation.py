@@ -75,6 +75,22 @@ class Draw(LogitsProcessor):
         return scores.float() + noise.to(scores.device)
 
 
+class _NotANumber(ValueError):
+    """A row of a batch has logits that are not numbers; `generate` would go on with some token."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+class _RefuseNaN(LogitsProcessor):
+    def __call__(self, input_ids: torch.Tensor, scores: Float[torch.Tensor, "batch vocabulary"]) -> torch.Tensor:
+        broken = scores.isnan().any(dim=1)
+        if broken.any():
+            raise _NotANumber(int(broken.nonzero()[0, 0]))
+        return scores
+
+
 def end_marks(tokenizer: Any, model: Any) -> list[int]:
     """The tokens that end a text: the tokenizer's, else the config's; none if neither names one."""
     for found in (tokenizer.eos_token_id, model.config.eos_token_id):
@@ -91,6 +107,7 @@ def write(
     decoding: Decoding,
     ends: Sequence[int],
     keys: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
     batch: int | None = None,
     done: Callable[[list[int], list[Written]], None] = lambda places, texts: None,
 ) -> list[Written]:
@@ -103,8 +120,12 @@ def write(
         decoding: how tokens are chosen.
         ends: tokens that end a text.
         keys: a number for each prompt that its draws depend on, beside the seed; its place if not given.
+        names: what an error calls each prompt; its place if not given.
         batch: prompts at a time; from the memory their keys and values need if not given.
         done: told after each batch, so that it can be put on record.
+
+    Raises:
+        UserError: a logit was not a number; the sentence names the prompt.
     """
     keys = list(range(len(prompts))) if keys is None else list(keys)
     # Of one length together: padding is attention over nothing. The longest first, so that what does not fit fails at once.
@@ -114,14 +135,21 @@ def write(
         longest = len(prompts[places[0]]) + new_tokens
         size = batch or batch_for(model, longest)
         now, places = places[:size], places[size:]
-        texts = _write_together(
-            model,
-            [prompts[p] for p in now],
-            new_tokens,
-            decoding,
-            ends,
-            [_generator(decoding.seed, keys[p]) for p in now],
-        )
+        try:
+            texts = _write_together(
+                model,
+                [prompts[p] for p in now],
+                new_tokens,
+                decoding,
+                ends,
+                [_generator(decoding.seed, keys[p]) for p in now],
+            )
+        except _NotANumber as error:
+            place = now[error.row]
+            raise UserError(
+                f"logits must be numbers, but the model gave NaN after {names[place] if names else f'prompt {place}'}; "
+                "try --dtype float32, or load the weights again from where they came"
+            ) from error
         found.update(zip(now, texts, strict=True))
         done(now, texts)
     return [found[place] for place in range(len(prompts))]
@@ -159,7 +187,7 @@ def _write_together(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt, dtype=np.int64))
         seen[row, longest - len(prompt) :] = 1
-    processors = LogitsProcessorList()
+    processors = LogitsProcessorList([_RefuseNaN()])
     if decoding.temperature:
         processors.append(TemperatureLogitsWarper(float(decoding.temperature)))
         if decoding.top_p < 1:

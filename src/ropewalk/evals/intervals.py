@@ -128,9 +128,9 @@ def reach_interval(
 
 
 def bootstrap_mean(values: Float[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of a mean over items; the value itself twice where there is one item."""
+    """Percentile bootstrap interval (95 %) of a mean over items. NaN where there is one item: it says nothing of others."""
     values = np.asarray(values, dtype=np.float64)
-    if values.size == 0:
+    if values.size < 2:
         return float("nan"), float("nan")
     drawn = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
     low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])

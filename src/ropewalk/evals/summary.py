@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -108,6 +109,7 @@ def measure(
             decoding=decoding,
             ends=end_marks(subject.tokenizer, subject.model),
             keys=open_places,
+            names=[found[place].name for place in open_places],
             batch=batch,
             done=done,
         )
@@ -209,7 +211,8 @@ def summarize(
         out: record file to append to and to resume from.
 
     Raises:
-        UserError: sizes that do not fit the window, a window above what the model can hold, pairs that cannot be read.
+        UserError: sizes that do not fit the window, a window above what the model can hold, pairs that cannot be read,
+            `trained` without `train`, logits that are not numbers.
     """
     found = first(data, limit)
     if train is not None:
@@ -225,6 +228,10 @@ def summarize(
             batch_size=batch_size,
             device=device,
             **options,
+        )
+    elif trained is not None:
+        raise UserError(
+            f"fine-tuning into {trained} needs pairs to train on; give --train, or measure what lies there by naming it as MODEL"
         )
     elif options:
         raise TypeError(f"{', '.join(options)} only mean something together with train")
@@ -278,9 +285,8 @@ def show(rows: Sequence[record.Summary]) -> None:
     for row in rows:
         for name, theirs in SCORES.items():
             low, high = row.intervals[name]
-            table.add_row(
-                row.decoding, theirs, f"{100 * getattr(row, name):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
-            )
+            interval = "none" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+            table.add_row(row.decoding, theirs, f"{100 * getattr(row, name):.1f}", interval)
     console.print(table)
     for row in rows:
         console.print(
