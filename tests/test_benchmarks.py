@@ -1,5 +1,6 @@
 """Benchmarks against plain lm-eval on the same rows, pairs, truncation, and what users get wrong."""
 
+import dataclasses
 import json
 import lzma
 import random
@@ -192,6 +193,23 @@ def test_before_and_after_end_in_records(pair_of_models, data, tmp_path):
     kept = [record.Benchmark(**{k: v for k, v in r.items() if k not in ("kind", "run")}) for r in read.rows[:4]]
     assert benchmarks.compare(kept[0], kept[2], names=(str(base), str(other))) == rows[-2]
     assert kept[0].items == 4 and kept[0].limit == 4
+
+
+def test_tables_name_the_model_and_are_whole_in_eighty_columns(pair_of_models, data, monkeypatch, capsys):
+    """The widest a figure gets: 100.0 of 100.0, a loss of -100.0, thousands of items changed."""
+    rows = benchmarks.benchmarks(pair_of_models[1], base=pair_of_models[0], data=data)
+    widest = dict(accuracy_before=1.0, accuracy_after=0.0, difference=-0.125, low=-0.999, high=-0.101)
+    widest |= dict(lost=1234, gained=1234, p_value=1.0, before="base-model", after="long-model")
+    shown = [dataclasses.replace(row, **widest) if isinstance(row, record.BenchmarkComparison) else row for row in rows]
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    benchmarks.show(shown)
+    said = capsys.readouterr().out
+    assert "…" not in said and max(map(len, said.splitlines())) <= 80
+    assert said.count("1.000") == 5 and said.count("-12.5, -99.9 to -10.1") == 5
+    assert (
+        said.index("base-model: accuracy") < said.index("long-model: accuracy") < said.index("base-model → long-model")
+    )
 
 
 def test_what_is_on_record_is_not_measured_again(pair_of_models, data, tmp_path, monkeypatch):

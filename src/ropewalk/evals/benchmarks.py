@@ -290,43 +290,51 @@ def benchmarks(
 
 
 def show(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
-    """Print accuracies as one table, pairs as another."""
+    """Print each model's accuracies as a table, and pairs as another; 80 characters wide at most."""
     if spread.rank() != 0:
         return
     console = Console()
-    table = Table(title="accuracy, % (zero-shot, lm-eval)", title_justify="left")
+    alone = [row for row in rows if isinstance(row, Benchmark)]
+    pairs = [row for row in rows if isinstance(row, BenchmarkComparison)]
+    names = [pairs[0].before, pairs[0].after] if pairs else [""]
+    each = len(alone) // len(names)
+    for at, name in enumerate(names):
+        console.print(_accuracies(alone[at * each : (at + 1) * each], name))
+    if pairs:
+        console.print(_differences(pairs))
+
+
+def _accuracies(rows: Sequence[Benchmark], name: str) -> Table:
+    title = f"{name}: accuracy" if name else "accuracy"
+    table = Table(title=f"{title}, % (zero-shot, lm-eval)", title_justify="left")
     for heading in ("benchmark", "accuracy", "95 % interval", "items", "lost text", "seconds"):
         table.add_column(heading, justify="right")
     for row in rows:
-        if isinstance(row, Benchmark):
-            interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-            table.add_row(
-                row.task,
-                f"{100 * row.accuracy:.1f}",
-                interval,
-                f"{row.items}",
-                f"{row.truncated}",
-                f"{row.seconds:.0f}",
-            )
-    console.print(table)
-    pairs = [row for row in rows if isinstance(row, BenchmarkComparison)]
-    if not pairs:
-        return
+        table.add_row(
+            row.task,
+            f"{100 * row.accuracy:.1f}",
+            f"{100 * row.low:.1f} to {100 * row.high:.1f}",
+            f"{row.items}",
+            f"{row.truncated}",
+            f"{row.seconds:.0f}",
+        )
+    return table
+
+
+def _differences(pairs: Sequence[BenchmarkComparison]) -> Table:
     table = Table(title=f"{pairs[0].before} → {pairs[0].after}, in points", title_justify="left")
-    for heading in ("benchmark", "before", "after", "change", "95 % interval", "lost", "gained", "p"):
+    for heading in ("benchmark", "before", "after", "change, 95 % interval", "lost, gained", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for pair in pairs:
         table.add_row(
             pair.task,
             f"{100 * pair.accuracy_before:.1f}",
             f"{100 * pair.accuracy_after:.1f}",
-            f"{100 * pair.difference:+.1f}",
-            f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}",
-            f"{pair.lost}",
-            f"{pair.gained}",
+            f"{100 * pair.difference:+.1f}, {100 * pair.low:+.1f} to {100 * pair.high:+.1f}",
+            f"{pair.lost}, {pair.gained}",
             f"{pair.p_value:.3f}",
         )
-    console.print(table)
+    return table
 
 
 def recorded(out: str | Path | None) -> dict[Any, Any]:
