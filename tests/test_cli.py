@@ -92,6 +92,16 @@ def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, c
     assert len(capsys.readouterr().out.splitlines()) == lines
 
 
+@pytest.mark.parametrize("program", ["/opt/bin/ropewalk", "/opt/lib/python3.12/site-packages/ropewalk/__main__.py"])
+def test_a_record_says_the_command_that_a_user_can_type_again(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m ropewalk`, as under torchrun, has the path of a file in place of the program's name."""
+    from ropewalk import record
+
+    monkeypatch.setattr(sys, "argv", [program, "passkey", "my model", "--window", "512"])
+    run = record.new_run(record.ModelState("m", "llama", 256, 256), device="cpu", dtype="float32")
+    assert run.command == "ropewalk passkey 'my model' --window 512"
+
+
 def test_an_interrupt_is_130_without_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

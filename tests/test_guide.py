@@ -1,4 +1,4 @@
-"""The commands that the guide and the README print are commands: each is parsed by the command line as it is, and not run."""
+"""The commands that the guide, the README and the pages on measuring print are commands: each is parsed by the command line as it is, and not run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ropewalk.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/plan.md", ROOT / "docs/training.md"]
+PAGES += [ROOT / "docs/evaluation.md", ROOT / "docs/report.md"]
 
 
 def commands(text: str) -> list[list[str]]:

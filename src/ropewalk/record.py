@@ -178,9 +178,10 @@ def new_run(
 ) -> Run:
     """A header for a run that starts now. `command` defaults to this process's own command line."""
     if command is None:
-        # Under `python -m ropewalk`, and so under torchrun, the program is called after the file.
-        program = "ropewalk" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
-        command = shlex.join([program, *sys.argv[1:]])
+        program = Path(sys.argv[0])
+        # `python -m ropewalk`, under torchrun say, leaves the path of __main__.py there.
+        name = program.parent.name if program.name == "__main__.py" else program.name
+        command = shlex.join([name, *sys.argv[1:]])
     return Run(
         id=uuid.uuid4().hex[:12],
         command=command,
