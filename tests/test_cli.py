@@ -59,6 +59,21 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
     assert "--max-model-len 256" in done.stdout
 
 
+def test_perplexity_by_step_measures_each_checkpoint_of_a_run(tmp_path: Path, capsys) -> None:
+    from ropewalk import record
+
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "book.txt").write_text(testing.prose(60, 1), encoding="utf-8")
+    text, out = str(tmp_path / "book.txt"), tmp_path / "r.jsonl"
+    settings = "--window 128 --steps 2 --batch-size 1 --save-every 1 --allow-short"
+    cli.main(["train", str(tmp_path / "a"), "--data", text, *settings.split(), "--out", str(tmp_path / "run")])
+    capsys.readouterr()
+    cli.main(["perplexity", str(tmp_path / "run"), "--by-step", "--data", text, "--stride", "64", "--out", str(out)])
+    assert "step-000001" in "".join(capsys.readouterr().out.split())
+    rows = record.read([out]).of("perplexity")
+    assert [(row["header"]["model"]["steps"], row["window"]) for row in rows] == [(1, 128), (2, 128)]
+
+
 def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     testing.tiny_directory(tmp_path / "a", window=64)
     done = run("extend", str(tmp_path / "a"), "--window", "32", "--out", str(tmp_path / "b"))

@@ -24,6 +24,7 @@ def perplexity(
     limit: int | None = None,
     min_tokens: int | None = None,
     max_tokens: int | None = None,
+    by_step: Flag = False,
     batch_tokens: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str | None = None,
@@ -43,32 +44,35 @@ def perplexity(
         limit: Use the first so many documents that fill the largest window.
         min_tokens: Leave out documents with fewer tokens; the largest window if not given.
         max_tokens: Cut documents to their first so many tokens (paper, proof-pile: 32768).
+        by_step: MODEL is the --out of a training run: measure each of its checkpoints (table 3).
         batch_tokens: Tokens of one forward pass; for speed and memory.
         dtype: Of the weights; bfloat16 on a GPU, float32 on a CPU.
         device: cuda, cpu, …; the GPU if there is one.
         seed: Of the bootstrap and of --budget's sample.
         out: Record file to append to; a killed run goes on from it.
     """
+    from ropewalk.evals import by_step as steps
     from ropewalk.evals import perplexity as measuring
 
-    rows = measuring.perplexity(
-        model,
-        data=data,
-        windows=windows,
-        stride=stride,
-        convention=as_,
-        budget=budget,
-        tolerance=tolerance,
-        limit=limit,
-        min_tokens=min_tokens,
-        max_tokens=max_tokens,
-        batch_tokens=batch_tokens,
-        dtype=dtype,
-        device=device,
-        seed=seed,
-        out=out,
-    )
-    measuring.show(rows)
+    for one in steps.checkpoints(model).values() if by_step else [model]:
+        rows = measuring.perplexity(
+            one,
+            data=data,
+            windows=windows,
+            stride=stride,
+            convention=as_,
+            budget=budget,
+            tolerance=tolerance,
+            limit=limit,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            batch_tokens=batch_tokens,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+            out=out,
+        )
+        measuring.show(rows, title=str(one) if by_step else "perplexity")
 
 
 def passkey(

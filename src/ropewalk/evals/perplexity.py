@@ -264,7 +264,7 @@ def recorded(out: str | Path | None) -> dict[str, dict[str, Any]]:
     return {row["key"]: {name: row[name] for name in fields & row.keys()} for row in rows}
 
 
-def show(rows: Sequence[record.Perplexity]) -> None:
+def show(rows: Sequence[record.Perplexity], title: str = "perplexity") -> None:
     """Print rows as a table."""
     if spread.rank() != 0:
         return
@@ -272,7 +272,7 @@ def show(rows: Sequence[record.Perplexity]) -> None:
     told = f"stride {first.stride}, {'BOS first' if first.bos else 'no BOS'}, {sum(row.seconds for row in rows):.1f} s"
     if first.convention != "ropewalk":
         told += f", as {first.convention}"
-    table = Table(title=f"perplexity ({told})", title_justify="left")
+    table = Table(title=f"{title} ({told})", title_justify="left")
     for heading in ("window", "perplexity", "95 % interval", "documents", "too short", "tokens"):
         table.add_column(heading, justify="right")
     for row in rows:
