@@ -16,6 +16,7 @@ from ropewalk import record, testing
 from ropewalk.errors import UserError
 from ropewalk.evals import benchmarks, jsonlines, tasks
 from ropewalk.evals.choices import log_likelihoods
+from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.evals.subject import subject_of
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -248,7 +249,7 @@ def test_another_tokenizer_is_refused_before_anything_is_measured(pair_of_models
 def test_a_further_token_is_no_other_tokenizer():
     ours, base = testing.byte_tokenizer(), testing.byte_tokenizer()
     ours.add_special_tokens({"pad_token": "[PAD]"})
-    benchmarks.refuse_other_tokenizer(ours, base, names=("ours", "base"))
+    refuse_other_tokenizer(ours, base, names=("ours", "base"))
 
 
 def test_nan_is_an_error_that_names_the_item(data):

@@ -35,6 +35,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals import choices
 from ropewalk.evals import tasks as definitions
 from ropewalk.evals.intervals import Paired, wilson
+from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import default_batch_tokens
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
@@ -199,28 +200,6 @@ def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> B
     )
 
 
-#: Blanks, digits, accents, brackets, another script: where tokenizers part.
-_PROBE = "The  pass key is 12345.\nNaïve 2,048-token f(x) = {x_1}; 繩索"
-
-
-def refuse_other_tokenizer(ours: Any, base: Any, *, names: tuple[str, str]) -> None:
-    """Before and after are only comparable over the same tokens.
-
-    A tokenizer that merely has further tokens (a padding token, say) passes.
-
-    Raises:
-        UserError: a token of the base's has another number, or a probe text is cut otherwise.
-    """
-    mine, theirs = ours.get_vocab(), base.get_vocab()
-    moved = sum(mine.get(token) != number for token, number in theirs.items())
-    if moved or ours(_PROBE)["input_ids"] != base(_PROBE)["input_ids"]:
-        found = f"{moved} tokens have other numbers" if moved else "the same text is cut otherwise"
-        raise UserError(
-            f"a model and its base must share a tokenizer, but between {names[0]} and {names[1]} {found}; "
-            "name the base this model was made from, or copy the base's tokenizer files"
-        )
-
-
 def benchmarks(
     model: Any,
     *,
@@ -354,14 +333,14 @@ def _check_pair(model: Any, base: Any, window: int | None) -> None:
     """What can be refused by reading configs and tokenizers is refused before any weight is loaded."""
     names = [name for name in (base, model) if isinstance(name, str | Path)]
     states = [models.state(name) for name in names]
+    if len(names) == 2 and states[0].original_window != states[1].original_window and window is None:
+        raise UserError(
+            f"a pair is measured in one window, but the original windows differ ({states[0].original_window}, "
+            f"{states[1].original_window}); name the base this model was made from, or give --window"
+        )
     if states:
         _window(window, states)
     if len(names) == 2:
-        if states[0].original_window != states[1].original_window and window is None:
-            raise UserError(
-                f"a pair is measured in one window, but the original windows differ ({states[0].original_window}, "
-                f"{states[1].original_window}); name the base this model was made from, or give --window"
-            )
         base_tokenizer, tokenizer = (models.load_tokenizer(name) for name in names)
         refuse_other_tokenizer(tokenizer, base_tokenizer, names=(str(model), str(base)))
 
