@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from html import unescape
 
 import pytest
 
@@ -61,6 +62,7 @@ def test_the_stages_are_the_papers(base, extended, tmp_path):
         ("retrieval", new),
         ("benchmarks", new),
         ("attention", new),
+        ("theory", new),
         ("summaries", new),
     ]
     settings = {one.name: one.settings for one in _suite(extended, base, tmp_path).stages()}
@@ -160,11 +162,39 @@ def test_a_suite_ends_in_a_page_and_says_what_it_left_out(base, extended, text, 
     assert "the window is 256" in reasons["retrieval"], "a prompt of bytes is too long"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<html" in page and "erplexity" in page
+    assert 'id="theory"' in page and "theorem 2.1" in page
+    assert f"benchmarks, {extended}: " in unescape(page) and "has no boolq.jsonl" in page, "said on the page as well"
     rows = record.read([out / "records.jsonl"])
     assert {row["window"] for row in rows.of("perplexity")} == {128, 256}
     measured = len(rows.rows)
     evaluate(extended, **settings)
     assert len(record.read([out / "records.jsonl"]).rows) == measured
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, extended, text, tmp_path):
+    """A budget of nothing would leave every stage out, one by one; a base that is none would make pairs of strangers."""
+    other = testing.tiny_directory(tmp_path / "other", window=128, seed=1)
+    said = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = said["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    shorter = testing.tiny_directory(tmp_path / "shorter", window=64, seed=1)
+    for change, message in (
+        (dict(budget=0.0), "minutes above 0, got 0.0"),
+        (dict(change={"documents": 0}), "--documents is at least 1, got 0"),
+        (dict(change={"items": -1}), "--items is at least 1, got -1"),
+        (dict(base=other), "must share a tokenizer"),
+        (dict(base=shorter), f"the original window of {extended} is 128 and that of {shorter} 64"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(extended, **{**dict(out=tmp_path / "suite", base=base, data=text, size="small"), **change})
+        assert not (tmp_path / "suite").exists()
+
+
+def test_stages_of_one_name_are_told_apart_by_their_data(tmp_path, capfd):
+    (tmp_path / "stages.jsonl").touch()
+    stages.run([_stage("perplexity", lambda: None, data=["a/books.jsonl", "b/more.jsonl"])], tmp_path)
+    assert "perplexity, m, on a/books.jsonl b/more.jsonl" in capfd.readouterr().err
 
 
 def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):

@@ -7,6 +7,7 @@ import math
 
 import made_up
 from ropewalk import record
+from ropewalk.forecast import put_on_record
 from ropewalk.record import Recorder
 from ropewalk.report import render
 from ropewalk.report.perplexity import groups
@@ -135,3 +136,18 @@ def test_a_loss_that_is_no_number_is_a_dash_and_said(tmp_path):
     page = made_up.words(render(record.read([path])))
     assert "2 of 3 steps have a loss that is not finite" in page
     assert "nan" not in page.lower().split() and "None" not in page
+
+
+def test_theory_is_computed_and_mixes_no_devices_and_no_formats(tmp_path):
+    """A suite on a GPU has its theory from a CPU, in float64: no figure that was measured."""
+    path = tmp_path / "r.jsonl"
+    made = dict(device="cuda", dtype="bfloat16")
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), (made_up.extended(), made_up.row(2.1)), **made)
+    put_on_record(made_up.extended(), path)
+    page = made_up.words(render(record.read([path])))
+    assert "Theory" in page
+    assert (
+        "different devices" not in page
+        and "number formats" not in page
+        and "float64" not in page.split("What was run")[0]
+    )

@@ -84,10 +84,7 @@ def theory_command(
         overwrite: write into `out` though it is there.
     """
     state, own = _state(model)
-    rope = Rope(state.head_dim, state.theta, state.original_window)
-    reach = window
-    if reach is None:
-        reach = state.window if state.window > rope.window else _FACTOR * rope.window
+    rope, reach = _rope_and_reach(state, window)
     # The directory that we name ourselves holds nothing else, so a second run may freshen it.
     overwrite = overwrite or out is None
     out = out or Path(f"theory-{Path(state.name).name}-{reach}")
@@ -101,6 +98,24 @@ def theory_command(
     write(found, run, out)
     print(f"figures (SVG and PNG) and theory.jsonl in {out}")
     return found
+
+
+def put_on_record(model: str, state: ModelState, out: Path) -> Forecast:
+    """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others."""
+    rope, reach = _rope_and_reach(state, None)
+    found = forecast(rope, reach, own=_state(model)[1])
+    recorder = record.Recorder(out, record.new_run(state, device="cpu", dtype="float64", settings={"window": reach}))
+    for row in found.rows:
+        recorder.add(row)
+    return found
+
+
+def _rope_and_reach(state: ModelState, window: int | None) -> tuple[Rope, int]:
+    """The rotation as pretrained; the window asked for, else the model's own, else 16 times what it was pretrained for."""
+    rope = Rope(state.head_dim, state.theta, state.original_window)
+    if window is None:
+        window = state.window if state.window > rope.window else _FACTOR * rope.window
+    return rope, window
 
 
 def _state(model: str | None) -> tuple[ModelState, Scaling]:

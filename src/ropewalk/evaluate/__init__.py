@@ -9,8 +9,9 @@ out  a directory: records.jsonl, stages.jsonl (what was run, and what was left o
 | passkey     | the same                      | 3.3, table 4                |
 | retrieval   | base, model                   | a harder test than 3.3      |
 | benchmarks  | base and model, paired        | 3.4, table 5                |
-| summaries   | model, or what is made of it  | 3.5, table 6                |
 | attention   | base and model                | what 2.3 supposes           |
+| theory      | the model's rotation          | 2.3, theorem 2.1, figure 5  |
+| summaries   | model, or what is made of it  | 3.5, table 6                |
 
 A stage that cannot be run here (no data, not enough memory, a window too small) is left out, and the reason is said and written
 down; the others go on. A stage that is done under the same settings, weights and versions is not run again.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from ropewalk import checkpoint, corpus
 from ropewalk import model as models
 from ropewalk.door import open_door
 from ropewalk.errors import UserError
+from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.evaluate.size import SIZES, Size, SizeName
 from ropewalk.evaluate.stages import JOURNAL, Outcome, Stage, run
 from ropewalk.evaluate.suite import Sources, Suite
@@ -81,10 +84,14 @@ def evaluate(
         What became of each stage.
 
     Raises:
-        UserError: an unknown suite, a model or base that cannot be read, an `out` that holds something else.
+        UserError: an unknown suite, numbers that ask for nothing, a model or base that cannot be read, a base that the model was
+            not made from, an `out` that holds something else.
     """
     if suite != "paper":
         raise UserError(f"a suite is paper, got {suite}; leave --suite out")
+    _refuse_nothing(budget=budget, **{name: (change or {}).get(name) for name in ("documents", "items")})
+    if base is not None:
+        refuse_other_base(model, base)
     out = Path(out)
     if spread.rank() == 0:
         _directory(out, overwrite)
@@ -112,8 +119,17 @@ def evaluate(
     spread.same(None)
     outcomes = run(list(suite_of.stages()), out)
     if spread.rank() == 0:
-        _page(model, out)
+        _page(model, out, outcomes)
     return outcomes
+
+
+def _refuse_nothing(budget: float | None, documents: int | None, items: int | None) -> None:
+    """What asks for nothing would leave every stage out, one by one."""
+    if budget is not None and not budget > 0:
+        raise UserError(f"a budget is a number of minutes above 0, got {budget}; leave --budget out for exact figures")
+    for name, number in (("documents", documents), ("items", items)):
+        if number is not None and number < 1:
+            raise UserError(f"--{name} is at least 1, got {number}; leave it out for the size's own number")
 
 
 def _directory(out: Path, overwrite: bool) -> None:
@@ -128,8 +144,8 @@ def _directory(out: Path, overwrite: bool) -> None:
         (out / JOURNAL).touch()
 
 
-def _page(model: str | Path, out: Path) -> None:
-    """The page over everything recorded, the model's own training beside it."""
+def _page(model: str | Path, out: Path, outcomes: Sequence[Outcome]) -> None:
+    """The page over everything recorded, the model's own training beside it; and what was left out."""
     from ropewalk.report import report
 
     records = [out / "records.jsonl"]
@@ -140,7 +156,8 @@ def _page(model: str | Path, out: Path) -> None:
     training = Path(model) / "records.jsonl"
     if training.is_file():
         records.append(training)
-    report(records, out / "report.html", overwrite=True)
+    left_out = [f"{one.name}, {one.subject}: {one.reason}" for one in outcomes if one.reason]
+    report(records, out / "report.html", overwrite=True, left_out=left_out)
 
 
 open_door(__name__)

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from ropewalk.errors import UserError
+from ropewalk.evals.documents import name_of
 from ropewalk.parallel import spread
 from ropewalk.record import versions
 
@@ -54,7 +55,7 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
     done = spread.same(_done(out))
     for number, stage in enumerate(stages, start=1):
         key = _key(stage)
-        said = f"[{number}/{len(stages)}] {stage.name}, {stage.subject}"
+        said = f"[{number}/{len(stages)}] {_title(stage)}"
         if key in done:
             console.print(f"{said}: done before", markup=False, soft_wrap=True)
             outcomes.append(done[key])
@@ -68,6 +69,12 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
             with open(out / JOURNAL, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
     return outcomes
+
+
+def _title(stage: Stage) -> str:
+    """What tells this stage from the others, on one line."""
+    on = stage.settings.get("data")
+    return f"{stage.name}, {stage.subject}" + (f", on {name_of(on)}" if on else "")
 
 
 def _run_one(stage: Stage) -> Outcome:

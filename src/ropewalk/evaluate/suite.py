@@ -15,6 +15,7 @@ from ropewalk import checkpoint, config
 from ropewalk import model as models
 from ropewalk.evaluate.size import Size
 from ropewalk.evaluate.stages import Stage
+from ropewalk.parallel import spread
 from ropewalk.windows import sliding
 
 Sources = str | Path | Sequence[str | Path]
@@ -55,6 +56,7 @@ class Suite:
                 yield from self._retrieval(name, window)
         yield self._benchmarks()
         yield self._attention(min(state.window, self.size.attention_window))
+        yield self._theory()
         if self.pairs is not None:
             yield self._summaries()
 
@@ -167,6 +169,17 @@ class Suite:
 
         base = None if self.base is None else str(self.base)
         return self._stage("attention", str(self.model), attention, data=_listed(self.data), window=window, base=base)
+
+    def _theory(self) -> Stage:
+        from ropewalk.forecast import put_on_record
+
+        settings = {"files": _files(str(self.model))}
+
+        def measure() -> None:
+            if spread.rank() == 0:
+                put_on_record(str(self.model), models.state(self.model), self.records)
+
+        return Stage("theory", str(self.model), settings, measure)
 
     def _summaries(self) -> Stage:
         from ropewalk.evals.summary import summarize

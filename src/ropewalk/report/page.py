@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,13 @@ SECTIONS: list[Builder] = [
 ]
 
 
-def render(records: record.Records, title: str | None = None) -> str:
+def render(records: record.Records, title: str | None = None, left_out: Sequence[str] = ()) -> str:
     """The page as text.
+
+    Args:
+        records: what was measured.
+        title: its heading; from what was measured if not given.
+        left_out: what was meant to be measured and was not, each in a sentence.
 
     Raises:
         UserError: no row can be shown.
@@ -86,6 +91,7 @@ def render(records: record.Records, title: str | None = None) -> str:
         cautions=provenance.cautions(rows),
         sections=sections,
         not_measured=provenance.not_measured(rows),
+        left_out=left_out,
         setting=provenance.setting(rows),
     )
 
@@ -97,8 +103,14 @@ def _title(found: list[verdict.Verdict]) -> str:
     return f"A longer window for {names[0]}" if len(names) == 1 else f"Longer windows for {', '.join(names)}"
 
 
-def report(paths: Iterable[str | Path], out: str | Path, title: str | None = None, overwrite: bool = False) -> Path:
-    """Read record files and write the page to `out`.
+def report(
+    paths: Iterable[str | Path],
+    out: str | Path,
+    title: str | None = None,
+    overwrite: bool = False,
+    left_out: Sequence[str] = (),
+) -> Path:
+    """Read record files and write the page to `out`; `title` and `left_out` as in `render`.
 
     Raises:
         UserError: a record file is missing, nothing in them can be shown, or `out` exists and is not to be overwritten.
@@ -109,7 +121,7 @@ def report(paths: Iterable[str | Path], out: str | Path, title: str | None = Non
             f"a report is one file, but {out} is a directory; name a file in it, such as {out / 'report.html'}"
         )
     checkpoint.refuse_existing(out, overwrite=overwrite)
-    _write_whole(out, render(record.read(paths), title))
+    _write_whole(out, render(record.read(paths), title, left_out))
     return out
 
 
