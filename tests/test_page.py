@@ -48,6 +48,14 @@ for (const frame of document.querySelectorAll('iframe')) {
     smallest: Math.min(...texts.map(t => t.getBoundingClientRect().height)),
     figures: [...page.querySelectorAll('figure svg')].map(s => Math.round(s.getBoundingClientRect().width)),
     tables: [...page.querySelectorAll('.scroll')].map(s => [s.clientWidth, s.scrollWidth]),
+    torn: [...page.querySelectorAll('.tiles dd:not(.against)')].filter(d => {
+      const lines = d.textContent.trim().split(' ').map(word => {
+        const at = d.textContent.indexOf(word), range = page.createRange();
+        range.setStart(d.firstChild, at); range.setEnd(d.firstChild, at + word.length);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+      });
+      return lines.some(n => n > 1);
+    }).map(d => d.textContent),
     columns: new Set([...page.querySelectorAll('figure')].map(f => Math.round(f.getBoundingClientRect().left))).size,
     ids: [...page.querySelectorAll('[id]')].map(e => e.id),
     broken: [...page.querySelectorAll('use')].filter(u => !page.getElementById(u.getAttribute('xlink:href').slice(1))).length,
@@ -86,25 +94,47 @@ def page(tmp_path_factory) -> Path:
     return report([records], folder / "report.html")
 
 
+def measure(pages: dict[int, Path]) -> dict:
+    """Pages at their widths, measured by one browser run."""
+    frames = "".join(
+        f'<iframe id="w{width}" src="{source.as_uri()}" style="width:{width}px;height:1200px;border:0"></iframe>'
+        for width, source in pages.items()
+    )
+    folder = next(iter(pages.values())).parent
+    frame = folder / "frame.html"
+    frame.write_text(
+        f"<!doctype html><body>{frames}<script>onload = () => {{ {MEASURE} }}</script></body>", encoding="utf-8"
+    )
+    run = chromium("--dump-dom", frame.as_uri(), home=folder / "browser")
+    found = re.search(r'<pre id="measured">(.*?)</pre>', run.stdout, re.DOTALL)
+    assert found, run.stderr[-2000:]
+    return {"errors": [line for line in run.stderr.splitlines() if "CONSOLE" in line], **json.loads(unescape(found[1]))}
+
+
 @pytest.fixture(scope="module")
 def measured(page) -> dict:
-    """The page at three widths, measured by one browser run. Paper is the print rules applied to a frame of its width."""
+    """The page at three widths. Paper is the print rules applied to a frame of its width."""
     paper = page.with_name("paper.html")
     text = page.read_text(encoding="utf-8")
     assert "@media print" in text
     paper.write_text(text.replace("@media print", "@media screen"), encoding="utf-8")
-    frames = "".join(
-        f'<iframe id="w{width}" src="{source.name}" style="width:{width}px;height:1200px;border:0"></iframe>'
-        for width, source in ((PHONE, page), (DESKTOP, page), (PAPER, paper))
-    )
-    frame = page.with_name("frame.html")
-    frame.write_text(
-        f"<!doctype html><body>{frames}<script>onload = () => {{ {MEASURE} }}</script></body>", encoding="utf-8"
-    )
-    run = chromium("--dump-dom", frame.as_uri(), home=page.parent / "browser")
-    found = re.search(r'<pre id="measured">(.*?)</pre>', run.stdout, re.DOTALL)
-    assert found, run.stderr[-2000:]
-    return {"errors": [line for line in run.stderr.splitlines() if "CONSOLE" in line], **json.loads(unescape(found[1]))}
+    return measure({PHONE: page, DESKTOP: page, PAPER: paper})
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict:
+    """The page of a small suite: few states, short labels, so tables that are just too wide for half a page."""
+    folder = tmp_path_factory.mktemp("small")
+    path, trained = folder / "records.jsonl", made_up.extended(steps=6)
+    for state, window in ((made_up.BASE, 256), (trained, 1024)):
+        rows = [made_up.retrieval(family, window, 0.5) for family in ("keys", "values", "lookalikes", "chain")]
+        rows += [made_up.perplexity(size, 5.1) for size in (256, 512, 1024)]
+        rows += [made_up.benchmark("piqa", 0.6, seed=state.steps)]  # a fifth tile, so that each is narrow
+        recorder = made_up.record.Recorder(path, made_up.run(state, "ropewalk evaluate"))
+        for row in rows:
+            recorder.add(row)
+        made_up.passkey(recorder, window, window)
+    return measure({PHONE: report([path], folder / "report.html"), DESKTOP: folder / "report.html"})
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP, PAPER])
@@ -127,10 +157,17 @@ def test_a_phone_shows_one_column_of_legible_figures(measured):
     assert found["smallest"] >= 7  # px of line height of the smallest tick label; below that it cannot be read
 
 
-def test_a_desktop_shows_two_columns_and_no_table_scrolls(measured):
+def test_a_desktop_shows_two_columns_and_no_table_scrolls(measured, small):
     found = measured[f"w{DESKTOP}"]
     assert found["columns"] == 2
-    assert [pair for pair in found["tables"] if pair[1] > pair[0] + 1] == []
+    for tables in (found["tables"], small[f"w{DESKTOP}"]["tables"]):
+        assert [pair for pair in tables if pair[1] > pair[0] + 1] == []
+
+
+def test_no_figure_of_a_tile_is_torn_in_two(small):
+    """157.7 → 216.2 may go on in a second line, but not inside a number: every line of a tile's figure is a whole word."""
+    for width in (PHONE, DESKTOP):
+        assert small[f"w{width}"]["torn"] == []
 
 
 def test_no_table_is_cut_off_on_paper(measured):

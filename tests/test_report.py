@@ -135,3 +135,26 @@ def test_many_sources_are_counted_and_exercises_named_together() -> None:
     names = ["recall exercise 1", "recall exercise 2", "/usr/lib/python3/abc.py", "/usr/lib/python3/ast.py"]
     assert read_by({"settings": {"data": names}}) == "2 × “recall exercise” and python3/abc.py and 1 more"
     assert read_by({"settings": {}}) == ""
+
+
+def test_figures_by_steps_name_their_text_and_table_3_stands_once(tmp_path):
+    """Two texts, each measured at two checkpoints; table 3 of the paper is of PG-19, so it goes with the books."""
+    path, texts = tmp_path / "r.jsonl", ("math/test.jsonl", "books/test.jsonl")
+    for steps in (0, 50):
+        rows = [made_up.perplexity(1024, 2.5 - steps / 100, data=text) for text in texts]
+        made_up.record_rows(path, (made_up.extended(steps=steps), *rows))
+    page = made_up.words(render(record.read([path])))
+    for text in texts:
+        assert f"By fine-tuning steps: {text}, stride 64" in page
+    assert page.count("table 3 of the paper") == 1
+    books = page.index("Perplexity by fine-tuning steps, books/test.jsonl")
+    assert page[books : page.index("table 3 of the paper")].count("Perplexity by fine-tuning steps") == 1
+
+
+def test_the_page_says_on_which_side_of_the_blank_the_passkey_was_asked(tmp_path):
+    path = tmp_path / "r.jsonl"
+    summary = record.PasskeySummary(256, 8, 1, 1, 1.0)
+    made_up.record_rows(path, (made_up.BASE, record.Passkey(256, 8, 1, 1, 5), summary))
+    assert "The prompts end" not in made_up.words(render(record.read([path])))
+    made_up.record_rows(path, (made_up.BASE, dataclasses.replace(summary, after_blank=False)))
+    assert "before the blank, which the tokenizer joins to the key." in made_up.words(render(record.read([path])))

@@ -109,7 +109,7 @@ def figure_5(rope: Rope, *, reach: int | None = None) -> Figure:
     _curve(axes, s, curve, BLUE, label="B(s)/d")
     axes.axhline(1, color=RED, linewidth=1.0, linestyle="--", label="1: the paper's reading")
     if honest:
-        axes.axhline(0.25, color=INK, linewidth=1.0, linestyle=":", label="1/4: as the trivial bound")
+        axes.axhline(0.25, color=INK, linewidth=1.0, linestyle=":", label="1/4: level of the trivial bound")
         lowest = int(curve.argmin())
         axes.plot(
             s[lowest], curve[lowest], "o", color=INK, markersize=4, label=f"lowest: {curve[lowest]:.3f} at {s[lowest]}"

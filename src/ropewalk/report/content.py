@@ -11,6 +11,9 @@ from matplotlib.figure import Figure as Drawing
 
 from ropewalk import plot_style
 
+#: Pixels of the style sheet: the least width of a table's first column, and one of two columns of a page 70rem wide.
+_LABEL, _HALF_A_PAGE = 136, 505
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,12 +49,15 @@ class Table:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it needs more than half a desktop page: an estimate in pixels from the widest text of each column."""
+        """Whether it needs more than half a desktop page: an estimate in pixels from the widest text of each column.
+
+        Labels of lines wrap, down to the width that the style sheet leaves them (8.5rem); figures do not.
+        """
         heads = [name.partition("\n") for name in self.head]
         rows = [[Cell(name, small) for name, _, small in heads], *(line.cells for line in self.lines)]
         columns = zip_longest(*rows, fillvalue=Cell(""))
         figures = sum(max(max(7.8 * len(c.text), 6.3 * len(c.small)) for c in column) + 18 for column in columns)
-        return 7.8 * max((len(line.label) for line in self.lines), default=0) + figures > 560
+        return _LABEL + figures > _HALF_A_PAGE
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,18 @@ def _table(clean: Clean, found: dict[State, dict[int, Row]], depths: list[Row]) 
         ["window", "k_max", "of the window", "all prompts"],
         lines,
         first="state",
-        note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson.",
+        note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson."
+        + _asked(found),
     )
+
+
+def _asked(found: dict[State, dict[int, Row]]) -> str:
+    """On which side of the blank before the key the prompts ended: a matter of the tokenizer."""
+    sides = {row["after_blank"] for rows in found.values() for row in rows.values()} - {None}
+    if not sides:
+        return ""
+    words = {True: "after the blank before the key", False: "before the blank, which the tokenizer joins to the key"}
+    return f" The prompts end {' or '.join(words[side] for side in sorted(sides))}."
 
 
 def step_curves(found: dict[State, dict[int, Row]]) -> list[tuple[State, dict[int, float]]]:

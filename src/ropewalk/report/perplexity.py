@@ -107,8 +107,15 @@ def section(clean: Clean) -> Section | None:
                 made.draw(closeup, "The same, close up: the states that work.", heading)
         made.tables.append(_table(clean, group))
         made.notes += _notes(group)
-    for group in found:
-        _by_steps(made, clean, group)
+    curved = [group for group in found if step_curves(group)]
+    # Table 3 is of PG-19: it stands once, beside the text that is most like it.
+    beside = next(
+        (group for group in curved if paper_table(group.data) is paper.TABLE_1), curved[0] if curved else None
+    )
+    for group in curved:
+        _by_steps(made, clean, group, text="" if len(curved) == 1 else group.title)
+        if group is beside:
+            made.tables.append(_table_3())
     return made
 
 
@@ -239,18 +246,16 @@ def step_curves(group: Group) -> list[tuple[State, dict[int, float]]]:
     return [curve for curve in found.values() if len(curve[1]) > 1]
 
 
-def _by_steps(made: Section, clean: Clean, group: Group) -> None:
+def _by_steps(made: Section, clean: Clean, group: Group, text: str) -> None:
+    """A figure and a table of one text's trainings; `text` names it where there is another."""
     curves = step_curves(group)
-    if not curves:
-        return
     base = group.base_row()
     level = base["perplexity"] if base and numerals.is_finite(base["perplexity"]) else None
     caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
     if max(step for _, points in curves for step in points) >= plot_compare.COMPARABLE:
         caption += " Grey: the paper's 7B."
-    made.draw(
-        plot_compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, "By fine-tuning steps"
-    )
+    title = "By fine-tuning steps" + (f": {text}" if text else "")
+    made.draw(plot_compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
     steps = sorted({step for _, points in curves for step in points})
     lines = []
     for state, points in curves:
@@ -263,9 +268,13 @@ def _by_steps(made: Section, clean: Clean, group: Group) -> None:
     made.tables.append(
         Table(f"Perplexity by fine-tuning steps, {group.title}", [str(s) for s in steps], lines, first="steps")
     )
+
+
+def _table_3() -> Table:
+    none = paper.TABLE_1.rows[0].values[paper.WINDOW]
     theirs = [
-        Line(paper_label(row), [Cell(numerals.fixed(v), _change(v, 7.20)) for v in row.values.values()], paper=True)
+        Line(paper_label(row), [Cell(numerals.fixed(v), _change(v, none)) for v in row.values.values()], paper=True)
         for row in paper.TABLE_3.rows
     ]
     head = [str(step) for step in paper.TABLE_3.rows[0].values]
-    made.tables.append(Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps", under=True))
+    return Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps", under=True)

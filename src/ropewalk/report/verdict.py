@@ -128,7 +128,10 @@ def _original_window(made: Verdict, before: Row, inside: Row) -> None:
         return
     figures = f"{numerals.perplexity(before['perplexity'])}\u00a0→\u00a0{numerals.perplexity(inside['perplexity'])}"
     made.sentences.append(f"Perplexity at the original {before['window']} tokens: {figures}, {change}.")
-    made.tiles.append(Tile(f"perplexity at {before['window']}", figures, numerals.percent(change.value - 1)))
+    # A tile is narrow: long figures may go on in a second line, but not be torn.
+    made.tiles.append(
+        Tile(f"perplexity at {before['window']}", figures.replace("\u00a0→", " →"), numerals.percent(change.value - 1))
+    )
 
 
 def _new_window(
