@@ -60,6 +60,18 @@ def test_every_run_on_the_page_is_described(tmp_path):
     assert "torch 2.13.0" in page and "transformers 5.23.0" in page
 
 
+def test_runs_of_one_command_say_it_once_and_each_what_is_its_own(tmp_path):
+    """A suite is one command and dozens of runs."""
+    path = tmp_path / "r.jsonl"
+    for state, seed in ((made_up.BASE, 3), (made_up.extended(steps=50), 4)):
+        Recorder(path, made_up.run(state, "ropewalk evaluate it", seed=seed)).add(made_up.row(2.0))
+    made_up.record_rows(path, (made_up.extended(steps=100), made_up.row(2.0)))
+    page = made_up.words(render(record.read([path]))).split("What was run")[-1]
+    assert page.count("ropewalk evaluate it") == 1 and "2 runs of one command" in page
+    assert page.count("device cpu, float32") == 2, "once for both runs of the suite, once for the other command"
+    assert "seed 3" in page and "seed 4" in page and page.count("ropewalk measure") == 1
+
+
 def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path, out = (
         made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0))),

@@ -26,11 +26,24 @@ class RunCard:
 
 
 @dataclass(frozen=True)
+class RunGroup:
+    """The runs of one command: what all of them share, and each with the rest. A suite makes dozens."""
+
+    command: str
+    facts: list[tuple[str, str]]
+    cards: list[RunCard]
+
+
+@dataclass(frozen=True)
 class Setting:
-    """All runs of the page: those versions that all of them share, and each run."""
+    """All runs of the page: those versions that all of them share, and the runs by their commands."""
 
     shared: list[tuple[str, str]]
-    cards: list[RunCard]
+    groups: list[RunGroup]
+
+    @property
+    def cards(self) -> list[RunCard]:
+        return [card for group in self.groups for card in group.cards]
 
 
 def setting(clean: Clean) -> Setting:
@@ -38,7 +51,19 @@ def setting(clean: Clean) -> Setting:
     keys = list(dict.fromkeys(key for run in runs for key in run["versions"]))
     shared = {key: runs[0]["versions"].get(key) for key in keys if len({run["versions"].get(key) for run in runs}) == 1}
     cards = [_card(run, clean, shared) for run in runs]
-    return Setting([(key, str(value)) for key, value in shared.items()], cards)
+    return Setting([(key, str(value)) for key, value in shared.items()], _groups(cards))
+
+
+def _groups(cards: list[RunCard]) -> list[RunGroup]:
+    by_command: dict[str, list[RunCard]] = {}
+    for card in cards:
+        by_command.setdefault(card.command, []).append(card)
+    made = []
+    for command, mine in by_command.items():
+        alike = [fact for fact in mine[0].facts if all(fact in card.facts for card in mine)] if len(mine) > 1 else []
+        rest = [RunCard(c.id, c.command, c.state, [fact for fact in c.facts if fact not in alike]) for c in mine]
+        made.append(RunGroup(command, alike, rest))
+    return made
 
 
 def _card(run: dict[str, Any], clean: Clean, shared: dict[str, Any]) -> RunCard:
