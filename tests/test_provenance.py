@@ -151,3 +151,35 @@ def test_theory_is_computed_and_mixes_no_devices_and_no_formats(tmp_path):
         and "number formats" not in page
         and "float64" not in page.split("What was run")[0]
     )
+
+
+def test_depths_of_two_passkey_tests_are_not_mixed(tmp_path):
+    """A coarse test after a fine one: its map and its k_max are its own, and the page says that the other was there."""
+    path = tmp_path / "r.jsonl"
+
+    def test(depths, trials, successes, hour):
+        rows = [record.Passkey(320, 320 * at // depths, trials, successes) for at in range(1, depths + 1)]
+        summary = record.PasskeySummary(320, 320 if successes else 0, depths, trials, successes / trials)
+        started = f"2026-11-22T{hour:02d}:00:00+00:00"
+        recorder = Recorder(path, made_up.run(made_up.BASE, f"ropewalk passkey {depths}", started))
+        for row in (*rows, summary):
+            recorder.add(row)
+
+    test(8, 10, 10, hour=5)
+    test(2, 4, 0, hour=6)
+    found = clean(record.read([path]))
+    assert [(row["k"], row["trials"]) for row in found.of("passkey")] == [(160, 4), (320, 4)]
+    assert [row["k_max"] for row in found.of("passkey_summary")] == [0]
+    page = made_up.words(render(record.read([path])))
+    # 2 depths and the summary were measured again, 6 depths have no like in the newer test.
+    assert "9 rows measured what another row measured too (3 of them over more or fewer tokens or trials)" in page
+    assert "2 depths × 4 trials" in page and "8 depths" not in page
+
+
+def test_a_figure_over_fewer_documents_that_replaces_another_is_said(tmp_path):
+    path = tmp_path / "r.jsonl"
+    for documents, hour in ((20, 5), (3, 6), (3, 7)):
+        row = made_up.row(2.0, documents=documents)
+        made_up.record_rows(path, (made_up.BASE, row), started=f"2026-11-22T{hour:02d}:00:00+00:00")
+    page = made_up.words(render(record.read([path])))
+    assert "2 rows measured what another row measured too (1 of them over more or fewer tokens or trials)" in page

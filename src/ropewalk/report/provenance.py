@@ -121,7 +121,8 @@ def _left_out(clean: Clean) -> Iterable[str]:
         yield f"Rows of unknown kind, not shown: {kinds}."
     if clean.repeated:
         number = sum(clean.repeated.values())
-        yield f"{_rows(number)} measured what another row measured too; the newest is shown."
+        other = f" ({clean.replaced} of them over more or fewer tokens or trials)" if clean.replaced else ""
+        yield f"{_rows(number)} measured what another row measured too{other}; the newest is shown."
 
 
 def _mixed(clean: Clean) -> Iterable[str]:

@@ -31,12 +31,16 @@ KINDS: dict[str, type] = {
 _SETTINGS = {
     "perplexity": ("window", "stride", "convention", "data", "bos"),
     "passkey": ("window", "k"),
-    "passkey_summary": ("window", "depths"),
+    "passkey_summary": ("window",),
 }
 # What no measurement can be zero or less of, nor reach the figure beside it.
 _POSITIVE = dict.fromkeys(("window", "stride", "trials", "depths", "original_window", "factor"), 1e12) | {
     "perplexity": math.inf
 }
+
+
+# How much was measured: where these differ, the newer row is not the same measurement again.
+_EXTENT = ("documents", "tokens", "trials", "depths")
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Clean:
     headless: int = 0
     unknown: Counter = field(default_factory=Counter)
     repeated: Counter = field(default_factory=Counter)
+    replaced: int = 0  # of those repeated, how many gave way to a row over more or fewer tokens or trials
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The rows of a kind, each with its run's header under "header"."""
@@ -177,9 +182,25 @@ def _newest(result: Clean) -> list[dict[str, Any]]:
             kept[key] = row
             continue
         result.repeated[row["kind"]] += 1
-        if _rank(row) >= _rank(kept[key]):
-            kept[key] = row
-    return list(kept.values())
+        older, newer = sorted((kept[key], row), key=_rank)
+        kept[key] = newer
+        if any(older.get(name) != newer.get(name) for name in _EXTENT):
+            result.replaced += 1
+    return _of_one_test(result, list(kept.values()))
+
+
+def _of_one_test(result: Clean, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Depths of the passkey test that is shown alone: k_max is of one test, whose depths are not to be mixed with another's."""
+    tests = {_test(row): row["run"] for row in rows if row["kind"] == "passkey_summary"}
+    mixed = [row for row in rows if row["kind"] == "passkey" and tests.get(_test(row), row["run"]) != row["run"]]
+    if mixed:
+        result.repeated["passkey"] += len(mixed)
+    gone = {id(row) for row in mixed}
+    return [row for row in rows if id(row) not in gone]
+
+
+def _test(row: dict[str, Any]) -> tuple:
+    return (state_of(row["header"], row["window"]), row["window"])
 
 
 def _rank(row: dict[str, Any]) -> tuple:
