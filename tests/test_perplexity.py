@@ -203,6 +203,17 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert record.read([out]).of("perplexity")[0]["perplexity"] == whole[0].perplexity
 
 
+def test_a_finished_run_repeated_adds_nothing_and_a_further_window_its_own_rows_alone(tmp_path):
+    path, out = tiny_directory(tmp_path / "m"), tmp_path / "r.jsonl"
+    docs = documents(150, 120)
+    rows = perplexity(path, data=docs, windows=[32, 64], stride=16, out=out)
+    before = out.read_text(encoding="utf-8")
+    assert perplexity(path, data=docs, windows=[32, 64], stride=16, out=out) == rows
+    assert out.read_text(encoding="utf-8") == before
+    perplexity(path, data=docs, windows=[32, 48, 64], stride=16, out=out)
+    assert [row["window"] for row in record.read([out]).of("perplexity")] == [32, 64, 48]
+
+
 def test_another_stride_or_other_weights_are_not_taken_for_known(tmp_path, monkeypatch):
     out, tokenizer, docs = tmp_path / "r.jsonl", byte_tokenizer(), documents(150)
     perplexity(tiny(seed=0), tokenizer=tokenizer, data=docs, stride=16, out=out)

@@ -361,7 +361,8 @@ class Summary:
 
     `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence line by line), `rouge_l_plain` its `rougeL`, all
     with the Porter stemmer. `intervals` holds a 95 % bootstrap interval over documents for each. `cut` counts documents
-    longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model.
+    longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model. `trained_on`
+    names the pairs that the model was fine-tuned on for this, if it was.
     """
 
     kind: ClassVar[str] = "summary"
@@ -384,6 +385,7 @@ class Summary:
     generated_tokens: int = 0
     rouge_l_plain: float | None = None
     per_document: list[dict[str, Any]] = field(default_factory=list)
+    trained_on: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ out  the rows that an earlier run of the same settings, seed, dtype and weights 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,3 +35,12 @@ def known(out: str | Path | None, run: record.Run, kind: type[Row]) -> list[Row]
 
 def _decides(header: dict[str, Any]) -> tuple[Any, Any, Any]:
     return header.get("settings"), header.get("seed"), header.get("dtype")
+
+
+def is_among(row: Any, old: Iterable[dict[str, Any]], *, whatever: tuple[str, ...] = ()) -> bool:
+    """Whether a recorded row says all that this one does; then a finished measurement, repeated, adds nothing.
+
+    Fields in `whatever` may differ: the memory that a run took which had nothing left to do, say.
+    """
+    said = {name: value for name, value in json.loads(record.to_line(row)).items() if name not in whatever}
+    return any(all(one.get(name) == value for name, value in said.items()) for one in old)

@@ -45,6 +45,7 @@ from ropewalk.evals import conventions
 from ropewalk.evals.documents import Tokens, check_cuts, choose, encoded, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
+from ropewalk.evals.known import is_among
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import Pass, check_window, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
@@ -128,6 +129,7 @@ def perplexity(
         )
     )
     recorder, known = record.Recorder(out, run), recorded(out)
+    before = [] if out is None or not Path(out).is_file() else record.read([out]).of(record.Perplexity.kind)
     rows = []
     for window in windows:
         if convention != "ropewalk":
@@ -140,7 +142,7 @@ def perplexity(
             row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
         row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
         rows.append(row)
-        if spread.rank() == 0:
+        if spread.rank() == 0 and not is_among(row, before, whatever=("peak_bytes",)):
             recorder.add(row)
     return rows
 

@@ -36,6 +36,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.documents import name_of
 from ropewalk.evals.generation import Decoding, Written, end_marks, write
 from ropewalk.evals.intervals import bootstrap_mean
+from ropewalk.evals.known import is_among
 from ropewalk.evals.pairs import Pair, Sizes, is_cut, pairs, prompt_ids
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
@@ -161,6 +162,7 @@ def _summed_up(
         top_p=decoding.top_p if drawn else None,
         seed=decoding.seed,
         data=data,
+        trained_on="",
         seconds=sum(one.seconds for one in documents),
         generated_tokens=sum(one.tokens for one in documents),
         per_document=[
@@ -243,7 +245,8 @@ def summarize(
     rows = []
     for decoding in decodings:
         row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
-        if spread.rank() == 0 and not any(_same(row, old) for old in before):
+        row = dataclasses.replace(row, trained_on="" if train is None else name_of(train))
+        if spread.rank() == 0 and not is_among(row, before):
             recorder.add(row)
         rows.append(row)
     return rows
@@ -266,12 +269,6 @@ def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: An
         )
     finetune(model, data=train, out=trained, resume=True, **options)
     return Path(trained)
-
-
-def _same(row: record.Summary, old: dict[str, Any]) -> bool:
-    """Whether a recorded row says what this one does; then a finished run, repeated, adds nothing."""
-    said = json.loads(record.to_line(row))
-    return all(old.get(name) == value for name, value in said.items())
 
 
 def show(rows: Sequence[record.Summary]) -> None:
