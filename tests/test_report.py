@@ -170,3 +170,14 @@ def test_the_page_says_on_which_side_of_the_blank_the_passkey_was_asked(tmp_path
     assert "The prompts end" not in made_up.words(render(record.read([path])))
     made_up.record_rows(path, (made_up.BASE, dataclasses.replace(summary, after_blank=False)))
     assert "before the blank, which the tokenizer joins to the key." in made_up.words(render(record.read([path])))
+
+
+def test_a_model_fine_tuned_on_pairs_does_not_pass_for_a_checkpoint_of_its_training(tmp_path):
+    """It counts the steps of that fine-tuning alone: 12 steps here, after 200 of its training."""
+    path = tmp_path / "r.jsonl"
+    shape = (0.2, 0.1, 0.2, {}, 2, 1, 1, "greedy", 1024, 900, 100)
+    made_up.record_rows(path, (made_up.extended(steps=12), record.Summary(*shape, trained_on="pairs/peps.jsonl")))
+    made_up.record_rows(path, (made_up.extended(steps=200), record.Summary(*shape)))
+    page = made_up.words(render(record.read([path])))
+    table = page[page.index("ROUGE × 100") : page.rindex("What was run")]
+    assert "PI ×4, fine-tuned on pairs/peps.jsonl" in table and "PI ×4, 200 steps" in table and "12 steps" not in table

@@ -29,6 +29,8 @@ from ropewalk.states import labels, state_of
         ),
         (dataclasses.replace(made_up.BASE, window=1024), 512, "extrapolation", "base, extrapolating"),
         (dataclasses.replace(made_up.BASE, steps=7), 256, "base", "base, 7 steps more"),
+        (dataclasses.replace(made_up.BASE, steps=1), 256, "base", "base, 1 step more"),
+        (made_up.extended(steps=1), 1024, "trained", "PI ×4, 1 step"),
     ],
 )
 def test_the_state_is_told_from_the_config_and_the_window(state, window, role, label):

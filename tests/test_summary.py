@@ -311,6 +311,9 @@ def test_a_model_trained_to_its_end_is_not_trained_again(tmp_path):
     again = summary.summarize(base, **settings)
     assert len(record.read([tmp_path / "tuned" / "records.jsonl"]).of("step")) == 4
     assert [row.rouge_1 for row in again] == [row.rouge_1 for row in first]
+    assert [row.trained_on for row in again] == [f"{tmp_path.name}/train.jsonl"], (
+        "a page must tell it from a checkpoint"
+    )
 
 
 def test_what_is_measured_is_not_trained_on(tmp_path):

@@ -76,12 +76,12 @@ class State:
     def label(self) -> str:
         """What a legend or a table calls it. The name is left out: add it where two states share a label."""
         if self.role == "base":
-            return "base" if self.steps == 0 else f"base, {self.steps} steps more"
+            return "base" if self.steps == 0 else f"base, {_steps(self.steps)} more"
         if self.role == "extrapolation":
             return "base, extrapolating"
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
-        return f"{self.method_and_factor}, {self.steps} steps"
+        return f"{self.method_and_factor}, {_steps(self.steps)}"
 
     @property
     def order(self) -> tuple:
@@ -90,6 +90,10 @@ class State:
         place = methods.index(self.method) if self.method in methods else len(methods)
         base_first = 0 if not self.extended else 1
         return (str(self.lineage), base_first, place, self.method, self.factor, self.window, self.steps, self.role)
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'s' if number != 1 else ''}"
 
 
 def state_of(header: dict[str, Any], window: int | None = None) -> State:

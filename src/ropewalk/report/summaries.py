@@ -8,7 +8,7 @@ from ropewalk import numerals, paper, plot_style
 from ropewalk.report.content import Cell, Line, Section, Table
 from ropewalk.report.perplexity import paper_label, short_data
 from ropewalk.report.rows import Clean
-from ropewalk.states import labels, state_of
+from ropewalk.states import State, labels, state_of
 
 _KEYS = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_plain")
 
@@ -19,9 +19,10 @@ def section(clean: Clean) -> Section | None:
     if not rows:
         return None
     states = {id(row): state_of(row["header"]) for row in rows}
-    names = labels(list(dict.fromkeys(states.values())))
+    short = labels(list(dict.fromkeys(states.values())))
+    names = {id(row): _name(row, states[id(row)], short) for row in rows}
     rows = sorted(rows, key=lambda row: states[id(row)].order)
-    lines = [_line(row, names[states[id(row)]], plot_style.colour(states[id(row)], clean.colours)) for row in rows]
+    lines = [_line(row, names[id(row)], plot_style.colour(states[id(row)], clean.colours)) for row in rows]
     for row in paper.TABLE_6.rows:
         # The paper does not say which ROUGE-L it is; beside its R-1 the figure fits the plain kind (docs/evaluation.md).
         one, two, longest = (Cell(numerals.fixed(value, 1)) for value in row.values.values())
@@ -50,8 +51,15 @@ def section(clean: Clean) -> Section | None:
                 f"{row['unfinished']} of {row['documents']} summaries stopped at {row['summary_tokens']} tokens"
             )
         if said:
-            made.notes.append(f"{names[states[id(row)]]} ({row['decoding']}): {'; '.join(said)}.")
+            made.notes.append(f"{names[id(row)]} ({row['decoding']}): {'; '.join(said)}.")
     return made
+
+
+def _name(row: dict[str, Any], state: State, short: dict[State, str]) -> str:
+    """A model fine-tuned on pairs counts those steps alone, so they would pass for a checkpoint of its long training."""
+    if not row["trained_on"]:
+        return short[state]
+    return f"{state.method_and_factor if state.extended else 'base'}, fine-tuned on {short_data(row['trained_on'])}"
 
 
 def _line(row: dict[str, Any], name: str, tone: str) -> Line:
