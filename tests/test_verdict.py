@@ -159,6 +159,22 @@ def test_the_paired_interval_covers_the_true_change_as_often_as_it_says():
     assert 0.90 <= held / 300 <= 0.98  # a percentile bootstrap of 40 runs a little narrow; binomial error is 1.3 %
 
 
+def test_the_same_files_named_by_another_path_are_the_same_documents(tmp_path):
+    """One run was given `data/books`, the other `/home/me/data/books`; two files of one name in two directories stay two."""
+
+    def measured(root, nll):
+        row = made_up.row(nll, data="data/books")
+        each = [{**one, "name": f"{root}{name}"} for one, name in zip(row.per_document, names, strict=True)]
+        return dataclasses.replace(row, per_document=each)
+
+    names = ("a/x.py", "b/x.py", "c.jsonl:7", "c.jsonl:8", "d/e/f.txt")
+    path = tmp_path / "r.jsonl"
+    made_up.record_rows(path, (made_up.BASE, measured("data/books/", 2.0)))
+    made_up.record_rows(path, (made_up.extended(steps=9), measured("/home/me/data/books/", 2.1)))
+    page = made_up.words(render(record.read([path])))
+    assert "paired over 5 documents" in page and "not measured on the same documents" not in page
+
+
 def test_other_tokens_in_the_same_document_are_no_pair_and_said(tmp_path):
     path = made_up.record_rows(
         tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (made_up.extended(4, 9), made_up.row(2.1, tokens=990))

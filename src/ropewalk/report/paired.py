@@ -82,4 +82,13 @@ def _documents(row: dict[str, Any]) -> dict[str, tuple[float, float]]:
         if isinstance(item, dict) and numerals.is_finite(item.get("tokens")) and numerals.is_finite(item.get("nll")):
             if item["tokens"] > 0:
                 found[str(item.get("name", ""))] = (item["tokens"], item["nll"])
-    return found
+    return dict(zip(_without_place(list(found)), found.values(), strict=True))
+
+
+def _without_place(names: list[str]) -> list[str]:
+    """Names without the directories that all of them have in common: the same files may lie elsewhere for another run."""
+    parts = [name.split("/") for name in names]
+    shared = 0
+    while parts and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    return ["/".join(part[shared:]) for part in parts]
