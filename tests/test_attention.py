@@ -1,5 +1,6 @@
 """attention: the scores that are tallied are the model's own, by distance, and the model does not notice."""
 
+import importlib
 import math
 
 import numpy as np
@@ -311,6 +312,24 @@ def test_a_gpu_finds_what_a_cpu_finds():
             if isinstance(value, list):
                 # Both sum in float32, in another order; a quantile may fall in the next bin.
                 np.testing.assert_allclose(value, getattr(there, name), rtol=2e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_state_on_record_is_not_measured_again_and_a_half_one_is(base, tmp_path, monkeypatch):
+    """Three states of a base, of two layers each; the last line of the second state is lost, as by a kill."""
+    out, asked = tmp_path / "r.jsonl", []
+    module = importlib.import_module("ropewalk.evals.attention.measure")
+    real = module.measure
+    monkeypatch.setattr(module, "measure", lambda *a, **k: asked.append(a[2]) or real(*a, **k))
+    arguments = dict(data=[text_of(200)], window=100, out=out)
+    first = attention(str(base), **arguments)
+    assert asked == [64, 100, 100] and len(first) == 3
+    again = attention(str(base), **arguments)
+    assert len(asked) == 3 and sorted(map(repr, again[2].rows)) == sorted(map(repr, first[2].rows))
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) == 3 * (1 + 2 * 2)
+    out.write_text("".join(lines[:9] + lines[10:]), encoding="utf-8")
+    attention(str(base), **arguments)
+    assert asked == [64, 100, 100, 100]
 
 
 # Bad input

@@ -5,15 +5,17 @@ import subprocess
 import sys
 
 from ropewalk import record, testing
+from ropewalk.evals.attention import attention
 from ropewalk.evals.benchmarks import benchmarks
 from ropewalk.evals.summary import summarize
 
 MEASURE = """
 import sys
-from ropewalk.evals import benchmarks, summary
+from ropewalk.evals import attention, benchmarks, summary
 model, folder, out = sys.argv[1:]
 benchmarks.show(benchmarks.benchmarks(model, tasks=["piqa"], data=folder, out=out))
 summary.show(summary.summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))
+attention.show(attention.attention(model, data=folder + "/long.txt", window=300, out=out))
 """
 
 
@@ -26,6 +28,7 @@ def test_ranks_change_no_answer_and_no_summary(tmp_path):
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     pairs = [dict(document=testing.prose(20 + i, i), summary=testing.prose(5, i + 30)) for i in range(3)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    (tmp_path / "long.txt").write_text(testing.prose(80, 7), encoding="utf-8")
     (tmp_path / "measure.py").write_text(MEASURE, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -33,14 +36,16 @@ def test_ranks_change_no_answer_and_no_summary(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("┏") == 2, "each table once, not once a rank"
+    assert done.stdout.count("Attention scores before the softmax") == 1
 
     benchmarks(model, tasks=["piqa"], data=tmp_path, out=tmp_path / "one.jsonl")
     summarize(model, data=tmp_path / "pairs.jsonl", summary_tokens=8, batch=1, out=tmp_path / "one.jsonl")
+    attention(model, data=tmp_path / "long.txt", window=300, out=tmp_path / "one.jsonl")
 
     def plain(records: record.Records, kind: str) -> list[dict]:
         return [{k: v for k, v in row.items() if k not in ("seconds", "run", "header")} for row in records.of(kind)]
 
     one, two = record.read([tmp_path / "one.jsonl"]), record.read([tmp_path / "two.jsonl"])
-    for kind in ("benchmark", "summary"):
+    for kind in ("benchmark", "summary", "attention", "adjacent"):
         assert plain(two, kind) == plain(one, kind) != []
     assert len(two.of("document_summary")) == 6 and not two.damaged

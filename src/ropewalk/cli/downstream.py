@@ -169,6 +169,7 @@ def evaluate(
         overwrite: Throw an earlier suite in --out away.
     """
     from ropewalk.evaluate import evaluate as run
+    from ropewalk.parallel import spread
 
     change = {name: value for name, value in (("documents", documents), ("items", items)) if value is not None}
     outcomes = run(
@@ -189,6 +190,8 @@ def evaluate(
         overwrite=overwrite,
         change=change,
     )
+    if spread.rank() != 0:
+        return
     left_out = [outcome for outcome in outcomes if outcome.reason]
     print(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {out}/report.html")
     for outcome in left_out:

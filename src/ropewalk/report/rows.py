@@ -32,6 +32,8 @@ _SETTINGS = {
     "perplexity": ("window", "stride", "convention", "data", "bos"),
     "passkey": ("window", "k"),
     "passkey_summary": ("window",),
+    "attention": ("window", "layer", "data"),
+    "adjacent": ("window", "layer", "data"),
 }
 # What no measurement can be zero or less of, nor reach the figure beside it.
 _POSITIVE = dict.fromkeys(("window", "stride", "trials", "depths", "original_window", "factor"), 1e12) | {

@@ -32,9 +32,11 @@ from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import FEWEST
 from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.room import check_room
-from ropewalk.evals.perplexity import Tokens, encoded, name_of
-from ropewalk.evals.subject import Subject, subject_of
+from ropewalk.evals.documents import Tokens, encoded, name_of
+from ropewalk.evals.known import known
+from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.numerals import fixed, share, times
+from ropewalk.parallel import spread
 from ropewalk.record import Adjacent, AttentionScores
 from ropewalk.rope import Linear, Plain
 from ropewalk.scores import Gist, gist
@@ -71,7 +73,9 @@ def attention(
         base: the model before extension, to be measured inside its window, beyond it, and interpolated.
         documents: how many of those that are long enough. One has N² / 2 scores a head.
         dtype, device: as in `model.load`.
-        out: record file to append to; one run a state.
+        out: record file to append to; one run a state. A state that it holds already is not measured again.
+
+    Under torchrun every rank does the same work, and the first one records it.
 
     Raises:
         UserError: no document is long enough; it would not fit in memory; a score is not a number; no RoPE.
@@ -173,17 +177,33 @@ def _measure(
     data: Any,
     out: str | Path | None,
 ) -> Measured:
+    names = [document.name for document in documents]
     with context:
+        # The rotary tables are among what is fingerprinted, so a base as it is and interpolated are told apart.
+        run = spread.same(subject.run(window=window, documents=names, weights=fingerprint(subject.model)))
+        done = spread.same(_known(subject, out, run))
+        if done:
+            return Measured(run, done)
         rows = measure(subject, [document.ids[:window] for document in documents], window, name_of(data))
-    run = subject.run(window=window, documents=[document.name for document in documents])
-    recorder = record.Recorder(out, run)
-    for row in rows:
-        recorder.add(row)
+    if spread.rank() == 0:
+        recorder = record.Recorder(out, run)
+        for row in rows:
+            recorder.add(row)
     return Measured(run, rows)
+
+
+def _known(subject: Subject, out: str | Path | None, run: record.Run) -> list[AttentionScores | Adjacent]:
+    """What is on record of this very state on these documents, if it is there of every layer."""
+    layers = subject.model.config.get_text_config().num_hidden_layers
+    kinds: list[list[Any]] = [known(out, run, kind)[-layers:] for kind in (AttentionScores, Adjacent)]
+    whole = all({row.layer for row in rows} == set(range(layers)) for rows in kinds)
+    return [row for rows in kinds for row in rows] if whole else []
 
 
 def show(found: Sequence[Measured]) -> None:
     """Print a column a state; the row that answers the question is how many heads are out of range beyond the window."""
+    if spread.rank() != 0:
+        return
     # Fewer than were asked for where fewer fill the window.
     documents = found[0].rows[0].documents
     title = f"Attention scores before the softmax, {documents} document{'s' if documents > 1 else ''}"
