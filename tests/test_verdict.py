@@ -159,6 +159,14 @@ def test_the_paired_interval_covers_the_true_change_as_often_as_it_says():
     assert 0.90 <= held / 300 <= 0.98  # a percentile bootstrap of 40 runs a little narrow; binomial error is 1.3 %
 
 
+def test_a_model_that_was_not_trained_is_not_held_against_itself_before_training(tmp_path):
+    path = tmp_path / "r.jsonl"
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
+    made_up.record_rows(path, (made_up.extended(), made_up.row(2.4), made_up.row(2.3, window=1024)))
+    said = made_up.words(render(record.read([path])))
+    assert "At 1024 tokens: 9.97." in said and "before training 9.97" not in said
+
+
 def test_the_same_files_named_by_another_path_are_the_same_documents(tmp_path):
     """One run was given `data/books`, the other `/home/me/data/books`; two files of one name in two directories stay two."""
 

@@ -115,7 +115,7 @@ def _perplexity(made: Verdict, clean: Clean, states: list[State], base: State | 
 
 
 def _is_before(state: State, target: State) -> bool:
-    return state.role == "untrained" and (state.method, state.factor, state.window) == (
+    return state.role == "untrained" != target.role and (state.method, state.factor, state.window) == (
         target.method,
         target.factor,
         target.window,
