@@ -185,7 +185,8 @@ def sample(
         model: a transformers causal language model.
         documents: token ids.
         window, stride: tokens.
-        minutes: when to stop; a batch in progress is finished, and two windows of each stratum are always drawn.
+        minutes: when to be done; no batch is begun that would end later if it took as long as the last. Two windows of each stratum
+            are always drawn.
         tolerance: stop when half the 95 % interval is at most this share of the perplexity.
         seed: of the order.
         batch_tokens: tokens of one forward pass.
@@ -200,13 +201,16 @@ def sample(
     size = max(1, batch_tokens // window)
     found = None
     for start in range(0, len(order), size):
+        begun = time.perf_counter()
         batch = sorted(order[start : start + size], key=lambda at: units[at].window.scored)
         passes = [pass_of(units[at], documents) for at in batch]
         for at, nll in zip(batch, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens), strict=True):
             drawn[at] = _sum(nll)
         found = estimate(units, drawn)
         enough = sum(not units[at].first for at in drawn) >= _AT_LEAST
-        if found is not None and (time.perf_counter() > deadline or (enough and found.width <= tolerance)):
+        now = time.perf_counter()
+        late = now + (now - begun) > deadline
+        if found is not None and (late or (enough and found.width <= tolerance)):
             break
     if found is None:
         raise AssertionError("all windows drawn and no estimate")
