@@ -100,10 +100,13 @@ def theory_command(
     return found
 
 
-def put_on_record(model: str, state: ModelState, out: Path) -> Forecast:
-    """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others."""
+def put_on_record(state: ModelState, out: Path, *, own: Scaling | None = None) -> Forecast:
+    """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others.
+
+    own: what the model turns by now.
+    """
     rope, reach = _rope_and_reach(state, None)
-    found = forecast(rope, reach, own=_state(model)[1])
+    found = forecast(rope, reach, own=own)
     recorder = record.Recorder(out, record.new_run(state, device="cpu", dtype="float64", settings={"window": reach}))
     for row in found.rows:
         recorder.add(row)

@@ -177,7 +177,8 @@ class Suite:
 
         def measure() -> None:
             if spread.rank() == 0:
-                put_on_record(str(self.model), models.state(self.model), self.records)
+                own = config.read(checkpoint.read_config(checkpoint.locate(self.model))).scaling
+                put_on_record(models.state(self.model), self.records, own=own)
 
         return Stage("theory", str(self.model), settings, measure)
 
