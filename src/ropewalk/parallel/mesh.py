@@ -119,7 +119,7 @@ class Mesh:
             mesh=self._weights, mp_policy=MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
         )
         on_main_alone = self.any(any(parameter.is_meta for parameter in module.parameters()))
-        weights = module.state_dict() if on_main_alone and self.main else {}
+        weights = state.set_aside(module) if on_main_alone and self.main else {}
         for layer in decoder_layers(module):
             fully_shard(layer, **how)
         fully_shard(module, **how)

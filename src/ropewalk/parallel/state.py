@@ -21,10 +21,25 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 
+def set_aside(module: nn.Module) -> dict[str, Any]:
+    """A module's weights, by its names; its parameters hold nothing from then on, and are tied as they were.
+
+    FSDP2 takes what is real to the device, where it would lie beside the part that `fill` puts there.
+    """
+    weights = module.state_dict()
+    empty: dict[nn.Parameter, nn.Parameter] = {}
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+        if parameter not in empty:
+            empty[parameter] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+        path, _, last = name.rpartition(".")
+        setattr(module.get_submodule(path), last, empty[parameter])
+    return weights
+
+
 def fill(model: nn.Module, weights: dict[str, Any], device: torch.device) -> None:
     """Give each rank its part of the main one's weights, one tensor at a time; every rank takes part.
 
-    model: sharded; its buffers hold what they should, its parameters may be on the meta device. weights: whole, on the main rank, by
+    model: sharded; its buffers hold what they should, its parameters are on the meta device. weights: whole, on the main rank, by
         the model's names; empty on the others.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
