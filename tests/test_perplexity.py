@@ -70,7 +70,7 @@ def test_batching_windows_changes_nothing(batch_tokens):
 def test_chunks_of_the_head_change_nothing(monkeypatch):
     model, tokenizer, docs = tiny(), byte_tokenizer(), documents(300)
     (whole,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=16)
-    monkeypatch.setattr(score, "_LOGIT_BYTES", 4 * 258 * 10)
+    monkeypatch.setattr(score, "LOGIT_BYTES", 4 * 258 * 10)
     (parts,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=16)
     assert parts.perplexity == pytest.approx(whole.perplexity, rel=1e-6)
 

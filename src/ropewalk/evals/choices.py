@@ -15,8 +15,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+
+from ropewalk.evals.score import LOGIT_BYTES, rows_on
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -69,12 +72,12 @@ def log_likelihoods(
             text = (*prompt, *pairs[index][1])[-(window + 1) :]
             alone.setdefault(text[:-1], []).append(index)
     for batch in _batches(sorted(alone, key=len, reverse=True), batch_tokens):
-        logits = _at_the_end(model, batch, 1 + max(len(pairs[i][1]) - 1 for ids in batch for i in alone[ids]))
-        for ids, row in zip(batch, logits, strict=True):
-            for index in alone[ids]:
-                answer = pairs[index][1]
-                found[index] = _sum(row[len(row) - len(answer) :], answer)
-            advance(len(alone[ids]))
+        indices = [index for ids in batch for index in alone[ids]]
+        rows = [row for row, ids in enumerate(batch) for _ in alone[ids]]
+        answers = [pairs[index][1] for index in indices]
+        for index, value in zip(indices, _at_the_end(model, batch, rows, answers), strict=True):
+            found[index] = value
+        advance(len(indices))
     return found
 
 
@@ -109,44 +112,58 @@ def _batches(inputs: Sequence[tuple[int, ...]], batch_tokens: int) -> list[list[
 
 @torch.inference_mode()
 def _at_the_end(
-    model: Any, inputs: Sequence[tuple[int, ...]], keep: int
-) -> list[Float[torch.Tensor, "keep vocabulary"]]:
-    """The logits at the last `keep` tokens of each input. Padding is on the right, where a causal model never looks."""
+    model: Any, inputs: Sequence[tuple[int, ...]], rows: Sequence[int], answers: Sequence[Sequence[int]]
+) -> list[float]:
+    """Each answer's log-probability at the end of the input that `rows` names for it.
+
+    Padding is on the right, where a causal model never looks.
+    """
     longest, shortest = max(map(len, inputs)), min(map(len, inputs))
-    ids = torch.zeros(len(inputs), longest, dtype=torch.long, device=_device(model))
-    for row, text in zip(ids, inputs, strict=True):
-        row[: len(text)] = torch.tensor(text, device=ids.device)
-    needed = min(longest, longest - shortest + keep)
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=needed).logits
+    needed = min(longest, longest - shortest + max(map(len, answers)))
+    logits = model(input_ids=_padded(model, inputs), use_cache=False, logits_to_keep=needed).logits
     before = longest - needed
-    return [
-        row[max(0, len(text) - keep - before) : len(text) - before] for row, text in zip(logits, inputs, strict=True)
-    ]
+    starts = [len(inputs[row]) - len(answer) - before for row, answer in zip(rows, answers, strict=True)]
+    return _sums(logits, rows, starts, answers)
 
 
 @torch.inference_mode()
 def _after_one_prompt(model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[float]:
     """Read the prompt once, keep its keys and values, and continue it with every answer."""
-    ids = torch.tensor([prompt], device=_device(model))
-    read = model(input_ids=ids, use_cache=True, logits_to_keep=1)
-    longest = max(len(answer) - 1 for answer in answers)
-    later: Any = [read.logits[0, :0]] * len(answers)
-    if longest:
+    read = model(input_ids=_padded(model, [prompt]), use_cache=True, logits_to_keep=1)
+    logits = read.logits[:, -1:].expand(len(answers), -1, -1)
+    if max(map(len, answers)) > 1:
         read.past_key_values.batch_repeat_interleave(len(answers))
-        ids = torch.zeros(len(answers), longest, dtype=torch.long, device=ids.device)
-        for row, answer in zip(ids, answers, strict=True):
-            row[: len(answer) - 1] = torch.tensor(answer[:-1], device=ids.device)
+        ids = _padded(model, [answer[:-1] for answer in answers])
         later = model(input_ids=ids, past_key_values=read.past_key_values, use_cache=True).logits
-    return [
-        _sum(torch.cat([read.logits[0, -1:], rest[: len(answer) - 1]]), answer)
-        for answer, rest in zip(answers, later, strict=True)
+        logits = torch.cat([logits, later], dim=1)
+    return _sums(logits, range(len(answers)), [0] * len(answers), answers)
+
+
+def _padded(model: torch.nn.Module, texts: Sequence[Sequence[int]]) -> Int[torch.Tensor, "batch n"]:
+    ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = text
+    return rows_on(next(model.parameters()).device, list(ids))
+
+
+def _sums(
+    logits: Float[torch.Tensor, "batch n vocabulary"],
+    rows: Sequence[int],
+    starts: Sequence[int],
+    answers: Sequence[Sequence[int]],
+) -> list[float]:
+    """Each answer's summed log-probability, its tokens' logits being those of its row from `start` on; one look at the device."""
+    at = [
+        (row, start + step)
+        for row, start, answer in zip(rows, starts, answers, strict=True)
+        for step in range(len(answer))
     ]
-
-
-def _sum(logits: Float[torch.Tensor, "n vocabulary"], answer: Sequence[int]) -> float:
-    targets: Int[torch.Tensor, " n"] = torch.tensor(list(answer), device=logits.device)
-    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    places = torch.tensor(at, device=logits.device).T
+    targets = torch.tensor([token for answer in answers for token in answer], device=logits.device)
+    step = max(1, LOGIT_BYTES // (4 * logits.shape[-1]))
+    each = [
+        torch.nn.functional.cross_entropy(logits[tuple(part)].float(), targets[first : first + step], reduction="none")
+        for first, part in zip(range(0, len(at), step), places.split(step, dim=1), strict=True)
+    ]
+    values = -torch.cat(each).cpu().numpy().astype(np.float64)
+    return [float(part.sum()) for part in np.split(values, np.cumsum([len(answer) for answer in answers])[:-1])]

@@ -29,7 +29,7 @@ from ropewalk.windows import Window
 GPU_BATCH_TOKENS = 32768
 CPU_BATCH_TOKENS = 2048
 #: Logits turned into log-likelihoods at a time: their float32 copy is at most this many bytes.
-_LOGIT_BYTES = 256 * 2**20
+LOGIT_BYTES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
     # The logits at token i are of token i + 1: those of the last token are of nothing, hence one more and the last off.
     targets = ids[:, -scored:]
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    step = max(1, _LOGIT_BYTES // (4 * len(ids) * vocabulary))
+    step = max(1, LOGIT_BYTES // (4 * len(ids) * vocabulary))
     if scored <= step or not head_is_linear(model):
         with reading_last(model, scored + 1):
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
