@@ -134,6 +134,18 @@ class Mesh:
             loss.register_hook(lambda grad: grad * self.world)
         return loss
 
+    def check_window(self, tokens: int) -> None:
+        """Refuse a window that the devices which share it could not have equal parts of.
+
+        Raises:
+            UserError: it is not a multiple of 2 x cp.
+        """
+        devices = self.context_size
+        if devices > 1 and tokens % (2 * devices):
+            raise UserError(
+                f"a window split over devices is a multiple of 2 x cp = {2 * devices}, got {tokens}; change --window or --cp"
+            )
+
     def split(self, rows: dict[str, Tensor]) -> dict[str, Any]:
         """This rank's part of each sequence, and who its tokens attend to.
 
@@ -148,10 +160,7 @@ class Mesh:
         tokens, devices = ids.shape[1], self.context_size
         if devices == 1 and positions is None:
             return rows
-        if devices > 1 and tokens % (2 * devices):
-            raise UserError(
-                f"a window split over devices is a multiple of 2 x cp = {2 * devices}, got {tokens}; change --window or --cp"
-            )
+        self.check_window(tokens)
         documents = positions is not None and "attention_mask" not in rows
         borders = _borders(positions) if documents else [[0]]
         if positions is None:

@@ -74,6 +74,7 @@ def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batch
     found = trained_config(settings)
     if settings.mode == "pose":
         window = min(settings.chunk_window or found.rope.window, window)
+    devices.check_window(window)
     tokenizer = models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     with first_here(devices):
         tokens = tokenise(
