@@ -51,6 +51,11 @@ def device_for(device: str | torch.device | None = None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host's, there; a GPU is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def device_name(device: torch.device) -> str:
     """A device as records name it: a GPU by its model, anything else by its kind."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -155,7 +155,7 @@ class _Prefix:
     def read(cls, model: Any, beginning: Int[np.ndarray, " n"] | None, length: int) -> _Prefix:
         if beginning is None or length == 0:
             return cls([])
-        ids = torch.from_numpy(beginning[None, :length]).to(next(model.parameters()).device)
+        ids = rows_on(next(model.parameters()).device, [beginning[:length]])
         # Without a config the cache keeps every token of every layer, of those with a sliding window too.
         cache = DynamicCache()
         model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

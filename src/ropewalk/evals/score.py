@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from ropewalk.errors import UserError
 from ropewalk.evals.engine import reading_last, shaped
 from ropewalk.loss import NextTokenLoss, logits_of
+from ropewalk.model import to_device
 from ropewalk.windows import Window
 
 #: Tokens of one forward pass unless told otherwise. A GPU is busy from about 32768 on; a CPU core is fastest while the
@@ -111,8 +112,7 @@ def negative_log_likelihoods(
 
 def rows_on(device: torch.device, rows: Sequence[Int[np.ndarray, " n"]]) -> Int[torch.Tensor, "batch n"]:
     """Token ids as one tensor there; a GPU is not waited for."""
-    stacked = torch.from_numpy(np.stack(rows).astype(np.int64))
-    return stacked.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else stacked.to(device)
+    return to_device(torch.from_numpy(np.stack(rows).astype(np.int64)), device)
 
 
 def _batches(passes: Sequence[Pass], batch_tokens: int) -> Iterator[Sequence[Pass]]:

@@ -31,9 +31,14 @@ def set_aside(module: nn.Module) -> dict[str, Any]:
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
         if parameter not in empty:
             empty[parameter] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-        path, _, last = name.rpartition(".")
-        setattr(module.get_submodule(path), last, empty[parameter])
+        put(module, name, empty[parameter])
     return weights
+
+
+def put(module: nn.Module, name: str, value: Tensor) -> None:
+    """Make `value` the parameter or buffer of that name, "layers.0.weight" say."""
+    path, _, last = name.rpartition(".")
+    setattr(module.get_submodule(path), last, value)
 
 
 def fill(model: nn.Module, weights: dict[str, Any], device: torch.device) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from ropewalk.errors import UserError
 from ropewalk.plan.shape import Shape
 
+#: Two states of a byte, and a float32 scale for every 256 of each; bytes a weight.
+EIGHT_BIT_STATES = 2 + 2 * 4 / 256
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -46,7 +49,7 @@ def regime(precision: str, optimizer: str) -> Regime:
         )
     weight, gradient, states = plain.weight, plain.gradient, plain.states
     if optimizer == "adamw-8bit":
-        states = 2 + 2 * 4 / 256  # two states of a byte, and a float32 scale for every 256 of each
+        states = EIGHT_BIT_STATES
     if optimizer == "adamw-offload":
         if precision == "bfloat16-stochastic":
             raise UserError(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.errors import UserError
+from ropewalk.model import to_device
 from ropewalk.packing import Windows, order
 from ropewalk.train import pose
 from ropewalk.train.settings import TrainSettings
@@ -79,7 +80,7 @@ class Batches:
             rows["attention_mask"] = np.ones_like(rows["input_ids"])
         elif not self.settings.mask_documents:
             del rows["position_ids"]  # 0 .. W - 1 is what a model assumes, and told so it would look for borders
-        return {name: _to(device, torch.from_numpy(value)) for name, value in rows.items()}
+        return {name: to_device(torch.from_numpy(value), device) for name, value in rows.items()}
 
     def _skipped(self, step: int, places: np.ndarray) -> np.ndarray:
         """Each sequence of a run has a number, and by it its positions."""
@@ -90,10 +91,6 @@ class Batches:
     def names(self, blocks: list[int]) -> list[str]:
         """The documents that windows read from, each once."""
         return list(dict.fromkeys(name for block in blocks for name in self.windows.names(block)))
-
-
-def _to(device: torch.device, value: Tensor) -> Tensor:
-    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ropewalk import model as models
 from ropewalk.errors import UserError
 from ropewalk.parallel import Mesh
+from ropewalk.parallel.state import put
 from ropewalk.train.devices import together
 
 
@@ -90,11 +91,6 @@ def _follow(model: nn.Module, main: _Outline) -> None:
     for name, (first, shape, dtype) in main.parameters.items():
         if first == name:
             made[name] = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
-        _put(model, name, made[first])
+        put(model, name, made[first])
     for name, value in main.buffers.items():
-        _put(model, name, value)
-
-
-def _put(model: nn.Module, name: str, value: Tensor) -> None:
-    path, _, last = name.rpartition(".")
-    setattr(model.get_submodule(path), last, value)
+        put(model, name, value)

@@ -158,7 +158,7 @@ class Loop:
         if self.devices.main:
             self.snapshots.sweep()
             found = self.snapshots.latest()
-        found = self.devices.gather(found)[0]
+        found = self.devices.same(found)
         if found is not None:
             refuse_other_run(found, self._identity())
             store.load(self.model, self.optimizer, found.state, self.devices)
