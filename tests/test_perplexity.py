@@ -1,5 +1,6 @@
 """Perplexity: the definition against a plain loop, and everything that must not change it."""
 
+import dataclasses
 import json
 import math
 
@@ -12,7 +13,8 @@ from ropewalk import record, text
 from ropewalk.errors import UserError
 from ropewalk.evals import perplexity as module
 from ropewalk.evals import score
-from ropewalk.evals.perplexity import Tokens, choose, perplexity
+from ropewalk.evals.documents import Tokens, choose
+from ropewalk.evals.perplexity import perplexity
 from ropewalk.testing import FAMILIES, byte_tokenizer, prose, tiny, tiny_directory
 
 
@@ -239,3 +241,34 @@ def test_files_are_read_by_their_paths(tmp_path):
     (tmp_path / "a.txt").write_text(prose(60))
     (row,) = perplexity(path, data=[tmp_path / "a.txt"], stride=32)
     assert row.documents == 1 and row.data.endswith("a.txt")
+
+
+def test_several_models_are_measured_on_documents_that_are_tokenised_once(tmp_path, monkeypatch):
+    """As a suite does it; another choice, or a file that was written again, is read again."""
+    path = tmp_path / "rows.jsonl"
+
+    def write(seed):
+        rows = [json.dumps({"text": prose(900, seed + at)[:n]}) for at, n in enumerate((30, 60, 70, 80, 20, 90))]
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    batches = []
+    usual = text.encode_all
+    monkeypatch.setattr(
+        text,
+        "encode_all",
+        lambda tokenizer, texts, **more: batches.append(len(texts)) or usual(tokenizer, texts, **more),
+    )
+
+    def measured(**choice):
+        batches.clear()
+        (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=[path], windows=[40], stride=20, **choice)
+        return row
+
+    write(seed=0)
+    first = measured()
+    assert batches == [1, 2, 3] and (first.documents, first.skipped) == (4, 2)  # ever more at a time
+    assert dataclasses.replace(measured(), seconds=first.seconds) == first and not batches
+    assert measured(limit=2).documents == 2 and batches == [1, 2]  # no more is read than is asked for
+    assert measured(max_tokens=50).tokens == 4 * 49 and batches
+    write(seed=1)
+    assert measured().perplexity != first.perplexity and batches

@@ -117,7 +117,7 @@ def _key(
 ) -> tuple[bool, str]:
     """Whether anything is streamed, and a hash of everything that decides the tokens: contents, not dates or paths."""
     streamed = False
-    parts: list[Any] = [_FORMAT, _tokenizer_digest(tokenizer), field]
+    parts: list[Any] = [_FORMAT, tokenizer_digest(tokenizer), field]
     listed: Sequence[Any] = [sources] if isinstance(sources, str | Path) else sources
     for source in listed:
         if isinstance(source, Document):
@@ -131,7 +131,8 @@ def _key(
     return streamed, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of everything about a tokenizer that decides the ids of a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     told = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     marks = f"{text.bos_id(tokenizer)} {tokenizer.eos_token_id}"

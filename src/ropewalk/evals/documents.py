@@ -7,16 +7,22 @@ out  Tokens, and how many documents were too short
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from ropewalk import text
+from ropewalk import text, tokens
 from ropewalk.errors import UserError
 from ropewalk.evals.subject import Subject
+
+#: Documents that are tokenised together, at most.
+_AT_ONCE = 16
+#: Choices of documents that are remembered: those of two data sets.
+_REMEMBERED = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,18 +35,23 @@ class Tokens:
 
 def encoded(subject: Subject, data: Any, max_tokens: int | None = None) -> Iterator[Tokens]:
     """Documents as token ids, BOS in front where the tokenizer puts one; those that are `text.Document`s as they are."""
-    if isinstance(data, str | Path | text.Document):
-        data = [data]
-    data = list(data)
-    found = data if all(isinstance(one, text.Document) for one in data) else text.documents(data)
-    for document in found:
-        yield Tokens(document.name, np.asarray(text.encode(subject.tokenizer, document.text))[:max_tokens])
+    data = _listed(data)
+    found = iter(data) if all(isinstance(one, text.Document) for one in data) else text.documents(data)
+    # Ever more at a time, over all cores: whoever wants two documents does not wait for a hundred.
+    at_once = 1
+    while some := list(itertools.islice(found, at_once)):
+        for document, ids in zip(some, text.encode_all(subject.tokenizer, [one.text for one in some]), strict=True):
+            yield Tokens(document.name, ids[:max_tokens].copy() if max_tokens else ids)
+        at_once = min(2 * at_once, _AT_ONCE)
+
+
+def _listed(data: Any) -> list[Any]:
+    return [data] if isinstance(data, str | Path | text.Document) else list(data)
 
 
 def name_of(data: Any) -> str:
     """How a record names its data: the sources' own names, not where they lay; the first three of many."""
-    if isinstance(data, str | Path | text.Document):
-        data = [data]
+    data = _listed(data)
     names = [one.name if isinstance(one, text.Document) else "/".join(Path(one).parts[-2:]) for one in data]
     return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
 
@@ -69,16 +80,43 @@ def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = 
     chosen: list[Tokens] = []
     skipped, longest = 0, 0
     for document in documents:
-        if limit is not None and len(chosen) == limit:
-            break
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
         else:
             chosen.append(document)
+        if len(chosen) == limit:
+            break
     if not chosen:
         raise UserError(
             f"perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
             f"longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
         )
     return chosen, skipped
+
+
+def chosen(
+    subject: Subject, data: Any, *, min_tokens: int, limit: int | None = None, max_tokens: int | None = None
+) -> tuple[list[Tokens], int]:
+    """What `choose` makes of `encoded`; remembered, since a suite asks for the same documents once for every subject."""
+    key = _key(subject, _listed(data), min_tokens, limit, max_tokens)
+    found = _lately.pop(key, None) if key is not None else None
+    if found is None:
+        found = choose(encoded(subject, data, max_tokens), min_tokens=min_tokens, limit=limit)
+    if key is not None:
+        _lately[key] = found
+        while len(_lately) > _REMEMBERED:
+            del _lately[next(iter(_lately))]
+    return list(found[0]), found[1]
+
+
+_lately: dict[tuple[Any, ...], tuple[list[Tokens], int]] = {}
+
+
+def _key(subject: Subject, data: Sequence[Any], *settings: int | None) -> tuple[Any, ...] | None:
+    """What decides the tokens; None where that cannot be told without reading: documents in memory, sets on the hub."""
+    if any(isinstance(one, text.Document) or text.kind_of(one) == "hub" for one in data):
+        return None
+    files = [path.resolve() for source in data for path in text.files_of(source)]
+    states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return (tokens.tokenizer_digest(subject.tokenizer), *states, *settings)

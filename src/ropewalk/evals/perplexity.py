@@ -42,7 +42,7 @@ from ropewalk import record
 from ropewalk.errors import UserError
 from ropewalk.evals import budget as budgets
 from ropewalk.evals import conventions
-from ropewalk.evals.documents import Tokens, check_cuts, choose, encoded, name_of
+from ropewalk.evals.documents import Tokens, check_cuts, chosen, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.known import is_among
@@ -116,7 +116,7 @@ def perplexity(
         check_window(subject.model, window)
     shortest = max(*windows, min_tokens or 0)
     check_cuts(limit, max_tokens, shortest)
-    documents, skipped = choose(encoded(subject, data, max_tokens), min_tokens=shortest, limit=limit)
+    documents, skipped = chosen(subject, data, min_tokens=shortest, limit=limit, max_tokens=max_tokens)
     run = spread.same(
         subject.run(
             seed=seed,
