@@ -57,7 +57,7 @@ def products(
     """
     heads, n, _ = query.shape
     most = _BLOCK.get(query.device.type, _BLOCK["cpu"])
-    rows = max(1, min(n, 256, most // n))
+    rows = max(1, min(n, most // n, max(256, most // (n * heads))))
     group = max(1, min(heads, most // (rows * n)))
     reversed_key = key.flip(1)
     for first in range(0, n, rows):
