@@ -173,12 +173,13 @@ def test_a_shared_beginning_changes_logits_by_rounding_only(family, monkeypatch)
 
 
 def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_length():
-    """Traced as on a GPU; "eager" generates no code."""
-    model, random, graphs = tiny(num_hidden_layers=5, window=256), np.random.default_rng(0), []
+    """Traced as on a GPU, but no code is generated; more layers than PyTorch compiles one function for."""
+    layers = torch._dynamo.config.recompile_limit + 4
+    model, random, graphs, runs = tiny(num_hidden_layers=layers, window=256), np.random.default_rng(0), [], []
 
     def backend(graph, inputs):
         graphs.append(graph)
-        return graph.forward
+        return lambda *args: runs.append(graph) or graph.forward(*args)
 
     beginning = random.integers(0, 256, 120)
     prompts = [
@@ -202,6 +203,8 @@ def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_le
     assert all((a == b).all() for a, b in zip(plain, fused, strict=True))
     # A layer is cut at its attention, into three or four; each may be traced for one prompt and for many, and no more often.
     assert 0 < len(graphs) <= 12
+    # In every pass, every layer but the last, three pieces or more.
+    assert len(runs) >= 3 * (layers - 1) * len(seen)
 
 
 def test_both_ways_of_attending_are_tried_above():

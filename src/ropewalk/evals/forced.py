@@ -158,7 +158,10 @@ class _Prefix:
         ids = rows_on(next(model.parameters()).device, [beginning[:length]])
         # Without a config the cache keeps every token of every layer, of those with a sliding window too.
         cache = DynamicCache()
-        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        # Uncompiled: a cache names each layer by its number, so every layer would be compiled for itself, up to PyTorch's limit, past
+        # which the prompts' own passes are not compiled either.
+        with torch.compiler.set_stance("force_eager"):
+            model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cls([(layer.keys, layer.values) for layer in cache.layers])
 
     @contextmanager

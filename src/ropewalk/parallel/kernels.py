@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
+import torch.compiler.config
 import torch.nn.attention
 from torch import Tensor
 
@@ -51,12 +52,23 @@ def fastest(device: torch.device, size: int) -> Iterator[str]:
     its results are right; else what PyTorch picks, cuDNN as a rule. The switch holds for the whole process.
     """
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    active = _has_flash_4(device, size) and _switch_on(device, size)
+    if not (_has_flash_4(device, size) and _switch_on(device, size)):
+        yield "as PyTorch picks"
+        return
     try:
-        yield "FlashAttention-4" if active else "as PyTorch picks"
+        with _compiled_apart("FlashAttention-4"):
+            yield "FlashAttention-4"
     finally:
-        if active:
-            _switch_off(cudnn)
+        _switch_off(cudnn)
+
+
+def _compiled_apart(name: str) -> contextlib.AbstractContextManager[None]:
+    """Compiled graphs name the kernel that was picked when they were traced, and PyTorch's caches on disk do not ask which it was.
+
+    Without a tag of its own, a graph from a run with FlashAttention-4 would serve one without it, slowly, and the other way round.
+    """
+    tag = f"{torch.compiler.config.cache_key_tag} {name}".strip()
+    return torch.compiler.config.patch(cache_key_tag=tag)
 
 
 def _has_flash_4(device: torch.device, size: int) -> bool:

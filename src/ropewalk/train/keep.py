@@ -25,16 +25,16 @@ from ropewalk.train.optimizer import moment_bytes
 
 Memory = Literal["auto", "full", "none"]
 CHOICES = ("auto", "full", "none")
-#: From here on compiling the layers, a minute or two, is small beside what it saves in a run.
-_WORTH_COMPILING = 1e9
+#: Parameters, or floating-point operations of a whole run, from which on compiling the layers, tens of seconds, is small beside what it saves.
+_LARGE_MODEL, _LONG_RUN = 1e9, 5e15
 
 
 class Keeping:
     """Runs a step's passes; the first one settles what is kept.
 
     root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
-    shape: of a micro batch, (windows, tokens) of one device. optimizer: its name in the settings. accumulated: whether a step adds up
-    the gradients of several micro batches.
+    shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device. optimizer: its
+    name in the settings. accumulated: whether a step adds up the gradients of several micro batches.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Keeping:
         compute: torch.dtype,
         shape: tuple[int, int],
         *,
+        work: float = 0.0,
         optimizer: str = "adamw",
         accumulated: bool = True,
     ) -> None:
@@ -58,8 +59,9 @@ class Keeping:
         self._settled = how == "none" or (how == "auto" and device.type != "cuda")
         self._kept: memory.Activations | None = None
         if how == "full" or not self._settled:
-            large = sum(parameter.numel() for parameter in root.parameters()) >= _WORTH_COMPILING
-            self._kept = memory.Activations(root, compiled=device.type == "cuda" and large)
+            large = sum(parameter.numel() for parameter in root.parameters()) >= _LARGE_MODEL
+            compiled = device.type == "cuda" and (large or work >= _LONG_RUN)
+            self._kept = memory.Activations(root, compiled=compiled)
         self._candidates: list[memory.Candidate] = []
         if not self._settled and self._kept is not None:
             with self._arithmetic():  # traced now, before the layers are sharded

@@ -110,12 +110,15 @@ class Loop:
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self.root: Any = together(devices, lambda: NextTokenLoss(self.model))
         shape = (batches.micro, batches.windows.window // devices.context_size)
+        self._flops = speed.flops_per_token(self.model, batches.windows.window)
+        tokens = settings.steps * settings.batch_size * batches.windows.window
         self.keeping = Keeping(
             self.root,
             settings.memory,
             devices,
             begun.compute,
             shape,
+            work=tokens * self._flops / devices.world,
             optimizer=settings.optimizer,
             accumulated=settings.batch_size > batches.micro * devices.data_size,
         )
@@ -130,7 +133,6 @@ class Loop:
         self.threads = torch.get_num_threads()
         self._saved: int | None = None
         self._durations: deque[float] = deque(maxlen=20)
-        self._flops = speed.flops_per_token(self.model, batches.windows.window)
         self._rate = speed.matrix_rate(devices.device, begun.compute)
         self._progress = progress
 
