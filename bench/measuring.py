@@ -159,13 +159,15 @@ def without_flash_4() -> Iterator[None]:
         kernels.FLASH_4_SIZES = sizes
 
 
-def profile(call: Callable[[], Any]) -> None:
+def profile(call: Callable[[], Any], *, shown: bool = True) -> None:
     """The call's kernels by time."""
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activity.CUDA, activity.CPU]) as seen:
         call()
         torch.cuda.synchronize()
-    for row in sorted(seen.key_averages(), key=lambda row: -row.self_device_time_total)[:16]:
+    if not shown:
+        return
+    for row in sorted(seen.key_averages(), key=lambda row: -row.self_device_time_total)[:24]:
         print(f"{row.self_device_time_total / 1e3:9.2f} ms {row.count:6d} {row.key[:120]}")
 
 

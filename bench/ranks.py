@@ -25,6 +25,7 @@ import torchao.optim
 import transformers
 
 from bench.contestants import GIB, SHAPES
+from bench.measuring import profile
 from ropewalk import memory, parallel, record
 from ropewalk.loss import NextTokenLoss
 from ropewalk.train import speed
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="timed steps")
     parser.add_argument("--shape", default="7b", choices=list(SHAPES))
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--profile", action="store_true", help="list the kernels of one more step by time")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch._dynamo.config.recompile_limit = 64
@@ -76,7 +78,8 @@ def main() -> None:
     parameters = list(root.parameters())
     optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
     seconds, losses = [], []
-    for step in range(arguments.steps + 1):
+
+    def one_step(step: int) -> None:
         generator = torch.Generator(mesh.device).manual_seed(1000 * step + mesh.data_rank)
         vocabulary = root.model.config.vocab_size
         ids = vocabulary ** torch.rand(1, arguments.tokens + 1, generator=generator, device=mesh.device)
@@ -90,6 +93,12 @@ def main() -> None:
         optimizer.zero_grad(set_to_none=True)
         losses.append(float(mesh.sum(out.detach())) / (arguments.tokens * mesh.data_size))
         seconds.append(time.perf_counter() - begin)
+
+    for step in range(arguments.steps + 1):
+        one_step(step)
+    if arguments.profile:
+        profile(lambda: one_step(arguments.steps + 1), shown=mesh.main)
+        seconds, losses = seconds[:-1], losses[:-1]
     each = arguments.tokens * mesh.data_size / mesh.world / statistics.median(seconds[1:])
     row = dict(
         command=" ".join(sys.argv[1:]),
