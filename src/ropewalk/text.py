@@ -10,6 +10,7 @@ file named by the user stops the run with a sentence, a file met in a directory 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -302,10 +303,25 @@ def encode_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool = True, eos: bool = False
 ) -> list[Int[np.ndarray, " tokens"]]:
     """As `encode`, for many texts at once: a fast tokenizer spreads them over all cores."""
-    # verbose=False: a warning that a text is longer than model_max_length would be wrong for text that is cut into windows.
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
+    with _on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
+        # verbose=False: a warning that a text is longer than model_max_length would be wrong for text that is cut into windows.
+        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
     first = bos_id(tokenizer) if bos else None
     last = tokenizer.eos_token_id if eos else None
     head = [] if first is None else [first]
     tail = [] if last is None else [last]
     return [np.array(head + row + tail, dtype=np.int64) for row in rows]
+
+
+@contextlib.contextmanager
+def _on_all_cores() -> Iterator[None]:
+    """The tokenizer's threads are its own (Rust), and it asks the environment at each call."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before

@@ -200,7 +200,8 @@ def _write(
     with checkpoint.whole_directory(place, overwrite=True) as beside, _bar(progress, limit) as advance:
         with open(beside / "ids.bin", "wb") as file:
             for batch in _batches(documents):
-                for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
+                encoded = text.encode_all(tokenizer, [document.text for document in batch], eos=True)
+                for document, ids in zip(batch, encoded, strict=True):
                     file.write(ids.astype(dtype).tobytes())
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
@@ -224,19 +225,6 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, batch: list[Document]) -> list[np.ndarray]:
-    """All cores on one batch. The tokenizer's threads are its own (Rust), and it asks the environment at each call."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        return text.encode_all(tokenizer, [document.text for document in batch], eos=True)
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 class _bar:

@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Without it, ten gigabytes of a GPU that a large model nearly fills are lost between blocks of different sizes.
+    if "PYTORCH_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.formatwarning = _as_sentence
     try:
         tyro.extras.subcommand_cli_from_dict(
