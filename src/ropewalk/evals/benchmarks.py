@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -65,6 +66,11 @@ class Harness(HFLM):
         self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()
         self._asked: list[Any] = []
+        # An item's answers follow the same prompt, which lm-eval encodes for each of them.
+        self._encode = functools.lru_cache(maxsize=8)(super().tok_encode)
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        return list(self._encode(string, *args, **kwargs))
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._asked = requests

@@ -23,8 +23,9 @@ from ropewalk.evals.score import LOGIT_BYTES, rows_on
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
-#: Tokens that reading a prompt once must save before its answers leave the big batches for a pass of their own.
-_WORTH_SHARING = 256
+#: What reading a prompt once must save before its answers leave the big batches for passes of their own: tokens; and on a GPU, which
+#: takes milliseconds for any pass of a small batch, floating-point operations.
+_WORTH_SHARING, _WORTH_SHARING_ON_GPU = 256, 5e12
 
 
 def fits(pair: Pair, window: int) -> bool:
@@ -55,13 +56,14 @@ def log_likelihoods(
     if long:
         return _with_pieces(model, pairs, set(long), window, batch_tokens, advance)
     found = [0.0] * len(pairs)
+    enough = _worth_sharing(model)
     # input of a pass → the pairs it scores: answers of one token share their prompt's pass
     alone: dict[tuple[int, ...], list[int]] = {}
     for prompt, group in itertools.groupby(range(len(pairs)), key=lambda index: tuple(pairs[index][0])):
         indices = list(group)
         inputs = {(*prompt, *pairs[index][1][:-1]) for index in indices}
         whole = all(fits(pairs[index], window) for index in indices)
-        if whole and len(prompt) * (len(inputs) - 1) >= _WORTH_SHARING:
+        if whole and len(prompt) * (len(inputs) - 1) >= enough:
             for index, value in zip(
                 indices, _after_one_prompt(model, prompt, [pairs[i][1] for i in indices]), strict=True
             ):
@@ -79,6 +81,13 @@ def log_likelihoods(
             found[index] = value
         advance(len(indices))
     return found
+
+
+def _worth_sharing(model: Any) -> float:
+    """Tokens that reading a prompt once must save."""
+    if next(model.parameters()).device.type != "cuda":
+        return _WORTH_SHARING
+    return max(_WORTH_SHARING, _WORTH_SHARING_ON_GPU / (2 * sum(weight.numel() for weight in model.parameters())))
 
 
 def _with_pieces(

@@ -18,6 +18,7 @@ in order; `by_article` does the same grouping, which also gives `race-middle`, a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -29,6 +30,7 @@ from typing import Any
 
 import datasets
 import lm_eval.tasks
+import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
@@ -86,6 +88,7 @@ def build(names: Iterable[str], data: str | Path | None = None) -> dict[str, Con
     Raises:
         UserError: an unknown name, a missing or damaged file, a hub that does not answer.
     """
+    _keep_templates()
     names = list(names)
     for name in names:
         if name not in _SOURCES:
@@ -126,6 +129,14 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
     return made
 
 
+def _keep_templates() -> None:
+    """lm-eval compiles its few templates again for each item and each use, which is most of a small model's time; now once each."""
+    environment: Any = lm_eval.utils.env
+    if not hasattr(environment.from_string, "cache_info"):
+        environment.from_string = functools.lru_cache(maxsize=1024)(environment.from_string)
+
+
+@functools.lru_cache(maxsize=32)
 def digest(task: ConfigurableTask, limit: int | None = None) -> str:
     """What is asked, in order: two rows with one digest answered the same prompts with the same choices and targets."""
     found = hashlib.sha256()
