@@ -241,3 +241,26 @@ def test_k_max_is_sure_where_all_depths_agree_and_unsure_at_a_doubtful_one():
     cliff = [{**d, "successes": 10 if d["k"] <= 256 else 0} for d in depths]
     low, high = k_max_interval(cliff)
     assert low == 256 and high <= 288
+
+
+@pytest.mark.parametrize(
+    ("reach", "said"),
+    [
+        # hypot(0.03, 0.04) = 0.05 nats a token about 0.1
+        (0.04, "rises, so the longer context does harm: +10.5 % (95 % interval +5.1 % to +16.2 %)"),
+        (0.10, "does not change beyond chance: +10.5 %"),
+    ],
+)
+def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):
+    def estimate(nll, window, reach):
+        ends = {"low": math.exp(nll - reach), "high": math.exp(nll + reach)}
+        return made_up.row(nll, window, estimate=True, per_document=[], **ends)
+
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, estimate(1.9, 256, 0.03)),
+        (made_up.extended(4, 9), estimate(1.9, 256, 0.03), estimate(2.0, 1024, reach)),
+    )
+    page = made_up.words(render(record.read([path])))
+    assert said in page.replace("\u202f", " ").replace("\u00a0", " ")
+    assert page.count("≈ marks an estimate") == 1

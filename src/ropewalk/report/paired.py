@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ class Ratio:
     """after / before, with the paired bootstrap interval over documents (NaN where they cannot be paired).
 
     `same_text` is False where both scored a document of the same name with another number of tokens: another tokenizer, or
-    another text. `same_documents` is False where one of them scored a document that the other did not.
+    another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
+    was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie.
     """
 
     value: float
@@ -26,9 +28,11 @@ class Ratio:
     documents: int = 0
     same_text: bool = True
     same_documents: bool = True
+    sampled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.change}{self._bounds(f', paired over {self.documents} documents')}"
+        over = "from samples of windows" if self.sampled else f"paired over {self.documents} documents"
+        return f"{self.change}{self._bounds(f', {over}')}"
 
     @property
     def brief(self) -> str:
@@ -53,6 +57,8 @@ def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio
     first, second = before["perplexity"], after["perplexity"]
     if not (numerals.is_finite(first) and numerals.is_finite(second) and first > 0 and second > 0):
         return None
+    if before.get("estimate") or after.get("estimate"):
+        return _of_samples(before, after)
     one, other = _documents(before), _documents(after)
     shared = sorted(one.keys() & other.keys())
     if not shared:
@@ -73,6 +79,18 @@ def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio
         difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
         low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
     return Ratio(second / first, float(low), float(high), len(shared))
+
+
+def _of_samples(before: dict[str, Any], after: dict[str, Any]) -> Ratio:
+    """Each estimate's own interval, put together as if they erred apart: windows that both drew make the ratio surer than that."""
+    value = after["perplexity"] / before["perplexity"]
+    if (before["documents"], before.get("data")) != (after["documents"], after.get("data")):
+        return Ratio(value, same_documents=False)
+    ends = [(row["low"], row["high"]) for row in (before, after) if row.get("estimate")]
+    if not all(numerals.is_finite(low) and numerals.is_finite(high) and 0 < low <= high for low, high in ends):
+        return Ratio(value)
+    reach = math.exp(math.hypot(*(math.log(high / low) / 2 for low, high in ends)))
+    return Ratio(value, value / reach, value * reach, before["documents"], sampled=True)
 
 
 def _documents(row: dict[str, Any]) -> dict[str, tuple[float, float]]:

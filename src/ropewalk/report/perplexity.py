@@ -96,7 +96,7 @@ def section(clean: Clean) -> Section | None:
         "perplexity",
         "Perplexity by window",
         "Lower is better. A model that uses a longer context falls from left to right; one that cannot read it climbs. "
-        "Bars are 95 % bootstrap intervals over documents; the dotted line is the window of pretraining.",
+        "Bars are 95 % intervals: bootstrap over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
     )
     for group in found:
         heading = group.title if len(found) > 1 else ""
@@ -106,7 +106,7 @@ def section(clean: Clean) -> Section | None:
                 closeup = plot.perplexity(rows, closeup=True, colours=clean.colours)
                 made.draw(closeup, "The same, close up: the states that work.", heading)
         made.tables.append(_table(clean, group))
-        made.notes += _notes(group)
+        made.notes += [note for note in _notes(group) if note not in made.notes]
     curved = [group for group in found if step_curves(group)]
     # Table 3 is of PG-19: it stands once, beside the text that is most like it.
     beside = next(
