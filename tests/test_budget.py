@@ -28,7 +28,7 @@ def population(seed=0):
 
 def test_all_windows_give_the_exact_figure_with_no_error():
     units, nll, exact = population()
-    found = budget.estimate(units, nll)
+    found = budget.Population(units).estimate(nll)
     assert found.nats == pytest.approx(exact, rel=1e-12)
     assert found.error == 0 and found.drawn == found.windows == len(units)
 
@@ -42,7 +42,7 @@ def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
     held, errors = 0, []
     for seed in range(400):
         order = budget.order_of(units, seed)[: len(units) // 12]
-        found = budget.estimate(units, {at: nll[at] for at in order})
+        found = budget.Population(units).estimate({at: nll[at] for at in order})
         low, high = found.interval
         held += low <= exact <= high
         errors.append(found.nats - exact)
@@ -56,7 +56,9 @@ def test_a_handful_of_windows_keeps_the_promise_too():
     units, nll, exact = population()
     held = 0
     for seed in range(400):
-        low, high = budget.estimate(units, {at: nll[at] for at in budget.order_of(units, seed)[:48]}).interval
+        low, high = (
+            budget.Population(units).estimate({at: nll[at] for at in budget.order_of(units, seed)[:48]}).interval
+        )
         held += low <= exact <= high
     assert held / 400 >= 0.917
 
@@ -71,7 +73,7 @@ def test_students_points_are_scipys():
 def test_documents_as_strata_beat_windows_drawn_from_one_heap():
     units, nll, _ = population()
     order = budget.order_of(units, 0)[: len(units) // 6]
-    ours = budget.estimate(units, {at: nll[at] for at in order}).error
+    ours = budget.Population(units).estimate({at: nll[at] for at in order}).error
     means = np.array([nll[at] / units[at].window.scored for at in order])
     heap = means.std(ddof=1) / math.sqrt(len(order))
     assert ours < heap / 2
@@ -91,7 +93,7 @@ def test_every_beginning_of_the_order_is_spread_over_the_documents():
 def test_too_few_windows_say_nothing():
     units, nll, _ = population()
     order = budget.order_of(units, 0)
-    assert budget.estimate(units, {order[0]: nll[order[0]]}) is None
+    assert budget.Population(units).estimate({order[0]: nll[order[0]]}) is None
 
 
 def measured(**arguments):

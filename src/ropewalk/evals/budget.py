@@ -19,11 +19,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ropewalk import record
 from ropewalk.evals.documents import Tokens
@@ -127,45 +127,46 @@ def order_of(units: Sequence[Unit], seed: int) -> list[int]:
     return mixed + firsts[both:] + rest[both:]
 
 
-def estimate(units: Sequence[Unit], drawn: dict[int, float]) -> Estimate | None:
-    """The estimate from the windows drawn so far (unit → summed nll); None while a stratum has too few to say anything."""
-    tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
-    total, variance, doubt = 0.0, 0.0, 0.0
-    for members in _strata(units, drawn):
-        seen = [at for at in members if at in drawn]
-        if len(seen) < min(2, len(members)):
+class Population:
+    """The windows that may be drawn, in their strata: first windows, and each document's others."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
+        self._stratum = np.array([0 if unit.first else 1 + unit.document for unit in units])
+
+    def estimate(self, drawn: dict[int, float]) -> Estimate | None:
+        """From the windows drawn so far (unit → summed nll); None while a stratum has too few to say anything."""
+        at, nll = np.fromiter(drawn.keys(), dtype=np.int64), np.fromiter(drawn.values(), dtype=np.float64)
+        stratum = self._stratum
+        if not _enough(stratum, at)[1:].all():
+            stratum = np.minimum(stratum, 1)  # all documents' together while one of them has too few drawn
+        if not _enough(stratum, at).all():
             return None
-        n, mine = tokens[seen], np.array([drawn[at] for at in seen])
-        ratio = mine.sum() / n.sum()
-        all_tokens = tokens[members].sum()
-        total += ratio * all_tokens
-        missing = 1 - len(seen) / len(members)
-        if missing > 0:
-            scatter = ((mine - ratio * n) ** 2).sum() / (len(seen) - 1)
-            own = missing * all_tokens**2 * scatter / (len(seen) * n.mean() ** 2)
-            variance += own
-            doubt += own**2 / (len(seen) - 1)
-    everything = float(tokens.sum())
-    return Estimate(
-        nats=float(total / everything),
-        error=float(math.sqrt(variance) / everything),
-        degrees=float(variance**2 / doubt) if doubt else math.inf,  # Satterthwaite
-        drawn=len(drawn),
-        windows=len(units),
-        tokens=int(everything),
-    )
+        mine, n = stratum[at], self.tokens[at]
+        members, seen = np.bincount(stratum), np.bincount(mine, minlength=stratum.max() + 1)
+        there = members > 0
+        with np.errstate(divide="ignore", invalid="ignore"):  # documents of one window have no others
+            ratio = np.bincount(mine, nll, len(members)) / np.bincount(mine, n, len(members))
+            scatter = np.bincount(mine, (nll - ratio[mine] * n) ** 2, len(members)) / (seen - 1)
+            missing, all_tokens = 1 - seen / members, np.bincount(stratum, self.tokens)
+            own = missing * all_tokens**2 * scatter / (seen * (np.bincount(mine, n, len(members)) / seen) ** 2)
+            own = np.where(there & (missing > 0), own, 0.0)
+            doubt = np.where(own > 0, own**2 / (seen - 1), 0.0).sum()
+        everything, variance = float(self.tokens.sum()), float(own.sum())
+        return Estimate(
+            nats=float((ratio * all_tokens)[there].sum() / everything),
+            error=math.sqrt(variance) / everything,
+            degrees=float(variance**2 / doubt) if doubt else math.inf,  # Satterthwaite
+            drawn=len(drawn),
+            windows=len(self.tokens),
+            tokens=int(everything),
+        )
 
 
-def _strata(units: Sequence[Unit], drawn: dict[int, float]) -> Iterator[Int[np.ndarray, " members"]]:
-    """First windows; then each document's others, or all documents' together while one of them has too few drawn."""
-    first = np.array([unit.first for unit in units])
-    document = np.array([unit.document for unit in units])
-    yield np.flatnonzero(first)
-    by_document = [np.flatnonzero(~first & (document == one)) for one in np.unique(document[~first])]
-    if all(sum(at in drawn for at in members) >= min(2, len(members)) for members in by_document):
-        yield from by_document
-    else:
-        yield np.flatnonzero(~first)
+def _enough(stratum: Int[np.ndarray, " units"], drawn: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " strata"]:
+    """Whether two windows of each stratum are drawn, or all it has."""
+    members = np.bincount(stratum)
+    return np.bincount(stratum[drawn], minlength=len(members)) >= np.minimum(2, members)
 
 
 def sample(
@@ -196,18 +197,20 @@ def sample(
     """
     deadline = time.perf_counter() + 60 * minutes
     units = units_of([len(ids) for ids in documents], window, stride)
-    order, drawn = order_of(units, seed), {}
+    population, order = Population(units), order_of(units, seed)
+    drawn: dict[int, float] = {}
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
     size = max(1, batch_tokens // window)
-    found = None
+    found, others = None, 0
     for start in range(0, len(order), size):
         begun = time.perf_counter()
         batch = sorted(order[start : start + size], key=lambda at: units[at].window.scored)
         passes = [pass_of(units[at], documents) for at in batch]
         for at, nll in zip(batch, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens), strict=True):
             drawn[at] = _sum(nll)
-        found = estimate(units, drawn)
-        enough = sum(not units[at].first for at in drawn) >= _AT_LEAST
+        found = population.estimate(drawn)
+        others += sum(not units[at].first for at in batch)
+        enough = others >= _AT_LEAST
         now = time.perf_counter()
         late = now + (now - begun) > deadline
         if found is not None and (late or (enough and found.width <= tolerance)):
