@@ -18,7 +18,7 @@ import datasets
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 
-from ropewalk.evals import benchmarks, jsonlines, tasks
+from ropewalk.evals.downstream import benchmarks, harness, jsonlines, tasks
 from ropewalk.evals.subject import subject_of
 from ropewalk.record import versions
 
@@ -81,7 +81,7 @@ def main() -> None:
                 tokenizer=subject.tokenizer,
                 batch_size=chosen.batch_size,
                 max_length=window,
-                prefix_token_id=benchmarks.prefix_of(subject.tokenizer, subject.model.config),
+                prefix_token_id=harness.prefix_of(subject.tokenizer, subject.model.config),
             ),
             tasks=[theirs],
             limit=chosen.limit,

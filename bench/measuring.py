@@ -21,8 +21,9 @@ import torch
 import transformers
 
 from ropewalk import model as models
-from ropewalk.evals import engine, passkey
-from ropewalk.evals.forced import Prompt, verdicts
+from ropewalk.evals import engine
+from ropewalk.evals.retrieval import passkey
+from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.score import Pass, negative_log_likelihoods
 from ropewalk.parallel import kernels
 from ropewalk.train.speed import peak_bytes

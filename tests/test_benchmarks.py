@@ -14,8 +14,8 @@ from lm_eval.models.huggingface import HFLM
 
 from ropewalk import record, testing
 from ropewalk.errors import UserError
-from ropewalk.evals import benchmarks, jsonlines, tasks
-from ropewalk.evals.choices import log_likelihoods
+from ropewalk.evals.downstream import benchmarks, jsonlines, tasks
+from ropewalk.evals.downstream.choices import log_likelihoods
 from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.evals.subject import subject_of
 

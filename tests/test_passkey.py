@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from ropewalk import model as models_
 from ropewalk import record
 from ropewalk.errors import UserError
-from ropewalk.evals import engine, forced, passkey
+from ropewalk.evals import engine
 from ropewalk.evals.by_step import by_step
-from ropewalk.evals.forced import Prompt, verdicts
+from ropewalk.evals.retrieval import forced, passkey
+from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.testing import FAMILIES, byte_tokenizer, tiny, tiny_directory
 
 

@@ -183,7 +183,7 @@ def test_constants_of_modules_that_need_torch_are_theirs() -> None:
     assert plan_memory.CHUNK_ELEMENTS == loss.CHUNK_ELEMENTS
     assert (layout.BACKWARD, layout.MARGIN) == (kept_memory._BACKWARD, kept_memory._MARGIN)
     assert ATTENTION_PRICE == kept_memory._ATTENTION_PRICE
-    assert planner.COMPILED == keeping._WORTH_COMPILING
+    assert planner.COMPILED == (keeping._LARGE_MODEL, keeping._LONG_RUN)
     for window in (256, 1024, 2048, 4096):
         assert max(1, min(64, planner.CPU_TOKENS // window)) == default_micro(window, 64, torch.device("cpu"))
     job = _job()

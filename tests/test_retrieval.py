@@ -7,8 +7,9 @@ import pytest
 
 from ropewalk import record
 from ropewalk.errors import UserError
-from ropewalk.evals import facts, retrieval
-from ropewalk.evals.haystack import NAMES, SENTENCES, THINGS
+from ropewalk.evals.retrieval import facts
+from ropewalk.evals.retrieval import harder as retrieval
+from ropewalk.evals.retrieval.haystack import NAMES, SENTENCES, THINGS
 from ropewalk.testing import byte_tokenizer, tiny
 
 WINDOW = 2200

@@ -5,14 +5,16 @@ import subprocess
 import sys
 
 from ropewalk import record
-from ropewalk.evals.passkey import passkey
 from ropewalk.evals.perplexity import perplexity
 from ropewalk.evals.retrieval import retrieval
+from ropewalk.evals.retrieval.passkey import passkey
 from ropewalk.testing import prose, tiny_directory
 
 MEASURE = """
 import sys
-from ropewalk.evals import passkey, perplexity, retrieval
+from ropewalk.evals.retrieval import passkey
+from ropewalk.evals import perplexity
+from ropewalk.evals.retrieval import harder as retrieval
 model, data, out = sys.argv[1:]
 perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))
 passkey.show(*passkey.passkey(model, window=300, depths=5, trials=2, out=out))

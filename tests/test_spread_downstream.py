@@ -6,12 +6,14 @@ import sys
 
 from ropewalk import record, testing
 from ropewalk.evals.attention import attention
-from ropewalk.evals.benchmarks import benchmarks
-from ropewalk.evals.summary import summarize
+from ropewalk.evals.downstream.benchmarks import benchmarks
+from ropewalk.evals.downstream.summary import summarize
 
 MEASURE = """
 import sys
-from ropewalk.evals import attention, benchmarks, summary
+from ropewalk.evals import attention
+from ropewalk.evals.downstream import benchmarks
+from ropewalk.evals.downstream import summary
 model, folder, out = sys.argv[1:]
 benchmarks.show(benchmarks.benchmarks(model, tasks=["piqa"], data=folder, out=out))
 summary.show(summary.summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))

@@ -10,10 +10,10 @@ from rouge_score import rouge_scorer
 
 from ropewalk import record, testing
 from ropewalk.errors import UserError
-from ropewalk.evals import generation, summary
-from ropewalk.evals.finetune import finetune
-from ropewalk.evals.generation import Decoding, write
-from ropewalk.evals.pairs import HEAD, TAIL, Pair, PairRows, Sizes, is_cut, pairs, prompt_ids
+from ropewalk.evals.downstream import generation, summary
+from ropewalk.evals.downstream.finetune import finetune
+from ropewalk.evals.downstream.generation import Decoding, write
+from ropewalk.evals.downstream.pairs import HEAD, TAIL, Pair, PairRows, Sizes, first, is_cut, pairs, prompt_ids
 
 SHARED = Path(__file__).parents[2] / "shared"
 WINDOW = 512
@@ -212,7 +212,7 @@ def test_pairs_name_what_is_wrong(tmp_path):
         list(pairs(path))
     path.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="has no pairs"):
-        summary.first(path, None)
+        first(path, None)
     with pytest.raises(UserError, match="is a directory"):
         list(pairs(tmp_path))
 
@@ -259,7 +259,7 @@ def test_the_govreport_documents_are_read():
     path = SHARED / "data" / "pairs" / "leval_gov_report_summ.jsonl.xz"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
-    found = summary.first(path, None)
+    found = first(path, None)
     assert len(found) == 14 and all(len(pair.document) > 10_000 for pair in found)
 
 

@@ -18,12 +18,12 @@ __version__ = "0.1.0"
 
 #: Where each public name lives. Those that are modules themselves can be called (door.py).
 _HOMES = {
-    "benchmarks": "ropewalk.evals.benchmarks",
+    "benchmarks": "ropewalk.evals.downstream.benchmarks",
     "attention": "ropewalk.evals.attention",
-    "passkey": "ropewalk.evals.passkey",
+    "passkey": "ropewalk.evals.retrieval.passkey",
     "perplexity": "ropewalk.evals.perplexity",
     "retrieval": "ropewalk.evals.retrieval",
-    "summarize": "ropewalk.evals.summary",
+    "summarize": "ropewalk.evals.downstream.summary",
     "load": "ropewalk.model",
     "UserError": "ropewalk.errors",
 }

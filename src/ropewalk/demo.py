@@ -132,8 +132,8 @@ def _measure(
 ) -> None:
     """Perplexity at `windows`, and the passkey test at `keys` (the same if not given)."""
     from ropewalk import corpus
-    from ropewalk.evals.passkey import passkey
     from ropewalk.evals.perplexity import perplexity
+    from ropewalk.evals.retrieval.passkey import passkey
 
     for window in windows:
         perplexity(

@@ -5,8 +5,9 @@ import torch
 import transformers
 
 from ropewalk import model as models
-from ropewalk.evals import engine, passkey
-from ropewalk.evals.forced import verdicts
+from ropewalk.evals import engine
+from ropewalk.evals.retrieval import passkey
+from ropewalk.evals.retrieval.forced import verdicts
 
 pytestmark = pytest.mark.gpus(1)
 

@@ -40,7 +40,7 @@ def benchmarks(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to; a killed run goes on from it.
     """
-    from ropewalk.evals import benchmarks as measuring
+    from ropewalk.evals.downstream import benchmarks as measuring
 
     rows = measuring.benchmarks(
         model,
@@ -101,8 +101,8 @@ def summarize(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to; a killed run goes on from it.
     """
-    from ropewalk.evals import summary as measuring
-    from ropewalk.evals.generation import Decoding
+    from ropewalk.evals.downstream import summary as measuring
+    from ropewalk.evals.downstream.generation import Decoding
 
     training = {} if train is None else {"learning_rate": learning_rate, "seed": seed}
     rows = measuring.summarize(

@@ -104,7 +104,7 @@ def passkey(
         out: Record file to append to.
     """
     from ropewalk.evals import by_step as steps
-    from ropewalk.evals import passkey as measuring
+    from ropewalk.evals.retrieval import passkey as measuring
 
     models = steps.checkpoints(model).values() if by_step else [model]
     for one in models:

@@ -17,20 +17,30 @@ from ropewalk import record
 Row = TypeVar("Row")
 
 
+def on_record(out: str | Path | None) -> record.Records:
+    """What a record file holds; nothing if there is no file yet."""
+    return record.read([out] if out is not None and Path(out).is_file() else [])
+
+
+def by_key(found: record.Records, kind: type[Row]) -> dict[str, Row]:
+    """The rows of a kind that say in their `key` all that decides them."""
+    return {row["key"]: _made(kind, row) for row in found.of(kind.kind) if "key" in row}  # type: ignore[attr-defined]
+
+
+def _made(kind: type[Row], row: dict[str, Any]) -> Row:
+    """A row as it was before it was written; fields that only its line has are left out."""
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: row[name] for name in fields & row.keys()})
+
+
 def known(out: str | Path | None, run: record.Run, kind: type[Row]) -> list[Row]:
     """Rows of one kind from earlier runs like `run`, in file order; none if there is no file.
 
     A run's settings must name everything that decides its figures, the weights' fingerprint included.
     """
-    if out is None or not Path(out).is_file():
-        return []
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     alike = (run.settings, run.seed, run.dtype)
-    return [
-        kind(**{name: row[name] for name in fields & row.keys()})
-        for row in record.read([out]).of(kind.kind)  # type: ignore[attr-defined]
-        if _decides(row["header"]) == alike
-    ]
+    found = on_record(out).of(kind.kind)  # type: ignore[attr-defined]
+    return [_made(kind, row) for row in found if _decides(row["header"]) == alike]
 
 
 def _decides(header: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -45,7 +45,7 @@ from ropewalk.evals import conventions
 from ropewalk.evals.documents import Tokens, check_cuts, chosen, name_of
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import bootstrap_ratio
-from ropewalk.evals.known import is_among
+from ropewalk.evals.known import by_key, is_among, on_record
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import Pass, check_window, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
@@ -128,8 +128,8 @@ def perplexity(
             limit=limit,
         )
     )
-    recorder, known = record.Recorder(out, run), recorded(out)
-    before = [] if out is None or not Path(out).is_file() else record.read([out]).of(record.Perplexity.kind)
+    recorder, found = record.Recorder(out, run), on_record(out)
+    known, before = by_key(found, record.DocumentScore), found.of(record.Perplexity.kind)
     rows = []
     for window in windows:
         if convention != "ropewalk":
@@ -155,7 +155,7 @@ def measure(
     batch_tokens: int | None = None,
     *,
     recorder: record.Recorder | None = None,
-    known: dict[str, dict[str, Any]] | None = None,
+    known: dict[str, record.DocumentScore] | None = None,
     seed: int = 0,
 ) -> record.Perplexity:
     """One window's row: score what is not known yet, put it on record document by document, and sum up."""
@@ -174,8 +174,7 @@ def measure(
         for at, document in mine:
             key = key_of(weights, document, window, stride)
             if key in known:
-                again: dict[str, Any] = {**known[key], "document": document.name}
-                found[at] = record.DocumentScore(**again)
+                found[at] = dataclasses.replace(known[key], document=document.name)
                 advance(len(sliding(len(document.ids), window, stride)))
                 continue
             found[at] = score_document(subject, document, window, stride, batch_tokens, key=key, advance=advance)
@@ -255,15 +254,6 @@ def key_of(weights: str, document: Tokens, window: int, stride: int) -> str:
     """Everything that decides a document's figure, as a short name."""
     said = json.dumps([weights, window, stride, hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()])
     return hashlib.sha256(said.encode()).hexdigest()[:20]
-
-
-def recorded(out: str | Path | None) -> dict[str, dict[str, Any]]:
-    """The document scores that a record file holds, by key; none if there is no file yet."""
-    if out is None or not Path(out).is_file():
-        return {}
-    fields = {field.name for field in dataclasses.fields(record.DocumentScore)}
-    rows = record.read([out]).of(record.DocumentScore.kind)
-    return {row["key"]: {name: row[name] for name in fields & row.keys()} for row in rows}
 
 
 def show(rows: Sequence[record.Perplexity], title: str = "perplexity") -> None:

@@ -139,7 +139,7 @@ class Suite:
                 )
 
     def _passkey(self, name: str, window: int) -> Stage:
-        from ropewalk.evals.passkey import passkey
+        from ropewalk.evals.retrieval.passkey import passkey
 
         depths = self.size.depths
         trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
@@ -158,7 +158,7 @@ class Suite:
                 yield self._stage("retrieval", name, retrieval, **settings)
 
     def _benchmarks(self) -> Stage:
-        from ropewalk.evals.benchmarks import benchmarks
+        from ropewalk.evals.downstream.benchmarks import benchmarks
 
         base = None if self.base is None else str(self.base)
         data = None if self.benchmarks is None else str(self.benchmarks)
@@ -183,7 +183,7 @@ class Suite:
         return Stage("theory", str(self.model), settings, measure)
 
     def _summaries(self) -> Stage:
-        from ropewalk.evals.summary import summarize
+        from ropewalk.evals.downstream.summary import summarize
 
         train: dict[str, Any] = {}
         if self.train_pairs is not None:

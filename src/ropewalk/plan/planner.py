@@ -25,8 +25,8 @@ from ropewalk.plan.memory import Memory, memory
 from ropewalk.plan.shape import LLAMA, Shape, read
 from ropewalk.plan.speed import Time, time
 
-#: From so many weights on, training compiles its layers on a GPU (train/keep.py; a test compares the two).
-COMPILED = 1e9
+#: From so many weights, or operations of a run on each chip, training compiles its layers on a GPU (train/keep.py; a test compares them).
+COMPILED = 1e9, 5e15
 #: Tokens in a micro batch on a CPU, where none is asked for (train/batch.py; a test compares the two).
 CPU_TOKENS = 2048
 
@@ -130,6 +130,8 @@ def plan(
         precision = "bfloat16" if on_gpu else "float32"
     _check_choices(mode, keep, cp, micro_batch, batch_size, max(count, 1))
     chunk = min(chunk_window or shape.window, window) if mode == "pose" else None
+    read_at_once = chunk or window
+    work = steps * batch_size * read_at_once * shape.flops(read_at_once) / max(count, 1)
     job = Job(
         shape=shape,
         window=window,
@@ -143,7 +145,7 @@ def plan(
         mode=mode,
         rank=lora_rank,
         chunk=chunk,
-        fused=on_gpu and shape.parameters >= COMPILED,
+        fused=on_gpu and (shape.parameters >= COMPILED[0] or work >= COMPILED[1]),
     )
     if on_gpu:
         if chip is None:

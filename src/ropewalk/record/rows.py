@@ -310,7 +310,7 @@ class Adjacent:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One family of the retrieval set (evals/retrieval.py): prompts whose whole answer was right, with Wilson's interval.
+    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval.
 
     `per_trial` rows hold `placed` (tokens from the asked fact, or the first of several, to the prompt's end) and `right`.
     """

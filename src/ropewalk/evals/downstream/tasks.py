@@ -35,7 +35,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from ropewalk.errors import UserError
-from ropewalk.evals import jsonlines
+from ropewalk.evals.downstream import jsonlines
 
 TASKS = ("boolq", "piqa", "race-middle", "race-high", "winogrande")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ropewalk.evals.haystack import NAMES, THINGS
+from ropewalk.evals.retrieval.haystack import NAMES, THINGS
 
 _KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
 

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from ropewalk import record
 from ropewalk.errors import UserError
 from ropewalk.evals.documents import name_of
-from ropewalk.evals.generation import Decoding, Written, end_marks, write
+from ropewalk.evals.downstream.generation import Decoding, Written, end_marks, write
+from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, prompt_ids
 from ropewalk.evals.intervals import bootstrap_mean
-from ropewalk.evals.known import is_among
-from ropewalk.evals.pairs import Pair, Sizes, is_cut, pairs, prompt_ids
+from ropewalk.evals.known import by_key, is_among, on_record
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
@@ -241,7 +241,8 @@ def summarize(
     sizes = sizes_for(subject, window, document_tokens, summary_tokens)
     run = spread.same(subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
     recorder = record.Recorder(out, run)
-    known, before = spread.same((recorded(out), _summaries_in(out)))
+    recorded = on_record(out)
+    known, before = spread.same((by_key(recorded, record.DocumentSummary), recorded.of(record.Summary.kind)))
     rows = []
     for decoding in decodings:
         row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
@@ -252,12 +253,8 @@ def summarize(
     return rows
 
 
-def _summaries_in(out: str | Path | None) -> list[dict[str, Any]]:
-    return [] if out is None or not Path(out).is_file() else record.read([out]).of(record.Summary.kind)
-
-
 def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: Any) -> Path:
-    from ropewalk.evals.finetune import finetune
+    from ropewalk.evals.downstream.finetune import finetune
 
     if spread.size() > 1:
         raise UserError(
@@ -292,24 +289,6 @@ def show(rows: Sequence[record.Summary]) -> None:
         )
 
 
-def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
-    """The pairs to measure on.
-
-    Raises:
-        UserError: there are none, or a limit below 1.
-    """
-    if limit is not None and limit < 1:
-        raise UserError(f"a limit is at least one document, got {limit}; leave it out for all of them")
-    found = [pair for _, pair in zip(_count(limit), pairs(data), strict=False)]
-    if not found:
-        raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
-    return found
-
-
-def _count(limit: int | None) -> Iterable[int]:
-    return range(limit if limit is not None else 2**62)
-
-
 def sizes_for(
     subject: Subject, window: int | None = None, document_tokens: int | None = None, summary_tokens: int | None = None
 ) -> Sizes:
@@ -327,16 +306,3 @@ def sizes_for(
         )
     check_window(subject.model, window)
     return Sizes.fitting(subject.tokenizer, window, document_tokens, summary_tokens)
-
-
-def recorded(out: str | Path | None) -> dict[str, record.DocumentSummary]:
-    """The summaries that a record file holds, by key; none if there is no file yet."""
-    if out is None or not Path(out).is_file():
-        return {}
-    fields = {field.name for field in dataclasses.fields(record.DocumentSummary)}
-    rows = record.read([out]).of(record.DocumentSummary.kind)
-    return {
-        row["key"]: record.DocumentSummary(**{name: row[name] for name in fields & row.keys()})
-        for row in rows
-        if "key" in row
-    }

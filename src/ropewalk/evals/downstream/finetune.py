@@ -16,8 +16,8 @@ from typing import Any
 
 from ropewalk import checkpoint
 from ropewalk import model as models
-from ropewalk.evals.generation import end_marks
-from ropewalk.evals.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
+from ropewalk.evals.downstream.generation import end_marks
+from ropewalk.evals.downstream.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
 from ropewalk.parallel import Mesh
 from ropewalk.record import ModelState
 from ropewalk.train.batch import Batches, default_micro

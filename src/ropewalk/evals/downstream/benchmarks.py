@@ -12,9 +12,6 @@ lost text are counted in the row.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -27,78 +24,22 @@ from typing import Any
 import lm_eval
 import torch
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
 from rich.console import Console
 from rich.table import Table
 
 from ropewalk import model as models
 from ropewalk.errors import UserError
-from ropewalk.evals import choices
-from ropewalk.evals import tasks as definitions
+from ropewalk.evals.downstream import tasks as definitions
+from ropewalk.evals.downstream.harness import Harness
 from ropewalk.evals.intervals import Paired, wilson
+from ropewalk.evals.known import by_key, is_among, on_record
 from ropewalk.evals.pairing import refuse_other_tokenizer
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.score import default_batch_tokens
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.parallel import spread
-from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder, read
+from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder
 
 TASKS = definitions.TASKS
-
-
-class Harness(HFLM):
-    """lm-eval's own model around one that is loaded already: its tokens and prompts, our window and arithmetic (choices.py).
-
-    `truncated` holds (task, item) for every item with a prompt longer than the window. Whether an answer is also the
-    greedy one is not computed: it is reported as False, and `acc` does not look at it.
-    """
-
-    def __init__(self, subject: Subject, *, window: int, batch_tokens: int) -> None:
-        # lm-eval gives the tokenizer a padding token; and a long prompt is no news, it is counted. Its copy's business.
-        tokenizer = copy.deepcopy(subject.tokenizer)
-        tokenizer.model_max_length = 2**62
-        super().__init__(
-            pretrained=subject.model,
-            tokenizer=tokenizer,
-            max_length=window,
-            prefix_token_id=prefix_of(subject.tokenizer, subject.model.config),
-        )
-        self.batch_tokens = batch_tokens
-        self.truncated: set[tuple[str, int]] = set()
-        self._asked: list[Any] = []
-        # An item's answers follow the same prompt, which lm-eval encodes for each of them.
-        self._encode = functools.lru_cache(maxsize=8)(super().tok_encode)
-
-    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        return list(self._encode(string, *args, **kwargs))
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        self._asked = requests
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        window, pairs = self.max_length, [(prompt, answer) for _, prompt, answer in requests]
-        for pair, asked in zip(pairs, self._asked, strict=True):
-            if not choices.fits(pair, window):
-                self.truncated.add((asked.task_name, asked.doc_id))
-        # An item's answers stay together on one rank, which reads their prompt once.
-        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % spread.size() == spread.rank()]
-        with progress_bar(self._asked[0].task_name, len(mine), shown=spread.rank() == 0) as advance:
-            values = choices.log_likelihoods(
-                self.model,
-                [pairs[at] for at in mine],
-                window=window,
-                batch_tokens=self.batch_tokens,
-                advance=advance,
-            )
-        found = spread.gathered(dict(zip(mine, values, strict=True)))
-        return [(found[at], False) for at in range(len(pairs))]
-
-
-def prefix_of(tokenizer: Any, config: Any) -> int:
-    """lm-eval asks for the token before an empty prompt even where none is empty; some tokenizers name neither."""
-    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
-    return next((token for token in known if isinstance(token, int)), 0)
 
 
 def measure(
@@ -246,7 +187,8 @@ def benchmarks(
     built = definitions.build(tasks, data)
     _check_pair(model, base, window)
     settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
-    known = spread.same(recorded(out))
+    recorded = on_record(out)
+    known, before = spread.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
     measured: list[list[Benchmark]] = []
     names: list[str] = []
     for one in (base, model) if base is not None else (model,):
@@ -266,9 +208,9 @@ def benchmarks(
         del subject  # the next model needs the room
     rows: list[Benchmark | BenchmarkComparison] = [row for group in measured for row in group]
     if base is not None:
-        for before, after in zip(*measured, strict=True):
-            pair = compare(before, after, names=(names[0], names[1]))
-            if pair not in known.values():
+        for first, second in zip(*measured, strict=True):
+            pair = compare(first, second, names=(names[0], names[1]))
+            if not is_among(pair, before):
                 recorder.add(pair)  # pyrefly: ignore[unbound-name] (there is always one model)
             rows.append(pair)
     return rows
@@ -320,19 +262,6 @@ def _differences(pairs: Sequence[BenchmarkComparison]) -> Table:
             f"{pair.p_value:.3f}",
         )
     return table
-
-
-def recorded(out: str | Path | None) -> dict[Any, Any]:
-    """What a record file holds: benchmark rows by key, comparisons by number; nothing if there is no file yet."""
-    if out is None or not Path(out).is_file():
-        return {}
-    found: dict[Any, Any] = {}
-    for at, row in enumerate(read([out]).rows):
-        for kind in (Benchmark, BenchmarkComparison):
-            if row["kind"] == kind.kind:
-                made = kind(**{field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row})
-                found[made.key if isinstance(made, Benchmark) else at] = made
-    return found
 
 
 def _check_pair(model: Any, base: Any, window: int | None) -> None:

@@ -13,6 +13,7 @@ in a window of 16384). The parts are encoded apart and joined as tokens, so that
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from jaxtyping import Int
 
 from ropewalk import text
 from ropewalk.errors import UserError
-from ropewalk.evals import jsonlines
+from ropewalk.evals.documents import name_of
+from ropewalk.evals.downstream import jsonlines
 from ropewalk.packing import IGNORED
 
 # The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
@@ -118,6 +120,20 @@ def _from_hub(source: str) -> Iterator[dict[str, Any]]:
         raise UserError(
             f"{name} cannot be had from the hub ({first}); check its name and split, or give a .jsonl file"
         ) from error
+
+
+def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
+    """The pairs to measure on.
+
+    Raises:
+        UserError: there are none, or a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit is at least one document, got {limit}; leave it out for all of them")
+    found = list(itertools.islice(pairs(data), limit))
+    if not found:
+        raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
+    return found
 
 
 def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> Ids:

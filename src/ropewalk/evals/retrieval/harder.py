@@ -37,13 +37,13 @@ from rich.table import Table
 
 from ropewalk import record, text
 from ropewalk.errors import UserError
-from ropewalk.evals.facts import FAMILIES, Task
-from ropewalk.evals.forced import Prompt, verdicts
-from ropewalk.evals.haystack import HEADER, SENTENCES
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.known import known
 from ropewalk.evals.pieces import Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.retrieval.facts import FAMILIES, Task
+from ropewalk.evals.retrieval.forced import Prompt, verdicts
+from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.parallel import spread

@@ -1,0 +1,73 @@
+"""lm-eval's harness around a model that is loaded already.
+
+in   lm-eval's requests: prompts and answers as text
+out  log-likelihoods, and which items had a prompt longer than the window
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+from ropewalk.evals.downstream import choices
+from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.subject import Subject
+from ropewalk.parallel import spread
+
+
+class Harness(HFLM):
+    """lm-eval's own model around one that is loaded already: its tokens and prompts, our window and arithmetic (choices.py).
+
+    `truncated` holds (task, item) for every item with a prompt longer than the window. Whether an answer is also the
+    greedy one is not computed: it is reported as False, and `acc` does not look at it.
+    """
+
+    def __init__(self, subject: Subject, *, window: int, batch_tokens: int) -> None:
+        # lm-eval gives the tokenizer a padding token; and a long prompt is no news, it is counted. Its copy's business.
+        tokenizer = copy.deepcopy(subject.tokenizer)
+        tokenizer.model_max_length = 2**62
+        super().__init__(
+            pretrained=subject.model,
+            tokenizer=tokenizer,
+            max_length=window,
+            prefix_token_id=prefix_of(subject.tokenizer, subject.model.config),
+        )
+        self.batch_tokens = batch_tokens
+        self.truncated: set[tuple[str, int]] = set()
+        self._asked: list[Any] = []
+        # An item's answers follow the same prompt, which lm-eval encodes for each of them.
+        self._encode = functools.lru_cache(maxsize=8)(super().tok_encode)
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        return list(self._encode(string, *args, **kwargs))
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self._asked = requests
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        window, pairs = self.max_length, [(prompt, answer) for _, prompt, answer in requests]
+        for pair, asked in zip(pairs, self._asked, strict=True):
+            if not choices.fits(pair, window):
+                self.truncated.add((asked.task_name, asked.doc_id))
+        # An item's answers stay together on one rank, which reads their prompt once.
+        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % spread.size() == spread.rank()]
+        with progress_bar(self._asked[0].task_name, len(mine), shown=spread.rank() == 0) as advance:
+            values = choices.log_likelihoods(
+                self.model,
+                [pairs[at] for at in mine],
+                window=window,
+                batch_tokens=self.batch_tokens,
+                advance=advance,
+            )
+        found = spread.gathered(dict(zip(mine, values, strict=True)))
+        return [(found[at], False) for at in range(len(pairs))]
+
+
+def prefix_of(tokenizer: Any, config: Any) -> int:
+    """lm-eval asks for the token before an empty prompt even where none is empty; some tokenizers name neither."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
+    return next((token for token in known if isinstance(token, int)), 0)
