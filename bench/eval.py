@@ -9,7 +9,7 @@ labels masked; once as it stands (the model then fills a key-value cache that no
 Passkey at 8192: the same prompts through `generate`, one by one, greedy, ten new tokens as the protocol's authors ask for
 (Mohtashami & Jaggi 2023, and YaRN after them), and once with no more than the key has; and through ropewalk. Random
 weights know no key, so verdicts are compared on answers that `generate` itself gave, whole and with a digit changed. `--budget` runs on a small trained model
-over 20 documents, against the exact figure. Contestants take turns, and nothing is timed on its first pass; the median turn counts.
+over 20 documents, against the exact figure. "products" is what the chip sustains with nothing else to do: the bound. Contestants take turns, and nothing is timed on its first pass; the median turn counts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,23 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 import torch
 import transformers
 
-from bench.measuring import SHAPES, Clock, bench_passkey, bench_perplexity, build, our_perplexity, plain_perplexity
+from bench.measuring import (
+    SHAPES,
+    Clock,
+    bench_passkey,
+    bench_perplexity,
+    bench_products,
+    build,
+    our_perplexity,
+    plain_perplexity,
+)
 from ropewalk import corpus, record, text
 from ropewalk import model as models
 from ropewalk.evals import budget
 from ropewalk.evals.perplexity import Tokens, score_document
 from ropewalk.evals.subject import Subject
 
+PARTS = ["budget", "perplexity", "passkey", "products"]
 #: Reference data beside the checkout, or in it.
 ROOT = Path(__file__).resolve().parents[1]
 LAB = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.is_dir()), ROOT.parent / "shared")
@@ -128,6 +138,8 @@ def table(rows: list[dict[str, Any]], machine: str) -> str:
             lines.append(
                 f"\nfloat32, small model: plain {row['plain']:.6f}, ropewalk {row['ropewalk']:.6f}, apart {row['relative']:.1e}"
             )
+        if row["what"] == "products":
+            lines.append(f"products of a layer, {row['who']}: {row['rate'] / 1e12:.1f} TFLOP/s")
         if row["what"] == "budget" and row["who"] == "exact":
             lines.append(
                 f"\nbudget, {row['documents']} documents: exact {row['perplexity']:.3f} in {row['seconds']:.2f} s"
@@ -144,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--only", nargs="*", choices=["perplexity", "passkey", "budget"], default=None)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=None)
     parser.add_argument("--windows", type=int, default=9, help="windows of the perplexity turn, the first included")
     parser.add_argument("--trials", type=int, default=4, help="passkey prompts at each of 32 depths")
     parser.add_argument("--plain", type=int, default=12, help="passkey prompts that go through generate")
@@ -153,7 +165,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     device, big = torch.device(asked.device), asked.shape == "7b"
-    only = asked.only or ["perplexity", "passkey", "budget"]
+    only = asked.only or PARTS
     transformers.logging.set_verbosity_error()
     clock, rows = Clock(device), []
     if "budget" in only:
@@ -178,6 +190,9 @@ def main() -> None:
                 asked.rounds,
                 asked.profile,
             )
+    if "products" in only:
+        model = None  # its weights would be in the way
+        rows += bench_products(asked.shape, 32768 if big else 512, device, torch.bfloat16, 2.5 if big else 0.1)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     if asked.json:
         asked.json.parent.mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,45 @@ def profile(call: Callable[[], Any], *, shown: bool = True) -> None:
         print(f"{row.self_device_time_total / 1e3:9.2f} ms {row.count:6d} {row.key[:120]}")
 
 
+def bench_products(
+    shape: str, tokens: int, device: torch.device, dtype: torch.dtype, seconds: float
+) -> list[dict[str, Any]]:
+    """The rate of a layer's products with nothing between them, for as long as heat and power take to matter."""
+    sizes = SHAPES[shape]
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
+    narrow, wide = (torch.randn(tokens, n, device=device, dtype=dtype) for n in (width, inner))
+    square, up, down = (
+        torch.randn(n, m, device=device, dtype=dtype) * 0.02
+        for n, m in ((width, width), (inner, width), (width, inner))
+    )
+    three, two = square.repeat(3, 1), up.repeat(2, 1)
+    product = torch.nn.functional.linear
+
+    def apart() -> None:
+        for weight in (square, square, square, square, up, up):
+            product(narrow, weight)
+        product(wide, down)
+
+    def joined() -> None:
+        for weight in (three, square, two):
+            product(narrow, weight)
+        product(wide, down)
+
+    operations = 2 * tokens * (4 * width * width + 3 * width * inner)
+    rows = []
+    for library in ("cublas", "cublaslt") if device.type == "cuda" else ("",):
+        if library:
+            torch.backends.cuda.preferred_blas_library(library)
+        for name, call in {"apart": apart, "joined": joined}.items():
+            spent, calls = 0.0, 0
+            while spent < seconds:
+                _, one, _ = Clock(device)(lambda call=call: [call() for _ in range(8)])
+                spent, calls = spent + one, calls + 8
+            rows.append({"what": "products", "who": f"{library} {name}".strip(), "rate": operations * calls / spent})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 def generated(model: Any, ids: np.ndarray, tokens: int) -> np.ndarray:
     row = torch.from_numpy(ids)[None].to(model.device)
     found = model.generate(
