@@ -233,9 +233,21 @@ def test_an_existing_output_is_kept_unless_overwrite_is_asked_for(tmp_path: Path
     (tmp_path / "b/precious").write_text("kept")
     with pytest.raises(UserError, match="exists"):
         extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    with pytest.raises(UserError, match="replaces a model or a run, but .*b holds neither"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
     assert (tmp_path / "b/precious").read_text() == "kept"
+    (tmp_path / "b/config.json").write_text("{}")  # a model, then
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
     assert not (tmp_path / "b/precious").exists()
+
+
+def test_overwriting_never_takes_the_model_that_is_extended(tmp_path: Path) -> None:
+    model = testing.tiny_directory(tmp_path / "models/a", window=WINDOW)
+    (tmp_path / "models/config.json").write_text("{}")
+    for out in (tmp_path / "models", model):
+        with pytest.raises(UserError, match="--overwrite deletes all of"):
+            extend(model, window=LONGER, out=out, overwrite=True)
+    assert (model / "model.safetensors").exists()
 
 
 def test_saving_over_a_hard_link_leaves_the_other_file_alone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ropewalk.evals import perplexity
 from ropewalk.evals.retrieval import harder as retrieval
 model, data, out = sys.argv[1:]
 perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))
+perplexity.show(perplexity.perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
 passkey.show(*passkey.passkey(model, window=300, depths=5, trials=2, out=out))
 retrieval.show(retrieval.retrieval(model, window=2200, families=["keys"], trials=3, out=out))
 """
@@ -38,9 +39,10 @@ def test_ranks_change_nothing(tmp_path):
         [*launch, tmp_path / "measure.py", model, data, tmp_path / "two.jsonl"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("┏") == 3, "each table once, not once a rank"
+    assert done.stdout.count("┏") == 4, "each table once, not once a rank"
 
     perplexity(model, data=[data], windows=[64], stride=16, out=tmp_path / "one.jsonl")
+    perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
     passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
     retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
     one, two = record.read([tmp_path / "one.jsonl"]), record.read([tmp_path / "two.jsonl"])
@@ -50,4 +52,4 @@ def test_ranks_change_nothing(tmp_path):
     assert sorted(map(json.dumps, plain(two.of("document_score")))) == sorted(
         map(json.dumps, plain(one.of("document_score")))
     )
-    assert len(two.runs) == 3 and two.damaged == 0
+    assert len(two.runs) == 4 and two.damaged == 0

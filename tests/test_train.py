@@ -383,6 +383,9 @@ def test_an_output_directory_that_exists_is_refused_and_kept(base, tmp_path):
     (tmp_path / "out/thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="does not overwrite"):
         go(base, tmp_path / "out")
+    with pytest.raises(UserError, match="replaces a model or a run, but .*out holds neither"):
+        go(base, tmp_path / "out", overwrite=True)
+    (tmp_path / "out/records.jsonl").touch()  # an earlier run, and somebody's notes beside it
     with pytest.raises(UserError, match="does not exist"):
         go(base, tmp_path / "out", data="no/such.txt", overwrite=True)
     assert (tmp_path / "out/thesis.tex").exists()

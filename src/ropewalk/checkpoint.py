@@ -184,7 +184,7 @@ def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         UserError: `out` exists and `overwrite` was not asked for; the disk is full; no permission.
     """
     out = Path(out)
-    refuse_existing(out, overwrite=overwrite)
+    _refuse_unasked(out, overwrite)
     beside = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         with disk_errors(out):
@@ -197,8 +197,22 @@ def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         shutil.rmtree(beside, ignore_errors=True)
 
 
+#: One of these lies in whatever ropewalk writes as a directory for a user: a model, a run, a suite.
+_MARKS = ("config.json", "records.jsonl", "stages.jsonl", "checkpoints")
+
+
 def refuse_existing(out: str | Path, *, overwrite: bool = False) -> None:
-    """The rule of every `--out`: what exists is never overwritten unless asked for, and where one stands not even then."""
+    """The rule of every `--out`: what exists is never overwritten unless asked for, and not even then where one stands, nor anything but
+    a model or a run."""
+    _refuse_unasked(out, overwrite)
+    if os.path.isdir(out) and os.listdir(out) and not any(os.path.exists(os.path.join(out, mark)) for mark in _MARKS):
+        raise UserError(
+            f"--overwrite replaces a model or a run, but {out} holds neither (no {', '.join(_MARKS[:2])}, …); "
+            "choose another --out, or delete it yourself"
+        )
+
+
+def _refuse_unasked(out: str | Path, overwrite: bool) -> None:
     if not os.path.exists(out):
         return
     if not overwrite:

@@ -67,6 +67,7 @@ def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None 
     settings = settings or Settings()
     console = Console(stderr=True)
     started = time.perf_counter()
+    checkpoint.refuse_existing(out, overwrite=overwrite)
     with checkpoint.whole_directory(out, overwrite=overwrite) as beside:
         threads, precision = _threads(), choose_precision()
         console.print(

@@ -58,6 +58,7 @@ def extend(
 
     checkpoint.refuse_existing(out, overwrite=overwrite)
     source = checkpoint.locate(model, trust_remote_code=trust_remote_code)
+    checkpoint.refuse_to_lose(out, [source])
     said = checkpoint.read_config(source)
     models.refuse_remote_code(said, source, trust_remote_code)
     new = extended_config(said, window=window, method=method, current_window=current_window)

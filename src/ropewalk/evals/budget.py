@@ -186,8 +186,8 @@ def sample(
         model: a transformers causal language model.
         documents: token ids.
         window, stride: tokens.
-        minutes: when to be done; no batch is begun that would end later if it took as long as the last. Two windows of each stratum
-            are always drawn.
+        minutes: when to be done, all ranks together; no batch is begun that would end later if it took as long as the last. Two windows of
+            each stratum are always drawn.
         tolerance: stop when half the 95 % interval is at most this share of the perplexity.
         seed: of the order.
         batch_tokens: tokens of one forward pass.
@@ -202,18 +202,20 @@ def sample(
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
     size = max(1, batch_tokens // window)
     found, others = None, 0
-    for start in range(0, len(order), size):
+    together = size * spread.size()
+    for start in range(0, len(order), together):
         begun = time.perf_counter()
-        batch = sorted(order[start : start + size], key=lambda at: units[at].window.scored)
-        passes = [pass_of(units[at], documents) for at in batch]
-        for at, nll in zip(batch, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens), strict=True):
-            drawn[at] = _sum(nll)
+        first = start + size * spread.rank()
+        mine = sorted(order[first : first + size], key=lambda at: units[at].window.scored)
+        passes = [pass_of(units[at], documents) for at in mine]
+        sums = map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
+        drawn |= spread.gathered(dict(zip(mine, sums, strict=True)))
         found = population.estimate(drawn)
-        others += sum(not units[at].first for at in batch)
-        enough = others >= _AT_LEAST
+        others += sum(not units[at].first for at in order[start : start + together])
         now = time.perf_counter()
         late = now + (now - begun) > deadline
-        if found is not None and (late or (enough and found.width <= tolerance)):
+        narrow = others >= _AT_LEAST and found is not None and found.width <= tolerance
+        if spread.same(found is not None and (late or narrow)):
             break
     if found is None:
         raise AssertionError("all windows drawn and no estimate")
