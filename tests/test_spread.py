@@ -53,3 +53,17 @@ def test_ranks_change_nothing(tmp_path):
         map(json.dumps, plain(one.of("document_score")))
     )
     assert len(two.runs) == 4 and two.damaged == 0
+
+
+def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):
+    alone = "import os, sys; from ropewalk import cli; from ropewalk.errors import UserError\n"
+    alone += "def fails(): raise UserError('mine alone')\n"
+    alone += "if os.environ['RANK'] == '1': cli.COMMANDS['demo'] = fails; cli.main(['demo'])\n"
+    (tmp_path / "alone.py").write_text(alone)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for what, sentence in (
+        (["-m", "ropewalk", "perplexity", "hemp", "--data", "no/such.txt"], "no/such.txt does not exist"),
+        ([tmp_path / "alone.py"], "ropewalk: mine alone"),
+    ):
+        done = subprocess.run([*launch, *what], capture_output=True, text=True)
+        assert done.returncode != 0 and done.stderr.count(sentence) == 1, done.stderr

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ def _as_sentence(message: Any, category: type, filename: str, lineno: int, line:
     return _as_python_does(message, category, filename, lineno, line)
 
 
+def _let_the_first_speak() -> None:
+    """Under torchrun all ranks meet the same mistake: the others wait, and torchrun ends them with the first. One that erred alone is heard too."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(3)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit 0 done, 2 the user's mistake (a sentence, no traceback), 130 interrupted, 1 anything else."""
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
@@ -66,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
         )
     except UserError as error:
+        _let_the_first_speak()
         print(f"ropewalk: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
