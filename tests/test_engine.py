@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ropewalk.evals import engine
+from ropewalk.parallel import kernels
 from ropewalk.testing import FAMILIES, tiny
 
 
@@ -96,3 +97,14 @@ def test_work_counts_two_operations_a_weight_and_token():
     model = tiny()
     weights = sum(weight.numel() for weight in model.parameters())
     assert engine.work(model, passes=3, window=10) == 3 * 10 * (2 * weights + 2 * 2 * 64 * 10)
+
+
+def test_graphs_traced_with_another_attention_are_kept_apart(monkeypatch):
+    """What a layer was traced to names the kernel; PyTorch's caches must not give it to a run with another."""
+    monkeypatch.setattr(kernels, "_has_flash_4", lambda device, size: True)
+    monkeypatch.setattr(kernels, "_switch_on", lambda device, size: True)
+    monkeypatch.setattr(kernels, "_switch_off", lambda cudnn: None)
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "mine")
+    with kernels.fastest(torch.device("cpu"), 64) as name:
+        assert torch.compiler.config.cache_key_tag == f"mine {name}"
+    assert torch.compiler.config.cache_key_tag == "mine"
