@@ -23,6 +23,7 @@ from ropewalk.plan.job import ATTENTION_PRICE, FULL, NONE, Job, filled, kept_byt
 from ropewalk.plan.memory import GIB, memory
 from ropewalk.plan.planner import shape_of
 from ropewalk.plan.shape import LLAMA, read
+from ropewalk.plan.show import show as show_plan
 from ropewalk.plan.speed import time
 from ropewalk.train import keep as keeping
 from ropewalk.train.batch import default_micro
@@ -305,6 +306,27 @@ def test_chips_share_the_work() -> None:
     assert eight.tokens == one.tokens == 1000 * 64 * 16384
 
 
+def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_network(capsys) -> None:
+    """HSDP: what is sharded is sharded over one machine; each chip's share of the gradients alone goes to the others."""
+    copies = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=2, keep="full")
+    whole = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=1, keep="full")
+    eight = plan("llama-7b", window=2048, gpus="8xH100", batch_size=8, keep="full")
+    assert copies.memory == eight.memory and copies.memory.weights == pytest.approx(2 * whole.memory.weights)
+    show_plan(copies)
+    said = capsys.readouterr().out
+    assert "2 copies of 8 shards" in said and "--replicas 2" in said
+
+    slow = replace(chips.CHIPS["H100"], network=1e9)
+    job, rates = copies.job, copies.rates
+    chosen, fits = layout.choose(job, slow, rates, cp=1, micro=1, keep="full")
+    assert fits and chosen.replicas == 2
+    # Weights twice in bfloat16 and gradients in float32 through eight such networks, against an eighth of the gradients there and back.
+    sharded, copied = (time(replace(job, replicas=n), rates, slow) for n in (1, 2))
+    assert sharded.links == pytest.approx(6.74e9 * 15 / 16 * 8 / 8e9, rel=0.3)
+    assert copied.links < sharded.links
+    assert layout.choose(job, chips.CHIPS["H100"], rates, cp=1, micro=1, keep="full")[0].replicas == 1
+
+
 def test_context_parallel_makes_a_window_fit_that_one_chip_cannot_hold() -> None:
     job = plan("llama-7b", window=2**20, gpus="8xH200", batch_size=8).job
     assert job.cp > 1
@@ -346,6 +368,8 @@ def test_skipped_positions_cost_the_short_window() -> None:
         (dict(steps=0), "steps is a whole number"),
         (dict(batch_size=0), "batch-size is a whole number"),
         (dict(cp=3), "3 does not divide 8"),
+        (dict(replicas=3), "3 copies of the weights has as many chips, and 8 chips"),
+        (dict(replicas=4, cp=4), "4 copies of the weights has as many chips, a multiple of --cp 4, and 8"),
         (dict(micro_batch=100), "a micro batch holds between 1 window and the batch size 64"),
         (dict(mode="half"), "a mode is full, lora or pose"),
         (dict(keep="some"), "memory is auto, full or none"),

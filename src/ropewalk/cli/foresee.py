@@ -43,6 +43,7 @@ def plan(
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"] = "auto",
     optimizer: Literal["adamw", "adamw-8bit", "adamw-offload"] = "adamw",
     cp: int | None = None,
+    replicas: int | None = None,
     memory: Literal["auto", "full", "none"] = "auto",
     chunk_window: int | None = None,
     lora_rank: int = 8,
@@ -61,6 +62,7 @@ def plan(
         precision: As in train.
         optimizer: As in train.
         cp: Devices that share one window; chosen if not given.
+        replicas: Copies of the weights, each sharded over its own devices; chosen if not given.
         memory: As in train: auto keeps as many activations as fit, full each layer's input only, none all of them.
         chunk_window: Tokens in memory in mode pose; the model's own window if not given.
         lora_rank: Of the adapters in mode lora.
@@ -78,6 +80,7 @@ def plan(
         precision=precision,
         optimizer=optimizer,
         cp=cp,
+        replicas=replicas,
         keep=memory,
         chunk_window=chunk_window,
         lora_rank=lora_rank,

@@ -86,6 +86,7 @@ class Job:
     Attributes:
         shape, window, steps, batch: of the recipe; batch counts windows per optimiser step over all chips.
         gpus, cp: chips in all, and how many share one window; dp = gpus / cp.
+        replicas: copies of the weights, each sharded over its own chips (HSDP).
         micro: windows on one group of cp chips at a time.
         regime, keep: bytes a weight; what is kept for the backward pass.
         mode, rank: "full", "lora" or "pose"; the adapters' rank. chunk: tokens in memory in mode "pose".
@@ -107,6 +108,12 @@ class Job:
     chunk: int | None = None
     fused: bool = True
     whole_logits: bool = False
+    replicas: int = 1
+
+    @property
+    def shards(self) -> int:
+        """Chips that the weights, gradients and states of one copy are shared out over."""
+        return self.gpus // self.replicas
 
     @property
     def dp(self) -> int:

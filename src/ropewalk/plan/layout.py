@@ -26,17 +26,19 @@ def fits(job: Job, chip: Chip) -> bool:
     return memory(job).total <= chip.memory * GIB
 
 
-def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | None, keep: str) -> tuple[Job, bool]:
+def choose(
+    job: Job, chip: Chip, rates: Rates, *, cp: int | None, micro: int | None, keep: str, replicas: int | None = None
+) -> tuple[Job, bool]:
     """The fastest layout that fits, and True; or the one that needs least memory, and False.
 
     Args:
-        job: shape, recipe and regime; its cp, micro and keep are filled in here.
+        job: shape, recipe and regime; its cp, micro, replicas and keep are filled in here.
         chip, rates: what it runs on.
-        cp, micro: as the user fixed them, or None.
+        cp, micro, replicas: as the user fixed them, or None; a copy of the weights a machine is tried where there are several machines.
         keep: "auto", "full" or "none", as --memory.
     """
     fastest, best, least, smallest = None, 0.0, job, float("inf")
-    for candidate in _candidates(job, cp, micro):
+    for candidate in (one for copies in _copies(job, chip, replicas) for one in _candidates(copies, cp, micro)):
         need = memory(replace(candidate, keep=NONE if keep == "none" else FULL)).total
         if need < smallest:
             least, smallest = replace(candidate, keep=NONE if keep == "none" else FULL), need
@@ -82,8 +84,17 @@ def _shares(job: Job, cp: int | None) -> Iterator[int]:
             yield share
 
 
+def _copies(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
+    """The job with its weights sharded over all chips, or with a copy a machine."""
+    machines = job.gpus // chip.peers if job.gpus % chip.peers == 0 else 1
+    for count in [replicas] if replicas else dict.fromkeys([1, max(1, machines)]):
+        yield replace(job, replicas=count)
+
+
 def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
     for share in _shares(job, cp):
+        if job.shards % share:  # a window is shared within a copy
+            continue
         groups = job.gpus // share
         for windows in [micro] if micro else _micros(job, groups, share):
             yield replace(job, cp=share, micro=windows)
@@ -112,8 +123,8 @@ def _keeping(job: Job, chip: Chip, keep: str) -> Job | None:
 def _room(job: Job, chip: Chip) -> float:
     """Bytes for kept products, as train/keep.py and memory.py count them when training begins."""
     shape, bare = job.shape, memory(replace(job, keep=FULL))
-    each = job.trained / job.gpus
-    there_soon = each * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.gpus * job.regime.cast
+    each = job.trained / job.shards
+    there_soon = each * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.shards * job.regime.cast
     stream = shape.layers * shape.width * job.regime.weight * job.tokens
     workspace = max(BACKWARD * sum(products(job).values()) * job.tokens, head_bytes(job))
     return chip.memory * GIB - bare.weights - CONTEXT - there_soon - stream - workspace - MARGIN

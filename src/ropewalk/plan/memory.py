@@ -68,8 +68,8 @@ def memory(job: Job, *, cpu: bool = False) -> Memory:
     adapters = job.mode == "lora"
     weight, gradient = (4, 4) if adapters else (regime.weight, regime.gradient)
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
-    weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.gpus
-    gradients, states = job.trained * gradient / job.gpus, job.trained * moments_of_adam / job.gpus
+    weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.shards
+    gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
     held = job.micros > 1  # gradients of former micro batches
     kept = shape.layers * kept_bytes(job) * job.tokens
     gathered_forward, gathered_layer = _copies(job)
@@ -107,7 +107,7 @@ def memory(job: Job, *, cpu: bool = False) -> Memory:
         **parts,
         context=CPU_CONTEXT if cpu else CONTEXT,
         slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
-        host=job.trained * regime.host / job.gpus,
+        host=job.trained * regime.host / job.shards,
         moment=moment,
     )
 
@@ -126,15 +126,15 @@ def loss_bytes(job: Job) -> float:
 
 def _head_gradient(job: Job) -> float:
     """Of the gradients, the head's is there when the backward pass begins with the last layer."""
-    return 0.0 if job.mode == "lora" else job.shape.embedding * job.regime.gradient / job.gpus
+    return 0.0 if job.mode == "lora" else job.shape.embedding * job.regime.gradient / job.shards
 
 
 def _last_gradients(job: Job) -> float:
     """Gradients that are not there yet while the first layer runs backward: its own and the embedding's, if that is not the head's."""
     if job.mode == "lora":
-        return job.shape.embedding * 4 / job.gpus
+        return job.shape.embedding * 4 / job.shards
     late = job.shape.layer_weights + (0 if job.shape.tied else job.shape.embedding)
-    return late * job.regime.gradient / job.gpus
+    return late * job.regime.gradient / job.shards
 
 
 def _copies(job: Job) -> tuple[float, float]:

@@ -91,6 +91,7 @@ def plan(
     precision: str = "auto",
     optimizer: str = "adamw",
     cp: int | None = None,
+    replicas: int | None = None,
     keep: str = "auto",
     chunk_window: int | None = None,
     lora_rank: int = 8,
@@ -104,7 +105,7 @@ def plan(
         window: tokens.
         gpus: as in "8xH100"; the machine at hand, timed for ten seconds, if not given.
         steps, batch_size: of the recipe (section 3.1 of the paper: 1000; 64 up to 8192 tokens on 32 chips, else 128).
-        micro_batch, cp: fixed, or chosen if not given.
+        micro_batch, cp, replicas: fixed, or chosen if not given.
         mode, precision, optimizer, chunk_window, lora_rank: as in training.
         keep: --memory of training: "auto" (as many activations as fit), "full" (each layer's input only), "none" (everything).
         price: of a chip and hour.
@@ -128,7 +129,7 @@ def plan(
     on_gpu = chip is not None or count > 0
     if precision == "auto":
         precision = "bfloat16" if on_gpu else "float32"
-    _check_choices(mode, keep, cp, micro_batch, batch_size, max(count, 1))
+    _check_choices(mode, keep, cp, replicas, micro_batch, batch_size, max(count, 1))
     chunk = min(chunk_window or shape.window, window) if mode == "pose" else None
     read_at_once = chunk or window
     work = steps * batch_size * read_at_once * shape.flops(read_at_once) / max(count, 1)
@@ -153,7 +154,7 @@ def plan(
             rates = rates or measured
         rates = rates or datasheet_rates(chip)
         layout.refuse_undivided(job, cp)
-        job, fits = layout.choose(job, chip, rates, cp=cp, micro=micro_batch, keep=keep)
+        job, fits = layout.choose(job, chip, rates, cp=cp, micro=micro_batch, keep=keep, replicas=replicas)
         need = memory(job)
     else:
         job, chip, rates, fits, need = _on_cpu(job, rates, micro_batch)
@@ -171,13 +172,20 @@ def plan(
     )
 
 
-def _check_choices(mode: str, keep: str, cp: int | None, micro: int | None, batch: int, gpus: int) -> None:
+def _check_choices(
+    mode: str, keep: str, cp: int | None, replicas: int | None, micro: int | None, batch: int, gpus: int
+) -> None:
     if mode not in ("full", "lora", "pose"):
         raise UserError(f"a mode is full, lora or pose, got {mode!r}; full trains every weight")
     if keep not in ("auto", "full", "none"):
         raise UserError(f"memory is auto, full or none, got {keep!r}; auto keeps what fits")
     if cp is not None and (cp < 1 or gpus % cp):
         raise UserError(f"cp divides the number of chips, and {cp} does not divide {gpus}; choose a divisor")
+    if replicas is not None and (replicas < 1 or gpus % (replicas * (cp or 1))):
+        raise UserError(
+            f"each of {replicas} copies of the weights has as many chips{f', a multiple of --cp {cp}' if cp else ''}, and {gpus} chips do not "
+            "divide so; choose another --replicas"
+        )
     if micro is not None and not 1 <= micro <= batch:
         raise UserError(
             f"a micro batch holds between 1 window and the batch size {batch}, got {micro}; leave it out to have it chosen"

@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ropewalk.plan.job import Job
 from ropewalk.plan.memory import GIB
 from ropewalk.plan.planner import Plan
 
@@ -84,9 +85,10 @@ def time_table(found: Plan) -> Table:
     job, time = found.job, found.time
     table = _table("Training")
     rows = {
-        "layout": f"{job.dp} × data parallel, {job.cp} × context parallel",
+        "layout": f"{job.dp} × data parallel, {job.cp} × context parallel" + _copies(job),
         "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
-        "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}",
+        "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}"
+        + (f" --replicas {job.replicas}" if job.replicas > 1 else ""),
         "precision, optimiser": f"{found.precision}, {found.optimizer}",
         "a step": f"{job.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
@@ -101,6 +103,10 @@ def time_table(found: Plan) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _copies(job: Job) -> str:
+    return f", {job.replicas} copies of {job.shards} shards" if job.replicas > 1 else ""
 
 
 def _count(number: float) -> str:

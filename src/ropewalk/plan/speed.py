@@ -117,7 +117,7 @@ def _elementwise(job: Job) -> float:
 
 def _update(job: Job, rates: Rates) -> float:
     """Seconds of clipping and AdamW: gradients read twice and written, everything read, weights and states written."""
-    regime, each = job.regime, job.trained / job.gpus
+    regime, each = job.regime, job.trained / job.shards
     gradient = 3 * regime.gradient + regime.gradient
     if regime.host:  # gradients go down, weights come up; the host's own pass is about as fast as its link
         return each * (2 * 4 / rates.host_link + (gradient + regime.host) / rates.update)
@@ -127,14 +127,17 @@ def _update(job: Job, rates: Rates) -> float:
 def _links(job: Job, chip: Chip, busy: float) -> float:
     """Seconds of a micro batch's traffic that its arithmetic does not hide.
 
-    Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once, in float32. Context
-    parallel passes keys and values round: once forward, twice backward. Across machines the network is the narrower way.
+    Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once, in float32; between
+    copies of the weights each chip's own share of them is summed. Context parallel passes keys and values round: once forward, twice
+    backward. Across machines the network is the narrower way.
     """
     shape, regime = job.shape, job.regime
-    share = (job.gpus - 1) / job.gpus
-    weights = shape.parameters * share * (2 * regime.compute + 4)
-    pipe = chip.link if job.gpus <= chip.peers else min(chip.link, chip.network * chip.peers)
+    weights = shape.parameters * (1 - 1 / job.shards) * (2 * regime.compute + 4)
+    pipe = chip.link if job.shards <= chip.peers else min(chip.link, chip.network * chip.peers)
     seconds = weights / pipe
+    if job.replicas > 1:
+        summed = 2 * (1 - 1 / job.replicas) * 4 * shape.parameters / job.shards
+        seconds += summed / (chip.link if job.gpus <= chip.peers else chip.network)
     if job.cp > 1:
         pairs = 2 * shape.kv_width * regime.compute * job.micro * job.length * shape.layers * (job.cp - 1) / job.cp
         seconds += 3 * pairs / (chip.link if job.cp <= chip.peers else chip.network)
