@@ -132,6 +132,30 @@ def test_an_interrupt_is_130_without_traceback(
     assert capsys.readouterr().err == "ropewalk: interrupted\n"
 
 
+def test_too_little_memory_is_a_sentence_and_another_fault_is_not_hidden(monkeypatch, capsys) -> None:
+    import torch
+
+    from ropewalk import extend
+
+    faults = [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+        RuntimeError("a bug"),
+    ]
+
+    def fails(*_: object, **__: object) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(extend, "extend", fails)
+    command = ["extend", "hemp", "--window", "1024", "--out", "nowhere"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and said.count("\n") == 1
+    assert "more memory than there is (CUDA out of memory. Tried to allocate 2.00 GiB); a smaller window" in said
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(command)
+
+
 def test_the_help_page_is_what_the_commands_say() -> None:
     spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs/make_cli.py")
     make_cli = importlib.util.module_from_spec(spec)

@@ -24,6 +24,7 @@ from ropewalk.text import Document
 from ropewalk.tokens import tokenise
 from ropewalk.train import TrainSettings, speed, train
 from ropewalk.train.guard import Diverged, Guard, Terminated
+from ropewalk.train.loop import Loop
 from ropewalk.train.optimizer import learning_rate
 from ropewalk.train.snapshot import Snapshots
 
@@ -244,6 +245,26 @@ def test_an_interrupt_saves_too(base, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         go(base, tmp_path / "out")
     assert Snapshots(tmp_path / "out/checkpoints").latest().step == 1
+
+
+def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from_the_last(base, tmp_path, monkeypatch):
+    usual, calls = Loop._passes, []
+
+    def passes(loop, rows, counted):
+        calls.append(loop.done)
+        if loop.done == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity")
+        return usual(loop, rows, counted)
+
+    monkeypatch.setattr(Loop, "_passes", passes)
+    with pytest.raises(
+        UserError, match=r"step 3 takes more memory .*\(CUDA out of memory. Tried to allocate 512.00 MiB\)"
+    ):
+        go(base, tmp_path / "out", steps=4, save_every=1)
+    monkeypatch.undo()
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "tokens"))
+    assert go(base, tmp_path / "out", steps=4, save_every=1, resume=True).steps == 4
+    assert [row["step"] for row in rows(tmp_path / "out")] == [1, 2, 3, 4]
 
 
 def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp_path):

@@ -79,3 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("ropewalk: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except RuntimeError as error:  # torch's own name for it is asked for without importing torch
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _let_the_first_speak()
+        said = ". ".join(str(error).split(". ")[:2])
+        print(
+            f"ropewalk: what is asked for takes more memory than there is ({said}); a smaller window or --batch-tokens takes less, "
+            "--dtype bfloat16, or --device cpu",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None

@@ -26,6 +26,7 @@ import torch
 
 from ropewalk import checkpoint, record
 from ropewalk import model as models
+from ropewalk.errors import UserError
 from ropewalk.loss import NextTokenLoss
 from ropewalk.packing import Windows
 from ropewalk.parallel import Mesh
@@ -201,6 +202,12 @@ class Loop:
                 figures = self._step(signals)
             except _Stop:
                 raise self._stopped(log, run, signals) from None
+            except torch.OutOfMemoryError as error:
+                said = ". ".join(str(error).split(". ")[:2])
+                raise UserError(
+                    f"step {self.done + 1} takes more memory than there is ({said}); --memory full, a smaller --micro-batch, --optimizer "
+                    "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
+                ) from error
             self.done += 1
             if self.devices.main:
                 log.step(self._row(*figures, time.perf_counter() - begin))
