@@ -9,7 +9,8 @@ labels masked; once as it stands (the model then fills a key-value cache that no
 Passkey at 8192: the same prompts through `generate`, one by one, greedy, ten new tokens as the protocol's authors ask for
 (Mohtashami & Jaggi 2023, and YaRN after them), and once with no more than the key has; and through ropewalk. Random
 weights know no key, so verdicts are compared on answers that `generate` itself gave, whole and with a digit changed. `--budget` runs on a small trained model
-over 20 documents, against the exact figure. "products" is what the chip sustains with nothing else to do: the bound. Contestants take turns, and nothing is timed on its first pass; the median turn counts.
+over 20 documents, against the exact figure. "products" is what the chip sustains with nothing else to do: the bound. Contestants
+take turns, and nothing is timed on its first pass; the median turn counts.
 """
 
 from __future__ import annotations

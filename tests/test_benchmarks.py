@@ -1,9 +1,11 @@
 """Benchmarks against plain lm-eval on the same rows, pairs, truncation, and what users get wrong."""
 
 import dataclasses
+import gc
 import json
 import lzma
 import random
+import weakref
 from pathlib import Path
 
 import datasets
@@ -157,6 +159,20 @@ def test_items_that_lose_text_are_counted(data, subject):
     row = benchmarks.measure(subject, task, window=window)
     assert row.truncated == sum(length > window + 1 for length in lengths) == 3
     assert row.window == window
+
+
+def test_a_model_that_was_measured_makes_room_for_the_next_at_once(data):
+    """Not when Python next collects: two models of billions of weights do not fit beside each other."""
+    subject = subject_of("hemp")
+    held = weakref.ref(subject.model)
+    gc.collect()
+    gc.disable()
+    try:
+        benchmarks.measure(subject, tasks.build(["piqa"], data)["piqa"], window=256, limit=2)
+        del subject
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_a_pair_tells_lost_from_gained():

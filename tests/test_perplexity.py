@@ -270,5 +270,9 @@ def test_several_models_are_measured_on_documents_that_are_tokenised_once(tmp_pa
     assert dataclasses.replace(measured(), seconds=first.seconds) == first and not batches
     assert measured(limit=2).documents == 2 and batches == [1, 2]  # no more is read than is asked for
     assert measured(max_tokens=50).tokens == 4 * 49 and batches
+    measured()
+    monkeypatch.chdir(tmp_path)
+    (renamed,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=["rows.jsonl"], windows=[40], stride=20)
+    assert [one["name"] for one in renamed.per_document][0].startswith("rows.jsonl")  # not as it was named before
     write(seed=1)
     assert measured().perplexity != first.perplexity and batches

@@ -1,10 +1,7 @@
-"""Training against plain PyTorch, and what it does when the model, the data, the disk or the machine fails it."""
+"""Training against plain PyTorch: what is computed, in which precision, over which positions, and what is written down."""
 
 import importlib.machinery
 import json
-import os
-import signal
-import subprocess
 import sys
 import types
 
@@ -17,48 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk import model as models
-from ropewalk import record, testing
+from ropewalk import testing
 from ropewalk.errors import UserError
-from ropewalk.packing import Windows, order
+from ropewalk.packing import order
 from ropewalk.text import Document
 from ropewalk.tokens import tokenise
-from ropewalk.train import TrainSettings, speed, train
-from ropewalk.train.guard import Diverged, Guard, Terminated
-from ropewalk.train.loop import Loop
+from ropewalk.train import TrainSettings, speed
 from ropewalk.train.optimizer import learning_rate
-from ropewalk.train.snapshot import Snapshots
-
-WINDOW = 96
-DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
+from short_run import DOCUMENTS, WINDOW, go, rows, same, weights
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=64)
-
-
-def go(base, out, **options):
-    """A short run: 96-token windows, four a step, at a rate that moves the weights."""
-    options = {"data": DOCUMENTS, "window": WINDOW, "steps": 6, "batch_size": 4, "learning_rate": 1e-3, **options}
-    return train(base, out=out, progress=False, **options)
-
-
-def weights(directory):
-    return safetensors.torch.load_file(directory / "model.safetensors")
-
-
-def same(left, right):
-    """Bit for bit."""
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-def rows(out, kind="step"):
-    return record.read([out / "records.jsonl"]).of(kind)
 
 
 def test_the_rate_rises_from_ten_percent_over_twenty_steps_and_stays():
@@ -165,178 +133,6 @@ def test_a_bfloat16_model_is_trained_in_float32_and_written_as_it_came(tmp_path)
     assert {value.dtype for value in kept.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("mode", ["full", "lora", "pose"])
-def test_resumed_is_uninterrupted_bit_for_bit(base, tmp_path, mode):
-    go(base, tmp_path / "once", steps=7, save_every=0, mode=mode)
-    go(base, tmp_path / "twice", steps=4, save_every=2, mode=mode)
-    go(base, tmp_path / "twice", steps=7, save_every=2, mode=mode, resume=True)
-    assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
-    once, twice = rows(tmp_path / "once"), rows(tmp_path / "twice")
-    assert [row["loss"] for row in once] == [row["loss"] for row in twice]
-    assert len({row["run"] for row in twice}) == 1  # one curve
-
-
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(base, tmp_path):
-    go(base, tmp_path / "once", save_every=0)
-    go(base, tmp_path / "twice", steps=4, save_every=2)
-    damaged = tmp_path / "twice/checkpoints/step-000004/state/optimizer.safetensors"
-    content = bytearray(damaged.read_bytes())
-    content[-5] ^= 1
-    damaged.write_bytes(content)
-    with pytest.warns(UserWarning, match="step-000004 is damaged"):
-        go(base, tmp_path / "twice", save_every=2, resume=True)
-    assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
-
-
-def test_resuming_where_there_is_nothing_starts(base, tmp_path):
-    assert go(base, tmp_path / "out", steps=2, resume=True).steps == 2
-
-
-def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
-    go(base, tmp_path / "out", steps=2, save_every=2)
-    with pytest.raises(UserError, match="made with seed 0, and this run has 1"):
-        go(base, tmp_path / "out", seed=1, resume=True)
-    with pytest.raises(UserError, match="made with other data than this run"):
-        go(base, tmp_path / "out", data=DOCUMENTS[1:], resume=True)
-
-
-def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):
-    left = tmp_path / "out/..final.0123abcd.partial"
-    left.mkdir(parents=True)
-    (left / "model.safetensors").write_bytes(b"half")
-    go(base, tmp_path / "out", steps=1, resume=True)
-    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
-
-
-def test_checkpoints_on_the_way_are_models_that_every_measurement_loads(base, tmp_path):
-    go(base, tmp_path / "out", save_every=2)
-    for step in (2, 4, 6):
-        directory = tmp_path / f"out/checkpoints/step-{step:06d}"
-        models.load(directory)
-        assert models.state(directory).steps == step
-    assert same(weights(tmp_path / "out/checkpoints/step-000006"), weights(tmp_path / "out"))
-
-
-def test_sigterm_saves_what_is_done_and_the_resumed_run_ends_the_same(base, tmp_path, monkeypatch):
-    go(base, tmp_path / "once", save_every=0)
-    from ropewalk.train.log import Log
-
-    def step(self, row, told=Log.step):
-        told(self, row)
-        if row.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Log, "step", step)
-    with pytest.raises(Terminated) as stopped:
-        go(base, tmp_path / "twice", save_every=0)
-    assert stopped.value.code == 143
-    assert Snapshots(tmp_path / "twice/checkpoints").latest().step == 3
-    assert not (tmp_path / "twice/config.json").exists()
-    monkeypatch.undo()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    go(base, tmp_path / "twice", save_every=0, resume=True)
-    assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
-
-
-def test_an_interrupt_saves_too(base, tmp_path, monkeypatch):
-    from ropewalk.train.log import Log
-
-    monkeypatch.setattr(Log, "step", lambda self, row: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        go(base, tmp_path / "out")
-    assert Snapshots(tmp_path / "out/checkpoints").latest().step == 1
-
-
-def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from_the_last(base, tmp_path, monkeypatch):
-    usual, calls = Loop._passes, []
-
-    def passes(loop, rows, counted):
-        calls.append(loop.done)
-        if loop.done == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity")
-        return usual(loop, rows, counted)
-
-    monkeypatch.setattr(Loop, "_passes", passes)
-    with pytest.raises(
-        UserError, match=r"step 3 takes more memory .*\(CUDA out of memory. Tried to allocate 512.00 MiB\)"
-    ):
-        go(base, tmp_path / "out", steps=4, save_every=1)
-    monkeypatch.undo()
-    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "tokens"))
-    assert go(base, tmp_path / "out", steps=4, save_every=1, resume=True).steps == 4
-    assert [row["step"] for row in rows(tmp_path / "out")] == [1, 2, 3, 4]
-
-
-def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp_path):
-    model = testing.tiny(window=64)
-    tokenizer = testing.byte_tokenizer(64)
-    with torch.no_grad():
-        model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("~")] = float("nan")
-    model.save_pretrained(tmp_path / "poisoned")
-    tokenizer.save_pretrained(tmp_path / "poisoned")
-    documents = [*DOCUMENTS[:11], Document("the bad one", "~" + testing.prose(80, 99))]
-    windows = Windows(tokenise(documents, tokenizer), WINDOW)
-    first = next(
-        step + 1
-        for step in range(20)
-        if any("the bad one" in windows.names(block) for block in order(0, step, 4, len(windows)))
-    )
-    with pytest.raises(Diverged) as stopped:
-        go(tmp_path / "poisoned", tmp_path / "out", data=documents, steps=20, save_every=1)
-    said = str(stopped.value)
-    # The window that holds the byte may begin in the document before, so the poison may wait for a later window.
-    step = int(said.split()[1])
-    assert step >= first and "the loss is nan" in said and "rank 0" in said and "the bad one" in said
-    found = Snapshots(tmp_path / "out/checkpoints").latest()
-    assert (found.step if found else 0) == step - 1 == len(rows(tmp_path / "out"))
-    assert not (tmp_path / "out/config.json").exists()
-    if found:
-        kept = safetensors.torch.load_file(found.state / "weights.safetensors")
-        assert torch.isfinite(kept["lm_head.weight"]).all()
-
-
-def test_an_exploding_loss_stops_and_an_unusual_batch_does_not():
-    guard = Guard()
-    for step in range(10):
-        guard.check(step, 2.0 + 0.1 * (step % 2), 1.0, str)
-    guard.check(11, 4.0, 1.0, str)
-    with pytest.raises(Diverged, match="step 12 was not taken: the loss is 6.5, after 2.1"):
-        guard.check(12, 6.5, 1.0, str)
-    with pytest.raises(Diverged, match="gradient's norm is inf"):
-        guard.check(12, 2.0, float("inf"), str)
-
-
-def test_a_run_that_explodes_in_its_first_steps_does_not_pass_for_one_that_starts_badly():
-    # hemp at a learning rate of 3 without clipping; these five made a median of 1018, and 30 steps went by unnoticed.
-    guard = Guard()
-    guard.check(1, 3.99, 1.0, str)
-    with pytest.raises(Diverged, match="step 2 was not taken: the loss is 529.5, after 3.99"):
-        guard.check(2, 529.5, 1.0, str)
-
-
-def test_a_model_that_starts_badly_is_no_explosion():
-    guard = Guard()
-    for step, loss in enumerate([11.0, 9.0, 12.0, 8.0, 10.0, 9.5, 7.0, 6.0, 5.0]):
-        guard.check(step, loss, 1.0, str)
-
-
-def test_a_full_disk_ends_with_a_sentence_and_the_last_checkpoint_intact(base, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    # One checkpoint of the tiny model takes 1.9 MiB; the second one does not fit.
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        with pytest.raises(UserError, match="could not be written: the disk is full"):
-            go(base, disk / "out", save_every=2)
-        assert Snapshots(disk / "out/checkpoints").latest().step == 2
-        assert not list((disk / "out/checkpoints").glob(".*"))
-        assert [row["step"] for row in rows(disk / "out")] == [1, 2, 3, 4]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_updates_of_the_papers_rate_survive_in_float32_and_vanish_in_bfloat16():
     """Why weights are float32: 200 steps at 2e-5 move a weight by 4e-3; bfloat16 between 0.5 and 1 has steps of 3.9e-3."""
     start = torch.full((1000,), 0.7)
@@ -397,129 +193,6 @@ def test_the_flops_of_a_token_are_those_torch_counts():
     forward = counter.get_total_flops() / 64 - other_half
     # Norms are parameters, but no products: 5 x 128 of them, 2 FLOPs each in our formula.
     assert speed.flops_per_token(model, 64) == pytest.approx(3 * (forward + 2 * 5 * 128))
-
-
-def test_an_output_directory_that_exists_is_refused_and_kept(base, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="does not overwrite"):
-        go(base, tmp_path / "out")
-    with pytest.raises(UserError, match="replaces a model or a run, but .*out holds neither"):
-        go(base, tmp_path / "out", overwrite=True)
-    (tmp_path / "out/records.jsonl").touch()  # an earlier run, and somebody's notes beside it
-    with pytest.raises(UserError, match="does not exist"):
-        go(base, tmp_path / "out", data="no/such.txt", overwrite=True)
-    assert (tmp_path / "out/thesis.tex").exists()
-    go(base, tmp_path / "out", steps=1, overwrite=True)
-    assert not (tmp_path / "out/thesis.tex").exists()
-
-
-def test_overwriting_takes_neither_the_model_nor_the_data_nor_the_place_one_stands_in(base, tmp_path, monkeypatch):
-    work = tmp_path / "work"
-    model = testing.tiny_directory(work / "model", window=64)
-    (work / "books").mkdir()
-    (work / "books/a.txt").write_text(testing.prose(80, 1))
-    for out, start, data in [
-        (model, model, DOCUMENTS),
-        (work, model, DOCUMENTS),
-        (work, base, work / "books"),
-        (work / "books", base, [work / "books/a.txt"]),
-    ]:
-        with pytest.raises(UserError, match="--overwrite deletes all of"):
-            go(start, out, data=data, overwrite=True)
-    monkeypatch.chdir(work / "books")
-    with pytest.raises(UserError, match="--overwrite deletes all of"):
-        go(base, ".", overwrite=True)
-    assert (model / "model.safetensors").exists() and (work / "books/a.txt").exists()
-
-
-def test_where_nothing_can_be_written_is_said_before_anything_is_loaded(tmp_path):
-    (tmp_path / "file").write_text("")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    places = [(tmp_path / "file", "is a file"), (tmp_path / "file/below", "is a file")]
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], capture_output=True)
-    try:
-        places += [(disk / "out", "is read-only")] * (not mounted.returncode)
-        for out, said in places:
-            for options in ({}, {"resume": True}, {"overwrite": True}):
-                with pytest.raises(UserError, match=said):
-                    # Read first of all, and not there.
-                    go(tmp_path / "no model", out, **options)
-    finally:
-        if not mounted.returncode:
-            subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
-    (tmp_path / "empty.txt").write_text("")
-    for data, said in [(tmp_path / "empty.txt", "is empty"), ([Document("a", "short")], "needs documents that long")]:
-        with pytest.raises(UserError, match=said):
-            go(base, tmp_path / "out", data=data)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"window": 32}, "reads 64 tokens already"),
-        ({"steps": 0}, "steps is a whole number of at least 1, got 0"),
-        ({"batch_size": 2.5}, "batch-size is a whole number"),
-        ({"learning_rate": float("nan")}, "finite and above 0, got nan"),
-        ({"learning_rate": -1.0}, "finite and above 0"),
-        ({"learning_rate": "1e-4"}, "finite and above 0, got '1e-4'"),
-        ({"current_window": -5}, "current-window is a whole number of at least 1"),
-        ({"clip": float("inf")}, "clip is a finite number"),
-        ({"mode": "half"}, "a mode is full, lora or pose"),
-        ({"mode": "pose", "mask_documents": True}, "use one of the two"),
-        ({"resume": True, "overwrite": True}, "use one of the two"),
-        ({"method": "dynamic"}, "a method is one of"),
-        ({"memory": "some"}, "memory is one of auto, full, none"),
-        ({"device": "gpu"}, "a device is cpu, cuda or cuda:0, cuda:1, …, got 'gpu'"),
-        ({"device": "cuda:64"}, "PyTorch sees . of them, got cuda:64"),
-        ({"optimizer": "sgd"}, "an optimizer is one of adamw, adamw-8bit, adamw-offload, got 'sgd'"),
-        ({"mode": "lora", "lora_rank": 100_000}, "rank is at most the model's width"),
-        ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1, got 0"),
-        ({"threads": 1_000_000}, "threads is at most 1024"),
-        ({"chunk_window": 32}, "chunk-window is mode pose's"),
-        ({"mode": "pose", "window": 64}, "mode pose skips positions .* and 64 is not longer"),
-        ({"mode": "pose", "chunk_window": 96}, "chunk-window 96 is not shorter than window 96"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, options, said):
-    with pytest.raises(UserError, match=said):
-        go(base, tmp_path / "out", **options)
-    assert not (tmp_path / "out").exists()
-
-
-def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
-    from ropewalk.train import threads
-
-    cpu, before = torch.device("cpu"), torch.get_num_threads()
-    monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - 2))
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(6))
-    try:
-        assert threads.settle(None, None, cpu) == before  # OMP_NUM_THREADS is set for these tests
-        monkeypatch.delenv("OMP_NUM_THREADS")
-        assert threads.settle(None, None, cpu) == 2
-        assert threads.settle(None, 4, cpu) == 4
-        assert threads.settle(3, 4, cpu) == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
-    for module, options in [
-        ("torchao", {"optimizer": "adamw-8bit"}),
-        ("tensorboard", {"tensorboard": True}),
-        ("wandb", {"wandb": "project"}),
-    ]:
-        monkeypatch.setitem(sys.modules, module, None)
-        (tmp_path / "out").mkdir(exist_ok=True)
-        (tmp_path / "out/kept").write_text("")
-        with pytest.raises(UserError, match=r"install ropewalk\["):
-            go(base, tmp_path / "out", overwrite=True, **options)
-        assert (tmp_path / "out/kept").exists()
 
 
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])

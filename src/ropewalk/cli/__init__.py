@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 from ropewalk.cli import downstream, foresee, make, measure
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, shortage
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": make.demo,
@@ -83,9 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if type(error).__name__ != "OutOfMemoryError":
             raise
         _let_the_first_speak()
-        said = ". ".join(str(error).split(". ")[:2])
         print(
-            f"ropewalk: what is asked for takes more memory than there is ({said}); a smaller window or --batch-tokens takes less, "
+            f"ropewalk: what is asked for takes more memory than there is ({shortage(error)}); a smaller window or --batch-tokens takes less, "
             "--dtype bfloat16, or --device cpu",
             file=sys.stderr,
         )

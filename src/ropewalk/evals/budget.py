@@ -143,13 +143,15 @@ class Population:
         if not _enough(stratum, at).all():
             return None
         mine, n = stratum[at], self.tokens[at]
-        members, seen = np.bincount(stratum), np.bincount(mine, minlength=stratum.max() + 1)
+        members = np.bincount(stratum)
+        seen = np.bincount(mine, minlength=len(members))
         there = members > 0
         with np.errstate(divide="ignore", invalid="ignore"):  # documents of one window have no others
-            ratio = np.bincount(mine, nll, len(members)) / np.bincount(mine, n, len(members))
+            scored = np.bincount(mine, n, len(members))
+            ratio = np.bincount(mine, nll, len(members)) / scored
             scatter = np.bincount(mine, (nll - ratio[mine] * n) ** 2, len(members)) / (seen - 1)
             missing, all_tokens = 1 - seen / members, np.bincount(stratum, self.tokens)
-            own = missing * all_tokens**2 * scatter / (seen * (np.bincount(mine, n, len(members)) / seen) ** 2)
+            own = missing * all_tokens**2 * scatter / (seen * (scored / seen) ** 2)
             own = np.where(there & (missing > 0), own, 0.0)
             doubt = np.where(own > 0, own**2 / (seen - 1), 0.0).sum()
         everything, variance = float(self.tokens.sum()), float(own.sum())
@@ -193,7 +195,7 @@ def sample(
         batch_tokens: tokens of one forward pass.
 
     Returns:
-        The estimate, the summed nll of each unit drawn, and the units.
+        The estimate, the summed nll of each unit drawn, and the units; the same on every rank.
     """
     deadline = time.perf_counter() + 60 * minutes
     units = units_of([len(ids) for ids in documents], window, stride)
@@ -240,17 +242,15 @@ def measure(
     """One window's row, estimated from a random sample of windows."""
     started = time.perf_counter()
     ids = [document.ids for document in documents]
-    found, drawn, units = spread.same(
-        sample(
-            subject.model,
-            ids,
-            window,
-            stride,
-            minutes=minutes,
-            tolerance=tolerance,
-            seed=seed,
-            batch_tokens=batch_tokens,
-        )
+    found, drawn, units = sample(
+        subject.model,
+        ids,
+        window,
+        stride,
+        minutes=minutes,
+        tolerance=tolerance,
+        seed=seed,
+        batch_tokens=batch_tokens,
     )
     for at, nll in drawn.items():
         if math.isnan(nll):

@@ -77,22 +77,22 @@ def choose(documents: Iterable[Tokens], *, min_tokens: int, limit: int | None = 
     Raises:
         UserError: none is long enough.
     """
-    chosen: list[Tokens] = []
+    found: list[Tokens] = []
     skipped, longest = 0, 0
     for document in documents:
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
         else:
-            chosen.append(document)
-        if len(chosen) == limit:
+            found.append(document)
+        if len(found) == limit:
             break
-    if not chosen:
+    if not found:
         raise UserError(
             f"perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
             f"longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
         )
-    return chosen, skipped
+    return found, skipped
 
 
 def chosen(
@@ -117,6 +117,7 @@ def _key(subject: Subject, data: Sequence[Any], *settings: int | None) -> tuple[
     """What decides the tokens; None where that cannot be told without reading: documents in memory, sets on the hub."""
     if any(isinstance(one, text.Document) or text.kind_of(one) == "hub" for one in data):
         return None
-    files = [path.resolve() for source in data for path in text.files_of(source)]
-    states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    # As they were named too, since documents are called after that.
+    files = [path for source in data for path in text.files_of(source)]
+    states = [(path, path.resolve(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return (tokens.tokenizer_digest(subject.tokenizer), *states, *settings)

@@ -16,6 +16,9 @@ from ropewalk import text
 
 Ids = Int[np.ndarray, " n"]
 
+#: Numbers that differ in every digit: what texts with them have in common ends where the number begins.
+UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
+
 
 def after(tokenizer: Any, anchor: str, continuation: str) -> Ids:
     """Token ids of a text as it is tokenized after `anchor`, without BOS.

@@ -3,8 +3,8 @@
 in   nothing but the environment; one process alone is rank 0 of 1
 out  this rank's number, and every rank's results on all of them
 
-Documents and prompts are independent, so ranks talk twice: about the run's header, and about their results. Small Python objects,
-over gloo, whatever the devices are.
+Documents and prompts are independent, so ranks talk twice: about the run's header, and about their results; those of an estimate after
+every batch, since all together decide whether it is enough. Small Python objects, over gloo, whatever the devices are.
 """
 
 from __future__ import annotations

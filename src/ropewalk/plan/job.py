@@ -136,6 +136,11 @@ class Job:
         return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
 
     @property
+    def flops(self) -> float:
+        """Operations of one step over all chips, nothing computed again."""
+        return self.shape.flops(self.length) * self.batch * self.length
+
+    @property
     def micros(self) -> int:
         """Micro batches in a step, one after the other."""
         return -(-self.batch // (self.dp * self.micro))

@@ -38,7 +38,7 @@ def choose(
         keep: "auto", "full" or "none", as --memory.
     """
     fastest, best, least, smallest = None, 0.0, job, float("inf")
-    for candidate in (one for copies in _copies(job, chip, replicas) for one in _candidates(copies, cp, micro)):
+    for candidate in (one for copies in _replicated(job, chip, replicas) for one in _candidates(copies, cp, micro)):
         need = memory(replace(candidate, keep=NONE if keep == "none" else FULL)).total
         if need < smallest:
             least, smallest = replace(candidate, keep=NONE if keep == "none" else FULL), need
@@ -76,15 +76,15 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
 
 
 def _shares(job: Job, cp: int | None) -> Iterator[int]:
-    """How many chips may share a window: as asked for, or any number that leaves as many windows to each group (train/devices.py) and
-    splits a window evenly (parallel/mesh.py)."""
+    """How many chips of one copy may share a window: as asked for, or any number that leaves as many windows to each group
+    (train/devices.py) and splits a window evenly (parallel/mesh.py)."""
     for share in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
-        even = job.gpus % share == 0 and job.batch % (job.gpus // share) == 0
+        even = job.shards % share == 0 and job.batch % (job.gpus // share) == 0
         if even and (share == 1 or job.length % (2 * share) == 0):
             yield share
 
 
-def _copies(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
+def _replicated(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
     """The job with its weights sharded over all chips, or with a copy a machine."""
     machines = job.gpus // chip.peers if job.gpus % chip.peers == 0 else 1
     for count in [replicas] if replicas else dict.fromkeys([1, max(1, machines)]):
@@ -93,8 +93,6 @@ def _copies(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
 
 def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
     for share in _shares(job, cp):
-        if job.shards % share:  # a window is shared within a copy
-            continue
         groups = job.gpus // share
         for windows in [micro] if micro else _micros(job, groups, share):
             yield replace(job, cp=share, micro=windows)

@@ -131,8 +131,6 @@ def plan(
         precision = "bfloat16" if on_gpu else "float32"
     _check_choices(mode, keep, cp, replicas, micro_batch, batch_size, max(count, 1))
     chunk = min(chunk_window or shape.window, window) if mode == "pose" else None
-    read_at_once = chunk or window
-    work = steps * batch_size * read_at_once * shape.flops(read_at_once) / max(count, 1)
     job = Job(
         shape=shape,
         window=window,
@@ -146,8 +144,10 @@ def plan(
         mode=mode,
         rank=lora_rank,
         chunk=chunk,
-        fused=on_gpu and (shape.parameters >= COMPILED[0] or work >= COMPILED[1]),
+        replicas=replicas or 1,
     )
+    long = steps * job.flops / job.gpus >= COMPILED[1]
+    job = replace(job, fused=on_gpu and (shape.parameters >= COMPILED[0] or long))
     if on_gpu:
         if chip is None:
             chip, measured = _measured(job)

@@ -90,7 +90,7 @@ def time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         update=_update(job, rates),
         links=micros * links,
         tokens=job.batch * job.length,
-        flops=shape.flops(job.length) * job.batch * job.length,
+        flops=job.flops,
     )
 
 

@@ -26,7 +26,7 @@ import torch
 
 from ropewalk import checkpoint, record
 from ropewalk import model as models
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, shortage
 from ropewalk.loss import NextTokenLoss
 from ropewalk.packing import Windows
 from ropewalk.parallel import Mesh
@@ -203,9 +203,8 @@ class Loop:
             except _Stop:
                 raise self._stopped(log, run, signals) from None
             except torch.OutOfMemoryError as error:
-                said = ". ".join(str(error).split(". ")[:2])
                 raise UserError(
-                    f"step {self.done + 1} takes more memory than there is ({said}); --memory full, a smaller --micro-batch, --optimizer "
+                    f"step {self.done + 1} takes more memory than there is ({shortage(error)}); --memory full, a smaller --micro-batch, --optimizer "
                     "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
                 ) from error
             self.done += 1

@@ -57,6 +57,7 @@ def products(
     """
     heads, n, _ = query.shape
     most = _BLOCK.get(query.device.type, _BLOCK["cpu"])
+    # 256 rows, and more where a block still holds all heads of them: fewer, larger blocks on a GPU.
     rows = max(1, min(n, most // n, max(256, most // (n * heads))))
     group = max(1, min(heads, most // (rows * n)))
     reversed_key = key.flip(1)

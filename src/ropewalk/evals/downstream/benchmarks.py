@@ -50,6 +50,7 @@ def measure(
     limit: int | None = None,
     batch_tokens: int | None = None,
     data: str = "hub",
+    digest: str | None = None,
 ) -> Benchmark:
     """One benchmark on one model.
 
@@ -60,6 +61,7 @@ def measure(
         limit: the first so many items instead of all.
         batch_tokens: tokens of one forward pass; changes speed and memory alone.
         data: where the items are from, for the row.
+        digest: `tasks.digest` of these items, where it is known.
 
     Raises:
         UserError: a limit below 1, log-probabilities that are not numbers.
@@ -73,6 +75,7 @@ def measure(
         found = lm_eval.evaluate(
             lm=harness, task_dict={"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
         )
+    digest = digest or definitions.digest(task, limit)
     samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
     _refuse_nan(name, samples)
     right = [bool(sample["acc"]) for sample in samples]
@@ -88,9 +91,9 @@ def measure(
         truncated=len(harness.truncated),
         window=window,
         answers="".join("01"[verdict] for verdict in right),
-        digest=definitions.digest(task, limit),
+        digest=digest,
         rule=f"lm-eval {importlib.metadata.version('lm-eval')}, {_lm_eval_name(name)} v{task.VERSION}",
-        key=_key(subject, task, window, limit),
+        key=_key(subject, name, digest, window),
         data=data,
         limit=limit,
         accuracy_norm=sum(normed) / len(normed) if normed else None,
@@ -98,9 +101,9 @@ def measure(
     )
 
 
-def _key(subject: Subject, task: ConfigurableTask, window: int, limit: int | None) -> str:
+def _key(subject: Subject, task: str, digest: str, window: int) -> str:
     """Everything that decides a row, as a short name: what is on record under it need not be measured again."""
-    said = [fingerprint(subject.model), subject.dtype, task.task_name, definitions.digest(task, limit), window]
+    said = [fingerprint(subject.model), subject.dtype, task, digest, window]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
 
 
@@ -186,6 +189,7 @@ def benchmarks(
     """
     built = definitions.build(tasks, data)
     _check_pair(model, base, window)
+    digests = {name: definitions.digest(task, limit) for name, task in built.items()}
     settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
     recorded = on_record(out)
     known, before = spread.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
@@ -197,11 +201,17 @@ def benchmarks(
         recorder = Recorder(out if spread.rank() == 0 else None, subject.run(**settings, window=holds))
         names.append(subject.state.name)
         measured.append([])
-        for task in built.values():
-            row = known.get(_key(subject, task, holds, limit))
+        for name, task in built.items():
+            row = known.get(_key(subject, name, digests[name], holds))
             if row is None:
                 row = measure(
-                    subject, task, window=holds, limit=limit, batch_tokens=batch_tokens, data=str(data or "hub")
+                    subject,
+                    task,
+                    window=holds,
+                    limit=limit,
+                    batch_tokens=batch_tokens,
+                    data=str(data or "hub"),
+                    digest=digests[name],
                 )
                 recorder.add(row)
             measured[-1].append(row)

@@ -7,7 +7,6 @@ out  log-likelihoods, and which items had a prompt longer than the window
 from __future__ import annotations
 
 import copy
-import functools
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
@@ -16,6 +15,9 @@ from ropewalk.evals.downstream import choices
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.subject import Subject
 from ropewalk.parallel import spread
+
+#: Texts whose tokens are kept: a prompt, and it with each of an item's answers.
+_ENCODED = 8
 
 
 class Harness(HFLM):
@@ -38,11 +40,18 @@ class Harness(HFLM):
         self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()
         self._asked: list[Any] = []
-        # An item's answers follow the same prompt, which lm-eval encodes for each of them.
-        self._encode = functools.lru_cache(maxsize=8)(super().tok_encode)
+        # What was encoded last, oldest first. Not functools' cache, which would hold this object, and its model, until a collection.
+        self._encoded: dict[str, list[int]] = {}
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        return list(self._encode(string, *args, **kwargs))
+        """As lm-eval does it; but an item's answers follow the same prompt, which is encoded once and not for each of them."""
+        if args or kwargs:
+            return super().tok_encode(string, *args, **kwargs)
+        if string not in self._encoded:
+            if len(self._encoded) == _ENCODED:
+                del self._encoded[next(iter(self._encoded))]
+            self._encoded[string] = super().tok_encode(string)
+        return list(self._encoded[string])
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._asked = requests

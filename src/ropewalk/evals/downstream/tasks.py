@@ -136,7 +136,6 @@ def _keep_templates() -> None:
         environment.from_string = functools.lru_cache(maxsize=1024)(environment.from_string)
 
 
-@functools.lru_cache(maxsize=32)
 def digest(task: ConfigurableTask, limit: int | None = None) -> str:
     """What is asked, in order: two rows with one digest answered the same prompts with the same choices and targets."""
     found = hashlib.sha256()

@@ -39,7 +39,7 @@ from ropewalk import record, text
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.known import known
-from ropewalk.evals.pieces import Ids, after, in_common
+from ropewalk.evals.pieces import UNLIKE, Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
@@ -47,9 +47,6 @@ from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
 from ropewalk.evals.score import check_window
 from ropewalk.evals.subject import Subject, fingerprint, subject_of
 from ropewalk.parallel import spread
-
-#: Answers that differ in every digit: what their texts have in common ends where the answer begins.
-_UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Haystack:
 
     def question(self, question: str) -> Ids:
         """The question, on a line of its own, up to the token before the answer's first digit."""
-        unlike = [after(self.tokenizer, ".", f"\n{question} {code}") for code in _UNLIKE]
+        unlike = [after(self.tokenizer, ".", f"\n{question} {code}") for code in UNLIKE]
         return unlike[0][: in_common(unlike)]
 
     def least(self, task: Task) -> int:

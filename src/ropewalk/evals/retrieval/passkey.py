@@ -38,7 +38,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.engine import faster
 from ropewalk.evals.intervals import reach_interval, wilson
 from ropewalk.evals.known import known
-from ropewalk.evals.pieces import Ids, after, in_common
+from ropewalk.evals.pieces import UNLIKE, Ids, after, in_common
 from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.score import check_window
@@ -56,8 +56,6 @@ QUESTION = "What is the pass key? The pass key is"
 
 #: A depth counts as retrieved from this share of its trials on (section 3.3).
 THRESHOLD = 0.2
-#: Keys that differ in every digit: what their texts have in common ends where the key begins.
-_UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Protocol:
     @cached_property
     def question(self) -> Ids:
         """The question up to the token before the key's first digit."""
-        return np.concatenate([self._newline, self._asked(_UNLIKE[0])[: self._before_answer]])
+        return np.concatenate([self._newline, self._asked(UNLIKE[0])[: self._before_answer]])
 
     @property
     def ends_after_blank(self) -> bool:
@@ -110,11 +108,11 @@ class Protocol:
 
     @cached_property
     def _before_answer(self) -> int:
-        return in_common([self._asked(key) for key in _UNLIKE])
+        return in_common([self._asked(key) for key in UNLIKE])
 
     @cached_property
     def _before_key(self) -> int:
-        return in_common([self.key_line(key) for key in _UNLIKE])
+        return in_common([self.key_line(key) for key in UNLIKE])
 
     def prompt(self, key: str, k: int) -> tuple[Prompt, int]:
         """The prompt with `key` at distance k from its end, and the distance at which there was room for it.
@@ -199,7 +197,7 @@ def passkey(
     summary = dataclasses.replace(
         summarise(rows, seconds=time.perf_counter() - started),
         after_blank=protocol.ends_after_blank,
-        key_tokens=len(protocol.answer(_UNLIKE[0])),
+        key_tokens=len(protocol.answer(UNLIKE[0])),
     )
     if spread.rank() == 0:
         recorder = record.Recorder(out, run)

@@ -1,0 +1,30 @@
+"""A training run of seconds, and what to ask of it; for the tests of what training computes, what ends it and what it refuses."""
+
+import safetensors.torch
+import torch
+
+from ropewalk import record, testing
+from ropewalk.text import Document
+from ropewalk.train import train
+
+WINDOW = 96
+DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
+
+
+def go(base, out, **options):
+    """A short run: 96-token windows, four a step, at a rate that moves the weights."""
+    options = {"data": DOCUMENTS, "window": WINDOW, "steps": 6, "batch_size": 4, "learning_rate": 1e-3, **options}
+    return train(base, out=out, progress=False, **options)
+
+
+def weights(directory):
+    return safetensors.torch.load_file(directory / "model.safetensors")
+
+
+def same(left, right):
+    """Bit for bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def rows(out, kind="step"):
+    return record.read([out / "records.jsonl"]).of(kind)
