@@ -18,9 +18,10 @@ import datasets
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 
-from ropewalk.evals.downstream import benchmarks, harness, jsonlines, tasks
-from ropewalk.evals.subject import subject_of
-from ropewalk.record import versions
+from ropewalk.data import jsonlines
+from ropewalk.evals.downstream import benchmarks, harness, tasks
+from ropewalk.evals.loaded import open_model
+from ropewalk.records import versions
 
 #: Our names → lm-eval's, and the data set each asks for.
 NAMES = {"boolq": "boolq", "piqa": "piqa", "race-high": "race", "winogrande": "winogrande"}
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="float32 unless told otherwise: there the two agree exactly")
     parser.add_argument("--batch-size", type=int, default=8, help="of plain lm-eval")
     chosen = parser.parse_args()
-    subject = subject_of(chosen.model, dtype=chosen.dtype)
+    subject = open_model(chosen.model, dtype=chosen.dtype)
     built = tasks.build(chosen.tasks, chosen.data)
     window = subject.state.original_window
     ours = {name: benchmarks.measure(subject, task, window=window, limit=chosen.limit) for name, task in built.items()}

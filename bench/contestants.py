@@ -18,10 +18,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ropewalk import memory
-from ropewalk.loss import IGNORED, NextTokenLoss
-from ropewalk.parallel import kernels
-from ropewalk.train import speed
+from ropewalk.attention_ops import kernels
+from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.training import recompute, throughput
 
 GIB = 2**30
 SHAPES: dict[str, dict[str, int]] = {
@@ -144,7 +143,7 @@ class Bench:
             if self.profiled == out.who:
                 self.profiled = None
                 self._profile(lambda: self.step(entry, optimizer, ids, first=False))
-            out.peak = speed.peak_bytes(self.device) / GIB
+            out.peak = throughput.peak_bytes(self.device) / GIB
 
     def _profile(self, call: Callable[[], Any]) -> None:
         activity = torch.profiler.ProfilerActivity
@@ -200,12 +199,12 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
 
     fastest: FlashAttention-4 where it is installed.
     """
-    made: dict[bool, memory.Activations] = {}
+    made: dict[bool, recompute.Activations] = {}
 
     @contextlib.contextmanager
     def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
         # One for the whole run, so that a second turn finds what the first one compiled.
-        kept = made.setdefault(bench.fastest, memory.Activations(bench.root, compiled=compiled))
+        kept = made.setdefault(bench.fastest, recompute.Activations(bench.root, compiled=compiled))
         size = bench.model.config.head_dim
         stack = contextlib.ExitStack()
         print(
@@ -236,20 +235,20 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
     return contestant
 
 
-def _room(bench: Bench, turn: Turn, found: list[memory.Candidate], layers: int) -> int:
+def _room(bench: Bench, turn: Turn, found: list[recompute.Candidate], layers: int) -> int:
     if bench.device.type != "cuda":
         return 2**40
     config = bench.model.config
     stream = turn.batch * turn.tokens * config.hidden_size * 2
     weights = sum(p.numel() for p in bench.model.parameters())
-    head = memory.head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
+    head = recompute.head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
     states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
-    room = memory.room(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
+    room = recompute.room(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
     print(f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in found) / GIB:.1f} GiB", flush=True)
     return room
 
 
-def _say(choice: list[memory.Keep]) -> str:
+def _say(choice: list[recompute.Keep]) -> str:
     kinds = {keep: choice.count(keep) for keep in choice}
     return ", ".join(f"{count} x {sorted(keep) if keep is not None else 'all'}" for keep, count in kinds.items())
 

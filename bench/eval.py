@@ -38,11 +38,13 @@ from bench.measuring import (
     our_perplexity,
     plain_perplexity,
 )
-from ropewalk import corpus, record, text
-from ropewalk import model as models
-from ropewalk.evals import budget
-from ropewalk.evals.perplexity import Tokens, score_document
-from ropewalk.evals.subject import Subject
+from ropewalk import records
+from ropewalk.data.documents import encode, read_documents
+from ropewalk.data.select import TokenizedDocument, score_document
+from ropewalk.data.stdlib import standard_library
+from ropewalk.evals.loaded import LoadedModel
+from ropewalk.evals.perplexity import sampled
+from ropewalk.model.load import load_model, load_tokenizer, model_info
 
 PARTS = ["budget", "perplexity", "passkey", "products"]
 #: Reference data beside the checkout, or in it.
@@ -53,9 +55,9 @@ LAB = next((path for path in (ROOT / "shared", ROOT.parent / "shared") if path.i
 def budget_data(documents: int, tokens: int) -> tuple[str, list[str]]:
     """lab-2k and books where they are at hand; else hemp and the longest modules of the standard library."""
     if (LAB / "models" / "lab-2k").is_dir():
-        books = text.documents([LAB / "data" / "books" / "test.jsonl.xz"])
+        books = read_documents([LAB / "data" / "books" / "test.jsonl.xz"])
         return str(LAB / "models" / "lab-2k"), [next(books).text[: 6 * tokens] for _ in range(documents)]
-    paths = sorted(corpus.standard_library("train"), key=lambda path: -path.stat().st_size)[:documents]
+    paths = sorted(standard_library("train"), key=lambda path: -path.stat().st_size)[:documents]
     return "hemp", [path.read_text(encoding="utf-8") for path in paths]
 
 
@@ -64,11 +66,9 @@ def bench_budget(
 ) -> list[dict]:
     """The exact figure over books and its estimate in a twentieth of the time; and ours beside the plain loop in float32."""
     name, texts = budget_data(documents, tokens)
-    subject = Subject(
-        models.load(name, device=device, dtype="float32"), models.load_tokenizer(name), models.state(name)
-    )
-    ids = [text.encode(subject.tokenizer, one)[:tokens] for one in texts]
-    held = [Tokens(str(at), one) for at, one in enumerate(ids)]
+    subject = LoadedModel(load_model(name, device=device, dtype="float32"), load_tokenizer(name), model_info(name))
+    ids = [encode(subject.tokenizer, one)[:tokens] for one in texts]
+    held = [TokenizedDocument(str(at), one) for at, one in enumerate(ids)]
     score_document(subject, held[0], window, stride)
     exact, seconds, _ = clock(lambda: [score_document(subject, one, window, stride) for one in held])
     figure = math.exp(sum(one.nll for one in exact) / sum(one.tokens for one in exact))
@@ -87,7 +87,7 @@ def bench_budget(
     ]
     for seed in range(5):
         (found, drawn, _), spent, _ = clock(
-            lambda seed=seed: budget.sample(
+            lambda seed=seed: sampled.sample(
                 subject.model, ids, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
             )
         )
@@ -173,7 +173,7 @@ def main() -> None:
         size = (20, 40_000, 2048, 256) if big else (20, 600, 256, 64)
         rows += bench_budget(clock, device, *size)
     if "perplexity" in only or "passkey" in only:
-        tokenizer = models.load_tokenizer("hemp")
+        tokenizer = load_tokenizer("hemp")
         model = build(asked.shape, 32_000 if big else 8192, device, torch.bfloat16 if big else torch.float32)
         if "perplexity" in only:
             rows += bench_perplexity(
@@ -198,7 +198,9 @@ def main() -> None:
     if asked.json:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(
-            json.dumps({"machine": machine, "versions": record.versions(), "command": sys.argv, "rows": rows}, indent=1)
+            json.dumps(
+                {"machine": machine, "versions": records.versions(), "command": sys.argv, "rows": rows}, indent=1
+            )
         )
     print(table(rows, machine))
 

@@ -11,15 +11,15 @@ import os
 
 import numpy as np
 
-from ropewalk import record
-from ropewalk.rope import Rope
+from ropewalk import records
+from ropewalk.rope.scaling import Rope
 
 SEEDS = 20
 
 
 def basis(dtype: type) -> np.ndarray:
     """(4096, 128) features in float32, their phases worked out in `dtype`."""
-    phase = np.outer(np.arange(4096).astype(dtype), Rope(128).frequencies().astype(dtype))
+    phase = np.outer(np.arange(4096).astype(dtype), Rope(128).inv_freq().astype(dtype))
     return np.hstack([np.sin(phase), np.cos(phase)]).astype(np.float32)
 
 
@@ -42,7 +42,7 @@ def in_order(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     targets = np.stack([np.random.default_rng(seed).standard_normal(2048) for seed in range(SEEDS)], axis=1)
-    print(f"numpy {record.versions()['numpy']}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
+    print(f"numpy {records.versions()['numpy']}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     for phases in (np.float64, np.float32):
         features = basis(phases)
         for name, sums in (("BLAS", by_blas), ("rounded once", rounded_once), ("in order", in_order)):

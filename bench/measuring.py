@@ -20,14 +20,14 @@ import numpy as np
 import torch
 import transformers
 
-from ropewalk import model as models
-from ropewalk.evals import engine
+from ropewalk.attention_ops import kernels
+from ropewalk.data.sliding import sliding
+from ropewalk.evals import compile
+from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.retrieval import passkey
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
-from ropewalk.evals.score import Pass, negative_log_likelihoods
-from ropewalk.parallel import kernels
-from ropewalk.train.speed import peak_bytes
-from ropewalk.windows import sliding
+from ropewalk.model.verify import pin_rope
+from ropewalk.training.throughput import peak_bytes
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": dict(hidden_size=4096, intermediate_size=11008, num_attention_heads=32, num_key_value_heads=32),
@@ -49,7 +49,7 @@ def build(shape: str, vocabulary: int, device: torch.device, dtype: torch.dtype)
     with device:
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
     torch.set_default_dtype(torch.float32)
-    models.pin(model)
+    pin_rope(model)
     return model
 
 
@@ -103,7 +103,7 @@ def bench_perplexity(
     warm = ids[: window + stride]
 
     def whole_layers(attention: Any) -> Any:
-        return _with(attention(), engine.faster(model, passes=10**9, window=window, shape=(1, window)))
+        return _with(attention(), compile.faster(model, passes=10**9, window=window, shape=(1, window)))
 
     contestants: dict[str, tuple[Callable[..., float], Any, dict[str, Any]]] = {
         "plain": (plain_perplexity, nullcontext, {}),
@@ -267,7 +267,7 @@ def bench_passkey(
             rows.append({"what": "passkey", "who": name, "prompts": plain, "seconds": seconds, "peak": peak})
         plain_right = [bool((one == prompt.answer).all()) for one, prompt in zip(said, chosen, strict=True)]
         for name, context in {
-            "ropewalk": partial(engine.faster, model, passes=10**9, window=window),
+            "ropewalk": partial(compile.faster, model, passes=10**9, window=window),
             "ropewalk, not compiled": nullcontext,
         }.items():
             row: dict[str, Any] = {"what": "passkey", "who": name}

@@ -22,10 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ropewalk import checkpoint, record, testing
-from ropewalk.plan import calibrate
-from ropewalk.plan.job import NONE, Job, regime
-from ropewalk.plan.planner import shape_of
+from ropewalk import records, testing
+from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.hub import locate
+from ropewalk.planner import calibrate
+from ropewalk.planner.job import NONE, Job, regime
+from ropewalk.planner.planner import shape_of
 
 #: name, sizes of a Llama (None: hemp), window, batch, micro batch, steps of the short and of the long run.
 SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]] = [
@@ -103,9 +105,7 @@ def point(
     if sizes is not None and not Path(model).exists():
         heads = sizes["num_attention_heads"]
         testing.tiny_directory(model, window=512, num_key_value_heads=heads, vocab_size=4096, **sizes)
-    config = checkpoint.read_config(
-        checkpoint.locate(model)
-    )  # in the point, so that it holds when the model is another
+    config = read_config(locate(model))  # in the point, so that it holds when the model is another
     shape = shape_of(model)
     job = Job(shape, window, 1, batch, 1, 1, micro, regime("float32", "adamw"), NONE, fused=False)
     _, rates = calibrate.present(job, clock=time.process_time)
@@ -139,7 +139,7 @@ def point(
         peak_gib=round(runs[1]["peak"] / 2**30, 4),
         process_gib=round(before / 2**30, 4),
         date=str(datetime.date.today()),
-        versions={key: record.versions()[key] for key in ("torch", "transformers")},
+        versions={key: records.versions()[key] for key in ("torch", "transformers")},
         command="OMP_NUM_THREADS=1 python -m bench.plan --json docs/points.json",
     )
 

@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m bench.ranks --tokens 65536 --cp 2 --json runs/cp2.json
     torchrun --nproc-per-node 1 -m bench.ranks --tokens 65536 --json runs/one.json
 
-The same code as `ropewalk train` uses: `parallel.start`, sharded weights, windows shared by --cp devices, stochastically rounded
+The same code as `ropewalk train` uses: `meshes.start`, sharded weights, windows shared by --cp devices, stochastically rounded
 AdamW, activations chosen from the memory there is. Each group of --cp devices has one window a step. The first step is not timed.
 """
 
@@ -26,9 +26,10 @@ import transformers
 
 from bench.contestants import GIB, SHAPES
 from bench.measuring import profile
-from ropewalk import memory, parallel, record
-from ropewalk.loss import NextTokenLoss
-from ropewalk.train import speed
+from ropewalk import records
+from ropewalk.distributed import mesh as meshes
+from ropewalk.model.loss import NextTokenLoss
+from ropewalk.training import recompute, throughput
 
 
 def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
@@ -42,16 +43,18 @@ def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
     return NextTokenLoss(model.train())
 
 
-def room(mesh: parallel.Mesh, root: NextTokenLoss, found: list[memory.Candidate], layers: int, tokens: int) -> int:
+def room(mesh: meshes.Mesh, root: NextTokenLoss, found: list[recompute.Candidate], layers: int, tokens: int) -> int:
     """Bytes for kept results on the device that has least."""
     if mesh.device.type != "cuda":
         return 2**40
     config, weights = root.model.config, sum(p.numel() for p in root.parameters())
     stream = tokens * config.hidden_size * 2
-    head = memory.head_bytes(tokens, config.hidden_size, config.vocab_size)
+    head = recompute.head_bytes(tokens, config.hidden_size, config.vocab_size)
     # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
     reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
-    return min(mesh.gather(memory.room(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved)))
+    return min(
+        mesh.gather(recompute.room(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved))
+    )
 
 
 def main() -> None:
@@ -66,11 +69,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch._dynamo.config.recompile_limit = 64
-    mesh = parallel.start(cp=arguments.cp, replicas=arguments.replicas)
-    rate = speed.matrix_rate(mesh.device, torch.bfloat16)
+    mesh = meshes.start(cp=arguments.cp, replicas=arguments.replicas)
+    rate = throughput.matrix_rate(mesh.device, torch.bfloat16)
     root = module(mesh.device, arguments.shape, arguments.layers)
-    flops = speed.flops_per_token(root.model, arguments.tokens)
-    kept = memory.Activations(root, compiled=mesh.device.type == "cuda")
+    flops = throughput.flops_per_token(root.model, arguments.tokens)
+    kept = recompute.Activations(root, compiled=mesh.device.type == "cuda")
     own = arguments.tokens // arguments.cp
     found = kept.candidates(root.body, 1, own)
     mesh.shard(root)
@@ -109,9 +112,9 @@ def main() -> None:
         mfu=None if rate is None else each * flops / rate,
         seconds=seconds,
         losses=losses,
-        peak_gib=speed.peak_bytes(mesh.device) / GIB,
+        peak_gib=throughput.peak_bytes(mesh.device) / GIB,
         kept=[sorted(keep) if keep is not None else None for keep in sorted(set(kept.kept), key=str)],
-        versions=record.versions(),
+        versions=records.versions(),
     )
     if mesh.main:
         print(json.dumps(row), flush=True)

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
-from ropewalk import record
-from ropewalk.parallel import kernels
-from ropewalk.train import speed
+from ropewalk import records
+from ropewalk.attention_ops import kernels
+from ropewalk.training import throughput
 
 
 def attention(device: torch.device, tokens: int, heads: int = 32, size: int = 128) -> tuple[float, list[Tensor]]:
@@ -120,8 +120,8 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 64
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    print(name, record.versions(), sys.argv, flush=True)
-    rate = speed.matrix_rate(device, torch.bfloat16)
+    print(name, records.versions(), sys.argv, flush=True)
+    rate = throughput.matrix_rate(device, torch.bfloat16)
     bench = Bench(device, arguments.shape, arguments.layers, arguments.profile)
     if rate:
         print(f"matrix {rate / 1e12:.0f} TFLOP/s", flush=True)
@@ -141,10 +141,10 @@ def main() -> None:
         turns.append(bench.turn(who, batch, tokens, steps))
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            about = dict(device=name, versions=record.versions(), command=sys.argv, matrix_rate=rate)
+            about = dict(device=name, versions=records.versions(), command=sys.argv, matrix_rate=rate)
             arguments.json.write_text(json.dumps({**about, "turns": [asdict(t) for t in turns]}, indent=1))
     print(f"\n{name}, matrix rate {(rate or 0) / 1e12:.0f} TFLOP/s, {time.perf_counter() - begun:.0f} s in all\n")
-    print(table(turns, lambda tokens: speed.flops_per_token(bench.model, tokens), rate))
+    print(table(turns, lambda tokens: throughput.flops_per_token(bench.model, tokens), rate))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands' own --help, so that the page cannot drift; tests/test_cli.py holds it to that.
+"""Write docs/cli.md from the commands' own --help, so that the page cannot drift; tests/cli/test_cli.py holds it to that.
 
 python docs/make_cli.py
 """

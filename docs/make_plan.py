@@ -4,7 +4,7 @@ python docs/make_plan.py                              after any change of the pl
 python docs/make_plan.py --add runs/train.json        what `python -m bench.train --json runs/train.json` measured
     --flash-4 1.18      if its "ropewalk" ran with FlashAttention-4: the ratio of the two attention rates it printed
 
-Points are in docs/points.json; a measured point is added there and nowhere else. tests/test_plan.py holds the page to this.
+Points are in docs/points.json; a measured point is added there and nowhere else. tests/planner/test_plan.py holds the page to this.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ropewalk.plan import Plan, plan
-from ropewalk.plan.chips import CHIPS, Rates, datasheet_rates
-from ropewalk.plan.job import FULL, NONE, Job, Keep, regime
-from ropewalk.plan.memory import GIB, memory
-from ropewalk.plan.planner import shape_of
-from ropewalk.plan.shape import read
-from ropewalk.plan.speed import time
+from ropewalk.planner import Plan, plan
+from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
+from ropewalk.planner.job import FULL, NONE, Job, Keep, regime
+from ropewalk.planner.memory import GIB, memory
+from ropewalk.planner.planner import shape_of
+from ropewalk.planner.shape import read
+from ropewalk.planner.speed import time
 
 PAGE = Path(__file__).with_name("plan.md")
 POINTS = Path(__file__).with_name("points.json")

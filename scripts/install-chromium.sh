@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A browser for tests/test_page.py. Without one those tests are skipped and say so; nothing else needs it, so this never fails.
+# A browser for tests/reports/test_page.py. Without one those tests are skipped and say so; nothing else needs it, so this never fails.
 set -u
 for name in chromium chromium-browser google-chrome; do
     if command -v "$name" >/dev/null; then exit 0; fi

@@ -41,6 +41,6 @@ def _one_thread_and_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
 
 
 def pytest_report_header() -> str:
-    from ropewalk.record import versions
+    from ropewalk.records import versions
 
     return "  ".join(f"{name} {version}" for name, version in versions().items() if name != "platform")

@@ -19,9 +19,9 @@ import warnings
 from pathlib import Path
 
 from ropewalk import testing
-from ropewalk.text import Document
-from ropewalk.train import train
-from ropewalk.train.snapshot import Snapshots
+from ropewalk.data.documents import Document
+from ropewalk.training import train
+from ropewalk.training.checkpoints import Snapshots
 
 STEPS = 120
 

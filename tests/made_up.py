@@ -12,22 +12,22 @@ import zlib
 from html import unescape
 from pathlib import Path
 
-from ropewalk import record
-from ropewalk.forecast import forecast
-from ropewalk.record import ModelState, Recorder, Run
-from ropewalk.rope import Rope
+from ropewalk import records
+from ropewalk.records import ModelInfo, Recorder, Run
+from ropewalk.rope.scaling import Rope
+from ropewalk.suite.theory import forecast
 
-BASE = ModelState("hemp", "llama", 256, 256, head_dim=32, parameters=3_412_480)
+BASE = ModelInfo("hemp", "llama", 256, 256, head_dim=32, parameters=3_412_480)
 TASKS = {"boolq": 0.58, "piqa": 0.61, "race-middle": 0.33, "race-high": 0.29, "winogrande": 0.51}
 
 
-def extended(factor: int = 4, steps: int = 0, method: str = "linear", name: str | None = None) -> ModelState:
+def extended(factor: int = 4, steps: int = 0, method: str = "linear", name: str | None = None) -> ModelInfo:
     """A made-up extension of the made-up base."""
     name = name or f"runs/hemp-{method}-{256 * factor}-{steps}"
-    return ModelState(name, "llama", 256, 256 * factor, method, float(factor), 10000.0, 32, 3_412_480, steps)
+    return ModelInfo(name, "llama", 256, 256 * factor, method, float(factor), 10000.0, 32, 3_412_480, steps)
 
 
-def run(state: ModelState, command: str, started: str = "2026-11-22T05:00:00+00:00", **changes) -> Run:
+def run(state: ModelInfo, command: str, started: str = "2026-11-22T05:00:00+00:00", **changes) -> Run:
     """A header with made-up versions, the same on every machine."""
     found = dict(
         python="3.11.2",
@@ -44,7 +44,7 @@ def run(state: ModelState, command: str, started: str = "2026-11-22T05:00:00+00:
     return Run(**(header | changes))
 
 
-def perplexity(window: int, nll: float, seed: int = 0, documents: int = 20, **changes) -> record.Perplexity:
+def perplexity(window: int, nll: float, seed: int = 0, documents: int = 20, **changes) -> records.Perplexity:
     """A row whose documents scatter about a mean nll, so that the paired bootstrap has something to do."""
     draw = random.Random(seed)
     hardness = [draw.gauss(0, 0.25) for _ in range(documents)]
@@ -61,7 +61,7 @@ def perplexity(window: int, nll: float, seed: int = 0, documents: int = 20, **ch
     value = math.exp(sum(row["nll"] for row in rows) / tokens)
     fields = dict(window=window, stride=64, perplexity=value, low=value * 0.93, high=value * 1.08, documents=documents)
     fields |= dict(skipped=0, tokens=tokens, bos=True, data="shared/data/held-out", seconds=21.0, per_document=rows)
-    return record.Perplexity(**(fields | changes))
+    return records.Perplexity(**(fields | changes))
 
 
 def passkey(recorder: Recorder, window: int, reach: int, trials: int = 10, seed: int = 0) -> None:
@@ -74,8 +74,8 @@ def passkey(recorder: Recorder, window: int, reach: int, trials: int = 10, seed:
         right += successes
         if k <= reach:
             k_max = k
-        recorder.add(record.Passkey(window, k, trials, successes, successes * 5))
-    recorder.add(record.PasskeySummary(window, k_max, 32, trials, right / (32 * trials), 12.0))
+        recorder.add(records.Passkey(window, k, trials, successes, successes * 5))
+    recorder.add(records.PasskeySummary(window, k_max, 32, trials, right / (32 * trials), 12.0))
 
 
 def steps(recorder: Recorder, count: int, start: float = 3.6, end: float = 2.2, tokens: int = 8192) -> None:
@@ -84,10 +84,10 @@ def steps(recorder: Recorder, count: int, start: float = 3.6, end: float = 2.2, 
     for step in range(1, count + 1):
         loss = end + (start - end) * math.exp(-step / (count / 6)) + draw.gauss(0, 0.05)
         rate = 2e-5 * min(1.0, 0.1 + 0.9 * step / 20)
-        recorder.add(record.Step(step, loss, rate, 0.7, tokens, 2048.0, tokens / 2048.0, 0.41, 3 * 2**30))
+        recorder.add(records.Step(step, loss, rate, 0.7, tokens, 2048.0, tokens / 2048.0, 0.41, 3 * 2**30))
 
 
-def benchmark(task: str, accuracy: float, seed: int, flips: float = 0.06, items: int = 500) -> record.Benchmark:
+def benchmark(task: str, accuracy: float, seed: int, flips: float = 0.06, items: int = 500) -> records.Benchmark:
     """Answers to the same items for every seed, some of which flip."""
     draw = random.Random(task)
     answers = [draw.random() < accuracy for _ in range(items)]
@@ -98,7 +98,7 @@ def benchmark(task: str, accuracy: float, seed: int, flips: float = 0.06, items:
     share = correct / items
     half = 1.96 * math.sqrt(share * (1 - share) / items)
     text = "".join("1" if a else "0" for a in answers)
-    return record.Benchmark(
+    return records.Benchmark(
         task,
         share,
         share - half,
@@ -210,7 +210,7 @@ def _suite(path: Path) -> None:
     made = Recorder(path, run(extended(steps=200), "ropewalk summarize runs/t --data gov", "2026-11-22T06:20:00+00:00"))
     intervals = {"rouge_1": [0.21, 0.27], "rouge_2": [0.05, 0.08], "rouge_l": [0.18, 0.22]}
     made.add(
-        record.Summary(
+        records.Summary(
             0.241,
             0.062,
             0.203,
@@ -246,23 +246,23 @@ def _suite(path: Path) -> None:
             made.add(scores(layer, window, 40.0 if state == BASE and window > 256 else 9.0))
             resolution = [0.4 / state.factor, 0.3 / state.factor]
             made.add(
-                record.Adjacent(
+                records.Adjacent(
                     layer, window, 1, 200, [0.8, 0.6], [2.0, 2.0], resolution, [0.3 - 0.02 * layer, 0.1], "held-out"
                 )
             )
 
 
-def retrieval(family: str, window: int, share: float, trials: int = 40) -> record.Retrieval:
+def retrieval(family: str, window: int, share: float, trials: int = 40) -> records.Retrieval:
     """Made-up trials, right with probability `share`, evenly spread over the window."""
     draw = random.Random(f"{family}{window}{share}")
     each = [{"placed": window * (i + 1) // (trials + 1), "right": draw.random() < share} for i in range(trials)]
     right = sum(one["right"] for one in each)
     half = 1.96 * math.sqrt(max(right, 1) * max(trials - right, 1) / trials**3)
     low, high = max(0.0, right / trials - half), min(1.0, right / trials + half)
-    return record.Retrieval(window, family, trials, right, low, high, 3.0, each)
+    return records.Retrieval(window, family, trials, right, low, high, 3.0, each)
 
 
-def scores(layer: int, window: int, far: float) -> record.AttentionScores:
+def scores(layer: int, window: int, far: float) -> records.AttentionScores:
     """Made-up scores of two heads that fall with distance inside 256 tokens and reach `far` beyond."""
     edges = [0, *(2**power for power in range(int(math.log2(window)) + 1))]
     top = [
@@ -274,7 +274,7 @@ def scores(layer: int, window: int, far: float) -> record.AttentionScores:
     bound = [0.4343 * 9, 0.4343 * 7]
     corrected = [value * 0.4998 / 0.4343 for value in bound]
     strays = [value * 0.3 for value in bound]
-    return record.AttentionScores(
+    return records.AttentionScores(
         layer,
         window,
         1,
@@ -302,18 +302,18 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u202f", " "))
 
 
-def header(state: record.ModelState) -> dict:
+def header(state: records.ModelInfo) -> dict:
     return {"model": dataclasses.asdict(state)}
 
 
-def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> record.Perplexity:
+def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> records.Perplexity:
     """A perplexity row whose documents all have the same nll a token."""
     each = [{"name": f"d{i}", "tokens": tokens, "nll": nll * tokens} for i in range(documents)]
     fields = dict(
         window=window, stride=64, perplexity=math.exp(nll), low=math.exp(nll), high=math.exp(nll), documents=documents
     )
     fields |= dict(skipped=0, tokens=tokens * documents, bos=True, data="held-out", per_document=each)
-    return record.Perplexity(**(fields | changes))
+    return records.Perplexity(**(fields | changes))
 
 
 def record_rows(path: Path, *measured: tuple, **changes) -> Path:

@@ -17,13 +17,14 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from ropewalk import model as models
-from ropewalk import parallel, testing
+from ropewalk import testing
+from ropewalk.data.documents import Document
+from ropewalk.distributed import mesh as meshes
 from ropewalk.errors import UserError
-from ropewalk.loss import NextTokenLoss
-from ropewalk.text import Document
-from ropewalk.train import TrainSettings, lora, train
-from ropewalk.train.start import start
+from ropewalk.model.loss import NextTokenLoss
+from ropewalk.model.verify import verify_rope
+from ropewalk.training import TrainSettings, lora, train
+from ropewalk.training.setup import start
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
 SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu", progress=False)
@@ -57,7 +58,7 @@ def refusal(place: Path, **options) -> str:
 
 def refusals(place: Path) -> list[str]:
     """What each process says."""
-    return parallel.start(device="cpu").gather(refusal(place))
+    return meshes.start(device="cpu").gather(refusal(place))
 
 
 def settings(model: Path, **options) -> TrainSettings:
@@ -70,7 +71,7 @@ def held(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in local if not p.is_meta)
 
 
-def begin(mesh: parallel.Mesh, model: Path, **options) -> tuple[torch.nn.Module, int]:
+def begin(mesh: meshes.Mesh, model: Path, **options) -> tuple[torch.nn.Module, int]:
     """The model as training begins with it, sharded; bytes of parameters here before it was."""
     chosen = settings(model, **options)
     wrapped = start(chosen, mesh).model
@@ -84,9 +85,9 @@ def begin(mesh: parallel.Mesh, model: Path, **options) -> tuple[torch.nn.Module,
 
 def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
     """What each rank holds of a model before and after it is sharded; the main one writes what they have together."""
-    mesh = parallel.start(device="cpu", **LAYOUTS[layout])
+    mesh = meshes.start(device="cpu", **LAYOUTS[layout])
     model, before = begin(mesh, place / "spread" / name, **options)
-    models.verify(model)
+    verify_rope(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     found = dict(
         before=before,
@@ -105,7 +106,7 @@ def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
 
 def kept_in_float32(place: Path) -> list[list[str]]:
     """Each rank's float32 parameters, of a family that asks for some in a bfloat16 model."""
-    mesh = parallel.start(device="cpu")
+    mesh = meshes.start(device="cpu")
     with (
         mock.patch.object(transformers.LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"o_proj"}),
         mock.patch("importlib.util.find_spec"),  # nothing is optimised here, so torchao need not be there
@@ -116,7 +117,7 @@ def kept_in_float32(place: Path) -> list[list[str]]:
 
 def growth(model: Path) -> list[float]:
     """By how much each rank's peak memory rises as a large model is read and sharded, in parts of the model."""
-    mesh = parallel.start(device="cpu")
+    mesh = meshes.start(device="cpu")
     unit = 1 if sys.platform == "darwin" else 1024
 
     def peak() -> int:

@@ -3,9 +3,9 @@
 import safetensors.torch
 import torch
 
-from ropewalk import record, testing
-from ropewalk.text import Document
-from ropewalk.train import train
+from ropewalk import records, testing
+from ropewalk.data.documents import Document
+from ropewalk.training import train
 
 WINDOW = 96
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
@@ -27,4 +27,4 @@ def same(left, right):
 
 
 def rows(out, kind="step"):
-    return record.read([out / "records.jsonl"]).of(kind)
+    return records.read([out / "records.jsonl"]).of(kind)

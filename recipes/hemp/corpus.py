@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ropewalk import recall
-from ropewalk.corpus import split_of, standard_library
+from ropewalk.data.recall import FORBIDDEN, prose
+from ropewalk.data.stdlib import split_of, standard_library
 
 VOCABULARY = 2048
 #: A word with the blank before it, one digit, punctuation to the line's end, indentation.
@@ -47,7 +47,7 @@ def read(path: Path) -> str | None:
         return None
     if not 500 < len(text) < 400_000 or not text.isascii():
         return None
-    if any(phrase in text.lower() for phrase in recall.FORBIDDEN):
+    if any(phrase in text.lower() for phrase in FORBIDDEN):
         return None
     if sum(map(str.isdigit, text)) > 0.08 * len(text) or max(map(len, text.splitlines())) > 400:
         return None
@@ -120,8 +120,8 @@ def train_tokenizer(texts: list[str], seed: int) -> Tokenizer:
     )
     rng = random.Random(seed)
     sample = rng.sample(texts, min(len(texts), 3000))
-    prose = recall.prose(rng, sum(map(len, sample)) // 3)
-    tokenizer.train_from_iterator([*sample, *prose], trainer)
+    sentences = prose(rng, sum(map(len, sample)) // 3)
+    tokenizer.train_from_iterator([*sample, *sentences], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return tokenizer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ropewalk.recall import Exercises
+from ropewalk.data.recall import Exercises
 
 
 def _some(job: tuple[str, str, int, int, int]) -> np.ndarray:

@@ -23,8 +23,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from ropewalk.corpus import standard_library
-from ropewalk.recall import Exercises
+from ropewalk.data.recall import Exercises
+from ropewalk.data.stdlib import standard_library
 
 # The passkey prompt of Mohtashami & Jaggi 2023 as Chen et al. 2023 quote it.
 HEADER = (

@@ -6,34 +6,56 @@
     ropewalk.train("longer", data=["books/"], window=1024, steps=200, out="trained")
     rows = ropewalk.perplexity("trained", data=["books/test.txt"], windows=[256, 1024])
 
-The names are the command line's. Each is imported when it is first used, so that `import ropewalk` costs nothing.
+The names are the command line's. Each is imported when it is first used, so that `import ropewalk` costs nothing; a type
+checker and an editor see them all. No room of the package has the name of one of these functions.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ropewalk.errors import UserError as UserError
+    from ropewalk.evals.attention import attention as attention
+    from ropewalk.evals.downstream.benchmarks import benchmarks as benchmarks
+    from ropewalk.evals.downstream.summary import summarize as summarize
+    from ropewalk.evals.perplexity.measure import perplexity as perplexity
+    from ropewalk.evals.retrieval.harder import retrieval as retrieval
+    from ropewalk.evals.retrieval.passkey import passkey as passkey
+    from ropewalk.model.extend import extend as extend
+    from ropewalk.model.load import load_model as load_model
+    from ropewalk.planner.planner import plan as plan
+    from ropewalk.reports.page import report as report
+    from ropewalk.suite.demo import demo as demo
+    from ropewalk.suite.runner import evaluate as evaluate
+    from ropewalk.suite.theory import theory as theory
+    from ropewalk.training import train as train
 
 __version__ = "0.1.0"
 
-#: Where each public name lives. Those that are modules themselves can be called (door.py).
+#: Where each public name lives.
 _HOMES = {
-    "benchmarks": "ropewalk.evals.downstream.benchmarks",
-    "attention": "ropewalk.evals.attention",
-    "passkey": "ropewalk.evals.retrieval.passkey",
-    "perplexity": "ropewalk.evals.perplexity",
-    "retrieval": "ropewalk.evals.retrieval",
-    "summarize": "ropewalk.evals.downstream.summary",
-    "load": "ropewalk.model",
     "UserError": "ropewalk.errors",
+    "attention": "ropewalk.evals.attention",
+    "benchmarks": "ropewalk.evals.downstream.benchmarks",
+    "demo": "ropewalk.suite.demo",
+    "evaluate": "ropewalk.suite.runner",
+    "extend": "ropewalk.model.extend",
+    "load_model": "ropewalk.model.load",
+    "passkey": "ropewalk.evals.retrieval.passkey",
+    "perplexity": "ropewalk.evals.perplexity.measure",
+    "plan": "ropewalk.planner.planner",
+    "report": "ropewalk.reports.page",
+    "retrieval": "ropewalk.evals.retrieval.harder",
+    "summarize": "ropewalk.evals.downstream.summary",
+    "theory": "ropewalk.suite.theory",
+    "train": "ropewalk.training",
 }
-_MODULES = ("extend", "train", "report", "evaluate", "plan", "demo")
-__all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"ropewalk.{name}")
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")

@@ -4,10 +4,10 @@ import pytest
 import torch
 import transformers
 
-from ropewalk import model as models
-from ropewalk.evals import engine
+from ropewalk.evals import compile
 from ropewalk.evals.retrieval import passkey
 from ropewalk.evals.retrieval.forced import verdicts
+from ropewalk.model.load import load_model, load_tokenizer
 
 pytestmark = pytest.mark.gpus(1)
 
@@ -30,13 +30,13 @@ def llama(dtype: torch.dtype, kv_heads: int = 8) -> transformers.PreTrainedModel
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_reading_only_the_last_positions_changes_nothing_there(dtype, compiled, kv_heads, monkeypatch):
-    monkeypatch.setattr(engine, "WORTH_COMPILING", 0.0 if compiled else float("inf"))
+    monkeypatch.setattr(compile, "WORTH_COMPILING", 0.0 if compiled else float("inf"))
     model = llama(dtype, kv_heads)
     ids = torch.randint(0, 1009, (2, 700), generator=torch.Generator().manual_seed(1)).cuda()
     with torch.inference_mode():
         exact = llama(torch.float32, kv_heads).double()(ids, logits_to_keep=65).logits
         whole = model(ids, logits_to_keep=65).logits
-        with engine.faster(model, passes=1, window=700, shape=(2, 700)), engine.reading_last(model, 65):
+        with compile.faster(model, passes=1, window=700, shape=(2, 700)), compile.reading_last(model, 65):
             narrow = model(ids, logits_to_keep=65).logits
 
     def error(found: torch.Tensor) -> float:
@@ -49,8 +49,8 @@ def test_reading_only_the_last_positions_changes_nothing_there(dtype, compiled, 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_shared_beginning_gives_the_verdicts_of_generate(dtype, monkeypatch):
     """hemp at its own window is sure of most keys and of nothing at twice that: verdicts of both kinds."""
-    monkeypatch.setattr(engine, "WORTH_COMPILING", 0.0)
-    model, tokenizer = models.load("hemp", dtype=dtype, device="cuda"), models.load_tokenizer("hemp")
+    monkeypatch.setattr(compile, "WORTH_COMPILING", 0.0)
+    model, tokenizer = load_model("hemp", dtype=dtype, device="cuda"), load_tokenizer("hemp")
     for window in (256, 512):
         protocol = passkey.Protocol(tokenizer, window)
         depths = passkey.depths_of(window, 8)
@@ -67,6 +67,6 @@ def test_a_shared_beginning_gives_the_verdicts_of_generate(dtype, monkeypatch):
                 pad_token_id=0,
             )
             said.append(bool((out[0, row.shape[1] :].cpu().numpy() == prompt.answer).all()))
-        with engine.faster(model, passes=len(prompts), window=window):
+        with compile.faster(model, passes=len(prompts), window=window):
             found = verdicts(model, prompts, beginning=protocol.beginning)
         assert [bool(one.all()) for one in found] == said

@@ -8,9 +8,12 @@ import pytest
 import torch
 import transformers
 
-from ropewalk import loss, memory
-from ropewalk.loss import IGNORED, NextTokenLoss
-from ropewalk.parallel import attention, exchange, kernels, start
+from ropewalk.attention_ops import blocks as blocks_
+from ropewalk.attention_ops import collectives, kernels
+from ropewalk.distributed.mesh import start
+from ropewalk.model import loss
+from ropewalk.model.loss import IGNORED, Logits, NextTokenLoss, cross_entropy
+from ropewalk.training import recompute
 
 pytestmark = pytest.mark.gpus(1)
 
@@ -64,7 +67,7 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
     naive = errors(plain(llama(torch.float32).bfloat16(), ids, labels), truth)
     model = llama(torch.float32).bfloat16()
     root = NextTokenLoss(model)
-    kept = memory.Activations(root, compiled=compiled)
+    kept = recompute.Activations(root, compiled=compiled)
     found = kept.candidates(root.body, *ids.shape)
     room = int(share * len(kept.layers) * sum(c.size for c in found))
     kept.keep(kept.choose(found, room))
@@ -104,15 +107,15 @@ def test_blocks_on_a_gpu_are_masked_attention(
         pytest.skip("cuDNN is not chosen for documents of any length")
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
     tokens = 1024
-    blocks = attention.causal_blocks(borders, device, devices, tokens)
+    blocks = blocks_.causal_blocks(borders, device, devices, tokens)
     rectangles = int((blocks[:, 5] == 0).sum())
     assert rectangles or devices == 1
-    assert len(attention._calls(blocks, kernel)) == len(blocks) - (rectangles if kernel == "flash" else 0)
-    queries = sum(last - first for first, last in attention.stretches(device, devices, tokens))
+    assert len(blocks_._calls(blocks, kernel)) == len(blocks) - (rectangles if kernel == "flash" else 0)
+    queries = sum(last - first for first, last in blocks_.stretches(device, devices, tokens))
     generator = torch.Generator(cuda()).manual_seed(0)
     shapes = ((2, 8, queries, 128), (2, 4, tokens, 128), (2, 4, tokens, 128))
     leaves = [torch.randn(s, generator=generator, device=cuda()).bfloat16().requires_grad_() for s in shapes]
-    out, _ = attention.attention(*leaves, blocks, "", False, 0.1)
+    out, _ = blocks_.attention(*leaves, blocks, "", False, 0.1)
     upstream = torch.randn(out.shape, generator=generator, device=cuda()).bfloat16()
     ours = [out, *torch.autograd.grad(out, leaves, upstream)]
     mask = torch.zeros(2, queries, tokens, dtype=torch.bool)
@@ -137,10 +140,10 @@ def test_the_fused_loss_is_the_plain_one_on_a_ragged_chunk(monkeypatch) -> None:
     head = torch.nn.Linear(96, 1009).to(cuda())
     labels = torch.randint(0, 1009, (700,), generator=generator, device=cuda())
     leaf = hidden.clone().requires_grad_()
-    out = loss.cross_entropy(leaf, head, labels, loss.Logits(cap=30.0))
+    out = cross_entropy(leaf, head, labels, Logits(cap=30.0))
     grads = torch.autograd.grad(out, [leaf, head.weight])
     exact = [t.detach().double().requires_grad_() for t in (hidden, head.weight)]
-    logits = loss.Logits(cap=30.0)(torch.nn.functional.linear(*exact, head.bias.double()))
+    logits = Logits(cap=30.0)(torch.nn.functional.linear(*exact, head.bias.double()))
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=0)
     for found, value in zip(grads, torch.autograd.grad(expected, exact), strict=True):
@@ -151,7 +154,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
     """A real out of memory, of a card made small."""
     root = NextTokenLoss(llama(torch.bfloat16))
     ids, labels = batch(8192)
-    kept = memory.Activations(root)
+    kept = recompute.Activations(root)
     found = kept.candidates(root.body, *ids.shape)
 
     def call() -> float:
@@ -159,7 +162,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
         out.backward()
         return float(out.detach())
 
-    kept.keep([memory.NOTHING] * 4)
+    kept.keep([recompute.NOTHING] * 4)
     expected = call()
     root.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
@@ -200,7 +203,7 @@ def test_many_parts_in_16_bits_are_added_in_float32_on_a_gpu(monkeypatch) -> Non
     """Eight devices' parts of the gradients of keys and values, on one."""
     parts = torch.randn(8, 2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda out, sent, group: out.copy_(sent))
-    monkeypatch.setattr(exchange, "_process_group", lambda name: None)
-    for found, exact in zip(exchange.summed(parts.to(cuda()), ""), parts.double().sum(0), strict=True):
+    monkeypatch.setattr(collectives, "_process_group", lambda name: None)
+    for found, exact in zip(collectives.summed(parts.to(cuda()), ""), parts.double().sum(0), strict=True):
         # But for float32's own errors near ties.
         assert float((found.cpu() == exact.bfloat16()).double().mean()) > 0.999

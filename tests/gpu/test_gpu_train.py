@@ -3,9 +3,9 @@
 import pytest
 import safetensors.torch
 
-from ropewalk import record, testing
-from ropewalk.text import Document
-from ropewalk.train import train
+from ropewalk import records, testing
+from ropewalk.data.documents import Document
+from ropewalk.training import train
 
 pytestmark = pytest.mark.gpus(1)
 DOCUMENTS = [Document(f"d{number}", testing.prose(400, number)) for number in range(8)]
@@ -27,7 +27,7 @@ def go(base, out, **options):
 
 
 def losses(out):
-    return [row["loss"] for row in record.read([out / "records.jsonl"]).of("step")]
+    return [row["loss"] for row in records.read([out / "records.jsonl"]).of("step")]
 
 
 def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
@@ -35,7 +35,7 @@ def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
     go(base, tmp_path / "cpu", device="cpu")
     # bfloat16 has 8 bits: 2^-9 a product, averaged over 2048 tokens.
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=3e-3)
-    (row, *_) = record.read([tmp_path / "gpu/records.jsonl"]).of("step")
+    (row, *_) = records.read([tmp_path / "gpu/records.jsonl"]).of("step")
     assert 0 < row["mfu"] < 1 and row["peak_bytes"] > 0
 
 

@@ -12,11 +12,12 @@ import torch
 import torch.multiprocessing as mp
 import transformers
 
-from ropewalk import memory, testing
-from ropewalk import model as models
-from ropewalk.loss import IGNORED, NextTokenLoss
-from ropewalk.parallel import Mesh, start
-from ropewalk.train.load import load
+from ropewalk import testing
+from ropewalk.distributed.mesh import Mesh, start
+from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.model.verify import verify_rope
+from ropewalk.training import recompute
+from ropewalk.training.load import load
 
 pytestmark = pytest.mark.gpus(2)
 TOKENS = 1024
@@ -51,9 +52,9 @@ def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     model = load(directory, mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
     root = NextTokenLoss(model.train())
-    kept = memory.Activations(root).candidates(root.body, 1, TOKENS, device=mesh.device)
+    kept = recompute.Activations(root).candidates(root.body, 1, TOKENS, device=mesh.device)
     mesh.shard(root)
-    models.verify(model)
+    verify_rope(model)
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
     peak = (torch.cuda.max_memory_allocated() - before) / whole
     return {"peaks": mesh.gather(peak), "kept": mesh.gather(kept), "weights": mesh.whole(model.state_dict())}
@@ -102,7 +103,7 @@ def test_no_gpu_ever_holds_the_whole_of_a_model_that_is_read_once(found: dict[st
     assert all(0.5 <= peak < 0.75 for peak in once["peaks"])
     written = testing.tiny(hidden_size=512, intermediate_size=1376, num_hidden_layers=16)
     root = NextTokenLoss(written.cuda().train())
-    alone = memory.Activations(root).candidates(root.body, 1, TOKENS)
+    alone = recompute.Activations(root).candidates(root.body, 1, TOKENS)
     assert once["kept"] == [[vars(c) for c in alone]] * 2
     for name, value in written.state_dict().items():
         assert torch.equal(once["weights"][name], value.cpu()), name

@@ -22,14 +22,14 @@ def logits(directory: Path, squeeze: float) -> torch.Tensor:
         return model(ids, position_ids=positions).logits
 
 
-def speeds(directory: Path) -> dict[str, torch.Tensor]:
+def inv_freq(directory: Path) -> dict[str, torch.Tensor]:
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, torch_dtype=torch.float32)
     return {name: value for name, value in model.named_buffers() if name.endswith("inv_freq")}
 
 
 def difference(family: Path, name: str) -> float:
     if family.name == "gemma3_text":  # only its global layers are squeezed, so its speeds are compared instead
-        before, after = speeds(family / "original"), speeds(family / name)
+        before, after = inv_freq(family / "original"), inv_freq(family / name)
         # v4 keeps the sliding layers' table apart as rotary_emb_local, v5 as sliding_attention_inv_freq.
         asked = {
             key: value if "local" in key or "sliding" in key else value / (LONGER / WINDOW)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ropewalk import testing
-from ropewalk.extend import extend
+from ropewalk.model.extend import extend
 
 WINDOW, LONGER = 64, 192
 

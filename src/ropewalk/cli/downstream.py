@@ -168,8 +168,8 @@ def evaluate(
         seed: Of everything that is drawn.
         overwrite: Throw an earlier suite in --out away.
     """
-    from ropewalk.evaluate import evaluate as run
-    from ropewalk.parallel import spread
+    from ropewalk.distributed import ranks
+    from ropewalk.suite.runner import evaluate as run
 
     change = {name: value for name, value in (("documents", documents), ("items", items)) if value is not None}
     outcomes = run(
@@ -190,7 +190,7 @@ def evaluate(
         overwrite=overwrite,
         change=change,
     )
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     left_out = [outcome for outcome in outcomes if outcome.reason]
     print(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {out}/report.html")

@@ -25,9 +25,9 @@ def theory(
         out: Directory for figures and records; theory-NAME-WINDOW if not given.
         overwrite: Write into --out if it exists.
     """
-    from ropewalk.forecast import theory_command
+    from ropewalk.suite.theory import theory as run
 
-    theory_command(model, window=window, out=out, overwrite=overwrite)
+    run(model, window=window, out=out, overwrite=overwrite)
 
 
 def plan(
@@ -68,8 +68,8 @@ def plan(
         lora_rank: Of the adapters in mode lora.
         price: Of a chip and hour, in any currency.
     """
-    from ropewalk.plan.planner import plan as make
-    from ropewalk.plan.show import show
+    from ropewalk.planner.planner import plan as make
+    from ropewalk.planner.show import show
 
     options = dict(
         gpus=gpus,

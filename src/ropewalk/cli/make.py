@@ -35,9 +35,9 @@ def extend(
         convert_pickle: Rewrite pickled weights as safetensors (weights-only load).
         trust_remote_code: Accept model code that comes with the checkpoint.
     """
-    from ropewalk import extend as extending
+    from ropewalk.model.extend import extend
 
-    state = extending.extend(
+    state = extend(
         model,
         window=window,
         out=out,
@@ -131,7 +131,7 @@ def train(
         trust_remote_code: Accept model code that comes with the checkpoint.
     """
     options = dict(locals())
-    from ropewalk.train import train as run
+    from ropewalk.training import train as run
 
     state = run(options.pop("model"), **options)
     if os.environ.get("RANK", "0") != "0":
@@ -159,7 +159,7 @@ def report(
         title: Its heading.
         overwrite: Replace --out if it exists.
     """
-    from ropewalk.report import report as write_report
+    from ropewalk.reports import report as write_report
 
     print(write_report(records, out, title=title, overwrite=overwrite))
 
@@ -171,7 +171,7 @@ def demo(*, out: Out = Path("demo"), overwrite: Flag = False) -> None:
         out: Directory of the models, the records and report.html.
         overwrite: Replace --out if it exists.
     """
-    from ropewalk.demo import demo as run
+    from ropewalk.suite.demo import demo as run
 
     run(out, overwrite=overwrite)
     print(f"the page: {out}/report.html")

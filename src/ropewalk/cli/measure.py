@@ -51,8 +51,8 @@ def perplexity(
         seed: Of the bootstrap and of --budget's sample.
         out: Record file to append to; a killed run goes on from it.
     """
-    from ropewalk.evals import by_step as steps
-    from ropewalk.evals import perplexity as measuring
+    from ropewalk.evals import checkpoints_of_run as steps
+    from ropewalk.evals.perplexity import measure as measuring
 
     for one in steps.checkpoints(model).values() if by_step else [model]:
         rows = measuring.perplexity(
@@ -103,7 +103,7 @@ def passkey(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to.
     """
-    from ropewalk.evals import by_step as steps
+    from ropewalk.evals import checkpoints_of_run as steps
     from ropewalk.evals.retrieval import passkey as measuring
 
     models = steps.checkpoints(model).values() if by_step else [model]

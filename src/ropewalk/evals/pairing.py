@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ropewalk import model as models
 from ropewalk.errors import UserError
+from ropewalk.model.load import load_tokenizer, model_info
 
 #: Blanks, digits, accents, brackets, another script: where tokenizers part.
 _PROBE = "The  pass key is 12345.\nNaïve 2,048-token f(x) = {x_1}; 繩索"
@@ -40,7 +40,7 @@ def refuse_other_base(model: str | Path, base: str | Path) -> None:
     Raises:
         UserError: one of them differs.
     """
-    ours, theirs = models.state(model), models.state(base)
+    ours, theirs = model_info(model), model_info(base)
     for field, words in (
         ("family", "family"),
         ("original_window", "original window"),
@@ -52,4 +52,4 @@ def refuse_other_base(model: str | Path, base: str | Path) -> None:
                 f"a base is the model before its extension, but the {words} of {model} is {mine} and that of {base} {other}; "
                 "name the base this model was made from"
             )
-    refuse_other_tokenizer(models.load_tokenizer(model), models.load_tokenizer(base), names=(str(model), str(base)))
+    refuse_other_tokenizer(load_tokenizer(model), load_tokenizer(base), names=(str(model), str(base)))

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ropewalk.evals.attention import planes
+from ropewalk.evals.attention import complex_pairs
 from ropewalk.evals.attention.probe import Layer
-from ropewalk.rope import Frequencies
+from ropewalk.rope.scaling import InvFreq
 
 ROWS = 512
 #: A query with fewer keys in sight says little of a spread.
@@ -42,7 +42,7 @@ class Nearby:
     _spread: np.ndarray | float = 0.0
     _previous: np.ndarray | float = 0.0
 
-    def add(self, layer: Layer, key: Float[torch.Tensor, "heads n d"], speeds: Frequencies, within: int) -> None:
+    def add(self, layer: Layer, key: Float[torch.Tensor, "heads n d"], speeds: InvFreq, within: int) -> None:
         """Take in a document.
 
         Args:
@@ -54,10 +54,10 @@ class Nearby:
         rows = chosen(min(within, key.shape[1]))
         rows = rows.to(key.device)
         query = layer.query[:, rows].float()
-        turned = planes.planes(query, len(speeds), layer.pairing)
+        turned = complex_pairs.planes(query, len(speeds), layer.pairing)
         for s in range(_NEAR):
-            other = planes.planes(key[:, rows - s], len(speeds), layer.pairing)
-            moved = planes.change(turned, other, speeds, layer.scale)
+            other = complex_pairs.planes(key[:, rows - s], len(speeds), layer.pairing)
+            moved = complex_pairs.change(turned, other, speeds, layer.scale)
             self._change = self._change + moved.double().sum(dim=1).cpu().numpy() / _NEAR
         spread, previous = _over_keys(layer, query, key, rows)
         self._spread = self._spread + spread.double().sum(dim=1).cpu().numpy()

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ropewalk import config, theory
-from ropewalk import model as models
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.errors import UserError
-from ropewalk.evals.attention import planes
+from ropewalk.evals.attention import complex_pairs
 from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.distances import Tally, blocks, edges_to, largest
 from ropewalk.evals.attention.probe import Layer, probing
+from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.progress import progress_bar
-from ropewalk.evals.subject import Subject
-from ropewalk.record import Adjacent, AttentionScores
-from ropewalk.rope import Frequencies, Rope
+from ropewalk.model.verify import rotary_tables
+from ropewalk.records import Adjacent, AttentionScores
+from ropewalk.rope.bounds import chord_gap, extrapolation_bound, interpolation_bound, interpolation_bound_printed
+from ropewalk.rope.scaling import InvFreq, Rope
 
 _WAY_OUT = "its weights or the dtype are broken: try --dtype float32, or another copy of the model"
 
@@ -33,7 +34,7 @@ class _Layer:
 
     tally: Tally
     rope: Rope
-    speeds: Frequencies
+    speeds: InvFreq
     scale: float
     local: int | None
     nearby: Nearby = field(default_factory=Nearby)
@@ -44,7 +45,7 @@ class _Layer:
 
 @torch.inference_mode()
 def measure(
-    subject: Subject, sequences: Sequence[np.ndarray], window: int, data: str = ""
+    subject: LoadedModel, sequences: Sequence[np.ndarray], window: int, data: str = ""
 ) -> list[AttentionScores | Adjacent]:
     """The rows of one state, layer by layer, over sequences of `window` token ids each.
 
@@ -52,9 +53,9 @@ def measure(
         UserError: a score, or what the model says in the end, is not a number.
     """
     layers: dict[int, _Layer] = {}
-    turning = config.read(subject.model.config.to_dict())
+    turning = read_rope(subject.model.config.to_dict())
     original = subject.state.original_window
-    count = len(sequences) * config.text_section(subject.model.config.to_dict()).get("num_hidden_layers", 0)
+    count = len(sequences) * text_section(subject.model.config.to_dict()).get("num_hidden_layers", 0)
     with progress_bar(f"attention scores, {window} tokens", count) as advance:
 
         def see(layer: Layer) -> None:
@@ -76,10 +77,10 @@ def measure(
     return rows
 
 
-def _begin(subject: Subject, turning: config.RopeConfig, layer: Layer, window: int) -> _Layer:
+def _begin(subject: LoadedModel, turning: RopeConfig, layer: Layer, window: int) -> _Layer:
     kinds = getattr(subject.model.config.get_text_config(), "layer_types", None) or []
     kind = kinds[layer.index] if turning.per_layer and layer.index < len(kinds) else ""
-    tables = {name: table for _, _, name, table in models.rotary_tables(subject.model)}
+    tables = {name: table for _, _, name, table in rotary_tables(subject.model)}
     speeds = tables[kind].detach().double().cpu().numpy()
     # By Cauchy and Schwarz no score of this document is larger; another document's may be a little.
     limit = 1.25 * layer.scale * float(layer.query.float().norm(dim=-1).max() * layer.key.float().norm(dim=-1).max())
@@ -101,9 +102,9 @@ def _take(known: _Layer, layer: Layer, original: int) -> None:
     extremes = torch.stack([known.tally.highest[:, 0], known.tally.lowest[:, 0]])
     if not bool(torch.isfinite(extremes).all()):
         raise UserError(f"attention scores must be numbers, but layer {layer.index} has some that are not; {_WAY_OUT}")
-    turned, other = (planes.planes(x, len(known.speeds), layer.pairing) for x in (query, key))
-    known.sizes = np.maximum(known.sizes, planes.largest_h(turned, other).cpu().numpy())
-    strays = planes.strays(turned, other, known.rope.frequencies(), layer.scale)
+    turned, other = (complex_pairs.planes(x, len(known.speeds), layer.pairing) for x in (query, key))
+    known.sizes = np.maximum(known.sizes, complex_pairs.largest_h(turned, other).cpu().numpy())
+    strays = complex_pairs.strays(turned, other, known.rope.inv_freq(), layer.scale)
     known.strays = np.maximum(known.strays, strays.cpu().numpy())
     rotated = 2 * len(known.speeds)
     if rotated < query.shape[-1]:
@@ -134,7 +135,7 @@ def _rows(known: _Layer, index: int, window: int, documents: int, data: str) -> 
 
 
 def bounds_on(
-    sizes: np.ndarray, rope: Rope, speeds: Frequencies, scale: float, window: int, still: np.ndarray | float = 0.0
+    sizes: np.ndarray, rope: Rope, speeds: InvFreq, scale: float, window: int, still: np.ndarray | float = 0.0
 ) -> dict[str, list[float]]:
     """The bounds of theory.py with a model's own max|h_j|, by head, in the unit the softmax sees.
 
@@ -146,15 +147,15 @@ def bounds_on(
         still: (heads,), the largest part of a score that does not turn, in the softmax's unit (partial rotary). It cancels in
             a deviation; a magnitude may be as much larger.
     """
-    middle, theta = np.array([0.5]), rope.frequencies()
+    middle, theta = np.array([0.5]), rope.inv_freq()
     highest = sizes.max(axis=1) * scale
     distances = np.arange(1, max(2, window), max(1, window // (1 << 16)))
-    lowest = float(theory.extrapolation_bound(speeds, distances).min())
-    gaps = np.abs(theory.chord_gap(theta, middle, 0, 1)[0])
+    lowest = float(extrapolation_bound(speeds, distances).min())
+    gaps = np.abs(chord_gap(theta, middle, 0, 1)[0])
     return {
         "largest_h": _short(highest),
-        "printed": _short(highest * theory.interpolation_bound_printed(rope, middle, 0, 1)),
-        "corrected": _short(highest * theory.interpolation_bound(theta, middle, 0, 1)),
+        "printed": _short(highest * interpolation_bound_printed(rope, middle, 0, 1)),
+        "corrected": _short(highest * interpolation_bound(theta, middle, 0, 1)),
         "profile": _short(sizes @ gaps * scale),
         "extrapolation": _short(highest * lowest + still),
         "trivial": _short(sizes.sum(axis=1) * scale + still),

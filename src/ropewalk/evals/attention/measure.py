@@ -26,29 +26,30 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ropewalk import config, record
-from ropewalk import model as models
+from ropewalk import records
+from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.data.select import TokenizedDocument, encoded, name_of
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import FEWEST
 from ropewalk.evals.attention.layers import measure
-from ropewalk.evals.attention.room import check_room
-from ropewalk.evals.documents import Tokens, encoded, name_of
-from ropewalk.evals.known import known
-from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.numerals import fixed, share, times
-from ropewalk.parallel import spread
-from ropewalk.record import Adjacent, AttentionScores
-from ropewalk.rope import Linear, Plain
-from ropewalk.scores import Gist, gist
-from ropewalk.states import state_of
-from ropewalk.theory.bounds import check_reach
+from ropewalk.evals.attention.memory_check import check_room
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.recorded import recorded_rows
+from ropewalk.model.verify import pin_rope
+from ropewalk.records import Adjacent, AttentionScores
+from ropewalk.records.attention_summary import Gist, gist
+from ropewalk.records.format import fixed, share, times
+from ropewalk.records.variant import variant_of
+from ropewalk.rope.bounds import check_reach
+from ropewalk.rope.scaling import Linear, Plain
 
 
 @dataclass(frozen=True)
 class Measured:
     """One state of a model, its header and its rows."""
 
-    run: record.Run
+    run: records.Run
     rows: list[AttentionScores | Adjacent]
 
 
@@ -84,11 +85,11 @@ def attention(
         raise UserError(f"scores are measured on at least 1 document, got {documents}; ask for 1")
     if window is not None:
         check_reach(window)
-    record.check_file(out)
+    records.check_file(out)
     for one in (base, model):
         if one is not None:
             check_room(one, window, dtype=dtype, device=device)
-    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = window or subject.state.window
     if min(window, subject.state.original_window) < FEWEST:
         raise UserError(
@@ -98,7 +99,7 @@ def attention(
     chosen = _chosen(encoded(subject, data, window), window, documents)
     found: list[Measured] = []
     if base is not None:
-        before = subject_of(base, tokenizer=tokenizer or subject.tokenizer, dtype=dtype, device=device)
+        before = open_model(base, tokenizer=tokenizer or subject.tokenizer, dtype=dtype, device=device)
         _check_related(before, subject)
         found += [_measure(*state, chosen, data, out) for state in _states(before, window, subject.state.factor)]
         del before
@@ -106,8 +107,8 @@ def attention(
     return found
 
 
-def _chosen(documents: Iterator[Tokens], window: int, count: int) -> list[Tokens]:
-    chosen: list[Tokens] = []
+def _chosen(documents: Iterator[TokenizedDocument], window: int, count: int) -> list[TokenizedDocument]:
+    chosen: list[TokenizedDocument] = []
     longest = 0
     for document in documents:
         longest = max(longest, len(document.ids))
@@ -123,7 +124,7 @@ def _chosen(documents: Iterator[Tokens], window: int, count: int) -> list[Tokens
     return chosen
 
 
-def _check_related(base: Subject, model: Subject) -> None:
+def _check_related(base: LoadedModel, model: LoadedModel) -> None:
     for what in ("family", "original_window", "head_dim", "theta"):
         was, now = getattr(base.state, what), getattr(model.state, what)
         if was != now:
@@ -137,8 +138,8 @@ def _check_related(base: Subject, model: Subject) -> None:
 
 
 def _states(
-    subject: Subject, window: int, factor: float | None = None
-) -> Iterator[tuple[Subject, int, contextlib.AbstractContextManager]]:
+    subject: LoadedModel, window: int, factor: float | None = None
+) -> Iterator[tuple[LoadedModel, int, contextlib.AbstractContextManager]]:
     """(subject, window, context it is measured in): a base inside its window, beyond it, interpolated; another as it is."""
     own = subject.state.window
     if subject.state.method != "plain" or window <= own:
@@ -157,52 +158,52 @@ def interpolated(model: Any, factor: float) -> Iterator[None]:
 
     What `ropewalk extend` writes would turn alike: the rotary tables are put to rope.Linear's closed form and verified.
     """
-    found = config.read(model.config.to_dict())
+    found = read_rope(model.config.to_dict())
     if not isinstance(found.scaling, Plain):
         raise UserError(
             f"only an unscaled model can be interpolated here, this one is {found.scaling.method}; extend it"
         )
-    models.pin(model, dataclasses.replace(found, scaling=Linear(factor)))
+    pin_rope(model, dataclasses.replace(found, scaling=Linear(factor)))
     try:
         yield
     finally:
-        models.pin(model, found)
+        pin_rope(model, found)
 
 
 def _measure(
-    subject: Subject,
+    subject: LoadedModel,
     window: int,
     context: contextlib.AbstractContextManager,
-    documents: Sequence[Tokens],
+    documents: Sequence[TokenizedDocument],
     data: Any,
     out: str | Path | None,
 ) -> Measured:
     names = [document.name for document in documents]
     with context:
         # The rotary tables are among what is fingerprinted, so a base as it is and interpolated are told apart.
-        run = spread.same(subject.run(window=window, documents=names, weights=fingerprint(subject.model)))
-        done = spread.same(_known(subject, out, run))
+        run = ranks.same(subject.run(window=window, documents=names, weights=fingerprint(subject.model)))
+        done = ranks.same(_known(subject, out, run))
         if done:
             return Measured(run, done)
         rows = measure(subject, [document.ids[:window] for document in documents], window, name_of(data))
-    if spread.rank() == 0:
-        recorder = record.Recorder(out, run)
+    if ranks.rank() == 0:
+        recorder = records.Recorder(out, run)
         for row in rows:
             recorder.add(row)
     return Measured(run, rows)
 
 
-def _known(subject: Subject, out: str | Path | None, run: record.Run) -> list[AttentionScores | Adjacent]:
+def _known(subject: LoadedModel, out: str | Path | None, run: records.Run) -> list[AttentionScores | Adjacent]:
     """What is on record of this very state on these documents, if it is there of every layer."""
     layers = subject.model.config.get_text_config().num_hidden_layers
-    kinds: list[list[Any]] = [known(out, run, kind)[-layers:] for kind in (AttentionScores, Adjacent)]
+    kinds: list[list[Any]] = [recorded_rows(out, run, kind)[-layers:] for kind in (AttentionScores, Adjacent)]
     whole = all({row.layer for row in rows} == set(range(layers)) for rows in kinds)
     return [row for rows in kinds for row in rows] if whole else []
 
 
 def show(found: Sequence[Measured]) -> None:
     """Print a column a state; the row that answers the question is how many heads are out of range beyond the window."""
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     # Fewer than were asked for where fewer fill the window.
     documents = found[0].rows[0].documents
@@ -214,7 +215,7 @@ def show(found: Sequence[Measured]) -> None:
     original = found[0].run.model.original_window
     for one in found:
         rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in one.rows]
-        state = state_of({"model": vars(one.run.model)}, one.rows[0].window)
+        state = variant_of({"model": vars(one.run.model)}, one.rows[0].window)
         columns.append(gist(rows, original, base))
         base = rows if state.role == "base" else base
         table.add_column(state.label, justify="right")

@@ -27,23 +27,23 @@ from lm_eval.api.task import ConfigurableTask
 from rich.console import Console
 from rich.table import Table
 
-from ropewalk import model as models
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import tasks as definitions
 from ropewalk.evals.downstream.harness import Harness
 from ropewalk.evals.intervals import Paired, wilson
-from ropewalk.evals.known import by_key, is_among, on_record
+from ropewalk.evals.likelihood import default_batch_tokens
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.pairing import refuse_other_tokenizer
-from ropewalk.evals.score import default_batch_tokens
-from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.parallel import spread
-from ropewalk.record import Benchmark, BenchmarkComparison, ModelState, Recorder
+from ropewalk.evals.recorded import already_recorded, by_key, on_record
+from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
 
 TASKS = definitions.TASKS
 
 
 def measure(
-    subject: Subject,
+    subject: LoadedModel,
     task: ConfigurableTask,
     *,
     window: int,
@@ -101,7 +101,7 @@ def measure(
     )
 
 
-def _key(subject: Subject, task: str, digest: str, window: int) -> str:
+def _key(subject: LoadedModel, task: str, digest: str, window: int) -> str:
     """Everything that decides a row, as a short name: what is on record under it need not be measured again."""
     said = [fingerprint(subject.model), subject.dtype, task, digest, window]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
@@ -192,13 +192,13 @@ def benchmarks(
     digests = {name: definitions.digest(task, limit) for name, task in built.items()}
     settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
     recorded = on_record(out)
-    known, before = spread.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
+    known, before = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
     measured: list[list[Benchmark]] = []
     names: list[str] = []
     for one in (base, model) if base is not None else (model,):
-        subject = subject_of(one, tokenizer=tokenizer, dtype=dtype, device=device)
+        subject = open_model(one, tokenizer=tokenizer, dtype=dtype, device=device)
         holds = _window(window, [subject.state])
-        recorder = Recorder(out if spread.rank() == 0 else None, subject.run(**settings, window=holds))
+        recorder = Recorder(out if ranks.rank() == 0 else None, subject.run(**settings, window=holds))
         names.append(subject.state.name)
         measured.append([])
         for name, task in built.items():
@@ -220,7 +220,7 @@ def benchmarks(
     if base is not None:
         for first, second in zip(*measured, strict=True):
             pair = compare(first, second, names=(names[0], names[1]))
-            if not is_among(pair, before):
+            if not already_recorded(pair, before):
                 recorder.add(pair)  # pyrefly: ignore[unbound-name] (there is always one model)
             rows.append(pair)
     return rows
@@ -228,7 +228,7 @@ def benchmarks(
 
 def show(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
     """Print each model's accuracies as a table, and pairs as another; 80 characters wide at most."""
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     console = Console()
     alone = [row for row in rows if isinstance(row, Benchmark)]
@@ -277,7 +277,7 @@ def _differences(pairs: Sequence[BenchmarkComparison]) -> Table:
 def _check_pair(model: Any, base: Any, window: int | None) -> None:
     """What can be refused by reading configs and tokenizers is refused before any weight is loaded."""
     names = [name for name in (base, model) if isinstance(name, str | Path)]
-    states = [models.state(name) for name in names]
+    states = [model_info(name) for name in names]
     if len(names) == 2 and states[0].original_window != states[1].original_window and window is None:
         raise UserError(
             f"a pair is measured in one window, but the original windows differ ({states[0].original_window}, "
@@ -286,11 +286,11 @@ def _check_pair(model: Any, base: Any, window: int | None) -> None:
     if states:
         _window(window, states)
     if len(names) == 2:
-        base_tokenizer, tokenizer = (models.load_tokenizer(name) for name in names)
+        base_tokenizer, tokenizer = (load_tokenizer(name) for name in names)
         refuse_other_tokenizer(tokenizer, base_tokenizer, names=(str(model), str(base)))
 
 
-def _window(asked: int | None, states: Sequence[ModelState]) -> int:
+def _window(asked: int | None, states: Sequence[ModelInfo]) -> int:
     window = states[0].original_window if asked is None else asked
     holds = min(state.window for state in states)
     if not 2 <= window <= holds:

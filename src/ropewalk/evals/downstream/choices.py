@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ropewalk.evals.score import LOGIT_BYTES, rows_on
+from ropewalk.evals.likelihood import LOGIT_BYTES, rows_on
 
 Pair = tuple[Sequence[int], Sequence[int]]
 

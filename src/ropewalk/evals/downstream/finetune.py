@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ropewalk import checkpoint
-from ropewalk import model as models
+from ropewalk.checkpoint.files import refuse_existing
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.evals.downstream.generation import end_marks
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
-from ropewalk.parallel import Mesh
-from ropewalk.record import ModelState
-from ropewalk.train.batch import Batches, default_micro
-from ropewalk.train.loop import Loop
-from ropewalk.train.settings import TrainSettings
-from ropewalk.train.start import start
+from ropewalk.model.load import model_info
+from ropewalk.records import ModelInfo
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training.batch import Batches, default_micro
+from ropewalk.training.loop import Loop
+from ropewalk.training.setup import start
 
 #: Passes over the pairs (section 3.5).
 EPOCHS = 10
@@ -43,7 +43,7 @@ def finetune(
     limit: int | None = None,
     progress: bool = True,
     **options: Any,
-) -> ModelState:
+) -> ModelInfo:
     """Fine-tune on pairs.
 
     Args:
@@ -66,7 +66,7 @@ def finetune(
     """
     found = list(pairs(data))[:limit]
     refuse_shared(found, held_out)
-    window = window or min(WINDOW, models.state(model).window)
+    window = window or min(WINDOW, model_info(model).window)
     batch_size = min(batch_size, max(1, len(found)))
     sources = [str(source) for source in ([data] if isinstance(data, str | Path) else data)]
     steps = max(1, math.ceil(epochs * len(found) / batch_size))
@@ -84,7 +84,7 @@ def finetune(
         **options,
     )
     if not settings.resume:
-        checkpoint.refuse_existing(out, overwrite=settings.overwrite)
+        refuse_existing(out, overwrite=settings.overwrite)
     begun = start(settings)
     sizes = Sizes.fitting(begun.tokenizer, window, document_tokens, summary_tokens)
     ends = end_marks(begun.tokenizer, begun.model)

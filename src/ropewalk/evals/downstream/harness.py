@@ -11,10 +11,10 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from ropewalk.distributed import ranks
 from ropewalk.evals.downstream import choices
+from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.progress import progress_bar
-from ropewalk.evals.subject import Subject
-from ropewalk.parallel import spread
 
 #: Texts whose tokens are kept: a prompt, and it with each of an item's answers.
 _ENCODED = 8
@@ -27,7 +27,7 @@ class Harness(HFLM):
     greedy one is not computed: it is reported as False, and `acc` does not look at it.
     """
 
-    def __init__(self, subject: Subject, *, window: int, batch_tokens: int) -> None:
+    def __init__(self, subject: LoadedModel, *, window: int, batch_tokens: int) -> None:
         # lm-eval gives the tokenizer a padding token; and a long prompt is no news, it is counted. Its copy's business.
         tokenizer = copy.deepcopy(subject.tokenizer)
         tokenizer.model_max_length = 2**62
@@ -63,8 +63,8 @@ class Harness(HFLM):
             if not choices.fits(pair, window):
                 self.truncated.add((asked.task_name, asked.doc_id))
         # An item's answers stay together on one rank, which reads their prompt once.
-        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % spread.size() == spread.rank()]
-        with progress_bar(self._asked[0].task_name, len(mine), shown=spread.rank() == 0) as advance:
+        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % ranks.size() == ranks.rank()]
+        with progress_bar(self._asked[0].task_name, len(mine), shown=ranks.rank() == 0) as advance:
             values = choices.log_likelihoods(
                 self.model,
                 [pairs[at] for at in mine],
@@ -72,7 +72,7 @@ class Harness(HFLM):
                 batch_tokens=self.batch_tokens,
                 advance=advance,
             )
-        found = spread.gathered(dict(zip(mine, values, strict=True)))
+        found = ranks.gathered(dict(zip(mine, values, strict=True)))
         return [(found[at], False) for at in range(len(pairs))]
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ropewalk import text
+from ropewalk.data import jsonlines
+from ropewalk.data.documents import encode
+from ropewalk.data.packing import IGNORED
+from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
-from ropewalk.evals.documents import name_of
-from ropewalk.evals.downstream import jsonlines
-from ropewalk.packing import IGNORED
 
 # The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
 HEAD = "Read the following article and then summarize it.\n"
@@ -138,14 +138,14 @@ def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pa
 
 def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> Ids:
     """The prompt, up to where the summary begins; BOS in front where the tokenizer puts one."""
-    head = text.encode(tokenizer, HEAD)
-    body = text.encode(tokenizer, document, bos=False)[:document_tokens]
-    return np.concatenate([head, body, text.encode(tokenizer, TAIL, bos=False)])
+    head = encode(tokenizer, HEAD)
+    body = encode(tokenizer, document, bos=False)[:document_tokens]
+    return np.concatenate([head, body, encode(tokenizer, TAIL, bos=False)])
 
 
 def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
     """Whether the document has more tokens than the model is shown."""
-    return len(text.encode(tokenizer, pair.document, bos=False)) > sizes.document
+    return len(encode(tokenizer, pair.document, bos=False)) > sizes.document
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class PairRows:
 
 def _example(pair: Pair, tokenizer: Any, sizes: Sizes, end: int | None) -> tuple[Ids, Ids]:
     """A pair's prompt and summary, the end mark included, as token ids; four bytes each, since all are held in memory."""
-    summary = text.encode(tokenizer, pair.summary.strip(), bos=False)[: sizes.summary]
+    summary = encode(tokenizer, pair.summary.strip(), bos=False)[: sizes.summary]
     target = np.concatenate([summary, np.array([] if end is None else [end], dtype=np.int64)])
     return prompt_ids(tokenizer, pair.document, sizes.document).astype(np.int32), target.astype(np.int32)
 

@@ -31,17 +31,17 @@ from rich.console import Console
 from rich.table import Table
 from rouge_score.rouge_scorer import RougeScorer
 
-from ropewalk import record
+from ropewalk import records
+from ropewalk.data.select import name_of
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.documents import name_of
 from ropewalk.evals.downstream.generation import Decoding, Written, end_marks, write
 from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, prompt_ids
 from ropewalk.evals.intervals import bootstrap_mean
-from ropewalk.evals.known import by_key, is_among, on_record
+from ropewalk.evals.likelihood import check_window
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.progress import progress_bar
-from ropewalk.evals.score import check_window
-from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.parallel import spread
+from ropewalk.evals.recorded import already_recorded, by_key, on_record
 
 #: Our name of a score → rouge-score's.
 SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
@@ -62,16 +62,16 @@ def rouge(summary: str, reference: str) -> dict[str, float]:
 
 
 def measure(
-    subject: Subject,
+    subject: LoadedModel,
     found: Sequence[Pair],
     sizes: Sizes,
     decoding: Decoding,
     *,
     batch: int | None = None,
-    recorder: record.Recorder | None = None,
-    known: dict[str, record.DocumentSummary] | None = None,
+    recorder: records.Recorder | None = None,
+    known: dict[str, records.DocumentSummary] | None = None,
     data: str = "",
-) -> record.Summary:
+) -> records.Summary:
     """Write a summary of every document and score it.
 
     Args:
@@ -89,7 +89,7 @@ def measure(
     weights = f"{fingerprint(subject.model)} {subject.dtype}"
     keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, found, strict=True)]
     rows = {place: known[key] for place, key in enumerate(keys) if key in known}
-    open_places = [place for place in range(len(found)) if place not in rows][spread.rank() :: spread.size()]
+    open_places = [place for place in range(len(found)) if place not in rows][ranks.rank() :: ranks.size()]
     last = time.perf_counter()
 
     def done(batch_places: list[int], texts: list[Written]) -> None:
@@ -102,7 +102,7 @@ def measure(
                 recorder.add(rows[place])
         advance(len(texts))
 
-    with progress_bar(f"summaries, {decoding.name}", len(open_places), shown=spread.rank() == 0) as advance:
+    with progress_bar(f"summaries, {decoding.name}", len(open_places), shown=ranks.rank() == 0) as advance:
         write(
             subject.model,
             [prompts[place] for place in open_places],
@@ -114,7 +114,7 @@ def measure(
             batch=batch,
             done=done,
         )
-    rows = spread.gathered(rows)
+    rows = ranks.gathered(rows)
     documents = [rows[place] for place in range(len(found))]
     cut = sum(is_cut(subject.tokenizer, pair, sizes) for pair in found)
     return _summed_up(documents, sizes, decoding, cut=cut, data=data)
@@ -128,10 +128,10 @@ def _key(weights: str, prompt: Int[np.ndarray, " n"], pair: Pair, sizes: Sizes, 
 
 
 def _row(
-    subject: Subject, key: str, pair: Pair, text: Written, decoding: Decoding, seconds: float
-) -> record.DocumentSummary:
+    subject: LoadedModel, key: str, pair: Pair, text: Written, decoding: Decoding, seconds: float
+) -> records.DocumentSummary:
     written = subject.tokenizer.decode(text.ids, skip_special_tokens=True).strip()
-    return record.DocumentSummary(
+    return records.DocumentSummary(
         key=key,
         document=pair.name,
         decoding=decoding.name,
@@ -144,11 +144,11 @@ def _row(
 
 
 def _summed_up(
-    documents: Sequence[record.DocumentSummary], sizes: Sizes, decoding: Decoding, *, cut: int, data: str
-) -> record.Summary:
+    documents: Sequence[records.DocumentSummary], sizes: Sizes, decoding: Decoding, *, cut: int, data: str
+) -> records.Summary:
     scores = {name: np.array([getattr(one, name) for one in documents]) for name in SCORES}
     drawn = decoding.temperature > 0
-    return record.Summary(
+    return records.Summary(
         **{name: float(values.mean()) for name, values in scores.items()},
         intervals={name: list(bootstrap_mean(values, seed=decoding.seed)) for name, values in scores.items()},
         documents=len(documents),
@@ -191,7 +191,7 @@ def summarize(
     tokenizer: Any = None,
     out: str | Path | None = None,
     **options: Any,
-) -> list[record.Summary]:
+) -> list[records.Summary]:
     """Summaries of the documents in `data`, scored (section 3.5, table 6), by a model fine-tuned on `train` first if given.
 
     A run that was killed goes on where it stopped: a document that `out` holds for the same weights, dtype, prompt and
@@ -237,17 +237,17 @@ def summarize(
         )
     elif options:
         raise TypeError(f"{', '.join(options)} only mean something together with train")
-    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
     sizes = sizes_for(subject, window, document_tokens, summary_tokens)
-    run = spread.same(subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
-    recorder = record.Recorder(out, run)
+    run = ranks.same(subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
+    recorder = records.Recorder(out, run)
     recorded = on_record(out)
-    known, before = spread.same((by_key(recorded, record.DocumentSummary), recorded.of(record.Summary.kind)))
+    known, before = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary.kind)))
     rows = []
     for decoding in decodings:
         row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
         row = dataclasses.replace(row, trained_on="" if train is None else name_of(train))
-        if spread.rank() == 0 and not is_among(row, before):
+        if ranks.rank() == 0 and not already_recorded(row, before):
             recorder.add(row)
         rows.append(row)
     return rows
@@ -256,7 +256,7 @@ def summarize(
 def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: Any) -> Path:
     from ropewalk.evals.downstream.finetune import finetune
 
-    if spread.size() > 1:
+    if ranks.size() > 1:
         raise UserError(
             "fine-tuning on pairs runs in one process; run it without torchrun, then measure the result with it"
         )
@@ -268,9 +268,9 @@ def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: An
     return Path(trained)
 
 
-def show(rows: Sequence[record.Summary]) -> None:
+def show(rows: Sequence[records.Summary]) -> None:
     """Print rows as a table, and below it what was cut."""
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     table = Table(title="ROUGE × 100: F-measure, Porter stemmer", title_justify="left")
     for heading in ("decoding", "score", "mean", "95 % interval"):
@@ -290,7 +290,10 @@ def show(rows: Sequence[record.Summary]) -> None:
 
 
 def sizes_for(
-    subject: Subject, window: int | None = None, document_tokens: int | None = None, summary_tokens: int | None = None
+    subject: LoadedModel,
+    window: int | None = None,
+    document_tokens: int | None = None,
+    summary_tokens: int | None = None,
 ) -> Sizes:
     """The sizes asked for, or the paper's where they fit the model's window.
 

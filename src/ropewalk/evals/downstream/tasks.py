@@ -34,8 +34,8 @@ import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
+from ropewalk.data import jsonlines
 from ropewalk.errors import UserError
-from ropewalk.evals.downstream import jsonlines
 
 TASKS = ("boolq", "piqa", "race-middle", "race-high", "winogrande")
 

@@ -9,7 +9,7 @@ judged at once, where `generate` would take a pass for each.
 
 **The shared beginning.** Prompts of a retrieval test are alike up to where the hidden fact stands. Their common text is
 read once, its keys and values are kept, and each prompt is read from its first own token on. No value that a token depends
-on is left out: the verdicts are those of whole passes (tests/test_passkey.py). Over depths spread evenly this is half the
+on is left out: the verdicts are those of whole passes (tests/evals/test_passkey.py). Over depths spread evenly this is half the
 work.
 """
 
@@ -28,8 +28,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
 from ropewalk.errors import UserError
-from ropewalk.evals.engine import reading_last
-from ropewalk.evals.score import default_batch_tokens, rows_on
+from ropewalk.evals.compile import reading_last
+from ropewalk.evals.likelihood import default_batch_tokens, rows_on
 
 #: A beginning shorter than this is read again with each prompt: keeping it would cost more than it saves.
 _WORTH_SHARING = 32

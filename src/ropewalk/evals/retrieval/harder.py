@@ -35,18 +35,19 @@ from jaxtyping import Bool
 from rich.console import Console
 from rich.table import Table
 
-from ropewalk import record, text
+from ropewalk import records
+from ropewalk.data.documents import encode
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
-from ropewalk.evals.known import known
-from ropewalk.evals.pieces import UNLIKE, Ids, after, in_common
+from ropewalk.evals.likelihood import check_window
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
-from ropewalk.evals.score import check_window
-from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.parallel import spread
+from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Haystack:
 
     @cached_property
     def header(self) -> Ids:
-        return text.encode(self.tokenizer, HEADER)
+        return encode(self.tokenizer, HEADER)
 
     @cached_property
     def sentences(self) -> list[Ids]:
@@ -150,7 +151,7 @@ def retrieval(
     device: str | torch.device | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
-) -> list[record.Retrieval]:
+) -> list[records.Retrieval]:
     """Measure the families of this module.
 
     Args:
@@ -176,19 +177,19 @@ def retrieval(
         )
     if trials < 1:
         raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
-    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = subject.state.window if window is None else window
     check_window(subject.model, window)
-    run = spread.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
+    run = ranks.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
     _check_room(subject.tokenizer, families, window, trials, seed)
-    done = {row.family: row for row in known(out, run, record.Retrieval)}
-    recorder, rows = record.Recorder(out, run), []
+    done = {row.family: row for row in recorded_rows(out, run, records.Retrieval)}
+    recorder, rows = records.Recorder(out, run), []
     for family in families:
         if family in done:
             rows.append(done[family])
             continue
         rows.append(measure(subject, family, window, trials, seed, batch_tokens))
-        if spread.rank() == 0:
+        if ranks.rank() == 0:
             recorder.add(rows[-1])
     return rows
 
@@ -232,19 +233,19 @@ def prompts_of(
 
 
 def measure(
-    subject: Subject, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
-) -> record.Retrieval:
+    subject: LoadedModel, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+) -> records.Retrieval:
     """One family's row."""
     started = time.perf_counter()
     made = prompts_of(subject.tokenizer, family, window, trials, seed)
-    mine = range(spread.rank(), trials, spread.size())
-    with progress_bar(f"retrieval, {family}, window {window}", len(mine), shown=spread.rank() == 0) as advance:
+    mine = range(ranks.rank(), trials, ranks.size())
+    with progress_bar(f"retrieval, {family}, window {window}", len(mine), shown=ranks.rank() == 0) as advance:
         prompts = [made[at][0] for at in mine]
         judged = verdicts(subject.model, prompts, batch_tokens=batch_tokens, advance=advance)
-    right = spread.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
+    right = ranks.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
     successes = sum(right.values())
     low, high = wilson(successes, trials)
-    return record.Retrieval(
+    return records.Retrieval(
         window=window,
         family=family,
         trials=trials,
@@ -256,9 +257,9 @@ def measure(
     )
 
 
-def show(rows: Sequence[record.Retrieval]) -> None:
+def show(rows: Sequence[records.Retrieval]) -> None:
     """Print the families as a table."""
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
     for heading in ("family", "right", "share", "95 % interval", "seconds"):

@@ -33,17 +33,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ropewalk import record, text
+from ropewalk import records
+from ropewalk.data.documents import encode
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.engine import faster
+from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import reach_interval, wilson
-from ropewalk.evals.known import known
-from ropewalk.evals.pieces import UNLIKE, Ids, after, in_common
+from ropewalk.evals.likelihood import check_window
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.progress import progress_bar
+from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
-from ropewalk.evals.score import check_window
-from ropewalk.evals.subject import Subject, fingerprint, subject_of
-from ropewalk.parallel import spread
+from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
 
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (
@@ -67,7 +68,7 @@ class Protocol:
 
     @cached_property
     def header(self) -> Ids:
-        return text.encode(self.tokenizer, HEADER + "\n")
+        return encode(self.tokenizer, HEADER + "\n")
 
     @cached_property
     def filler(self) -> Ids:
@@ -160,7 +161,7 @@ def passkey(
     device: str | torch.device | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
-) -> tuple[list[record.Passkey], record.PasskeySummary]:
+) -> tuple[list[records.Passkey], records.PasskeySummary]:
     """Measure passkey retrieval; the protocol heads this module.
 
     Args:
@@ -183,14 +184,14 @@ def passkey(
         raise UserError(
             f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
         )
-    subject = subject_of(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
     window = subject.state.window if window is None else window
     check_window(subject.model, window)
     weights = fingerprint(subject.model)
-    run = spread.same(subject.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
-    done = known(out, run, record.PasskeySummary)
+    run = ranks.same(subject.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
+    done = recorded_rows(out, run, records.PasskeySummary)
     if done:
-        return known(out, run, record.Passkey)[-depths:], done[-1]
+        return recorded_rows(out, run, records.Passkey)[-depths:], done[-1]
     started = time.perf_counter()
     rows = measure(subject, window, depths, trials, seed, batch_tokens)
     protocol = Protocol(subject.tokenizer, window)
@@ -199,25 +200,25 @@ def passkey(
         after_blank=protocol.ends_after_blank,
         key_tokens=len(protocol.answer(UNLIKE[0])),
     )
-    if spread.rank() == 0:
-        recorder = record.Recorder(out, run)
+    if ranks.rank() == 0:
+        recorder = records.Recorder(out, run)
         for row in [*rows, summary]:
             recorder.add(row)
     return rows, summary
 
 
 def measure(
-    subject: Subject, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
-) -> list[record.Passkey]:
+    subject: LoadedModel, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+) -> list[records.Passkey]:
     """One row a depth."""
     protocol = Protocol(subject.tokenizer, window)
     keys = np.random.default_rng(seed).integers(10_000, 100_000, size=(depths, trials))
     asked = depths_of(window, depths)
-    mine = range(spread.rank(), depths, spread.size())
+    mine = range(ranks.rank(), depths, ranks.size())
     made = {at: [protocol.prompt(str(key), asked[at]) for key in keys[at]] for at in mine}
     prompts = [prompt for at in mine for prompt, _ in made[at]]
     with (
-        progress_bar(f"passkey, window {window}", len(prompts), shown=spread.rank() == 0) as advance,
+        progress_bar(f"passkey, window {window}", len(prompts), shown=ranks.rank() == 0) as advance,
         faster(subject.model, passes=len(prompts) // 2, window=window),
     ):
         judged = iter(
@@ -226,7 +227,7 @@ def measure(
     found = {}
     for at in mine:
         right = [next(judged) for _ in range(trials)]
-        found[at] = record.Passkey(
+        found[at] = records.Passkey(
             window=window,
             k=asked[at],
             trials=trials,
@@ -234,17 +235,17 @@ def measure(
             digits_right=sum(int(one.sum()) for one in right),
             placed=made[at][0][1],
         )
-    return [row for _, row in sorted(spread.gathered(found).items())]
+    return [row for _, row in sorted(ranks.gathered(found).items())]
 
 
-def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.PasskeySummary:
+def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.PasskeySummary:
     """k_max and its interval, and the accuracy over all prompts."""
     successes, trials = sum(row.successes for row in rows), sum(row.trials for row in rows)
     low, high = wilson(successes, trials)
     near_to_far = sorted(rows, key=lambda row: row.k)
     columns = ([getattr(row, name) for row in near_to_far] for name in ("k", "successes", "trials"))
     k_low, k_high = reach_interval(*columns, threshold=THRESHOLD)
-    return record.PasskeySummary(
+    return records.PasskeySummary(
         window=rows[0].window,
         k_max=k_max([(row.k, row.successes / row.trials) for row in rows]),
         depths=len(rows),
@@ -258,9 +259,9 @@ def summarise(rows: Sequence[record.Passkey], seconds: float = 0.0) -> record.Pa
     )
 
 
-def show(rows: Sequence[record.Passkey], summary: record.PasskeySummary, title: str = "passkey") -> None:
+def show(rows: Sequence[records.Passkey], summary: records.PasskeySummary, title: str = "passkey") -> None:
     """Print the depths, near to far, and k_max."""
-    if spread.rank() != 0:
+    if ranks.rank() != 0:
         return
     table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
     for heading in ("k", "placed", "right", "95 % interval"):

@@ -1,0 +1,314 @@
+"""Causal attention over documents and over devices, as blocks that any fused kernel can do.
+
+in   queries, keys and values of this device's part of the sequence; who attends to what, as blocks
+out  the attention of the whole sequence, for this part
+
+Packed documents and sequences split over devices leave masks that fused kernels do not take. But each such mask is a handful of
+rectangles and triangles: a stretch of queries against an earlier stretch of keys, or against its own. Each is one call of
+a fused kernel; their results are merged by their log-sum-exp, and the backward pass of each is the kernel's own, given the merged
+result. Where a kernel's causal mask is aligned at the bottom right, a rectangle and the triangle after it are one call. With context
+parallelism the keys and values of all devices are gathered first (and again in the backward pass, so that only this device's
+are kept), and their gradients are summed back to where they came from: exchange.py.
+
+The whole is one operator, so that selective checkpointing and torch.compile see one thing, and it is registered with transformers'
+attention interface under NAME: no model's forward changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops.collectives import stretches
+from ropewalk.errors import UserError
+
+NAME = "ropewalk"
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Who attends to what, beyond plain causal attention.
+
+    blocks: [n, 6] on the CPU: row (-1: every row), first and last + 1 query of this device, first and last + 1 key of
+        the whole sequence, whether causal. Either all rows are -1 or none is, and two blocks have the same queries or none in
+        common. None: plain causal attention, whatever the positions say.
+    group: name of the process group whose devices share each sequence; empty for one device.
+    varied: whether blocks differ from batch to batch, so that kernels planned for a shape would be planned anew each time.
+    """
+
+    blocks: Int[Tensor, "n 6"] | None = None
+    group: str = ""
+    varied: bool = False
+
+
+def causal_blocks(borders: list[list[int]], device: int, devices: int, tokens: int) -> Int[Tensor, "n 6"]:
+    """The blocks of causal attention within documents, for one device.
+
+    borders: a list of ascending positions a row, at which documents begin; the first is 0. One row stands for all when they
+        are all the same.
+
+    >>> causal_blocks([[0, 3]], 0, 1, 8).tolist()  # documents of 3 and 5 tokens
+    [[-1, 0, 3, 0, 3, 1], [-1, 3, 8, 3, 8, 1]]
+    >>> causal_blocks([[0]], 0, 2, 8).tolist()  # two stretches: a triangle; a rectangle and a triangle
+    [[-1, 0, 2, 0, 2, 1], [-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1]]
+    """
+    blocks = []
+    same = all(row == borders[0] for row in borders)
+    for number, starts in enumerate(borders[:1] if same else borders):
+        documents = list(zip(starts, [*starts[1:], tokens], strict=True))
+        offset = 0
+        for begin, end in stretches(device, devices, tokens):
+            for first, last in documents:
+                q0, q1 = max(begin, first), min(end, last)
+                if q0 >= q1:
+                    continue
+                here = (-1 if same else number, q0 - begin + offset, q1 - begin + offset)
+                if q0 > first:
+                    blocks.append((*here, first, q0, 0))
+                blocks.append((*here, q0, q1, 1))
+            offset += end - begin
+    return torch.tensor(blocks, dtype=torch.int64)
+
+
+def padded(blocks: Int[Tensor, "n 6"]) -> Int[Tensor, "m 6"]:
+    """With empty blocks up to a power of two, at least 64: what is compiled for one batch then serves the others."""
+    size = max(64, 1 << (len(blocks) - 1).bit_length())
+    return torch.cat([blocks, blocks.new_zeros(size - len(blocks), 6)])
+
+
+def _calls(blocks: Tensor, kernel: kernels.Kernel) -> list[list[int]]:
+    """The blocks that are not empty, one call of the kernel each.
+
+    >>> blocks = torch.tensor([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1], [0, 0, 0, 0, 0, 0]])
+    >>> _calls(blocks, "cudnn"), _calls(blocks, "flash")
+    ([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1]], [[-1, 2, 4, 0, 8, 1]])
+    """
+    calls: list[list[int]] = []
+    for row, q0, q1, k0, k1, causal in blocks.tolist():
+        if q0 >= q1:
+            continue
+        before = calls[-1] if calls else []
+        goes_on = bool(causal) and q1 - q0 == k1 - k0 and before[:3] == [row, q0, q1] and before[4:] == [k0, 0]
+        if goes_on and kernel in kernels.LOWER_RIGHT:
+            calls[-1] = [row, q0, q1, before[3], k1, 1]
+        else:
+            calls.append([row, q0, q1, k0, k1, causal])
+    return calls
+
+
+def _by_keys(
+    calls: list[list[int]], batch: int, tokens: int
+) -> tuple[list[tuple[list[int], bool]], list[tuple[int, int, int]]]:
+    """Calls in an order in which gradients of keys need no zeros to add to, and whether each call is the first for its keys.
+
+    Calls that begin at one key come with the longest first, so that ranges within a range follow it. The ranges (row, first,
+    last) that no call writes first come second: keys of later devices, as a rule.
+
+    >>> _by_keys([[-1, 0, 2, 0, 2, 1], [-1, 2, 4, 0, 6, 1]], 1, 8)
+    ([([-1, 2, 4, 0, 6, 1], True), ([-1, 0, 2, 0, 2, 1], False)], [(-1, 6, 8)])
+    """
+    rows: dict[int, list[list[int]]] = {row: [] for row in ([-1] if any(c[0] < 0 for c in calls) else range(batch))}
+    for call in calls:
+        rows[call[0]].append(call)
+    order, gaps = [], []
+    for row, here in rows.items():
+        done = 0  # every key before is written or a gap
+        for call in sorted(here, key=lambda call: (call[3], -call[4])):
+            k0, k1 = call[3:5]
+            first = k0 >= done
+            begin, end = (done, k0) if first else (done, k1)
+            if begin < end:
+                gaps.append((row, begin, end))
+            order.append((call, first))
+            done = max(done, k1)
+        if done < tokens:
+            gaps.append((row, done, tokens))
+    return order, gaps
+
+
+def _put(total: Tensor, part: Tensor, first: bool) -> None:
+    if first:
+        total.copy_(part)
+    else:
+        total += part
+
+
+def _rows(row: int) -> slice:
+    return slice(None) if row < 0 else slice(row, row + 1)
+
+
+@torch.library.custom_op("ropewalk::attention", mutates_args=())
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """softmax(scale q k^T) v over blocks, and its log-sum-exp.
+
+    q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size] of this device; out like q, log-sum-exp
+    [batch, heads, tokens] in float32.
+    """
+    keys, values = collectives.whole(k, v, group)
+    out = torch.empty_like(q)
+    sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
+    kernel = kernels.choose(q, varied)
+    seen = set()
+    for row, q0, q1, k0, k1, causal in _calls(blocks, kernel):
+        rows, here = _rows(row), slice(q0, q1)
+        part, part_sums = kernels.forward(
+            kernel, q[rows, :, here], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
+        )
+        if (row, q0) in seen:
+            before = sums[rows, :, here]
+            merged = torch.logaddexp(before, part_sums)
+            old = out[rows, :, here] * (before - merged).exp()[..., None]
+            part, part_sums = old + part * (part_sums - merged).exp()[..., None], merged
+        seen.add((row, q0))
+        out[rows, :, here] = part.to(out.dtype)
+        sums[rows, :, here] = part_sums
+    return out, sums
+
+
+@attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float) -> Any:
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("ropewalk::attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    blocks: Tensor,
+    group: str,
+    varied: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    keys, values = collectives.whole(k, v, group)
+    kernel = kernels.choose(q, varied)
+    order, gaps = _by_keys(_calls(blocks, kernel), *keys.shape[::2])
+    # Where several calls add to one query or key, in float32, so that the sum is rounded once.
+    several = len({(call[0], call[1]) for call, _ in order}) < len(order)
+    dq = torch.empty(q.shape, dtype=torch.float32 if several else q.dtype, device=q.device)
+    dtype = k.dtype if all(first for _, first in order) else torch.float32
+    dk, dv = (torch.empty(keys.shape, dtype=dtype, device=k.device) for _ in range(2))
+    for row, first, last in gaps:
+        dk[_rows(row), :, first:last] = 0
+        dv[_rows(row), :, first:last] = 0
+    seen = set()
+    for (row, q0, q1, k0, k1, causal), first in order:
+        rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
+        parts = kernels.backward(
+            kernel,
+            grad[rows, :, here],
+            q[rows, :, here],
+            keys[rows, :, there],
+            values[rows, :, there],
+            out[rows, :, here],
+            sums[rows, :, here],
+            bool(causal),
+            scale,
+        )
+        _put(dq[rows, :, here], parts[0], (row, q0) not in seen)
+        _put(dk[rows, :, there], parts[1], first)
+        _put(dv[rows, :, there], parts[2], first)
+        seen.add((row, q0))
+    dq = dq.to(q.dtype)
+    if not group:
+        return dq, dk.to(k.dtype), dv.to(v.dtype)
+    parts = collectives.by_owner(dk, dv, k.dtype, group)
+    del dk, dv, keys, values  # before as much is received
+    return dq, *collectives.summed(parts, group)
+
+
+@_attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+
+
+def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, v, blocks, ctx.group, ctx.varied, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, blocks)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Any) -> Any:
+    q, k, v, out, sums, blocks = ctx.saved_tensors
+    grads = _attention_backward(grad, q, k, v, out, sums, blocks, ctx.group, ctx.varied, ctx.scale)
+    return *grads, None, None, None, None
+
+
+attention.register_autograd(_differentiate, setup_context=_set_up)
+
+
+def _interface(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads tokens size"],
+    key: Float[Tensor, "batch key_heads tokens size"],
+    value: Float[Tensor, "batch key_heads tokens size"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attend: Attend | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls. Without `attend` it is transformers' own SDPA attention, masks and all."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attend is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    if attend.blocks is None:
+        return sdpa_attention_forward(
+            module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
+        )
+    if dropout:
+        raise UserError(
+            f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
+        )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def adopt(model: nn.Module) -> None:
+    """Make a transformers model attend through this module. Where no `attend` is given nothing changes.
+
+    Raises:
+        UserError: the family does not take its attention from transformers' interface.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, _interface)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.set_attn_implementation(NAME)
+    if inner.config._attn_implementation != NAME:
+        raise UserError(
+            f"attention of {inner.config.model_type} models cannot be replaced; use one device a window and no document mask"
+        )
+
+
+def check(model: nn.Module) -> None:
+    """Refuse a family whose attention is more than causal attention over the whole window.
+
+    A model with windows that slide, or with caps on its scores, would be trained as another model.
+
+    Raises:
+        UserError: by the family's name.
+    """
+    config = model.config.get_text_config()
+    sliding = any("full" not in kind for kind in getattr(config, "layer_types", None) or [])
+    sliding |= getattr(config, "layer_types", None) is None and bool(getattr(config, "sliding_window", None))
+    if sliding or getattr(config, "attn_logit_softcapping", None):
+        raise UserError(
+            f"{config.model_type} models with sliding windows or capped attention scores cannot train over documents or "
+            "devices; use --cp 1 without a document mask, or another family"
+        )

@@ -1,0 +1,115 @@
+"""Training windows: a corpus cut into blocks, read in an order known in advance.
+
+in   `Tokens` (tokens.py) and a window W
+out  `Windows`, blocks of W inputs and W labels; `order`, which blocks a step reads
+
+Three documents of 3, 5 and 2 tokens, with BOS `<` and EOS `>` about each, and W = 4:
+
+    ids      < a b c > < d e f g h > < i j >
+    block 0  inputs < a b c   labels a b c >
+    block 1  inputs > < d e   labels < d e f
+    block 2  inputs f g h >   labels g h > <      and the rest, too short for a block, is left unread
+
+Blocks overlap by one token, so every token but the first is predicted once. With a document mask, positions start again at
+each document of a block and the label that would be the next document's first token is not scored.
+
+Nothing remembers where reading had come to: block numbers are a pure function of (seed, step), so that a resumed run and a
+run on another number of devices read the same data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from ropewalk.data.token_corpus import TokenCorpus
+from ropewalk.errors import UserError
+
+#: A label that is not scored (torch's and transformers' convention).
+IGNORED = -100
+
+
+class PackedBlocks:
+    """A corpus as blocks of W inputs and the W labels that follow them.
+
+    Raises:
+        UserError: no document is as long as the window (packing such would teach no long range), or there are fewer tokens
+            than one block needs.
+    """
+
+    def __init__(self, tokens: TokenCorpus, window: int, *, allow_short: bool = False) -> None:
+        if not allow_short and tokens.longest < window:
+            raise UserError(
+                f"training at a window of {window} tokens needs documents that long, but the longest of {len(tokens.names)} has "
+                f"{tokens.longest}; give longer documents, ask for a shorter window, or pack short ones with --allow-short"
+            )
+        if len(tokens.ids) <= window:
+            raise UserError(
+                f"one window of {window} tokens and its last label need {window + 1} tokens, but the documents have "
+                f"{len(tokens.ids)} in all; give more text or a shorter window"
+            )
+        self.tokens = tokens
+        self.window = window
+
+    def __len__(self) -> int:
+        return (len(self.tokens.ids) - 1) // self.window
+
+    def names(self, block: int) -> list[str]:
+        """The documents that a block reads from, in order."""
+        first, last = self._documents(block)
+        return self.tokens.names[first : last + 1]
+
+    def _documents(self, block: int) -> tuple[int, int]:
+        begin = block * self.window
+        first, last = np.searchsorted(self.tokens.starts, [begin, begin + self.window - 1], side="right") - 1
+        return int(first), int(last)
+
+    def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
+        """How many labels of these blocks are scored, without making them."""
+        if not mask_documents:
+            return len(blocks) * self.window
+        begins = np.asarray(blocks, dtype=np.int64) * self.window
+        up_to = np.searchsorted(self.tokens.starts[:-1], [begins, begins + self.window], side="right")
+        return int(self.window * len(begins) - (up_to[1] - up_to[0]).sum())
+
+    def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
+        """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W).
+
+        Args:
+            blocks: their numbers, 0 .. len - 1.
+            mask_documents: positions start again at 0 with each document, which is how transformers is told that attention
+                ends there; a label across that border is IGNORED.
+        """
+        w = self.window
+        ids = np.stack([self.tokens.ids[b * w : b * w + w + 1] for b in blocks]).astype(np.int64)
+        positions = np.broadcast_to(np.arange(w, dtype=np.int64), (len(blocks), w)).copy()
+        labels = ids[:, 1:].copy()
+        if mask_documents:
+            for row, block in enumerate(blocks):
+                first, last = self._documents(block)
+                for start in self.tokens.starts[first + 1 : last + 1] - block * w:
+                    positions[row, start:] = np.arange(w - start)
+                    labels[row, start - 1] = IGNORED
+                if self.tokens.starts[last + 1] == (block + 1) * w:
+                    labels[row, -1] = IGNORED
+        return {"input_ids": np.ascontiguousarray(ids[:, :-1]), "labels": labels, "position_ids": positions}
+
+
+def order(seed: int, step: int, batch: int, count: int, *, shuffled: bool = True) -> Int[np.ndarray, " batch"]:
+    """Which blocks step `step` (from 0) reads: a pure function, so that nothing about reading need be saved.
+
+    Every pass over the `count` blocks is a fresh permutation; a step may reach from one pass into the next.
+    """
+    places = np.arange(step * batch, (step + 1) * batch)
+    passes, within = np.divmod(places, count)
+    if not shuffled:
+        return within
+    return np.array([_permutation(seed, int(p), count)[w] for p, w in zip(passes, within, strict=True)])
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, number: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, number]).permutation(count)

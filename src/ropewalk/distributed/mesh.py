@@ -1,0 +1,240 @@
+"""The devices of a run: data parallel by context parallel; one process is the mesh of size one.
+
+in   what torchrun says in the environment, and how many devices share one window
+out  `Mesh`: what training asks of its devices
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops.blocks import Attend, adopt, causal_blocks, check, padded, stretches
+from ropewalk.distributed import state
+from ropewalk.errors import UserError
+from ropewalk.model.layers import decoder_layers, head_size
+
+#: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
+_PATIENCE = timedelta(minutes=30)
+
+
+def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None = None) -> Mesh:
+    """Join the processes that torchrun started, or be the only one.
+
+    cp: devices that share one window. replicas: copies of the model; weights are sharded within each (HSDP), which
+        saves traffic between machines when a model fits into one. 1: sharded over all devices. device: "cpu" to try it without GPUs.
+
+    Raises:
+        UserError: the world is not a multiple of cp and replicas.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    _refuse_odd(world, cp, replicas)
+    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if world == 1:
+        return Mesh(kind)
+    if kind.type == "cuda":
+        kind = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(kind)
+    if not dist.is_initialized():
+        backend = "cuda:nccl,cpu:gloo" if kind.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+    layout = init_device_mesh(kind.type, (world // cp, cp), mesh_dim_names=("data", "context"))
+    if replicas == 1:
+        weights = init_device_mesh(kind.type, (world,), mesh_dim_names=("shard",))
+    else:
+        weights = init_device_mesh(kind.type, (replicas, world // replicas), mesh_dim_names=("replicate", "shard"))
+    return Mesh(kind, layout, weights)
+
+
+def _refuse_odd(world: int, cp: int, replicas: int) -> None:
+    for name, size in (("--cp", cp), ("replicas", replicas)):
+        if size < 1 or world % size:
+            raise UserError(
+                f"the number of processes is a multiple of {name}, got {world} processes and {name} {size}; start "
+                f"torchrun with a multiple, or change {name}"
+            )
+
+
+class Mesh:
+    """What a run asks of its devices.
+
+    Ranks that share a window read the same sequences and have different parts of them; ranks with different `data_rank` read
+    different sequences. Weights are sharded over all ranks alike.
+
+    Attributes:
+        device: of this process.
+        rank, world: of this process, and how many there are.
+        data_rank, data_size: which part of each batch this process reads, and into how many it is split.
+        context_rank, context_size: which part of each sequence, and of how many.
+    """
+
+    def __init__(
+        self, device: torch.device, layout: DeviceMesh | None = None, weights: DeviceMesh | None = None
+    ) -> None:
+        self.device, self._weights = device, weights
+        self.rank = dist.get_rank() if layout else 0
+        self.world = dist.get_world_size() if layout else 1
+        self.data_rank, self.context_rank = (layout.get_coordinate() if layout else None) or (0, 0)
+        self.data_size, self.context_size = layout.shape if layout else (1, 1)
+        self._last = contextlib.ExitStack()
+        self._context = layout.get_group("context").group_name if layout and self.context_size > 1 else ""
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def shard(self, module: nn.Module, compute: torch.dtype | None = None) -> nn.Module:
+        """Spread a module's weights over all ranks, layer by layer, in place (FSDP2), and ready its attention.
+
+        The gradient of each rank's loss is summed over all ranks. So each rank takes the gradient of its own sum of losses,
+        divided by the count of all ranks' tokens.
+
+        A model whose weights only the main rank has, on its CPU, the others having it on the meta device, is spread from there: no
+        device and no other rank ever holds the whole.
+
+        module: the root, from tokens to loss. compute: dtype that weights are gathered in; their own if not given. Gradients are
+            summed in float32.
+        """
+        inner = next((m for m in module.modules() if hasattr(m, "set_attn_implementation")), None)
+        if inner is not None:
+            if self.context_size > 1:
+                check(inner)
+            adopt(inner)
+            self._last.enter_context(kernels.fastest(self.device, head_size(inner)))
+        if self._weights is None:
+            return module
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        how: dict[str, Any] = dict(
+            mesh=self._weights, mp_policy=MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+        )
+        on_main_alone = self.any(any(parameter.is_meta for parameter in module.parameters()))
+        weights = state.set_aside(module) if on_main_alone and self.main else {}
+        for layer in decoder_layers(module):
+            fully_shard(layer, **how)
+        fully_shard(module, **how)
+        if on_main_alone:
+            state.fill(module, weights, self.device)
+        # FSDP2 averages. Scaling what enters the backward pass is exact, and works with every backend.
+        module.register_forward_hook(self._sum_gradients)
+        return module
+
+    def _sum_gradients(self, module: nn.Module, inputs: Any, loss: Tensor) -> Tensor:
+        if loss.requires_grad:
+            loss.register_hook(lambda grad: grad * self.world)
+        return loss
+
+    def check_window(self, tokens: int) -> None:
+        """Refuse a window that the devices which share it could not have equal parts of.
+
+        Raises:
+            UserError: it is not a multiple of 2 x cp.
+        """
+        devices = self.context_size
+        if devices > 1 and tokens % (2 * devices):
+            raise UserError(
+                f"a window split over devices is a multiple of 2 x cp = {2 * devices}, got {tokens}; change --window or --cp"
+            )
+
+    def split(self, rows: dict[str, Tensor]) -> dict[str, Any]:
+        """This rank's part of each sequence, and who its tokens attend to.
+
+        rows: `input_ids` and `labels` [batch, tokens] of whole sequences; the same on all ranks that share them. `position_ids` that
+            begin again at 0 mean documents, between which nothing attends, unless there is an `attention_mask`
+            of ones beside them: then they are positions and no more (positional-skip training).
+
+        Raises:
+            UserError: the window is not a multiple of 2 x cp.
+        """
+        ids, positions = rows["input_ids"], rows.get("position_ids")
+        tokens, devices = ids.shape[1], self.context_size
+        if devices == 1 and positions is None:
+            return rows
+        self.check_window(tokens)
+        documents = positions is not None and "attention_mask" not in rows
+        borders = _borders(positions) if documents else [[0]]
+        if positions is None:
+            positions = torch.arange(tokens, device=ids.device).expand_as(ids)
+        blocks = None
+        if documents or devices > 1:
+            blocks = causal_blocks(borders, self.context_rank, devices, tokens)
+            blocks = padded(blocks) if documents else blocks
+        own = stretches(self.context_rank, devices, tokens)
+        parts = {
+            name: torch.cat([value[:, first:last] for first, last in own], dim=1)
+            for name, value in dict(input_ids=ids, labels=rows["labels"], position_ids=positions).items()
+        }
+        return {**parts, "attend": Attend(blocks, self._context, varied=documents)}
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def same(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+        """The norm of all gradients together, which are scaled down to `limit` if it is above it (0: never)."""
+        norm = nn.utils.clip_grad_norm_(list(parameters), limit or float("inf"), foreach=True)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as one process would have them: in the host's memory of the main process, empty on the others."""
+        return state.whole(weights, self.main) if self.world > 1 else weights
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+        """Write what training needs to go on, each rank its own part."""
+        state.save(model, optimizer, directory)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
+        """Read what `save` wrote, with however many ranks it was written."""
+        state.load(model, optimizer, directory)
+
+    def close(self) -> None:
+        """Leave the other processes, and leave PyTorch's attention as it was."""
+        self._last.close()
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _borders(positions: Tensor) -> list[list[int]]:
+    """Where documents begin in each row: wherever a position does not follow the one before it."""
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    return [row.nonzero().flatten().tolist() for row in begins.cpu()]

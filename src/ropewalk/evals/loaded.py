@@ -1,0 +1,94 @@
+"""What is measured: a model with its tokenizer and its state, from a name or from objects already in memory.
+
+in   `hemp`, a directory, a hub id, or a transformers model and its tokenizer
+out  a Subject; `fingerprint` tells one set of weights from another
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk import records
+from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.data.documents import bos_id
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
+from ropewalk.model.devices import device_name
+from ropewalk.model.load import info_of, load_model, load_tokenizer, model_info
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, its tokenizer, and what records say of it."""
+
+    model: Any
+    tokenizer: Any
+    state: records.ModelInfo
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> str:
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def bos(self) -> int | None:
+        """The token in front of every document, or None (text.bos_id)."""
+        return bos_id(self.tokenizer)
+
+    def run(self, *, seed: int = 0, **settings: Any) -> records.Run:
+        """A record header for a measurement that starts now."""
+        return records.new_run(
+            self.state, device=device_name(self.device), dtype=self.dtype, seed=seed, settings=settings
+        )
+
+
+def open_model(
+    model: Any,
+    *,
+    tokenizer: Any = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> LoadedModel:
+    """Load a model by its name, or take one that is loaded.
+
+    Args:
+        model: a name for `model.load`, or a transformers model.
+        tokenizer: the model's own if not given; must be given with a model object.
+        dtype, device: as in `model.load`; a model object stays as and where it is.
+
+    Raises:
+        UserError: see `model.load`; or a model object came without a tokenizer.
+    """
+    ranks.rank()  # under torchrun this process has its own GPU, which loading must know of
+    if isinstance(model, str | Path):
+        loaded = load_model(model, dtype=dtype, device=device)
+        return LoadedModel(loaded, tokenizer or load_tokenizer(model), model_info(model))
+    if tokenizer is None:
+        raise UserError(
+            "a model given as an object needs its tokenizer too; pass tokenizer=…, or the model's directory"
+        )
+    found = read_rope(model.config.to_dict())
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    count = sum(weight.numel() for weight in model.parameters())
+    return LoadedModel(model.eval(), tokenizer, info_of(found, name=name, parameters=count))
+
+
+def fingerprint(model: torch.nn.Module, *, samples: int = 64) -> str:
+    """A short name for a model's weights and rotary tables: equal for equal ones, different after any training step.
+
+    A directory's name does not tell: it may have been written again. A few numbers of every tensor do, and cost nothing.
+    """
+    found = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        flat = tensor.detach().flatten()
+        found.update(name.encode())
+        found.update(flat[:: max(1, len(flat) // samples)].float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,9 @@
+"""A model in memory: extended, loaded, verified, saved; its layers and its loss.
+
+extend.py   a longer window as a new checkpoint
+load.py     from a directory to a verified model
+verify.py   every rotary table against the closed form
+save.py     back to a directory that every reader gets right
+loss.py     from tokens to one number
+layers.py   where the decoder layers are
+"""

@@ -1,0 +1,274 @@
+"""From tokens to one number: a causal language model's summed loss, without ever holding the logits of a whole sequence.
+
+in   a transformers causal language model; token ids and already shifted labels [batch, tokens]
+out  the float32 sum of -log p(label) over the labels that count (label != -100)
+
+At 32768 tokens and a vocabulary of 128256 the float32 logits are 15.7 GiB, several times over in the backward pass. Here the
+head and the loss go through the sequence in chunks, and each chunk's gradient is made on the spot, so that
+the backward pass has nothing to do again. `NextTokenLoss` is also the module that is sharded: everything from tokens to
+loss is inside its `forward`, so the head's weight is whole when it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ropewalk.attention_ops import blocks
+from ropewalk.attention_ops.blocks import Attend
+from ropewalk.errors import UserError
+
+#: Labels with this value are not scored (the convention of torch and transformers).
+IGNORED = -100
+
+#: Float32 logits held at a time, in elements: 512 MiB.
+CHUNK_ELEMENTS = 2**27
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What a family does to the head's output before the softmax: `cap * tanh(scale * logits / cap)`.
+
+    scale: 1 for most; Cohere and Granite scale. cap: infinity for most; Gemma 2 caps at 30.
+    """
+
+    scale: float = 1.0
+    cap: float = math.inf
+
+    @property
+    def plain(self) -> bool:
+        return self.scale == 1.0 and math.isinf(self.cap)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if not math.isinf(self.cap):
+            logits = self.cap * torch.tanh(logits / self.cap)
+        return logits
+
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """d(out)/d(in), told from the output."""
+        if math.isinf(self.cap):
+            return self.scale
+        return self.scale * (1 - (logits / self.cap).square())
+
+
+# Configuration keys that change the logits, and how. A key that speaks of logits and is not here is refused by name.
+_DIVIDES = {"granite", "granitemoe", "granitemoeshared", "granitemoehybrid"}
+_MULTIPLIES = {"hyperclovax"}
+_HARMLESS = {"output_router_logits", "router_logits", "attn_logit_softcapping", "logits_to_keep", "attention_logit_cap"}
+
+
+def logits_of(model: nn.Module) -> Logits:
+    """The family's transformation of its logits, read from the configuration; refused by name where it is not known."""
+    config = model.config.get_text_config()
+    family = config.model_type
+    scale, cap = 1.0, math.inf
+    for key, value in config.to_dict().items():
+        speaks_of_logits = "logit" in key or key == "lm_head_multiplier"
+        if not speaks_of_logits or key in _HARMLESS or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if key == "final_logit_softcapping":
+            cap = float(value)
+        elif key == "logit_scale" and family.startswith("cohere"):
+            scale *= float(value)
+        elif key == "logits_scaling" and family in _DIVIDES:
+            scale /= float(value)
+        elif key == "logits_scaling" and family in _MULTIPLIES:
+            scale *= float(value)
+        elif value not in (0, 1):
+            raise UserError(
+                f"the loss of a {family} model cannot be computed in chunks: its configuration sets {key} = {value}, "
+                f"whose effect on the logits is not known here; use a family without it"
+            )
+    return Logits(scale, cap)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of `hidden @ weight.T`; the gradient of each chunk is computed while its logits exist.
+
+    One product more in the forward pass than a plain head has in it, one less in the backward pass than recomputation would
+    take: three in all, the fewest there are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: Logits
+    ) -> Tensor:
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        compute = hidden.dtype
+        cast_weight, cast_bias = weight.to(compute), None if bias is None else bias.to(compute)
+        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
+        # Summed in float32: a sum of bf16 chunks would lose what small chunks add.
+        weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wants_weight else None
+        bias_grad = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if wants_bias else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for part in _chunks(len(hidden), weight.shape[0]):
+            nll, grad = _nll_and_gradient(hidden[part], cast_weight, cast_bias, labels[part], logits)
+            total += nll
+            if hidden_grad is not None:
+                torch.mm(grad, cast_weight, out=hidden_grad[part])
+            if weight_grad is not None:
+                weight_grad += grad.t() @ hidden[part]
+            if bias_grad is not None:
+                bias_grad += grad.sum(0, dtype=torch.float32)
+        ctx.save_for_backward(
+            hidden_grad,
+            None if weight_grad is None else weight_grad.to(weight.dtype),
+            None if bias_grad is None else bias_grad.to(bias.dtype),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        grads = (None if grad is None else grad * upstream[0].to(grad.dtype) for grad in ctx.saved_tensors)
+        return *grads, None, None
+
+
+def _chunks(tokens: int, vocabulary: int) -> list[slice]:
+    """Whole-sequence slices of at most CHUNK_ELEMENTS logits, in multiples of 128 tokens (the matrix unit's tile)."""
+    size = max(128, CHUNK_ELEMENTS // vocabulary // 128 * 128)
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _nll_and_gradient(
+    hidden: Float[Tensor, "tokens width"],
+    weight: Float[Tensor, "vocabulary width"],
+    bias: Float[Tensor, " vocabulary"] | None,
+    labels: Int[Tensor, " tokens"],
+    family: Logits,
+) -> tuple[Tensor, Tensor]:
+    """The summed loss of a chunk, and its gradient with respect to the head's output in `hidden`'s dtype."""
+    product = nn.functional.linear(hidden, weight, bias)
+    pointwise = _compiled_from_product() if product.is_cuda else _from_product
+    return pointwise(product, labels, family)
+
+
+def _from_product(product: Tensor, labels: Tensor, family: Logits) -> tuple[Tensor, Tensor]:
+    counts = labels != IGNORED
+    target = labels.clamp(min=0)[:, None]
+    logits = family(product.float())
+    slope = family.slope(logits)
+    normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
+    nll = torch.where(counts, (normaliser - logits.gather(1, target)).squeeze(1), 0.0).sum()
+    wanted = torch.arange(logits.shape[1], device=logits.device) == target
+    grad = ((logits - normaliser).exp() - wanted.float()) * slope * counts[:, None]
+    return nll, grad.to(product.dtype)
+
+
+@functools.cache
+def _compiled_from_product() -> Any:
+    """Fused, two passes over the logits instead of a dozen; on a GPU that is half of what the loss costs."""
+    return torch.compile(_from_product, dynamic=False)
+
+
+def cross_entropy(
+    hidden: Float[Tensor, "tokens width"], head: nn.Module, labels: Int[Tensor, " tokens"], logits: Logits
+) -> Float[Tensor, ""]:
+    """Summed cross-entropy of `logits(head(hidden))` against `labels`, in chunks; float32.
+
+    A plain linear head gets its gradients during the forward pass; any other (a LoRA on the head, say) is run chunk by chunk
+    and once more in the backward pass.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        # The stream is float32 under autocast, which casts single operations only; the head's three products are meant to be cast.
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    if type(head) is nn.Linear or type(head).__name__ == "FSDPLinear":
+        weight, bias = head.weight, head.bias
+        if not torch.is_grad_enabled():  # or the function would make gradients that nobody wants
+            hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+        return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, logits)
+
+    def chunk(part: Tensor, wanted: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits(head(part).float()), wanted, ignore_index=IGNORED, reduction="sum")
+
+    weight: Any = head.weight if hasattr(head, "weight") else head.base_layer.weight
+    losses = [
+        checkpoint(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
+    ]
+    return torch.stack(losses).sum()
+
+
+class NextTokenLoss(nn.Module):
+    """Tokens in, summed loss out: the root module of training, the one that is sharded and compiled.
+
+    model: a transformers causal language model (or a peft model around one).
+
+    Raises UserError, naming the family, when the family does something to its hidden states or logits that the chunked loss
+    does not do: a few tokens are run through both to find out.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._logits = logits_of(self._inner)
+        if not any(p.is_meta or hasattr(p, "placements") for p in model.parameters()):
+            self._check_family()
+
+    @property
+    def _inner(self) -> nn.Module:
+        """The transformers model, inside peft's wrapper or as it is."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def body(self) -> nn.Module:
+        """Everything below the head: token ids to hidden states."""
+        inner: Any = self._inner
+        return inner.base_model
+
+    @property
+    def head(self) -> nn.Module:
+        """From hidden states to the vocabulary."""
+        return self._inner.get_output_embeddings()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        labels: Int[Tensor, "batch tokens"],
+        position_ids: Int[Tensor, "batch tokens"] | None = None,
+        attend: Attend | None = None,
+        **kwargs: Any,
+    ) -> Float[Tensor, ""]:
+        """Sum of -log p(labels[b, t] | input_ids[b, :t + 1]) over labels that are not -100; float32.
+
+        Labels are shifted already: labels[b, t] is the token after input_ids[b, t]. Divide by the number of counted labels
+        over all ranks and accumulation steps, once, so that every token weighs the same however the batch was split.
+
+        attend: who attends to what, from `parallel.Mesh.split`; plain causal attention if not given.
+        """
+        if attend is not None:
+            if self._inner.config._attn_implementation != blocks.NAME:
+                raise RuntimeError("the module was not made ready by Mesh.shard, and would ignore `attend`")
+            # A mask of four dimensions is taken as it is, so that transformers makes none from the positions.
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+            kwargs |= dict(attend=attend, attention_mask=mask)
+        hidden = self._hidden(input_ids, position_ids, **kwargs)
+        return cross_entropy(hidden.flatten(0, 1), self.head, labels.flatten(), self._logits)
+
+    def _hidden(self, input_ids: Tensor, position_ids: Tensor | None, **kwargs: Any) -> Tensor:
+        return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
+
+    @torch.no_grad()
+    def _check_family(self) -> None:
+        """Compare the logits of a few tokens with the model's own; a mismatch names the family."""
+        inner, was_training = self._inner, self.model.training
+        device, vocabulary = next(self.model.parameters()).device, inner.config.get_text_config().vocab_size
+        ids = torch.arange(8, device=device)[None] % vocabulary
+        self.model.eval()
+        own = inner(input_ids=ids, use_cache=False).logits.float()
+        ours = self._logits(self.head(self._hidden(ids, None)).float())
+        self.model.train(was_training)
+        # The same products in the same precision: only the order of scale, cap and cast may differ, so one rounding.
+        step = torch.finfo(next(self.model.parameters()).dtype).eps
+        if not torch.allclose(own, ours, rtol=4 * step, atol=4 * step * float(own.abs().max())):
+            raise UserError(
+                f"the loss of a {inner.config.model_type} model cannot be computed in chunks: its head does more than one "
+                f"linear layer, a scale and a cap; train another family"
+            )

@@ -1,0 +1,16 @@
+"""Memory, time and cost of a training run, before anything is loaded.
+
+shape.py      a model's shape from its config.json: weights, operations
+chips.py      accelerators by data sheet, and the share of it that a step gets
+job.py        the recipe laid over chips; what a layer keeps
+memory.py     bytes by part, at the worst moment
+speed.py      seconds by part
+layout.py     the fastest layout that fits
+calibrate.py  the machine at hand, timed (the only part that imports torch)
+planner.py    from a name to a `Plan`; show.py prints it
+"""
+
+from ropewalk.planner.planner import Plan, plan
+from ropewalk.planner.shape import Shape
+
+__all__ = ["Plan", "Shape", "plan"]

@@ -1,0 +1,241 @@
+"""What is planned: a shape, a recipe, and how it is laid over the chips.
+
+in   a shape and settings
+out  a `Job`; the tensors of one layer that a backward pass needs, and which of them are kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ropewalk.errors import UserError
+from ropewalk.planner.shape import Shape
+
+#: Two states of a byte, and a float32 scale for every 256 of each; bytes a weight.
+EIGHT_BIT_STATES = 2 + 2 * 4 / 256
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Bytes a trained weight (train/optimizer.py): itself, its gradient, its optimiser states; on the host; in arithmetic.
+
+    cast: bytes of a second copy of each weight in the precision of the arithmetic, alive through the forward pass of an unsharded model.
+    """
+
+    weight: float
+    gradient: float
+    states: float
+    compute: int
+    cast: float = 0.0
+    host: float = 0.0
+
+
+def regime(precision: str, optimizer: str) -> Regime:
+    """The regime of a precision and an optimiser, by the names of `TrainSettings`.
+
+    Raises:
+        UserError: no such precision or optimiser, or two that do not go together.
+    """
+    plain = {
+        "float32": Regime(4, 4, 8, compute=4),
+        "bfloat16": Regime(4, 4, 8, compute=2, cast=2),
+        "bfloat16-stochastic": Regime(2, 2, 4, compute=2),
+    }.get(precision)
+    if plain is None or optimizer not in ("adamw", "adamw-8bit", "adamw-offload"):
+        raise UserError(
+            f"a plan needs a precision (float32, bfloat16, bfloat16-stochastic) and an optimiser (adamw, adamw-8bit, adamw-offload), got "
+            f"{precision!r} and {optimizer!r}; name one of each"
+        )
+    weight, gradient, states = plain.weight, plain.gradient, plain.states
+    if optimizer == "adamw-8bit":
+        states = EIGHT_BIT_STATES
+    if optimizer == "adamw-offload":
+        if precision == "bfloat16-stochastic":
+            raise UserError(
+                "adamw-offload keeps float32 states beside float32 weights; plan it with precision bfloat16, or take adamw"
+            )
+        # The host holds weights, gradients and both states, all float32 and pinned.
+        return Regime(weight, gradient, 0, compute=plain.compute, cast=plain.cast, host=16)
+    return Regime(weight, gradient, states, compute=plain.compute, cast=plain.cast)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which products of a layer outlive its forward pass.
+
+    name: as --memory has it. shares: by the product's name, the share of layers in which its output is kept. recompute: whether what is
+    not kept is computed again in the backward pass; if not, everything is kept.
+    """
+
+    name: str
+    shares: Mapping[str, float] = field(default_factory=dict)
+    recompute: bool = True
+
+
+#: What memory.py weighs attention's operations with, which run at a lower rate than a product's (a test compares the two).
+ATTENTION_PRICE = 1.5
+#: By the names of --memory: nothing but each layer's input; everything.
+FULL, NONE = Keep("full"), Keep("none", recompute=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run on paper.
+
+    Attributes:
+        shape, window, steps, batch: of the recipe; batch counts windows per optimiser step over all chips.
+        gpus, cp: chips in all, and how many share one window; dp = gpus / cp.
+        replicas: copies of the weights, each sharded over its own chips (HSDP).
+        micro: windows on one group of cp chips at a time.
+        regime, keep: bytes a weight; what is kept for the backward pass.
+        mode, rank: "full", "lora" or "pose"; the adapters' rank. chunk: tokens in memory in mode "pose".
+        fused: norms, rotation and SwiGLU run as one kernel each.
+        whole_logits: the loss is computed from the logits of a whole sequence, as transformers does.
+    """
+
+    shape: Shape
+    window: int
+    steps: int
+    batch: int
+    gpus: int
+    cp: int
+    micro: int
+    regime: Regime
+    keep: Keep
+    mode: str = "full"
+    rank: int = 8
+    chunk: int | None = None
+    fused: bool = True
+    whole_logits: bool = False
+    replicas: int = 1
+
+    @property
+    def shards(self) -> int:
+        """Chips that the weights, gradients and states of one copy are shared out over."""
+        return self.gpus // self.replicas
+
+    @property
+    def dp(self) -> int:
+        return self.gpus // self.cp
+
+    @property
+    def length(self) -> int:
+        """Tokens of one sequence in memory."""
+        return self.chunk if self.mode == "pose" and self.chunk else self.window
+
+    @property
+    def tokens(self) -> float:
+        """Tokens on one chip in one micro batch."""
+        return self.micro * self.length / self.cp
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number in the residual stream: under autocast float32 weights make it float32; sharded weights are gathered in the
+        precision of the arithmetic, and so is the stream."""
+        return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
+
+    @property
+    def flops(self) -> float:
+        """Operations of one step over all chips, nothing computed again."""
+        return self.shape.flops(self.length) * self.batch * self.length
+
+    @property
+    def micros(self) -> int:
+        """Micro batches in a step, one after the other."""
+        return -(-self.batch // (self.dp * self.micro))
+
+    @property
+    def trained(self) -> int:
+        """Weights that move: all of them, or the adapters on attention, the embedding and the norms (train/lora.py)."""
+        if self.mode != "lora":
+            return self.shape.parameters
+        d, q, kv = self.shape.width, self.shape.query_width, self.shape.kv_width
+        adapters = self.rank * ((d + q) + 2 * (d + kv) + (q + d)) * self.shape.layers
+        return adapters + self.shape.embedding + self.shape.small + self.shape.last
+
+
+def tensors(job: Job) -> dict[str, float]:
+    """Bytes a token of what one layer's backward pass reads, by name, on the chip that holds the token.
+
+    "input" and "middle" are the residual stream before the attention and after it. "norms" is what enters the projections; a norm that
+    is not fused leaves its normalised values too, a float32 copy of a bfloat16 stream, and under autocast a copy for each projection.
+    "act" is the gate after its nonlinearity, "product" what enters the down projection.
+    """
+    shape, b, d = job.shape, job.regime.compute, job.shape.width
+    q, kv, inner = shape.query_width, shape.kv_width, shape.active * shape.inner
+    norms = 2 * b * d
+    if not job.fused:
+        copies = b * (3 + (2 if shape.gated else 1)) if job.stream != b else 2 * b
+        norms = (copies + 2 * job.stream + (2 * 4 if job.stream == 2 else 0)) * d
+    found: dict[str, float] = {
+        "input": job.stream * d,
+        "norms": norms,
+        "q": b * q,
+        "k": b * kv,
+        "v": b * kv,
+        "attention": b * q + 4 * shape.heads,  # and the logarithm of each row's sum, float32
+        "middle": job.stream * d,
+        "gate": b * inner if shape.gated else 0,
+        "up": b * inner,
+        "act": 0 if job.fused and shape.gated else b * inner,
+        "product": b * inner if shape.gated else 0,
+    }
+    if shape.experts > 1:  # each token's rows are copied out for its experts, and their outputs before they are summed
+        found["routed"] = 2 * b * shape.active * d
+    return found
+
+
+def products(job: Job) -> dict[str, float]:
+    """Bytes a token of the results of one layer's products and attention that can be kept."""
+    every = tensors(job)
+    names = ("q", "k", "v", "attention", "gate", "up")
+    return {name: every[name] for name in names if every[name]} | {"o": job.regime.compute * job.shape.width}
+
+
+def kept_bytes(job: Job) -> float:
+    """Bytes a token and layer, on average over layers, that live from the forward pass to the backward pass."""
+    if not job.keep.recompute:
+        return sum(tensors(job).values())
+    sizes = products(job)
+    return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.keep.shares.items())
+
+
+def recomputed_bytes(job: Job) -> float:
+    """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation."""
+    if not job.keep.recompute:
+        return 0.0
+    there = ("v", "attention", "gate", "up")
+    gone = {name: size * (1 - job.keep.shares.get(name, 0.0) * (name in there)) for name, size in tensors(job).items()}
+    return sum(gone.values()) - gone["input"]
+
+
+def worth(job: Job) -> list[list[str]]:
+    """A layer's products in groups of equal worth, those first whose output saves most arithmetic a byte: memory.py's order.
+
+    Attention over T tokens saves T operations a byte, at a lower rate; a product from K features saves K. The down projection's output
+    is never asked for again.
+    """
+    shape = job.shape
+    each: dict[str, float] = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
+    each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
+    each["attention"] = ATTENTION_PRICE * job.length
+    return [[name for name in each if each[name] == w] for w in sorted(set(each.values()), reverse=True)]
+
+
+def filled(job: Job, room: float) -> Job:
+    """The job with as much kept as `room` bytes hold, as `memory.Activations.choose` does it: a group of equal worth goes together, into
+    all layers or into as many as there is room for, but not into less than an eighth of them."""
+    sizes, layers = products(job), job.shape.layers
+    shares: dict[str, float] = {}
+    for group in worth(job):
+        size = sum(sizes[name] for name in group) * job.tokens
+        fit = min(layers, int(max(0.0, room) // size))
+        if fit == layers or fit >= layers / 8:
+            shares |= {name: fit / layers for name in group}
+        room -= fit * size
+        if fit < layers:
+            break
+    kinds = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
+    said = [", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in kinds.items()]
+    return replace(job, keep=Keep("; ".join(said) or FULL.name, shares))

@@ -1,0 +1,159 @@
+"""How much memory a step needs on each chip, part by part, and when.
+
+in   a `Job`
+out  `Memory`: bytes by part at the moment of the step when most is held
+
+These moments compete. At the end of the forward pass all kept activations are there, and the loss's chunk of logits. In the backward
+pass activations leave layer by layer as gradients come. At its end all gradients are there, and one layer's workspace. With
+several micro batches a step, gradients of the first are there during all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropewalk.planner.job import Job, kept_bytes, recomputed_bytes, tensors
+
+GIB = 2**30
+#: Elements of logits that exist at a time; loss.CHUNK_ELEMENTS, which cannot be imported without torch (a test compares them).
+CHUNK_ELEMENTS = 2**27
+#: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
+CONTEXT = 1.0 * GIB
+#: cuBLAS workspaces and the like that PyTorch's allocator counts.
+WORKSPACE = 0.1 * GIB
+#: What PyTorch's allocator reserves beyond what is in use, because blocks do not fit each other. An assumption.
+FRAGMENTATION = 0.03
+#: The same of a CPU process, which gives freed blocks back to its own heap, and what such a process takes for Python, torch and
+#: transformers: measured on one setting (docs/plan.md, the CPU's calibration row), checked on the others.
+CPU_FRAGMENTATION, CPU_CONTEXT = 0.30, 0.48 * GIB
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip at the moment when most is held.
+
+    weights, gradients, states: of the model and its optimiser. cast: weights in the precision of the arithmetic. activations: kept from
+    forward to backward. logits: the loss's chunk and gradients. workspace: what one layer's backward pass needs for itself.
+    context: outside of the allocator. slack: between blocks. host: in the host's memory, for each chip.
+    moment: "forward", "backward", "end" (of the backward pass) or "update", whichever it is.
+    """
+
+    weights: float
+    gradients: float
+    states: float
+    cast: float
+    activations: float
+    logits: float
+    workspace: float
+    context: float
+    slack: float
+    host: float
+    moment: str
+
+    @property
+    def allocated(self) -> float:
+        """What `torch.cuda.max_memory_allocated` would say."""
+        return self.weights + self.gradients + self.states + self.cast + self.activations + self.logits + self.workspace
+
+    @property
+    def total(self) -> float:
+        """What the chip must have."""
+        return self.allocated + self.slack + self.context
+
+
+def memory(job: Job, *, cpu: bool = False) -> Memory:
+    """Memory of one training step on each chip, or in one process on a CPU."""
+    shape, regime = job.shape, job.regime
+    # Adapters are trained in float32 whatever the precision of the weights they sit on (train/lora.py).
+    adapters = job.mode == "lora"
+    weight, gradient = (4, 4) if adapters else (regime.weight, regime.gradient)
+    moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
+    weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.shards
+    gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
+    held = job.micros > 1  # gradients of former micro batches
+    kept = shape.layers * kept_bytes(job) * job.tokens
+    gathered_forward, gathered_layer = _copies(job)
+    layer = _workspace(job)
+    moments = {
+        "forward": dict(
+            gradients=gradients if held else 0.0,
+            cast=gathered_forward,
+            activations=kept,
+            logits=loss_bytes(job),
+            workspace=0.0,
+        ),
+        "backward": dict(
+            gradients=gradients if held else _head_gradient(job),
+            cast=gathered_layer,
+            activations=kept,
+            logits=0.0,
+            workspace=layer,
+        ),
+        "end": dict(
+            gradients=gradients if held else gradients - _last_gradients(job),
+            cast=gathered_layer,
+            activations=kept / shape.layers,
+            logits=0.0,
+            workspace=layer,
+        ),
+        "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
+    }
+    moment, parts = max(moments.items(), key=lambda entry: sum(entry[1].values()))
+    parts["workspace"] += 0.0 if cpu else WORKSPACE
+    allocated = weights + states + sum(parts.values())
+    return Memory(
+        weights=weights,
+        states=states,
+        **parts,
+        context=CPU_CONTEXT if cpu else CONTEXT,
+        slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
+        host=job.trained * regime.host / job.shards,
+        moment=moment,
+    )
+
+
+def loss_bytes(job: Job) -> float:
+    """What the loss takes while it is computed: the last norm, hidden states and their gradient, logits, the head's gradient."""
+    shape, b = job.shape, job.regime.compute
+    if job.whole_logits:  # the logits, their float32 log-softmax and two gradients of it (transformers' loss)
+        return (b + 4 + 4 + 4) * job.tokens * shape.vocabulary
+    chunk = min(job.tokens * shape.vocabulary, max(128 * shape.vocabulary, CHUNK_ELEMENTS))
+    states = (tensors(job)["norms"] / 2 + job.stream * shape.width) * job.tokens
+    head = 0 if job.mode == "lora" else shape.embedding
+    # float32 logits and the copy that logsumexp makes; the head's gradient summed in float32, one chunk's beside it, the cast head.
+    return states + 8 * chunk + head * (4 + b) + shape.embedding * (b if b != job.regime.weight else 0)
+
+
+def _head_gradient(job: Job) -> float:
+    """Of the gradients, the head's is there when the backward pass begins with the last layer."""
+    return 0.0 if job.mode == "lora" else job.shape.embedding * job.regime.gradient / job.shards
+
+
+def _last_gradients(job: Job) -> float:
+    """Gradients that are not there yet while the first layer runs backward: its own and the embedding's, if that is not the head's."""
+    if job.mode == "lora":
+        return job.shape.embedding * 4 / job.shards
+    late = job.shape.layer_weights + (0 if job.shape.tied else job.shape.embedding)
+    return late * job.regime.gradient / job.shards
+
+
+def _copies(job: Job) -> tuple[float, float]:
+    """Bytes of weights in the precision of the arithmetic: through the forward pass, and while one layer runs backward."""
+    shape, regime = job.shape, job.regime
+    layer = shape.layer_weights * regime.compute
+    if job.gpus == 1:
+        # Autocast keeps each cast weight until the forward pass is over; the embedding is looked up, not multiplied.
+        return regime.cast * (shape.layers * shape.layer_weights), (layer if regime.cast else 0.0)
+    # Sharded: this layer and the next, gathered, beside the embedding and the head, which stay for the whole micro batch. A layer's
+    # gradient is whole before it is scattered, and is summed in float32.
+    tables = shape.embedding * (1 if shape.tied else 2) * regime.compute
+    return 2 * layer + tables, 2 * layer + 2 * tables + shape.layer_weights * (regime.compute + 4)
+
+
+def _workspace(job: Job) -> float:
+    """Bytes that one layer's backward pass needs beyond what was kept: its tensors computed again, and gradients of a few of them."""
+    every = tensors(job)
+    flowing = every["up"] * (1 if job.fused else 2) + 2 * every["input"]
+    # One weight gradient in the precision of the arithmetic before it is added to the others.
+    largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
+    return (recomputed_bytes(job) + flowing) * job.tokens + largest * (job.regime.compute != job.regime.gradient)

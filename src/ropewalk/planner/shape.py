@@ -1,0 +1,299 @@
+"""The shape of a model from its config.json: how many weights, where they are, and what a token costs.
+
+in   the dictionary of a config.json
+out  a `Shape`: layers, widths, heads, experts; weights by part; floating-point operations a token
+
+Pure arithmetic, no torch. A weight count is exact for the families below (tests/planner/test_plan.py holds it against transformers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's code has that its config.json need not say.
+
+    gated: the MLP has a gate beside its up projection. norms, final_norm: vectors of the model's width in a layer's norms and in the
+    last one (a LayerNorm with bias counts two). qkv_bias, out_bias, mlp_bias: whether the projections have one, or the key that says
+    so. qk_norm: vectors on queries and keys, per head ("head") or over the whole projection ("width"). head_bias: of the output head.
+    """
+
+    gated: bool = True
+    norms: int = 2
+    final_norm: int = 1
+    qkv_bias: bool | str = False
+    out_bias: bool | str = False
+    mlp_bias: bool | str = False
+    qk_norm: str = ""
+    head_bias: bool = False
+    tied: bool = False
+    kv_heads: int | None = None
+    head_dim: int | None = None
+
+
+_LLAMA = Family(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
+_FAMILIES: dict[str, Family] = {
+    "llama": _LLAMA,
+    "granite": _LLAMA,
+    "mistral": Family(kv_heads=8),
+    "mixtral": Family(kv_heads=8),
+    "qwen2": Family(qkv_bias=True),
+    "qwen3": Family(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", head_dim=128),
+    "qwen3_moe": Family(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head"),
+    "gemma": Family(tied=True, head_dim=256),
+    "gemma2": Family(norms=4, tied=True, head_dim=256),
+    "gemma3_text": Family(norms=4, tied=True, qk_norm="head", head_dim=256),
+    "phi": Family(
+        gated=False, norms=2, final_norm=2, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True
+    ),  # one LayerNorm with bias
+    "phi3": Family(),
+    "gpt_neox": Family(
+        gated=False, norms=4, final_norm=2, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True
+    ),
+    "olmo": Family(norms=0, final_norm=0),
+    "olmo2": Family(qk_norm="width"),
+    "stablelm": Family(norms=4, final_norm=2, qkv_bias="use_qkv_bias"),
+    "starcoder2": Family(
+        gated=False, norms=4, final_norm=2, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", tied=True
+    ),
+}
+#: What a bias key means where a config leaves it out.
+_BIAS_DEFAULTS = {("gpt_neox", "attention_bias"): True, ("starcoder2", "use_bias"): True}
+#: Keys of layers that no count here describes.
+_STRANGE = (
+    "kv_lora_rank",
+    "ssm_cfg",
+    "mamba_d_state",
+    "layers_block_type",
+    "linear_num_value_heads",
+    "attn_layer_period",
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder, as far as memory and time care.
+
+    Attributes:
+        name, family: as the user named it; the config's `model_type`.
+        window: tokens it reads now.
+        layers, width, heads, kv_heads, head_dim: of the residual stream and the attention.
+        inner: width of the MLP (of one expert). gated: whether it has a gate.
+        vocabulary, tied: rows of the embedding; whether the output head shares them.
+        experts, active: MLPs a layer has, and how many of them a token goes through.
+        sliding, sliding_window: layers whose attention sees that many tokens only.
+        small: weights of norms and biases in all layers; last: those after the last layer.
+        stored: weights in the checkpoint's files, where those were at hand.
+        assumed: the family is none that is known by name, and was counted as Llama's.
+    """
+
+    name: str
+    family: str
+    window: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    vocabulary: int
+    gated: bool = True
+    tied: bool = False
+    experts: int = 1
+    active: int = 1
+    sliding: int = 0
+    sliding_window: int = 0
+    small: int = 0
+    last: int = 0
+    stored: int | None = None
+    assumed: bool = False
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        return self.kv_heads * self.head_dim
+
+    @property
+    def products(self) -> dict[str, int]:
+        """Weights of one layer's matrix products that one token goes through, by name."""
+        d, q, kv = self.width, self.query_width, self.kv_width
+        inner = self.active * self.inner
+        found = {
+            "q": d * q,
+            "k": d * kv,
+            "v": d * kv,
+            "o": q * d,
+            "gate": d * inner,
+            "up": d * inner,
+            "down": inner * d,
+        }
+        if not self.gated:
+            del found["gate"]
+        if self.experts > 1:
+            found["router"] = d * self.experts
+        return found
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one layer, all experts, without norms and biases."""
+        idle = (self.experts - self.active) * (3 if self.gated else 2) * self.width * self.inner
+        return sum(self.products.values()) + idle
+
+    @property
+    def embedding(self) -> int:
+        return self.vocabulary * self.width
+
+    @property
+    def parameters(self) -> int:
+        """Weights, counted once where tied; from the files where they were at hand."""
+        return self.stored if self.stored is not None else self.counted
+
+    @property
+    def counted(self) -> int:
+        """Weights by this module's arithmetic."""
+        tables = self.embedding * (1 if self.tied else 2)
+        return self.layers * self.layer_weights + self.small + tables + self.last
+
+    @property
+    def active_weights(self) -> int:
+        """Weights that one token is multiplied by: all but the embedding, which is looked up, and idle experts."""
+        return self.layers * sum(self.products.values()) + self.small + self.last + self.embedding
+
+    def keys(self, tokens: int) -> tuple[float, float]:
+        """Keys a query sees on average in a full layer and in a sliding one; causal, so half the square in a full layer."""
+        near = min(self.sliding_window or tokens, tokens)
+        return tokens / 2, near - near * near / (2 * tokens)
+
+    def attention_flops(self, tokens: int) -> float:
+        """Of all layers' two attention products, forward, a token, at a sequence of `tokens`."""
+        full, near = self.keys(tokens)
+        return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * near)
+
+    def flops(self, tokens: int) -> float:
+        """Of a training step, a token: 3 x (2 x weights without the embedding + 2 x layers x window x width), nothing recomputed."""
+        return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
+
+
+def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> Shape:
+    """The shape that a config.json describes.
+
+    Args:
+        config: its dictionary.
+        name: as the user named the model.
+        stored: weights in the checkpoint's files, if they are at hand.
+
+    Raises:
+        UserError: a key is missing, or the layers are of a kind that no count here describes; the key is named.
+    """
+    text = text_section(dict(config))
+    kind = str(text.get("model_type", ""))
+    for key in _STRANGE:
+        if text.get(key):
+            raise UserError(
+                f"the planner counts layers of attention and an MLP, but the config of this {kind or 'unnamed'} model has {key}; "
+                "plan a model of another family"
+            )
+    family = _FAMILIES.get(kind, _LLAMA)
+    width, heads = _whole(text, "hidden_size", kind), _whole(text, "num_attention_heads", kind)
+    layers, inner = _whole(text, "num_hidden_layers", kind), _inner(text, kind)
+    head_dim = int(text.get("head_dim") or family.head_dim or width // heads)
+    kv_heads = int(text.get("num_key_value_heads") or family.kv_heads or heads)
+    experts = int(text.get("num_local_experts") or text.get("num_experts") or 1)
+    active = _whole(text, "num_experts_per_tok", kind) if experts > 1 else 1
+    sliding, near = _sliding(text, kind, layers)
+    shape = Shape(
+        name=name,
+        family=kind,
+        window=_whole(text, "max_position_embeddings", kind, 131072 if kind == "gemma3_text" else None),
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        inner=inner,
+        vocabulary=_whole(text, "vocab_size", kind),
+        gated=family.gated,
+        tied=bool(text.get("tie_word_embeddings", family.tied)),
+        experts=experts,
+        active=active,
+        sliding=sliding,
+        sliding_window=near,
+        stored=stored,
+        assumed=kind not in _FAMILIES,
+    )
+    return _with_small(shape, family, text)
+
+
+def _whole(text: Mapping[str, Any], key: str, kind: str, default: int | None = None) -> int:
+    value = text.get(key, default)
+    if value is None:
+        raise UserError(
+            f"a plan needs {key}, and the config.json of this {kind or 'unnamed'} model has no such key; add it, or plan from the "
+            "original checkpoint"
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+        raise UserError(f"{key} in a config.json is a whole number above 0, got {value!r}; mend the file")
+    return int(value)
+
+
+def _inner(text: Mapping[str, Any], kind: str) -> int:
+    return _whole(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size", kind)
+
+
+def _sliding(text: Mapping[str, Any], kind: str, layers: int) -> tuple[int, int]:
+    """(layers with a sliding window, that window); (0, 0) where every layer sees everything."""
+    near = text.get("sliding_window")
+    if not near or text.get("use_sliding_window") is False:
+        return 0, 0
+    if text.get("layer_types"):
+        return list(text["layer_types"]).count("sliding_attention"), int(near)
+    if text.get("sliding_window_pattern"):  # every n-th layer sees everything (Gemma 3 in older spelling)
+        return layers - layers // int(text["sliding_window_pattern"]), int(near)
+    if kind in ("gemma2", "gemma3_text"):
+        return layers - layers // (2 if kind == "gemma2" else 6), int(near)
+    if kind in ("qwen2", "qwen3", "qwen3_moe"):  # windowed from layer max_window_layers on, and only when asked for
+        return (layers - int(text.get("max_window_layers", layers)) if text.get("use_sliding_window") else 0), int(near)
+    return layers, int(near)
+
+
+def _with_small(shape: Shape, family: Family, text: Mapping[str, Any]) -> Shape:
+    """Add what norms and biases weigh: little, but then the count is exact."""
+
+    def has(flag: bool | str) -> bool:
+        return bool(text.get(flag, _BIAS_DEFAULTS.get((shape.family, flag), False))) if isinstance(flag, str) else flag
+
+    layer = family.norms * shape.width
+    if has(family.qkv_bias):
+        layer += shape.query_width + 2 * shape.kv_width
+    layer += shape.width if has(family.out_bias) else 0
+    layer += shape.inner * (2 if shape.gated else 1) + shape.width if has(family.mlp_bias) else 0
+    layer += {"head": 2 * shape.head_dim, "width": shape.query_width + shape.kv_width, "": 0}[family.qk_norm]
+    last = family.final_norm * shape.width + (shape.vocabulary if family.head_bias else 0)
+    return replace(shape, small=layer * shape.layers, last=last)
+
+
+def _llama(name: str, layers: int, width: int, heads: int, inner: int) -> Shape:
+    small, last = 2 * width * layers, width
+    return Shape(name, "llama", 2048, layers, width, heads, heads, 128, inner, 32000, small=small, last=last)
+
+
+#: The models of Chen et al. 2023 (shapes: Touvron et al. 2023, arXiv 2302.13971, table 2; inner widths from the released configs).
+LLAMA = {
+    shape.name: shape
+    for shape in (
+        _llama("llama-7b", 32, 4096, 32, 11008),
+        _llama("llama-13b", 40, 5120, 40, 13824),
+        _llama("llama-33b", 60, 6656, 52, 17920),
+        _llama("llama-65b", 80, 8192, 64, 22016),
+    )
+}

@@ -1,0 +1,123 @@
+"""A plan on the terminal: memory by part, layout, time, cost."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ropewalk.planner.job import Job
+from ropewalk.planner.memory import GIB
+from ropewalk.planner.planner import Plan
+
+_MOMENTS = {
+    "forward": "after the forward pass",
+    "backward": "as the backward pass begins",
+    "end": "as the backward pass ends",
+    "update": "while the weights move",
+}
+
+
+def show(found: Plan, console: Console | None = None) -> None:
+    """Print a plan."""
+    console = console or Console()
+    job, shape, chip = found.job, found.job.shape, found.chip
+    where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
+    counted = "counted from the config" if shape.stored is None else "counted from the files"
+    say = [
+        f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.window}",
+        f"on {where}; rates: {found.rates.source}",
+    ]
+    if shape.assumed:
+        say.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
+    console.print("\n".join(say), markup=False, highlight=False, soft_wrap=True)
+    console.print(memory_table(found))
+    console.print(verdict(found), markup=False, highlight=False, soft_wrap=True)
+    if found.fits:
+        console.print(time_table(found))
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=bool(headings))
+    for index, heading in enumerate(headings or ("", "")):
+        table.add_column(heading, justify="right" if index else "left")
+    return table
+
+
+def memory_table(found: Plan) -> Table:
+    """Bytes on one chip by part, when most is held."""
+    need, when = found.memory, _MOMENTS[found.memory.moment]
+    table = _table(f"Memory on each chip, {when}", "", "GiB")
+    kept = {"full": "each layer's input", "none": "everything"}.get(found.job.keep.name, found.job.keep.name)
+    parts = {
+        "weights": need.weights,
+        "gradients": need.gradients,
+        f"optimiser states ({found.optimizer})": need.states,
+        "weights in the arithmetic's precision": need.cast,
+        f"kept activations ({kept})": need.activations,
+        "the loss and its logits": need.logits,
+        "one layer's workspace": need.workspace,
+        "between blocks, and outside of PyTorch": need.slack + need.context,
+    }
+    for name, size in parts.items():
+        table.add_row(name, f"{size / GIB:.2f}")
+    table.add_section()
+    table.add_row("needed", f"{need.total / GIB:.2f}")
+    table.add_row(f"there on {found.chip.name}", f"{found.chip.memory:.2f}")
+    if need.host:
+        table.add_row("and in the host's memory, a chip", f"{need.host / GIB:.2f}")
+    return table
+
+
+def verdict(found: Plan) -> str:
+    """Whether it fits, and what would."""
+    if found.fits:
+        return f"it fits, with {found.chip.memory - found.memory.total / GIB:.1f} GiB to spare"
+    short = found.memory.total / GIB - found.chip.memory
+    ways = "; or ".join(found.ways[:4]) or "a shorter window or a smaller model"
+    if found.chip.name == "cpu":
+        ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
+    return f"it does NOT fit: {short:.1f} GiB short on each chip with as little kept as can be; what fits: {ways}"
+
+
+def time_table(found: Plan) -> Table:
+    """Layout, time and cost."""
+    job, time = found.job, found.time
+    table = _table("Training")
+    rows = {
+        "layout": f"{job.dp} × data parallel, {job.cp} × context parallel" + _copies(job),
+        "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
+        "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}"
+        + (f" --replicas {job.replicas}" if job.replicas > 1 else ""),
+        "precision, optimiser": f"{found.precision}, {found.optimizer}",
+        "a step": f"{job.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
+        "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
+        "  computed again": f"{time.recomputed:.3g} s",
+        "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
+        "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip), MFU {found.mfu:.2f}",
+        f"{job.steps} steps": f"{_count(found.tokens)} tokens, {_hours(found.hours)}",
+        "chip hours": f"{found.gpu_hours:,.0f}" if found.gpu_hours >= 10 else f"{found.gpu_hours:.2g}",
+    }
+    if found.cost is not None:
+        rows["cost"] = f"{found.cost:,.0f} at {found.price:g} a chip and hour"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _copies(job: Job) -> str:
+    return f", {job.replicas} copies of {job.shards} shards" if job.replicas > 1 else ""
+
+
+def _count(number: float) -> str:
+    """Three digits and a word."""
+    for size, word in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+        if number >= size:
+            return f"{number / size:.3g}{word}"
+    return f"{number:.0f}"
+
+
+def _hours(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

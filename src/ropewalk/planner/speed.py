@@ -1,0 +1,145 @@
+"""How long a step takes: products, attention, what is computed again, elementwise work, the optimiser, the links.
+
+in   a `Job`, a `Chip` and its `Rates`
+out  `Time`: seconds of one step by part; tokens/s
+
+Products and attention run at their own rates: at 32768 tokens a LLaMA 7B spends as long on one as on the other, and their rates
+differ. Traffic between chips is hidden behind arithmetic as far as it fits there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropewalk.planner.chips import Chip, Rates
+from ropewalk.planner.job import Job
+
+#: Elementwise kernels of transformers' own layers move this much more than fused ones: fitted to one measured pair (docs/plan.md).
+UNFUSED = 4.5
+#: How much longer attention takes when a window is split over many chips: smaller pieces, waiting at each turn of the ring. From one
+#: published pair, LLaMA 2 7B at 65536 tokens on eight A100: 1280 tokens/s a chip unsplit, 977 split over all eight (EasyContext, README).
+RING = 0.5
+#: Kernels of a layer run about three times a forward pass's launches: forward, again, and twice in the backward pass.
+_PASSES = 4
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of one optimiser step.
+
+    products, attention: forward and backward, nothing recomputed. recomputed: what is done again. elementwise: norms, rotation,
+    activations, additions. idle: launches that arithmetic does not hide. update: the optimiser. links: traffic that arithmetic does not hide.
+    tokens: of one step, over all chips. flops: of one step, counted without recomputation.
+    """
+
+    products: float
+    attention: float
+    recomputed: float
+    elementwise: float
+    idle: float
+    update: float
+    links: float
+    tokens: float
+    flops: float
+
+    @property
+    def seconds(self) -> float:
+        parts = (self.products, self.attention, self.recomputed, self.elementwise, self.idle, self.update, self.links)
+        return sum(parts)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def mfu(self, matrix: float, gpus: int) -> float:
+        """Counted operations over what the matrix rate allows."""
+        return self.flops / (self.seconds * matrix * gpus)
+
+
+def time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
+    """Time of one step.
+
+    Args:
+        job: what is done.
+        rates: what the chips reach.
+        chip: their links; None for one chip alone.
+    """
+    shape, tokens, micros = job.shape, job.tokens, job.micros
+    matrix, kept = rates.matrix * rates.sustained, job.keep
+    layer, head = sum(shape.products.values()) * shape.layers, shape.embedding
+    # Frozen weights get no gradient: two products instead of three. The head is frozen in an adapter run too.
+    passes = 2 if job.mode == "lora" else 3
+    products = passes * 2 * (layer + head) * tokens / matrix + (2 * head * tokens / matrix if job.mode == "lora" else 0)
+    attention = shape.attention_flops(job.length) * tokens
+    split = (1 + RING * (1 - 1 / job.cp)) / rates.sustained
+    forward = split * attention / rates.attention_forward
+    backward = split * 2 * attention / rates.attention_backward
+    again = _products_again(job) * tokens / matrix
+    if kept.recompute:
+        again += (1 - kept.shares.get("attention", 0)) * forward
+    moved = _elementwise(job) * tokens / rates.bandwidth
+    busy = products + forward + backward + again + moved
+    idle = max(0.0, _PASSES * shape.layers * rates.overhead - busy)
+    links = _links(job, chip, busy) if chip is not None and job.gpus > 1 else 0.0
+    return Time(
+        products=micros * products,
+        attention=micros * (forward + backward),
+        recomputed=micros * again,
+        elementwise=micros * moved,
+        idle=micros * idle,
+        update=_update(job, rates),
+        links=micros * links,
+        tokens=job.batch * job.length,
+        flops=job.flops,
+    )
+
+
+def _products_again(job: Job) -> float:
+    """Operations a token of products computed again; the down projection's output is never asked for, so it is not among them."""
+    if not job.keep.recompute:
+        return 0.0
+    done = {name: weights for name, weights in job.shape.products.items() if name != "down"}
+    again = sum(weights * (1 - job.keep.shares.get(name, 0.0)) for name, weights in done.items())
+    return 2.0 * again * job.shape.layers
+
+
+def _elementwise(job: Job) -> float:
+    """Bytes a token that elementwise kernels move: forward, again, and about twice that in the backward pass."""
+    shape, b = job.shape, job.regime.compute
+    d, inner = shape.width, shape.active * shape.inner
+    norms_and_sums = 2 * 2 * d + 2 * 3 * d
+    rotation = 2 * (shape.query_width + shape.kv_width)
+    activation = (3 if shape.gated else 2) * inner
+    layer = (norms_and_sums + rotation + activation) * b * shape.layers * (1 if job.fused else UNFUSED)
+    logits = shape.vocabulary * 4 * (4 if job.fused else 8)
+    return layer * (4 if job.keep.recompute else 3) + logits
+
+
+def _update(job: Job, rates: Rates) -> float:
+    """Seconds of clipping and AdamW: gradients read twice and written, everything read, weights and states written."""
+    regime, each = job.regime, job.trained / job.shards
+    gradient = 3 * regime.gradient + regime.gradient
+    if regime.host:  # gradients go down, weights come up; the host's own pass is about as fast as its link
+        return each * (2 * 4 / rates.host_link + (gradient + regime.host) / rates.update)
+    return each * (gradient + 2 * regime.weight + 2 * regime.states) / rates.update
+
+
+def _links(job: Job, chip: Chip, busy: float) -> float:
+    """Seconds of a micro batch's traffic that its arithmetic does not hide.
+
+    Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once, in float32; between
+    copies of the weights each chip's own share of them is summed. Context parallel passes keys and values round: once forward, twice
+    backward. Across machines the network is the narrower way.
+    """
+    shape, regime = job.shape, job.regime
+    weights = shape.parameters * (1 - 1 / job.shards) * (2 * regime.compute + 4)
+    pipe = chip.link if job.shards <= chip.peers else min(chip.link, chip.network * chip.peers)
+    seconds = weights / pipe
+    if job.replicas > 1:
+        summed = 2 * (1 - 1 / job.replicas) * 4 * shape.parameters / job.shards
+        seconds += summed / (chip.link if job.gpus <= chip.peers else chip.network)
+    if job.cp > 1:
+        pairs = 2 * shape.kv_width * regime.compute * job.micro * job.length * shape.layers * (job.cp - 1) / job.cp
+        seconds += 3 * pairs / (chip.link if job.cp <= chip.peers else chip.network)
+    hidden = 0.9 * busy  # the first gather and the last scatter have nothing to hide behind
+    return max(0.0, seconds - hidden) + 0.02 * min(seconds, hidden)

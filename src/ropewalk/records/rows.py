@@ -1,0 +1,326 @@
+"""The kinds of rows: what was measured, field by field, with units.
+
+in   figures
+out  dataclasses; `kind` is what a record's line calls them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model was measured, and how it turned.
+
+    Attributes:
+        name: as the user named it.
+        family: the config's `model_type`.
+        original_window, window: tokens; before any extension, and now.
+        method, factor: the scaling in force ("plain" and 1 for a base model).
+        theta, head_dim: RoPE's base and the number of rotated coordinates of a head.
+        parameters: weights, counted once where tied; 0 if not known without loading.
+        steps: fine-tuning steps taken since the extension (0: not trained).
+    """
+
+    name: str
+    family: str
+    original_window: int
+    window: int
+    method: str = "plain"
+    factor: float = 1.0
+    theta: float = 10000.0
+    head_dim: int = 0
+    parameters: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """The header of a run: what was asked, of what, where, with which versions."""
+
+    kind: ClassVar[str] = "run"
+    id: str
+    command: str
+    started: str
+    model: ModelInfo
+    seed: int
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity.py.
+
+    `low` and `high` bound the 95 % bootstrap interval over documents. `per_document` rows hold name, tokens and nll (a sum,
+    in nats). `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    """
+
+    kind: ClassVar[str] = "perplexity"
+    window: int
+    stride: int
+    perplexity: float
+    low: float
+    high: float
+    documents: int
+    skipped: int
+    tokens: int
+    bos: bool
+    convention: str = "ropewalk"
+    data: str = ""
+    estimate: bool = False
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    per_document: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Passkey:
+    """One depth of the passkey test: of `trials` prompts of `window` tokens with the key `k` tokens before the end."""
+
+    kind: ClassVar[str] = "passkey"
+    window: int
+    k: int
+    trials: int
+    successes: int
+    digits_right: int = 0
+    #: Where the key really stands: k, but for what fits between the header and the question.
+    placed: int = 0
+
+
+@dataclass(frozen=True)
+class PasskeySummary:
+    """k_max: the largest k such that every k' <= k succeeds in at least 20 % of the trials (section 3.3); 0 if none."""
+
+    kind: ClassVar[str] = "passkey_summary"
+    window: int
+    k_max: int
+    depths: int
+    trials: int
+    accuracy: float
+    seconds: float = 0.0
+    #: 95 % interval of the accuracy over all prompts (Wilson).
+    low: float = 0.0
+    high: float = 1.0
+    #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
+    k_low: int = 0
+    k_high: int = 0
+    #: Whether the prompt ended after the blank before the key or before it (a matter of the tokenizer); the key's tokens.
+    after_blank: bool | None = None
+    key_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step. `loss` is nats a token over the whole batch; `seconds` the step's own wall time."""
+
+    kind: ClassVar[str] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    mfu: float | None = None
+    peak_bytes: int = 0
+    seconds_left: float = 0.0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One zero-shot benchmark of section 3.4, scored by lm-eval.
+
+    Shares are in [0, 1]; `low` and `high` bound Wilson's 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
+    each item in the set's order, so that two rows over the same `digest` can be paired later. `truncated` counts items
+    that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version,
+    `key` everything that decides the row: weights, dtype, items, window.
+    """
+
+    kind: ClassVar[str] = "benchmark"
+    task: str
+    accuracy: float
+    low: float
+    high: float
+    items: int
+    correct: int
+    truncated: int
+    window: int
+    answers: str
+    digest: str
+    rule: str
+    key: str = ""
+    data: str = "hub"
+    limit: int | None = None
+    accuracy_norm: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BenchmarkComparison:
+    """The same items before and after: `difference` is after minus before, with Newcombe's paired 95 % interval.
+
+    `lost` items were right before and are wrong after, `gained` the reverse; `p_value` is the exact McNemar test.
+    """
+
+    kind: ClassVar[str] = "benchmark_comparison"
+    task: str
+    before: str
+    after: str
+    items: int
+    accuracy_before: float
+    accuracy_after: float
+    difference: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
+
+    `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence line by line), `rouge_l_plain` its `rougeL`, all
+    with the Porter stemmer. `intervals` holds a 95 % bootstrap interval over documents for each. `cut` counts documents
+    longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model. `trained_on`
+    names the pairs that the model was fine-tuned on for this, if it was.
+    """
+
+    kind: ClassVar[str] = "summary"
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    intervals: dict[str, list[float]]
+    documents: int
+    cut: int
+    unfinished: int
+    decoding: str
+    window: int
+    document_tokens: int
+    summary_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    data: str = ""
+    seconds: float = 0.0
+    generated_tokens: int = 0
+    rouge_l_plain: float | None = None
+    per_document: list[dict[str, Any]] = field(default_factory=list)
+    trained_on: str = ""
+
+
+@dataclass(frozen=True)
+class DocumentSummary:
+    """One document's summary, as written, with its own scores: what lets a killed run go on, and a reader look.
+
+    `key` names everything that decides it: weights, dtype, prompt, reference, decoding.
+    """
+
+    kind: ClassVar[str] = "document_summary"
+    key: str
+    document: str
+    decoding: str
+    text: str
+    tokens: int
+    finished: bool
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    rouge_l_plain: float
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """One document scored in one window: what lets a killed perplexity run go on. `nll` is a sum, in nats.
+
+    `key` names everything that decides the figure: the weights, the dtype, the document's tokens, window, stride.
+    """
+
+    kind: ClassVar[str] = "document_score"
+    key: str
+    document: str
+    window: int
+    stride: int
+    tokens: int
+    nll: float
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class AttentionScores:
+    """One layer's scores before the softmax, by distance, over every causal pair in `window` tokens of each document.
+
+    Bucket i holds the distances `edges[i]` .. `edges[i + 1] - 1`. `maximum`, `minimum`, `quantile` (99.9 %, from a histogram,
+    exact to `grain`) and `mean` are lists over heads of lists over buckets, in the unit the softmax sees. Over heads alone, and
+    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `strays`, how far a score was found from the
+    chord between two tokens of the original grid, at its middle; and what is said of that: `printed` (theorem 2.1), `corrected`
+    and `profile` (the exact supremum for the largest |h_j| of each frequency by itself); `extrapolation`, 2 max|h_j| B(s) at
+    the distance where it is smallest; `trivial`, sum_j max|h_j|; with partial rotary the last two hold the largest part of a
+    score that does not turn as well. A layer that looks back only so far has that as `local`.
+    """
+
+    kind: ClassVar[str] = "attention"
+    layer: int
+    window: int
+    documents: int
+    edges: list[int]
+    maximum: list[list[float]]
+    minimum: list[list[float]]
+    quantile: list[list[float]]
+    mean: list[list[float]]
+    largest_h: list[float]
+    strays: list[float]
+    printed: list[float]
+    corrected: list[float]
+    profile: list[float]
+    extrapolation: list[float]
+    trivial: list[float]
+    grain: float = 0.0
+    local: int | None = None
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Adjacent:
+    """How well one layer tells neighbouring positions apart; lists over heads.
+
+    `change` is the mean |change of a score| when its key is moved one token farther, its content left alone, at distances 0 to
+    3; `spread` the mean standard deviation of a query's scores over the keys it sees; `resolution` the first over the second.
+    `previous` is the mean share of attention on the token just before. Over `rows` queries, all within the original window.
+    """
+
+    kind: ClassVar[str] = "adjacent"
+    layer: int
+    window: int
+    documents: int
+    rows: int
+    change: list[float]
+    spread: list[float]
+    resolution: list[float]
+    previous: list[float]
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval.
+
+    `per_trial` rows hold `placed` (tokens from the asked fact, or the first of several, to the prompt's end) and `right`.
+    """
+
+    kind: ClassVar[str] = "retrieval"
+    window: int
+    family: str
+    trials: int
+    successes: int
+    low: float
+    high: float
+    seconds: float = 0.0
+    per_trial: list[dict[str, Any]] = field(default_factory=list)

@@ -1,0 +1,14 @@
+"""Records → one self-contained page: inline SVG and CSS, no script, nothing fetched.
+
+in   record files (JSON lines)
+out  an HTML file, written whole or not at all
+
+    rows.clean          what can be believed, and what was left out
+    SECTIONS            kinds of rows → figures and tables, each a function Clean → Section | None
+    verdict, provenance the paragraph at the top; what was run at the end
+    templates/          jinja2, everything escaped
+"""
+
+from ropewalk.reports.page import SECTIONS, render, report
+
+__all__ = ["SECTIONS", "render", "report"]

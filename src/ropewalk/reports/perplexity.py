@@ -1,0 +1,284 @@
+"""Perplexity against window, beside tables 1 and 2; by fine-tuning steps, beside table 3."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ropewalk.figures import compare, measured, style
+from ropewalk.records import format as number_format
+from ropewalk.records import paper
+from ropewalk.records.variant import IN_THE_PAPER, Variant, labels, last_steps, variant_of
+from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.rows import Clean
+
+Row = dict[str, Any]
+_CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
+
+
+@dataclass
+class Group:
+    """Perplexities that may be compared: one base model, one text, one stride, one convention, one rule for BOS.
+
+    `stride` is in words, since a stride may be the same number of tokens or the same part of every window.
+    """
+
+    lineage: tuple
+    data: str
+    convention: str
+    bos: bool
+    stride: str = ""
+    rows: list[Row] = field(default_factory=list)
+
+    def states(self) -> dict[Variant, dict[int, Row]]:
+        """state → window → row; the base and its extrapolation are one here, as in the paper's tables."""
+        found: dict[Variant, dict[int, Row]] = {}
+        for row in self.rows:
+            found.setdefault(variant_of(row["header"]), {})[row["window"]] = row
+        return dict(sorted(found.items(), key=lambda item: item[0].order))
+
+    def base_row(self) -> Row | None:
+        """The base in its own window: what everything else is held against."""
+        for state, rows in self.states().items():
+            if state.role == "base" and state.steps == 0 and state.original_window in rows:
+                return rows[state.original_window]
+        return None
+
+    @property
+    def title(self) -> str:
+        convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
+        return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}"
+
+
+def groups(clean: Clean) -> list[Group]:
+    """Comparable groups, the one with the most extended states first."""
+    found: dict[tuple, Group] = {}
+    for row in clean.of("perplexity"):
+        key = (variant_of(row["header"]).lineage, row["data"], row["convention"], row["bos"])
+        found.setdefault(key, Group(*key)).rows.append(row)
+    alike = [part for group in found.values() for part in _by_stride(group)]
+    return sorted(alike, key=lambda g: (g.convention != "ropewalk", -len(g.states()), -len(g.rows)))
+
+
+def _by_stride(group: Group) -> list[Group]:
+    """Rows of one stride together; or all of them, if their stride is the same part of every window."""
+    strides = {row["stride"] for row in group.rows}
+    parts = {row["window"] / row["stride"] for row in group.rows if row["stride"] > 0}
+    if len(strides) > 1 and len(parts) == 1:
+        return [dataclasses.replace(group, stride=f"stride window/{parts.pop():g}")]
+    return [
+        dataclasses.replace(group, stride=f"stride {stride}", rows=[r for r in group.rows if r["stride"] == stride])
+        for stride in sorted(strides)
+    ]
+
+
+def short_data(data: str) -> str:
+    """The last two parts of each path: enough to know a text by. Of many sources the first."""
+    named, more = data.strip(), 0
+    if (rest := re.search(r" and (\d+) more$", named)) is not None:  # the record had named the first few itself
+        named, more = named[: rest.start()], int(rest[1])
+    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in _sources(named)]
+    if not more and len(parts) <= 3:
+        return ", ".join(parts)
+    return f"{parts[0]} and {len(parts) - 1 + more} more"
+
+
+def _sources(data: str) -> list[str]:
+    return [part for part in re.split(r"[,\s]+", data.strip()) if part]
+
+
+def section(clean: Clean) -> Section | None:
+    """The section of perplexities, or None without any."""
+    found = groups(clean)
+    if not found:
+        return None
+    made = Section(
+        "perplexity",
+        "Perplexity by window",
+        "Lower is better. A model that uses a longer context falls from left to right; one that cannot read it climbs. "
+        "Bars are 95 % intervals: bootstrap over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
+    )
+    for group in found:
+        heading = group.title if len(found) > 1 else ""
+        for rows, words in _figures(group):
+            made.draw(measured.perplexity(rows, colours=clean.colours), _caption(group) + words, heading)
+            if measured.closeup_limits(rows):
+                closeup = measured.perplexity(rows, closeup=True, colours=clean.colours)
+                made.draw(closeup, "The same, close up: the states that work.", heading)
+        made.tables.append(_table(clean, group))
+        made.notes += [note for note in _notes(group) if note not in made.notes]
+    curved = [group for group in found if step_curves(group)]
+    # Table 3 is of PG-19: it stands once, beside the text that is most like it.
+    beside = next(
+        (group for group in curved if paper_table(group.data) is paper.TABLE_1), curved[0] if curved else None
+    )
+    for group in curved:
+        _by_steps(made, clean, group, text="" if len(curved) == 1 else group.title)
+        if group is beside:
+            made.tables.append(_table_3())
+    return made
+
+
+def _figures(group: Group) -> list[tuple[list[Row], str]]:
+    """Rows of each figure, and what its caption adds: one figure while it can be read, else one for other methods."""
+    states = group.states()
+    others = {s for s in states if s.extended and s.method not in ("plain", "linear")}
+    if len(last_steps(list(states))) <= _CROWDED or not others:
+        return [(group.rows, "")]
+    of_others = [row for row in group.rows if variant_of(row["header"]) in others]
+    paper_methods = [row for row in group.rows if variant_of(row["header"]) not in others]
+    base = [row for row in group.rows if not variant_of(row["header"]).extended]
+    return [(paper_methods, ""), (base + of_others, " Other methods.")]
+
+
+def _caption(group: Group) -> str:
+    documents = {row["documents"] for row in group.rows}
+    number = f"{min(documents)}" if len(documents) == 1 else f"{min(documents)} to {max(documents)}"
+    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}."
+
+
+def _table(clean: Clean, group: Group) -> Table:
+    """One's own states by window, then the paper's rows for the same methods, columns matched by multiples of L."""
+    states = group.states()
+    keep = last_steps(list(states))
+    names = labels(keep)
+    original = keep[0].original_window
+    windows = sorted({window for state in keep for window in states[state]})
+    base = group.base_row()
+    lines = []
+    for state in keep:
+        tone = style.colour(state, clean.colours)
+        lines.append(Line(names[state], [cell(states[state].get(w), base) for w in windows], colour=tone))
+    table = paper_table(group.data)
+    lines += _paper_lines(table, [window / original for window in windows], keep)
+    return Table(
+        caption=f"Perplexity, {group.title}, beside table {table.number} of the paper ({table.text})",
+        first="state",
+        head=[f"{window}\n{_multiple(window / original)}" for window in windows],
+        lines=lines,
+        note="Small figures: change against the base in its own window. The paper's columns are those with the same "
+        "multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
+    )
+
+
+def paper_table(data: str) -> paper.Table:
+    """The table whose text is of the same sort: mathematics goes with the proof-pile, everything else with PG-19."""
+    sources = _sources(data)
+    mathematics = sources and all(re.search(r"math|proof|arxiv", source, re.IGNORECASE) for source in sources)
+    return paper.TABLE_2 if mathematics else paper.TABLE_1
+
+
+def _multiple(multiple: float) -> str:
+    return "L" if multiple == 1 else f"{multiple:.3g} L"
+
+
+def cell(row: Row | None, base: Row | None) -> Cell:
+    if row is None:
+        return Cell("")
+    text = ("≈ " if row["estimate"] else "") + number_format.perplexity(row["perplexity"])
+    if base is None or row is base or not number_format.is_finite(row["perplexity"]):
+        return Cell(text)
+    return Cell(text, _change(row["perplexity"], base["perplexity"]))
+
+
+def _change(value: float, base: float) -> str:
+    if not number_format.is_finite(base) or base <= 0:
+        return ""
+    return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
+
+
+def _paper_lines(table: paper.Table, multiples: list[float], states: list[Variant]) -> list[Line]:
+    """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits."""
+    methods = {IN_THE_PAPER.get(state.method) for state in states if state.extended}
+    factors = {state.window / state.original_window for state in states if state.extended}
+    rows = [row for row in table.rows if row.model == "7B"]
+    none = next(row for row in rows if row.method == "none").values[paper.WINDOW]
+    fitting = [row for row in rows if row.method == "none" or (row.method in methods and row.factor in factors)]
+    if len(fitting) < 2:
+        fitting = [row for row in rows if row.method in ("none", "PI") and row.factor in (1, 4)]
+    lines = []
+    for row in fitting:
+        figures = [row.values.get(int(multiple * paper.WINDOW)) for multiple in multiples]
+        lines.append(Line(paper_label(row), [_paper_cell(value, none) for value in figures], paper=True))
+    return lines
+
+
+def paper_label(row: paper.Row) -> str:
+    """What a row of the paper is called beside one's own."""
+    if not row.method:
+        return row.model
+    extended = "not extended" if row.method == "none" else f"{row.method} ×{row.factor:g} ({row.window})"
+    return f"LLaMA {row.model}, {extended}" + (f", {row.data}" if row.data else "")
+
+
+def _paper_cell(value: float | None, none: float) -> Cell:
+    if value is None:
+        return Cell("")
+    if value == paper.ABOVE_1000:
+        return Cell("> 1000")
+    return Cell(number_format.fixed(value), "" if value == none else _change(value, none))
+
+
+def _notes(group: Group) -> list[str]:
+    skipped = sorted({(row["window"], row["skipped"]) for row in group.rows if row["skipped"]})
+    notes = []
+    if skipped:
+        each = ", ".join(f"{count} at {window}" for window, count in skipped)
+        notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")
+    if any(row["estimate"] for row in group.rows):
+        notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
+    return notes
+
+
+def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
+    """(last state, steps → perplexity in the state's window) for each training with more than one checkpoint measured."""
+    found: dict[tuple, tuple[Variant, dict[int, float]]] = {}
+    for state, rows in group.states().items():
+        if not state.extended or state.window not in rows:
+            continue
+        value = rows[state.window]["perplexity"]
+        if not number_format.is_finite(value):
+            continue
+        key = (state.method, state.factor, state.window)
+        points = found.get(key, (state, {}))[1]
+        points[state.steps] = value
+        found[key] = (state, points)
+    return [curve for curve in found.values() if len(curve[1]) > 1]
+
+
+def _by_steps(made: Section, clean: Clean, group: Group, text: str) -> None:
+    """A figure and a table of one text's trainings; `text` names it where there is another."""
+    curves = step_curves(group)
+    base = group.base_row()
+    level = base["perplexity"] if base and number_format.is_finite(base["perplexity"]) else None
+    caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
+    if max(step for _, points in curves for step in points) >= compare.COMPARABLE:
+        caption += " Grey: the paper's 7B."
+    title = "By fine-tuning steps" + (f": {text}" if text else "")
+    made.draw(compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
+    steps = sorted({step for _, points in curves for step in points})
+    lines = []
+    for state, points in curves:
+        name = f"{state.method_and_factor}, window {state.window}"
+        row = [
+            Cell(number_format.perplexity(points[s]), _change(points[s], level or 0)) if s in points else Cell("")
+            for s in steps
+        ]
+        lines.append(Line(name, row, colour=style.colour(state, clean.colours)))
+    made.tables.append(
+        Table(f"Perplexity by fine-tuning steps, {group.title}", [str(s) for s in steps], lines, first="steps")
+    )
+
+
+def _table_3() -> Table:
+    none = paper.TABLE_1.rows[0].values[paper.WINDOW]
+    theirs = [
+        Line(
+            paper_label(row), [Cell(number_format.fixed(v), _change(v, none)) for v in row.values.values()], paper=True
+        )
+        for row in paper.TABLE_3.rows
+    ]
+    head = [str(step) for step in paper.TABLE_3.rows[0].values]
+    return Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps", under=True)

@@ -1,0 +1,148 @@
+"""Angular resolution: how far one token turns each pair, and which angles a longer window shows for the first time.
+
+in   a rotation and a scaling
+out  per frequency band and in all: the turn per token before and after; the share of pairs that never completed a turn in
+     training, and of those the share that a method drives to angles never seen
+
+Interpolation trades one for the other: no pair is driven past what training showed it, and every pair, the fast ones that
+tell neighbours apart included, is slowed by the whole factor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ropewalk.rope.bounds import check_reach
+from ropewalk.rope.scaling import InvFreq, Linear, Llama3, Ntk, Plain, Rope, Scaling, Yarn
+
+#: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
+BANDS: dict[str, tuple[float, float]] = {
+    "over 32 turns": (32.0, math.inf),
+    "1 to 32 turns": (1.0, 32.0),
+    "under 1 turn": (0.0, 1.0),
+}
+
+
+def mean_angle(theta: InvFreq) -> float:
+    """(2/d) sum_j theta_j: how far one token turns a pair on average, radians.
+
+    For theta_j = c^(-2j/d) it is (2/d)(1 - 1/c) / (1 - c^(-2/d)), and about 1/ln c where d is large (0.109 for c = 10000;
+    exactly 0.117 at d = 128). Under PI it shrinks by the factor, to 0.029 at four times.
+    """
+    return float(np.mean(theta))
+
+
+@dataclass(frozen=True)
+class Band:
+    """One frequency band of one scaling.
+
+    Attributes:
+        name: one of `BANDS`, by turns in the pretraining window at the unscaled speeds.
+        pairs: how many pairs are in it.
+        before, after: mean turn per token, radians, unscaled and scaled; 0 in an empty band.
+    """
+
+    name: str
+    pairs: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a scaling does to a model's angles.
+
+    Attributes:
+        method, factor: the scaling.
+        window, reach: the pretraining window L and the window asked for L', tokens.
+        mean_angle: turn per token, mean over the pairs, radians.
+        kept: that, over the unscaled one: 1/factor for PI.
+        separation: root mean square distance of two neighbouring positions on the unit circles, sqrt(mean 2(1 - cos theta_j)).
+        incomplete: share of pairs that never complete a turn within L at the unscaled speeds: not every angle was trained.
+        incomplete_after: share that does not complete one within L' at the scaled speeds.
+        unseen: share of pairs that reach, within L', an angle that training never showed: L' theta'_j > L theta_j, the
+            pair being one that never completed a turn.
+        overshoot: the farthest of these, as (L' theta'_j) / (L theta_j); 1 if none.
+        bands: per frequency band.
+    """
+
+    kind: ClassVar[str] = "theory_resolution"
+    method: str
+    factor: float
+    window: int
+    reach: int
+    mean_angle: float
+    kept: float
+    separation: float
+    incomplete: float
+    incomplete_after: float
+    unseen: float
+    overshoot: float
+    bands: list[Band]
+
+
+def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
+    """The angles of one scaling in a window of `reach` tokens.
+
+    Args:
+        rope: the rotation as pretrained.
+        scaling: relative to it.
+        reach: L', tokens.
+
+    Raises:
+        UserError: a window below 1 or absurdly long.
+    """
+    check_reach(reach)
+    before, after = rope.inv_freq(), scaling.inv_freq(rope)
+    trained, shown = rope.window * before, reach * after
+    partial = trained < 2 * math.pi
+    # PI puts every pair, NTK its slowest, exactly on the edge: rounding must not push them over it.
+    beyond = partial & (shown > trained * (1 + 1e-9))
+    overshoot = float((shown[beyond] / trained[beyond]).max()) if beyond.any() else 1.0
+    return Resolution(
+        method=scaling.method,
+        factor=float(scaling.factor),
+        window=rope.window,
+        reach=reach,
+        mean_angle=mean_angle(after),
+        kept=mean_angle(after) / mean_angle(before),
+        separation=float(np.sqrt(np.mean(2 - 2 * np.cos(after)))),
+        incomplete=float(partial.mean()),
+        incomplete_after=float((shown < 2 * math.pi).mean()),
+        unseen=float(beyond.mean()),
+        overshoot=overshoot,
+        bands=bands(rope, scaling),
+    )
+
+
+def bands(rope: Rope, scaling: Scaling) -> list[Band]:
+    """The mean turn per token in each of `BANDS`, radians, before and after a scaling."""
+    before, after = rope.inv_freq(), scaling.inv_freq(rope)
+    turns = rope.window * before / (2 * math.pi)
+    found = []
+    for name, (least, most) in BANDS.items():
+        inside = (turns >= least) & (turns < most)
+        angles = [float(x[inside].mean()) if inside.any() else 0.0 for x in (before, after)]
+        found.append(Band(name, int(inside.sum()), *angles))
+    return found
+
+
+def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Scaling]:
+    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns.
+
+    Args:
+        rope: the rotation as pretrained.
+        reach: the window asked for, tokens.
+        own: what a model that reads `reach` tokens already turns by; it stands in its method's place, with its own numbers
+            (Llama 3.1 has factor 8 in a window 16 times as long).
+    """
+    factor = reach / rope.window
+    if factor == 1:
+        return [Plain()]
+    ntk = [Ntk(factor)] if rope.head_dim >= 4 else []
+    made = [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]
+    return [own if own is not None and own.method == one.method else one for one in made]

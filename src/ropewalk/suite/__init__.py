@@ -1,0 +1,8 @@
+"""Several commands as one: the paper's experiments, the theory of a model, the demo.
+
+runner.py  `ropewalk evaluate`
+stages.py  stages that go on where they were killed
+paper.py   the stages of the paper's suite; size.py says how much they measure
+theory.py  `ropewalk theory`
+demo.py    `ropewalk demo`
+"""

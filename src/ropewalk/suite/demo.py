@@ -1,0 +1,263 @@
+"""The main job on a fresh machine: extend the embedded model, train it, measure it, and write the page.
+
+in   nothing but this machine's standard library: its modules are the documents
+out  a directory with the extended and the trained checkpoint, records.jsonl and report.html
+
+base → extrapolation → Position Interpolation untrained → trained, each measured by the same two instruments: perplexity on
+held-out modules, and the passkey test. Every stage calls what the command line calls.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ropewalk.checkpoint.files import refuse_existing, whole_directory
+from ropewalk.records import Records, read
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The demo's sizes: what one quiet CPU core does in under six minutes.
+
+    Attributes:
+        window: L', tokens; hemp's own L is 256.
+        steps, batch_size, learning_rate: of the fine-tuning; chosen on the validation modules, never on the held-out ones
+            (docs/log.md). Few windows a step and a small rate, since a million tokens have to do.
+        exercises: recall exercises among the training documents, about a sixth of its windows, as a fifth of hemp's pretraining
+            was. Source code alone asks for no number to be found again, and a million tokens of it let that be forgotten.
+        overlap: a window slides by window / overlap tokens (the paper's 256 for 2048 to 32768 would score a short window whole).
+        documents, tokens_each: how many held-out modules are scored, and how many of their first tokens.
+        depths, trials: of the passkey test, as in the paper (section 3.3).
+    """
+
+    window: int = 1024
+    steps: int = 500
+    batch_size: int = 2
+    learning_rate: float = 4e-5
+    exercises: int = 400
+    overlap: int = 4
+    documents: int = 14
+    tokens_each: int = 1536
+    depths: int = 32
+    trials: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the demo's verdict: what was asked, what came out."""
+
+    said: str
+    found: str
+    met: bool
+
+
+def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None = None) -> list[Goal]:
+    """Run the whole demo and write it to `out`, which appears when it is complete.
+
+    Raises:
+        UserError: `out` exists, or the disk is full.
+    """
+    settings = settings or Settings()
+    console = Console(stderr=True)
+    started = time.perf_counter()
+    refuse_existing(out, overwrite=overwrite)
+    with whole_directory(out, overwrite=overwrite) as beside:
+        threads, precision = _threads(), choose_precision()
+        console.print(
+            f"[dim]{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again[/]"
+        )
+        _run(beside, settings, precision, console)
+        for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
+            _name_as_it_will_be(records, beside, Path(out))
+        goals = verdict(read([beside / "records.jsonl"]), settings)
+        _page(beside)
+    show(goals, time.perf_counter() - started)
+    return goals
+
+
+def _run(out: Path, settings: Settings, precision: str, console: Console) -> None:
+    """Every stage, in the order of the paper's argument; each appends its rows to records.jsonl."""
+    from ropewalk.model.extend import extend
+    from ropewalk.model.load import model_info
+    from ropewalk.training import train
+
+    base = model_info("hemp")
+    console.rule(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
+    _measure("hemp", out, settings, [base.window, settings.window])
+    console.rule(f"Position Interpolation to {settings.window} tokens, untrained")
+    extend("hemp", window=settings.window, out=out / "extended")
+    _measure(out / "extended", out, settings, [base.window, settings.window], keys=[settings.window])
+    documents = training_documents(settings)
+    modules = len(documents) - settings.exercises
+    console.rule(f"fine-tuning for {settings.steps} steps on {modules} modules and {settings.exercises} exercises")
+    train(
+        out / "extended",
+        data=documents,
+        window=settings.window,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        precision=precision,
+        out=out / "trained",
+    )
+    console.rule("Position Interpolation, trained")
+    _measure(out / "trained", out, settings, [base.window, settings.window])
+
+
+def training_documents(settings: Settings) -> list[Any]:
+    """The exercises, each as long as a window, and then the training modules of this machine's standard library."""
+    import numpy as np
+
+    from ropewalk.data import recall
+    from ropewalk.data.documents import encode, read_documents
+    from ropewalk.data.stdlib import standard_library
+    from ropewalk.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer("hemp")
+    modules = list(read_documents(standard_library("train")))
+    # A hundred modules are text enough to hide facts in.
+    ordinary = np.concatenate([encode(tokenizer, module.text) for module in modules[:100]])
+    exercises = recall.documents(
+        tokenizer.backend_tokenizer, ordinary, count=settings.exercises, window=settings.window, seed=settings.seed
+    )
+    return [*exercises, *modules]
+
+
+def _measure(
+    model: str | Path, out: Path, settings: Settings, windows: list[int], keys: list[int] | None = None
+) -> None:
+    """Perplexity at `windows`, and the passkey test at `keys` (the same if not given)."""
+    from ropewalk.data.stdlib import standard_library
+    from ropewalk.evals.perplexity.measure import perplexity
+    from ropewalk.evals.retrieval.passkey import passkey
+
+    for window in windows:
+        perplexity(
+            model,
+            data=standard_library("held_out"),
+            windows=[window],
+            stride=window // settings.overlap,
+            limit=settings.documents,
+            min_tokens=settings.window,
+            max_tokens=settings.tokens_each,
+            seed=settings.seed,
+            out=out / "records.jsonl",
+        )
+    for window in keys or windows:
+        passkey(
+            model,
+            window=window,
+            depths=settings.depths,
+            trials=settings.trials,
+            seed=settings.seed,
+            out=out / "records.jsonl",
+        )
+
+
+def _threads() -> int:
+    """Measure and train with the number of threads that is fastest here; OMP_NUM_THREADS holds if it is set."""
+    import torch
+
+    from ropewalk.training import threads
+
+    return threads.settle(None, None, torch.device("cpu"))
+
+
+def choose_precision() -> str:
+    """bfloat16 arithmetic (on float32 weights) where this processor has it in hardware, else float32; by trying."""
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.randn(2048, 256, dtype=dtype), torch.randn(256, 1024, dtype=dtype)
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+        return sorted(times)[5]
+
+    return "bfloat16" if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else "float32"
+
+
+def _name_as_it_will_be(records: Path, beside: Path, out: Path) -> None:
+    """Records made in the directory that is still being written name their models by where these will lie."""
+    records.write_text(records.read_text(encoding="utf-8").replace(str(beside), str(out)), encoding="utf-8")
+
+
+def verdict(records: Records, settings: Settings) -> list[Goal]:
+    """The demo's four promises against its own records."""
+    state = {"base": ("plain", False), "untrained": ("linear", False), "trained": ("linear", True)}
+
+    def pick(kind: str, which: str, window: int) -> dict[str, Any]:
+        method, trained = state[which]
+        rows = [row for row in records.of(kind) if row["window"] == window]
+        said = [row["header"]["model"] for row in rows]
+        return next(
+            row
+            for row, model in zip(rows, said, strict=True)
+            if model["method"] == method and (model["steps"] > 0) == trained
+        )
+
+    short = min(row["window"] for row in records.of("perplexity"))
+    long = settings.window
+
+    def ppl(which: str, window: int) -> float:
+        return float(pick("perplexity", which, window)["perplexity"])
+
+    def k_max(which: str, window: int) -> int:
+        return int(pick("passkey_summary", which, window)["k_max"])
+
+    base, beyond = ppl("base", short), ppl("base", long)
+    after_short, after_long = ppl("trained", short), ppl("trained", long)
+    return [
+        Goal(
+            "extrapolation is at least 4 times worse than the base in its window",
+            f"{base:.2f} at {short}, {beyond:.2f} at {long}: {beyond / base:.1f} times",
+            beyond >= 4 * base,
+        ),
+        Goal(
+            "interpolation, trained, stays within 5 % of the base at the original window",
+            f"{base:.2f} → {after_short:.2f}: {100 * (after_short / base - 1):+.1f} %",
+            after_short <= 1.05 * base,
+        ),
+        Goal(
+            "interpolation, trained, beats the base at the new window",
+            f"{beyond:.2f} → {after_long:.2f} at {long} (the base in its own window: {base:.2f})",
+            after_long < beyond,
+        ),
+        Goal(
+            f"the base finds the passkey no farther than {short} tokens back",
+            f"k_max {k_max('base', short)} in prompts of {short}, {k_max('base', long)} in prompts of {long}",
+            max(k_max("base", short), k_max("base", long)) <= short,
+        ),
+        Goal(
+            f"interpolation, trained, finds it at least {3 * long // 4} tokens back",
+            f"k_max {k_max('trained', long)} in prompts of {long} (untrained: {k_max('untrained', long)})",
+            k_max("trained", long) >= 3 * long // 4,
+        ),
+    ]
+
+
+def _page(out: Path) -> None:
+    from ropewalk.reports import report
+
+    report([out / "records.jsonl", out / "trained" / "records.jsonl"], out / "report.html")
+
+
+def show(goals: list[Goal], seconds: float) -> None:
+    """Print the verdict as a table."""
+    table = Table(title="What the demo shows", show_lines=False)
+    for heading in ("promised", "found", ""):
+        table.add_column(heading)
+    for goal in goals:
+        table.add_row(goal.said, goal.found, "yes" if goal.met else "NO")
+    Console().print(table)
+    Console().print(f"{seconds / 60:.1f} minutes")

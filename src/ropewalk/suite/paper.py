@@ -1,0 +1,218 @@
+"""The stages of the paper's suite: of which models, on what, with which settings.
+
+in   a model, its base, data, a size
+out  stages, the cheap ones first, so that a suite that is cut short has told most
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.rope_config import read_rope, text_section
+from ropewalk.data.sliding import sliding
+from ropewalk.distributed import ranks
+from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.suite.size import Size
+from ropewalk.suite.stages import Stage
+
+Sources = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured, on what; `stages` says in which order."""
+
+    model: str | Path
+    base: str | Path | None
+    out: Path
+    size: Size
+    data: Sources
+    math: Sources | None
+    benchmarks: str | Path | None
+    pairs: Sources | None
+    train_pairs: Sources | None
+    budget: float | None
+    loading: dict[str, Any]
+    seed: int
+
+    @property
+    def records(self) -> Path:
+        return self.out / "records.jsonl"
+
+    def stages(self) -> Iterator[Stage]:
+        """All of them, once `prepare` was called. A subject is measured whole, or, as a step on the way, at its own window alone."""
+        state = model_info(self.model)
+        windows = doubling(state.original_window, state.window)
+        subjects = [*self._before(), *self._checkpoints(), (str(self.model), state.window, True)]
+        for name, window, _ in subjects:
+            yield self._passkey(name, window)
+        for name, _, whole in subjects:
+            yield from self._perplexity(name, windows if whole else windows[-1:], stride=self._stride(windows[0]))
+        for name, window, whole in subjects:
+            if whole:
+                yield from self._retrieval(name, window)
+        yield self._benchmarks()
+        yield self._attention(min(state.window, self.size.attention_window))
+        yield self._theory()
+        if self.pairs is not None:
+            yield self._summaries()
+
+    @property
+    def _untrained(self) -> Path | None:
+        """Where the model stands as it was before its first step; None where there is no such state."""
+        if self.base is None:
+            return None
+        state = model_info(self.model)
+        return self.out / "untrained" if state.method == "linear" and state.steps else None
+
+    def prepare(self) -> None:
+        """Write the untrained model: no weights but the base's, which are linked."""
+        if self.base is not None and self._untrained is not None and not self._untrained.exists():
+            from ropewalk.model.extend import extend
+
+            extend(self.base, window=model_info(self.model).window, out=self._untrained)
+
+    def _before(self) -> Iterator[tuple[str, int, bool]]:
+        if self.base is not None:
+            yield str(self.base), model_info(self.base).window, True
+        if self._untrained is not None:
+            yield str(self._untrained), model_info(self.model).window, False
+
+    def _checkpoints(self) -> Iterator[tuple[str, int, bool]]:
+        """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
+        found = sorted(Path(self.model).glob("checkpoints/step-*/config.json"))
+        found = [path.parent for path in found if model_info(path.parent).steps != model_info(self.model).steps]
+        every = max(1, -(-len(found) // self.size.checkpoints)) if self.size.checkpoints else len(found) + 1
+        for path in found[::every]:
+            yield str(path), model_info(path).window, False
+
+    def _stride(self, smallest: int) -> int:
+        stride = max(1, smallest // self.size.strides)
+        return min(stride, 256) if self.size.paper_stride else stride
+
+    def _tokens_each(self, stride: int) -> int | None:
+        past = self.size.strides_past
+        return None if past is None else model_info(self.model).window + past * stride
+
+    def _documents(self, stride: int) -> int | None:
+        """How many documents are scored: the same for every subject and window, so that all of them are comparable."""
+        length = self._tokens_each(stride)
+        if self.size.documents is None or length is None:
+            return self.size.documents
+        state = model_info(self.model)
+        windows = doubling(state.original_window, state.window)
+        cost = sum(len(sliding(length, window, stride)) * self._flops(window) for window in windows)
+        return self.size.affordable(self.size.documents, cost, least=2)
+
+    def _flops(self, window: int) -> float:
+        """Of one forward pass over a window: two for each weight and token, and the attention of its lower triangle."""
+        text = text_section(read_config(locate(self.model)))
+        attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
+        return window * (2.0 * model_info(self.model).parameters + attention)
+
+    def _stage(self, name: str, subject: str, measure: Callable[..., Any], **settings: Any) -> Stage:
+        about = {**settings, **self.loading, "files": _files(subject)}
+        if settings.get("base") is not None:
+            about["base_files"] = _files(settings["base"])
+        return Stage(name, subject, about, lambda: measure(subject, out=self.records, **settings, **self.loading))
+
+    def _perplexity(self, name: str, windows: list[int], stride: int) -> Iterator[Stage]:
+        from ropewalk.evals.perplexity.measure import perplexity
+
+        for data in (self.data, self.math):
+            if data is not None:
+                yield self._stage(
+                    "perplexity",
+                    name,
+                    perplexity,
+                    data=_listed(data),
+                    windows=windows,
+                    stride=stride,
+                    limit=self._documents(stride),
+                    max_tokens=self._tokens_each(stride),
+                    min_tokens=model_info(self.model).window,
+                    budget=self.budget,
+                    seed=self.seed,
+                )
+
+    def _passkey(self, name: str, window: int) -> Stage:
+        from ropewalk.evals.retrieval.passkey import passkey
+
+        depths = self.size.depths
+        trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
+        return self._stage("passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.seed)
+
+    def _retrieval(self, name: str, window: int) -> Iterator[Stage]:
+        """The families that fit the window; those that do not are a stage of their own, which is left out and says why."""
+        from ropewalk.evals.retrieval import FAMILIES, least_windows, retrieval
+
+        trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
+        least = least_windows(load_tokenizer(name), trials, self.seed)
+        for fits in (True, False):
+            families = [family for family, tokens in least.items() if (tokens <= window) == fits]
+            if families:
+                settings = dict(families=families, window=window, trials=trials, seed=self.seed)
+                yield self._stage("retrieval", name, retrieval, **settings)
+
+    def _benchmarks(self) -> Stage:
+        from ropewalk.evals.downstream.benchmarks import benchmarks
+
+        base = None if self.base is None else str(self.base)
+        data = None if self.benchmarks is None else str(self.benchmarks)
+        return self._stage("benchmarks", str(self.model), benchmarks, data=data, base=base, limit=self.size.items)
+
+    def _attention(self, window: int) -> Stage:
+        from ropewalk.evals.attention import attention
+
+        base = None if self.base is None else str(self.base)
+        return self._stage("attention", str(self.model), attention, data=_listed(self.data), window=window, base=base)
+
+    def _theory(self) -> Stage:
+        from ropewalk.suite.theory import put_on_record
+
+        settings = {"files": _files(str(self.model))}
+
+        def measure() -> None:
+            if ranks.rank() == 0:
+                own = read_rope(read_config(locate(self.model))).scaling
+                put_on_record(model_info(self.model), self.records, own=own)
+
+        return Stage("theory", str(self.model), settings, measure)
+
+    def _summaries(self) -> Stage:
+        from ropewalk.evals.downstream.summary import summarize
+
+        train: dict[str, Any] = {}
+        if self.train_pairs is not None:
+            train = {
+                "train": _listed(self.train_pairs),
+                "trained": str(self.out / "summarizer"),
+                "epochs": self.size.epochs,
+            }
+        return self._stage(
+            "summaries", str(self.model), summarize, data=_listed(self.pairs), limit=self.size.summaries, **train
+        )
+
+
+def doubling(first: int, last: int) -> list[int]:
+    """Windows as the paper's columns: the original one, twice that, and so on, up to the model's own."""
+    found = [first]
+    while found[-1] * 2 < last:
+        found.append(found[-1] * 2)
+    return [*found, last] if last > first else found
+
+
+def _listed(sources: Any) -> list[str]:
+    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
+
+
+def _files(name: str) -> list[list[Any]]:
+    """A checkpoint's files by size and date: another model under the same name is measured anew."""
+    directory = locate(name)
+    found = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
+    return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found)

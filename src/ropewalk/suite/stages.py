@@ -1,0 +1,112 @@
+"""Stages of a suite: run one after the other, each once, whatever kills the run in between.
+
+in   stages: a name, a subject, settings, a function
+out  their outcomes, and a line for each in stages.jsonl; a stage with such a line under the same settings is not run again
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ropewalk.data.select import name_of
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
+from ropewalk.records import versions
+
+#: The file that says what was run.
+JOURNAL = "stages.jsonl"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement of the suite: what it is, of what, and how it is done. `settings` is all that decides its outcome."""
+
+    name: str
+    subject: str
+    settings: dict[str, Any]
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage; `reason` is empty where it was run."""
+
+    name: str
+    subject: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
+    """Run the stages that are not done yet, one after the other; a line for each on stderr."""
+    first = ranks.rank() == 0
+    console, outcomes = Console(stderr=True, highlight=False, quiet=not first), []
+    done = ranks.same(_done(out))
+    for number, stage in enumerate(stages, start=1):
+        key = _key(stage)
+        said = f"[{number}/{len(stages)}] {_title(stage)}"
+        if key in done:
+            console.print(f"{said}: done before", markup=False, soft_wrap=True)
+            outcomes.append(done[key])
+            continue
+        console.print(said, markup=False, soft_wrap=True)
+        outcome = _run_one(stage)
+        outcomes.append(outcome)
+        if outcome.reason:
+            console.print(f"  left out: {outcome.reason}", markup=False, soft_wrap=True)
+        if first:
+            with open(out / JOURNAL, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
+    return outcomes
+
+
+def _title(stage: Stage) -> str:
+    """What tells this stage from the others, on one line."""
+    on = stage.settings.get("data")
+    return f"{stage.name}, {stage.subject}" + (f", on {name_of(on)}" if on else "")
+
+
+def _run_one(stage: Stage) -> Outcome:
+    started = time.perf_counter()
+    reason = ""
+    try:
+        stage.run()
+    except UserError as error:
+        reason = str(error)
+    except torch.OutOfMemoryError as error:
+        reason = f"not enough memory ({str(error).splitlines()[0]})"
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return Outcome(stage.name, stage.subject, reason, round(time.perf_counter() - started, 1))
+
+
+def _key(stage: Stage) -> str:
+    used = {name: versions().get(name) for name in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score")}
+    said = json.dumps([stage.name, stage.subject, stage.settings, used], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:20]
+
+
+def _done(out: Path) -> dict[str, Outcome]:
+    """Stages that were run to their end; those that were left out are tried again."""
+    found = {}
+    for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            outcome = Outcome(row["name"], row["subject"], row["reason"], row["seconds"])
+        except (ValueError, TypeError, KeyError):
+            continue  # a line cut short by a kill: its stage is run again
+        if not outcome.reason:
+            found[row["key"]] = outcome
+    return found

@@ -1,0 +1,129 @@
+"""`--memory`: what the layers keep for the backward pass, settled on the first micro batch (memory.py does the choosing).
+
+in   the loss module, the shape of a micro batch, the device
+out  forward and backward passes that fit into the memory there is
+
+    auto   on a GPU everything if it fits, else what saves most work in the memory that is left, found by trying on the first micro
+           batch; on a CPU everything
+    full   nothing but each layer's input: a third more work, least memory
+    none   everything: no work twice, most memory
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.training import recompute
+from ropewalk.training.optimizer import moment_bytes
+
+Memory = Literal["auto", "full", "none"]
+CHOICES = ("auto", "full", "none")
+#: Parameters, or floating-point operations of a whole run, from which on compiling the layers, tens of seconds, is small beside what it saves.
+_LARGE_MODEL, _LONG_RUN = 1e9, 5e15
+
+
+class Keeping:
+    """Runs a step's passes; the first one settles what is kept.
+
+    root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
+    shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device. optimizer: its
+    name in the settings. accumulated: whether a step adds up the gradients of several micro batches.
+    """
+
+    def __init__(
+        self,
+        root: Any,
+        how: str,
+        mesh: Mesh,
+        compute: torch.dtype,
+        shape: tuple[int, int],
+        *,
+        work: float = 0.0,
+        optimizer: str = "adamw",
+        accumulated: bool = True,
+    ) -> None:
+        if how not in CHOICES:
+            raise UserError(
+                f"memory is one of {', '.join(CHOICES)}, got {how!r}; auto chooses by what is left on the GPU"
+            )
+        self._root, self._mesh, self._compute = root, mesh, compute
+        self._optimizer, self._accumulated = optimizer, accumulated
+        device, self._tokens = mesh.device, shape[0] * shape[1]
+        self._settled = how == "none" or (how == "auto" and device.type != "cuda")
+        self._kept: recompute.Activations | None = None
+        if how == "full" or not self._settled:
+            large = sum(parameter.numel() for parameter in root.parameters()) >= _LARGE_MODEL
+            compiled = device.type == "cuda" and (large or work >= _LONG_RUN)
+            self._kept = recompute.Activations(root, compiled=compiled)
+        self._candidates: list[recompute.Candidate] = []
+        if not self._settled and self._kept is not None:
+            with self._arithmetic():  # traced now, before the layers are sharded
+                self._candidates = self._kept.candidates(root.body, *shape, device=device)
+        if how == "full" and self._kept is not None:
+            self._kept.keep([recompute.NOTHING] * len(self._kept.layers))
+            self._settled = True
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
+        if self._compute == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self._mesh.device.type, dtype=self._compute)
+
+    def __call__(self, passes: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+        """`passes()`, one forward and backward pass. The first time it may be run more than once, from gradients of zero."""
+        if self._settled or self._kept is None:
+            return passes()
+        self._settled = True
+        room = min(self._mesh.gather(self._room(len(self._kept.layers), optimizer)))
+        if self._mesh.world > 1:
+            # All devices alike, and without trying: one that ran out of memory would leave the others waiting for it.
+            self._kept.keep(self._kept.choose(self._candidates, room))
+            return passes()
+
+        def afresh() -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            return passes()
+
+        return self._kept.fit(afresh, self._candidates, room)
+
+    def _room(self, layers: int, optimizer: torch.optim.Optimizer) -> int:
+        parameters = list(self._root.parameters())
+        config = self._root.model.config.get_text_config()
+        reserved = reserved_bytes(
+            parameters, self._optimizer, accumulated=self._accumulated, resumed=bool(getattr(optimizer, "state", None))
+        )
+        # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
+        size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
+        stream = self._tokens * config.hidden_size * size
+        head = recompute.head_bytes(self._tokens, config.hidden_size, config.vocab_size)
+        return recompute.room(
+            self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
+        )
+
+
+def reserved_bytes(parameters: list[nn.Parameter], optimizer: str, *, accumulated: bool, resumed: bool) -> int:
+    """Bytes of this device that are not taken before the first step and stay: AdamW's moments, copies in bfloat16, gradients.
+
+    optimizer: as `TrainSettings` names it. accumulated: whether gradients of one micro batch are there while the next one goes
+    forward; if not, they come as kept results go. resumed: whether the moments are there already.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    reserved = sum(_local(p) * p.element_size() for p in trained) if accumulated else 0
+    if not resumed:
+        reserved += sum(int(_local(p) * moment_bytes(optimizer, p)) for p in trained)
+    if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
+        reserved += sum(2 * _local(p) for p in parameters)
+    return reserved
+
+
+def _local(parameter: nn.Parameter) -> int:
+    """Elements on this device: all of them, or a shard's."""
+    whole: Any = parameter
+    return whole.to_local().numel() if hasattr(whole, "to_local") else whole.numel()

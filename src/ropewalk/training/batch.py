@@ -1,0 +1,99 @@
+"""The micro batches of a step: which windows, at which positions, as tensors on a device.
+
+in   a step's number
+out  (tensors, documents) pairs whose losses add up to the step's
+
+What a step reads is a pure function of (seed, step) and of nothing else; devices and micro batches only divide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ropewalk.data.packing import PackedBlocks, order
+from ropewalk.errors import UserError
+from ropewalk.model.devices import to_device
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training import pose
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One forward and backward pass.
+
+    Attributes:
+        rows: whole sequences: `input_ids`, `labels`, and positions or a mask where the mode has them.
+        blocks: numbers of the windows in it.
+    """
+
+    rows: dict[str, Tensor] = field(repr=False)
+    blocks: list[int]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Where micro batches come from.
+
+    Attributes:
+        windows: the packed corpus; of the short window in mode "pose".
+        settings: of the run.
+        micro: windows in a micro batch.
+    """
+
+    windows: PackedBlocks
+    settings: TrainSettings
+    micro: int
+
+    def __post_init__(self) -> None:
+        short, long = self.windows.window, self.settings.window
+        if self.settings.mode == "pose" and short >= long:
+            raise UserError(
+                f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer; ask for a "
+                "longer --window, for a shorter --chunk-window, or for mode full"
+            )
+
+    def blocks(self, step: int) -> np.ndarray:
+        """The windows of the whole step, over all devices."""
+        shuffled = not self.windows.tokens.streamed
+        return order(self.settings.seed, step, self.settings.batch_size, len(self.windows), shuffled=shuffled)
+
+    def __call__(self, step: int, devices: Any) -> Iterator[Micro]:
+        """This process's micro batches of step `step` (from 0), made one by one."""
+        places = np.arange(devices.data_rank, self.settings.batch_size, devices.data_size)
+        blocks = self.blocks(step)
+        for first in range(0, len(places), self.micro):
+            chosen = places[first : first + self.micro]
+            yield Micro(self._rows(step, chosen, blocks[chosen], devices.device), blocks[chosen].tolist())
+
+    def _rows(self, step: int, places: np.ndarray, blocks: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        rows = self.windows.rows(blocks, mask_documents=self.settings.mask_documents)
+        if self.settings.mode == "pose":
+            rows["position_ids"] = self._skipped(step, places)
+            # Without a mask transformers takes a jump in the positions for the border of a packed document and lets nothing attend
+            # across it, which is just what this mode trains. A mask of ones says: one sequence.
+            rows["attention_mask"] = np.ones_like(rows["input_ids"])
+        elif not self.settings.mask_documents:
+            del rows["position_ids"]  # 0 .. W - 1 is what a model assumes, and told so it would look for borders
+        return {name: to_device(torch.from_numpy(value), device) for name, value in rows.items()}
+
+    def _skipped(self, step: int, places: np.ndarray) -> np.ndarray:
+        """Each sequence of a run has a number, and by it its positions."""
+        seed, first = self.settings.seed, step * self.settings.batch_size
+        short, long = self.windows.window, self.settings.window
+        return np.stack([pose.positions(seed, first + int(place), short, long) for place in places])
+
+    def names(self, blocks: list[int]) -> list[str]:
+        """The documents that windows read from, each once."""
+        return list(dict.fromkeys(name for block in blocks for name in self.windows.names(block)))
+
+
+def default_micro(window: int, batch: int, device: torch.device) -> int:
+    """Windows at a time: enough tokens to fill the device's matrix units, no more, since memory grows with them."""
+    tokens = 16384 if device.type == "cuda" else 2048
+    return max(1, min(batch, tokens // window))

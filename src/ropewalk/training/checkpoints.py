@@ -1,0 +1,165 @@
+"""Checkpoints that are whole or absent, and the newest one that is sound.
+
+in   a directory `checkpoints`, a step, a function that writes files
+out  `checkpoints/step-000200/`: a Hugging Face checkpoint that every measurement loads, and in `state/` what training needs to go on
+
+    step-000200/config.json, model.safetensors, tokenizer.json, …     rounded to the dtype of the original
+    step-000200/state/weights.safetensors                             what is trained, as the optimiser has it (float32)
+    step-000200/state/optimizer.safetensors                           AdamW's two moments
+    step-000200/state/manifest.json                                   step, the run, and the SHA-256 of every file above
+
+Everything is written beside, forced to disk and renamed, so that a killed run leaves whole checkpoints only. Disks and copies do
+damage them later, so the hashes are checked before anything is read, and a checkpoint that fails is reported and passed over for
+the one before it. `state` is kept for the newest few; older checkpoints stay as models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.files import whole_directory
+from ropewalk.errors import UserError
+
+STATE = "state"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A sound checkpoint.
+
+    Attributes:
+        path: its directory.
+        step: optimiser steps taken.
+        about: what `Snapshots.save` was given.
+    """
+
+    path: Path
+    step: int
+    about: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Where the files that training needs lie."""
+        return self.path / STATE
+
+
+class Snapshots:
+    """The checkpoints of one run.
+
+    root: their directory. keep: how many can be resumed from.
+    """
+
+    def __init__(self, root: Path, *, keep: int = 2) -> None:
+        self.root = root
+        self.keep = keep
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.root / f"step-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
+        found = self.root.glob(f"step-*/{STATE}/{MANIFEST}")
+        return sorted(int(path.parts[-3].removeprefix("step-")) for path in found)
+
+    def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
+        """Write a checkpoint through `write(directory)`, which must leave the state's files in its `state` directory.
+
+        Raises:
+            UserError: the disk is full, or will not be written to; the checkpoints before this one are as they were.
+        """
+        with whole_directory(self.path(step), overwrite=True) as beside:
+            write(beside)
+            files = sorted(path for path in beside.rglob("*") if path.is_file())
+            hashes = {str(path.relative_to(beside)): digest for path, digest in _hashes(files).items()}
+            manifest = {"step": step, "about": about, "sha256": hashes}
+            (beside / STATE / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        self._prune()
+        return self.path(step)
+
+    def _prune(self) -> None:
+        for step in self.steps()[: -self.keep]:
+            state = self.path(step) / STATE
+            # Renamed first: a run killed in the middle must not leave a state that looks whole.
+            gone = state.with_name(".state.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            os.rename(state, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def latest(self) -> Snapshot | None:
+        """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self.path(step)
+            wrong, manifest = _check(path)
+            if wrong is None:
+                return Snapshot(path, step, manifest["about"])
+            instead = "the one before it is used" if step != steps[0] else "no other is left, so the run begins anew"
+            warnings.warn(f"checkpoint {path} is damaged ({wrong}); {instead}", stacklevel=2)
+        return None
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half written."""
+        for path in [*self.root.glob(".*.partial"), *self.root.glob(".*.old")]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.glob("step-*/.state.gone"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _check(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """What is wrong with a checkpoint, if anything, and its manifest."""
+    try:
+        manifest = json.loads((path / STATE / MANIFEST).read_text(encoding="utf-8"))
+        promised = {path / name: digest for name, digest in manifest["sha256"].items()}
+        manifest["about"], manifest["step"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read", {}
+    missing = [file.name for file in promised if not file.is_file()]
+    if missing:
+        return f"{missing[0]} is missing", manifest
+    try:
+        found = _hashes(list(promised))
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}", manifest
+    wrong = [file.name for file, digest in promised.items() if found[file] != digest]
+    return (f"{wrong[0]} is not as it was written" if wrong else None), manifest
+
+
+def _hashes(files: list[Path]) -> dict[Path, str]:
+    """SHA-256 of each file; several at a time, since hashing lets other threads run."""
+
+    def digest(path: Path) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip(files, pool.map(digest, files), strict=True))
+
+
+def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
+    """A resumed run must be the same run, or its result would be neither the one nor the other.
+
+    Raises:
+        UserError: the first setting that differs.
+    """
+    before = snapshot.about.get("identity", {})
+    for name, value in identity.items():
+        if before.get(name) != value:
+            if name in ("model", "data"):  # known by hashes, which say nothing to anybody
+                differs = f"other {'data' if name == 'data' else 'weights to begin with'} than this run"
+            else:
+                differs = f"{name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}"
+            raise UserError(
+                f"{snapshot.path} was made with {differs}; a run is resumed with the settings it was started with: give the same ones, "
+                "or choose another --out"
+            )

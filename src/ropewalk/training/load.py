@@ -1,0 +1,96 @@
+"""The model of a run as each of its processes begins with it: read once, however many they are.
+
+in   the directory of a checkpoint
+out  one process: the model, on its device
+     several: the model on the CPU of the main process; on the others the same model with parameters that hold nothing yet (on the
+     meta device), which `Mesh.shard` fills
+
+A model whose shards fit need not fit as a whole: not on a GPU, nor in the host's memory once for each of its processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.distributed.state import put
+from ropewalk.errors import UserError
+from ropewalk.model.load import load_model
+from ropewalk.training.devices import together
+
+
+def load(
+    directory: Path, mesh: Mesh | None, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+) -> transformers.PreTrainedModel:
+    """Load a causal language model, verified, in evaluation mode, with SDPA attention.
+
+    mesh: the processes that share the model; None is one. device: where one process has it.
+
+    Raises:
+        UserError: what `model.load` raises; the processes do not build the same model. On every process.
+    """
+    if mesh is None or mesh.world == 1:
+        return load_model(directory, dtype=dtype, device=device, attention="sdpa", trust_remote_code=trust_remote_code)
+
+    def begin() -> Any:
+        if not mesh.main:
+            return _without_weights(directory, dtype, trust_remote_code)
+        return load_model(directory, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
+
+    model = together(mesh, begin)
+    outline = mesh.same(_outline(model) if mesh.main else None)
+    together(mesh, lambda: None if mesh.main else _follow(model, outline))
+    return model
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """Everything about a loaded model that its config leaves open, but for the weights.
+
+    parameters: by name, the first name of the same tensor (another one where weights are tied), shape and dtype.
+    buffers: by name, on the CPU; rotary tables among them.
+    """
+
+    parameters: dict[str, tuple[str, torch.Size, torch.dtype]]
+    buffers: dict[str, Tensor]
+
+
+def _outline(model: nn.Module) -> _Outline:
+    first: dict[Tensor, str] = {}
+    parameters = {
+        name: (first.setdefault(value, name), value.shape, value.dtype)
+        for name, value in model.named_parameters(remove_duplicate=False)
+    }
+    return _Outline(parameters, dict(model.named_buffers(remove_duplicate=False)))
+
+
+def _without_weights(directory: Path, dtype: torch.dtype, trust: bool) -> Any:
+    said = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(
+            said, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust
+        ).eval()
+
+
+def _follow(model: nn.Module, main: _Outline) -> None:
+    """Lay a model without weights out as the main process's: what is tied, and in which dtypes, shows only in loading."""
+    own = _outline(model)
+    different = set(own.parameters) ^ set(main.parameters) or set(own.buffers) ^ set(main.buffers)
+    if different:
+        raise UserError(
+            f"every process builds the same model, but {min(different)} is not in all of them; install the same transformers "
+            "on every machine"
+        )
+    made: dict[str, nn.Parameter] = {}
+    for name, (first, shape, dtype) in main.parameters.items():
+        if first == name:
+            made[name] = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
+        put(model, name, made[first])
+    for name, value in main.buffers.items():
+        put(model, name, value)

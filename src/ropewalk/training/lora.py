@@ -1,0 +1,179 @@
+"""Low-rank adapters that know which rotation they were trained for.
+
+in   a model with its new window
+out  the same model with adapters on its attention, its embeddings and norms trainable; an adapter directory; merged weights
+
+LongLoRA (arXiv 2309.12307, section 3.3) found that at long windows low-rank matrices alone stay behind full fine-tuning, and that
+training the embeddings and the norms as well closes the gap; both are small. Adapters go on the attention projections, as there.
+
+An adapter is useless without the RoPE it was trained with, and the usual format does not carry it: the base model loads, the adapter
+loads, and every position is wrong without a word. So the directory holds the extended config, and its type is one that peft does not
+know: peft stops, and `attach` puts it on a model only after holding that model's rotary tables against the adapter's config.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ropewalk.checkpoint.files import read_json
+from ropewalk.checkpoint.headers import check_safetensors
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.errors import UserError
+from ropewalk.model.verify import verify_rope
+
+TYPE = "ROPEWALK_LORA"
+WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
+    """Adapters of a rank on every attention projection; embeddings and norms stay trainable, in float32.
+
+    Raises:
+        UserError: the family names no attention projection that could be found, or the rank is above the model's width.
+    """
+    targets = _attention_projections(model)
+    if not targets:
+        raise UserError(f"no attention projections were found in a {model.config.model_type} model; use --mode full")
+    width = model.config.get_text_config().hidden_size
+    if rank > width:
+        raise UserError(f"an adapter's rank is at most the model's width {width}, got {rank}; LongLoRA's is 8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that the latter is giving up
+        wrapped = peft.get_peft_model(
+            model, peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+        )
+    for parameter in _embeddings_and_norms(wrapped.get_base_model()):
+        parameter.requires_grad_(True)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return wrapped
+
+
+def _attention_projections(model: nn.Module) -> list[str]:
+    """Last names of the linear layers inside attention modules (q_proj, k_proj, ... in Llama; query_key_value in GPT-NeoX)."""
+    names = set()
+    for name, module in model.named_modules():
+        *path, last = name.split(".")
+        if isinstance(module, nn.Linear) and path and "att" in path[-1]:
+            names.add(last)
+    return sorted(names)
+
+
+def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
+    norms = [module for module in model.modules() if "norm" in type(module).__name__.lower()]
+    found = [parameter for module in norms for parameter in module.parameters()]
+    return [*found, *model.get_input_embeddings().parameters()]
+
+
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes, by the names peft gives."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_adapter(
+    model: peft.PeftModel, weights: dict[str, torch.Tensor], directory: Path, said: dict[str, Any]
+) -> None:
+    """Write the adapter beside the config of the model it belongs to.
+
+    Args:
+        model: what `add` returned.
+        weights: its `trainable` ones, whole.
+        directory: a new one.
+        said: the dictionary of the trained model's config.json, with its `ropewalk` block.
+    """
+    directory.mkdir(parents=True)
+    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, directory / WEIGHTS)
+    about = model.peft_config["default"].to_dict()
+    about = {key: sorted(value) if isinstance(value, set) else value for key, value in about.items()}
+    about |= {"peft_type": TYPE, "base_model_name_or_path": None}
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2, default=str) + "\n", encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
+    """Put an adapter on a model that turns as the adapter was trained to.
+
+    Args:
+        model: the base model with the extended config, as `ropewalk extend` writes it.
+        directory: what `save_adapter` wrote.
+
+    Raises:
+        UserError: the adapter's config is gone, the model turns at other speeds, or weights are missing or do not fit.
+    """
+    directory = Path(directory)
+    rule = "an adapter carries the config of the model it was trained on"
+    said = read_json(directory / "config.json", what=rule)
+    if "ropewalk" not in said:
+        raise UserError(
+            f"{rule}, but {directory}/config.json has no ropewalk block; take the adapter directory as it was written"
+        )
+    _refuse_other_speeds(model, read_rope(said), directory)
+    about = read_json(directory / ADAPTER_CONFIG, what="an adapter has an adapter_config.json")
+    wrapped = add(model, rank=int(about["r"]), alpha=int(about["lora_alpha"]))
+    check_safetensors(directory / WEIGHTS)
+    load_trainable(wrapped, load_file(directory / WEIGHTS), directory)
+    return wrapped
+
+
+def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
+    """Copy trained weights into a model, every one of them and no other.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    wanted = trainable(model)
+    different = sorted(set(wanted) ^ set(weights)) or [n for n in wanted if wanted[n].shape != weights[n].shape]
+    if different:
+        raise UserError(
+            f"the trained weights in {source} do not fit this model ({different[0]}); use the model they came from"
+        )
+    with torch.no_grad():
+        for name, value in weights.items():
+            wanted[name].copy_(like(value, wanted[name]))
+
+
+def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A whole tensor sharded as a parameter of its shape is; anything else (a count of steps) as it is."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _refuse_other_speeds(model: nn.Module, trained: RopeConfig, directory: Path) -> None:
+    try:
+        verify_rope(model, trained)
+    except UserError as error:
+        raise UserError(
+            f"{directory} was trained with {trained.scaling.method} scaling, factor {trained.scaling.factor:g}, and the model at hand "
+            f"does not turn so ({error}); run `ropewalk extend` on the base model with --window {trained.window} first"
+        ) from None
+
+
+def merged(model: peft.PeftModel, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the plain model with the adapters added in, by its own names; the model itself is not touched.
+
+    Args:
+        model: what `add` returned.
+        weights: the state of its base model, whole.
+    """
+    plain = {name.replace(".base_layer.", "."): value for name, value in weights.items() if ".lora_" not in name}
+    adapted: list[tuple[str, Any]] = [
+        pair for pair in model.get_base_model().named_modules() if isinstance(pair[1], LoraLayer)
+    ]
+    for name, module in adapted:
+        down, up = (weights[f"{name}.lora_{letter}.default.weight"].float() for letter in "AB")
+        base = weights[f"{name}.base_layer.weight"]
+        plain[f"{name}.weight"] = (base.float() + module.scaling["default"] * (up @ down)).to(base.dtype)
+    return plain

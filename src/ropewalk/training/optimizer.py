@@ -1,0 +1,83 @@
+"""AdamW and its learning rate, in forms whose small updates survive.
+
+in   parameters and settings
+out  an optimiser; the rate of a step as a pure function of its number
+
+At 2e-5 an AdamW update of a weight near 0.02 is about 0.1 % of it, and bfloat16 keeps 8 bits: weights rounded to nearest would
+not move. Hence float32 weights, or bfloat16 weights whose updates are rounded up or down by chance, so that they are right on
+average. Bytes a parameter (docs/method.md): float32 16, with 8-bit states 10, bfloat16-stochastic 8, both 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ropewalk.errors import UserError
+from ropewalk.planner.job import EIGHT_BIT_STATES
+from ropewalk.settings.train import TrainSettings
+
+
+def learning_rate(step: int, peak: float, warmup: int) -> float:
+    """The rate of step `step` (from 0): linear from 10 % of `peak` to `peak` over `warmup` steps, then constant (3.1).
+
+    >>> [round(learning_rate(step, 1.0, 20), 3) for step in (0, 10, 20, 1000)]
+    [0.1, 0.55, 1.0, 1.0]
+    """
+    return peak if step >= warmup else peak * (0.1 + 0.9 * step / warmup)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the rate; torchao keeps it in a tensor so that its compiled step is not compiled again."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: float) -> torch.optim.Optimizer:
+    """The optimiser that the settings name.
+
+    Raises:
+        UserError: torchao is needed and absent; offloading is asked for without a GPU.
+    """
+    parameters = list(parameters)
+    common: dict[str, Any] = dict(
+        lr=peak, betas=(settings.beta1, settings.beta2), eps=1e-8, weight_decay=settings.weight_decay
+    )
+    stochastic = settings.precision == "bfloat16-stochastic"
+    if settings.optimizer == "adamw" and not stochastic:
+        # One fused pass over memory instead of a dozen; torch has it for CPU and GPU, DTensors included.
+        return torch.optim.AdamW(parameters, fused=True, **common)
+    low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
+    if settings.optimizer == "adamw-offload":
+        if stochastic or parameters[0].device.type != "cuda":
+            raise UserError(
+                "adamw-offload keeps float32 states in the host's memory while a GPU trains; use it on a GPU with precision "
+                "bfloat16, or use adamw"
+            )
+        return low_bit.CPUOffloadOptimizer(parameters, torch.optim.AdamW, fused=True, **common)
+    if settings.optimizer == "adamw-8bit":
+        return low_bit.AdamW8bit(parameters, bf16_stochastic_round=stochastic, **common)
+    return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
+
+
+def moment_bytes(name: str, parameter: nn.Parameter) -> float:
+    """Bytes of AdamW's two moments on the device, an element of this parameter, once the first step has been taken."""
+    if name == "adamw-offload":
+        return 0.0
+    return EIGHT_BIT_STATES if name == "adamw-8bit" else 2.0 * parameter.element_size()
+
+
+def _torchao(what: str) -> Any:
+    try:
+        import torchao.optim  # pyrefly: ignore[missing-import]
+    except ImportError:
+        raise UserError(
+            f"{what} comes from torchao, which is not installed; install ropewalk[low-bit], or use adamw"
+        ) from None
+    return torchao.optim

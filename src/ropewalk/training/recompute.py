@@ -1,0 +1,315 @@
+"""Which activations are kept for the backward pass, and which are computed again.
+
+in   a model, the shape of its micro batches, the memory there is
+out  the same model; each decoder layer keeps its dearest intermediate results per byte and recomputes the rest
+
+Full checkpointing keeps a layer's input and does the layer's forward pass twice: a third more work. Keeping everything takes more
+memory than there is. Between them, what counts is FLOPs saved per byte kept. Attention of T tokens costs about T FLOPs a byte of its
+result, a matrix product from K features costs K; norms, rotations and gates cost next to nothing and are always recomputed, fused
+with what needs them when the layer is compiled. A layer's last product is never needed again and never kept.
+
+The machinery is PyTorch's: selective activation checkpointing and torch.compile, one compiled function for all layers alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from ropewalk.errors import UserError
+from ropewalk.model.layers import decoder_layers
+from ropewalk.model.loss import CHUNK_ELEMENTS
+
+T = TypeVar("T")
+_aten = torch.ops.aten
+#: Matrix products as they reach the dispatcher, with the arguments that are multiplied.
+_PRODUCTS: dict[Any, tuple[int, int]] = {
+    _aten.mm.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.bmm.default: (0, 1),
+}
+_ATTENTIONS = frozenset(
+    getattr(_aten, name).default
+    for name in (
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_fused_attention_overrideable",
+    )
+    if hasattr(_aten, name)
+)
+#: Fused attention runs at about 0.65 of the matrix rate (one H200: 0.545 of 0.786 PFLOP/s), so that its FLOPs are dearer.
+_ATTENTION_PRICE = 1.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One intermediate result of a layer that could be kept.
+
+    index: its number among the layer's dear operations, in order. flops: what it costs to compute again. size: bytes.
+    """
+
+    index: int
+    op: str
+    flops: float
+    size: int
+
+    @property
+    def worth(self) -> float:
+        """FLOPs saved a byte, attention's weighted by its lower rate."""
+        return self.flops * (_ATTENTION_PRICE if "attention" in self.op else 1.0) / self.size
+
+
+#: What a layer keeps: numbers of its dear operations. None: everything, nothing is computed again.
+Keep = frozenset[int] | None
+NOTHING: Keep = frozenset()
+
+
+def is_dear(op: Any) -> bool:
+    """Whether an operation is a matrix product or a fused attention."""
+    return op in _PRODUCTS or op in _ATTENTIONS or str(op) == "ropewalk.attention.default"
+
+
+class _Census(TorchDispatchMode):
+    """Counts a layer's dear operations, what they cost and what their results weigh; and what all results weigh.
+
+    Attributes:
+        found: dear operations in order.
+        whole: bytes of everything that any operation made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Candidate] = []
+        self.whole = 0
+        self._seen: set[int] = set()
+        self._held: list[Tensor] = []  # or a storage that is gone would lend its number to a new one
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._hold(args)  # views and writes in place make nothing
+        out = func(*args, **(kwargs or {}))
+        results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
+        size = sum(t.numel() * t.element_size() for t in results)
+        if is_dear(func):
+            self.found.append(Candidate(len(self.found), str(func), _flops(func, args), size))
+        if not self._seen & {_storage(t) for t in results}:
+            self.whole += size
+        self._hold(results)
+        return out
+
+    def _hold(self, values: Sequence[Any]) -> None:
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        self._held += tensors
+        self._seen |= {_storage(tensor) for tensor in tensors}
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _flops(op: Any, args: Sequence[Any]) -> float:
+    if op in _PRODUCTS:
+        left, right = (args[i] for i in _PRODUCTS[op])
+        return 2.0 * left.numel() * right.shape[-1]
+    query, key = args[0], args[1]
+    # Two products over half the square: everything trained here is causal.
+    return 2.0 * query.numel() * key.shape[-2]
+
+
+def _policy(keep: frozenset[int], counter: dict[bool, int], ctx: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
+    if not is_dear(op):
+        return CheckpointPolicy.PREFER_RECOMPUTE
+    index = counter[ctx.is_recompute]
+    counter[ctx.is_recompute] += 1
+    return CheckpointPolicy.MUST_SAVE if index in keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _contexts(keep: frozenset[int]) -> Any:
+    return create_selective_checkpoint_contexts(functools.partial(_policy, keep, {False: 0, True: 0}))
+
+
+def _keeping(forward: Callable[..., Any], keep: Keep) -> Callable[..., Any]:
+    """`forward`, keeping only what `keep` names."""
+    if keep is None:
+        return forward
+    how: dict[str, Any] = dict(use_reentrant=False)
+    if keep:
+        how["context_fn"] = functools.partial(_contexts, keep)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(functools.partial(forward, **kwargs), *args, **how)
+
+    return run
+
+
+class Activations:
+    """What each decoder layer of a model keeps.
+
+    model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
+    """
+
+    #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
+    whole = 0
+
+    def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
+        self.layers = decoder_layers(model)
+        self.compiled = compiled
+        self.kept: list[Keep] = [None] * len(self.layers)
+        self._plain = [layer.forward for layer in self.layers]
+        # Made once each, so that going back to a choice finds what was compiled for it.
+        self._made: dict[tuple[int, Keep], Callable[..., Any]] = {}
+
+    def keep(self, each: Sequence[Keep]) -> None:
+        """Set what each layer keeps, first layer first."""
+        if len(each) != len(self.layers):
+            raise ValueError(f"one choice a layer: {len(self.layers)} layers, {len(each)} choices")
+        for number, (layer, keep) in enumerate(zip(self.layers, each, strict=True)):
+            layer.forward = self._forward(number, keep)
+        self.kept = list(each)
+
+    def _forward(self, number: int, keep: Keep) -> Callable[..., Any]:
+        if (number, keep) not in self._made:
+            forward = _keeping(self._plain[number], keep)
+            self._made[number, keep] = torch.compile(forward, dynamic=False) if self.compiled else forward
+        return self._made[number, keep]
+
+    def release(self) -> None:
+        """Give every layer its own forward back."""
+        for layer in self.layers:
+            layer.__dict__.pop("forward", None)
+        self.kept = [None] * len(self.layers)
+
+    def fit(self, call: Callable[[], T], candidates: Sequence[Candidate], room: int) -> T:
+        """`call()`, a forward and backward pass, with the most kept that it does not run out of memory with.
+
+        The estimate of `room` is tried first; each time it was too high, a twentieth less. `call` must be safe to repeat: it
+        leaves gradients behind when it fails, which are dropped here.
+
+        Raises:
+            UserError: even with nothing kept there is too little memory.
+        """
+        step = max(1, room // 20)
+        while True:
+            choice = self.choose(candidates, room)
+            self.keep(choice)
+            try:
+                return call()
+            except torch.OutOfMemoryError as error:
+                sentence = str(error).split(". ")[0]
+            if all(keep == NOTHING for keep in choice):
+                raise UserError(
+                    f"a layer's own results do not fit into the memory there is, even with nothing kept ({sentence}); shorten the "
+                    "window, lower --micro-batch or split windows over more devices with --cp"
+                )
+            for layer in self.layers:
+                layer.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+            while self.choose(candidates, room) == choice:
+                room -= step
+
+    def candidates(
+        self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None
+    ) -> list[Candidate]:
+        """What one layer could keep for a micro batch of [batch, tokens], dearest per byte first.
+
+        The first layer is traced with fake tensors: nothing is computed and no memory taken.
+
+        device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
+        """
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        census = _Census()
+        handles = [
+            self.layers[0].register_forward_pre_hook(lambda *_: _enter(census)),
+            self.layers[0].register_forward_hook(lambda *_: _leave(census)),
+        ]
+        was_training = body.training
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+                device = device or next(body.parameters()).device
+                ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
+                tensors = itertools.chain(body.named_parameters(), body.named_buffers())
+                there = {name: torch.empty_like(value, device=device) for name, value in tensors}
+                torch.func.functional_call(body, there, kwargs=dict(input_ids=ids, use_cache=False))
+        except _Left:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+            body.train(was_training)
+        self.whole = census.whole
+        # The last product's result is added to the stream and never looked at again.
+        return sorted(census.found[:-1], key=lambda c: -c.worth)
+
+    def choose(self, candidates: Sequence[Candidate], room: int) -> list[Keep]:
+        """What each layer keeps so that all of them together keep at most `room` bytes beyond their inputs.
+
+        The dearest results per byte first, in as many layers as there is room for. Results of the same worth go together, so
+        that there are two kinds of layers at most, and two compiled functions. Where everything fits, nothing is chosen:
+        choosing has its price, an operation at a time, which a small model feels most.
+        """
+        if self.whole and len(self.layers) * self.whole <= room:
+            return [None] * len(self.layers)
+        count, kept, extra, lucky = len(self.layers), set[int](), set[int](), 0
+        for worth in sorted({c.worth for c in candidates}, reverse=True):
+            group = [c for c in candidates if c.worth == worth]
+            size = sum(c.size for c in group)
+            fits = min(count, max(0, room) // size)
+            if fits < count:
+                # A handful of layers is not worth a second compiled function.
+                lucky, extra = (fits, {c.index for c in group}) if fits >= count / 8 else (0, set())
+                break
+            room -= count * size
+            kept |= {c.index for c in group}
+        more, less = frozenset(kept | extra), frozenset(kept)
+        return [more if number < lucky else less for number in range(count)]
+
+
+def room(
+    device: torch.device, candidates: Sequence[Candidate], *, layers: int, stream: int, head: int, reserved: int
+) -> int:
+    """Bytes for kept results on a GPU: what is free now, less what a step takes in any case.
+
+    candidates: of one layer. layers: how many. stream: bytes of one layer's input. head: bytes that the loss takes for itself.
+    reserved: bytes that are not taken yet but will be and stay (optimiser states before the first step, gradients if they are
+    accumulated).
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    backward = _BACKWARD * sum(c.size for c in candidates)
+    return int(free - reserved - layers * stream - max(backward, head) - _MARGIN)
+
+
+def head_bytes(tokens: int, width: int, vocabulary: int) -> int:
+    """What the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
+    return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary
+
+
+#: The backward pass of one layer holds its results, their gradients and some copies: in all about 1.5 times the results.
+_BACKWARD = 1.5
+#: For cuDNN's and cuBLAS's own memory, and for what fragmentation loses.
+_MARGIN = 3 * 2**29
+
+
+class _Left(Exception):
+    """The first layer is done; the rest need not be traced."""
+
+
+def _enter(census: _Census) -> None:
+    census.__enter__()
+
+
+def _leave(census: _Census) -> None:
+    census.__exit__(None, None, None)
+    raise _Left

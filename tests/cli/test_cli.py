@@ -1,0 +1,176 @@
+"""The command line as a user types it: exit codes, sentences, speed, and a help page that cannot drift."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import made_up
+from ropewalk import cli, testing
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ropewalk", *arguments], capture_output=True, text=True, **options)
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom ropewalk import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'datasets', 'lm_eval'} & set(sys.modules)\n"
+        "sys.exit(f'--help imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
+    named = {
+        (path.name, command)
+        for path in (ROOT / "src").rglob("*.py")
+        for command in re.findall(r"`ropewalk ([a-z]+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert {command for _, command in named} <= set(cli.COMMANDS), named
+
+
+def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    done = run("extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
+    assert done.returncode == 0, done.stderr
+    assert "window 64 → 256 tokens, linear factor 4" in done.stdout
+    assert "--max-model-len 256" in done.stdout
+
+
+def test_perplexity_by_step_measures_each_checkpoint_of_a_run(tmp_path: Path, capsys) -> None:
+    from ropewalk import records
+
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "book.txt").write_text(testing.prose(60, 1), encoding="utf-8")
+    text, out = str(tmp_path / "book.txt"), tmp_path / "r.jsonl"
+    settings = "--window 128 --steps 2 --batch-size 1 --save-every 1 --allow-short"
+    cli.main(["train", str(tmp_path / "a"), "--data", text, *settings.split(), "--out", str(tmp_path / "run")])
+    capsys.readouterr()
+    cli.main(["perplexity", str(tmp_path / "run"), "--by-step", "--data", text, "--stride", "64", "--out", str(out)])
+    assert "step-000001" in "".join(capsys.readouterr().out.split())
+    rows = records.read([out]).of("perplexity")
+    assert [(row["header"]["model"]["steps"], row["window"]) for row in rows] == [(1, 128), (2, 128)]
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    done = run("extend", str(tmp_path / "a"), "--window", "32", "--out", str(tmp_path / "b"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ropewalk: window 32 is not longer than the model's own 64; nothing to extend (ask for more than 64 tokens)\n"
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_training_leaves_out_is_said_in_a_sentence_and_its_record_names_the_command(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/empty.txt").write_text("")
+    (tmp_path / "books/full.txt").write_text(testing.prose(400))
+    words = f"train {tmp_path}/a --data {tmp_path}/books --window 96 --steps 1 --batch-size 1 --out {tmp_path}/b"
+    done = run(*words.split(), env={**os.environ, "ROPEWALK_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr
+    left_out = next(line for line in done.stderr.splitlines() if "left out" in line)
+    assert left_out.startswith(f"ropewalk: 1 file was left out of {tmp_path}/books") and "text.py" not in done.stderr
+    assert json.loads((tmp_path / "b/records.jsonl").read_text().splitlines()[0])["command"] == f"ropewalk {words}"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
+def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, capsys) -> None:
+    import ropewalk.training
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(ropewalk.train, "train", lambda *_, **__: made_up.extended())
+    cli.main(["train", "hemp", "--data", "d", "--window", "1024", "--out", "o"])
+    assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+@pytest.mark.parametrize("program", ["/opt/bin/ropewalk", "/opt/lib/python3.12/site-packages/ropewalk/__main__.py"])
+def test_a_record_says_the_command_that_a_user_can_type_again(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m ropewalk`, as under torchrun, has the path of a file in place of the program's name."""
+    from ropewalk import records
+
+    monkeypatch.setattr(sys, "argv", [program, "passkey", "my model", "--window", "512"])
+    run = records.new_run(records.ModelInfo("m", "llama", 256, 256), device="cpu", dtype="float32")
+    assert run.command == "ropewalk passkey 'my model' --window 512"
+
+
+def test_an_interrupt_is_130_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ropewalk.model import extend
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(extend, "extend", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["extend", "hemp", "--window", "1024", "--out", "nowhere"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "ropewalk: interrupted\n"
+
+
+def test_too_little_memory_is_a_sentence_and_another_fault_is_not_hidden(monkeypatch, capsys) -> None:
+    import torch
+
+    from ropewalk.model import extend
+
+    faults = [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+        RuntimeError("a bug"),
+    ]
+
+    def fails(*_: object, **__: object) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(extend, "extend", fails)
+    command = ["extend", "hemp", "--window", "1024", "--out", "nowhere"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and said.count("\n") == 1
+    assert "more memory than there is (CUDA out of memory. Tried to allocate 2.00 GiB); a smaller window" in said
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(command)
+
+
+def test_the_help_page_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs/make_cli.py")
+    make_cli = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_cli)
+    assert make_cli.PAGE.read_text(encoding="utf-8") == make_cli.page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("own", [None, "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_a_gpus_memory_is_not_lost_between_blocks_unless_the_user_says_otherwise(own, monkeypatch, capsys) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    if own:
+        monkeypatch.setenv(own, "max_split_size_mb:512")
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = {os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")}
+    assert said == {None, "max_split_size_mb:512" if own else "expandable_segments:True"}

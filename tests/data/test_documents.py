@@ -1,0 +1,218 @@
+"""Documents from every kind of source, and a sentence for each that cannot be read."""
+
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from ropewalk import testing
+from ropewalk.data.documents import Document, bos_id, encode, encode_all, files_of, read_documents
+from ropewalk.errors import UserError
+
+ROWS = [{"id": "moby", "text": "Call me Ishmael."}, {"id": "emma", "text": "Emma Woodhouse, handsome."}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def texts(source, **options):
+    return [document.text for document in read_documents(source, **options)]
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("a.jsonl", LINES),
+        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.jsonl.xz", lzma.compress(LINES)),
+        ("a.jsonl.zst", zstandard.compress(LINES)),
+        # Two frames one after the other are one legal file (RFC 8878, section 3); zstd's --rsyncable and cat make such.
+        ("two.jsonl.zst", zstandard.compress(LINES[:30]) + zstandard.compress(LINES[30:])),
+    ],
+)
+def test_json_lines_are_read_packed_or_not(tmp_path, name, packed):
+    (tmp_path / name).write_bytes(packed)
+    found = list(read_documents(tmp_path / name))
+    assert [document.text for document in found] == [row["text"] for row in ROWS]
+    assert found[0].name.endswith(":moby")
+
+
+def test_parquet_is_read(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == [row["text"] for row in ROWS]
+
+
+def test_a_directory_is_read_in_the_order_of_its_paths(tmp_path):
+    for name in ("b/two.md", "a.txt", "b/one.py", "picture.png", ".hidden.txt", "c.tex.gz"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(name.encode()) if name.endswith("gz") else name.encode())
+    assert texts(tmp_path) == ["a.txt", "b/one.py", "b/two.md", "c.tex.gz"]
+    assert len(files_of(tmp_path)) == 4
+
+
+def test_sources_keep_the_order_given(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert texts([tmp_path / "b.txt", tmp_path / "a.txt"]) == ["b", "a"]
+
+
+def test_a_data_set_is_streamed(tmp_path):
+    # `datasets` takes a directory of Parquet for a data set of that name, which is how to have one without a network.
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "train.parquet")
+    from ropewalk.data.documents import _from_hub
+
+    assert [document.text for document in _from_hub(str(tmp_path), None, None)] == [row["text"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\t ", "is empty"),
+        (b"text\0more", "is binary (it has a zero byte at 4)"),
+        ("naïve".encode("latin-1"), "is not UTF-8 (byte 2 is 0xef)"),
+    ],
+)
+def test_a_named_file_that_is_no_text_is_refused(tmp_path, content, said):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        list(read_documents(path))
+    assert said in str(error.value) and str(path) in str(error.value)
+
+
+def test_an_unreadable_file_in_a_directory_is_left_out_and_counted(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "a.py").write_text("pass")
+    with pytest.warns(UserWarning, match=r"1 file was left out of .*__init__.py is empty"):
+        assert texts(tmp_path) == ["pass"]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.json.gz"])
+def test_rows_in_another_format_are_no_document(tmp_path, name):
+    """A list of rows in one .json would pass for one long document, and braces for prose."""
+    path = tmp_path / name
+    raw = json.dumps(ROWS).encode()
+    path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    with pytest.raises(UserError, match=f"{name} holds rows as .*read as JSON lines"):
+        list(read_documents(path))
+    (tmp_path / "README.md").write_text("about the rows")
+    with pytest.warns(UserWarning, match=f"1 file was left out of .*{name}"):
+        assert texts(tmp_path) == ["about the rows"]
+
+
+def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "b.txt").write_text("there")
+    with pytest.warns(UserWarning, match="a.txt is no file, or a link to one that is gone"):
+        assert texts(tmp_path) == ["there"]
+    assert files_of(tmp_path) == [tmp_path / "b.txt"]
+    (tmp_path / "c.txt").write_text("soon gone")
+    reading = read_documents([tmp_path / "b.txt", tmp_path / "c.txt"])
+    next(reading)
+    (tmp_path / "c.txt").unlink()
+    with pytest.raises(UserError, match="c.txt"):
+        next(reading)
+
+
+def test_a_byte_order_mark_null_and_half_a_character_do_not_stop_json_lines(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + LINES + b'{"text": null}\n{"text": "half \\ud83d, whole \\ud83d\\ude00"}\n')
+    with pytest.warns(UserWarning) as told:
+        found = texts(path)
+    assert found == [*(row["text"] for row in ROWS), "half \ufffd, whole \U0001f600"]
+    assert {str(warning.message).split(" rows of ")[0] for warning in told} == {"1"}
+    assert [len(ids) for ids in encode_all(testing.byte_tokenizer(64), found)]
+
+
+def test_a_directory_without_documents_is_refused(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"png")
+    with pytest.raises(UserError, match="holds no text"):
+        list(read_documents(tmp_path))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_archive_is_named(tmp_path, pack, damage):
+    suffix = {gzip.compress: "gz", lzma.compress: "xz"}.get(pack, "zst")
+    packed = bytearray(pack(LINES * 200))
+    if damage == "cut":
+        packed = packed[: len(packed) // 2]
+    else:
+        packed[2] ^= 0xFF
+    path = tmp_path / f"a.jsonl.{suffix}"
+    path.write_bytes(packed)
+    with pytest.raises(UserError, match="a.jsonl"):
+        list(read_documents(path))
+
+
+def test_broken_rows_are_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": \n')
+    with pytest.raises(UserError, match="line 2 of .* is not JSON"):
+        list(read_documents(path))
+    path.write_text('{"words": "one", "n": 1}\n')
+    with pytest.raises(UserError, match="it has words, n: name one with --field"):
+        list(read_documents(path))
+    assert texts(path, field="words") == ["one"]
+    with pytest.raises(UserError, match="is a int, not text"):
+        list(read_documents(path, field="n"))
+    path.write_text("[1]\n")
+    with pytest.raises(UserError, match="line 1 .* is a list"):
+        list(read_documents(path))
+
+
+def test_a_parquet_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        list(read_documents(tmp_path / "a.parquet"))
+
+
+def test_a_missing_path_is_refused_before_the_network_is_asked():
+    for name in ("/nowhere/at/all", "./books.txt", "books", "data/books.jsonl.xz"):
+        with pytest.raises(UserError, match="does not exist"):
+            list(read_documents(name))
+    with pytest.raises(UserError, match="none was named"):
+        list(read_documents([]))
+
+
+def test_a_text_decodes_to_itself_and_bos_is_stated():
+    tokenizer = testing.byte_tokenizer()
+    ids = encode(tokenizer, "naïve ropes", eos=True)
+    assert ids.dtype == np.int64
+    assert (ids[0], ids[-1]) == (256, 257)
+    assert tokenizer.decode(ids[1:-1]) == "naïve ropes"
+    assert encode(tokenizer, "naïve ropes", bos=False).tolist() == ids[1:-1].tolist()
+
+
+def test_no_bos_where_the_tokenizer_puts_none():
+    tokenizer = testing.byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None  # as Qwen's or GPT-NeoX's
+    assert bos_id(tokenizer) is None
+    assert encode(tokenizer, "a").tolist() == encode(tokenizer, "a", bos=False).tolist()
+
+
+def test_many_texts_encode_as_one_by_one():
+    tokenizer = testing.byte_tokenizer()
+    several = [testing.prose(30, seed) for seed in range(4)]
+    for together, alone in zip(encode_all(tokenizer, several, eos=True), several, strict=True):
+        assert together.tolist() == encode(tokenizer, alone, eos=True).tolist()
+
+
+def test_a_document_longer_than_the_tokenizers_window_is_neither_cut_nor_warned_about(recwarn, caplog):
+    tokenizer = testing.byte_tokenizer(window=16)
+    assert len(encode(tokenizer, "x" * 1000)) == 1001
+    assert not recwarn.list and not caplog.records
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared beside the checkout")
+def test_real_sets_are_read_to_the_end():
+    found = list(read_documents(SHARED / "data/books/validation.jsonl.xz"))
+    assert len(found) == 30  # its README
+    assert isinstance(found[0], Document) and len(found[0].text) > 100_000

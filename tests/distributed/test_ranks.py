@@ -1,0 +1,69 @@
+"""Two processes measure what one does, to the last bit."""
+
+import json
+import subprocess
+import sys
+
+from ropewalk import records
+from ropewalk.evals.perplexity.measure import perplexity
+from ropewalk.evals.retrieval import retrieval
+from ropewalk.evals.retrieval.passkey import passkey
+from ropewalk.testing import prose, tiny_directory
+
+MEASURE = """
+import sys
+from ropewalk.evals.retrieval import passkey
+from ropewalk.evals import perplexity
+from ropewalk.evals.retrieval import harder as retrieval
+model, data, out = sys.argv[1:]
+perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))
+perplexity.show(perplexity.perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
+passkey.show(*passkey.passkey(model, window=300, depths=5, trials=2, out=out))
+retrieval.show(retrieval.retrieval(model, window=2200, families=["keys"], trials=3, out=out))
+"""
+
+
+def plain(rows):
+    """Rows without what differs from run to run: times, run ids."""
+    return [{key: value for key, value in row.items() if key not in ("seconds", "run", "header")} for row in rows]
+
+
+def test_ranks_change_nothing(tmp_path):
+    model, data = tiny_directory(tmp_path / "model"), tmp_path / "data"
+    data.mkdir()
+    for at, words in enumerate((60, 90, 75, 120, 66)):
+        (data / f"{at}.txt").write_text(prose(words, at))
+    (tmp_path / "measure.py").write_text(MEASURE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, tmp_path / "measure.py", model, data, tmp_path / "two.jsonl"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("┏") == 4, "each table once, not once a rank"
+
+    perplexity(model, data=[data], windows=[64], stride=16, out=tmp_path / "one.jsonl")
+    perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
+    passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
+    retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
+    one, two = records.read([tmp_path / "one.jsonl"]), records.read([tmp_path / "two.jsonl"])
+    for kind in ("perplexity", "passkey", "passkey_summary", "retrieval"):
+        assert plain(two.of(kind)) == plain(one.of(kind)) != []
+    # Ranks write their documents as they come, under one header.
+    assert sorted(map(json.dumps, plain(two.of("document_score")))) == sorted(
+        map(json.dumps, plain(one.of("document_score")))
+    )
+    assert len(two.runs) == 4 and two.damaged == 0
+
+
+def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):
+    alone = "import os, sys; from ropewalk import cli; from ropewalk.errors import UserError\n"
+    alone += "def fails(): raise UserError('mine alone')\n"
+    alone += "if os.environ['RANK'] == '1': cli.COMMANDS['demo'] = fails; cli.main(['demo'])\n"
+    (tmp_path / "alone.py").write_text(alone)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for what, sentence in (
+        (["-m", "ropewalk", "perplexity", "hemp", "--data", "no/such.txt"], "no/such.txt does not exist"),
+        ([tmp_path / "alone.py"], "ropewalk: mine alone"),
+    ):
+        done = subprocess.run([*launch, *what], capture_output=True, text=True)
+        assert done.returncode != 0 and done.stderr.count(sentence) == 1, done.stderr

@@ -1,0 +1,104 @@
+"""The files for batch systems, run with stand-ins that write down what they were told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def slurm(
+    folder: Path, *arguments: str, exit_code: int = 0, saves: Path | None = None, **environment: str
+) -> tuple[int, str]:
+    """Run the batch file; what `srun` and `scontrol` were told, a line each. `saves`: the checkpoint that training leaves."""
+    said = folder / "said"
+    said.touch()
+    tools = folder / "bin"
+    tools.mkdir(exist_ok=True)
+    scripts = {
+        "srun": f'echo "srun $*" >> {said}; {f"mkdir -p {saves}; " if saves else ""}exit {exit_code}',
+        "scontrol": f'echo "scontrol $*" >> {said}; [[ $1 == show ]] && printf "n7\\nn9\\n"; true',
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (tools / name).chmod(0o755)
+    found = subprocess.run(
+        ["bash", str(RECIPES / "slurm.sbatch"), *arguments],
+        env={
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "4242",
+            "SLURM_JOB_NODELIST": "n[7,9]",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_GPUS_ON_NODE": "4",
+            "SLURM_CPUS_PER_TASK": "64",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return found.returncode, said.read_text()
+
+
+def test_slurm_starts_torchrun_on_every_machine_with_what_was_asked(tmp_path: Path) -> None:
+    code, said = slurm(tmp_path, "hemp", "--data", "a b", "--window", "1024", "--out", str(tmp_path / "out"))
+    assert code == 0
+    (line,) = [line for line in said.splitlines() if line.startswith("srun")]
+    assert "torchrun --nnodes 2 --nproc-per-node 4" in line
+    assert "--rdzv-endpoint n7:24242" in line
+    assert line.endswith(f"-m ropewalk train hemp --data a b --window 1024 --out {tmp_path}/out --resume")
+    assert "requeue" not in said
+
+
+@pytest.mark.parametrize("form", ["--out {}", "--out={}"])
+def test_slurm_queues_again_what_has_saved_and_has_no_model(tmp_path: Path, form: str) -> None:
+    out = tmp_path / "out"
+    asked = ("hemp", *form.format(out).split(), "--window", "1024")
+    code, said = slurm(tmp_path, *asked, exit_code=1)
+    assert code == 1 and "requeue" not in said  # nothing was saved: it would fail again
+    first, second = (out / f"checkpoints/step-00000{step}" for step in (2, 4))
+    assert "requeue" not in slurm(tmp_path, *asked, exit_code=1, saves=first, SLURM_RESTART_COUNT="20")[1]
+    code, said = slurm(tmp_path, *asked, exit_code=1, saves=second)
+    assert code == 1 and "scontrol requeue 4242" in said
+
+
+def test_slurm_does_not_queue_again_what_stops_where_it_began(tmp_path: Path) -> None:
+    """A loss that explodes after a checkpoint explodes there each time: twenty restarts would reach no further."""
+    there = tmp_path / "out/checkpoints/step-000002"
+    there.mkdir(parents=True)
+    assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(tmp_path / "out"), exit_code=1)[1]
+
+
+def test_slurm_does_not_queue_again_what_is_done(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "checkpoints/step-000002").mkdir(parents=True)
+    (out / "config.json").touch()
+    saves = out / "checkpoints/step-000004"
+    assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(out), exit_code=1, saves=saves)[1]
+
+
+def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
+    task = yaml.safe_load((RECIPES / "cloud.yaml").read_text())
+    assert {"name", "resources", "num_nodes", "envs", "file_mounts", "setup", "run"} <= task.keys()
+    subprocess.run(["bash", "-n", "-c", task["run"]], check=True)
+    assert "--resume" in task["run"]
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "cloud.yaml"])
+def test_every_option_of_train_in_a_recipe_is_one(name: str) -> None:
+    """Options that the command line does not have would end a job after hours in a queue."""
+    known = (RECIPES.parent / "docs/cli.md").read_text()
+    text = (RECIPES / name).read_text()
+    used = {word.strip("\"'`,;") for line in text.splitlines() if "ropewalk train" in line for word in line.split()} & {
+        "--data",
+        "--window",
+        "--out",
+        "--resume",
+        "--cp",
+    }
+    assert used and all(option in known for option in used)

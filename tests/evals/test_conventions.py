@@ -1,0 +1,147 @@
+"""Other people's perplexities, each against its own code or a straightforward transcription of it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.evals.perplexity.measure import perplexity
+from ropewalk.testing import byte_tokenizer, prose, tiny
+
+LENGTHS = (157, 230, 101)
+#: float32 means of windows against ours in float64: a few roundings of 6e-8 each.
+CLOSE = dict(rel=2e-6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny(window=64)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [prose(90, seed)[:length] for seed, length in enumerate(LENGTHS)]
+
+
+def ours(model, tokenizer, texts, convention, stride, window=64):
+    data = [Document(str(at), one) for at, one in enumerate(texts)]
+    (row,) = perplexity(
+        model, tokenizer=tokenizer, data=data, windows=[window], stride=stride, convention=convention, batch_tokens=512
+    )
+    assert row.convention == convention and math.isnan(row.low)
+    return row.perplexity
+
+
+def without_bos():
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = byte_tokenizer().backend_tokenizer.post_processor.__class__(
+        single="$A", pair="$A $B", special_tokens=[]
+    )
+    tokenizer.bos_token = None
+    return tokenizer
+
+
+def masked_loss(model, ids, targets):
+    """transformers' own loss: the mean over shifted labels that are not -100."""
+    with torch.no_grad():
+        return model(torch.tensor([ids]), labels=torch.tensor([targets])).loss.item()
+
+
+@pytest.mark.parametrize("stride", [16, 64])
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos])
+def test_as_yarn(model, texts, make, stride):
+    """The rule of its compute_perplexity: BOS a window, labels masked but for the new tokens, the mean of all losses."""
+    tokenizer, losses = make(), []
+    room = 64 - (tokenizer.bos_token is not None)
+    for one in texts:
+        ids, reached = tokenizer(one, add_special_tokens=False).input_ids, 0
+        for begin in range(0, len(ids), stride):
+            end = min(begin + room, len(ids))
+            new = end - reached
+            seen = ([tokenizer.bos_token_id] if tokenizer.bos_token else []) + ids[begin:end]
+            targets = list(seen)
+            targets[:-new] = [-100] * len(targets[:-new])
+            if not (len(seen) == 1 or all(target == -100 for target in targets[1:])):
+                losses.append(masked_loss(model, seen, targets))
+            reached = end
+            if end == len(ids):
+                break
+    assert ours(model, tokenizer, texts, "yarn", stride) == pytest.approx(math.exp(np.mean(losses)), **CLOSE)
+
+
+def test_as_longlora(model, texts):
+    """The rule of its evaluate: one row of tokens, every window scores all of itself, the last start popped."""
+    tokenizer = byte_tokenizer()
+    row = sum((tokenizer(one).input_ids for one in texts), [])
+    starts = list(range(0, len(row) - 64, 16))
+    starts.pop()
+    losses = [masked_loss(model, row[start : start + 64], row[start : start + 64]) for start in starts]
+    assert ours(model, tokenizer, texts, "longlora", 16) == pytest.approx(2.71828 ** np.mean(losses), **CLOSE)
+
+
+def test_as_longlora_needs_more_than_a_window_and_says_so(model):
+    with pytest.raises(UserError, match="more than 80 tokens in all, got 71"):
+        ours(model, byte_tokenizer(), [prose(60)[:70]], "longlora", 16)
+
+
+@pytest.mark.parametrize("stride", [16, 63, 64])
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos])
+def test_as_huggingface(model, texts, make, stride):
+    """The loop of transformers' guide, its weights included."""
+    tokenizer = make()
+    ids = tokenizer("\n\n".join(texts)).input_ids
+    total, tokens, reached = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + 64, len(ids))
+        new = end - reached
+        seen, targets = ids[begin:end], ids[begin:end]
+        targets[:-new] = [-100] * len(targets[:-new])
+        valid = sum(target != -100 for target in targets) - 1
+        if valid or any(target != -100 for target in targets[1:]):
+            total += masked_loss(model, seen, targets) * valid
+            tokens += valid
+        reached = end
+        if end == len(ids):
+            break
+    assert ours(model, tokenizer, texts, "huggingface", stride) == pytest.approx(math.exp(total / tokens), **CLOSE)
+
+
+def test_as_lm_eval(model, texts):
+    """Not a transcription but lm-eval itself, its log-likelihoods turned into a figure per token."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = byte_tokenizer()
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, max_length=64, batch_size=1)
+    requests = [Instance("loglikelihood_rolling", {}, (one,), 0) for one in texts]
+    total = -sum(harness.loglikelihood_rolling(requests, disable_tqdm=True))
+    tokens = sum(len(harness.tok_encode(one)) for one in texts)
+    # lm-eval adds float32 log-likelihoods one by one.
+    assert ours(model, tokenizer, texts, "lm-eval", 16) == pytest.approx(math.exp(total / tokens), rel=1e-5)
+
+
+def test_the_rules_disagree(model, texts):
+    figures = {
+        name: ours(model, byte_tokenizer(), texts, name, 16) for name in ("yarn", "longlora", "lm-eval", "huggingface")
+    }
+    assert len({round(figure, 4) for figure in figures.values()}) == 4
+
+
+def test_an_unknown_rule_is_refused_by_name(model, texts):
+    with pytest.raises(UserError, match="ropewalk or one of yarn, longlora, lm-eval, huggingface, got llama.cpp"):
+        ours(model, byte_tokenizer(), texts, "llama.cpp", 16)
+
+
+@pytest.mark.parametrize("convention", ["yarn", "longlora", "lm-eval", "huggingface"])
+def test_nan_logits_name_the_document_under_every_rule(texts, convention):
+    """One token alone is broken, and it stands in the second document alone."""
+    model, tokenizer = tiny(window=64, seed=1), byte_tokenizer()
+    data = [texts[0].replace("~", ""), texts[1][:120] + "~" + texts[1][120:], texts[2].replace("~", "")]
+    assert "~" not in data[0] + data[2]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer("~", add_special_tokens=False).input_ids[0]] = float("nan")
+    with pytest.raises(UserError, match="NaN in 1;"):
+        ours(model, tokenizer, data, convention, 16)

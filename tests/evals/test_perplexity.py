@@ -1,0 +1,280 @@
+"""Perplexity: the definition against a plain loop, and everything that must not change it."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from ropewalk import records
+from ropewalk.data import documents as document_files
+from ropewalk.data.documents import Document, encode_all
+from ropewalk.data.select import TokenizedDocument, choose
+from ropewalk.errors import UserError
+from ropewalk.evals import likelihood
+from ropewalk.evals.perplexity import measure as module
+from ropewalk.evals.perplexity.measure import perplexity
+from ropewalk.testing import FAMILIES, byte_tokenizer, prose, tiny, tiny_directory
+
+
+def documents(*lengths, seed=0):
+    """Made-up documents; a byte a token, and one more for BOS."""
+    return [Document(f"doc{i}", prose(900, seed + i)[: n - 1]) for i, n in enumerate(lengths)]
+
+
+def plain_loop(model, ids, window, stride):
+    """Oracle: one window a forward, all logits, log-softmax in float64, token by token."""
+    total, count, previous = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + window, len(ids))
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[begin:end]])).logits[0].double()
+        for token in range(max(previous, 1), end):
+            total -= torch.log_softmax(logits[token - begin - 1], dim=-1)[ids[token]].item()
+            count += 1
+        previous = end
+        if end == len(ids):
+            return total, count
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_the_plain_loop_in_every_family(family):
+    model, tokenizer = tiny(family), byte_tokenizer()
+    docs = documents(157, 64, 101)
+    (row,) = perplexity(model, tokenizer=tokenizer, data=docs, windows=[64], stride=24)
+    sums = [plain_loop(model, tokenizer(doc.text).input_ids, 64, 24) for doc in docs]
+    # float32 log-likelihoods of some 300 tokens against float64: 1e-6 relative is a few roundings.
+    assert row.perplexity == pytest.approx(math.exp(sum(s for s, _ in sums) / sum(n for _, n in sums)), rel=1e-6)
+    assert [(d["tokens"], pytest.approx(d["nll"], rel=1e-6)) for d in row.per_document] == [(n, s) for s, n in sums]
+    assert row.tokens == 156 + 63 + 100 and row.documents == 3 and row.bos
+
+
+def test_a_token_counts_the_same_wherever_it_stands():
+    """Not the mean of windows' means nor of documents' perplexities: the worked example of the module."""
+    nll = {"first": 25.0, "second": 9.0}
+    tokens = {"first": 10, "second": 6}
+    value = math.exp(sum(nll.values()) / sum(tokens.values()))
+    assert f"{value:.2f}" == "8.37"
+    assert f"{(math.exp(25 / 10) + math.exp(9 / 6)) / 2:.2f}" == "8.33"
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200, 10_000])
+def test_batching_windows_changes_nothing(batch_tokens):
+    model, tokenizer, docs = tiny(), byte_tokenizer(), documents(300, 173)
+    (row,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=10, batch_tokens=batch_tokens)
+    (one,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=10, batch_tokens=64)
+    # Only the order of float32 sums inside a matrix product may differ.
+    assert row.perplexity == pytest.approx(one.perplexity, rel=1e-6)
+
+
+def test_chunks_of_the_head_change_nothing(monkeypatch):
+    model, tokenizer, docs = tiny(), byte_tokenizer(), documents(300)
+    (whole,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=16)
+    monkeypatch.setattr(likelihood, "LOGIT_BYTES", 4 * 258 * 10)
+    (parts,) = perplexity(model, tokenizer=tokenizer, data=docs, stride=16)
+    assert parts.perplexity == pytest.approx(whole.perplexity, rel=1e-6)
+
+
+def test_logits_exist_only_where_they_are_scored():
+    model, sizes = tiny(), []
+    model.lm_head.register_forward_hook(lambda module, args, output: sizes.append(output.shape[1]))
+    perplexity(model, tokenizer=byte_tokenizer(), data=documents(200), stride=8)
+    assert sizes[0] == 64 and set(sizes[1:]) == {9}
+
+
+def test_several_windows_are_measured_on_the_same_documents():
+    rows = perplexity(
+        tiny(), tokenizer=byte_tokenizer(), data=documents(300, 80, 250), windows=[32, 64, 128], stride=32
+    )
+    assert [row.window for row in rows] == [32, 64, 128]
+    assert {(row.documents, row.skipped) for row in rows} == {(2, 1)}
+    # At 32 the stride is the whole window, whose first token has nothing before it: 9 and 7 windows after the first.
+    assert [row.tokens for row in rows] == [299 - 9 + 249 - 7, 299 + 249, 299 + 249]
+
+
+def test_documents_shorter_than_the_window_are_counted():
+    docs = [TokenizedDocument(str(n), np.arange(n)) for n in (5, 20, 7, 30, 40)]
+    chosen, skipped = choose(docs, min_tokens=10)
+    assert [d.name for d in chosen] == ["20", "30", "40"] and skipped == 2
+    chosen, skipped = choose(docs, min_tokens=10, limit=2)
+    assert [d.name for d in chosen] == ["20", "30"] and skipped == 2
+
+
+def test_documents_that_are_all_too_short_are_an_error_with_the_longest():
+    with pytest.raises(UserError, match="at least 64 tokens .* the longest of 2 has 50"):
+        perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(50, 40), windows=[64], stride=32)
+
+
+def test_documents_are_cut_where_asked():
+    (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(300), stride=32, max_tokens=100)
+    assert row.tokens == 99
+
+
+@pytest.mark.parametrize("limit", [0, -3])
+def test_a_limit_of_no_document_is_refused_and_not_taken_for_all(limit):
+    with pytest.raises(UserError, match=f"at least one document, got {limit}"):
+        perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), windows=[64], stride=32, limit=limit)
+
+
+@pytest.mark.parametrize("max_tokens", [-5, 0, 63])
+def test_documents_cut_below_the_window_are_refused_with_the_cut_that_would_do(max_tokens):
+    arguments = dict(tokenizer=byte_tokenizer(), data=documents(100), stride=32, max_tokens=max_tokens)
+    for windows, least in (([64], 64), (None, 64), ([32, 64], 64)):
+        with pytest.raises(UserError, match=f"give a --max-tokens of {least} or more"):
+            perplexity(tiny(window=64), windows=windows, **arguments)
+
+
+def test_a_window_named_twice_is_measured_once():
+    rows = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), windows=[64, 32, 64], stride=32)
+    assert [row.window for row in rows] == [64, 32]
+
+
+def test_a_rope_model_may_be_asked_beyond_its_window_a_learned_table_may_not():
+    perplexity(tiny(window=64), tokenizer=byte_tokenizer(), data=documents(200), windows=[128], stride=64)
+    config = transformers.GPT2Config(n_positions=64, n_embd=32, n_layer=1, n_head=2, vocab_size=258)
+    with pytest.raises(UserError, match="table of 64 learned positions, got 128"):
+        likelihood.check_window(transformers.GPT2LMHeadModel(config), 128)
+    opt = transformers.OPTConfig(
+        max_position_embeddings=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32
+    )
+    with pytest.raises(UserError, match="learned positions"):
+        likelihood.check_window(transformers.OPTForCausalLM(opt), 128)
+
+
+@pytest.mark.parametrize("stride", [0, 65])
+def test_a_stride_of_zero_or_above_the_window_is_refused(stride):
+    with pytest.raises(UserError, match="stride"):
+        perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(200), windows=[64], stride=stride)
+
+
+def test_nan_logits_name_the_document_and_leave_no_record(tmp_path):
+    model = tiny()
+    model.lm_head.weight.data[ord("q")] = float("nan")
+    with pytest.raises(UserError, match="NaN in doc0, tokens 0 to 63"):
+        perplexity(model, tokenizer=byte_tokenizer(), data=documents(200), stride=32, out=tmp_path / "r.jsonl")
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_bfloat16_errs_no_more_than_the_plain_way():
+    """Truth in float32, the plain loop in bfloat16, ours in bfloat16: ours may err as the plain one does, plus a little."""
+    docs, tokenizer = documents(200), byte_tokenizer()
+    (truth,) = perplexity(tiny(), tokenizer=tokenizer, data=docs, stride=16)
+    low = tiny().to(torch.bfloat16)
+    naive_sum, count = plain_loop(low, tokenizer(docs[0].text).input_ids, 64, 16)
+    (ours,) = perplexity(low, tokenizer=tokenizer, data=docs, stride=16)
+    naive = math.exp(naive_sum / count)
+    # 1e-3 relative: bfloat16 has 8 bits, and the mean of 200 tokens leaves a good deal less than 2^-8 of it.
+    assert abs(ours.perplexity / truth.perplexity - 1) <= abs(naive / truth.perplexity - 1) + 1e-3
+
+
+def test_the_interval_holds_the_figure_and_one_document_has_none():
+    (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(*range(100, 200, 10)), stride=32)
+    assert row.low < row.perplexity < row.high
+    (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), stride=32)
+    assert math.isnan(row.low) and math.isnan(row.high)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    path, out = tiny_directory(tmp_path / "m"), tmp_path / "r.jsonl"
+    docs = documents(150, 120, 180)
+    whole = perplexity(path, data=docs, stride=16)
+    real, scored = module.score_document, []
+
+    def until(last):
+        def wrapped(subject, document, *args, **kwargs):
+            if len(scored) == last:
+                raise Killed
+            scored.append(document.name)
+            return real(subject, document, *args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(module, "score_document", until(2))
+    with pytest.raises(Killed):
+        perplexity(path, data=docs, stride=16, out=out)
+    monkeypatch.setattr(module, "score_document", until(99))
+    again = perplexity(path, data=docs, stride=16, out=out)
+    assert scored == ["doc0", "doc1", "doc2"]
+    assert again[0].perplexity == whole[0].perplexity and again[0].per_document == whole[0].per_document
+    assert records.read([out]).of("perplexity")[0]["perplexity"] == whole[0].perplexity
+
+
+def test_a_finished_run_repeated_adds_nothing_and_a_further_window_its_own_rows_alone(tmp_path):
+    path, out = tiny_directory(tmp_path / "m"), tmp_path / "r.jsonl"
+    docs = documents(150, 120)
+    rows = perplexity(path, data=docs, windows=[32, 64], stride=16, out=out)
+    before = out.read_text(encoding="utf-8")
+    assert perplexity(path, data=docs, windows=[32, 64], stride=16, out=out) == rows
+    assert out.read_text(encoding="utf-8") == before
+    perplexity(path, data=docs, windows=[32, 48, 64], stride=16, out=out)
+    assert [row["window"] for row in records.read([out]).of("perplexity")] == [32, 64, 48]
+
+
+def test_another_stride_or_other_weights_are_not_taken_for_known(tmp_path, monkeypatch):
+    out, tokenizer, docs = tmp_path / "r.jsonl", byte_tokenizer(), documents(150)
+    perplexity(tiny(seed=0), tokenizer=tokenizer, data=docs, stride=16, out=out)
+    (fresh,) = perplexity(tiny(seed=1), tokenizer=tokenizer, data=docs, stride=16)
+    (other,) = perplexity(tiny(seed=1), tokenizer=tokenizer, data=docs, stride=16, out=out)
+    assert other.perplexity == fresh.perplexity
+    perplexity(tiny(seed=1), tokenizer=tokenizer, data=docs, stride=32, out=out)
+    assert len(records.read([out]).of("document_score")) == 3
+
+
+def test_a_damaged_line_costs_one_document_and_no_error(tmp_path):
+    out, tokenizer, docs = tmp_path / "r.jsonl", byte_tokenizer(), documents(150, 120)
+    (first,) = perplexity(tiny(), tokenizer=tokenizer, data=docs, stride=16, out=out)
+    lines = out.read_text().splitlines()
+    assert json.loads(lines[1])["kind"] == "document_score"
+    out.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]) + "\n")
+    (second,) = perplexity(tiny(), tokenizer=tokenizer, data=docs, stride=16, out=out)
+    assert second.perplexity == first.perplexity
+
+
+def test_files_are_read_by_their_paths(tmp_path):
+    path = tiny_directory(tmp_path / "m")
+    (tmp_path / "a.txt").write_text(prose(60))
+    (row,) = perplexity(path, data=[tmp_path / "a.txt"], stride=32)
+    assert row.documents == 1 and row.data.endswith("a.txt")
+
+
+def test_several_models_are_measured_on_documents_that_are_tokenised_once(tmp_path, monkeypatch):
+    """As a suite does it; another choice, or a file that was written again, is read again."""
+    path = tmp_path / "rows.jsonl"
+
+    def write(seed):
+        rows = [json.dumps({"text": prose(900, seed + at)[:n]}) for at, n in enumerate((30, 60, 70, 80, 20, 90))]
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    batches = []
+    usual = encode_all
+    monkeypatch.setattr(
+        document_files,
+        "encode_all",
+        lambda tokenizer, texts, **more: batches.append(len(texts)) or usual(tokenizer, texts, **more),
+    )
+
+    def measured(**choice):
+        batches.clear()
+        (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=[path], windows=[40], stride=20, **choice)
+        return row
+
+    write(seed=0)
+    first = measured()
+    assert batches == [1, 2, 3] and (first.documents, first.skipped) == (4, 2)  # ever more at a time
+    assert dataclasses.replace(measured(), seconds=first.seconds) == first and not batches
+    assert measured(limit=2).documents == 2 and batches == [1, 2]  # no more is read than is asked for
+    assert measured(max_tokens=50).tokens == 4 * 49 and batches
+    measured()
+    monkeypatch.chdir(tmp_path)
+    (renamed,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=["rows.jsonl"], windows=[40], stride=20)
+    assert [one["name"] for one in renamed.per_document][0].startswith("rows.jsonl")  # not as it was named before
+    write(seed=1)
+    assert measured().perplexity != first.perplexity and batches

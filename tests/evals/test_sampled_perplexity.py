@@ -1,0 +1,140 @@
+"""Perplexity from a sample of windows: unbiased, with an interval that holds what it promises."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.evals.perplexity import sampled as sampled_perplexity
+from ropewalk.evals.perplexity.measure import perplexity
+from ropewalk.testing import byte_tokenizer, prose, tiny
+
+
+def population(seed=0):
+    """Windows of eight documents of unlike length and difficulty, with nll made up per window."""
+    random = np.random.default_rng(seed)
+    lengths = [500, 700, 2000, 900, 640, 1500, 3000, 800]
+    units = sampled_perplexity.units_of(lengths, window=64, stride=16)
+    level = random.uniform(1, 4, size=len(lengths))
+    nll = {
+        at: unit.window.scored * float(level[unit.document] + random.normal(0, 0.3)) for at, unit in enumerate(units)
+    }
+    exact = math.fsum(nll.values()) / sum(unit.window.scored for unit in units)
+    return units, nll, exact
+
+
+def test_all_windows_give_the_exact_figure_with_no_error():
+    units, nll, exact = population()
+    found = sampled_perplexity.Population(units).estimate(nll)
+    assert found.nats == pytest.approx(exact, rel=1e-12)
+    assert found.error == 0 and found.drawn == found.windows == len(units)
+
+
+def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
+    """Coverage over 400 samples of a twelfth of the windows; 95 % ± 3 standard errors of a share of 400 is 91.7 to 98.3 %.
+
+    A seed fixes it; the bounds are what any seed but one in hundreds would pass.
+    """
+    units, nll, exact = population()
+    held, errors = 0, []
+    for seed in range(400):
+        order = sampled_perplexity.order_of(units, seed)[: len(units) // 12]
+        found = sampled_perplexity.Population(units).estimate({at: nll[at] for at in order})
+        low, high = found.interval
+        held += low <= exact <= high
+        errors.append(found.nats - exact)
+    assert 0.917 <= held / 400 <= 0.995  # above: documents are strata only from two windows each, else it is wider
+    # Unbiased: the mean of 400 errors lies within 4 of its own standard errors of zero.
+    assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(400)
+
+
+def test_a_handful_of_windows_keeps_the_promise_too():
+    """48 windows of 606: several documents have two or three, and their scatter is known badly."""
+    units, nll, exact = population()
+    held = 0
+    for seed in range(400):
+        low, high = (
+            sampled_perplexity.Population(units)
+            .estimate({at: nll[at] for at in sampled_perplexity.order_of(units, seed)[:48]})
+            .interval
+        )
+        held += low <= exact <= high
+    assert held / 400 >= 0.917
+
+
+def test_students_points_are_scipys():
+    for degrees in (3, 4.5, 7, 12, 30, 200, 1e6):
+        assert sampled_perplexity.student95(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=0.01)
+    assert sampled_perplexity.student95(1) == pytest.approx(stats.t.ppf(0.975, 1), rel=0.001)
+    assert sampled_perplexity.student95(math.inf) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_documents_as_strata_beat_windows_drawn_from_one_heap():
+    units, nll, _ = population()
+    order = sampled_perplexity.order_of(units, 0)[: len(units) // 6]
+    ours = sampled_perplexity.Population(units).estimate({at: nll[at] for at in order}).error
+    means = np.array([nll[at] / units[at].window.scored for at in order])
+    heap = means.std(ddof=1) / math.sqrt(len(order))
+    assert ours < heap / 2
+
+
+def test_every_beginning_of_the_order_is_spread_over_the_documents():
+    units, _, _ = population()
+    order = sampled_perplexity.order_of(units, 5)
+    assert sorted(order) == list(range(len(units)))
+    others = [at for at in order if not units[at].first]
+    share = len(others) // 10
+    by_document = np.bincount([units[at].document for at in others[:share]], minlength=8)
+    due = np.bincount([units[at].document for at in others], minlength=8) / 10
+    assert (abs(by_document - due) <= 1.5).all()
+
+
+def test_too_few_windows_say_nothing():
+    units, nll, _ = population()
+    order = sampled_perplexity.order_of(units, 0)
+    assert sampled_perplexity.Population(units).estimate({order[0]: nll[order[0]]}) is None
+
+
+def measured(**arguments):
+    documents = [Document(str(n), prose(2000, n)[: 900 + 400 * n]) for n in range(6)]
+    (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents, windows=[64], stride=8, **arguments)
+    return row
+
+
+def test_a_sample_of_real_windows_agrees_with_the_exact_figure_within_its_interval():
+    exact, sampled = measured(), measured(budget=60, tolerance=0.004, seed=1)
+    assert sampled.estimate and not exact.estimate
+    assert sampled.tokens < exact.tokens / 3
+    assert sampled.low <= exact.perplexity <= sampled.high
+    assert (sampled.high - sampled.low) / 2 / sampled.perplexity <= 0.0041  # exp's bend, beside the tolerance of 0.004
+
+
+def test_time_stops_it_and_a_tolerance_of_nothing_makes_it_exact():
+    short = measured(budget=1e-9, tolerance=0)
+    assert short.estimate and short.tokens < 3000
+    whole, exact = measured(budget=60, tolerance=0), measured()
+    assert not whole.estimate and whole.tokens == exact.tokens
+    # An exact row has an exact row's interval, over documents; float32 sums in another batching differ by roundings.
+    for name in ("perplexity", "low", "high"):
+        assert getattr(whole, name) == pytest.approx(getattr(exact, name), rel=1e-6)
+    assert [(one["name"], one["tokens"]) for one in whole.per_document] == [
+        (one["name"], one["tokens"]) for one in exact.per_document
+    ]
+
+
+def test_the_same_seed_draws_the_same_windows():
+    assert measured(budget=60, tolerance=0.01).perplexity == measured(budget=60, tolerance=0.01).perplexity
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_a_budget_of_nothing_is_refused(minutes):
+    with pytest.raises(UserError, match="minutes above 0"):
+        measured(budget=minutes)
+
+
+def test_a_budget_for_another_rule_is_refused():
+    with pytest.raises(UserError, match="not that of yarn"):
+        measured(budget=1, convention="yarn")

@@ -1,0 +1,54 @@
+"""Two processes answer and summarise what one does."""
+
+import json
+import subprocess
+import sys
+
+from ropewalk import testing
+from ropewalk.evals.attention import attention
+from ropewalk.evals.downstream.benchmarks import benchmarks
+from ropewalk.evals.downstream.summary import summarize
+from ropewalk.records import Records, read
+
+MEASURE = """
+import sys
+from ropewalk.evals import attention
+from ropewalk.evals.downstream import benchmarks
+from ropewalk.evals.downstream import summary
+model, folder, out = sys.argv[1:]
+benchmarks.show(benchmarks.benchmarks(model, tasks=["piqa"], data=folder, out=out))
+summary.show(summary.summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))
+attention.show(attention.attention(model, data=folder + "/long.txt", window=300, out=out))
+"""
+
+
+def test_ranks_change_no_answer_and_no_summary(tmp_path):
+    model = testing.tiny_directory(tmp_path / "model", window=256)
+    items = [
+        dict(goal=testing.prose(5, i), sol1=testing.prose(4, i + 50), sol2=testing.prose(5, i + 90), label=i % 2)
+        for i in range(7)
+    ]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    pairs = [dict(document=testing.prose(20 + i, i), summary=testing.prose(5, i + 30)) for i in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    (tmp_path / "long.txt").write_text(testing.prose(80, 7), encoding="utf-8")
+    (tmp_path / "measure.py").write_text(MEASURE, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, tmp_path / "measure.py", model, tmp_path, tmp_path / "two.jsonl"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("┏") == 2, "each table once, not once a rank"
+    assert done.stdout.count("Attention scores before the softmax") == 1
+
+    benchmarks(model, tasks=["piqa"], data=tmp_path, out=tmp_path / "one.jsonl")
+    summarize(model, data=tmp_path / "pairs.jsonl", summary_tokens=8, batch=1, out=tmp_path / "one.jsonl")
+    attention(model, data=tmp_path / "long.txt", window=300, out=tmp_path / "one.jsonl")
+
+    def plain(records: Records, kind: str) -> list[dict]:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "run", "header")} for row in records.of(kind)]
+
+    one, two = read([tmp_path / "one.jsonl"]), read([tmp_path / "two.jsonl"])
+    for kind in ("benchmark", "summary", "attention", "adjacent"):
+        assert plain(two, kind) == plain(one, kind) != []
+    assert len(two.of("document_summary")) == 6 and not two.damaged

@@ -1,0 +1,412 @@
+"""Extension as a user has it: a directory in, a directory out, and plain transformers reading it as Position Interpolation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from ropewalk import testing
+from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
+from ropewalk.checkpoint.headers import INDEX
+from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend, extended_config
+from ropewalk.model.load import load_model, load_tokenizer, model_info
+from ropewalk.model.save import save_model
+from ropewalk.model.verify import pin_rope, rotary_tables, verify_rope
+from ropewalk.rope.scaling import Linear, Llama3, Ntk, Rope
+
+WINDOW, LONGER = 64, 256
+
+
+def _ids(n: int) -> torch.Tensor:
+    return torch.randint(0, testing.BYTE_VOCABULARY, (2, n), generator=torch.Generator().manual_seed(0))
+
+
+def _plain(directory: Path) -> transformers.PreTrainedModel:
+    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("family", [name for name in testing.FAMILIES if name != "gemma3_text"])
+def test_plain_transformers_computes_position_interpolation(family: str, tmp_path: Path) -> None:
+    original = testing.tiny_directory(tmp_path / "original", family, WINDOW)
+    extend(original, window=LONGER, out=tmp_path / "longer")
+    ids = _ids(LONGER)
+    # The reference knows nothing of scaling: the original model is fed squeezed positions, m L / L'.
+    squeezed = (torch.arange(LONGER) * (WINDOW / LONGER))[None].expand(2, -1)
+    with torch.no_grad():
+        by_hand = _plain(original)(ids, position_ids=squeezed).logits
+        extended = _plain(tmp_path / "longer")(ids).logits
+        unscaled = _plain(original)(ids).logits
+    # Same float32 arithmetic but for where the division by 4 stands; 4 is a power of two.
+    torch.testing.assert_close(extended, by_hand, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(extended, unscaled, atol=1e-3), "a test that plain RoPE would pass too shows nothing"
+
+
+def test_gemma_3_interpolates_its_global_layers_only(tmp_path: Path) -> None:
+    original = testing.tiny_directory(tmp_path / "original", "gemma3_text", WINDOW)
+    extend(original, window=LONGER, out=tmp_path / "longer")
+    before, after = (dict(_plain(tmp_path / name).named_buffers()) for name in ("original", "longer"))
+    same, slower = "model.rotary_emb.sliding_attention_inv_freq", "model.rotary_emb.full_attention_inv_freq"
+    torch.testing.assert_close(after[same], before[same], rtol=0, atol=0)
+    torch.testing.assert_close(after[slower], before[slower] / 4, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("family", testing.FAMILIES)
+def test_a_second_extension_multiplies_and_keeps_the_history(family: str, tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", family, WINDOW)
+    extend(tmp_path / "a", window=128, out=tmp_path / "b")
+    state = extend(tmp_path / "b", window=512, out=tmp_path / "c")
+    assert (state.original_window, state.window, state.factor) == (64, 512, 8.0)
+    history = read_config(tmp_path / "c")["ropewalk"]["history"]
+    assert [(step["from"], step["to"], step["factor"]) for step in history] == [(64, 128, 2.0), (128, 512, 4.0)]
+
+
+@pytest.mark.parametrize("family", testing.FAMILIES)
+def test_loading_saving_and_loading_again_keeps_the_speeds(family: str, tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", family, WINDOW)
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    loaded = load_model(tmp_path / "b")
+    save_model(loaded, load_tokenizer(tmp_path / "b"), tmp_path / "c", steps=30)
+    again = load_model(tmp_path / "c")
+    for (name, one), (_, other) in zip(loaded.named_buffers(), again.named_buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, msg=name)
+    assert model_info(tmp_path / "c").steps == 30
+    legacy = read_config(tmp_path / "c")
+    assert legacy["rope_theta"] and legacy["rope_scaling"], "a v4 reader needs both"
+
+
+def test_a_model_trained_at_one_length_starts_its_count_again_at_the_next(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=128, out=tmp_path / "b")
+    save_model(load_model(tmp_path / "b"), None, tmp_path / "c", steps=30)
+    extend(tmp_path / "c", window=LONGER, out=tmp_path / "d")
+    block = read_config(tmp_path / "d")["ropewalk"]
+    assert block["steps"] == 0 and block["history"][0]["steps"] == 30
+
+
+@pytest.mark.parametrize("method", ["linear", "ntk", "yarn"])
+def test_every_spelling_says_the_same(method: str, tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", method=method)
+    said = read_config(tmp_path / "b")
+    assert said["rope_theta"] == said["rope_parameters"]["rope_theta"]
+    assert type(said["max_position_embeddings"]) is int and said["max_position_embeddings"] == LONGER
+    if method == "ntk":
+        assert said["rope_scaling"] is None and said["rope_theta"] == pytest.approx(10000 * 4 ** (16 / 14))
+    else:
+        for block in (said["rope_scaling"], said["rope_parameters"]):
+            assert block["rope_type"] == method and type(block["factor"]) is float
+        assert said["rope_scaling"]["type"] == method
+    lengths = json.loads((tmp_path / "b/tokenizer_config.json").read_text())
+    assert lengths["model_max_length"] == LONGER
+
+
+def test_the_generation_limit_grows_with_the_window(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    (tmp_path / "a/generation_config.json").write_text('{"max_length": 64, "temperature": 0.6}')
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    said = json.loads((tmp_path / "b/generation_config.json").read_text())
+    assert said == {"max_length": LONGER, "temperature": 0.6}
+
+
+def test_auto_keeps_the_method_the_model_has(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=128, out=tmp_path / "b", method="ntk")
+    state = extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="auto")
+    assert (state.method, state.factor) == ("ntk", 4.0)
+
+
+def test_weights_are_linked_and_saving_over_the_link_leaves_the_original(tmp_path: Path) -> None:
+    original = testing.tiny_directory(tmp_path / "a", window=WINDOW) / "model.safetensors"
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    before = original.read_bytes()
+    assert os.stat(original).st_ino == os.stat(tmp_path / "b/model.safetensors").st_ino
+    testing.tiny("llama", WINDOW, seed=1).save_pretrained(tmp_path / "b")
+    assert original.read_bytes() == before
+
+
+def test_pickled_weights_are_refused_and_converted_on_request(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    weights = testing.tiny(window=WINDOW).state_dict()
+    (tmp_path / "a/model.safetensors").unlink()
+    torch.save(weights, tmp_path / "a/pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled weights .*--convert-pickle"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", convert_pickle=True)
+    torch.testing.assert_close(load_model(tmp_path / "b").state_dict(), dict(weights), rtol=0, atol=0)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile-code-ran",)
+
+
+def test_a_hostile_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    (tmp_path / "a/model.safetensors").unlink()
+    torch.save({"weight": _Hostile()}, tmp_path / "a/pytorch_model.bin")
+    with pytest.raises(UserError, match="more than weights"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", convert_pickle=True)
+    assert not (tmp_path / "hostile-code-ran").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def _shorter(file: Path) -> None:
+    with open(file, "r+b") as stream:
+        stream.truncate(file.stat().st_size - 100)
+
+
+def _edit(directory: Path, **changes: object) -> None:
+    said = read_config(directory)
+    for key, value in changes.items():
+        if value is None:
+            said.pop(key, None)
+        else:
+            said[key] = value
+    (directory / "config.json").write_text(json.dumps(said))
+
+
+BAD = {
+    "truncated weights": (lambda a: _shorter(a / "model.safetensors"), "truncated: .* bytes"),
+    "empty weights": (lambda a: (a / "model.safetensors").write_bytes(b""), "no whole safetensors"),
+    "no weights": (lambda a: (a / "model.safetensors").unlink(), "lacks model.safetensors"),
+    "no config": (lambda a: (a / "config.json").unlink(), "config.json does not exist"),
+    "broken config": (lambda a: (a / "config.json").write_text("{"), "cannot be read"),
+    "lost theta": (lambda a: _edit(a, rope_parameters={"rope_type": "linear", "factor": 8.0}), "names no rope_theta"),
+    "no RoPE": (lambda a: _edit(a, model_type="gpt2"), "gpt2 has learned positions"),
+    "ALiBi": (lambda a: _edit(a, model_type="mpt"), "mpt has ALiBi"),
+    "fixed table": (lambda a: _edit(a, model_type="gptj"), "gptj rotates by a table"),
+    "dynamic": (
+        lambda a: _edit(a, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
+        "changes? with the length",
+    ),
+    "unknown scaling": (
+        lambda a: _edit(a, rope_parameters={"rope_type": "magic", "rope_theta": 1e4}),
+        "scaled by 'magic'",
+    ),
+    "infinite factor": (
+        lambda a: _edit(a, rope_parameters={"rope_type": "linear", "factor": float("inf"), "rope_theta": 1e4}),
+        "finite",
+    ),
+    "a foreign linear model": (
+        lambda a: _edit(a, rope_parameters={"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}),
+        "--current-window 64 or --current-window 512",
+    ),
+    "remote code": (
+        lambda a: _edit(a, model_type="mystery", auto_map={"AutoConfig": "mystery.Config"}),
+        "does not run unasked",
+    ),
+    "float heads": (lambda a: _edit(a, head_dim=None, num_attention_heads=2.5), "whole number"),
+    "missing shard": (
+        lambda a: (a / INDEX).write_text('{"weight_map": {"x": "model-00002-of-00002.safetensors"}}'),
+        "lacks model-00002",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_a_sentence_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    spoil, said = BAD[name]
+    a = testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    spoil(a)
+    with pytest.raises(UserError, match=said):
+        extend(a, window=LONGER * 4, out=tmp_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("window", [64, 1, 0, -5])
+def test_a_window_not_above_the_current_one_is_refused(window: int, tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    with pytest.raises(UserError, match=f"window {window} is not longer than the model's own 64"):
+        extend(tmp_path / "a", window=window, out=tmp_path / "b")
+
+
+def test_an_existing_output_is_kept_unless_overwrite_is_asked_for(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/precious").write_text("kept")
+    with pytest.raises(UserError, match="exists"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    with pytest.raises(UserError, match="replaces a model or a run, but .*b holds neither"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
+    assert (tmp_path / "b/precious").read_text() == "kept"
+    (tmp_path / "b/config.json").write_text("{}")  # a model, then
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
+    assert not (tmp_path / "b/precious").exists()
+
+
+def test_overwriting_never_takes_the_model_that_is_extended(tmp_path: Path) -> None:
+    model = testing.tiny_directory(tmp_path / "models/a", window=WINDOW)
+    (tmp_path / "models/config.json").write_text("{}")
+    for out in (tmp_path / "models", model):
+        with pytest.raises(UserError, match="--overwrite deletes all of"):
+            extend(model, window=LONGER, out=out, overwrite=True)
+    assert (model / "model.safetensors").exists()
+
+
+def test_saving_over_a_hard_link_leaves_the_other_file_alone(tmp_path: Path) -> None:
+    first, link = tmp_path / "first.safetensors", tmp_path / "link.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(4)}, first)
+    link_or_copy(first, link)
+    safetensors.torch.save_file({"a": torch.ones(4)}, link)
+    assert not safetensors.torch.load_file(first)["a"].any()
+
+
+def test_whom_the_umask_lets_read_may_read_the_weights(tmp_path: Path) -> None:
+    original = tmp_path / "original.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(4)}, original)
+    original.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        with whole_directory(tmp_path / "out") as beside:
+            (beside / "state").mkdir()
+            safetensors.torch.save_file({"a": torch.zeros(4)}, beside / "state/new.safetensors")
+            link_or_copy(original, beside / "linked.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out/state/new.safetensors").stat().st_mode & 0o777 == 0o640
+    assert original.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_hub_id_without_network_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no directory here, and the hub could not be reached"):
+        extend("nobody/no-such-model", window=LONGER, out=tmp_path / "b")
+
+
+def test_a_hub_id_in_the_cache_is_read_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    snapshot = tmp_path / "hub/models--rope--walk/snapshots/0123"
+    testing.tiny_directory(snapshot, window=WINDOW)
+    (tmp_path / "hub/models--rope--walk/refs").mkdir()
+    (tmp_path / "hub/models--rope--walk/refs/main").write_text("0123")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert extend("rope/walk", window=LONGER, out=tmp_path / "b").factor == 4.0
+
+
+def test_linear_on_llama_3_scaling_is_refused_with_the_reason() -> None:
+    said = testing.tiny_config(window=131072).to_dict()
+    said["rope_parameters"] = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    assert read_rope(said).scaling == Llama3(8.0, 1.0, 4.0, 8192)
+    with pytest.raises(UserError, match="linear scaling cannot be put on top of llama3"):
+        extended_config(said, window=262144)
+
+
+def test_a_foreign_linear_model_is_extended_once_its_window_is_said() -> None:
+    said = testing.tiny_config(window=4096).to_dict()
+    said["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+    new = extended_config(said, window=16384, current_window=4096)
+    assert new["rope_parameters"]["factor"] == 8.0 and new["ropewalk"]["original_window"] == 2048
+
+
+def test_v4_configs_are_read_too() -> None:
+    v4 = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 32768,
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "linear", "factor": 8},
+    }
+    found = read_rope(v4)
+    assert (found.rope, found.scaling, found.window) == (Rope(128, 10000.0, 4096), Linear(8.0), 32768)
+    first_llama = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+    }
+    assert read_rope(first_llama).rope == Rope(128, 10000.0, 2048)
+
+
+def test_an_edited_ropewalk_config_is_noticed(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    said = read_config(tmp_path / "b")
+    said["rope_scaling"]["factor"] = 2.0
+    with pytest.raises(UserError, match="one was edited without the other"):
+        read_rope(said)
+
+
+def test_ntk_is_read_back_as_ntk(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", method="ntk")
+    found = read_rope(read_config(tmp_path / "b"))
+    assert (found.scaling, found.rope) == (Ntk(4.0), Rope(16, 10000.0, WINDOW))
+
+
+def test_a_cast_that_rounds_the_speeds_is_caught_and_pinned(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
+    cast = load_model(tmp_path / "b").to(torch.bfloat16)
+    with pytest.raises(UserError, match="must be float32"):
+        verify_rope(cast)
+    pin_rope(cast)
+    rounded = load_model(tmp_path / "b")
+    table = next(rotary_tables(rounded))[3]
+    table.copy_(table.bfloat16())
+    with pytest.raises(UserError, match="does not turn as its config says"):
+        verify_rope(rounded)
+
+
+def test_a_model_that_lacks_tensors_is_not_filled_with_random_ones(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = testing.tiny_directory(tmp_path / "a", window=WINDOW) / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 tensors"):
+        load_model(tmp_path / "a")
+
+
+def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "a" / name).unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        load_tokenizer(tmp_path / "a")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux")
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True).returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        testing.tiny_directory(tmp_path / "a", window=WINDOW)
+        with pytest.raises(UserError, match="the disk is full"):
+            extend(tmp_path / "a", window=LONGER, out=disk / "b")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+        shutil.rmtree(disk)
+
+
+def test_a_directory_that_vanishes_midway_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").write_text("old")
+    with pytest.raises(RuntimeError), whole_directory(tmp_path / "out", overwrite=True) as beside:
+        (beside / "new").write_text("half")
+        raise RuntimeError("killed")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]

@@ -1,0 +1,519 @@
+"""The planner: its counts against transformers' own models, its memory against real runs, its tables against its points."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from ropewalk import testing
+from ropewalk.errors import UserError
+from ropewalk.model.loss import CHUNK_ELEMENTS, NextTokenLoss
+from ropewalk.planner import calibrate, chips, layout, plan, planner
+from ropewalk.planner import memory as plan_memory
+from ropewalk.planner.job import ATTENTION_PRICE, FULL, NONE, Job, filled, kept_bytes, products, regime, tensors
+from ropewalk.planner.memory import GIB, memory
+from ropewalk.planner.planner import shape_of
+from ropewalk.planner.shape import LLAMA, read
+from ropewalk.planner.show import show as show_plan
+from ropewalk.planner.speed import time
+from ropewalk.training import activations as keeping
+from ropewalk.training import recompute as kept_memory
+from ropewalk.training.batch import default_micro
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    **{family: testing.tiny_config(family, 64) for family in testing.FAMILIES},
+    "llama with biases": testing.tiny_config("llama", 64, attention_bias=True, mlp_bias=True, num_key_value_heads=2),
+    "llama tied": testing.tiny_config("llama", 64, tie_word_embeddings=True),
+    "mixtral": transformers.MixtralConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "gemma": transformers.GemmaConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+    ),
+    "gemma2": transformers.Gemma2Config(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "phi": transformers.PhiConfig(
+        vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    ),
+    "olmo": transformers.OlmoConfig(
+        vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    ),
+    "olmo2": transformers.Olmo2Config(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "stablelm": transformers.StableLmConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        use_qkv_bias=True,
+    ),
+    "starcoder2": transformers.Starcoder2Config(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "granite": transformers.GraniteConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "qwen3_moe": transformers.Qwen3MoeConfig(
+        vocab_size=258,
+        hidden_size=64,
+        moe_intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        head_dim=16,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_weights_are_counted_as_transformers_builds_them(name: str) -> None:
+    config = CONFIGS[name]
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    shape = read(json.loads(config.to_json_string(use_diff=False)), name=name)
+    assert shape.counted == sum(p.numel() for p in model.parameters())
+
+
+def test_the_papers_models_have_the_weights_that_llama_reports() -> None:
+    # Touvron et al. 2023, table 2: 6.7, 13.0, 32.5 and 65.2 billion.
+    assert [round(shape.parameters / 1e9, 1) for shape in LLAMA.values()] == [6.7, 13.0, 32.5, 65.3]
+    assert round(LLAMA["llama-65b"].parameters / 1e9, 2) == 65.29
+
+
+def test_a_token_costs_what_the_training_log_counts() -> None:
+    from ropewalk.training.throughput import flops_per_token
+
+    model = testing.tiny("llama", window=64, num_key_value_heads=2)
+    shape = read(model.config.to_dict(), name="tiny")
+    assert shape.flops(64) == pytest.approx(flops_per_token(model, 64), rel=1e-12)
+
+
+def test_layers_with_a_sliding_window_cost_less_attention() -> None:
+    gemma = read(CONFIGS["gemma3_text"].to_dict(), name="gemma")
+    assert (gemma.sliding, gemma.sliding_window) == (1, 16)
+    full = replace(gemma, sliding=0)
+    # Query i of 64 sees min(i, 16) keys on average: by hand, sum over the causal band.
+    band = sum(min(i + 0.5, 16) for i in range(64)) / 64
+    assert gemma.keys(64)[1] == pytest.approx(band, rel=0.01)  # the band's corner is rounded by half a key
+    assert gemma.attention_flops(64) < full.attention_flops(64)
+
+
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
+)
+def test_a_missing_key_is_named(key: str) -> None:
+    config = {k: v for k, v in CONFIGS["llama"].to_dict().items() if k != key}
+    with pytest.raises(UserError, match=key):
+        read(config, name="x")
+
+
+def test_layers_of_another_kind_are_refused_by_their_key() -> None:
+    with pytest.raises(UserError, match="kv_lora_rank"):
+        read({**CONFIGS["llama"].to_dict(), "model_type": "deepseek_v3", "kv_lora_rank": 512}, name="x")
+
+
+def test_chips_are_read_as_people_write_them() -> None:
+    assert [chips.parse(text)[0] for text in ("8xH100", "8 x h100", "H100", "32xA100-80GB")] == [8, 8, 1, 32]
+    assert chips.parse("4xA100")[1] is chips.parse("A100-80")[1]
+    for driver, name in {
+        "NVIDIA H200": "H200",
+        "NVIDIA H100 80GB HBM3": "H100",
+        "NVIDIA A100-SXM4-80GB": "A100-80",
+        "NVIDIA A100-SXM4-40GB": "A100-40",
+        "NVIDIA H100 PCIe": "H100-PCIe",
+        "NVIDIA L40S": "L40S",
+        "NVIDIA GeForce RTX 4090": "4090",
+        "AMD Instinct MI300X": "MI300X",
+    }.items():
+        found = chips.named(driver)
+        assert found is not None and found.name == name
+    assert chips.named("NVIDIA T4") is None
+
+
+@pytest.mark.parametrize("text", ["", "0xH100", "8xT800", "H100x", "-1xH100"])
+def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
+    with pytest.raises(UserError, match="known chips: A100-40"):
+        chips.parse(text)
+
+
+def test_constants_of_modules_that_need_torch_are_theirs() -> None:
+    assert plan_memory.CHUNK_ELEMENTS == CHUNK_ELEMENTS
+    assert (layout.BACKWARD, layout.MARGIN) == (kept_memory._BACKWARD, kept_memory._MARGIN)
+    assert ATTENTION_PRICE == kept_memory._ATTENTION_PRICE
+    assert planner.COMPILED == (keeping._LARGE_MODEL, keeping._LONG_RUN)
+    for window in (256, 1024, 2048, 4096):
+        assert max(1, min(64, planner.CPU_TOKENS // window)) == default_micro(window, 64, torch.device("cpu"))
+    job = _job()
+    assert layout.head_bytes(job) == kept_memory.head_bytes(32768, 4096, 32000)
+
+
+def _job(
+    shape="llama-7b", window=32768, batch=1, precision="bfloat16-stochastic", optimizer="adamw", keep=FULL, **rest
+) -> Job:
+    shape = LLAMA[shape] if isinstance(shape, str) else shape
+    settings = dict(gpus=1, cp=1, micro=batch) | rest
+    return Job(shape, window, 1000, batch, regime=regime(precision, optimizer), keep=keep, **settings)
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "each"),
+    [
+        ("float32", "adamw", 16),
+        ("bfloat16", "adamw", 16),
+        ("bfloat16", "adamw-8bit", 10),
+        ("bfloat16", "adamw-offload", 8),
+        ("bfloat16-stochastic", "adamw", 8),
+        ("bfloat16-stochastic", "adamw-8bit", 6),
+    ],
+)
+def test_a_regime_costs_the_bytes_that_the_optimiser_states(precision: str, optimizer: str, each: int) -> None:
+    found = regime(precision, optimizer)
+    # 8-bit states carry a scale for every 256 values: 2 * 4 / 256 of a byte.
+    assert found.weight + found.gradient + found.states == pytest.approx(each, abs=0.04)
+
+
+def test_regimes_that_do_not_exist_are_refused() -> None:
+    for pair in [("bfloat16-stochastic", "adamw-offload"), ("float16", "adamw"), ("bfloat16", "sgd")]:
+        with pytest.raises(UserError):
+            regime(*pair)
+
+
+def test_what_autograd_saves_in_a_layer_is_what_is_counted() -> None:
+    """Bytes that torch itself packs for the backward pass of one more layer, float32 on a CPU, against the list of tensors."""
+    packed = {}
+
+    def saved(layers: int) -> int:
+        model = testing.tiny(
+            "llama", window=256, num_hidden_layers=layers, hidden_size=128, intermediate_size=344
+        ).train()
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        packed.clear()
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                packed[storage.data_ptr()] = (storage.nbytes(), storage)  # held, so that no address comes twice
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(input_ids=torch.zeros(1, 256, dtype=torch.long), labels=torch.zeros(1, 256, dtype=torch.long))
+        return sum(size for size, _ in packed.values())
+
+    config = testing.tiny_config("llama", 256, hidden_size=128, intermediate_size=344)
+    job = _job(read(config.to_dict(), name="x"), 256, precision="float32", fused=False)
+    # Root mean squares and the like, one number a token, are not listed: well under 2 % at this width.
+    assert saved(3) - saved(2) == pytest.approx(sum(tensors(job).values()) * 256, rel=0.02)
+
+
+def test_keeping_more_takes_memory_and_saves_time() -> None:
+    rates = chips.datasheet_rates(chips.CHIPS["H200"])
+    job = _job()
+    rooms = [0.0, 10 * GIB, 40 * GIB, 200 * GIB]
+    jobs = [filled(job, room) for room in rooms]
+    assert all(a < b for a, b in zip(map(kept_bytes, jobs), map(kept_bytes, jobs[1:]), strict=False))
+    seconds = [time(j, rates).seconds for j in jobs]
+    assert seconds == sorted(seconds, reverse=True)
+    for j, room in zip(jobs, rooms, strict=True):
+        extra = (kept_bytes(j) - kept_bytes(job)) * job.tokens * job.shape.layers
+        assert extra <= room
+
+
+def test_what_is_kept_is_what_training_would_keep() -> None:
+    """The same room, given to memory.py with the same candidates, keeps as many layers' worth."""
+    job = _job(window=4096)
+    every = products(job)
+    names = ["q", "k", "v", "attention", "o", "gate", "up"]
+    flops = {n: 2.0 * job.tokens * job.shape.products[n] for n in names if n != "attention"}
+    flops["attention"] = 2.0 * job.tokens * job.shape.query_width * job.length
+    found = [kept_memory.Candidate(i, n, flops[n], int(every[n] * job.tokens)) for i, n in enumerate(names)]
+    module = object.__new__(kept_memory.Activations)
+    module.layers = [None] * job.shape.layers
+    for room in (0, 2 * GIB, 9 * GIB, 11 * GIB, 30 * GIB):
+        choice = module.choose(found, room)
+        theirs = {n: sum(i in keep for keep in choice) / job.shape.layers for i, n in enumerate(names)}
+        ours = filled(job, room).keep.shares
+        assert {n: ours.get(n, 0.0) for n in names} == theirs, room
+
+
+def test_seven_billion_weights_at_32768_fit_one_h200_and_65_billion_do_not() -> None:
+    assert plan("llama-7b", window=32768, gpus="H200").fits
+    found = plan("llama-65b", window=8192, gpus="H200")
+    assert not found.fits
+    assert any(
+        way.startswith("--gpus 8xH200") for way in found.ways
+    )  # 65e9 * 16 bytes / 139.8 GiB: 6.9 chips for the weights alone
+
+
+def test_ways_out_do_fit() -> None:
+    found = plan("llama-13b", window=8192, gpus="H200")
+    assert not found.fits
+    assert found.ways
+    for way in found.ways:
+        words = way.split()
+        options = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
+        assert plan("llama-13b", **{"window": 8192, "gpus": "H200", **options}).fits, way
+
+
+def test_chips_share_the_work() -> None:
+    one, eight = (plan("llama-7b", window=16384, gpus=f"{n}xH200") for n in (1, 8))
+    assert eight.memory.weights == pytest.approx(one.memory.weights / 8)
+    assert 4 < eight.time.tokens_per_second / one.time.tokens_per_second < 12
+    assert eight.job.dp * eight.job.cp == 8
+    assert eight.tokens == one.tokens == 1000 * 64 * 16384
+
+
+def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_network(capsys) -> None:
+    """HSDP: what is sharded is sharded over one machine; each chip's share of the gradients alone goes to the others."""
+    copies = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=2, keep="full")
+    whole = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=1, keep="full")
+    eight = plan("llama-7b", window=2048, gpus="8xH100", batch_size=8, keep="full")
+    assert copies.memory == eight.memory and copies.memory.weights == pytest.approx(2 * whole.memory.weights)
+    show_plan(copies)
+    said = capsys.readouterr().out
+    assert "2 copies of 8 shards" in said and "--replicas 2" in said
+
+    slow = replace(chips.CHIPS["H100"], network=1e9)
+    job, rates = copies.job, copies.rates
+    chosen, fits = layout.choose(job, slow, rates, cp=1, micro=1, keep="full")
+    assert fits and chosen.replicas == 2
+    # Weights twice in bfloat16 and gradients in float32 through eight such networks, against an eighth of the gradients there and back.
+    sharded, copied = (time(replace(job, replicas=n), rates, slow) for n in (1, 2))
+    assert sharded.links == pytest.approx(6.74e9 * 15 / 16 * 8 / 8e9, rel=0.3)
+    assert copied.links < sharded.links
+    assert layout.choose(job, chips.CHIPS["H100"], rates, cp=1, micro=1, keep="full")[0].replicas == 1
+
+
+def test_context_parallel_makes_a_window_fit_that_one_chip_cannot_hold() -> None:
+    job = plan("llama-7b", window=2**20, gpus="8xH200", batch_size=8).job
+    assert job.cp > 1
+
+
+def test_hours_and_cost_add_up() -> None:
+    found = plan("llama-7b", window=8192, gpus="8xH100", steps=100, batch_size=32, price=2.0)
+    assert found.hours == pytest.approx(100 * 32 * 8192 / found.time.tokens_per_second / 3600)
+    assert found.cost == pytest.approx(2.0 * 8 * found.hours)
+
+
+def test_low_rank_adapters_take_less_memory_and_less_time() -> None:
+    full, lora = (plan("llama-7b", window=8192, gpus="H200", mode=mode) for mode in ("full", "lora"))
+    assert lora.memory.states < full.memory.states / 10
+    assert lora.time.seconds < full.time.seconds
+
+
+def test_adapters_are_counted_as_training_adds_them() -> None:
+    from ropewalk.training import lora
+
+    model = testing.tiny("llama", window=64, num_key_value_heads=2)
+    shape = read(model.config.to_dict(), name="x")
+    wrapped = lora.add(model, rank=8, alpha=16)
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    assert replace(_job(shape, 64), mode="lora", rank=8).trained == trained
+
+
+def test_skipped_positions_cost_the_short_window() -> None:
+    long, skipped = (plan("llama-7b", window=32768, gpus="H200", mode=mode) for mode in ("full", "pose"))
+    assert skipped.job.length == 2048
+    assert skipped.memory.activations + skipped.memory.workspace < long.memory.activations + long.memory.workspace
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (dict(window=0), "window is a whole number of at least 1"),
+        (dict(window=1024), "reads 2048 tokens already"),
+        (dict(steps=0), "steps is a whole number"),
+        (dict(batch_size=0), "batch-size is a whole number"),
+        (dict(cp=3), "3 does not divide 8"),
+        (dict(replicas=3), "3 copies of the weights has as many chips, and 8 chips"),
+        (dict(replicas=4, cp=4), "4 copies of the weights has as many chips, a multiple of --cp 4, and 8"),
+        (dict(micro_batch=100), "a micro batch holds between 1 window and the batch size 64"),
+        (dict(mode="half"), "a mode is full, lora or pose"),
+        (dict(keep="some"), "memory is auto, full or none"),
+        (dict(gpus="8xT800"), "known chips"),
+        (dict(gpus=""), "known chips"),
+        (dict(mode="pose", chunk_window=-5), "chunk-window is a whole number"),
+        (dict(mode="lora", lora_rank=-4), "lora-rank is a whole number"),
+        (dict(price=-1.0), "a price is a finite number"),
+        (dict(price=math.nan), "a price is a finite number"),
+        (dict(gpus="1000000xH100"), "1000000 chips cannot share 64 windows"),
+        (dict(gpus="7xH100"), "7 chips cannot share 64 windows"),
+        (dict(batch_size=3, cp=1), "--batch-size is a multiple of 8, got 3"),
+        (dict(window=8200, cp=8), "a multiple of 2 x 8 tokens, got 8200"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence(wrong: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan("llama-7b", **{"window": 8192, "gpus": "8xH100", **wrong})
+
+
+def test_a_layout_is_one_that_training_takes() -> None:
+    """train/devices.py: as many windows to each group of chips. Three windows on eight chips: all eight share each."""
+    assert plan("llama-7b", window=8192, gpus="8xH100", batch_size=3).job.cp == 8
+    for batch, gpus in [(64, 8), (96, 64), (128, 128), (12, 8)]:
+        job = plan("llama-7b", window=8192, gpus=f"{gpus}xH100", batch_size=batch).job
+        assert batch % job.dp == 0
+
+
+def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
+    with pytest.raises(UserError, match="llama-7b, llama-13b, llama-33b, llama-65b are known by name"):
+        shape_of("llama-70b")
+
+
+def test_a_large_model_is_not_timed_for_minutes_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def random(self: object, *shape: int) -> torch.Tensor:
+        shapes.append(shape)
+        return torch.empty(*shape, device="meta")
+
+    monkeypatch.setattr(calibrate._Bench, "random", random)
+    monkeypatch.setattr(calibrate._Bench, "seconds", lambda *_: 1.0)
+    bench = calibrate._Bench(torch.device("cpu"), torch.float32, 1.0, None)
+    for name, rest in [("llama-65b", {}), (shape_of("hemp"), {"window": 1024, "batch": 4})]:
+        job = _job(name, precision="float32", keep=NONE, fused=False, **rest)
+        shapes.clear()
+        calibrate._products(job, bench)
+        for (tokens, rows), (columns, _), _ in zip(*[iter(shapes)] * 3, strict=True):
+            assert 6 * tokens * rows * columns <= 3e10  # half a second at 60 GFLOP/s
+        shapes.clear()
+        calibrate._attention(job, bench)
+        _, heads, length, size = shapes[0]
+        assert 6 * length**2 * heads * size <= 3e10
+    assert (heads, length) == (4, 1024)  # a small model's as they are
+
+
+def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) -> None:
+    directory = testing.tiny_directory(tmp_path / "a", window=64)
+    assert shape_of(directory).stored == shape_of(directory).counted
+    assert shape_of("hemp").stored == shape_of("hemp").counted
+    (directory / "model.safetensors").unlink()
+    assert shape_of(directory).stored is None
+    code = (
+        "import sys; from ropewalk.plan import plan; "
+        f"plan({str(directory)!r}, window=128, gpus='H100'); plan('hemp', window=1024, gpus='8xH200'); "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_this_machine_is_timed_for_the_models_own_shapes() -> None:
+    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", keep=NONE, fused=False)
+    chip, rates = calibrate.present(job, seconds=0.2)
+    assert chip.memory > 1
+    for value in (rates.matrix, rates.attention_forward, rates.attention_backward, rates.bandwidth, rates.update):
+        assert math.isfinite(value) and value > 0
+
+
+@pytest.mark.parametrize(("micros", "checkpointed"), [(1, False), (1, True), (2, True)])
+def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool) -> None:
+    """Every tensor of two training steps, followed by torch's own tracker; 10 %, since that is what the planner promises."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    sizes = dict(window=512, hidden_size=128, intermediate_size=344, num_hidden_layers=4)
+    model = testing.tiny("llama", **sizes).train()
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    root, ids = NextTokenLoss(model), torch.zeros(2, 512, dtype=torch.long)
+    optimizer, tracker = torch.optim.AdamW(model.parameters(), fused=True), MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        for _ in range(2):
+            optimizer.zero_grad()
+            for _ in range(micros):
+                tracker.reset_mod_stats()
+                root(input_ids=ids, labels=ids).backward()
+            optimizer.step()
+    seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    shape = read(model.config.to_dict(), name="x")
+    keep = FULL if checkpointed else NONE
+    job = _job(shape, 512, 2 * micros, precision="float32", keep=keep, fused=False, micro=2)
+    assert memory(job, cpu=True).allocated == pytest.approx(seen, rel=0.10)
+
+
+def _page_maker():
+    spec = importlib.util.spec_from_file_location("make_plan", ROOT / "docs/make_plan.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_plan"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_planned_memory_is_within_ten_percent_and_time_within_fifteen_at_every_point() -> None:
+    checks = _page_maker().checks()
+    assert sum(found.memory_error is not None and found.time_error is not None for found in checks) >= 8
+    for found in checks:
+        assert found.memory_error is None or abs(found.memory_error) <= 0.10, found.point
+        assert found.time_error is None or abs(found.time_error) <= 0.15, found.point
+
+
+def test_the_page_is_what_the_planner_says_of_the_points() -> None:
+    maker = _page_maker()
+    text = maker.PAGE.read_text(encoding="utf-8")
+    assert maker.page(text) == text, "run `python docs/make_plan.py`"
+
+
+def test_a_file_of_timings_becomes_points() -> None:
+    turns = [
+        dict(
+            who="ropewalk",
+            batch=1,
+            tokens=32768,
+            seconds=[99.0, 4.0, 4.2, 4.1],
+            peak=120.0,
+            kept="8 x [0, 3], 24 x [3]",
+            error="",
+        ),
+        dict(who="liger", batch=1, tokens=32768, seconds=[99.0, 5.0], peak=54.7, kept="", error=""),
+        dict(who="transformers", batch=1, tokens=32768, seconds=[], peak=0.0, kept="", error="OutOfMemoryError"),
+    ]
+    found = dict(turns=turns, matrix_rate=7.8e14, versions={"torch": "2.13.0"}, command=["bench/train.py"])
+    ours, liger = _page_maker().measured(found, 1.2)
+    assert ours["tokens_per_second"] == round(32768 / 4.1, 1)  # the first step is not timed
+    assert ours["keep"] == {"q": 0.25, "attention": 1.0}
+    assert liger["keep"] == "full"
+    assert ours["rates"]["attention_forward"] > liger["rates"]["attention_forward"]

@@ -1,0 +1,183 @@
+"""The page: alone, escaped, whole or not at all, and beside the paper. All rows are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import made_up
+from ropewalk import records
+from ropewalk.errors import UserError
+from ropewalk.records import Recorder
+from ropewalk.reports import render, report
+from ropewalk.reports.perplexity import paper_table, short_data
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> str:
+    return render(records.read([made_up.write(tmp_path_factory.mktemp("all") / "r.jsonl")]))
+
+
+def test_everything_from_a_record_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    state = dataclasses.replace(made_up.BASE, name=evil, family=evil)
+    path = tmp_path / "r.jsonl"
+    run = made_up.run(state, f"ropewalk {evil}", device=evil, dtype=evil, settings={evil: evil, "tokenizer": evil})
+    run = dataclasses.replace(run, id=evil, versions={evil: evil})
+    recorder = Recorder(path, run)
+    recorder.add(made_up.row(2.0, data=evil, convention=evil))
+    recorder.add(records.Benchmark(evil, 0.5, 0.4, 0.6, 2, 1, 1, 256, "10", evil, evil))
+    recorder.add(records.Summary(0.2, 0.1, 0.2, {}, 2, 1, 1, evil, 256, 100, 10, data=evil))
+    recorder.add(dataclasses.replace(records.PasskeySummary(256, 8, 1, 1, 1.0)))
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"kind": evil, "run": evil}) + "\n")
+    page = render(records.read([path]), title=evil)
+    assert "<script" not in page.lower()
+    assert page.count("&lt;script&gt;") >= 10
+
+
+def test_the_page_stands_alone(everything):
+    assert "<script" not in everything and "javascript:" not in everything
+    assert not re.findall(r'\b(?:src|srcset|action|data)="', everything)
+    assert all(link.startswith("#") for link in re.findall(r'href="([^"]+)"', everything))
+    assert not re.findall(r"url\((?!#)|@import", everything)
+    assert set(re.findall(r'https?://[^"\s<]+', everything)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_every_run_on_the_page_is_described(tmp_path):
+    page = made_up.words(render(records.read([made_up.write(tmp_path / "r.jsonl", suite=False)])))
+    assert "ropewalk train runs/hemp-linear-1024 --data train --window 1024 --steps 200 --out runs/t" in page
+    assert "torch 2.13.0" in page and "transformers 5.23.0" in page
+
+
+def test_runs_of_one_command_say_it_once_and_each_what_is_its_own(tmp_path):
+    """A suite is one command and dozens of runs."""
+    path = tmp_path / "r.jsonl"
+    for state, seed in ((made_up.BASE, 3), (made_up.extended(steps=50), 4)):
+        Recorder(path, made_up.run(state, "ropewalk evaluate it", seed=seed)).add(made_up.row(2.0))
+    made_up.record_rows(path, (made_up.extended(steps=100), made_up.row(2.0)))
+    page = made_up.words(render(records.read([path]))).split("What was run")[-1]
+    assert page.count("ropewalk evaluate it") == 1 and "2 runs of one command" in page
+    assert page.count("device cpu, float32") == 2, "once for both runs of the suite, once for the other command"
+    assert "seed 3" in page and "seed 4" in page and page.count("ropewalk measure") == 1
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, out = (
+        made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0))),
+        tmp_path / "new" / "report.html",
+    )
+    assert report([path], out) == out and out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(UserError, match="--overwrite"):
+        report([path], out)
+    before = out.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        report([path], out, overwrite=True)
+    assert out.read_bytes() == before and [item.name for item in out.parent.iterdir()] == ["report.html"]
+
+
+def test_records_without_a_measurement_are_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("damaged\n")
+    with pytest.raises(UserError, match="at least one measurement"):
+        report([path], tmp_path / "out.html")
+    with pytest.raises(UserError, match="does not exist"):
+        report([tmp_path / "none.jsonl"], tmp_path / "out.html")
+    with pytest.raises(UserError, match="is a directory"):
+        report([path], tmp_path)
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_the_module_imports_without_torch():
+    code = "import sys, ropewalk.report; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_papers_columns_are_matched_by_multiples_of_the_window(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0, 256), made_up.row(5.0, 1024)),
+        (made_up.extended(4, 9), made_up.row(2.0, 1024)),
+    )
+    page = render(records.read([path]))
+    line = re.search(r"LLaMA 7B, PI ×4 \(8192\)</th>(.*?)</tr>", page, re.DOTALL)
+    assert re.findall(r"<td[^>]*>([\d.]+)", line[1]) == ["7.13", "6.95"]  # W = L and W = 4 L of table 1
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [
+        ("shared/data/math/test.jsonl.xz", 2),
+        ("proof-pile", 2),
+        ("books/test", 1),
+        ("lib/cmath.py lib/abc.py", 1),
+        ("", 1),
+    ],
+)
+def test_mathematics_stands_beside_the_proof_pile(data, number):
+    assert paper_table(data).number == number
+
+
+def test_many_sources_are_named_by_the_first():
+    assert short_data("/a/b/c.txt") == "b/c.txt"
+    assert short_data("lib/a.py lib/b.py lib/c.py lib/d.py") == "lib/a.py and 3 more"
+
+
+def test_many_sources_are_counted_and_exercises_named_together() -> None:
+    from ropewalk.reports.perplexity import short_data
+    from ropewalk.reports.training import read_by
+
+    assert short_data("lib/argparse.py lib/calendar.py lib/csv.py and 11 more") == "lib/argparse.py and 13 more"
+    assert short_data("a/b/books.jsonl") == "b/books.jsonl"
+    names = ["recall exercise 1", "recall exercise 2", "/usr/lib/python3/abc.py", "/usr/lib/python3/ast.py"]
+    assert read_by({"settings": {"data": names}}) == "2 × “recall exercise” and python3/abc.py and 1 more"
+    assert read_by({"settings": {}}) == ""
+
+
+def test_figures_by_steps_name_their_text_and_table_3_stands_once(tmp_path):
+    """Two texts, each measured at two checkpoints; table 3 of the paper is of PG-19, so it goes with the books."""
+    path, texts = tmp_path / "r.jsonl", ("math/test.jsonl", "books/test.jsonl")
+    for steps in (0, 50):
+        rows = [made_up.perplexity(1024, 2.5 - steps / 100, data=text) for text in texts]
+        made_up.record_rows(path, (made_up.extended(steps=steps), *rows))
+    page = made_up.words(render(records.read([path])))
+    for text in texts:
+        assert f"By fine-tuning steps: {text}, stride 64" in page
+    assert page.count("table 3 of the paper") == 1
+    books = page.index("Perplexity by fine-tuning steps, books/test.jsonl")
+    assert page[books : page.index("table 3 of the paper")].count("Perplexity by fine-tuning steps") == 1
+
+
+def test_the_page_says_on_which_side_of_the_blank_the_passkey_was_asked(tmp_path):
+    path = tmp_path / "r.jsonl"
+    summary = records.PasskeySummary(256, 8, 1, 1, 1.0)
+    made_up.record_rows(path, (made_up.BASE, records.Passkey(256, 8, 1, 1, 5), summary))
+    assert "The prompts end" not in made_up.words(render(records.read([path])))
+    made_up.record_rows(path, (made_up.BASE, dataclasses.replace(summary, after_blank=False)))
+    assert "before the blank, which the tokenizer joins to the key." in made_up.words(render(records.read([path])))
+
+
+def test_a_model_fine_tuned_on_pairs_does_not_pass_for_a_checkpoint_of_its_training(tmp_path):
+    """It counts the steps of that fine-tuning alone: 12 steps here, after 200 of its training."""
+    path = tmp_path / "r.jsonl"
+    shape = (0.2, 0.1, 0.2, {}, 2, 1, 1, "greedy", 1024, 900, 100)
+    made_up.record_rows(path, (made_up.extended(steps=12), records.Summary(*shape, trained_on="pairs/peps.jsonl")))
+    made_up.record_rows(path, (made_up.extended(steps=200), records.Summary(*shape)))
+    page = made_up.words(render(records.read([path])))
+    table = page[page.index("ROUGE × 100") : page.rindex("What was run")]
+    assert "PI ×4, fine-tuned on pairs/peps.jsonl" in table and "PI ×4, 200 steps" in table and "12 steps" not in table

@@ -1,0 +1,266 @@
+"""The paragraph at the top of the page, and the pairs it rests on. All rows are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+import made_up
+from ropewalk import records
+from ropewalk.reports import render
+from ropewalk.reports.paired import ratio
+from ropewalk.reports.passkey import k_max_interval
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> str:
+    return render(records.read([made_up.write(tmp_path_factory.mktemp("all") / "r.jsonl")]))
+
+
+def test_the_verdict_compares_rows_of_the_page(tmp_path):
+    base, after = math.log(8.0), math.log(8.4)
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (
+            made_up.BASE,
+            made_up.row(base),
+            made_up.row(math.log(80.0), 1024),
+            records.PasskeySummary(1024, 224, 32, 10, 0.2),
+        ),
+        (made_up.extended(4), made_up.row(math.log(20.0), 1024)),
+        (
+            made_up.extended(4, 200),
+            made_up.row(after),
+            made_up.row(math.log(7.6), 1024),
+            records.PasskeySummary(1024, 1024, 32, 10, 1.0),
+        ),
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "hemp was extended from 256 to 1024 tokens (×4) by Position Interpolation and trained for 200 steps." in page
+    assert (
+        "Perplexity at the original 256 tokens: 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
+        in page
+    )
+    assert "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00)." in page
+    assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use: −9.5 %" in page
+    assert "Against the base in its own window (8.00) that is −5.0 %" in page
+    assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024." in page
+
+
+def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4, 9), made_up.row(2.0), made_up.row(2.2, 1024)),
+    )
+    assert "its perplexity rises, so the longer context does harm: +22.1 %" in made_up.words(
+        render(records.read([path]))
+    )
+
+
+def test_a_model_that_merely_trained_on_the_text_is_not_said_to_use_its_context(tmp_path):
+    """Better than the base everywhere, and no better with more in sight."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4, 9), made_up.row(1.8), made_up.row(1.8, 1024)),
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "put to use" not in page
+    assert "its perplexity does not change beyond chance" in page
+
+
+def test_two_documents_are_too_few_for_a_reading(tmp_path):
+    two = [made_up.row(nll, window, documents=2) for nll, window in ((2.0, 256), (1.8, 1024))]
+    page = made_up.words(
+        render(
+            records.read(
+                [
+                    made_up.record_rows(
+                        tmp_path / "r.jsonl",
+                        (made_up.BASE, made_up.row(2.0, documents=2)),
+                        (made_up.extended(4, 9), *two),
+                    )
+                ]
+            )
+        )
+    )
+    assert "put to use" not in page
+    assert "the documents are too few, or not the same, for an interval" in page
+
+
+def test_nothing_is_said_of_what_was_not_measured(tmp_path):
+    page = made_up.words(
+        render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))]))
+    )
+    assert (
+        "Only the base model was measured (256 tokens); nothing was extended. Its perplexity at 256 tokens is 7.39."
+        in page
+    )
+    assert "k_max" not in page.split("Not measured")[0] and "chance" not in page and "longer window" not in page
+    for number in (2, 3, 4, 5, 6):
+        assert f"Table {number} (" in page
+    assert "Table 1 (" not in page
+
+
+def test_what_was_measured_is_not_listed_as_missing(everything):
+    assert re.findall(r"Table (\d) \(", made_up.words(everything)) == ["2"]
+
+
+def test_two_base_models_get_a_verdict_each(tmp_path):
+    other = records.ModelInfo("lab", "llama", 512, 512, head_dim=64, parameters=2_000_000)
+    page = made_up.words(
+        render(
+            records.read(
+                [
+                    made_up.record_rows(
+                        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (other, made_up.row(3.0, 512))
+                    )
+                ]
+            )
+        )
+    )
+    assert page.startswith(" hemp, lab ")
+    assert "2 base models are mixed on this page" in page
+    assert "perplexity at 256 tokens is 7.39" in page and "perplexity at 512 tokens is 20.09" in page
+
+
+def test_the_paired_interval_is_exact_when_every_document_changed_alike():
+    before, after = (dataclasses.asdict(made_up.row(nll)) for nll in (2.0, 2.0 + math.log(1.05)))
+    for one, other, hardness in zip(
+        before["per_document"], after["per_document"], (0.1, -0.3, 0.7, 0.0, 1.2), strict=True
+    ):
+        one["nll"] += hardness * one["tokens"]  # hard documents are hard for both: that must not widen the interval
+        other["nll"] += hardness * other["tokens"]
+    found = ratio(before, after)
+    assert (found.low, found.high) == (pytest.approx(1.05), pytest.approx(1.05))
+
+
+def test_the_paired_interval_covers_the_true_change_as_often_as_it_says():
+    """40 documents whose change has mean 3 % and scatter 4 %: about 95 % of 300 intervals must hold it."""
+    draw, held = np.random.default_rng(0), 0
+    for seed in range(300):
+        change = draw.normal(math.log(1.03), 0.04, 40)
+        before = {
+            "perplexity": 10.0,
+            "window": 1,
+            "per_document": [{"name": str(i), "tokens": 100, "nll": 230.0} for i in range(40)],
+        }
+        after = {
+            **before,
+            "per_document": [{"name": str(i), "tokens": 100, "nll": 230.0 + 100 * c} for i, c in enumerate(change)],
+        }
+        found = ratio(before, after, seed=seed)
+        held += found.low <= 1.03 <= found.high
+    assert 0.90 <= held / 300 <= 0.98  # a percentile bootstrap of 40 runs a little narrow; binomial error is 1.3 %
+
+
+def test_a_model_that_was_not_trained_is_not_held_against_itself_before_training(tmp_path):
+    path = tmp_path / "r.jsonl"
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
+    made_up.record_rows(path, (made_up.extended(), made_up.row(2.4), made_up.row(2.3, window=1024)))
+    said = made_up.words(render(records.read([path])))
+    assert "At 1024 tokens: 9.97." in said and "before training 9.97" not in said
+
+
+def test_the_same_files_named_by_another_path_are_the_same_documents(tmp_path):
+    """One run was given `data/books`, the other `/home/me/data/books`; two files of one name in two directories stay two."""
+
+    def measured(root, nll):
+        row = made_up.row(nll, data="data/books")
+        each = [{**one, "name": f"{root}{name}"} for one, name in zip(row.per_document, names, strict=True)]
+        return dataclasses.replace(row, per_document=each)
+
+    names = ("a/x.py", "b/x.py", "c.jsonl:7", "c.jsonl:8", "d/e/f.txt")
+    path = tmp_path / "r.jsonl"
+    made_up.record_rows(path, (made_up.BASE, measured("data/books/", 2.0)))
+    made_up.record_rows(path, (made_up.extended(steps=9), measured("/home/me/data/books/", 2.1)))
+    page = made_up.words(render(records.read([path])))
+    assert "paired over 5 documents" in page and "not measured on the same documents" not in page
+
+
+def test_other_tokens_in_the_same_document_are_no_pair_and_said(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (made_up.extended(4, 9), made_up.row(2.1, tokens=990))
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "PI ×4, 9 steps and its base count different tokens in the same documents" in page
+    assert "paired over" not in page
+
+
+def test_other_documents_are_no_pair_and_said(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (made_up.extended(4, 9), made_up.row(2.1, documents=9))
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "were not measured on the same documents at 256 tokens" in page
+    assert "paired over" not in page
+
+
+def test_benchmarks_are_paired_item_by_item(tmp_path):
+    def answered(answers: str, digest: str = "same") -> records.Benchmark:
+        share = answers.count("1") / len(answers)
+        return records.Benchmark(
+            "boolq", share, 0.0, 1.0, len(answers), answers.count("1"), 0, 256, answers, digest, "boolq v1"
+        )
+
+    before, after = answered("1" * 60 + "0" * 40), answered("1" * 45 + "0" * 55)
+    page = made_up.words(
+        render(
+            records.read(
+                [made_up.record_rows(tmp_path / "a.jsonl", (made_up.BASE, before), (made_up.extended(4, 9), after))]
+            )
+        )
+    )
+    assert (
+        "Of 1 benchmarks in the original window 1 lost beyond chance (BoolQ); the mean changed by −15.0 points." in page
+    )
+    assert "< 0.001" in page  # 15 of 15 changes were losses: 2 / 2**15
+    other = answered("1" * 45 + "0" * 55, "another")
+    page = made_up.words(
+        render(
+            records.read(
+                [made_up.record_rows(tmp_path / "b.jsonl", (made_up.BASE, before), (made_up.extended(4, 9), other))]
+            )
+        )
+    )
+    assert "Not compared, because the two models were asked different items: BoolQ." in page
+    assert "lost beyond chance" not in page
+
+
+def test_k_max_is_sure_where_all_depths_agree_and_unsure_at_a_doubtful_one():
+    depths = [{"k": 32 * i, "trials": 10, "successes": 10} for i in range(1, 33)]
+    assert k_max_interval(depths) == (1024, 1024)
+    assert k_max_interval([{**d, "successes": 0} for d in depths])[0] == 0
+    doubtful = [{**d, "successes": 2} if d["k"] == 512 else d for d in depths]
+    assert k_max_interval(doubtful) == (480, 1024)
+    cliff = [{**d, "successes": 10 if d["k"] <= 256 else 0} for d in depths]
+    low, high = k_max_interval(cliff)
+    assert low == 256 and high <= 288
+
+
+@pytest.mark.parametrize(
+    ("reach", "said"),
+    [
+        # hypot(0.03, 0.04) = 0.05 nats a token about 0.1
+        (0.04, "rises, so the longer context does harm: +10.5 % (95 % interval +5.1 % to +16.2 %)"),
+        (0.10, "does not change beyond chance: +10.5 %"),
+    ],
+)
+def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):
+    def estimate(nll, window, reach):
+        ends = {"low": math.exp(nll - reach), "high": math.exp(nll + reach)}
+        return made_up.row(nll, window, estimate=True, per_document=[], **ends)
+
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, estimate(1.9, 256, 0.03)),
+        (made_up.extended(4, 9), estimate(1.9, 256, 0.03), estimate(2.0, 1024, reach)),
+    )
+    page = made_up.words(render(records.read([path])))
+    assert said in page.replace("\u202f", " ").replace("\u00a0", " ")
+    assert page.count("≈ marks an estimate") == 1

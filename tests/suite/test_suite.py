@@ -1,0 +1,235 @@
+"""The suite: which stages, resuming after a kill, what is left out and said, and the page at the end."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from html import unescape
+
+import pytest
+
+from ropewalk import testing
+from ropewalk.checkpoint.files import link_or_copy
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend
+from ropewalk.model.load import model_info
+from ropewalk.records import read
+from ropewalk.suite import stages
+from ropewalk.suite.paper import Suite, doubling
+from ropewalk.suite.runner import Size, evaluate
+
+TINY = dict(documents=1, strides_past=1, strides=1, depths=2, trials=1, prompts=1, items=2, summaries=1)
+
+
+@pytest.fixture
+def base(tmp_path):
+    return testing.tiny_directory(tmp_path / "base", window=128, seed=1)
+
+
+@pytest.fixture
+def extended(base, tmp_path):
+    extend(base, window=256, out=tmp_path / "extended")
+    return tmp_path / "extended"
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(testing.prose(300, 5), encoding="utf-8")
+    return path
+
+
+def test_windows_double_from_the_original_one():
+    assert doubling(2048, 32768) == [2048, 4096, 8192, 16384, 32768]  # the columns of tables 1 and 2
+    assert doubling(2048, 2048) == [2048]
+    assert doubling(256, 1000) == [256, 512, 1000]
+
+
+def _suite(model, base, out, **change):
+    settings = dict(data="d", math=None, benchmarks=None, pairs=None, train_pairs=None, budget=None)
+    return Suite(model=model, base=base, out=out, size=Size(), loading={}, seed=0, **{**settings, **change})
+
+
+def test_the_stages_are_the_papers(base, extended, tmp_path):
+    found = [(one.name, one.subject) for one in _suite(extended, base, tmp_path, math="m", pairs="p").stages()]
+    old, new = str(base), str(extended)
+    assert found == [
+        ("passkey", old),
+        ("passkey", new),
+        ("perplexity", old),
+        ("perplexity", old),
+        ("perplexity", new),
+        ("perplexity", new),
+        ("retrieval", old),
+        ("retrieval", new),
+        ("benchmarks", new),
+        ("attention", new),
+        ("theory", new),
+        ("summaries", new),
+    ]
+    settings = {one.name: one.settings for one in _suite(extended, base, tmp_path).stages()}
+    assert settings["perplexity"]["windows"] == [128, 256]
+    assert settings["passkey"]["depths"] == 32 and settings["passkey"]["trials"] == 10
+    assert settings["benchmarks"]["base"] == old
+
+
+def test_a_small_machine_is_given_what_it_can_do_and_all_subjects_the_same(base, extended, tmp_path):
+    def asked(allowance):
+        size = Size(documents=50, strides_past=4, allowance=allowance)
+        suite = dataclasses.replace(_suite(extended, base, tmp_path), size=size)
+        found = list(suite.stages())
+        return {(one.name, one.subject): one.settings for one in found}
+
+    poor, rich = asked(1e6), asked(None)
+    for subject in (str(base), str(extended)):
+        assert poor["perplexity", subject]["limit"] == 2 and rich["perplexity", subject]["limit"] == 50
+        assert poor["perplexity", subject]["max_tokens"] == 256 + 4 * 16
+        assert poor["passkey", subject]["trials"] == 1 and rich["passkey", subject]["trials"] == 10
+    # By hand: 256 tokens through 2 layers of width 64, two FLOPs a weight and the lower triangle of scores and values.
+    state = model_info(extended)
+    assert _suite(extended, base, tmp_path)._flops(256) == 256 * 2 * state.parameters + 2 * (2 * 64 * 256 * 256)
+
+
+def test_families_that_do_not_fit_are_a_stage_that_says_so(tmp_path):
+    """256 tokens of hemp hold the facts of three families; these are measured, and the fourth is left out and says why."""
+    found = [one.settings["families"] for one in _suite("hemp", None, tmp_path).stages() if one.name == "retrieval"]
+    assert found == [["keys", "values", "chain"], ["lookalikes"]]
+
+
+def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, extended, tmp_path):
+    """What table 3 has: steps 0, 200, …; the untrained one needs no weights but the base's."""
+    for folder, steps in ((extended, 400), (extended / "checkpoints" / "step-000200", 200)):
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            for path in extended.iterdir():
+                if path.is_file():
+                    link_or_copy(path, folder / path.name)
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        said["ropewalk"]["steps"] = steps
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    suite = _suite(extended, base, tmp_path)
+    suite.prepare()
+    found = [one for one in suite.stages() if one.name == "perplexity"]
+    assert [(one.subject, one.settings["windows"]) for one in found] == [
+        (str(base), [128, 256]),
+        (str(tmp_path / "untrained"), [256]),
+        (str(extended / "checkpoints" / "step-000200"), [256]),
+        (str(extended), [128, 256]),
+    ]
+
+
+def _stage(name, run, **settings):
+    return stages.Stage(name, "m", settings, run)
+
+
+def test_what_is_done_is_not_done_again_and_what_was_left_out_is_tried_again(tmp_path):
+    (tmp_path / "stages.jsonl").touch()
+    ran, ready = [], []
+
+    def fails():
+        ran.append("b")
+        if not ready:
+            raise UserError("no data; give some")
+
+    def interrupted():
+        ran.append("c")
+        if not ready:
+            raise KeyboardInterrupt
+
+    plan = [_stage("a", lambda: ran.append("a")), _stage("b", fails), _stage("c", interrupted)]
+    with pytest.raises(KeyboardInterrupt):
+        stages.run(plan, tmp_path)
+    assert ran == ["a", "b", "c"]
+    ready.append(True)
+    outcomes = stages.run(plan, tmp_path)
+    assert ran == ["a", "b", "c", "b", "c"]
+    assert [outcome.reason for outcome in outcomes] == ["", "", ""]
+    # Other settings are another stage; a line cut short counts for nothing.
+    stages.run([_stage("a", lambda: ran.append("a"), window=4)], tmp_path)
+    assert ran[-1] == "a" and len(ran) == 6
+    kept = (tmp_path / "stages.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "stages.jsonl").write_text(kept[:40] + "\n", encoding="utf-8")
+    stages.run(plan[:1], tmp_path)
+    assert len(ran) == 7
+
+
+def test_a_suite_ends_in_a_page_and_says_what_it_left_out(base, extended, text, tmp_path):
+    out = tmp_path / "suite"
+    settings = dict(out=out, base=base, data=text, benchmarks=tmp_path, size="small", change=TINY)
+    outcomes = evaluate(extended, **settings)
+    reasons = {outcome.name: outcome.reason for outcome in outcomes if outcome.subject == str(extended)}
+    assert reasons["perplexity"] == "" and reasons["attention"] == ""
+    assert "has no boolq.jsonl" in reasons["benchmarks"]
+    assert "the window is 256" in reasons["retrieval"], "a prompt of bytes is too long"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<html" in page and "erplexity" in page
+    assert 'id="theory"' in page and "theorem 2.1" in page
+    assert f"benchmarks, {extended}: " in unescape(page) and "has no boolq.jsonl" in page, "said on the page as well"
+    rows = read([out / "records.jsonl"])
+    assert {row["window"] for row in rows.of("perplexity")} == {128, 256}
+    measured = len(rows.rows)
+    evaluate(extended, **settings)
+    assert len(read([out / "records.jsonl"]).rows) == measured
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, extended, text, tmp_path):
+    """A budget of nothing would leave every stage out, one by one; a base that is none would make pairs of strangers."""
+    other = testing.tiny_directory(tmp_path / "other", window=128, seed=1)
+    said = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = said["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    shorter = testing.tiny_directory(tmp_path / "shorter", window=64, seed=1)
+    for change, message in (
+        (dict(budget=0.0), "minutes above 0, got 0.0"),
+        (dict(change={"documents": 0}), "--documents is at least 1, got 0"),
+        (dict(change={"items": -1}), "--items is at least 1, got -1"),
+        (dict(base=other), "must share a tokenizer"),
+        (dict(base=shorter), f"the original window of {extended} is 128 and that of {shorter} 64"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(extended, **{**dict(out=tmp_path / "suite", base=base, data=text, size="small"), **change})
+        assert not (tmp_path / "suite").exists()
+
+
+def test_stages_of_one_name_are_told_apart_by_their_data(tmp_path, capfd):
+    (tmp_path / "stages.jsonl").touch()
+    stages.run([_stage("perplexity", lambda: None, data=["a/books.jsonl", "b/more.jsonl"])], tmp_path)
+    assert "perplexity, m, on a/books.jsonl b/more.jsonl" in capfd.readouterr().err
+
+
+def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):
+    out = tmp_path / "suite"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="exists"):
+            evaluate(base, out=out, data=text, overwrite=overwrite)
+    assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
+    with pytest.raises(UserError, match="a suite is paper"):
+        evaluate(base, out=tmp_path / "x", suite="all")
+
+
+def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, capfd):
+    """SIGKILL in the middle of a stage: the same call again runs what is left, and the records are those of one run."""
+    settings = dict(out=str(tmp_path / "suite"), base=str(base), data=str(text), benchmarks=str(tmp_path))
+    settings |= dict(size="small", change=TINY)
+    code = (
+        "import time\nfrom ropewalk.evals import attention\nfrom ropewalk.evaluate import evaluate\n"
+        "attention.attention = lambda *a, **k: time.sleep(600)\n"
+        f"evaluate({str(extended)!r}, **{settings!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert any("attention" in line for line in process.stderr)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    records = tmp_path / "suite" / "records.jsonl"
+    before = records.read_text(encoding="utf-8")
+    evaluate(str(extended), **settings)
+    assert capfd.readouterr().err.count("done before") == 3, "a passkey and both perplexities"
+    after = records.read_text(encoding="utf-8")
+    assert after.startswith(before) and "attention" in after[len(before) :]
+    assert (tmp_path / "suite" / "report.html").is_file()

@@ -1,0 +1,171 @@
+"""`ropewalk theory`: tables, figures and records from a config alone."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as tree
+
+import pytest
+
+from ropewalk import records
+from ropewalk.errors import UserError
+from ropewalk.figures import theory as theory_figures
+from ropewalk.reports.rows import clean
+from ropewalk.rope.scaling import Plain, Rope
+from ropewalk.suite.theory import forecast, theory
+
+CONFIG = {
+    "model_type": "gpt_neox",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "rotary_pct": 0.25,
+    "rotary_emb_base": 10000,
+    "max_position_embeddings": 512,
+}
+FIGURES = (
+    "figure-2",
+    "figure-2-followed-farther",
+    "figure-5",
+    "figure-5-followed-farther",
+    "angular-resolution",
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    return str(path)
+
+
+def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    found = theory(model, window=2048, out=out)
+    # Partial rotary: a quarter of heads of 16 coordinates.
+    assert (found.rope.head_dim, found.rope.window, found.bounds.factor) == (4, 512, 4)
+    assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
+        "theory.jsonl"
+    }
+    for name in FIGURES:
+        assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
+    printed = capsys.readouterr().out
+    assert "4 rotated coordinates a head, base 10000" in printed
+    assert f"{found.bounds.interpolation:.4f}" in printed
+
+
+def test_every_row_can_be_put_on_the_page(model, tmp_path):
+    found = theory(model, window=2048, out=tmp_path / "out")
+    kept = clean(records.read([tmp_path / "out" / "theory.jsonl"]))
+    assert len(kept.rows) == len(found.rows)
+    assert not (kept.malformed or kept.unknown or kept.headless or kept.damaged)
+
+
+def test_without_a_model_it_is_llamas_and_needs_no_torch(tmp_path):
+    command = "import sys; from ropewalk.suite.theory import theory; theory(); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for figure in ("0.4343 (false)", "0.4998", "0.4939", "d / 294.73", "589", "512", "128", "1.1159", "0.6292"):
+        assert figure in done.stdout
+    assert (tmp_path / "theory-LLaMA-32768" / "figure-5.svg").is_file()
+
+
+def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
+    kept = tmp_path / "out" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        theory(model, out=kept.parent)
+    theory(model, window=1024, out=kept.parent, overwrite=True)
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"), [("", "names a directory, but .* is a file"), ("/x", "is a file and no dir")]
+)
+def test_a_file_in_the_place_of_the_directory_is_left_alone(model, tmp_path, inside, said):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UserError, match=said):
+        theory(model, out=tmp_path / f"mine{inside}", overwrite=True)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("window", [256, 0, -1, 10**10])
+def test_a_window_that_cannot_be_is_refused_and_nothing_written(model, tmp_path, window):
+    with pytest.raises(UserError, match=r"got .+; "):
+        theory(model, window=window, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("width", [2048, 10**9])
+def test_a_head_too_wide_to_work_out_is_refused_before_anything_is_allocated(tmp_path, monkeypatch, width):
+    monkeypatch.setattr(Rope, "frequencies", lambda self: pytest.fail("allocated"))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"head_dim": 4 * width}))
+    with pytest.raises(UserError, match=rf"at most 1024 rotated coordinates, got {width}, .* take about \d+\.\d GiB; "):
+        theory(str(tmp_path), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
+    """Llama 3.1 turns its slow pairs 8 times slower in a window 16 times as long: twice past what training showed."""
+    block = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    said = dict(model_type="llama", head_dim=128, max_position_embeddings=131072, rope_theta=500000.0)
+    (tmp_path / "config.json").write_text(json.dumps(said | {"rope_scaling": {"rope_type": "llama3", **block}}))
+    own = {row.method: row for row in theory(str(tmp_path), out=tmp_path / "own").resolution}
+    assert own["llama3"].factor == 8
+    assert own["llama3"].overshoot == pytest.approx(2)
+    assert own["llama3"].unseen == own["plain"].incomplete
+    # Asked for another window, it is no longer the model's own scaling that reaches it.
+    other = theory(str(tmp_path), window=262144, out=tmp_path / "other").resolution
+    assert [row.factor for row in other if row.method == "llama3"] == [32]
+
+
+def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):
+    said = CONFIG | {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    found = theory(str(tmp_path), out=tmp_path / "out")
+    assert (found.rope.window, found.reach) == (512, 2048)
+
+
+def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsys):
+    theory(model, window=1400, out=tmp_path / "out")
+    printed = capsys.readouterr().out.splitlines()[1:-1]  # the first and the last name directories
+    assert max(map(len, printed)) <= 80
+    for row in (
+        "at ×2.734 (0.503 of a step)",
+        "extrapolation, 2 B(s), lowest",
+        "under a turn, new window",
+        "driven to unseen",
+    ):
+        line = next(line for line in printed if row in line)
+        assert line.split(row)[1].strip(), row  # its figures stand beside it, not on a line of their own
+
+
+def test_a_model_without_rope_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match="learned positions"):
+        theory(str(tmp_path))
+
+
+def test_at_its_own_window_there_is_nothing_to_scale():
+    found = forecast(Rope(64, 10000.0, 256), 256, seeds=2)
+    assert found.scalings == [Plain()]
+    assert found.bounds.at_factor == 0
+
+
+@pytest.mark.parametrize("rope", [Rope(2, 10000.0, 16), Rope(256, 1e9, 64), Rope(64, 1.5, 128)])
+def test_odd_rotations_are_drawn_without_a_warning(rope):
+    found = forecast(rope, 8 * rope.window, seeds=2)
+    for figure in (
+        theory_figures.figure_2(rope),
+        theory_figures.growth(found.growth),
+        theory_figures.figure_5(rope, reach=8 * rope.window),
+        theory_figures.resolution(rope, found.scalings),
+    ):
+        figure.canvas.draw()
+
+
+def test_the_honest_figure_marks_the_lowest_point():
+    figure = theory_figures.figure_5(Rope(128), reach=32768)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "lowest: 0.629 at 22297" in labels

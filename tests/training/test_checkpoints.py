@@ -1,0 +1,141 @@
+"""Checkpoints are whole or absent, and a damaged one is never used."""
+
+import json
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ropewalk.errors import UserError
+from ropewalk.training.checkpoints import Snapshots, refuse_other_run
+
+SIZE = 100_000
+
+
+def writer(value, size=SIZE):
+    def write(directory: Path):
+        (directory / "state").mkdir()
+        (directory / "model.bin").write_bytes(bytes([value]) * size)
+        (directory / "state/weights.bin").write_bytes(bytes([value + 1]) * size)
+
+    return write
+
+
+@pytest.fixture
+def three(tmp_path):
+    snapshots = Snapshots(tmp_path / "checkpoints", keep=3)
+    for step in (10, 20, 30):
+        snapshots.save(step, writer(step), {"note": step})
+    return snapshots
+
+
+def test_the_newest_is_found_with_what_was_noted(three):
+    found = three.latest()
+    assert (found.step, found.about) == (30, {"note": 30})
+    assert (found.state / "weights.bin").read_bytes() == bytes([31]) * SIZE
+
+
+@pytest.mark.parametrize("file", ["model.bin", "state/weights.bin", "state/manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "grown"])
+def test_a_damaged_checkpoint_is_detected_and_the_one_before_it_used(three, file, damage):
+    path = three.path(30) / file
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[:-1])
+    elif damage == "flipped":
+        # One bit. In the manifest, of a digit of a hash: elsewhere a flip may hit white space, which means nothing.
+        place = content.index(b'"sha256"') + 40 if file.endswith("json") else len(content) // 2
+        content[place] ^= 1
+        path.write_bytes(content)
+    elif damage == "grown":
+        path.write_bytes(content + b"}")
+    else:
+        path.unlink()
+    if file.endswith("json") and damage == "missing":
+        assert three.latest().step == 20  # without a manifest it never was a checkpoint
+        return
+    with pytest.warns(UserWarning, match="step-000030 is damaged"):
+        assert three.latest().step == 20
+
+
+def test_where_every_checkpoint_is_damaged_there_is_none(three):
+    for step in (10, 20, 30):
+        (three.path(step) / "model.bin").write_bytes(b"")
+    with pytest.warns(UserWarning, match="step-000010 is damaged .*no other is left, so the run begins anew"):
+        assert three.latest() is None
+
+
+def test_older_checkpoints_stay_as_models_and_lose_their_state(tmp_path):
+    snapshots = Snapshots(tmp_path, keep=2)
+    for step in (1, 2, 3, 4):
+        snapshots.save(step, writer(step), {})
+    assert snapshots.steps() == [3, 4]
+    assert [(snapshots.path(step) / "model.bin").is_file() for step in (1, 2, 3, 4)] == [True] * 4
+    assert not (snapshots.path(1) / "state").exists()
+
+
+def test_a_write_that_fails_leaves_the_checkpoints_as_they_were(three):
+    def fails(directory):
+        writer(99)(directory)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        three.save(30, fails, {})
+    assert three.latest().about == {"note": 30}
+    assert sorted(os.listdir(three.root)) == ["step-000010", "step-000020", "step-000030"]
+
+
+def test_what_a_killed_run_left_is_swept(three):
+    (three.root / ".step-000040.abc.partial/state").mkdir(parents=True)
+    three.sweep()
+    assert sorted(os.listdir(three.root)) == ["step-000010", "step-000020", "step-000030"]
+
+
+def test_a_full_disk_ends_with_a_sentence_and_the_last_checkpoint_intact(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        snapshots = Snapshots(disk / "checkpoints")
+        snapshots.save(1, writer(1), {})
+        with pytest.raises(UserError, match="could not be written: the disk is full"):
+            snapshots.save(2, writer(2, size=4 * SIZE), {})
+        assert snapshots.latest().step == 1
+        assert os.listdir(snapshots.root) == ["step-000001"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_over_the_size_limit_ends_the_same_way(tmp_path):
+    snapshots = Snapshots(tmp_path)
+    snapshots.save(1, writer(1), {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * SIZE, before[1]))
+    try:
+        with pytest.raises(UserError, match="a file grew over the size limit"):
+            snapshots.save(2, writer(2, size=4 * SIZE), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert snapshots.latest().step == 1
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(three):
+    three.save(40, writer(40), {"identity": {"seed": 1, "window": 64}})
+    found = three.latest()
+    refuse_other_run(found, {"seed": 1, "window": 64})
+    with pytest.raises(UserError, match="made with seed 1, and this run has 2"):
+        refuse_other_run(found, {"seed": 2, "window": 64})
+
+
+def test_the_manifest_holds_the_hash_of_every_file(three):
+    manifest = json.loads((three.path(30) / "state/manifest.json").read_text())
+    assert set(manifest["sha256"]) == {"model.bin", "state/weights.bin"}
+    import hashlib
+
+    content = np.full(SIZE, 30, dtype=np.uint8).tobytes()
+    assert manifest["sha256"]["model.bin"] == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,155 @@
+"""Adapters: what is trained, that merging changes nothing, and that none is loaded without its rotation."""
+
+import json
+import shutil
+
+import peft
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from ropewalk import records, testing
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend
+from ropewalk.model.load import load_model
+from ropewalk.training import lora, train
+
+DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
+IDS = torch.arange(96)[None] % 250
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(base, extended and untrained, trained with adapters)"""
+    place = tmp_path_factory.mktemp("lora")
+    base = testing.tiny_directory(place / "base", window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=5, batch_size=2, learning_rate=1e-2, progress=False)
+    train(base, out=place / "out", mode="lora", save_every=5, **options)
+    extend(base, window=96, out=place / "extended")
+    return base, place / "extended", place / "out"
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS, use_cache=False).logits
+
+
+@pytest.mark.parametrize("family", testing.FAMILIES)
+def test_adapters_on_attention_and_nothing_else_but_embeddings_and_norms_is_trained(family):
+    wrapped = lora.add(testing.tiny(family), rank=4, alpha=8)
+    names = list(lora.trainable(wrapped))
+    adapters = [name for name in names if "lora_" in name]
+    rest = [name for name in names if "lora_" not in name]
+    assert adapters and all("att" in name for name in adapters)
+    assert all("norm" in name or "embed" in name for name in rest)
+    norms = sum("norm" in type(module).__name__.lower() for module in wrapped.get_base_model().modules())
+    assert sum("norm" in name and name.endswith("weight") for name in rest) == norms
+    assert any("embed" in name for name in rest)
+
+
+def test_the_merged_checkpoint_computes_what_the_adapters_do(trained):
+    _, extended, out = trained
+    adapted = lora.attach(load_model(extended), out / "adapter")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(out)
+    # One product of a sum against a sum of products, in float32.
+    torch.testing.assert_close(logits(merged), logits(adapted), rtol=1e-4, atol=1e-5)
+    assert (logits(merged) - logits(load_model(extended))).abs().max() > 0.01  # and training did something
+    before, after = (safetensors.torch.load_file(path / "model.safetensors") for path in (extended, out))
+    assert before.keys() == after.keys()
+
+
+def test_merging_for_a_checkpoint_leaves_the_model_in_training_alone(trained):
+    _, extended, out = trained
+    adapted = lora.attach(load_model(extended), out / "adapter")
+    before = {name: value.clone() for name, value in adapted.state_dict().items()}
+    lora.merged(adapted, adapted.get_base_model().state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
+
+
+def test_an_adapter_is_not_loaded_on_a_model_that_turns_otherwise(trained):
+    base, _, out = trained
+    with pytest.raises(
+        UserError, match=r"trained with linear scaling, factor 1.5.*does not turn so.*--window 96 first"
+    ):
+        lora.attach(load_model(base), out / "adapter")
+
+
+def test_peft_by_itself_refuses_the_adapter(trained):
+    base, _, out = trained
+    with pytest.raises((KeyError, ValueError), match="ROPEWALK_LORA"):
+        peft.PeftModel.from_pretrained(load_model(base), out / "adapter")
+
+
+def test_an_adapter_without_its_config_is_refused(trained, tmp_path):
+    _, extended, out = trained
+    shutil.copytree(out / "adapter", tmp_path / "adapter")
+    said = json.loads((tmp_path / "adapter/config.json").read_text())
+    del said["ropewalk"]
+    (tmp_path / "adapter/config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="has no ropewalk block"):
+        lora.attach(load_model(extended), tmp_path / "adapter")
+    (tmp_path / "adapter/config.json").unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        lora.attach(load_model(extended), tmp_path / "adapter")
+
+
+def test_an_adapter_of_another_shape_or_cut_short_is_refused(trained, tmp_path):
+    _, _, out = trained
+    other = testing.tiny_directory(tmp_path / "other", window=64, num_hidden_layers=1)
+    extend(other, window=96, out=tmp_path / "longer")
+    with pytest.raises(UserError, match="do not fit this model"):
+        lora.attach(load_model(tmp_path / "longer"), out / "adapter")
+    shutil.copytree(out / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / lora.WEIGHTS
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match="truncated"):
+        lora.attach(load_model(trained[1]), tmp_path / "adapter")
+
+
+def test_a_checkpoint_keeps_only_what_is_trained(trained):
+    _, _, out = trained
+    kept = safetensors.torch.load_file(out / "checkpoints/step-000005/state/weights.safetensors")
+    frozen = [name for name in kept if "lora_" not in name and "norm" not in name and "embed" not in name]
+    assert not frozen
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+
+
+def test_tied_embeddings_stay_tied(tmp_path):
+    tied = testing.tiny_directory(tmp_path / "tied", window=64, tie_word_embeddings=True)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, progress=False)
+    train(tied, out=tmp_path / "out", mode="lora", **options)
+    extend(tied, window=96, out=tmp_path / "extended")
+    adapted = lora.attach(load_model(tmp_path / "extended"), tmp_path / "out/adapter")
+    torch.testing.assert_close(logits(load_model(tmp_path / "out")), logits(adapted), rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_is_bfloat16(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=4, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    for precision in ("bfloat16", "float32"):
+        train(base, out=tmp_path / precision, precision=precision, save_every=4, **options)
+    kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+    rounded, exact = (
+        [row["loss"] for row in records.read([tmp_path / name / "records.jsonl"]).of("step")]
+        for name in ("bfloat16", "float32")
+    )
+    # bfloat16 has 8 bits: weights and products are off by 2^-9 each, averaged over 192 tokens.
+    assert rounded == pytest.approx(exact, rel=5e-3)
+
+
+def test_adapters_begin_the_same_whatever_was_drawn_before(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    for number in range(2):
+        torch.manual_seed(number)
+        train(base, out=tmp_path / str(number), **options)
+    left, right = (safetensors.torch.load_file(tmp_path / name / "adapter" / lora.WEIGHTS) for name in "01")
+    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -1,0 +1,59 @@
+"""Optimiser states in 8 bits and weights in stochastically rounded bfloat16 (torchao): bytes, learning, resuming."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from ropewalk import records, testing
+from ropewalk.data.documents import Document
+from ropewalk.training import train
+
+pytest.importorskip("torchao", reason="torchao is not installed (ropewalk[low-bit])")
+
+DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
+REGIMES = {
+    "float32": ({}, 4, 8.1),
+    "8-bit": ({"optimizer": "adamw-8bit"}, 4, 2.4),
+    "stochastic": ({"precision": "bfloat16-stochastic"}, 2, 4.1),
+    "both": ({"precision": "bfloat16-stochastic", "optimizer": "adamw-8bit"}, 2, 2.4),
+}
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_a_regime_costs_its_bytes_learns_as_float32_does_and_resumes(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    options, weight_bytes, state_bytes = REGIMES[name]
+    base = testing.tiny_directory(tmp_path / "base", window=64, hidden_size=128, vocab_size=512)
+    shared = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-3, save_every=4, progress=False)
+    train(base, out=tmp_path / "exact", steps=8, **shared)
+    train(base, out=tmp_path / "once", steps=8, **shared, **options)
+    train(base, out=tmp_path / "twice", steps=4, **shared, **options)
+    train(base, out=tmp_path / "twice", steps=8, resume=True, **shared, **options)
+
+    state = tmp_path / "once/checkpoints/step-000008/state"
+    kept = safetensors.torch.load_file(state / "weights.safetensors")
+    parameters = sum(value.numel() for value in kept.values())
+    assert {value.element_size() for value in kept.values()} == {weight_bytes}
+    # 8 bits a moment, and a float32 scale for every 256 of them; tensors under 4096 elements (norms) stay in full.
+    assert sum(path.stat().st_size for path in state.glob("optimizer.*")) <= state_bytes * parameters
+
+    exact, rounded = (records.read([tmp_path / n / "records.jsonl"]).of("step") for n in ("exact", "once"))
+    # One rounding to 8 bits in the forward pass; the losses fall by 0.3 in these steps.
+    assert [row["loss"] for row in rounded] == pytest.approx([row["loss"] for row in exact], rel=2e-3)
+    once, twice = (safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("once", "twice"))
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+def test_stochastic_rounding_moves_a_weight_by_the_papers_rate_on_average():
+    from torchao.optim import _AdamW
+
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.full((64, 64), 0.7, dtype=torch.bfloat16))
+    start = weight.detach().clone()
+    optimizer = _AdamW([weight], lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True)
+    for _ in range(50):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    moved = (start - weight.detach()).float().mean()
+    # 4096 weights, each a sum of 50 draws of 3.9e-3 with probability 2e-5 / 3.9e-3: a standard error of 3e-5 on 1e-3.
+    assert float(moved) == pytest.approx(50 * 2e-5, rel=0.15)

@@ -1,0 +1,301 @@
+"""Training against plain PyTorch: what is computed, in which precision, over which positions, and what is written down."""
+
+import importlib.machinery
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ropewalk import testing
+from ropewalk.data.documents import Document
+from ropewalk.data.packing import order
+from ropewalk.data.token_corpus import tokenise
+from ropewalk.errors import UserError
+from ropewalk.model.load import load_model
+from ropewalk.training import TrainSettings, throughput
+from ropewalk.training.optimizer import learning_rate
+from short_run import DOCUMENTS, WINDOW, go, rows, same, weights
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=64)
+
+
+def test_the_rate_rises_from_ten_percent_over_twenty_steps_and_stays():
+    rates = [learning_rate(step, 2e-5, 20) for step in range(30)]
+    assert rates[0] == pytest.approx(2e-6) and rates[19] < 2e-5
+    assert rates[20:] == [2e-5] * 10
+    assert np.diff(rates[:21]) == pytest.approx(np.full(20, 0.9 * 2e-5 / 20))
+
+
+def test_the_paper_halves_the_rate_for_its_large_models():
+    settings = TrainSettings(model="m", data="d", window=8192, out="o")
+    assert [settings.peak_rate(int(size)) for size in (6.7e9, 13e9, 32.5e9, 65.2e9)] == [2e-5, 2e-5, 1e-5, 1e-5]
+
+
+def test_training_does_what_plain_pytorch_does(base, tmp_path):
+    go(base, tmp_path / "out", steps=4, micro_batch=3)
+
+    # The same by hand: transformers' own logits and PI config, torch's own loss, clipping and unfused AdamW.
+    config = transformers.AutoConfig.from_pretrained(base)
+    config.rope_parameters = {"rope_type": "linear", "factor": WINDOW / 64, "rope_theta": 10000.0}
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=False)
+    tokens = torch.from_numpy(np.array(tokenise(DOCUMENTS, testing.byte_tokenizer()).ids, dtype=np.int64))
+    losses = []
+    for step in range(4):
+        blocks = order(0, step, 4, (len(tokens) - 1) // WINDOW)
+        ids = torch.stack([tokens[block * WINDOW : block * WINDOW + WINDOW + 1] for block in blocks])
+        logits = model(input_ids=ids[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.param_groups[0]["lr"] = 1e-3 * (0.1 + 0.9 * step / 20)
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert [row["loss"] for row in rows(tmp_path / "out")] == pytest.approx(losses, rel=1e-5)
+    ours, theirs = weights(tmp_path / "out"), model.state_dict()
+    for name, value in ours.items():
+        # Adam divides by the gradient's own size, so a gradient near zero turns a rounding error into a good part of one
+        # update; four updates are at most 4e-4 long, and a hundredth of that is far below any that differ in earnest.
+        assert (value - theirs[name]).abs().max() < 4e-6, name
+
+
+def test_micro_batches_add_up_to_the_batch(base, tmp_path):
+    for micro in (1, 4):
+        go(base, tmp_path / str(micro), steps=3, micro_batch=micro)
+    one, four = (rows(tmp_path / name) for name in ("1", "4"))
+    for key in ("loss", "grad_norm"):
+        assert [row[key] for row in one] == pytest.approx([row[key] for row in four], rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_recomputing_activations_changes_nothing(base, tmp_path, mode):
+    for memory in ("none", "full"):
+        go(base, tmp_path / memory, steps=3, mode=mode, memory=memory)
+    # Recomputed by the same operations in the same order on a CPU: bit for bit.
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "full"))
+
+
+def test_the_loss_falls(base, tmp_path):
+    go(base, tmp_path / "out", steps=40)
+    losses = [row["loss"] for row in rows(tmp_path / "out")]
+    assert losses[0] == pytest.approx(np.log(258), abs=0.3)  # random weights guess evenly among 258 bytes and marks
+    assert losses[-1] < losses[0] - 1
+
+
+def test_the_result_is_a_checkpoint_that_plain_transformers_turns_rightly(base, tmp_path):
+    state = go(base, tmp_path / "out")
+    assert (state.window, state.method, state.factor, state.steps) == (WINDOW, "linear", WINDOW / 64, 6)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    before = transformers.AutoModelForCausalLM.from_pretrained(base)
+    ratio = before.model.rotary_emb.inv_freq / model.model.rotary_emb.inv_freq
+    assert ratio.tolist() == pytest.approx([WINDOW / 64] * 8)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == WINDOW
+    assert weights(tmp_path / "out").keys() == weights(base).keys()
+
+
+def test_tied_weights_are_written_once(tmp_path):
+    tied = testing.tiny_directory(tmp_path / "tied", window=64, tie_word_embeddings=True)
+    go(tied, tmp_path / "out", steps=2)
+    assert weights(tmp_path / "out").keys() == weights(tied).keys()
+    before, after = weights(tied), weights(tmp_path / "out")
+    assert not torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    load_model(tmp_path / "out")
+
+
+def test_direct_fine_tuning_leaves_the_rotation_alone(base, tmp_path):
+    state = go(base, tmp_path / "out", method="plain", steps=2)
+    assert (state.window, state.method, state.factor, state.original_window) == (WINDOW, "plain", 1.0, 64)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    before = transformers.AutoModelForCausalLM.from_pretrained(base)
+    assert torch.equal(model.model.rotary_emb.inv_freq, before.model.rotary_emb.inv_freq)
+    assert model.config.max_position_embeddings == WINDOW
+
+
+def test_a_bfloat16_model_is_trained_in_float32_and_written_as_it_came(tmp_path):
+    model = testing.tiny(window=64).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "base")
+    testing.byte_tokenizer(64).save_pretrained(tmp_path / "base")
+    go(tmp_path / "base", tmp_path / "out", steps=2, save_every=2)
+    assert {value.dtype for value in weights(tmp_path / "out").values()} == {torch.bfloat16}
+    kept = safetensors.torch.load_file(tmp_path / "out/checkpoints/step-000002/state/weights.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+
+
+def test_updates_of_the_papers_rate_survive_in_float32_and_vanish_in_bfloat16():
+    """Why weights are float32: 200 steps at 2e-5 move a weight by 4e-3; bfloat16 between 0.5 and 1 has steps of 3.9e-3."""
+    start = torch.full((1000,), 0.7)
+
+    def moved(dtype):
+        weight = torch.nn.Parameter(start.to(dtype).clone())
+        optimizer = torch.optim.AdamW([weight], lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
+        for _ in range(200):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        return float((start.to(dtype) - weight.detach()).float().mean())
+
+    assert moved(torch.float32) == pytest.approx(
+        200 * 2e-5, rel=1e-2
+    )  # Adam's step under a constant gradient is the rate
+    assert moved(torch.bfloat16) == 0.0
+
+
+def test_plain_bfloat16_weights_are_not_offered(base, tmp_path):
+    with pytest.raises(UserError, match="updates of 2e-5 vanish"):
+        go(base, tmp_path / "out", precision="bf16")
+
+
+def test_bfloat16_arithmetic_keeps_float32_weights_and_follows_the_float32_loss(base, tmp_path):
+    for name in ("float32", "bfloat16"):
+        go(base, tmp_path / name, precision=name, steps=4, save_every=4)
+    kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+    exact, rounded = ([row["loss"] for row in rows(tmp_path / name)] for name in ("float32", "bfloat16"))
+    # bfloat16 has 8 bits: a relative error of 2^-9 a product, averaged over 384 tokens.
+    assert rounded == pytest.approx(exact, rel=2e-3)
+    assert rounded != exact
+
+
+def test_a_step_is_recorded_with_everything_the_log_line_tells(base, tmp_path):
+    go(base, tmp_path / "out", steps=2)
+    (first, second) = rows(tmp_path / "out")
+    assert (first["step"], second["step"], first["tokens"]) == (1, 2, 4 * WINDOW)
+    assert first["learning_rate"] == pytest.approx(1e-4)
+    assert first["grad_norm"] > 0 and first["seconds"] > 0 and first["peak_bytes"] > 1e6
+    assert first["tokens_per_second"] == pytest.approx(first["tokens"] / first["seconds"])
+    assert first["mfu"] is None  # nobody measured this CPU's peak, and a guess would be none
+    header = first["header"]
+    assert header["model"]["window"] == WINDOW and header["settings"]["batch_size"] == 4
+    assert header["settings"]["data"] == [document.name for document in DOCUMENTS]
+
+
+def test_the_flops_of_a_token_are_those_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # Attention spelled out in matrix products, which are what torch counts; the fused kernel on CPUs counts as nothing.
+    shape = dict(hidden_size=128, intermediate_size=256, vocab_size=300, attn_implementation="eager")
+    model = testing.tiny(window=64, **shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.zeros(1, 64, dtype=torch.long))
+    # torch counts the whole square of attention, 4 x window x width a layer and token; ours is causal, half of it.
+    other_half = 2 * 2 * 64 * 128
+    forward = counter.get_total_flops() / 64 - other_half
+    # Norms are parameters, but no products: 5 x 128 of them, 2 FLOPs each in our formula.
+    assert throughput.flops_per_token(model, 64) == pytest.approx(3 * (forward + 2 * 5 * 128))
+
+
+@pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
+def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp_path, monkeypatch, rank, count):
+    begun, told = [], []
+
+    class Sink:
+        def __init__(self, *_, **__):
+            begun.append(self)
+
+        def add_scalar(self, name, value, step):
+            told.append((name, step))
+
+        def log(self, values, step):
+            told.extend((name, step) for name in values)
+
+        close = finish = lambda self: None
+
+    for name, attributes in {
+        "tensorboard": {},
+        "torch.utils.tensorboard": {"SummaryWriter": Sink},
+        "wandb": {"init": Sink, "Error": RuntimeError},
+    }.items():
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("RANK", rank)
+    go(base, tmp_path / "out", steps=2, tensorboard=True, wandb="project")
+    assert len(begun) == 2 * count
+    assert told.count(("train/loss", 2)) == 2 * count
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 200))
+def test_skipped_positions_rise_stay_in_the_window_and_jump_once(seed, sequence, short, long):
+    from ropewalk.training.pose import positions
+
+    found = positions(seed, sequence, short, max(short, long))
+    assert len(found) == short and found[0] == 0 and found[-1] < max(short, long)
+    steps = np.diff(found)
+    assert (steps >= 1).all() and (steps > 1).sum() <= 1
+    assert np.array_equal(found, positions(seed, sequence, short, max(short, long)))
+
+
+def test_skipped_positions_reach_every_distance_of_the_long_window():
+    from ropewalk.training.pose import positions
+
+    seen = np.zeros(32, dtype=bool)
+    for sequence in range(2000):
+        found = positions(0, sequence, 8, 32)
+        seen[(found[:, None] - found[None, :]).clip(0).ravel()] = True
+    assert seen.all()
+
+
+def test_positional_skipping_trains_attention_across_the_jump(base, tmp_path):
+    """transformers takes a jump in positions for a packed document's border; the loss must be the one without a border."""
+    from ropewalk.training.pose import positions
+
+    go(base, tmp_path / "out", mode="pose", steps=1, batch_size=2, save_every=0)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, config=config, attn_implementation="eager")
+    tokens = tokenise(DOCUMENTS, testing.byte_tokenizer())
+    blocks = order(0, 0, 2, (len(tokens.ids) - 1) // 64)
+    ids = torch.tensor(np.stack([tokens.ids[b * 64 : b * 64 + 65] for b in blocks]).astype(np.int64))
+    places = torch.tensor(np.stack([positions(0, sequence, 64, WINDOW) for sequence in range(2)]))
+    assert (places.diff() > 1).any()
+    causal = torch.full((64, 64), torch.finfo(torch.float32).min).triu(1)[None, None].expand(2, 1, 64, 64)
+    logits = model(input_ids=ids[:, :-1], position_ids=places, attention_mask=causal).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    split = model(input_ids=ids[:, :-1], position_ids=places, use_cache=False).logits
+    apart = torch.nn.functional.cross_entropy(split.flatten(0, 1), ids[:, 1:].flatten())
+    (row,) = rows(tmp_path / "out")
+    assert row["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert abs(apart.item() - loss.item()) > 1e-4  # the two do differ, so the line above could fail
+    assert row["tokens"] == 2 * 64
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+def test_under_a_document_mask_the_loss_is_that_of_the_documents_alone(tmp_path, family):
+    base = testing.tiny_directory(tmp_path / "base", family, window=64)
+    documents = [Document(str(number), testing.prose(8 + 5 * number, number)) for number in range(8)]
+    go(base, tmp_path / "out", data=documents, mask_documents=True, allow_short=True, steps=1, batch_size=3)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        base, config=transformers.AutoConfig.from_pretrained(tmp_path / "out"), attn_implementation="eager"
+    )
+    tokens = tokenise(documents, testing.byte_tokenizer())
+    total, counted = 0.0, 0
+    for block in order(0, 0, 3, (len(tokens.ids) - 1) // WINDOW):
+        begin, end = block * WINDOW, block * WINDOW + WINDOW
+        cuts = sorted({begin, end + 1, *(int(s) for s in tokens.starts if begin < s <= end)})
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            piece = torch.from_numpy(tokens.ids[start:stop].astype(np.int64))
+            if len(piece) < 2:
+                continue
+            logits = model(input_ids=piece[None, :-1]).logits[0]
+            total += torch.nn.functional.cross_entropy(logits, piece[1:], reduction="sum").item()
+            counted += len(piece) - 1
+    (row,) = rows(tmp_path / "out")
+    assert row["loss"] == pytest.approx(total / counted, rel=1e-5)
+
+
+def test_the_manifest_names_no_pickle(base, tmp_path):
+    go(base, tmp_path / "out", steps=2, save_every=2)
+    manifest = json.loads((tmp_path / "out/checkpoints/step-000002/state/manifest.json").read_text())
+    assert {name.rsplit(".", 1)[-1] for name in manifest["sha256"]} == {"json", "safetensors"}

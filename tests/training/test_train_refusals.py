@@ -1,0 +1,140 @@
+"""What training refuses before it begins, in a sentence."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ropewalk import testing
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from short_run import DOCUMENTS, go
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=64)
+
+
+def test_an_output_directory_that_exists_is_refused_and_kept(base, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="does not overwrite"):
+        go(base, tmp_path / "out")
+    with pytest.raises(UserError, match="replaces a model or a run, but .*out holds neither"):
+        go(base, tmp_path / "out", overwrite=True)
+    (tmp_path / "out/records.jsonl").touch()  # an earlier run, and somebody's notes beside it
+    with pytest.raises(UserError, match="does not exist"):
+        go(base, tmp_path / "out", data="no/such.txt", overwrite=True)
+    assert (tmp_path / "out/thesis.tex").exists()
+    go(base, tmp_path / "out", steps=1, overwrite=True)
+    assert not (tmp_path / "out/thesis.tex").exists()
+
+
+def test_overwriting_takes_neither_the_model_nor_the_data_nor_the_place_one_stands_in(base, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    model = testing.tiny_directory(work / "model", window=64)
+    (work / "books").mkdir()
+    (work / "books/a.txt").write_text(testing.prose(80, 1))
+    for out, start, data in [
+        (model, model, DOCUMENTS),
+        (work, model, DOCUMENTS),
+        (work, base, work / "books"),
+        (work / "books", base, [work / "books/a.txt"]),
+    ]:
+        with pytest.raises(UserError, match="--overwrite deletes all of"):
+            go(start, out, data=data, overwrite=True)
+    monkeypatch.chdir(work / "books")
+    with pytest.raises(UserError, match="--overwrite deletes all of"):
+        go(base, ".", overwrite=True)
+    assert (model / "model.safetensors").exists() and (work / "books/a.txt").exists()
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    places = [(tmp_path / "file", "is a file"), (tmp_path / "file/below", "is a file")]
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], capture_output=True)
+    try:
+        places += [(disk / "out", "is read-only")] * (not mounted.returncode)
+        for out, said in places:
+            for options in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(UserError, match=said):
+                    # Read first of all, and not there.
+                    go(tmp_path / "no model", out, **options)
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    for data, said in [(tmp_path / "empty.txt", "is empty"), ([Document("a", "short")], "needs documents that long")]:
+        with pytest.raises(UserError, match=said):
+            go(base, tmp_path / "out", data=data)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"window": 32}, "reads 64 tokens already"),
+        ({"steps": 0}, "steps is a whole number of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch-size is a whole number"),
+        ({"learning_rate": float("nan")}, "finite and above 0, got nan"),
+        ({"learning_rate": -1.0}, "finite and above 0"),
+        ({"learning_rate": "1e-4"}, "finite and above 0, got '1e-4'"),
+        ({"current_window": -5}, "current-window is a whole number of at least 1"),
+        ({"clip": float("inf")}, "clip is a finite number"),
+        ({"mode": "half"}, "a mode is full, lora or pose"),
+        ({"mode": "pose", "mask_documents": True}, "use one of the two"),
+        ({"resume": True, "overwrite": True}, "use one of the two"),
+        ({"method": "dynamic"}, "a method is one of"),
+        ({"memory": "some"}, "memory is one of auto, full, none"),
+        ({"device": "gpu"}, "a device is cpu, cuda or cuda:0, cuda:1, …, got 'gpu'"),
+        ({"device": "cuda:64"}, "PyTorch sees . of them, got cuda:64"),
+        ({"optimizer": "sgd"}, "an optimizer is one of adamw, adamw-8bit, adamw-offload, got 'sgd'"),
+        ({"mode": "lora", "lora_rank": 100_000}, "rank is at most the model's width"),
+        ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1, got 0"),
+        ({"threads": 1_000_000}, "threads is at most 1024"),
+        ({"chunk_window": 32}, "chunk-window is mode pose's"),
+        ({"mode": "pose", "window": 64}, "mode pose skips positions .* and 64 is not longer"),
+        ({"mode": "pose", "chunk_window": 96}, "chunk-window 96 is not shorter than window 96"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, options, said):
+    with pytest.raises(UserError, match=said):
+        go(base, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
+    from ropewalk.training import threads
+
+    cpu, before = torch.device("cpu"), torch.get_num_threads()
+    monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - 2))
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(6))
+    try:
+        assert threads.settle(None, None, cpu) == before  # OMP_NUM_THREADS is set for these tests
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert threads.settle(None, None, cpu) == 2
+        assert threads.settle(None, 4, cpu) == 4
+        assert threads.settle(3, 4, cpu) == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
+    for module, options in [
+        ("torchao", {"optimizer": "adamw-8bit"}),
+        ("tensorboard", {"tensorboard": True}),
+        ("wandb", {"wandb": "project"}),
+    ]:
+        monkeypatch.setitem(sys.modules, module, None)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out/kept").write_text("")
+        with pytest.raises(UserError, match=r"install ropewalk\["):
+            go(base, tmp_path / "out", overwrite=True, **options)
+        assert (tmp_path / "out/kept").exists()
