@@ -63,9 +63,9 @@ SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]
 CALIBRATION = ("hemp", 1024, 4)
 _TRAIN = """
 import json, resource, sys
-import ropewalk.train.loop, torch, transformers.models.llama.modeling_llama
+import ropewalk.training.loop, torch, transformers.models.llama.modeling_llama
 from ropewalk import testing
-from ropewalk.text import Document
+from ropewalk.data.documents import Document
 from ropewalk.train import train
 asked = json.loads(sys.argv[1])
 text = [Document("prose", testing.prose(asked.pop("words")))]

@@ -13,7 +13,7 @@ from ropewalk.testing import prose, tiny_directory
 MEASURE = """
 import sys
 from ropewalk.evals.retrieval import passkey
-from ropewalk.evals import perplexity
+from ropewalk.evals.perplexity import measure as perplexity
 from ropewalk.evals.retrieval import harder as retrieval
 model, data, out = sys.argv[1:]
 perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))

@@ -146,5 +146,5 @@ def test_a_figure_is_saved_in_the_format_of_its_name(rows, tmp_path, ending, sta
 
 
 def test_neither_torch_nor_pyplot_is_imported():
-    code = "import sys, ropewalk.plot, ropewalk.report; print([n for n in ('torch', 'transformers', 'matplotlib.pyplot') if n in sys.modules])"
+    code = "import sys, ropewalk.figures.measured, ropewalk.reports; print([n for n in ('torch', 'transformers', 'matplotlib.pyplot') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

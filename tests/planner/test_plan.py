@@ -434,7 +434,7 @@ def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) 
     (directory / "model.safetensors").unlink()
     assert shape_of(directory).stored is None
     code = (
-        "import sys; from ropewalk.plan import plan; "
+        "import sys; from ropewalk.planner.planner import plan; "
         f"plan({str(directory)!r}, window=128, gpus='H100'); plan('hemp', window=1024, gpus='8xH200'); "
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )

@@ -104,7 +104,7 @@ def test_records_without_a_measurement_are_refused_in_a_sentence(tmp_path):
 
 
 def test_the_module_imports_without_torch():
-    code = "import sys, ropewalk.report; print('torch' in sys.modules)"
+    code = "import sys, ropewalk.reports; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -217,7 +217,7 @@ def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, cap
     settings = dict(out=str(tmp_path / "suite"), base=str(base), data=str(text), benchmarks=str(tmp_path))
     settings |= dict(size="small", change=TINY)
     code = (
-        "import time\nfrom ropewalk.evals import attention\nfrom ropewalk.evaluate import evaluate\n"
+        "import time\nfrom ropewalk.evals import attention\nfrom ropewalk.suite.runner import evaluate\n"
         "attention.attention = lambda *a, **k: time.sleep(600)\n"
         f"evaluate({str(extended)!r}, **{settings!r})\n"
     )

@@ -99,7 +99,7 @@ def test_a_window_that_cannot_be_is_refused_and_nothing_written(model, tmp_path,
 
 @pytest.mark.parametrize("width", [2048, 10**9])
 def test_a_head_too_wide_to_work_out_is_refused_before_anything_is_allocated(tmp_path, monkeypatch, width):
-    monkeypatch.setattr(Rope, "frequencies", lambda self: pytest.fail("allocated"))
+    monkeypatch.setattr(Rope, "inv_freq", lambda self: pytest.fail("allocated"))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"head_dim": 4 * width}))
     with pytest.raises(UserError, match=rf"at most 1024 rotated coordinates, got {width}, .* take about \d+\.\d GiB; "):
         theory(str(tmp_path), out=tmp_path / "out")
