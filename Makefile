@@ -4,12 +4,17 @@ BIN := .venv/bin
 # Two threads on two busy cores wait for each other; one is faster there. `ropewalk demo` finds its own best number.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint gpu-test docs clean
+.PHONY: demo test test-all lint gpu-test docs clean
 
 demo: .venv/installed
 	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite
 
 test: .venv/installed-dev lint
+	bash scripts/install-chromium.sh
+	$(BIN)/python -m pytest -m "not slow"
+
+# With the tests that take minutes each; before a release, or before a change of what they look at is called done.
+test-all: .venv/installed-dev lint
 	bash scripts/install-chromium.sh
 	$(BIN)/python -m pytest
 
