@@ -5,7 +5,7 @@
 
 A and B are commits of this repository, or directories of checkouts (then git is not needed). Each turn is a process of its own
 (turn.py) that imports its tree's ropewalk; the turns go A B A B …, so that a machine that slows down slows both. Without a GPU a
-small model is trained and measured in a minute or two; with one, LLaMA 7B's shape at 32768.
+small model is trained and measured in a minute or two, and rates are per CPU second; with one, LLaMA 7B's shape at 32768.
 
 With --assert it exits with 1 where figures differ or B is slower or larger than allowed. Slower is what is slower by its median
 and by its fastest step alike: another program on the machine lowers a median, hardly ever the fastest of many steps. On a CPU figures are equal to the last

@@ -6,8 +6,9 @@ in   a tree, whose ropewalk is the one that is imported
 out  JSON: the device, and a row a measurement: its figures, its rates (per second), its peak memory (bytes)
 
 A file that stands alone: it runs in trees older and newer than itself, so it imports nothing of theirs but what users may. On a
-CPU all is hemp's, and rates are per CPU second. On a GPU training is the tree's own `bench.train` at 1 x 32768, and what is measured is random
-weights of LLaMA 7B's shape in bfloat16.
+CPU all is hemp's, and rates are per CPU second. On a GPU training is the tree's own `bench.train` at 1 x 32768 (which needs
+torchao), and what is measured is random weights of LLaMA 7B's shape in bfloat16: they know no passkey, so that this figure is 0
+and its rate alone tells.
 """
 
 from __future__ import annotations

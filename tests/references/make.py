@@ -159,8 +159,12 @@ def train_in_pairs(place: Path) -> dict[str, Any]:
 
 def measure(place: Path) -> dict[str, Any]:
     """Perplexity on made-up text and passkey, both of hemp, inside its window of 256 tokens and past it."""
-    perplexities = ropewalk.perplexity("hemp", data=[place / "held-out.jsonl"], windows=[128, 512], stride=64)
-    retrieved = [ropewalk.passkey("hemp", window=window, depths=4, trials=3, seed=7) for window in (256, 320)]
+    perplexities = ropewalk.perplexity(
+        "hemp", data=[place / "held-out.jsonl"], windows=[128, 512], stride=64, device="cpu"
+    )
+    retrieved = [
+        ropewalk.passkey("hemp", window=window, depths=4, trials=3, seed=7, device="cpu") for window in (256, 320)
+    ]
     return dict(
         perplexity=[_facts(row, "window tokens perplexity low high") for row in perplexities],
         passkey=[
