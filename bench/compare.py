@@ -101,7 +101,9 @@ def run_turn(tree: Path, out: Path, options: list[str]) -> dict[str, Any]:
     Raises:
         UserError: the process failed; its own output says why.
     """
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(tree / "src"), "HF_HUB_OFFLINE": "1"}
+    # The tree's own ropewalk first; then whatever else was there, as libraries that were put on the path by hand.
+    path = os.pathsep.join(filter(None, [str(tree / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P", str(TURN), "--tree", str(tree), "--out", str(out), *options]
     done = subprocess.run(command, env=environment, cwd=tree, stdout=sys.stderr)
     if done.returncode:
