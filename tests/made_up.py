@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import random
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from ropewalk import records
 from ropewalk.records import ModelInfo, Recorder, Run
-from ropewalk.rope.scaling import Rope
+from ropewalk.rope.scaling import Rope, from_dict
 from ropewalk.suite.theory import forecast
 
 BASE = ModelInfo("hemp", "llama", 256, 256, head_dim=32, parameters=3_412_480)
@@ -24,7 +23,9 @@ TASKS = {"boolq": 0.58, "piqa": 0.61, "race-middle": 0.33, "race-high": 0.29, "w
 def extended(factor: int = 4, steps: int = 0, method: str = "linear", name: str | None = None) -> ModelInfo:
     """A made-up extension of the made-up base."""
     name = name or f"runs/hemp-{method}-{256 * factor}-{steps}"
-    return ModelInfo(name, "llama", 256, 256 * factor, method, float(factor), 10000.0, 32, 3_412_480, steps)
+    parameters = {"method": method, "factor": float(factor)}
+    scaling = from_dict(parameters if method != "plain" else {"method": "plain"})
+    return ModelInfo(name, "llama", 256, 256 * factor, scaling, 10000.0, 32, 3_412_480, steps)
 
 
 def run(state: ModelInfo, command: str, started: str = "2026-11-22T05:00:00+00:00", **changes) -> Run:
@@ -303,7 +304,7 @@ def words(page: str) -> str:
 
 
 def header(state: records.ModelInfo) -> dict:
-    return {"model": dataclasses.asdict(state)}
+    return {"model": state.to_dict()}
 
 
 def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> records.Perplexity:

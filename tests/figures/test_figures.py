@@ -56,7 +56,7 @@ def test_a_close_up_leaves_out_what_would_flatten_the_rest(rows):
 
 def test_no_close_up_where_everything_is_close():
     run = made_up.run(made_up.BASE, "x").model
-    header = {"model": run.__dict__}
+    header = {"model": run.to_dict()}
     near = [{"window": w, "perplexity": p, "header": header} for w, p in ((64, 9.0), (128, 8.9), (256, 8.8))]
     assert measured_figures.closeup_limits(near) is None
     assert measured_figures.closeup_limits([]) is None
@@ -72,7 +72,7 @@ def test_a_figure_that_is_no_number_is_left_out_not_drawn_as_zero(rows):
 
 
 def test_the_map_holds_the_share_of_successes_at_every_depth(rows):
-    base = [row for row in rows.of("passkey") if row["header"]["model"]["method"] == "plain"]
+    base = [row for row in rows.of("passkey") if row["header"]["model"]["scaling"]["method"] == "plain"]
     figure = measured_figures.passkey_map(base, longest=1024, k_max={256: 256, 512: 240, 1024: 224})
     meshes = [found for found in figure.axes[0].collections if hasattr(found, "get_coordinates")]
     assert len(meshes) == 3
@@ -91,7 +91,7 @@ def test_the_running_mean_of_a_straight_line_is_the_line(rows):
 
 
 def test_by_steps_stands_beside_the_paper_relative_to_the_base():
-    state = variant_of({"model": made_up.extended(steps=200).__dict__})
+    state = variant_of({"model": made_up.extended(steps=200).to_dict()})
     drawn = lines(compare.perplexity_by_steps([(state, {0: 20.0, 200: 9.0})], base=10.0))
     np.testing.assert_allclose(drawn["PI ×4"][1], [2.0, 0.9])
     # table 3, 8192: 16.10 before training; table 1, 7B in its own window: 7.20
@@ -100,7 +100,7 @@ def test_by_steps_stands_beside_the_paper_relative_to_the_base():
 
 def test_larger_factors_are_darker_and_other_methods_have_other_colours():
     states = [
-        variant_of({"model": made_up.extended(f, 200, m).__dict__}) for m in ("linear", "yarn") for f in (2, 4, 8)
+        variant_of({"model": made_up.extended(f, 200, m).to_dict()}) for m in ("linear", "yarn") for f in (2, 4, 8)
     ]
     colours = style.palette(states)
     assert len(set(colours.values())) == 6

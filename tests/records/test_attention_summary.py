@@ -10,9 +10,10 @@ from ropewalk.figures import attention as attention_figures
 from ropewalk.records.attention_summary import gist, part, usable
 from ropewalk.reports.attention import section
 from ropewalk.reports.rows import clean
+from ropewalk.rope.scaling import Linear
 
 BASE = records.ModelInfo("m", "llama", 8, 8, head_dim=4, parameters=10)
-PI = dataclasses.replace(BASE, window=16, method="linear", factor=2.0)
+PI = dataclasses.replace(BASE, window=16, scaling=Linear(2.0))
 TRAINED = dataclasses.replace(PI, steps=100)
 
 

@@ -20,7 +20,6 @@ from ropewalk.records.variant import labels, variant_of
         (made_up.extended(4, 200), 256, "trained", "PI ×4, 200 steps"),
         (made_up.extended(4, 200), 4096, "trained", "PI ×4, 200 steps"),
         (made_up.extended(8, 10, "yarn"), 2048, "trained", "YaRN ×8, 10 steps"),
-        (made_up.extended(4, 0, "my-rope"), 1024, "untrained", "my-rope ×4, before training"),
         (
             dataclasses.replace(made_up.BASE, window=1024, steps=500),
             1024,
@@ -36,6 +35,12 @@ from ropewalk.records.variant import labels, variant_of
 def test_the_state_is_told_from_the_config_and_the_window(state, window, role, label):
     found = variant_of(made_up.header(state), window)
     assert (found.role, found.label) == (role, label)
+
+
+def test_a_method_of_another_version_is_called_by_its_own_word():
+    model = made_up.extended(4).to_dict() | {"scaling": {"method": "my-rope", "factor": 4.0, "alpha": 1.0}}
+    found = variant_of({"model": model}, 1024)
+    assert (found.role, found.label) == ("untrained", "my-rope ×4, before training")
 
 
 def test_states_that_share_a_label_are_told_apart():

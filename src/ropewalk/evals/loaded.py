@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from ropewalk import records
+from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.documents import bos_id
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
-from ropewalk.model.load import info_of, load_model, load_tokenizer, model_info
+from ropewalk.model.load import load_model, load_tokenizer, model_info
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,9 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import INDEX, weight_files
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
 from ropewalk.errors import UserError
-from ropewalk.records import ModelInfo
 from ropewalk.rope.scaling import Linear, Ntk, Plain, Scaling, Yarn, compose
 
 Method = Literal["linear", "ntk", "yarn", "auto"]

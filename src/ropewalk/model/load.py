@@ -20,11 +20,11 @@ import transformers
 from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.headers import count_parameters, weight_files
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.verify import verify_rope
-from ropewalk.records import ModelInfo
 
 
 def load_model(
@@ -139,19 +139,3 @@ def model_info(name: str | Path) -> ModelInfo:
     except UserError:
         count = 0
     return info_of(found, name=str(name), parameters=count)
-
-
-def info_of(found: RopeConfig, *, name: str, parameters: int = 0) -> ModelInfo:
-    """A config's RoPE as the state that records carry."""
-    return ModelInfo(
-        name=name,
-        family=found.family,
-        original_window=found.rope.window,
-        window=found.window,
-        method=found.scaling.method,
-        factor=float(found.scaling.factor),
-        theta=found.rope.base,
-        head_dim=found.rope.head_dim,
-        parameters=parameters,
-        steps=int(found.block.get("steps", 0)),
-    )

@@ -13,6 +13,7 @@ table or on a page comes from a row, and every row names the run that made it.
     files.py  writing a run's rows, reading them back
 """
 
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records.files import Recorder, Records, check_file, new_run, read, to_line, versions
 from ropewalk.records.rows import (
     Adjacent,
@@ -21,7 +22,6 @@ from ropewalk.records.rows import (
     BenchmarkComparison,
     DocumentScore,
     DocumentSummary,
-    ModelInfo,
     Passkey,
     PasskeySummary,
     Perplexity,

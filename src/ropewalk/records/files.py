@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
-from ropewalk.records.rows import ModelInfo, Run
+from ropewalk.records.rows import Run
 
 _LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval", "rouge-score", "liger-kernel")
 
@@ -80,7 +81,10 @@ def _plain(value: Any) -> Any:
 def to_line(row: Any, run: str | None = None) -> str:
     """One row as one line of JSON, tied to its run."""
     tie = {} if run is None else {"run": run}
-    return json.dumps({"kind": row.kind, **tie, **_plain(dataclasses.asdict(row))}, ensure_ascii=False)
+    fields = dataclasses.asdict(row)
+    if isinstance(row, Run):
+        fields["model"] = row.model.to_dict()
+    return json.dumps({"kind": row.kind, **tie, **_plain(fields)}, ensure_ascii=False)
 
 
 def check_file(path: str | Path | None) -> None:

@@ -9,31 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Which model was measured, and how it turned.
-
-    Attributes:
-        name: as the user named it.
-        family: the config's `model_type`.
-        original_window, window: tokens; before any extension, and now.
-        method, factor: the scaling in force ("plain" and 1 for a base model).
-        theta, head_dim: RoPE's base and the number of rotated coordinates of a head.
-        parameters: weights, counted once where tied; 0 if not known without loading.
-        steps: fine-tuning steps taken since the extension (0: not trained).
-    """
-
-    name: str
-    family: str
-    original_window: int
-    window: int
-    method: str = "plain"
-    factor: float = 1.0
-    theta: float = 10000.0
-    head_dim: int = 0
-    parameters: int = 0
-    steps: int = 0
+from ropewalk.checkpoint.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

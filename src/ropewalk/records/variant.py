@@ -104,8 +104,8 @@ def variant_of(header: dict[str, Any], window: int | None = None) -> Variant:
     """
     model = header["model"]
     original, current = model["original_window"], model["window"]
-    method, steps = model.get("method", "plain"), model.get("steps", 0)
-    factor = model.get("factor", 1.0) or 1.0
+    scaling, steps = model.get("scaling", {}), model.get("steps", 0)
+    method, factor = scaling.get("method", "plain"), scaling.get("factor", 1.0) or 1.0
     if method == "plain":
         # Direct fine-tuning leaves the rotation alone; its factor is that of the windows.
         factor = current / original

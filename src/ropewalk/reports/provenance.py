@@ -78,8 +78,8 @@ def _card(run: dict[str, Any], clean: Clean, shared: dict[str, Any]) -> RunCard:
         ),
         ("state", describe(state)),
         (
-            "theta",
-            f"{number_format.significant(model.get('theta'))}, {model.get('head_dim', 0)} rotated dimensions a head",
+            "rope_theta",
+            f"{number_format.significant(model.get('rope_theta'))}, {model.get('head_dim', 0)} rotated dimensions a head",
         ),
         ("rows", ", ".join(kinds)),
         ("started", str(run.get("started", ""))),

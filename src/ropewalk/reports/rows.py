@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ropewalk import records as record_kinds
+from ropewalk.errors import UserError
 from ropewalk.figures.style import palette
 from ropewalk.records.variant import trained_variant, variant_of
+from ropewalk.rope.scaling import SCALINGS, from_dict
 
 KINDS: dict[str, type] = {
     item.kind: item
@@ -104,7 +106,21 @@ def _is_header(run: dict[str, Any]) -> bool:
     model = run.get("model")
     if not isinstance(model, dict):
         return False
-    return _fits(model, record_kinds.ModelInfo) and _fits(run, record_kinds.Run)
+    return _fits(model, record_kinds.ModelInfo) and _fits(run, record_kinds.Run) and _is_scaling(model.get("scaling"))
+
+
+def _is_scaling(entry: Any) -> bool:
+    """Whether a header's scaling, if it has one, has a method and, if this version knows that, its parameters."""
+    if entry is None:
+        return True
+    if not isinstance(entry, dict) or not isinstance(entry.get("method"), str):
+        return False
+    if entry["method"] not in SCALINGS:
+        return _is(entry.get("factor", 1.0), "float") and 0 < (entry.get("factor") or 1.0) < _POSITIVE["factor"]
+    try:
+        return bool(from_dict(entry))
+    except (UserError, TypeError, ValueError):
+        return False
 
 
 def _fits(row: dict[str, Any], kind: type) -> bool:

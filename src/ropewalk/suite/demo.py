@@ -203,7 +203,7 @@ def verdict(records: Records, settings: Settings) -> list[Goal]:
         return next(
             row
             for row, model in zip(rows, said, strict=True)
-            if model["method"] == method and (model["steps"] > 0) == trained
+            if model["scaling"]["method"] == method and (model["steps"] > 0) == trained
         )
 
     short = min(row["window"] for row in records.of("perplexity"))

@@ -19,9 +19,9 @@ from rich.table import Table
 from ropewalk import records
 from ropewalk.checkpoint.files import disk_errors, read_config
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
-from ropewalk.records import ModelInfo
 from ropewalk.records.variant import METHODS
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
@@ -121,7 +121,7 @@ def put_on_record(state: ModelInfo, out: Path, *, own: Scaling | None = None) ->
 
 def _rope_and_reach(state: ModelInfo, window: int | None) -> tuple[Rope, int]:
     """The rotation as pretrained; the window asked for, else the model's own, else 16 times what it was pretrained for."""
-    rope = Rope(state.head_dim, state.theta, state.original_window)
+    rope = state.rope
     if window is None:
         window = state.window if state.window > rope.window else _FACTOR * rope.window
     return rope, window
@@ -130,21 +130,10 @@ def _rope_and_reach(state: ModelInfo, window: int | None) -> tuple[Rope, int]:
 def _state(model: str | None) -> tuple[ModelInfo, Scaling]:
     """The model as records name it, and what it turns by now."""
     if model is None:
-        llama = ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, theta=LLAMA.base, head_dim=LLAMA.head_dim)
+        llama = ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.base, head_dim=LLAMA.head_dim)
         return llama, Plain()
     found = read_rope(read_config(locate(model)))
-    state = ModelInfo(
-        name=model,
-        family=found.family,
-        original_window=found.rope.window,
-        window=found.window,
-        method=found.scaling.method,
-        factor=float(found.scaling.factor),
-        theta=found.rope.base,
-        head_dim=found.rope.head_dim,
-        steps=int(found.block.get("steps", 0)),
-    )
-    return state, found.scaling
+    return info_of(found, name=model), found.scaling
 
 
 def write(found: Forecast, run: records.Run, out: Path) -> None:

@@ -24,13 +24,13 @@ import transformers
 from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.headers import check_safetensors, count_parameters, weight_files
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config
-from ropewalk.model.load import info_of, load_tokenizer, refuse_remote_code
-from ropewalk.records import ModelInfo
+from ropewalk.model.load import load_tokenizer, refuse_remote_code
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.load import load

@@ -125,7 +125,7 @@ def _chosen(documents: Iterator[TokenizedDocument], window: int, count: int) -> 
 
 
 def _check_related(base: LoadedModel, model: LoadedModel) -> None:
-    for what in ("family", "original_window", "head_dim", "theta"):
+    for what in ("family", "original_window", "head_dim", "rope_theta"):
         was, now = getattr(base.state, what), getattr(model.state, what)
         if was != now:
             raise UserError(
@@ -148,7 +148,7 @@ def _states(
     yield subject, own, contextlib.nullcontext()
     yield subject, window, contextlib.nullcontext()
     factor = factor if factor and factor > 1 else window / own
-    state = dataclasses.replace(subject.state, method="linear", factor=factor, window=round(own * factor), steps=0)
+    state = dataclasses.replace(subject.state, scaling=Linear(factor), window=round(own * factor), steps=0)
     yield dataclasses.replace(subject, state=state), window, interpolated(subject.model, factor)
 
 

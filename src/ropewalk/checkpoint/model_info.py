@@ -1,0 +1,89 @@
+"""Which model was measured and how it is scaled: what every record's header says of it.
+
+in   a config's RoPE, a name, a count of weights
+out  a `ModelInfo`, and the dictionary that JSON has for it
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.rope.scaling import Plain, Rope, Scaling, from_dict, to_dict
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as records name it.
+
+    Attributes:
+        name: as the user named it.
+        family: the config's `model_type`.
+        original_window, window: tokens; before any extension, and now.
+        scaling: in force now, with all its parameters; `Plain()` for a base model.
+        rope_theta, head_dim: the RoPE base as pretrained, and the number of rotated coordinates of a head.
+        parameters: weights, counted once where tied; 0 if not known without loading.
+        steps: fine-tuning steps taken since the extension (0: not trained).
+    """
+
+    name: str
+    family: str
+    original_window: int
+    window: int
+    scaling: Scaling = Plain()
+    rope_theta: float = 10000.0
+    head_dim: int = 0
+    parameters: int = 0
+    steps: int = 0
+
+    @property
+    def method(self) -> str:
+        """The scaling's word in configs, records and on the command line."""
+        return self.scaling.method
+
+    @property
+    def factor(self) -> float:
+        """By how much the scaling stretches; 1 for a base model."""
+        return float(self.scaling.factor)
+
+    @property
+    def rope(self) -> Rope:
+        """The rotary embedding as pretrained.
+
+        Raises:
+            UserError: the header did not say how many coordinates are rotated (`head_dim` 0).
+        """
+        return Rope(self.head_dim, self.rope_theta, self.original_window)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON has them; the scaling as `rope.scaling.to_dict` writes it."""
+        return {**asdict(self), "scaling": to_dict(self.scaling)}
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> ModelInfo:
+        """The model that `to_dict` wrote.
+
+        Raises:
+            UserError: a scaling that does not exist.
+            TypeError: fields that are not a model's.
+        """
+        fields = dict(entry)
+        if "scaling" in fields:
+            fields["scaling"] = from_dict(fields["scaling"])
+        return cls(**fields)
+
+
+def info_of(rope_config: RopeConfig, *, name: str, parameters: int = 0) -> ModelInfo:
+    """What a config says of RoPE, as records have it."""
+    return ModelInfo(
+        name=name,
+        family=rope_config.family,
+        original_window=rope_config.rope.window,
+        window=rope_config.window,
+        scaling=rope_config.scaling,
+        rope_theta=rope_config.rope.base,
+        head_dim=rope_config.rope.head_dim,
+        parameters=parameters,
+        steps=int(rope_config.block.get("steps", 0)),
+    )
