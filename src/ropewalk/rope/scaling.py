@@ -12,10 +12,10 @@ L' the new one, m a position, theta_j = c^(-2j/d) the frequency of pair j = 0 ..
 
 from __future__ import annotations
 
-import dataclasses
+import abc
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -64,13 +64,37 @@ def _check_factor(factor: float, method: str) -> None:
         )
 
 
+class Scaling(abc.ABC):
+    """A way to stretch a rotation. A new one is a frozen dataclass of its parameters here, and an entry in `SCALINGS`.
+
+    `method` is its word in configs, records and on the command line; `label` what a page calls it; `factor` by how much it
+    stretches (1 for none).
+    """
+
+    method: ClassVar[str]
+    label: ClassVar[str]
+
+    if TYPE_CHECKING:  # a property that is really there would be taken for the default of each class's own field
+
+        @property
+        def factor(self) -> float: ...
+
+    @abc.abstractmethod
+    def inv_freq(self, rope: Rope) -> InvFreq:
+        """Shape (d/2,), radians a token, of a model that was pretrained with `rope`."""
+
+
 @dataclass(frozen=True)
-class Plain:
+class Plain(Scaling):
     """No scaling: the model turns as it was pretrained. At positions past L this is direct extrapolation."""
 
+    factor: float = 1.0
     method: ClassVar[str] = "plain"
     label: ClassVar[str] = "direct fine-tuning"
-    factor: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.factor != 1:
+            raise UserError(f"a model that is not scaled has factor 1, got {self.factor}; name the scaling")
 
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token: theta_j, unchanged."""
@@ -78,7 +102,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Scaling):
     """Position Interpolation: every position m becomes m / factor (Chen et al. 2023, arXiv 2306.15595, eq. 4).
 
     Attributes:
@@ -102,7 +126,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Ntk:
+class Ntk(Scaling):
     """Static NTK-aware scaling: a larger base instead of squeezed positions (u/bloc97, r/LocalLLaMA, June 2023).
 
     The base grows by factor^(d / (d - 2)), so the slowest pair turns `factor` times slower and the fastest not at all.
@@ -130,7 +154,7 @@ class Ntk:
 
 
 @dataclass(frozen=True)
-class Yarn:
+class Yarn(Scaling):
     """YaRN's "NTK-by-parts": fast pairs keep their speed, slow ones are squeezed (Peng et al. 2023, arXiv 2309.00071).
 
     A pair that makes more than `beta_fast` turns in the pretraining window is left alone; one that makes fewer than
@@ -177,7 +201,7 @@ class Yarn:
 
 
 @dataclass(frozen=True)
-class Llama3:
+class Llama3(Scaling):
     """Llama 3.1's scaling: by wavelength, with a smooth band between two thresholds (Meta's llama-models, 2024).
 
     Wavelengths under L / high are left alone, over L / low are slowed by `factor`, in between mixed.
@@ -211,14 +235,13 @@ class Llama3:
         return theta * kept + theta / self.factor * (1 - kept)
 
 
-Scaling = Plain | Linear | Ntk | Yarn | Llama3
 #: Every scaling there is, by the word that configs, records and the command line have for it.
 SCALINGS: dict[str, type[Scaling]] = {kind.method: kind for kind in (Plain, Linear, Ntk, Yarn, Llama3)}
 
 
 def to_dict(scaling: Scaling) -> dict[str, Any]:
     """A scaling with all its parameters as JSON has it: `{"method": "yarn", "factor": 4.0, "beta_fast": 32.0, …}`."""
-    return {"method": scaling.method, **dataclasses.asdict(scaling)}
+    return {"method": scaling.method, **vars(scaling)}
 
 
 def from_dict(entry: dict[str, Any]) -> Scaling:
