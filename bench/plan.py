@@ -69,7 +69,7 @@ from ropewalk.data.documents import Document
 from ropewalk.train import train
 asked = json.loads(sys.argv[1])
 text = [Document("prose", testing.prose(asked.pop("words")))]
-train(asked.pop("model"), data=text, save_every=0, threads=1, progress=False, **asked)
+train(asked.pop("model"), data=text, save_every=0, threads=1, **asked)
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps(dict(peak=used.ru_maxrss * 1024, seconds=used.ru_utime + used.ru_stime)))
 """

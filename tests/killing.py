@@ -31,7 +31,7 @@ def run(base: Path, out: Path, steps: int = STEPS) -> None:
     warnings.simplefilter("error")
     documents = [Document(f"d{number}", testing.prose(60, number)) for number in range(8)]
     options = dict(data=documents, window=96, steps=steps, batch_size=2, learning_rate=1e-3, save_every=2, resume=True)
-    train(base, out=out, progress=False, **options)
+    train(base, out=out, **options)
 
 
 def fork(base: Path, out: Path) -> int:

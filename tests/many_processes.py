@@ -27,7 +27,7 @@ from ropewalk.training import TrainSettings, lora, train
 from ropewalk.training.setup import start
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
-SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu", progress=False)
+SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu")
 #: What one process and two do alike: the model, and how it is trained.
 MODES = {
     "documents": ("base", dict(mask_documents=True)),

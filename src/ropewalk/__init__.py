@@ -13,6 +13,7 @@ checker and an editor see them all. No room of the package has the name of one o
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ropewalk.suite.runner import evaluate as evaluate
     from ropewalk.suite.theory import theory as theory
     from ropewalk.training import train as train
+
+# Silent unless the user configures logging, as a library should be; docs/training.md says how to see progress.
+logging.getLogger("ropewalk").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

@@ -12,14 +12,13 @@ from ropewalk.testing import prose, tiny_directory
 
 MEASURE = """
 import sys
-from ropewalk.evals.retrieval import passkey
-from ropewalk.evals.perplexity import measure as perplexity
-from ropewalk.evals.retrieval import harder as retrieval
+from ropewalk.cli.tables import measured
+from ropewalk import passkey, perplexity, retrieval
 model, data, out = sys.argv[1:]
-perplexity.show(perplexity.perplexity(model, data=[data], windows=[64], stride=16, out=out))
-perplexity.show(perplexity.perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
-passkey.show(*passkey.passkey(model, window=300, depths=5, trials=2, out=out))
-retrieval.show(retrieval.retrieval(model, window=2200, families=["keys"], trials=3, out=out))
+measured.show_perplexity(perplexity(model, data=[data], windows=[64], stride=16, out=out))
+measured.show_perplexity(perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
+measured.show_passkey(*passkey(model, window=300, depths=5, trials=2, out=out))
+measured.show_retrieval(retrieval(model, window=2200, families=["keys"], trials=3, out=out))
 """
 
 

@@ -15,6 +15,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from ropewalk import records, testing
+from ropewalk.cli.tables.downstream import show_benchmarks
 from ropewalk.data import jsonlines
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import benchmarks, tasks
@@ -223,7 +224,7 @@ def test_tables_name_the_model_and_are_whole_in_eighty_columns(pair_of_models, d
     ]
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    benchmarks.show(shown)
+    show_benchmarks(shown)
     said = capsys.readouterr().out
     assert "…" not in said and max(map(len, said.splitlines())) <= 80
     assert said.count("1.000") == 5 and said.count("-12.5, -99.9 to -10.1") == 5

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ropewalk import records
+from ropewalk.cli.tables.measured import show_passkey
 from ropewalk.errors import UserError
 from ropewalk.evals import compile
 from ropewalk.evals.checkpoints_of_run import by_step
@@ -93,7 +94,7 @@ def test_the_record_and_the_terminal_say_where_the_prompt_ended(name, after_blan
     rows, summary = passkey.passkey(model, tokenizer=tokenizer, window=600, depths=2, trials=1)
     assert summary.after_blank is after_blank
     assert summary.key_tokens == 5 or (name == "merging" and 1 <= summary.key_tokens < 5)
-    passkey.show(rows, summary)
+    show_passkey(rows, summary)
     said = " ".join(capsys.readouterr().out.split())
     assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in said
 

@@ -12,13 +12,12 @@ from ropewalk.records import Records, read
 
 MEASURE = """
 import sys
-from ropewalk.evals import attention
-from ropewalk.evals.downstream import benchmarks
-from ropewalk.evals.downstream import summary
+from ropewalk import attention, benchmarks, summarize
+from ropewalk.cli.tables import downstream, measured
 model, folder, out = sys.argv[1:]
-benchmarks.show(benchmarks.benchmarks(model, tasks=["piqa"], data=folder, out=out))
-summary.show(summary.summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))
-attention.show(attention.attention(model, data=folder + "/long.txt", window=300, out=out))
+downstream.show_benchmarks(benchmarks(model, tasks=["piqa"], data=folder, out=out))
+downstream.show_summaries(summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))
+measured.show_attention(attention(model, data=folder + "/long.txt", window=300, out=out))
 """
 
 

@@ -9,6 +9,7 @@ import torch
 from rouge_score import rouge_scorer
 
 from ropewalk import records, testing
+from ropewalk.cli.tables.downstream import show_summaries
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import generation, summary
 from ropewalk.evals.downstream.finetune import finetune
@@ -251,7 +252,7 @@ def test_one_document_has_no_interval_on_the_terminal_either(model, tmp_path, ca
     rows = summary.summarize(
         model, data=_file(tmp_path / "p.jsonl"), tokenizer=tokenizer, decodings=[GREEDY], limit=1, summary_tokens=4
     )
-    summary.show(rows)
+    show_summaries(rows)
     assert capsys.readouterr().out.count("none") == len(summary.SCORES)
 
 
@@ -278,7 +279,6 @@ def test_fine_tuning_starts_at_the_loss_of_the_summaries_alone_and_lowers_it(tmp
         batch_size=4,
         learning_rate=1e-2,
         warmup=0,
-        progress=False,
         **sizes,
     )
     steps = records.read([tmp_path / "tuned" / "records.jsonl"]).of("step")

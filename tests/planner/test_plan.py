@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from ropewalk import testing
+from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.model.loss import CHUNK_ELEMENTS, NextTokenLoss
 from ropewalk.planner import calibrate, chips, layout, plan, planner
@@ -23,7 +24,6 @@ from ropewalk.planner.job import ATTENTION_PRICE, FULL, NONE, Job, filled, kept_
 from ropewalk.planner.memory import GIB, memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import LLAMA, read
-from ropewalk.planner.show import show as show_plan
 from ropewalk.planner.speed import time
 from ropewalk.training import activations as keeping
 from ropewalk.training import recompute as kept_memory

@@ -212,12 +212,13 @@ def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):
         evaluate(base, out=tmp_path / "x", suite="all")
 
 
-def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, capfd):
+def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, caplog):
     """SIGKILL in the middle of a stage: the same call again runs what is left, and the records are those of one run."""
     settings = dict(out=str(tmp_path / "suite"), base=str(base), data=str(text), benchmarks=str(tmp_path))
     settings |= dict(size="small", change=TINY)
     code = (
-        "import time\nfrom ropewalk.evals import attention\nfrom ropewalk.suite.runner import evaluate\n"
+        "import time\nfrom ropewalk import evaluate\nfrom ropewalk.cli.progress import log_to_terminal\n"
+        "from ropewalk.evals import attention\nlog_to_terminal()\n"
         "attention.attention = lambda *a, **k: time.sleep(600)\n"
         f"evaluate({str(extended)!r}, **{settings!r})\n"
     )
@@ -228,8 +229,9 @@ def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, cap
     process.stderr.close()
     records = tmp_path / "suite" / "records.jsonl"
     before = records.read_text(encoding="utf-8")
-    evaluate(str(extended), **settings)
-    assert capfd.readouterr().err.count("done before") == 3, "a passkey and both perplexities"
+    with caplog.at_level("INFO", logger="ropewalk"):
+        evaluate(str(extended), **settings)
+    assert caplog.text.count("done before") == 3, "a passkey and both perplexities"
     after = records.read_text(encoding="utf-8")
     assert after.startswith(before) and "attention" in after[len(before) :]
     assert (tmp_path / "suite" / "report.html").is_file()

@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     """(base, extended and untrained, trained with adapters)"""
     place = tmp_path_factory.mktemp("lora")
     base = testing.tiny_directory(place / "base", window=64)
-    options = dict(data=DOCUMENTS, window=96, steps=5, batch_size=2, learning_rate=1e-2, progress=False)
+    options = dict(data=DOCUMENTS, window=96, steps=5, batch_size=2, learning_rate=1e-2)
     train(base, out=place / "out", mode="lora", save_every=5, **options)
     extend(base, window=96, out=place / "extended")
     return base, place / "extended", place / "out"
@@ -123,7 +123,7 @@ def test_a_checkpoint_keeps_only_what_is_trained(trained):
 
 def test_tied_embeddings_stay_tied(tmp_path):
     tied = testing.tiny_directory(tmp_path / "tied", window=64, tie_word_embeddings=True)
-    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, progress=False)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2)
     train(tied, out=tmp_path / "out", mode="lora", **options)
     extend(tied, window=96, out=tmp_path / "extended")
     adapted = lora.attach(load_model(tmp_path / "extended"), tmp_path / "out/adapter")
@@ -132,7 +132,7 @@ def test_tied_embeddings_stay_tied(tmp_path):
 
 def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_is_bfloat16(tmp_path):
     base = testing.tiny_directory(tmp_path / "base", window=64)
-    options = dict(data=DOCUMENTS, window=96, steps=4, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    options = dict(data=DOCUMENTS, window=96, steps=4, batch_size=2, learning_rate=1e-2, mode="lora")
     for precision in ("bfloat16", "float32"):
         train(base, out=tmp_path / precision, precision=precision, save_every=4, **options)
     kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
@@ -147,7 +147,7 @@ def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_i
 
 def test_adapters_begin_the_same_whatever_was_drawn_before(tmp_path):
     base = testing.tiny_directory(tmp_path / "base", window=64)
-    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, mode="lora", progress=False)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, mode="lora")
     for number in range(2):
         torch.manual_seed(number)
         train(base, out=tmp_path / str(number), **options)

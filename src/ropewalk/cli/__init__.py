@@ -21,6 +21,7 @@ from typing import Any
 import tyro
 
 from ropewalk.cli import downstream, foresee, make, measure
+from ropewalk.cli.progress import log_to_terminal
 from ropewalk.errors import UserError, shortage
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.formatwarning = _as_sentence
+    handler = log_to_terminal()
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -89,3 +91,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+    finally:
+        handler.close()

@@ -40,6 +40,7 @@ def benchmarks(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to; a killed run goes on from it.
     """
+    from ropewalk.cli.tables.downstream import show_benchmarks
     from ropewalk.evals.downstream import benchmarks as measuring
 
     rows = measuring.benchmarks(
@@ -54,7 +55,7 @@ def benchmarks(
         device=device,
         out=out,
     )
-    measuring.show(rows)
+    show_benchmarks(rows)
 
 
 def summarize(
@@ -101,6 +102,7 @@ def summarize(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to; a killed run goes on from it.
     """
+    from ropewalk.cli.tables.downstream import show_summaries
     from ropewalk.evals.downstream import summary as measuring
     from ropewalk.evals.downstream.generation import Decoding
 
@@ -123,7 +125,7 @@ def summarize(
         out=out,
         **training,
     )
-    measuring.show(rows)
+    show_summaries(rows)
 
 
 def evaluate(

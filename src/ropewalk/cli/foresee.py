@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ropewalk.cli.shared import Flag, Model
+from ropewalk.cli.terminal import say
 
 
 def theory(
@@ -25,9 +26,12 @@ def theory(
         out: Directory for figures and records; theory-NAME-WINDOW if not given.
         overwrite: Write into --out if it exists.
     """
+    from ropewalk.cli.tables.theory import show_theory
     from ropewalk.suite.theory import theory as run
 
-    run(model, window=window, out=out, overwrite=overwrite)
+    forecast = run(model, window=window, out=out, overwrite=overwrite)
+    show_theory(forecast)
+    say(f"figures (SVG and PNG) and theory.jsonl in {forecast.out}")
 
 
 def plan(
@@ -68,8 +72,8 @@ def plan(
         lora_rank: Of the adapters in mode lora.
         price: Of a chip and hour, in any currency.
     """
+    from ropewalk.cli.tables.plan import show_plan
     from ropewalk.planner.planner import plan as make
-    from ropewalk.planner.show import show
 
     options = dict(
         gpus=gpus,
@@ -86,4 +90,4 @@ def plan(
         lora_rank=lora_rank,
         price=price,
     )
-    show(make(model, window=window, **options))
+    show_plan(make(model, window=window, **options))

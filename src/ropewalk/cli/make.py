@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -171,7 +172,9 @@ def demo(*, out: Out = Path("demo"), overwrite: Flag = False) -> None:
         out: Directory of the models, the records and report.html.
         overwrite: Replace --out if it exists.
     """
+    from ropewalk.cli.tables.demo import show_demo
     from ropewalk.suite.demo import demo as run
 
-    run(out, overwrite=overwrite)
+    started = time.perf_counter()
+    show_demo(run(out, overwrite=overwrite), time.perf_counter() - started)
     print(f"the page: {out}/report.html")

@@ -51,6 +51,7 @@ def perplexity(
         seed: Of the bootstrap and of --budget's sample.
         out: Record file to append to; a killed run goes on from it.
     """
+    from ropewalk.cli.tables.measured import show_perplexity
     from ropewalk.evals import checkpoints_of_run as steps
     from ropewalk.evals.perplexity import measure as measuring
 
@@ -72,7 +73,7 @@ def perplexity(
             seed=seed,
             out=out,
         )
-        measuring.show(rows, title=str(one) if by_step else "perplexity")
+        show_perplexity(rows, title=str(one) if by_step else "perplexity")
 
 
 def passkey(
@@ -103,6 +104,7 @@ def passkey(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to.
     """
+    from ropewalk.cli.tables.measured import show_passkey
     from ropewalk.evals import checkpoints_of_run as steps
     from ropewalk.evals.retrieval import passkey as measuring
 
@@ -119,7 +121,7 @@ def passkey(
             device=device,
             out=out,
         )
-        measuring.show(rows, summary, title=str(one) if by_step else "passkey")
+        show_passkey(rows, summary, title=str(one) if by_step else "passkey")
 
 
 def retrieval(
@@ -148,6 +150,7 @@ def retrieval(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to.
     """
+    from ropewalk.cli.tables.measured import show_retrieval
     from ropewalk.evals import retrieval as measuring
 
     rows = measuring.retrieval(
@@ -161,7 +164,7 @@ def retrieval(
         device=device,
         out=out,
     )
-    measuring.show(rows)
+    show_retrieval(rows)
 
 
 def attention(
@@ -190,9 +193,10 @@ def attention(
         device: cuda, cpu, …; the GPU if there is one.
         out: Record file to append to, one run a state.
     """
+    from ropewalk.cli.tables.measured import show_attention
     from ropewalk.evals import attention as probing
 
-    probing.show(
+    show_attention(
         probing.attention(
             model,
             data=data,

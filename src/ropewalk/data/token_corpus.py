@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.checkpoint.files import whole_directory
 from ropewalk.data.compression import damage_named
 from ropewalk.data.documents import Document, bos_id, encode_all, files_of, kind_of, read_documents
+from ropewalk.progress import Progress
 
 _FORMAT = 2
 _BATCH_CHARACTERS = 4_000_000
@@ -75,7 +76,6 @@ def tokenise(
     field: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    progress: bool = True,
 ) -> TokenCorpus:
     """Tokenise documents, or find them tokenised before.
 
@@ -86,7 +86,6 @@ def tokenise(
         limit: tokens after which a streamed data set is read no further, and what is named beside one; without one all is read.
             Sources beside a streamed one are read in turn with it, a document of each, since the first might never end.
         seed: of the shuffling of streamed data sets.
-        progress: draw a bar.
 
     Raises:
         UserError: what `text.documents` raises.
@@ -96,7 +95,7 @@ def tokenise(
     found = _from_cache(place, streamed)
     if found is None:
         documents = _documents(sources, field, seed, in_turn=streamed)
-        _write(place, documents, tokenizer, limit=limit if streamed else None, progress=progress)
+        _write(place, documents, tokenizer, limit=limit if streamed else None)
         found = _from_cache(place, streamed)
         if found is None:
             raise OSError(f"{place} changed while it was written")
@@ -193,12 +192,11 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
     *,
     limit: int | None,
-    progress: bool,
 ) -> None:
     """Tokenise into a directory that appears whole or not at all. The corpus itself is never in memory."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
     starts, names = [0], []
-    with whole_directory(place, overwrite=True) as beside, _bar(progress, limit) as advance:
+    with whole_directory(place, overwrite=True) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file:
             for batch in _batches(documents):
                 encoded = encode_all(tokenizer, [document.text for document in batch], eos=True)
@@ -206,7 +204,8 @@ def _write(
                     file.write(ids.astype(dtype).tobytes())
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
-                advance(starts[-1], len(names))
+                tokens = sum(map(len, encoded))
+                advance(tokens, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
                     break
         ids = np.memmap(beside / "ids.bin", dtype=dtype, mode="r")
@@ -226,28 +225,3 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-class _bar:
-    """A progress bar on stderr: documents and tokens, against the limit where there is one."""
-
-    def __init__(self, shown: bool, limit: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = ("tokenising", BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._progress = Progress(
-            *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
-        )
-        self._task = self._progress.add_task("", total=limit, said="")
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return self._advance
-
-    def _advance(self, tokens: int, documents: int) -> None:
-        self._progress.update(self._task, completed=tokens, said=f"{documents:,} documents, {tokens:,} tokens")
-
-    def __exit__(self, *_: Any) -> None:
-        self._progress.stop()

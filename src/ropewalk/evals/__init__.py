@@ -7,5 +7,5 @@ attention/      scores before the softmax, by distance
 
 What they share: subject.py (a model, its tokenizer, its state), documents.py and pieces.py (texts as tokens), score.py (log-likelihoods,
 batched) on engine.py (cheaper passes), intervals.py, known.py (what need not be measured again), by_step.py (a run's checkpoints),
-pairing.py (two models side by side), progress.py.
+pairing.py (two models side by side).
 """

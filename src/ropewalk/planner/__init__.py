@@ -7,7 +7,7 @@ memory.py     bytes by part, at the worst moment
 speed.py      seconds by part
 layout.py     the fastest layout that fits
 calibrate.py  the machine at hand, timed (the only part that imports torch)
-planner.py    from a name to a `Plan`; show.py prints it
+planner.py    from a name to a `Plan`
 """
 
 from ropewalk.planner.planner import Plan, plan

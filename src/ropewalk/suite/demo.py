@@ -9,16 +9,16 @@ held-out modules, and the passkey test. Every stage calls what the command line 
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from ropewalk.checkpoint.files import refuse_existing, whole_directory
 from ropewalk.records import Records, read
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,38 +65,35 @@ def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None 
         UserError: `out` exists, or the disk is full.
     """
     settings = settings or Settings()
-    console = Console(stderr=True)
-    started = time.perf_counter()
     refuse_existing(out, overwrite=overwrite)
     with whole_directory(out, overwrite=overwrite) as beside:
         threads, precision = _threads(), choose_precision()
-        console.print(
-            f"[dim]{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again[/]"
+        _logger.info(
+            f"{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again"
         )
-        _run(beside, settings, precision, console)
+        _run(beside, settings, precision)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
             _name_as_it_will_be(records, beside, Path(out))
         goals = verdict(read([beside / "records.jsonl"]), settings)
         _page(beside)
-    show(goals, time.perf_counter() - started)
     return goals
 
 
-def _run(out: Path, settings: Settings, precision: str, console: Console) -> None:
+def _run(out: Path, settings: Settings, precision: str) -> None:
     """Every stage, in the order of the paper's argument; each appends its rows to records.jsonl."""
     from ropewalk.model.extend import extend
     from ropewalk.model.load import model_info
     from ropewalk.training import train
 
     base = model_info("hemp")
-    console.rule(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
+    _logger.info(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
     _measure("hemp", out, settings, [base.window, settings.window])
-    console.rule(f"Position Interpolation to {settings.window} tokens, untrained")
+    _logger.info(f"Position Interpolation to {settings.window} tokens, untrained")
     extend("hemp", window=settings.window, out=out / "extended")
     _measure(out / "extended", out, settings, [base.window, settings.window], keys=[settings.window])
     documents = training_documents(settings)
     modules = len(documents) - settings.exercises
-    console.rule(f"fine-tuning for {settings.steps} steps on {modules} modules and {settings.exercises} exercises")
+    _logger.info(f"fine-tuning for {settings.steps} steps on {modules} modules and {settings.exercises} exercises")
     train(
         out / "extended",
         data=documents,
@@ -108,7 +105,7 @@ def _run(out: Path, settings: Settings, precision: str, console: Console) -> Non
         precision=precision,
         out=out / "trained",
     )
-    console.rule("Position Interpolation, trained")
+    _logger.info("Position Interpolation, trained")
     _measure(out / "trained", out, settings, [base.window, settings.window])
 
 
@@ -250,14 +247,3 @@ def _page(out: Path) -> None:
     from ropewalk.reports import report
 
     report([out / "records.jsonl", out / "trained" / "records.jsonl"], out / "report.html")
-
-
-def show(goals: list[Goal], seconds: float) -> None:
-    """Print the verdict as a table."""
-    table = Table(title="What the demo shows", show_lines=False)
-    for heading in ("promised", "found", ""):
-        table.add_column(heading)
-    for goal in goals:
-        table.add_row(goal.said, goal.found, "yes" if goal.met else "NO")
-    Console().print(table)
-    Console().print(f"{seconds / 60:.1f} minutes")

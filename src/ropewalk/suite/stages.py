@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
@@ -26,6 +26,9 @@ from ropewalk.records import versions
 
 #: The file that says what was run.
 JOURNAL = "stages.jsonl"
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,26 +52,31 @@ class Outcome:
 
 
 def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
-    """Run the stages that are not done yet, one after the other; a line for each on stderr."""
+    """Run the stages that are not done yet, one after the other; each of them is told in the log."""
     first = ranks.rank() == 0
-    console, outcomes = Console(stderr=True, highlight=False, quiet=not first), []
+    outcomes: list[Outcome] = []
     done = ranks.same(_done(out))
     for number, stage in enumerate(stages, start=1):
         key = _key(stage)
-        said = f"[{number}/{len(stages)}] {_title(stage)}"
+        title = f"[{number}/{len(stages)}] {_title(stage)}"
         if key in done:
-            console.print(f"{said}: done before", markup=False, soft_wrap=True)
+            _say(f"{title}: done before")
             outcomes.append(done[key])
             continue
-        console.print(said, markup=False, soft_wrap=True)
+        _say(title)
         outcome = _run_one(stage)
         outcomes.append(outcome)
         if outcome.reason:
-            console.print(f"  left out: {outcome.reason}", markup=False, soft_wrap=True)
+            _say(f"  left out: {outcome.reason}")
         if first:
             with open(out / JOURNAL, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
     return outcomes
+
+
+def _say(sentence: str) -> None:
+    if ranks.rank() == 0:
+        _logger.info(sentence)
 
 
 def _title(stage: Stage) -> str:

@@ -32,7 +32,6 @@ def train(
     window: int,
     out: str | Path,
     steps: int = 1000,
-    progress: bool = True,
     **options: Any,
 ) -> ModelInfo:
     """Fine-tune a model at a window, after extending it there if its own is shorter.
@@ -43,7 +42,6 @@ def train(
         window: L', tokens.
         out: directory of the trained model, its checkpoints and records.jsonl.
         steps: optimiser steps (1000 in section 3.1 of the paper).
-        progress: draw a bar on stderr, or print a line every ten seconds where it is no terminal.
         options: any other field of `TrainSettings`.
 
     Returns:
@@ -55,4 +53,4 @@ def train(
     from ropewalk.training.loop import run
 
     settings = TrainSettings(model=model, data=data, window=window, out=out, steps=steps, **options)
-    return run(settings, progress=progress)
+    return run(settings)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import signal
 import statistics
@@ -48,12 +49,14 @@ from ropewalk.training.log import Log
 from ropewalk.training.save import write_checkpoint, write_final
 from ropewalk.training.setup import Start, start, trained_config
 
+_logger = logging.getLogger(__name__)
+
 
 class _Stop(Exception):
     """A signal arrived in the middle of a step; what the step has done so far is dropped."""
 
 
-def run(settings: TrainSettings, *, progress: bool = True) -> ModelInfo:
+def run(settings: TrainSettings) -> ModelInfo:
     """Train, and return the state of the trained model in `settings.out`.
 
     Raises:
@@ -65,15 +68,15 @@ def run(settings: TrainSettings, *, progress: bool = True) -> ModelInfo:
         refuse_existing(out, overwrite=settings.overwrite)
     devices = devices_for(settings)
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-    batches = _batches(settings, devices, progress=progress and devices.main)
+    batches = _batches(settings, devices)
     begun = start(settings, devices)
     if settings.overwrite and devices.main:
         shutil.rmtree(out, ignore_errors=True)
-    loop = Loop(settings, begun, batches, devices, progress=progress and devices.main)
+    loop = Loop(settings, begun, batches, devices)
     return loop.run()
 
 
-def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batches:
+def _batches(settings: TrainSettings, devices: Mesh) -> Batches:
     window = settings.window
     found = trained_config(settings)
     if settings.mode == "pose":
@@ -87,7 +90,6 @@ def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batch
             field=settings.field,
             limit=settings.steps * settings.batch_size * window + 1,
             seed=settings.seed,
-            progress=progress,
         )
     windows = PackedBlocks(tokens, window, allow_short=settings.allow_short)
     micro = settings.micro_batch or default_micro(window, settings.batch_size // devices.data_size, devices.device)
@@ -97,12 +99,10 @@ def _batches(settings: TrainSettings, devices: Mesh, *, progress: bool) -> Batch
 class Loop:
     """One run: what it trains, and how far it has come.
 
-    settings, begun, batches, devices: what is trained, from what, on what, where. progress: tell the terminal.
+    settings, begun, batches, devices: what is trained, from what, on what, where.
     """
 
-    def __init__(
-        self, settings: TrainSettings, begun: Start, batches: Batches, devices: Mesh, *, progress: bool
-    ) -> None:
+    def __init__(self, settings: TrainSettings, begun: Start, batches: Batches, devices: Mesh) -> None:
         self.settings, self.begun, self.batches, self.devices = settings, begun, batches, devices
         self.out = Path(settings.out)
         self.model: Any = begun.model
@@ -138,7 +138,6 @@ class Loop:
         self._saved: int | None = None
         self._durations: deque[float] = deque(maxlen=20)
         self._rate = throughput.matrix_rate(devices.device, begun.compute)
-        self._progress = progress
 
     def run(self) -> ModelInfo:
         """All remaining steps, then the final model."""
@@ -146,9 +145,9 @@ class Loop:
         before = None if found is None else found.about.get("threads")
         self.threads = threads.settle(self.settings.threads, before, self.devices.device)
         header = self._header(found)
-        log = Log(self.settings, header, self.done, progress=self._progress)
+        log = Log(self.settings, header, self.done)
         if found is not None:
-            log.say(f"resumed from {found.path}, step {found.step}")
+            self._say(f"resumed from {found.path}, step {found.step}")
         try:
             with Signals() as signals:
                 self._steps(log, header.id, signals)
@@ -204,7 +203,7 @@ class Loop:
             try:
                 figures = self._step(signals)
             except _Stop:
-                raise self._stopped(log, run, signals) from None
+                raise self._stopped(run, signals) from None
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     f"step {self.done + 1} takes more memory than there is ({shortage(error)}); --memory full, a smaller --micro-batch, --optimizer "
@@ -284,14 +283,18 @@ class Loop:
             write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.begun, self.devices)
             self._saved = self.done
 
-    def _stopped(self, log: Log, run: str, signals: Signals) -> BaseException:
+    def _stopped(self, run: str, signals: Signals) -> BaseException:
         """Save what is done; what to leave with: SIGTERM with 143, SIGINT as an interrupt."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.done:
             self._save(run)
         sentence = f"stopped by a signal after step {self.done}, which is saved; go on with --resume"
-        log.say(sentence)
+        self._say(sentence)
         return KeyboardInterrupt() if signals.received == signal.SIGINT else Terminated(sentence)
+
+    def _say(self, sentence: str) -> None:
+        if self.devices.main:
+            _logger.info(sentence)
 
     def _finish(self) -> None:
         last = self.snapshots.path(self.done) if self._saved == self.done else None

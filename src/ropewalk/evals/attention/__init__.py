@@ -9,6 +9,6 @@ room.py       what it takes in memory, refused beforehand if it does not fit
 measure.py    a model's states side by side: the door
 """
 
-from ropewalk.evals.attention.measure import Measured, attention, interpolated, show
+from ropewalk.evals.attention.measure import Measured, attention, interpolated
 
-__all__ = ["Measured", "attention", "interpolated", "show"]
+__all__ = ["Measured", "attention", "interpolated"]

@@ -19,8 +19,8 @@ from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.distances import Tally, blocks, edges_to, largest
 from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.progress import progress_bar
 from ropewalk.model.verify import rotary_tables
+from ropewalk.progress import Progress
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.rope.bounds import chord_gap, extrapolation_bound, interpolation_bound, interpolation_bound_printed
 from ropewalk.rope.scaling import InvFreq, Rope
@@ -56,7 +56,7 @@ def measure(
     turning = read_rope(subject.model.config.to_dict())
     original = subject.state.original_window
     count = len(sequences) * text_section(subject.model.config.to_dict()).get("num_hidden_layers", 0)
-    with progress_bar(f"attention scores, {window} tokens", count) as advance:
+    with Progress(f"attention scores, {window} tokens", count) as advance:
 
         def see(layer: Layer) -> None:
             if layer.index not in layers:

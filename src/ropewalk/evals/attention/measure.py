@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from ropewalk import records
 from ropewalk.checkpoint.rope_config import read_rope
@@ -38,9 +35,6 @@ from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.recorded import recorded_rows
 from ropewalk.model.verify import pin_rope
 from ropewalk.records import Adjacent, AttentionScores
-from ropewalk.records.attention_summary import Gist, gist
-from ropewalk.records.format import fixed, share, times
-from ropewalk.records.variant import variant_of
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import Linear, Plain
 
@@ -199,53 +193,3 @@ def _known(subject: LoadedModel, out: str | Path | None, run: records.Run) -> li
     kinds: list[list[Any]] = [recorded_rows(out, run, kind)[-layers:] for kind in (AttentionScores, Adjacent)]
     whole = all({row.layer for row in rows} == set(range(layers)) for rows in kinds)
     return [row for rows in kinds for row in rows] if whole else []
-
-
-def show(found: Sequence[Measured]) -> None:
-    """Print a column a state; the row that answers the question is how many heads are out of range beyond the window."""
-    if ranks.rank() != 0:
-        return
-    # Fewer than were asked for where fewer fill the window.
-    documents = found[0].rows[0].documents
-    title = f"Attention scores before the softmax, {documents} document{'s' if documents > 1 else ''}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(no_wrap=True)
-    columns: list[Gist] = []
-    base: list[dict[str, Any]] = []
-    original = found[0].run.model.original_window
-    for one in found:
-        rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in one.rows]
-        state = variant_of({"model": vars(one.run.model)}, one.rows[0].window)
-        columns.append(gist(rows, original, base))
-        base = rows if state.role == "base" else base
-        table.add_column(state.label, justify="right")
-    for label, write in _LINES:
-        table.add_row(label, *(write(column) for column in columns))
-    console = Console()
-    console.print(table)
-    console.print(
-        f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
-        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Stray: from the "
-        "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
-        "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
-        "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "
-        "mean over layers.",
-        style="dim",
-    )
-
-
-_LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
-    ("window", lambda one: f"{one.window}"),
-    ("largest score, inside", lambda one: fixed(one.inside, 1)),
-    ("largest score, beyond", lambda one: fixed(one.beyond, 1)),
-    ("far keys, inside", lambda one: fixed(one.typical_inside, 1)),
-    ("far keys, beyond", lambda one: fixed(one.typical_beyond, 1)),
-    ("heads out of range", lambda one: share(one.out_of_range)),
-    ("largest |h|", lambda one: fixed(one.largest_h, 1)),
-    ("stray, of the printed", lambda one: share(one.of_printed)),
-    ("  of what holds", lambda one: share(one.of_corrected)),
-    ("size, of the trivial", lambda one: share(one.of_trivial)),
-    ("  extrapolation bound", lambda one: times(one.slack)),
-    ("change / spread", lambda one: fixed(one.resolution, 3)),
-    ("on the token before", lambda one: share(one.previous)),
-)

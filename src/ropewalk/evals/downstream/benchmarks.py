@@ -24,8 +24,6 @@ from typing import Any
 import lm_eval
 import torch
 from lm_eval.api.task import ConfigurableTask
-from rich.console import Console
-from rich.table import Table
 
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -224,54 +222,6 @@ def benchmarks(
                 recorder.add(pair)  # pyrefly: ignore[unbound-name] (there is always one model)
             rows.append(pair)
     return rows
-
-
-def show(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
-    """Print each model's accuracies as a table, and pairs as another; 80 characters wide at most."""
-    if ranks.rank() != 0:
-        return
-    console = Console()
-    alone = [row for row in rows if isinstance(row, Benchmark)]
-    pairs = [row for row in rows if isinstance(row, BenchmarkComparison)]
-    names = [pairs[0].before, pairs[0].after] if pairs else [""]
-    each = len(alone) // len(names)
-    for at, name in enumerate(names):
-        console.print(_accuracies(alone[at * each : (at + 1) * each], name))
-    if pairs:
-        console.print(_differences(pairs))
-
-
-def _accuracies(rows: Sequence[Benchmark], name: str) -> Table:
-    title = f"{name}: accuracy" if name else "accuracy"
-    table = Table(title=f"{title}, % (zero-shot, lm-eval)", title_justify="left")
-    for heading in ("benchmark", "accuracy", "95 % interval", "items", "lost text", "seconds"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row.task,
-            f"{100 * row.accuracy:.1f}",
-            f"{100 * row.low:.1f} to {100 * row.high:.1f}",
-            f"{row.items}",
-            f"{row.truncated}",
-            f"{row.seconds:.0f}",
-        )
-    return table
-
-
-def _differences(pairs: Sequence[BenchmarkComparison]) -> Table:
-    table = Table(title=f"{pairs[0].before} → {pairs[0].after}, in points", title_justify="left")
-    for heading in ("benchmark", "before", "after", "change, 95 % interval", "lost, gained", "p"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for pair in pairs:
-        table.add_row(
-            pair.task,
-            f"{100 * pair.accuracy_before:.1f}",
-            f"{100 * pair.accuracy_after:.1f}",
-            f"{100 * pair.difference:+.1f}, {100 * pair.low:+.1f} to {100 * pair.high:+.1f}",
-            f"{pair.lost}, {pair.gained}",
-            f"{pair.p_value:.3f}",
-        )
-    return table
 
 
 def _check_pair(model: Any, base: Any, window: int | None) -> None:

@@ -41,7 +41,6 @@ def finetune(
     epochs: int = EPOCHS,
     batch_size: int = 64,
     limit: int | None = None,
-    progress: bool = True,
     **options: Any,
 ) -> ModelInfo:
     """Fine-tune on pairs.
@@ -93,4 +92,4 @@ def finetune(
     micro = settings.micro_batch or default_micro(window, batch_size, devices.device)
     if settings.overwrite:
         shutil.rmtree(out, ignore_errors=True)
-    return Loop(settings, begun, Batches(rows, settings, micro), devices, progress=progress).run()
+    return Loop(settings, begun, Batches(rows, settings, micro), devices).run()

@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from ropewalk.distributed import ranks
 from ropewalk.evals.downstream import choices
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.progress import progress_bar
+from ropewalk.progress import Progress
 
 #: Texts whose tokens are kept: a prompt, and it with each of an item's answers.
 _ENCODED = 8
@@ -64,7 +64,7 @@ class Harness(HFLM):
                 self.truncated.add((asked.task_name, asked.doc_id))
         # An item's answers stay together on one rank, which reads their prompt once.
         mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % ranks.size() == ranks.rank()]
-        with progress_bar(self._asked[0].task_name, len(mine), shown=ranks.rank() == 0) as advance:
+        with Progress(self._asked[0].task_name, len(mine)) as advance:
             values = choices.log_likelihoods(
                 self.model,
                 [pairs[at] for at in mine],

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from rich.console import Console
-from rich.table import Table
 from rouge_score.rouge_scorer import RougeScorer
 
 from ropewalk import records
@@ -40,8 +37,8 @@ from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, p
 from ropewalk.evals.intervals import bootstrap_mean
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
+from ropewalk.progress import Progress
 
 #: Our name of a score → rouge-score's.
 SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
@@ -102,7 +99,7 @@ def measure(
                 recorder.add(rows[place])
         advance(len(texts))
 
-    with progress_bar(f"summaries, {decoding.name}", len(open_places), shown=ranks.rank() == 0) as advance:
+    with Progress(f"summaries, {decoding.name}", len(open_places)) as advance:
         write(
             subject.model,
             [prompts[place] for place in open_places],
@@ -266,27 +263,6 @@ def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: An
         )
     finetune(model, data=train, out=trained, resume=True, **options)
     return Path(trained)
-
-
-def show(rows: Sequence[records.Summary]) -> None:
-    """Print rows as a table, and below it what was cut."""
-    if ranks.rank() != 0:
-        return
-    table = Table(title="ROUGE × 100: F-measure, Porter stemmer", title_justify="left")
-    for heading in ("decoding", "score", "mean", "95 % interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    console = Console()
-    for row in rows:
-        for name, theirs in SCORES.items():
-            low, high = row.intervals[name]
-            interval = "none" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
-            table.add_row(row.decoding, theirs, f"{100 * getattr(row, name):.1f}", interval)
-    console.print(table)
-    for row in rows:
-        console.print(
-            f"{row.decoding}: {row.documents} documents, {row.cut} of them cut to {row.document_tokens} tokens; {row.unfinished} "
-            f"summaries cut off at {row.summary_tokens} tokens; {row.seconds:.0f} s"
-        )
 
 
 def sizes_for(

@@ -27,12 +27,11 @@ from jaxtyping import Float
 
 from ropewalk import records
 from ropewalk.data.select import TokenizedDocument
-from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.tokenize_parts import Ids, after
+from ropewalk.progress import Progress
 
 Likelihoods = Sequence[Float[np.ndarray, " scored"]]
 
@@ -216,7 +215,7 @@ def measure(
     ids = [document.ids for document in documents]
     read = reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
     passes, likelihoods = rule.passes(read), []
-    with progress_bar(f"perplexity as {name}, window {window}", len(passes), shown=ranks.rank() == 0) as advance:
+    with Progress(f"perplexity as {name}, window {window}", len(passes)) as advance:
         scored = negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens)
         for one, nll in zip(passes, scored, strict=True):
             if np.isnan(nll).any():

@@ -35,8 +35,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ropewalk import records
 from ropewalk.data.select import TokenizedDocument, check_cuts, chosen, name_of
@@ -56,8 +54,8 @@ from ropewalk.evals.likelihood import (
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions
 from ropewalk.evals.perplexity import sampled as budgets
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
+from ropewalk.progress import Progress
 
 
 def perplexity(
@@ -175,7 +173,7 @@ def measure(
     total = sum(len(sliding(len(document.ids), window, stride)) for _, document in mine)
     batch = max(1, (batch_tokens or default_batch_tokens(subject.device)) // window)
     with (
-        progress_bar(f"perplexity, window {window}", total, shown=ranks.rank() == 0) as advance,
+        Progress(f"perplexity, window {window}", total) as advance,
         faster(subject.model, passes=total, window=window, shape=(batch, window)),
     ):
         for at, document in mine:
@@ -261,26 +259,3 @@ def key_of(weights: str, document: TokenizedDocument, window: int, stride: int) 
     """Everything that decides a document's figure, as a short name."""
     said = json.dumps([weights, window, stride, hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()])
     return hashlib.sha256(said.encode()).hexdigest()[:20]
-
-
-def show(rows: Sequence[records.Perplexity], title: str = "perplexity") -> None:
-    """Print rows as a table."""
-    if ranks.rank() != 0:
-        return
-    first = rows[0]
-    told = f"stride {first.stride}, {'BOS first' if first.bos else 'no BOS'}, {sum(row.seconds for row in rows):.1f} s"
-    if first.convention != "ropewalk":
-        told += f", as {first.convention}"
-    table = Table(title=f"{title} ({told})", title_justify="left")
-    for heading in ("window", "perplexity", "95 % interval", "documents", "too short", "tokens"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            f"{row.window}",
-            f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
-            "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}",
-            f"{row.documents}",
-            f"{row.skipped}",
-            f"{row.tokens}",
-        )
-    Console().print(table)

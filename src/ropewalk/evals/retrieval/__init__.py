@@ -7,6 +7,6 @@ haystack.py  the text they are hidden in
 forced.py    verdicts in one forward pass, and prompts that share their beginning
 """
 
-from ropewalk.evals.retrieval.harder import FAMILIES, least_windows, retrieval, show
+from ropewalk.evals.retrieval.harder import FAMILIES, least_windows, retrieval
 
-__all__ = ["FAMILIES", "least_windows", "retrieval", "show"]
+__all__ = ["FAMILIES", "least_windows", "retrieval"]

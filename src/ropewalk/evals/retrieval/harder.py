@@ -32,8 +32,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from rich.console import Console
-from rich.table import Table
 
 from ropewalk import records
 from ropewalk.data.documents import encode
@@ -42,12 +40,12 @@ from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
 from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
+from ropewalk.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +237,7 @@ def measure(
     started = time.perf_counter()
     made = prompts_of(subject.tokenizer, family, window, trials, seed)
     mine = range(ranks.rank(), trials, ranks.size())
-    with progress_bar(f"retrieval, {family}, window {window}", len(mine), shown=ranks.rank() == 0) as advance:
+    with Progress(f"retrieval, {family}, window {window}", len(mine)) as advance:
         prompts = [made[at][0] for at in mine]
         judged = verdicts(subject.model, prompts, batch_tokens=batch_tokens, advance=advance)
     right = ranks.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
@@ -255,17 +253,3 @@ def measure(
         seconds=time.perf_counter() - started,
         per_trial=[{"placed": made[at][2], "right": right[at]} for at in range(trials)],
     )
-
-
-def show(rows: Sequence[records.Retrieval]) -> None:
-    """Print the families as a table."""
-    if ranks.rank() != 0:
-        return
-    table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
-    for heading in ("family", "right", "share", "95 % interval", "seconds"):
-        table.add_column(heading, justify="left" if heading == "family" else "right")
-    for row in rows:
-        share = f"{100 * row.successes / row.trials:.0f} %"
-        interval = f"{100 * row.low:.0f} to {100 * row.high:.0f} %"
-        table.add_row(row.family, f"{row.successes} of {row.trials}", share, interval, f"{row.seconds:.1f}")
-    Console().print(table)

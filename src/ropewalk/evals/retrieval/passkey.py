@@ -30,8 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ropewalk import records
 from ropewalk.data.documents import encode
@@ -41,10 +39,10 @@ from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import reach_interval, wilson
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.progress import progress_bar
 from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
+from ropewalk.progress import Progress
 
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (
@@ -218,7 +216,7 @@ def measure(
     made = {at: [protocol.prompt(str(key), asked[at]) for key in keys[at]] for at in mine}
     prompts = [prompt for at in mine for prompt, _ in made[at]]
     with (
-        progress_bar(f"passkey, window {window}", len(prompts), shown=ranks.rank() == 0) as advance,
+        Progress(f"passkey, window {window}", len(prompts)) as advance,
         faster(subject.model, passes=len(prompts) // 2, window=window),
     ):
         judged = iter(
@@ -257,27 +255,3 @@ def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.
         k_low=k_low,
         k_high=k_high,
     )
-
-
-def show(rows: Sequence[records.Passkey], summary: records.PasskeySummary, title: str = "passkey") -> None:
-    """Print the depths, near to far, and k_max."""
-    if ranks.rank() != 0:
-        return
-    table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
-    for heading in ("k", "placed", "right", "95 % interval"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        low, high = wilson(row.successes, row.trials)
-        table.add_row(
-            f"{row.k}", f"{row.placed}", f"{row.successes} of {row.trials}", f"{100 * low:.0f} to {100 * high:.0f} %"
-        )
-    console = Console()
-    console.print(table)
-    prompts = summary.depths * summary.trials
-    console.print(
-        f"k_max {summary.k_max} of {summary.window} (interval {summary.k_low} to {summary.k_high}); "
-        f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
-    )
-    if summary.after_blank is not None:
-        where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
-        console.print(f"the prompt ends {where}; the key is {summary.key_tokens} tokens")

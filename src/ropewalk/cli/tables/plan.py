@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from ropewalk.cli.terminal import console
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
@@ -18,23 +18,23 @@ _MOMENTS = {
 }
 
 
-def show(found: Plan, console: Console | None = None) -> None:
+def show_plan(plan: Plan) -> None:
     """Print a plan."""
-    console = console or Console()
-    job, shape, chip = found.job, found.job.shape, found.chip
+    terminal = console()
+    job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
     counted = "counted from the config" if shape.stored is None else "counted from the files"
     say = [
         f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.window}",
-        f"on {where}; rates: {found.rates.source}",
+        f"on {where}; rates: {plan.rates.source}",
     ]
     if shape.assumed:
         say.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
-    console.print("\n".join(say), markup=False, highlight=False, soft_wrap=True)
-    console.print(memory_table(found))
-    console.print(verdict(found), markup=False, highlight=False, soft_wrap=True)
-    if found.fits:
-        console.print(time_table(found))
+    terminal.print("\n".join(say), markup=False, highlight=False, soft_wrap=True)
+    terminal.print(memory_table(plan))
+    terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
+    if plan.fits:
+        terminal.print(time_table(plan))
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -44,15 +44,15 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def memory_table(found: Plan) -> Table:
+def memory_table(plan: Plan) -> Table:
     """Bytes on one chip by part, when most is held."""
-    need, when = found.memory, _MOMENTS[found.memory.moment]
+    need, when = plan.memory, _MOMENTS[plan.memory.moment]
     table = _table(f"Memory on each chip, {when}", "", "GiB")
-    kept = {"full": "each layer's input", "none": "everything"}.get(found.job.keep.name, found.job.keep.name)
+    kept = {"full": "each layer's input", "none": "everything"}.get(plan.job.keep.name, plan.job.keep.name)
     parts = {
         "weights": need.weights,
         "gradients": need.gradients,
-        f"optimiser states ({found.optimizer})": need.states,
+        f"optimiser states ({plan.optimizer})": need.states,
         "weights in the arithmetic's precision": need.cast,
         f"kept activations ({kept})": need.activations,
         "the loss and its logits": need.logits,
@@ -63,43 +63,43 @@ def memory_table(found: Plan) -> Table:
         table.add_row(name, f"{size / GIB:.2f}")
     table.add_section()
     table.add_row("needed", f"{need.total / GIB:.2f}")
-    table.add_row(f"there on {found.chip.name}", f"{found.chip.memory:.2f}")
+    table.add_row(f"there on {plan.chip.name}", f"{plan.chip.memory:.2f}")
     if need.host:
         table.add_row("and in the host's memory, a chip", f"{need.host / GIB:.2f}")
     return table
 
 
-def verdict(found: Plan) -> str:
+def verdict(plan: Plan) -> str:
     """Whether it fits, and what would."""
-    if found.fits:
-        return f"it fits, with {found.chip.memory - found.memory.total / GIB:.1f} GiB to spare"
-    short = found.memory.total / GIB - found.chip.memory
-    ways = "; or ".join(found.ways[:4]) or "a shorter window or a smaller model"
-    if found.chip.name == "cpu":
+    if plan.fits:
+        return f"it fits, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
+    short = plan.memory.total / GIB - plan.chip.memory
+    ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
+    if plan.chip.name == "cpu":
         ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
     return f"it does NOT fit: {short:.1f} GiB short on each chip with as little kept as can be; what fits: {ways}"
 
 
-def time_table(found: Plan) -> Table:
+def time_table(plan: Plan) -> Table:
     """Layout, time and cost."""
-    job, time = found.job, found.time
+    job, time = plan.job, plan.time
     table = _table("Training")
     rows = {
         "layout": f"{job.dp} × data parallel, {job.cp} × context parallel" + _copies(job),
         "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
         "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}"
         + (f" --replicas {job.replicas}" if job.replicas > 1 else ""),
-        "precision, optimiser": f"{found.precision}, {found.optimizer}",
+        "precision, optimiser": f"{plan.precision}, {plan.optimizer}",
         "a step": f"{job.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
-        "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip), MFU {found.mfu:.2f}",
-        f"{job.steps} steps": f"{_count(found.tokens)} tokens, {_hours(found.hours)}",
-        "chip hours": f"{found.gpu_hours:,.0f}" if found.gpu_hours >= 10 else f"{found.gpu_hours:.2g}",
+        "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip), MFU {plan.mfu:.2f}",
+        f"{job.steps} steps": f"{_count(plan.tokens)} tokens, {_hours(plan.hours)}",
+        "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
-    if found.cost is not None:
-        rows["cost"] = f"{found.cost:,.0f} at {found.price:g} a chip and hour"
+    if plan.cost is not None:
+        rows["cost"] = f"{plan.cost:,.0f} at {plan.price:g} a chip and hour"
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -1,0 +1,10 @@
+"""Every table that a command prints: typed rows in, a table on stdout.
+
+measured.py    perplexity, passkey, retrieval, attention
+downstream.py  benchmarks, summaries, the suite's outcomes
+theory.py      bounds, growth, angular resolution
+plan.py        memory, layout, time and cost of a training run
+demo.py        what the demo shows
+
+The rooms that measure return rows and print nothing. Of the processes that torchrun started, commands print in the first alone.
+"""

@@ -1,0 +1,126 @@
+"""Tables of what was measured on a model itself: perplexity, passkey, retrieval, attention."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from ropewalk.cli.terminal import console
+from ropewalk.evals.intervals import wilson
+from ropewalk.records import Passkey, PasskeySummary, Perplexity, Retrieval
+from ropewalk.records.attention_summary import Gist, gist
+from ropewalk.records.format import fixed, share, times
+from ropewalk.records.variant import variant_of
+
+if TYPE_CHECKING:
+    from ropewalk.evals.attention import Measured
+
+
+def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> None:
+    """Print rows as a table."""
+    first = rows[0]
+    conditions = (
+        f"stride {first.stride}, {'BOS first' if first.bos else 'no BOS'}, {sum(row.seconds for row in rows):.1f} s"
+    )
+    if first.convention != "ropewalk":
+        conditions += f", as {first.convention}"
+    table = Table(title=f"{title} ({conditions})", title_justify="left")
+    for heading in ("window", "perplexity", "95 % interval", "documents", "too short", "tokens"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row.window}",
+            f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
+            "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}",
+            f"{row.documents}",
+            f"{row.skipped}",
+            f"{row.tokens}",
+        )
+    console().print(table)
+
+
+def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = "passkey") -> None:
+    """Print the depths, near to far, and k_max."""
+    table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
+    for heading in ("k", "placed", "right", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        low, high = wilson(row.successes, row.trials)
+        table.add_row(
+            f"{row.k}", f"{row.placed}", f"{row.successes} of {row.trials}", f"{100 * low:.0f} to {100 * high:.0f} %"
+        )
+    terminal = console()
+    terminal.print(table)
+    prompts = summary.depths * summary.trials
+    terminal.print(
+        f"k_max {summary.k_max} of {summary.window} (interval {summary.k_low} to {summary.k_high}); "
+        f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
+    )
+    if summary.after_blank is not None:
+        where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
+        terminal.print(f"the prompt ends {where}; the key is {summary.key_tokens} tokens")
+
+
+def show_retrieval(rows: Sequence[Retrieval]) -> None:
+    """Print the families as a table."""
+    table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
+    for heading in ("family", "right", "share", "95 % interval", "seconds"):
+        table.add_column(heading, justify="left" if heading == "family" else "right")
+    for row in rows:
+        share = f"{100 * row.successes / row.trials:.0f} %"
+        interval = f"{100 * row.low:.0f} to {100 * row.high:.0f} %"
+        table.add_row(row.family, f"{row.successes} of {row.trials}", share, interval, f"{row.seconds:.1f}")
+    console().print(table)
+
+
+def show_attention(variants: Sequence[Measured]) -> None:
+    """Print a column a variant; the row that answers the question is how many heads are out of range beyond the window."""
+    # Fewer than were asked for where fewer fill the window.
+    documents = variants[0].rows[0].documents
+    title = f"Attention scores before the softmax, {documents} document{'s' if documents > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(no_wrap=True)
+    columns: list[Gist] = []
+    base: list[dict[str, Any]] = []
+    original = variants[0].run.model.original_window
+    for measured in variants:
+        rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in measured.rows]
+        variant = variant_of({"model": vars(measured.run.model)}, measured.rows[0].window)
+        columns.append(gist(rows, original, base))
+        base = rows if variant.role == "base" else base
+        table.add_column(variant.label, justify="right")
+    for label, write in _LINES:
+        table.add_row(label, *(write(column) for column in columns))
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
+        f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
+        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Stray: from the "
+        "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
+        "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
+        "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "
+        "mean over layers.",
+        style="dim",
+    )
+
+
+_LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
+    ("window", lambda column: f"{column.window}"),
+    ("largest score, inside", lambda column: fixed(column.inside, 1)),
+    ("largest score, beyond", lambda column: fixed(column.beyond, 1)),
+    ("far keys, inside", lambda column: fixed(column.typical_inside, 1)),
+    ("far keys, beyond", lambda column: fixed(column.typical_beyond, 1)),
+    ("heads out of range", lambda column: share(column.out_of_range)),
+    ("largest |h|", lambda column: fixed(column.largest_h, 1)),
+    ("stray, of the printed", lambda column: share(column.of_printed)),
+    ("  of what holds", lambda column: share(column.of_corrected)),
+    ("size, of the trivial", lambda column: share(column.of_trivial)),
+    ("  extrapolation bound", lambda column: times(column.slack)),
+    ("change / spread", lambda column: fixed(column.resolution, 3)),
+    ("on the token before", lambda column: share(column.previous)),
+)

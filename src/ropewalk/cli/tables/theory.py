@@ -1,0 +1,106 @@
+"""Tables of what the theory says of a model in a longer window; 80 characters wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from ropewalk.cli.terminal import console
+from ropewalk.records.variant import METHODS
+from ropewalk.rope.bounds import Bounds
+from ropewalk.rope.growth import Growth
+from ropewalk.rope.resolution import Resolution
+
+if TYPE_CHECKING:
+    from ropewalk.suite.theory import Forecast
+
+
+def show_theory(forecast: Forecast) -> None:
+    """Print the three tables."""
+    terminal = console()
+    rope, bounds = forecast.rope, forecast.bounds
+    terminal.print(
+        f"{forecast.name}\n{rope.head_dim} rotated coordinates a head, base {rope.base:g}\n"
+        f"window {rope.window} → {forecast.reach} tokens, factor {bounds.factor:g}\n"
+    )
+    terminal.print(bounds_table(bounds))
+    every = "" if bounds.b_stride == 1 else f" (one in {bounds.b_stride})"
+    terminal.print(
+        "Over interpolation: 2 d by the bound as printed and as it holds, since the paper\nreads B(s) ≥ d; then d/2, which no "
+        f"score exceeds, by the bound that holds.\n\nB(s)/d, which the paper reads as at least 1:\n"
+        f"  lowest {bounds.b_min_plotted:.4f} on 0 .. {2 * rope.window - 1}, at {bounds.b_min_plotted_at}\n"
+        f"  lowest {bounds.b_min:.4f} on 0 .. {forecast.reach - 1}, at {bounds.b_min_at}{every}; below 1 on {bounds.b_below_one:.1%}\n"
+    )
+    terminal.print(growth_table(forecast.growth))
+    terminal.print(resolution_table(forecast.resolution))
+    terminal.print(
+        f"{forecast.resolution[0].incomplete:.1%} of the pairs never complete a turn in {rope.window} tokens:\n"
+        "training showed them a part of their angles."
+    )
+
+
+def _table(title: str, *headings: str) -> Table:
+    """First column words, the others figures; narrow enough for 80 characters."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    return table
+
+
+def bounds_table(bounds: Bounds) -> Table:
+    """Both bounds, as printed and as they hold."""
+    table = _table("Bounds on a score, in units of max|h_j|", "", "as printed", "as it holds", "exact")
+    chord = (bounds.interpolation_printed, bounds.interpolation, bounds.interpolation_exact)
+    verdict = "" if bounds.holds else " (false)"
+    table.add_row("interpolation, halfway", f"{chord[0]:.4f}{verdict}", f"{chord[1]:.4f}", f"{chord[2]:.4f}")
+    table.add_row("  as a part of d", *(f"d / {bounds.head_dim / bound:.2f}" for bound in chord))
+    table.add_row(
+        f"  at ×{bounds.factor:.4g} ({bounds.fraction:.3g} of a step)",
+        "",
+        f"{bounds.at_factor:.4f}",
+        f"{bounds.at_factor_exact:.4f}",
+    )
+    table.add_row(
+        "extrapolation, 2 B(s), lowest",
+        f"{2 * bounds.head_dim} (B ≥ d)",
+        f"{bounds.extrapolation_lowest:.1f}",
+        f"{bounds.trivial:g} (d/2)",
+    )
+    ratios = (bounds.ratio_printed, bounds.ratio_corrected, bounds.ratio_honest)
+    table.add_row("  over interpolation", *(f"{ratio:.0f}" for ratio in ratios))
+    return table
+
+
+def growth_table(rows: Sequence[Growth]) -> Table:
+    """Figure 2 by solver."""
+    first = rows[0]
+    title = f"Figure 2: fitted to noise on 0 .. {first.window - 1}, largest |a(s)|, {first.seeds} seeds"
+    table = _table(title, "solved by", "inside", f"to {first.reach - 1}", "least", "most")
+    for row in rows:
+        table.add_row(row.solver, *(f"{x:.3g}" for x in (row.inside, row.outside, row.lowest, row.highest)))
+    return table
+
+
+def resolution_table(rows: Sequence[Resolution]) -> Table:
+    """What each method does to the angles, a column a method."""
+    table = _table("Angular resolution: radians a token, mean over pairs", "", *map(_heading, rows))
+    table.add_row("all pairs", *(_angle(row.mean_angle) for row in rows))
+    table.add_row("  kept", *(f"{row.kept:.1%}" for row in rows))
+    for index, band in enumerate(rows[0].bands):
+        table.add_row(f"{band.name}: {band.pairs}", *(f"{row.bands[index].after:.2g}" for row in rows))
+    table.add_row("under a turn, new window", *(f"{row.incomplete_after:.1%}" for row in rows))
+    table.add_row("driven to unseen angles", *(f"{row.unseen:.1%}" for row in rows))
+    table.add_row("  the farthest", *(f"{row.overshoot:.{0 if row.overshoot >= 100 else 2}f}×" for row in rows))
+    return table
+
+
+def _heading(row: Resolution) -> str:
+    name = METHODS.get(row.method, row.method).removesuffix(" scaling")
+    return "unscaled" if row.method == "plain" else f"{name}\n×{row.factor:.4g}"
+
+
+def _angle(radians: float) -> str:
+    return f"{radians:.4f}" if radians >= 1e-3 else f"{radians:.1e}"
