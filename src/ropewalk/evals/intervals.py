@@ -5,6 +5,9 @@ out  95 % intervals and a p-value
 
 Two models that answer the same questions are paired: what decides is the items on which they differ, not two separate
 shares. Comparing the two intervals instead would throw most of the power away.
+
+`scipy.stats` takes over half a second to import, so each function that needs it imports it: the page and `--help` import
+this module too.
 """
 
 from __future__ import annotations
@@ -14,24 +17,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-
-#: Quantile of the standard normal for a two-sided 95 % interval.
-Z95 = 1.959963984540054
+from jaxtyping import Real
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was tried.
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share (Wilson 1927); (0, 1) where nothing was tried.
 
     It stays within [0, 1] and keeps its coverage at 0 and 1, where the usual normal interval has width zero.
     """
     if trials == 0:
         return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    from scipy.stats import binomtest
+
+    low, high = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def student_t95(degrees: float) -> float:
+    """The 97.5 % quantile of Student's t: how many standard errors a two-sided 95 % interval reaches to either side.
+
+    Args:
+        degrees: of freedom; need not be whole, and may be infinite (then 1.96, as of a normal distribution).
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, degrees))
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Paired:
 
     @classmethod
     def of(cls, before: Sequence[bool], after: Sequence[bool]) -> Paired:
-        """Count pairs; `before[i]` and `after[i]` are the same item."""
+        """Count pairs; `before[i]` and `after[i]` are verdicts on the same item."""
         first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
         if first.shape != second.shape:
             raise ValueError(f"pairs need equal lengths, got {first.size} and {second.size}")
@@ -68,39 +78,41 @@ class Paired:
     def p_value(self) -> float:
         """Exact two-sided McNemar test: were losses and gains equally likely?
 
-        Under that hypothesis the number of losses among the n items that changed is Binomial(n, 1/2); the p-value
-        doubles the smaller tail (McNemar 1947, the exact conditional form). 1 where no item changed.
+        Under that hypothesis the number of losses among the n items that changed is Binomial(n, 1/2) (McNemar 1947, the
+        exact conditional form). 1 where no item changed.
         """
-        changed, fewer = self.lost + self.gained, min(self.lost, self.gained)
-        if changed == 0:
+        if self.lost + self.gained == 0:
             return 1.0
-        # Whole numbers, so that no tail underflows however many items changed.
-        tail = sum(math.comb(changed, count) for count in range(fewer + 1))
-        return min(1.0, 2 * tail / 2**changed)
+        from scipy.stats import binomtest
 
-    def interval(self, z: float = Z95) -> tuple[float, float]:
-        """Interval of `difference`: Newcombe's score method for paired shares.
+        return float(binomtest(self.lost, self.lost + self.gained, 0.5).pvalue)
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `difference`: Newcombe's score method for paired shares.
 
         Newcombe 1998, Statistics in Medicine 17, 2635, method 10: Wilson's intervals of the two shares, put together
         with the correlation phi of the pairs, which is shrunk by n/2 in its numerator where it is positive.
         """
-        n = self.items
-        right_before, right_after = self.both + self.lost, self.both + self.gained
-        before, after = right_before / n, right_after / n
-        low_before, high_before = wilson(right_before, n, z)
-        low_after, high_after = wilson(right_after, n, z)
-        product = right_before * (n - right_before) * right_after * (n - right_after)
-        association = self.both * self.neither - self.lost * self.gained
-        if association > 0:
-            association = max(association - n / 2, 0)
-        phi = association / math.sqrt(product) if product else 0.0
+        n, phi = self.items, self._phi()
+        before, after = (self.both + self.lost) / n, (self.both + self.gained) / n
+        low_before, high_before = wilson(self.both + self.lost, n)
+        low_after, high_after = wilson(self.both + self.gained, n)
 
-        def reach(one: float, other: float) -> float:
-            return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+        def reach(step: float, other_step: float) -> float:
+            return math.sqrt(max(0.0, step * step - 2 * phi * step * other_step + other_step * other_step))
 
         low = self.difference - reach(after - low_after, high_before - before)
         high = self.difference + reach(high_after - after, before - low_before)
         return max(-1.0, low), min(1.0, high)
+
+    def _phi(self) -> float:
+        """The correlation of before and after over items, with Newcombe's correction for continuity; 0 if undefined."""
+        n, right_before, right_after = self.items, self.both + self.lost, self.both + self.gained
+        product = right_before * (n - right_before) * right_after * (n - right_after)
+        association = self.both * self.neither - self.lost * self.gained
+        if association > 0:
+            association = max(association - n / 2, 0)
+        return association / math.sqrt(product) if product else 0.0
 
 
 def reach_interval(
@@ -112,23 +124,24 @@ def reach_interval(
     draws: int = 4000,
     seed: int = 0,
 ) -> tuple[int, int]:
-    """A 95 % interval of how far successes reach unbroken: of k_max, in the unit of `distances` (ascending).
+    """A 95 % interval of how far successes reach without a gap: of k_max, in the unit of `distances` (ascending).
 
-    Each distance's chance of success is drawn from what its trials leave open (Jeffreys' Beta(s + 1/2, t - s + 1/2)), the
-    reach is worked out for each draw, and the middle 95 % are kept, with the reach that was found. Every distance at one end
-    of its own interval would be no use: 0 of 10 alone is still compatible with 20 %, thirty times 0 of 10 is not.
+    Each distance's chance of success is drawn from its posterior (Jeffreys' Beta(s + 1/2, t - s + 1/2) for s successes in t
+    trials), the reach is worked out for each draw, and the middle 95 % are kept, widened to include the observed reach.
+    Setting every distance to one end of its own interval would be no use: 0 of 10 alone is still compatible with 20 %,
+    thirty times 0 of 10 is not.
     """
     right, tried = np.asarray(successes), np.asarray(trials)
     chance = np.random.default_rng(seed).beta(right + 0.5, tried - right + 0.5, size=(draws, right.size))
     ends = np.array([0, *distances])
     unbroken = (chance >= threshold).cumprod(axis=1).sum(axis=1)
     low, high = np.quantile(ends[unbroken], [0.025, 0.975], method="nearest")
-    found = ends[(right / tried >= threshold).cumprod().sum()]
-    return int(min(low, found)), int(max(high, found))
+    observed = ends[(right / tried >= threshold).cumprod().sum()]
+    return int(min(low, observed)), int(max(high, observed))
 
 
-def bootstrap_mean(values: Float[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of a mean over items. NaN where there is one item: it says nothing of others."""
+def bootstrap_mean(values: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval (95 %) of a mean over items. NaN where there is one item: it says nothing about others."""
     values = np.asarray(values, dtype=np.float64)
     if values.size < 2:
         return float("nan"), float("nan")
@@ -138,11 +151,11 @@ def bootstrap_mean(values: Float[np.ndarray, " items"], *, resamples: int = 2000
 
 
 def bootstrap_ratio(
-    sums: Float[np.ndarray, " items"], weights: Float[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
+    sums: Real[np.ndarray, " items"], weights: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (95 %) of sum(sums) / sum(weights) over items: a mean per token, over documents.
 
-    Documents are drawn whole, as their tokens are not independent. NaN where there is one item: it says nothing of others.
+    Documents are drawn whole, as their tokens are not independent. NaN where there is one item: it says nothing about others.
     """
     sums, weights = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if sums.size < 2:
