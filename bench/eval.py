@@ -39,11 +39,13 @@ from bench.measuring import (
     plain_perplexity,
 )
 from ropewalk import records
-from ropewalk.data.documents import encode, read_documents
-from ropewalk.data.select import TokenizedDocument, score_document
+from ropewalk.data.documents import read_documents
+from ropewalk.data.encode import encode
+from ropewalk.data.select import TokenizedDocument
 from ropewalk.data.stdlib import standard_library
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import sampled
+from ropewalk.evals.perplexity.measure import score_document
 from ropewalk.model.load import load_model, load_tokenizer, model_info
 
 PARTS = ["budget", "perplexity", "passkey", "products"]

@@ -12,7 +12,8 @@ import pytest
 import zstandard
 
 from ropewalk import testing
-from ropewalk.data.documents import Document, bos_id, encode, encode_all, files_of, read_documents
+from ropewalk.data.documents import Document, files_of, read_documents
+from ropewalk.data.encode import bos_id, encode, encode_all
 from ropewalk.errors import UserError
 
 ROWS = [{"id": "moby", "text": "Call me Ishmael."}, {"id": "emma", "text": "Emma Woodhouse, handsome."}]
@@ -110,7 +111,7 @@ def test_rows_in_another_format_are_no_document(tmp_path, name):
 def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     (tmp_path / "b.txt").write_text("there")
-    with pytest.warns(UserWarning, match="a.txt is no file, or a link to one that is gone"):
+    with pytest.warns(UserWarning, match="a.txt is not a file, or is a link to one that is gone"):
         assert texts(tmp_path) == ["there"]
     assert files_of(tmp_path) == [tmp_path / "b.txt"]
     (tmp_path / "c.txt").write_text("soon gone")

@@ -100,7 +100,7 @@ def test_documents_shorter_than_the_window_are_refused_unless_allowed():
 def test_the_second_time_nothing_is_tokenised(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text(testing.prose(50))
     first = tokenise(tmp_path / "a.txt", TOKENIZER)
-    monkeypatch.setattr("ropewalk.data.documents.encode_all", None)
+    monkeypatch.setattr("ropewalk.data.token_corpus.encode_all", None)
     again = tokenise(tmp_path / "a.txt", TOKENIZER)
     assert np.array_equal(first.ids, again.ids) and first.digest == again.digest
 
@@ -112,7 +112,7 @@ def test_the_cache_goes_by_content_not_by_place_or_date(tmp_path, monkeypatch):
     first = tokenise(tmp_path / "a/same.txt", TOKENIZER)
     (tmp_path / "a/same.txt").write_text("another text")
     assert tokenise(tmp_path / "a/same.txt", TOKENIZER).digest != first.digest
-    monkeypatch.setattr("ropewalk.data.documents.encode_all", None)
+    monkeypatch.setattr("ropewalk.data.token_corpus.encode_all", None)
     assert np.array_equal(tokenise(tmp_path / "b/same.txt", TOKENIZER).ids, first.ids)
 
 
@@ -150,7 +150,7 @@ def test_a_stream_is_read_no_further_than_the_limit(monkeypatch):
             read.append(number)
             yield Document(str(number), "x" * 100)
 
-    monkeypatch.setattr("ropewalk.data.documents.read_documents", stream)
+    monkeypatch.setattr("ropewalk.data.token_corpus.read_documents", stream)
     monkeypatch.setattr("ropewalk.data.token_corpus._BATCH_CHARACTERS", 1000)
     tokens = tokenise("owner/endless", TOKENIZER, limit=5000)
     assert tokens.streamed and 5000 < len(tokens.ids) <= 5000 + 10 * 102

@@ -38,7 +38,16 @@ def test_nothing_tried_says_nothing():
 @pytest.mark.parametrize(
     "degrees, quantile",
     # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2: upper critical values of Student's t, 0.975.
-    [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (100, 1.984), (math.inf, 1.960)],
+    [
+        (1.0, 12.706),
+        (2.0, 4.303),
+        (3.0, 3.182),
+        (5.0, 2.571),
+        (10.0, 2.228),
+        (30.0, 2.042),
+        (100.0, 1.984),
+        (math.inf, 1.960),
+    ],
 )
 def test_students_quantile_is_the_tables(degrees, quantile):
     assert student_t95(degrees) == pytest.approx(quantile, abs=5e-4)

@@ -10,8 +10,9 @@ import torch
 import transformers
 
 from ropewalk import records
-from ropewalk.data import documents as document_files
-from ropewalk.data.documents import Document, encode_all
+from ropewalk.data import select
+from ropewalk.data.documents import Document
+from ropewalk.data.encode import encode_all
 from ropewalk.data.select import TokenizedDocument, choose
 from ropewalk.errors import UserError
 from ropewalk.evals import likelihood
@@ -98,9 +99,9 @@ def test_several_windows_are_measured_on_the_same_documents():
 
 def test_documents_shorter_than_the_window_are_counted():
     docs = [TokenizedDocument(str(n), np.arange(n)) for n in (5, 20, 7, 30, 40)]
-    chosen, skipped = choose(docs, min_tokens=10)
+    chosen, skipped = choose(docs, min_tokens=10, refusal="")
     assert [d.name for d in chosen] == ["20", "30", "40"] and skipped == 2
-    chosen, skipped = choose(docs, min_tokens=10, limit=2)
+    chosen, skipped = choose(docs, min_tokens=10, limit=2, refusal="")
     assert [d.name for d in chosen] == ["20", "30"] and skipped == 2
 
 
@@ -256,7 +257,7 @@ def test_several_models_are_measured_on_documents_that_are_tokenised_once(tmp_pa
     batches = []
     usual = encode_all
     monkeypatch.setattr(
-        document_files,
+        select,
         "encode_all",
         lambda tokenizer, texts, **more: batches.append(len(texts)) or usual(tokenizer, texts, **more),
     )

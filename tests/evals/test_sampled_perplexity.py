@@ -103,7 +103,7 @@ def measured(**arguments):
 
 
 def test_a_sample_of_real_windows_agrees_with_the_exact_figure_within_its_interval():
-    exact, sampled = measured(), measured(budget=60, tolerance=0.004, seed=1)
+    exact, sampled = measured(), measured(budget=60.0, tolerance=0.004, seed=1)
     assert sampled.estimate and not exact.estimate
     assert sampled.tokens < exact.tokens / 3
     assert sampled.low <= exact.perplexity <= sampled.high
@@ -111,9 +111,9 @@ def test_a_sample_of_real_windows_agrees_with_the_exact_figure_within_its_interv
 
 
 def test_time_stops_it_and_a_tolerance_of_nothing_makes_it_exact():
-    short = measured(budget=1e-9, tolerance=0)
+    short = measured(budget=1e-9, tolerance=0.0)
     assert short.estimate and short.tokens < 3000
-    whole, exact = measured(budget=60, tolerance=0), measured()
+    whole, exact = measured(budget=60.0, tolerance=0.0), measured()
     assert not whole.estimate and whole.tokens == exact.tokens
     # An exact row has an exact row's interval, over documents; float32 sums in another batching differ by roundings.
     for name in ("perplexity", "low", "high"):
@@ -124,10 +124,10 @@ def test_time_stops_it_and_a_tolerance_of_nothing_makes_it_exact():
 
 
 def test_the_same_seed_draws_the_same_windows():
-    assert measured(budget=60, tolerance=0.01).perplexity == measured(budget=60, tolerance=0.01).perplexity
+    assert measured(budget=60.0, tolerance=0.01).perplexity == measured(budget=60.0, tolerance=0.01).perplexity
 
 
-@pytest.mark.parametrize("minutes", [0, -1])
+@pytest.mark.parametrize("minutes", [0.0, -1.0])
 def test_a_budget_of_nothing_is_refused(minutes):
     with pytest.raises(UserError, match="minutes above 0"):
         measured(budget=minutes)
@@ -135,4 +135,4 @@ def test_a_budget_of_nothing_is_refused(minutes):
 
 def test_a_budget_for_another_rule_is_refused():
     with pytest.raises(UserError, match="not that of yarn"):
-        measured(budget=1, convention="yarn")
+        measured(budget=1.0, convention="yarn")

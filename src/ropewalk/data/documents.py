@@ -1,16 +1,16 @@
-"""Documents: from files, directories and data sets to text, and from text to token ids.
+"""Documents: files, directories and data sets read as text.
 
 in   paths, directories, data-set ids
-out  `Document(name, text)`, one at a time and in a fixed order; token ids of one
+out  `Document(name, text)`, one at a time and in a fixed order
 
 A document is one file, or one row of a JSON-lines or Parquet file or of a data set. Where a document begins and ends matters
-at long windows, so nothing here joins or cuts any (packing.py does). What cannot be read is never passed over in silence: a
-file named by the user stops the run with a sentence, a file met in a directory is left out and counted.
+at long windows, so nothing here joins or cuts any (packing.py does). Nothing unreadable is skipped silently: a file that the
+user named stops the run with an error, a file met in a directory is left out, counted and warned of. Needs neither torch nor
+transformers: encode.py turns the text into token ids.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -18,11 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from jaxtyping import Int
-from transformers import PreTrainedTokenizerBase
+from typing import Any, Literal
 
 from ropewalk.data.compression import SUFFIXES, damage_named, open_bytes
 from ropewalk.errors import UserError
@@ -30,25 +26,26 @@ from ropewalk.errors import UserError
 #: Files that are one document each, and files that hold one a row.
 PLAIN = (".txt", ".md", ".py", ".tex", ".rst")
 ROWS = (".jsonl", ".ndjson", ".parquet")
-#: Files of rows in formats that are not read; as one document each they would train a model on commas and braces.
+#: Files of rows in formats that are not read; taken as one document each, they would train a model on commas and braces.
 OTHER_ROWS = (".json", ".csv", ".tsv", ".arrow", ".feather")
-#: Where a row's text is looked for when no field was named: what published sets of long documents call it.
+#: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
 FIELDS = ("text", "content", "document")
-#: Escapes in JSON can name one half of a pair (\ud83d), which is no character and no tokenizer takes.
-_HALVES = re.compile("[\ud800-\udfff]")
-_NAMES = ("id", "name", "title", "path", "url")
+#: An escape in JSON can name one half of a surrogate pair (\ud83d), which is not a character; tokenizers refuse it.
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+#: Fields that name a row, in the order in which they are tried.
+_NAME_FIELDS = ("id", "name", "title", "path", "url")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it comes from; the name is what messages and records call it."""
+    """A text, and the name that messages and records call it by."""
 
     name: str
     text: str
 
 
 class _Unreadable(ValueError):
-    """One document cannot be read; whether that is an error depends on who named it."""
+    """A document cannot be read: an error if the user named its file, a warning if it was met in a directory."""
 
 
 def read_documents(
@@ -67,19 +64,19 @@ def read_documents(
             without the field, or a source without any document.
     """
     for source in _listed(sources):
-        kind = kind_of(source)
-        if kind == "hub":
-            found: Iterator[Document] = _from_hub(str(source), field, seed)
-        elif kind == "directory":
-            found = _from_directory(Path(source), field)
-        else:
-            found = _from_named_file(Path(source), field)
-        any_yet = False
-        for document in found:
-            any_yet = True
+        empty = True
+        for document in _read_source(source, field, seed):
+            empty = False
             yield document
-        if not any_yet:
+        if empty:
             raise UserError(f"{source} holds no text to read; name files that do, in {', '.join(PLAIN + ROWS)}")
+
+
+def _read_source(source: str | Path, field: str | None, seed: int | None) -> Iterator[Document]:
+    kind = kind_of(source)
+    if kind == "hub":
+        return _from_hub(str(source), field, seed)
+    return _from_directory(Path(source), field) if kind == "directory" else _from_named_file(Path(source), field)
 
 
 def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -91,11 +88,11 @@ def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
     return listed
 
 
-def kind_of(source: str | Path) -> str:
-    """ "file", "directory" or "hub".
+def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
+    """What a source is: a file, a directory, or a data set on the hub.
 
     Raises:
-        UserError: it is neither there nor shaped like a data-set id.
+        UserError: it does not exist and is not written like a data-set id.
     """
     path = Path(source)
     if path.is_dir():
@@ -112,7 +109,7 @@ def kind_of(source: str | Path) -> str:
 
 
 def files_of(source: str | Path) -> list[Path]:
-    """The files a local source is read from, in reading order: itself, or those of a directory that hold documents."""
+    """The files a local source is read from, in reading order: the file itself, or those in a directory that hold documents."""
     path = Path(source)
     if not path.is_dir():
         return [path]
@@ -120,16 +117,16 @@ def files_of(source: str | Path) -> list[Path]:
 
 
 def _below(directory: Path) -> list[Path]:
-    """All that is no directory under this one, hidden files apart, in the order of paths."""
-    found = []
+    """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths."""
+    files: list[Path] = []
     for folder, folders, names in os.walk(directory):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def _stem_suffix(name: str) -> str:
-    """The suffix below a packed file's own: `.jsonl` of `books.jsonl.xz`."""
+    """The suffix of a name without that of its compression: `.jsonl` of `books.jsonl.xz`."""
     path = Path(name.lower())
     return Path(path.stem).suffix if path.suffix in SUFFIXES else path.suffix
 
@@ -147,7 +144,7 @@ def _from_directory(directory: Path, field: str | None) -> Iterator[Document]:
         if _stem_suffix(path.name) in PLAIN + ROWS + OTHER_ROWS:
             try:
                 if not path.is_file():
-                    raise _Unreadable(f"{path} is no file, or a link to one that is gone")
+                    raise _Unreadable(f"{path} is not a file, or is a link to one that is gone")
                 yield from _from_file(path, str(path.relative_to(directory)), field)
             except _Unreadable as error:
                 left_out.append(str(error))
@@ -161,8 +158,7 @@ def _from_file(path: Path, name: str, field: str | None) -> Iterator[Document]:
     if suffix in OTHER_ROWS:
         raise _Unreadable(f"{path} holds rows as {suffix}, and rows are read as JSON lines (.jsonl) or Parquet only")
     if suffix == ".parquet":
-        rows = _parquet_rows(path)
-        yield from _from_rows(rows, name, field, place="row")
+        yield from _from_rows(_parquet_rows(path), name, field, place="row")
     elif suffix in ROWS:
         yield from _from_rows(_json_rows(path), name, field, place="line")
     else:
@@ -215,40 +211,41 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, place: str) -> Iterator[Document]:
-    empty = halves = 0
-    chosen = field
+    """Documents of numbered rows; the first row decides the text field if none is named."""
+    empty = half_pairs = 0
     for number, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(
-                f"{place} {number} of {source} is a {type(row).__name__}, not an object with fields; mend it"
-            )
-        if chosen is None:
-            chosen = next((name for name in FIELDS if name in row), None)
-        if chosen not in row:
-            asked = f"has no field {chosen!r}" if chosen else "has no field that ropewalk takes for its text"
-            raise UserError(
-                f"{place} {number} of {source} {asked}; it has {', '.join(map(str, row))}: name one with --field"
-            )
-        text = "" if row[chosen] is None else row[chosen]
-        if not isinstance(text, str):
-            raise UserError(
-                f"field {chosen!r} in {place} {number} of {source} is a {type(text).__name__}, not text; name another with --field"
-            )
+        if field is None and isinstance(row, dict):
+            field = next((name for name in FIELDS if name in row), None)
+        text = _row_text(row, field, f"{place} {number} of {source}")
         if not text.strip():
             empty += 1
             continue
-        if not text.isascii() and _HALVES.search(text):
-            halves += 1
-            text = _HALVES.sub("\ufffd", text)
-        yield Document(f"{source}:{_row_name(row, chosen) or number}", text)
-    if halves:
-        warnings.warn(f"{halves} rows of {source} hold half a surrogate pair, which is read as U+FFFD", stacklevel=3)
+        if not text.isascii() and _HALF_PAIRS.search(text):
+            half_pairs += 1
+            text = _HALF_PAIRS.sub("\ufffd", text)
+        yield Document(f"{source}:{_row_name(row, field) or number}", text)
+    if half_pairs:
+        warnings.warn(
+            f"{half_pairs} rows of {source} hold half a surrogate pair, which is read as U+FFFD", stacklevel=3
+        )
     if empty:
-        warnings.warn(f"{empty} rows of {source} have an empty {chosen!r} and were left out", stacklevel=3)
+        warnings.warn(f"{empty} rows of {source} have an empty {field!r} and were left out", stacklevel=3)
 
 
-def _row_name(row: dict[str, Any], text_field: str) -> str:
-    for name in _NAMES:
+def _row_text(row: Any, field: str | None, place: str) -> str:
+    if not isinstance(row, dict):
+        raise UserError(f"{place} is a {type(row).__name__}, not an object with fields; mend it")
+    if field not in row:
+        missing = f"has no field {field!r}" if field else f"has none of the fields {', '.join(FIELDS)}"
+        raise UserError(f"{place} {missing}; it has {', '.join(map(str, row))}: name one with --field")
+    text = "" if row[field] is None else row[field]
+    if not isinstance(text, str):
+        raise UserError(f"field {field!r} in {place} is a {type(text).__name__}, not text; name another with --field")
+    return text
+
+
+def _row_name(row: dict[str, Any], text_field: str | None) -> str:
+    for name in _NAME_FIELDS:
         if name != text_field and isinstance(row.get(name), str | int) and str(row[name]).strip():
             return str(row[name])[:80]
     return ""
@@ -270,58 +267,6 @@ def _from_hub(name: str, field: str | None, seed: int | None) -> Iterator[Docume
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{name} is no path here, and as a data set it could not be read ({reason}); check the id, the config after the first "
-            "colon, the split after the second, and the network"
+            f"{name} is not a path here, and could not be read as a data set ({reason}); check the id, the config after the "
+            "first colon, the split after the second, and the network"
         ) from None
-
-
-def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id put in front of a document: BOS where the tokenizer itself puts one (LLaMA), none where it does not (Qwen).
-
-    Asking the tokenizer what it does, rather than whether it names such a token (some that put one in front name none), keeps to
-    what the model was pretrained with.
-    """
-    with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
-    return with_special[0] if with_special and with_special[0] != bare[0] else None
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, eos: bool = False
-) -> Int[np.ndarray, " tokens"]:
-    """Token ids of a text, int64.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-        text: any length; the tokenizer's own `model_max_length` neither cuts it nor warns.
-        bos: put BOS in front if the tokenizer does so itself (`bos_id`).
-        eos: put EOS at the end if the tokenizer has one.
-    """
-    return encode_all(tokenizer, [text], bos=bos, eos=eos)[0]
-
-
-def encode_all(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool = True, eos: bool = False
-) -> list[Int[np.ndarray, " tokens"]]:
-    """As `encode`, for many texts at once: a fast tokenizer spreads them over all cores."""
-    with _on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
-        # verbose=False: a warning that a text is longer than model_max_length would be wrong for text that is cut into windows.
-        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
-    first = bos_id(tokenizer) if bos else None
-    last = tokenizer.eos_token_id if eos else None
-    head = [] if first is None else [first]
-    tail = [] if last is None else [last]
-    return [np.array(head + row + tail, dtype=np.int64) for row in rows]
-
-
-@contextlib.contextmanager
-def _on_all_cores() -> Iterator[None]:
-    """The tokenizer's threads are its own (Rust), and it asks the environment at each call."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before

@@ -1,10 +1,10 @@
 """JSON-lines files of items to measure on: benchmark questions, document/summary pairs.
 
-in   a path, plain or packed (.xz, .gz, .zst), and the fields every line must have
+in   a path, plain or compressed (.xz, .gz, .zst), and the fields every line must have
 out  one dictionary a line, or an error that names the line
 
-A measurement on half a file is worse than none, so a bad line stops it; records, which are ours, are read otherwise
-(`record.read` skips and counts).
+A measurement on half a file is worse than none, so a bad line stops it. Records, which ropewalk writes itself, are read
+leniently instead (`records.read` skips bad lines and counts them).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read(path: str | Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Every line of a file as a dictionary that has at least `fields`.
 
     Raises:
-        UserError: no such file, damaged packing, a line that is not such a dictionary (its number is said).
+        UserError: no such file, a damaged archive, a line that is not such a dictionary (the error gives its number).
     """
     path = Path(path)
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""Training windows: a corpus cut into blocks, read in an order known in advance.
+"""Training data: a corpus cut into blocks, read in an order known in advance.
 
-in   `Tokens` (tokens.py) and a window W
-out  `Windows`, blocks of W inputs and W labels; `order`, which blocks a step reads
+in   a `TokenCorpus` (token_corpus.py) and a window W (a length, tokens)
+out  `PackedBlocks`: blocks of W inputs and W labels; `order`: which blocks a step reads
 
 Three documents of 3, 5 and 2 tokens, with BOS `<` and EOS `>` about each, and W = 4:
 
@@ -10,11 +10,11 @@ Three documents of 3, 5 and 2 tokens, with BOS `<` and EOS `>` about each, and W
     block 1  inputs > < d e   labels < d e f
     block 2  inputs f g h >   labels g h > <      and the rest, too short for a block, is left unread
 
-Blocks overlap by one token, so every token but the first is predicted once. With a document mask, positions start again at
-each document of a block and the label that would be the next document's first token is not scored.
+Blocks overlap by one token, so every token but the first is predicted once. With a document mask, positions restart at each
+document of a block, and a label that is the next document's first token is not scored.
 
-Nothing remembers where reading had come to: block numbers are a pure function of (seed, step), so that a resumed run and a
-run on another number of devices read the same data.
+No reading position is saved: block numbers are a pure function of (seed, step), so that a resumed run and a run on another
+number of devices read the same data.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PackedBlocks:
     """A corpus as blocks of W inputs and the W labels that follow them.
 
     Raises:
-        UserError: no document is as long as the window (packing such would teach no long range), or there are fewer tokens
-            than one block needs.
+        UserError: no document is as long as the window (packing short ones teaches no long range; `allow_short` permits
+            it), or there are fewer tokens than one block needs.
     """
 
     def __init__(self, tokens: TokenCorpus, window: int, *, allow_short: bool = False) -> None:
@@ -63,24 +63,26 @@ class PackedBlocks:
         return self.tokens.names[first : last + 1]
 
     def _documents(self, block: int) -> tuple[int, int]:
-        begin = block * self.window
-        first, last = np.searchsorted(self.tokens.starts, [begin, begin + self.window - 1], side="right") - 1
+        """Numbers of the first and the last document that a block reads inputs from."""
+        start = block * self.window
+        first, last = np.searchsorted(self.tokens.starts, [start, start + self.window - 1], side="right") - 1
         return int(first), int(last)
 
     def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
-        """How many labels of these blocks are scored, without making them."""
+        """How many labels of these blocks are scored, without building them."""
         if not mask_documents:
             return len(blocks) * self.window
-        begins = np.asarray(blocks, dtype=np.int64) * self.window
-        up_to = np.searchsorted(self.tokens.starts[:-1], [begins, begins + self.window], side="right")
-        return int(self.window * len(begins) - (up_to[1] - up_to[0]).sum())
+        starts = np.asarray(blocks, dtype=np.int64) * self.window
+        # A document that starts at one of a block's labels has its first token masked there.
+        started = np.searchsorted(self.tokens.starts[:-1], [starts, starts + self.window], side="right")
+        return int(self.window * len(starts) - (started[1] - started[0]).sum())
 
     def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
         """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W).
 
         Args:
             blocks: their numbers, 0 .. len - 1.
-            mask_documents: positions start again at 0 with each document, which is how transformers is told that attention
+            mask_documents: positions restart at 0 with each document, from which transformers concludes that attention
                 ends there; a label across that border is IGNORED.
         """
         w = self.window
@@ -99,17 +101,17 @@ class PackedBlocks:
 
 
 def order(seed: int, step: int, batch: int, count: int, *, shuffled: bool = True) -> Int[np.ndarray, " batch"]:
-    """Which blocks step `step` (from 0) reads: a pure function, so that nothing about reading need be saved.
+    """Which of the `count` blocks step `step` (from 0) reads: a pure function, so that no reading position need be saved.
 
-    Every pass over the `count` blocks is a fresh permutation; a step may reach from one pass into the next.
+    Every epoch is a new permutation of the blocks; a step may reach from one epoch into the next.
     """
     places = np.arange(step * batch, (step + 1) * batch)
-    passes, within = np.divmod(places, count)
+    epochs, within = np.divmod(places, count)
     if not shuffled:
         return within
-    return np.array([_permutation(seed, int(p), count)[w] for p, w in zip(passes, within, strict=True)])
+    return np.array([_permutation(seed, int(epoch), count)[w] for epoch, w in zip(epochs, within, strict=True)])
 
 
 @functools.lru_cache(maxsize=2)
-def _permutation(seed: int, number: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, number]).permutation(count)
+def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
+    return np.random.default_rng([seed, epoch]).permutation(count)

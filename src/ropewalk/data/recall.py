@@ -3,10 +3,10 @@
 in   a tokenizer, a flat array of ordinary tokens to hide facts in, a seed
 out  rows of token ids of one length, each one exercise or several; or the same as documents for `train`
 
-A model of three million parameters does not learn from Python source alone to find a number again. Facts differ in
-form and wording, as does what lies around them: source code, English-like sentences, and a few sentences or lines
-repeated over and over. The passkey prompt that measures retrieval is never among them: `FORBIDDEN` lists its phrases,
-no exercise contains one, and source files that quote it are left out of the corpus.
+A model of three million parameters does not learn retrieval from Python source alone. Facts vary in form and wording, and so
+does the text around them: source code, English-like sentences, and a few sentences or lines repeated over and over. The
+passkey prompt that measures retrieval is never among them: `FORBIDDEN` lists its phrases, no exercise contains one, and
+source files that quote it are left out of the corpus.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Integer, UInt16
 from tokenizers import Tokenizer
 
 from ropewalk.data.documents import Document
@@ -98,8 +99,8 @@ CODE_FACTS = [
 ]
 
 
-def _clean(make: Callable[[], str]) -> str:
-    while any(phrase in (text := make()).lower() for phrase in FORBIDDEN):
+def _without_forbidden(draw: Callable[[], str]) -> str:
+    while any(phrase in (text := draw()).lower() for phrase in FORBIDDEN):
         pass
     return text
 
@@ -107,7 +108,7 @@ def _clean(make: Callable[[], str]) -> str:
 def sentence(rng: random.Random) -> str:
     """One made-up English sentence."""
     pick = rng.choice
-    return _clean(
+    return _without_forbidden(
         lambda: pick(FORMS).format(
             a=pick(ADJECTIVES), a2=pick(ADJECTIVES), n=pick(NOUNS), n2=pick(NOUNS), v=pick(VERBS), v2=pick(VERBS),
             w=pick(PLAIN_VERBS), w2=pick(PLAIN_VERBS), d=pick(ADVERBS), p=pick(PEOPLE), p2=pick(PEOPLE),
@@ -149,7 +150,7 @@ def fact(rng: random.Random) -> tuple[str, str]:
 
 
 def prose(rng: random.Random, characters: int) -> list[str]:
-    """Sentences and facts of about so many characters in all: plain English for the tokenizer's training."""
+    """Sentences and facts, about `characters` long in all: plain English for training the tokenizer."""
     texts: list[str] = []
     while characters > 0:
         texts.append(" ".join(sentence(rng) for _ in range(8)) + "\n" + "".join(fact(rng)))
@@ -158,9 +159,15 @@ def prose(rng: random.Random, characters: int) -> list[str]:
 
 
 class Exercises:
-    """Draws rows; `row(length)` is the door."""
+    """Draws exercises as token ids; `rows(count, length)` is what training reads.
 
-    def __init__(self, tokenizer: Tokenizer, ordinary: np.ndarray, seed: int):
+    Args:
+        tokenizer: the fast tokenizer underneath a transformers one.
+        ordinary: token ids of text to hide facts in, (tokens,), of any integer type.
+        seed: the same exercises for the same seed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ordinary: Integer[np.ndarray, " tokens"], seed: int) -> None:
         self.tokenizer, self.ordinary, self.rng = tokenizer, ordinary, random.Random(seed)
         self.start = int(tokenizer.token_to_id("<s>") or 0)
 
@@ -173,8 +180,8 @@ class Exercises:
         if draw < 0.3:  # ordinary source
 
             def ordinary(length: int) -> list[int]:
-                begin = rng.randrange(len(self.ordinary) - length)
-                return self.ordinary[begin : begin + length].tolist()
+                start = rng.randrange(len(self.ordinary) - length)
+                return self.ordinary[start : start + length].tolist()
 
             return ordinary
         if draw < 0.45:  # sentences that do not repeat
@@ -183,14 +190,13 @@ class Exercises:
             unit = " ".join(sentence(rng) for _ in range(rng.randint(1, 7)))
         else:
             unit = "\n".join(rng.choice(CODE_LINES) for _ in range(rng.randint(1, 6)))
-        joint = rng.choice([" ", "\n"])
-        group = self.tokens(unit + "\n") if joint == "\n" else self.tokens(unit + " " + unit)
-        if joint == " ":  # what follows a blank is cut differently from what begins a text
-            first = self.tokens(unit)
-            return lambda length: (first + group[len(first) :] * (length // max(1, len(group) - len(first)) + 1))[
-                :length
-            ]
-        return lambda length: (group * (length // len(group) + 1))[:length]
+        if rng.choice([" ", "\n"]) == "\n":
+            line = self.tokens(unit + "\n")
+            return lambda length: (line * (length // len(line) + 1))[:length]
+        # Text after a blank is tokenized differently from the start of a text, so the repeats differ from the first.
+        first, twice = self.tokens(unit), self.tokens(unit + " " + unit)
+        repeat = twice[len(first) :]
+        return lambda length: (first + repeat * (length // max(1, len(repeat)) + 1))[:length]
 
     def exercise(self, length: int) -> list[int]:
         """One exercise of exactly `length` tokens: BOS, a heading, filler with facts in it, questions with answers."""
@@ -199,7 +205,7 @@ class Exercises:
             return self.echo(length)
         head = [self.start, *self.tokens(rng.choice(HEADS).format(a=rng.choice(ADJECTIVES)))]
         facts, questions, room = [], [], length - len(head)
-        # As many facts to the token in a long row as in a short one: it is the answers that teach.
+        # Facts in proportion to the length: a model learns from the answers, so a long row needs more of them.
         for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]) * max(1, length // 256)):
             stated, asked = (self.tokens(text) for text in fact(rng))
             if len(stated) + len(asked) + 8 > room:
@@ -214,24 +220,23 @@ class Exercises:
         cuts = [0, *sorted(self.place(max(room, 0)) for _ in facts), max(room, 0)]
         row = head
         for i, stated in enumerate(facts):
-            piece = filler(cuts[i + 1] - cuts[i])
-            row += [*piece, *newline, *stated]
+            row += [*filler(cuts[i + 1] - cuts[i]), *newline, *stated]
         row += [*filler(cuts[-1] - cuts[-2]), *newline]
         for asked in questions:
             row += asked
         return row[:length] + newline * (length - len(row))
 
     def place(self, room: int) -> int:
-        """Where a fact stands: anywhere, or, three times in ten, close to the questions, where a uniform draw seldom falls."""
+        """Where a fact stands: anywhere or, in three of ten draws, close to the questions, where a uniform draw seldom falls."""
         near = self.rng.random() < 0.3
         return max(0, room - int(self.rng.expovariate(1 / 24))) if near else self.rng.randint(0, room)
 
     def echo(self, length: int) -> list[int]:
-        """Ordinary or random tokens, something between, and the same tokens again."""
+        """Ordinary or shuffled tokens, filler, and the same tokens again."""
         rng = self.rng
         size = rng.randint(8, length // 3)
-        begin = rng.randrange(len(self.ordinary) - size)
-        first = self.ordinary[begin : begin + size].tolist()
+        start = rng.randrange(len(self.ordinary) - size)
+        first = self.ordinary[start : start + size].tolist()
         if rng.random() < 0.5:
             rng.shuffle(first)
         between = self.haystack()(length - 1 - 2 * size)
@@ -245,16 +250,18 @@ class Exercises:
             row += self.exercise(room if rng.random() < 0.7 else rng.randint(64, room))
         return row + self.haystack()(length - len(row))
 
-    def rows(self, count: int, length: int) -> np.ndarray:
-        """`count` rows as uint16 [count, length]."""
+    def rows(self, count: int, length: int) -> UInt16[np.ndarray, "count length"]:
+        """`count` rows of `length` tokens."""
         return np.array([self.row(length) for _ in range(count)], dtype=np.uint16)
 
 
-def documents(tokenizer: Tokenizer, ordinary: np.ndarray, *, count: int, window: int, seed: int = 0) -> list[Document]:
-    """Exercises as text, each exactly `window` tokens once a beginning and an end are put to it.
+def documents(
+    tokenizer: Tokenizer, ordinary: Integer[np.ndarray, " tokens"], *, count: int, window: int, seed: int = 0
+) -> list[Document]:
+    """Exercises as text, each exactly `window` tokens with BOS and EOS.
 
-    Packing lays documents end to end and cuts every `window` tokens, so that these, put first, fill a window each and no
-    question loses its fact. Text that does not come back from the tokenizer at that very length is drawn again.
+    Packing lays documents end to end and cuts every `window` tokens, so exercises that come first fill a block each and no
+    question is cut off from its fact. A text that tokenizes to another length is drawn again.
 
     Args:
         tokenizer: the fast tokenizer underneath a transformers one.
@@ -263,9 +270,10 @@ def documents(tokenizer: Tokenizer, ordinary: np.ndarray, *, count: int, window:
         window: tokens.
         seed: the same exercises for the same seed.
     """
-    exercises, found = Exercises(tokenizer, ordinary, seed), []
-    while len(found) < count:
+    exercises = Exercises(tokenizer, ordinary, seed)
+    texts: list[Document] = []
+    while len(texts) < count:
         text = tokenizer.decode(exercises.row(window - 1)[1:], skip_special_tokens=False)
         if len(tokenizer.encode(text, add_special_tokens=False).ids) == window - 2:
-            found.append(Document(f"recall exercise {len(found) + 1}", text))
-    return found
+            texts.append(Document(f"recall exercise {len(texts) + 1}", text))
+    return texts

@@ -1,7 +1,7 @@
-"""The documents a perplexity is measured on: as token ids, long enough for the window, counted where they are not.
+"""The documents a measurement is taken on: tokenized, long enough for its window, and how many were too short.
 
 in   sources of text and a tokenizer
-out  Tokens, and how many documents were too short
+out  `TokenizedDocument`s, and the number of documents that were too short
 """
 
 from __future__ import annotations
@@ -12,47 +12,58 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
+from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.documents import Document, encode_all, files_of, kind_of, read_documents
-from ropewalk.data.token_corpus import tokenizer_digest
+from ropewalk.data.documents import Document, files_of, kind_of, read_documents
+from ropewalk.data.encode import TokenIds, encode_all
+from ropewalk.data.token_corpus import Sources, tokenizer_digest
 from ropewalk.errors import UserError
 
-#: Documents that are tokenised together, at most.
-_AT_ONCE = 16
-#: Choices of documents that are remembered: those of two data sets.
-_REMEMBERED = 2
+#: Documents that are tokenized together, at most.
+_LARGEST_BATCH = 16
+#: Selections that are kept in memory: those of two data sets.
+_SELECTIONS_KEPT = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenizedDocument:
-    """A document as the model reads it."""
+    """A document as the model reads it: its name and token ids, BOS included where the tokenizer puts one."""
 
     name: str
-    ids: Int[np.ndarray, " n"]
+    ids: TokenIds
 
 
-def encoded(subject: Any, data: Any, max_tokens: int | None = None) -> Iterator[TokenizedDocument]:
-    """Documents as token ids, BOS in front where the tokenizer puts one; those that are `text.Document`s as they are."""
-    data = _listed(data)
-    found = iter(data) if all(isinstance(one, Document) for one in data) else read_documents(data)
-    # Ever more at a time, over all cores: whoever wants two documents does not wait for a hundred.
-    at_once = 1
-    while some := list(itertools.islice(found, at_once)):
-        for document, ids in zip(some, encode_all(subject.tokenizer, [one.text for one in some]), strict=True):
+def tokenized_documents(
+    tokenizer: PreTrainedTokenizerBase, data: Sources | Document, max_tokens: int | None = None
+) -> Iterator[TokenizedDocument]:
+    """Documents as token ids, BOS in front where the tokenizer puts one, each cut to its first `max_tokens`.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        data: sources as `read_documents` takes them, or `Document`s.
+        max_tokens: no document is cut if None.
+    """
+    sources = _listed(data)
+    in_memory = all(isinstance(source, Document) for source in sources)
+    documents = iter(sources) if in_memory else read_documents(sources)
+    # The batches grow, so that whoever needs two documents does not wait for sixteen.
+    batch_size = 1
+    while batch := list(itertools.islice(documents, batch_size)):
+        ids_of_batch = encode_all(tokenizer, [document.text for document in batch])
+        for document, ids in zip(batch, ids_of_batch, strict=True):
             yield TokenizedDocument(document.name, ids[:max_tokens].copy() if max_tokens else ids)
-        at_once = min(2 * at_once, _AT_ONCE)
+        batch_size = min(2 * batch_size, _LARGEST_BATCH)
 
 
-def _listed(data: Any) -> list[Any]:
+def _listed(data: Sources | Document) -> list[Any]:
     return [data] if isinstance(data, str | Path | Document) else list(data)
 
 
-def name_of(data: Any) -> str:
-    """How a record names its data: the sources' own names, not where they lay; the first three of many."""
-    data = _listed(data)
-    names = [one.name if isinstance(one, Document) else "/".join(Path(one).parts[-2:]) for one in data]
+def name_of(data: Sources | Document) -> str:
+    """What a record calls its data: the sources' names with the folder they are in; the first three if there are more."""
+    names = [
+        source.name if isinstance(source, Document) else "/".join(Path(source).parts[-2:]) for source in _listed(data)
+    ]
     return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
 
 
@@ -60,7 +71,7 @@ def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None
     """Refuse settings under which no document can be long enough.
 
     Raises:
-        UserError: a limit below one document, or documents cut to fewer tokens than they need.
+        UserError: a limit below one document, or documents cut to fewer than the `shortest` tokens that are needed.
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit is at least one document, got {limit}; leave --limit out for all of them")
@@ -72,54 +83,70 @@ def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None
 
 
 def choose(
-    documents: Iterable[TokenizedDocument], *, min_tokens: int, limit: int | None = None
+    documents: Iterable[TokenizedDocument], *, min_tokens: int, refusal: str, limit: int | None = None
 ) -> tuple[list[TokenizedDocument], int]:
-    """The first `limit` documents that fill the window, and how many shorter ones were passed over on the way.
+    """The first `limit` documents of at least `min_tokens` tokens, and how many shorter ones came before the last of them.
+
+    Args:
+        documents: read no further than needed.
+        min_tokens: the length a document must have.
+        refusal: the error's sentence if none is long enough, with `{min_tokens}`, `{skipped}` and `{longest}` to fill in.
+        limit: all if None.
 
     Raises:
-        UserError: none is long enough.
+        UserError: none is long enough; the sentence is `refusal`.
     """
-    found: list[TokenizedDocument] = []
+    long_enough: list[TokenizedDocument] = []
     skipped, longest = 0, 0
     for document in documents:
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
         else:
-            found.append(document)
-        if len(found) == limit:
+            long_enough.append(document)
+        if len(long_enough) == limit:
             break
-    if not found:
-        raise UserError(
-            f"perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
-            f"longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
-        )
-    return found, skipped
+    if not long_enough:
+        raise UserError(refusal.format(min_tokens=min_tokens, skipped=skipped, longest=longest))
+    return long_enough, skipped
 
 
-def chosen(
-    subject: Any, data: Any, *, min_tokens: int, limit: int | None = None, max_tokens: int | None = None
+def select_documents(
+    tokenizer: PreTrainedTokenizerBase,
+    data: Sources | Document,
+    *,
+    min_tokens: int,
+    refusal: str,
+    limit: int | None = None,
+    max_tokens: int | None = None,
 ) -> tuple[list[TokenizedDocument], int]:
-    """What `choose` makes of `encoded`; remembered, since a suite asks for the same documents once for every subject."""
-    key = _key(subject, _listed(data), min_tokens, limit, max_tokens)
-    found = _lately.pop(key, None) if key is not None else None
-    if found is None:
-        found = choose(encoded(subject, data, max_tokens), min_tokens=min_tokens, limit=limit)
+    """`choose` among `tokenized_documents`. Kept in memory, since a suite selects the same documents for each of its models.
+
+    Raises:
+        UserError: what reading raises; none is long enough (`refusal`, see `choose`).
+    """
+    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens)
+    selection = _selections.pop(key, None) if key is not None else None
+    if selection is None:
+        documents = tokenized_documents(tokenizer, data, max_tokens)
+        selection = choose(documents, min_tokens=min_tokens, refusal=refusal, limit=limit)
     if key is not None:
-        _lately[key] = found
-        while len(_lately) > _REMEMBERED:
-            del _lately[next(iter(_lately))]
-    return list(found[0]), found[1]
+        _selections[key] = selection
+        while len(_selections) > _SELECTIONS_KEPT:
+            del _selections[next(iter(_selections))]
+    documents_chosen, skipped = selection
+    return list(documents_chosen), skipped
 
 
-_lately: dict[tuple[Any, ...], tuple[list[TokenizedDocument], int]] = {}
+#: The last selections by what decides them, oldest first.
+_selections: dict[tuple[Any, ...], tuple[list[TokenizedDocument], int]] = {}
 
 
-def _key(subject: Any, data: Sequence[Any], *settings: int | None) -> tuple[Any, ...] | None:
-    """What decides the tokens; None where that cannot be told without reading: documents in memory, sets on the hub."""
-    if any(isinstance(one, Document) or kind_of(one) == "hub" for one in data):
+def _key(tokenizer: PreTrainedTokenizerBase, sources: Sequence[Any], *settings: int | None) -> tuple[Any, ...] | None:
+    """What decides a selection; None where that takes reading the text: documents in memory, data sets on the hub."""
+    if any(isinstance(source, Document) or kind_of(source) == "hub" for source in sources):
         return None
-    # As they were named too, since documents are called after that.
-    files = [path for source in data for path in files_of(source)]
-    states = [(path, path.resolve(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return (tokenizer_digest(subject.tokenizer), *states, *settings)
+    # The paths as given too, since documents are named after them.
+    files = [path for source in sources for path in files_of(source)]
+    versions = [(path, path.resolve(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return (tokenizer_digest(tokenizer), *versions, *settings)

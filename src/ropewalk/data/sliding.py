@@ -1,7 +1,9 @@
 """Sliding windows over a token sequence: what the model sees, and which of it counts.
 
 in   a length, a window W and a stride S, in tokens
-out  (start, stop, first_scored) triples in order; the worked example is under `sliding`
+out  `SlidingWindow` triples (start, stop, first_scored) in order; the worked example is under `sliding`
+
+A window is a length; where one lies in a document is a `SlidingWindow`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class SlidingWindow(NamedTuple):
 
 
 def check(window: int, stride: int) -> None:
-    """Refuse a window and a stride that define no measurement.
+    """Refuse a window and a stride that cannot be measured with.
 
     Raises:
         UserError: the window is below 2 tokens (one to see, one to predict), or the stride is not in 1 .. window.
@@ -77,12 +79,12 @@ def sliding(length: int, window: int, stride: int) -> list[SlidingWindow]:
     if length < 2:
         return []
     stop = min(window, length)
-    found = [SlidingWindow(0, stop, 1)]
+    windows = [SlidingWindow(0, stop, 1)]
     start = 0
     while stop < length:
-        start, seen = start + stride, stop
+        start, scored_to = start + stride, stop
         stop = min(start + window, length)
-        first_scored = max(seen, start + 1)
+        first_scored = max(scored_to, start + 1)
         if first_scored < stop:
-            found.append(SlidingWindow(start, stop, first_scored))
-    return found
+            windows.append(SlidingWindow(start, stop, first_scored))
+    return windows

@@ -3,10 +3,9 @@
 in   a split: "train", "validation" or "held_out"
 out  the paths of its modules, in order of their names
 
-The split goes by the top-level name of a module (`assets/hemp/held_out.json` lists the validation and the held-out
-names, the rest is training), so it is the same split on every Python from 3.11 on, although the files differ a little
-from version to version. `hemp` has seen the training modules alone. Apart from the rest because it needs no torch, and
-because a split that two places could disagree on is no split.
+The split is decided by a module's top-level name (`assets/hemp/held_out.json` lists those of validation and held-out, all
+others are training), so it is the same on every Python from 3.11 on, although the files differ a little from version to
+version. `hemp` was trained on the training modules only. The demo, the tests and hemp's recipe all take the split from here.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ _TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 
 
 @functools.cache
-def split_names() -> dict[str, frozenset[str]]:
+def split_names() -> dict[Split, frozenset[str]]:
     """The top-level names of the validation and of the held-out modules."""
     text = resources.files("ropewalk").joinpath("assets/hemp/held_out.json").read_text(encoding="utf-8")
     return {split: frozenset(names) for split, names in json.loads(text).items()}
 
 
 def split_of(relative: Path) -> Split | None:
-    """The split of a module, from its path below the library's root; None where it is left out altogether."""
+    """The split of a module, from its path below the library's root; None if it belongs to no split."""
     top = relative.parts[0].removesuffix(".py")
     if top in LEFT_OUT or top.startswith(("_sysconfigdata", "config-")) or _TEST_FOLDERS & set(relative.parts[:-1]):
         return None
     for split, names in split_names().items():
         # `_pydatetime` or `_strptime` beside `datetime`: the pure-Python twin of a module belongs where the module does.
         if {top, top.removeprefix("_"), top.removeprefix("_py")} & names:
-            return split  # type: ignore[return-value]
+            return split
     return "train"
 
 
@@ -54,23 +53,23 @@ def standard_library(split: Split, root: Path | None = None) -> list[Path]:
 
     Args:
         split: "train", "validation" or "held_out".
-        root: the library's folder; this interpreter's own when None.
+        root: the library's folder; that of the running interpreter if None.
 
     Returns:
         Paths of non-empty `.py` files, sorted by their place in the library.
 
     Raises:
-        UserError: when the split has no such name, or the folder holds no modules of it.
+        UserError: there is no such split, or the folder holds no modules of it.
     """
     if split not in get_args(Split):
         raise UserError(f"a split is one of {', '.join(get_args(Split))}; got {split!r}")
     root = Path(root or sysconfig.get_path("stdlib"))
-    found = []
+    modules: list[Path] = []
     for top in root.iterdir() if root.is_dir() else ():
-        # Decided here and not file by file below: site-packages may hold a hundred thousand.
+        # Whole folders are left out before they are walked: site-packages may hold a hundred thousand files.
         if top.name not in LEFT_OUT | _TEST_FOLDERS:
-            found += top.rglob("*.py") if top.is_dir() else [top] * (top.suffix == ".py")
-    of_split = (path for path in found if split_of(path.relative_to(root)) == split)
+            modules += top.rglob("*.py") if top.is_dir() else [top] * (top.suffix == ".py")
+    of_split = (path for path in modules if split_of(path.relative_to(root)) == split)
     paths = sorted(path for path in of_split if path.stat().st_size > 0)
     if not paths:
         raise UserError(

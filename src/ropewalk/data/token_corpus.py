@@ -1,10 +1,10 @@
-"""A tokenised corpus: made once with all cores, kept on disk by what it was made from, never held in memory.
+"""A tokenised corpus: written once using all cores, cached on disk by its content, never held in memory.
 
-in   sources (text.py) and a tokenizer
-out  `Tokens`: every document's ids end to end, BOS before and EOS after each, as a memory map
+in   sources (documents.py) and a tokenizer
+out  `TokenCorpus`: every document's ids end to end, BOS before and EOS after each, as a memory map
 
-What is kept is found by a hash of the text, the tokenizer and the options, not by dates or paths; it carries a hash of its own,
-and what does not match is made again.
+The cache key is a hash of the text, the tokenizer and the options, not of dates or paths. A cached corpus carries a hash of
+its own content; if that does not match, it is written again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.checkpoint.files import whole_directory
 from ropewalk.data.compression import damage_named
-from ropewalk.data.documents import Document, bos_id, encode_all, files_of, kind_of, read_documents
+from ropewalk.data.documents import Document, files_of, kind_of, read_documents
+from ropewalk.data.encode import bos_id, encode_all
 from ropewalk.progress import Progress
 
 _FORMAT = 2
@@ -41,16 +42,16 @@ class TokenCorpus:
     """A tokenised corpus.
 
     Attributes:
-        ids: every document's token ids end to end, (tokens,); usually a memory map.
-        starts: where each document begins, and at the end where the last one ends, (documents + 1,).
+        ids: every document's token ids end to end, (tokens,), uint16 or uint32; usually a memory map.
+        starts: where each document begins in `ids`, and at the end where the last one ends, (documents + 1,).
         names: of the documents.
-        digest: which tokens these are: equal for equal text, tokenizer and reading order, whatever the files are called. Of a
-            stream it is that of the first document, since how far it is read depends on the run's length.
-        streamed: whether they are the beginning of a longer stream; then they are read in the stream's order.
+        digest: a hash of the tokens: equal for equal text, tokenizer and reading order, whatever the files are called. Of a
+            stream, the hash of its first document, since how far it is read depends on the run's length.
+        streamed: whether these are the first tokens of a longer stream; training then reads them in the stream's order.
     """
 
-    ids: Int[np.ndarray, " tokens"]
-    starts: Int[np.ndarray, " ends"]
+    ids: Integer[np.ndarray, " tokens"]
+    starts: Integer[np.ndarray, " ends"]
     names: list[str]
     digest: str
     streamed: bool = False
@@ -63,9 +64,9 @@ class TokenCorpus:
 
 def cache_directory() -> Path:
     """Where tokenised corpora are kept: $ROPEWALK_CACHE, or ropewalk under $XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("ROPEWALK_CACHE")
-    if named:
-        return Path(named)
+    from_environment = os.environ.get("ROPEWALK_CACHE")
+    if from_environment:
+        return Path(from_environment)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ropewalk"
 
 
@@ -77,45 +78,46 @@ def tokenise(
     limit: int | None = None,
     seed: int = 0,
 ) -> TokenCorpus:
-    """Tokenise documents, or find them tokenised before.
+    """Tokenise documents, or read them from the cache.
 
     Args:
-        sources: as `text.documents`, or documents themselves.
-        tokenizer: its BOS goes before each document if it puts one itself, its EOS after.
+        sources: as `read_documents` takes them, or `Document`s.
+        tokenizer: its BOS goes before each document if it puts one itself, its EOS after each.
         field: a row's field that holds the text.
-        limit: tokens after which a streamed data set is read no further, and what is named beside one; without one all is read.
-            Sources beside a streamed one are read in turn with it, a document of each, since the first might never end.
+        limit: tokens after which reading stops if one of the sources is a streamed data set; None reads all of it. The sources
+            are then read in turn, a document of each, since a stream may never end.
         seed: of the shuffling of streamed data sets.
 
     Raises:
-        UserError: what `text.documents` raises.
+        UserError: what `read_documents` raises.
     """
     streamed, key = _key(sources, tokenizer, field, limit, seed)
     place = _writable(cache_directory() / "tokens") / key
-    found = _from_cache(place, streamed)
-    if found is None:
+    corpus = _from_cache(place, streamed)
+    if corpus is None:
         documents = _documents(sources, field, seed, in_turn=streamed)
         _write(place, documents, tokenizer, limit=limit if streamed else None)
-        found = _from_cache(place, streamed)
-        if found is None:
+        corpus = _from_cache(place, streamed)
+        if corpus is None:
             raise OSError(f"{place} changed while it was written")
-    return found
+    return corpus
 
 
 def _documents(sources: Sources, field: str | None, seed: int, *, in_turn: bool) -> Iterator[Document]:
-    if not isinstance(sources, str | Path) and sources and isinstance(sources[0], Document):
-        return iter(sources)  # type: ignore[arg-type]
-    if not in_turn or isinstance(sources, str | Path):
-        return read_documents(sources, field=field, seed=seed)  # type: ignore[arg-type]
-    each: list[Any] = [read_documents(source, field=field, seed=seed) for source in sources]  # type: ignore[arg-type]
-    rounds = itertools.zip_longest(*each)
-    return (document for round in rounds for document in round if document is not None)
+    listed: list[Any] = [sources] if isinstance(sources, str | Path) else list(sources)
+    if listed and isinstance(listed[0], Document):
+        return iter(listed)
+    if not in_turn:
+        return read_documents(listed, field=field, seed=seed)
+    readers: list[Any] = [read_documents(source, field=field, seed=seed) for source in listed]
+    turns = itertools.zip_longest(*readers)
+    return (document for turn in turns for document in turn if document is not None)
 
 
 def _key(
     sources: Sources, tokenizer: PreTrainedTokenizerBase, field: str | None, limit: int | None, seed: int
 ) -> tuple[bool, str]:
-    """Whether anything is streamed, and a hash of everything that decides the tokens: contents, not dates or paths."""
+    """Whether a source is streamed, and the cache key: a hash of all that decides the tokens (contents, not dates or paths)."""
     streamed = False
     parts: list[Any] = [_FORMAT, tokenizer_digest(tokenizer), field]
     listed: Sequence[Any] = [sources] if isinstance(sources, str | Path) else sources
@@ -134,9 +136,9 @@ def _key(
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything about a tokenizer that decides the ids of a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    told = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    marks = f"{bos_id(tokenizer)} {tokenizer.eos_token_id}"
-    return hashlib.sha256(f"{type(tokenizer).__name__} {marks} {told}".encode()).hexdigest()
+    definition = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    bos_eos = f"{bos_id(tokenizer)} {tokenizer.eos_token_id}"
+    return hashlib.sha256(f"{type(tokenizer).__name__} {bos_eos} {definition}".encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:
@@ -145,27 +147,27 @@ def _file_digest(path: Path) -> str:
 
 
 def _writable(directory: Path) -> Path:
-    """The directory, or a temporary one where it cannot be made: a read-only home must not stop a run."""
+    """The directory, or a temporary one if it cannot be written: a read-only home must not stop a run."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if os.access(directory, os.W_OK):
             return directory
     except OSError:
         pass
-    instead = Path(tempfile.mkdtemp(prefix="ropewalk-"))
-    warnings.warn(f"{directory} cannot be written, so tokens go to {instead} and are not kept", stacklevel=3)
-    return instead
+    temporary = Path(tempfile.mkdtemp(prefix="ropewalk-"))
+    warnings.warn(f"{directory} cannot be written, so tokens go to {temporary} and are not kept", stacklevel=3)
+    return temporary
 
 
 def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
-    """What lies there, if its hash is right; a damaged one is reported and made again."""
+    """The corpus in the cache, or None if there is none or its hash is wrong (which is warned of)."""
     if not place.is_dir():
         return None
     try:
         about = json.loads((place / "about.json").read_text(encoding="utf-8"))
         ids = np.memmap(place / "ids.bin", dtype=about["dtype"], mode="r")
         starts, names, digest = about["starts"], about["names"], about["digest"]
-        if _digest(ids, starts) != digest or _digest_of(names) != about["names_digest"]:
+        if _digest(ids, starts) != digest or _json_digest(names) != about["names_digest"]:
             raise ValueError("its hash is not the one it was written with")
         if streamed:
             digest = _digest(ids[: starts[1]], starts[:2])
@@ -175,11 +177,11 @@ def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
         return None
 
 
-def _digest_of(named: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+def _json_digest(names: list[str]) -> str:
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
-def _digest(ids: np.ndarray, starts: list[int]) -> str:
+def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
     digest = hashlib.sha256(json.dumps([str(ids.dtype), starts]).encode())
     for start in range(0, len(ids), _HASHED_AT_ONCE):
         digest.update(np.ascontiguousarray(ids[start : start + _HASHED_AT_ONCE]).data)
@@ -193,7 +195,7 @@ def _write(
     *,
     limit: int | None,
 ) -> None:
-    """Tokenise into a directory that appears whole or not at all. The corpus itself is never in memory."""
+    """Tokenise batch by batch into a directory that appears complete or not at all."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
     starts, names = [0], []
     with whole_directory(place, overwrite=True) as beside, Progress("tokenising", limit) as advance:
@@ -209,7 +211,7 @@ def _write(
                 if limit is not None and starts[-1] > limit:
                     break
         ids = np.memmap(beside / "ids.bin", dtype=dtype, mode="r")
-        digests = {"digest": _digest(ids, starts), "names_digest": _digest_of(names)}
+        digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}
         about = {"dtype": dtype.name, **digests, "starts": starts, "names": names}
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 

@@ -16,7 +16,7 @@ import torch
 from ropewalk import records
 from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.rope_config import read_rope
-from ropewalk.data.documents import bos_id
+from ropewalk.data.encode import bos_id
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ropewalk.data.documents import encode
+from ropewalk.data.encode import encode
 
 Ids = Int[np.ndarray, " n"]
 

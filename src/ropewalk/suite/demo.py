@@ -114,7 +114,8 @@ def training_documents(settings: Settings) -> list[Any]:
     import numpy as np
 
     from ropewalk.data import recall
-    from ropewalk.data.documents import encode, read_documents
+    from ropewalk.data.documents import read_documents
+    from ropewalk.data.encode import encode
     from ropewalk.data.stdlib import standard_library
     from ropewalk.model.load import load_tokenizer
 

@@ -25,7 +25,7 @@ import torch
 
 from ropewalk import records
 from ropewalk.checkpoint.rope_config import read_rope
-from ropewalk.data.select import TokenizedDocument, encoded, name_of
+from ropewalk.data.select import TokenizedDocument, name_of, select_documents
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import FEWEST
@@ -37,6 +37,11 @@ from ropewalk.model.verify import pin_rope
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import Linear, Plain
+
+_TOO_SHORT = (
+    "scores in a window of {min_tokens} tokens need a document that fills it, but the longest has {longest}; "
+    "give longer documents or a smaller --window"
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,9 @@ def attention(
             f"neighbours are told apart in windows of at least {FEWEST} tokens, got "
             f"{min(window, subject.state.original_window)}; ask for a longer --window"
         )
-    chosen = _chosen(encoded(subject, data, window), window, documents)
+    chosen, _ = select_documents(
+        subject.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=documents, max_tokens=window
+    )
     found: list[Measured] = []
     if base is not None:
         before = open_model(base, tokenizer=tokenizer or subject.tokenizer, dtype=dtype, device=device)
@@ -99,23 +106,6 @@ def attention(
         del before
     found += [_measure(*state, chosen, data, out) for state in _states(subject, window)]
     return found
-
-
-def _chosen(documents: Iterator[TokenizedDocument], window: int, count: int) -> list[TokenizedDocument]:
-    chosen: list[TokenizedDocument] = []
-    longest = 0
-    for document in documents:
-        longest = max(longest, len(document.ids))
-        if len(document.ids) >= window:
-            chosen.append(document)
-        if len(chosen) == count:
-            return chosen
-    if not chosen:
-        raise UserError(
-            f"scores in a window of {window} tokens need a document that fills it, but the longest has {longest}; "
-            "give longer documents or a smaller --window"
-        )
-    return chosen
 
 
 def _check_related(base: LoadedModel, model: LoadedModel) -> None:

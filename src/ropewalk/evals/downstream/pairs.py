@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ropewalk.data import jsonlines
-from ropewalk.data.documents import encode
+from ropewalk.data.encode import encode
 from ropewalk.data.packing import IGNORED
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
-from ropewalk.data.select import TokenizedDocument, check_cuts, chosen, name_of
+from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents
 from ropewalk.data.sliding import check, sliding
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -56,6 +56,11 @@ from ropewalk.evals.perplexity import conventions
 from ropewalk.evals.perplexity import sampled as budgets
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
+
+_TOO_SHORT = (
+    "perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
+    "longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
+)
 
 
 def perplexity(
@@ -121,7 +126,9 @@ def perplexity(
         check_window(subject.model, window)
     shortest = max(*windows, min_tokens or 0)
     check_cuts(limit, max_tokens, shortest)
-    documents, skipped = chosen(subject, data, min_tokens=shortest, limit=limit, max_tokens=max_tokens)
+    documents, skipped = select_documents(
+        subject.tokenizer, data, min_tokens=shortest, refusal=_TOO_SHORT, limit=limit, max_tokens=max_tokens
+    )
     run = ranks.same(
         subject.run(
             seed=seed,

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Bool
 
 from ropewalk import records
-from ropewalk.data.documents import encode
+from ropewalk.data.encode import encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
-from ropewalk.data.documents import encode
+from ropewalk.data.encode import encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster

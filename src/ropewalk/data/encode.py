@@ -1,0 +1,70 @@
+"""Text to token ids, with BOS where the tokenizer itself puts one.
+
+in   a transformers tokenizer and texts
+out  int64 token ids, one array a text
+
+Apart from documents.py, which needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Integer
+from transformers import PreTrainedTokenizerBase
+
+#: Token ids of one text, (tokens,), of any integer type: its own length, whatever other texts beside it have.
+TokenIds = Integer[np.ndarray, " _"]
+
+
+def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id put in front of a document: BOS where the tokenizer itself puts one (LLaMA), None where it does not (Qwen).
+
+    Read off what the tokenizer does, not whether it names a BOS token (some that put one in front name none): so a document
+    looks as it did in pretraining.
+    """
+    with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    return with_special[0] if with_special and with_special[0] != bare[0] else None
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, eos: bool = False) -> TokenIds:
+    """Token ids of a text, int64.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        text: of any length; it is neither cut at the tokenizer's `model_max_length` nor warned of.
+        bos: put BOS in front if the tokenizer does so itself (`bos_id`).
+        eos: put EOS at the end if the tokenizer has one.
+    """
+    return encode_all(tokenizer, [text], bos=bos, eos=eos)[0]
+
+
+def encode_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool = True, eos: bool = False
+) -> list[TokenIds]:
+    """As `encode`, for many texts at once: a fast tokenizer spreads them over all cores."""
+    with _on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
+        # verbose=False: the warning that a text exceeds model_max_length is wrong for text that is cut into windows later.
+        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
+    bos_token = bos_id(tokenizer) if bos else None
+    eos_token = tokenizer.eos_token_id if eos else None
+    head = [] if bos_token is None else [bos_token]
+    tail = [] if eos_token is None else [eos_token]
+    return [np.array(head + row + tail, dtype=np.int64) for row in rows]
+
+
+@contextlib.contextmanager
+def _on_all_cores() -> Iterator[None]:
+    """The tokenizer's threads are Rust's, and it reads how many from the environment at each call."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
