@@ -87,7 +87,7 @@ def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path |
 
 def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
     """Keys and values as each device gets them, its gradients of them, and the elements that each collective carried."""
-    group = torch.distributed.group.WORLD.group_name
+    group = collectives.named(torch.distributed.group.WORLD)
     carried: dict[str, list[Any]] = {"_all_gather": [], "all_to_all_single": []}
 
     def counting(name: str, function: Any) -> Any:
@@ -482,14 +482,22 @@ def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_used_for_squares_alone
     device = torch.device("cpu")
     assert kernels.agrees("flash", device, 64)
     assert kernels.aligns("flash", device, 64) == (not wrong)
-    monkeypatch.setattr(kernels, "_trim_results", lambda: None)
-    for name in ("activate_flash_attention_impl", "restore_flash_attention_impl"):
-        monkeypatch.setattr(torch.nn.attention, name, lambda *_: None, raising=False)
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    assert kernels._switch_on(device, 64)
-    assert ("flash" in kernels.LOWER_RIGHT) == (not wrong)
-    kernels._switch_off(cudnn)
-    assert "flash" in kernels.LOWER_RIGHT and torch.backends.cuda.cudnn_sdp_enabled() == cudnn
+    active: list[str] = []
+    monkeypatch.setattr(kernels, "_has_flash_4", lambda device, size: True)
+    monkeypatch.setattr(kernels, "_trimmed_results", contextlib.nullcontext)
+    monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", active.append, raising=False)
+    monkeypatch.setattr(torch.nn.attention, "restore_flash_attention_impl", active.clear, raising=False)
+    current = lambda: active[-1] if active else None  # noqa: E731
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", current, raising=False)
+    kernels._flash_4_aligns.cache_clear()
+    cudnn, q = torch.backends.cuda.cudnn_sdp_enabled(), torch.zeros(1, 1, 1, 64)
+    assert kernels.lower_right("flash", q)
+    with kernels.fastest(device, 64) as name, kernels.fastest(device, 64) as again:
+        assert name == again == "FlashAttention-4" and active == ["FA4"]
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert kernels.lower_right("flash", q) == (not wrong)
+    assert kernels.lower_right("flash", q) and torch.backends.cuda.cudnn_sdp_enabled() == cudnn
+    kernels._flash_4_aligns.cache_clear()
 
 
 def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:
@@ -505,11 +513,11 @@ def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:
     for name in ("flash_attn", "flash_attn.cute"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", interface)
-    for _ in range(2):  # trimming twice is trimming once
-        kernels._trim_results()
-    assert interface._flash_attn_fwd(1, scale=2) == (1, 2)
-    assert interface._flash_attn_bwd() == (1, 2, 3)
-    assert interface._flash_attn_fwd.cache is _flash_attn_fwd.cache == {1: 2}
+    with kernels._trimmed_results(), kernels._trimmed_results():  # trimming twice is trimming once
+        assert interface._flash_attn_fwd(1, scale=2) == (1, 2)
+        assert interface._flash_attn_bwd() == (1, 2, 3)
+        assert interface._flash_attn_fwd.cache is _flash_attn_fwd.cache == {1: 2}
+    assert interface._flash_attn_fwd is _flash_attn_fwd
 
 
 def test_without_flash_attention_4_pytorch_picks() -> None:

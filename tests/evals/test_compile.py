@@ -1,10 +1,14 @@
 """Cheaper passes say what whole ones say."""
 
+import contextlib
+
 import pytest
 import torch
 
 from ropewalk.attention_ops import kernels
+from ropewalk.errors import UserError
 from ropewalk.evals import compile
+from ropewalk.model.layers import decoder_layers
 from ropewalk.testing import FAMILIES, tiny
 
 
@@ -54,42 +58,47 @@ def test_the_last_attention_is_asked_from_the_last_positions_alone(ids, monkeypa
 def test_a_model_without_such_a_part_is_left_alone():
     with compile.reading_last(torch.nn.Linear(2, 2), 1):
         pass
-    assert compile.decoder_layers(torch.nn.Linear(2, 2)) == []
+    assert decoder_layers(torch.nn.Linear(2, 2), required=False) == []
+    with pytest.raises(UserError, match="Linear has none"):
+        decoder_layers(torch.nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_compiled_layers_say_the_same_and_leave_no_trace(dynamic, ids):
+def test_the_experts_of_a_layer_are_no_decoder_layers():
+    model = tiny()
+    for layer in model.model.layers:
+        layer.experts = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(5))
+    assert decoder_layers(model) == list(model.model.layers)
+
+
+@pytest.mark.parametrize("shape", [None, (2, 50)])
+def test_compiled_layers_say_the_same_and_leave_no_trace(shape, ids):
     model = tiny(num_hidden_layers=3)
     with torch.inference_mode():
         plain = model(ids).logits
         # "eager" traces as inductor does and generates no code, which takes half a minute where cores are shared.
-        with compile.compiled(model, dynamic=dynamic, backend="eager"), compile.reading_last(model, 9):
+        with compile.compiled(model, shape=shape, backend="eager"), compile.reading_last(model, 9):
             fused = model(ids, logits_to_keep=9).logits
-        assert all(module._compiled_call_impl is None for module in model.modules())
+        assert all("forward" not in vars(module) for module in model.modules())
     torch.testing.assert_close(fused, plain[:, -9:], rtol=1e-5, atol=1e-6)
 
 
 def test_little_work_or_no_gpu_compiles_nothing(ids):
     model = tiny()
     with compile.faster(model, passes=10**9, window=64, shape=(1, 64)):
-        assert all(module._compiled_call_impl is None for module in model.modules())
-        assert not compile._compiled_for
+        assert all("forward" not in vars(module) for module in model.modules())
 
 
-def test_passes_of_another_shape_go_uncompiled(ids, monkeypatch):
+def test_passes_of_another_shape_go_uncompiled(ids):
     model, traced = tiny(num_hidden_layers=3), []
 
     def backend(graph, inputs):
         traced.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(compile, "_compiled_for", [(2, 50)])
-    with torch.inference_mode(), compile.compiled(model, dynamic=False, backend=backend):
-        with compile.shaped((1, 30)):
-            model(ids[:1, :30])
+    with torch.inference_mode(), compile.compiled(model, shape=(2, 50), backend=backend):
+        model(ids[:1, :30])
         assert not traced
-        with compile.shaped(ids.shape):
-            model(ids)
+        model(ids)
         assert traced
 
 
@@ -102,9 +111,9 @@ def test_work_counts_two_operations_a_weight_and_token():
 def test_graphs_traced_with_another_attention_are_kept_apart(monkeypatch):
     """What a layer was traced to names the kernel; PyTorch's caches must not give it to a run with another."""
     monkeypatch.setattr(kernels, "_has_flash_4", lambda device, size: True)
-    monkeypatch.setattr(kernels, "_switch_on", lambda device, size: True)
-    monkeypatch.setattr(kernels, "_switch_off", lambda cudnn: None)
-    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "mine")
-    with kernels.fastest(torch.device("cpu"), 64) as name:
-        assert torch.compiler.config.cache_key_tag == f"mine {name}"
-    assert torch.compiler.config.cache_key_tag == "mine"
+    monkeypatch.setattr(kernels, "_flash_4", contextlib.nullcontext)
+    monkeypatch.setattr(kernels, "_flash_4_problem", lambda device, size: "")
+    with torch.compiler.config.patch(cache_key_tag="mine"):
+        with kernels.fastest(torch.device("cpu"), 64) as name:
+            assert torch.compiler.config.cache_key_tag == f"mine {name}"
+        assert torch.compiler.config.cache_key_tag == "mine"

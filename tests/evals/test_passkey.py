@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from ropewalk import records
+from ropewalk.attention_ops.prefix import SharedPrefix
+from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.cli.tables.measured import show_passkey
 from ropewalk.errors import UserError
 from ropewalk.evals import compile
@@ -158,17 +160,15 @@ def test_the_verdict_is_that_of_generate_with_and_without_a_shared_beginning(fam
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_beginning_changes_logits_by_rounding_only(family, monkeypatch):
+def test_a_shared_beginning_changes_logits_by_rounding_only(family):
     model, random = tiny(family, window=256), np.random.default_rng(0)
     ids = torch.from_numpy(random.integers(0, 256, (3, 90)))
     ids[:, :50] = ids[0, :50]
     with torch.inference_mode():
         whole = model(ids).logits[:, 70:]
         for split in (True, False):
-            if not split:
-                monkeypatch.setattr(forced, "_attends_in_two_parts", lambda model: False)
-            prefix = forced._Prefix.read(model, ids[0].numpy(), 60)
-            with prefix.before(model, 50, own=40, read=20) as arguments:
+            prefix = SharedPrefix.read(model, ids[:1, :60])
+            with prefix.before(model, 50, 40, 20, in_two_parts=split and attends_in_two_parts(model)) as arguments:
                 rest = model(ids[:, 50:], logits_to_keep=20, **arguments).logits
             # float32; attention over two sets of keys is summed in another order.
             torch.testing.assert_close(rest, whole, rtol=1e-5, atol=1e-6)
@@ -196,7 +196,7 @@ def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_le
     expected = list(seen)
     seen.clear()
     torch._dynamo.reset()
-    with compile.compiled(model, dynamic=True, backend=backend):
+    with compile.compiled(model, backend=backend):
         fused = forced.verdicts(model, prompts, beginning=beginning)
     compared.remove()
     for found, wanted in zip(seen, expected, strict=True):
@@ -210,7 +210,7 @@ def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_le
 
 
 def test_both_ways_of_attending_are_tried_above():
-    assert forced._attends_in_two_parts(tiny("llama")) and not forced._attends_in_two_parts(tiny("gemma3_text"))
+    assert attends_in_two_parts(tiny("llama")) and not attends_in_two_parts(tiny("gemma3_text"))
 
 
 def test_on_a_pretrained_model_verdicts_are_those_of_generate(shared):

@@ -82,7 +82,8 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
 @pytest.mark.parametrize("size", [64, 128])
 def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
     assert kernels.agrees(kernel, cuda(), size)
-    assert kernel not in kernels.LOWER_RIGHT or kernels.aligns(kernel, cuda(), size)
+    q = torch.empty(1, 1, 1, size, device=cuda())
+    assert not kernels.lower_right(kernel, q) or kernels.aligns(kernel, cuda(), size)
 
 
 @pytest.fixture(params=["cudnn", "flash", "FlashAttention-4"])
@@ -110,7 +111,10 @@ def test_blocks_on_a_gpu_are_masked_attention(
     blocks = blocks_.causal_blocks(borders, device, devices, tokens)
     rectangles = int((blocks[:, 5] == 0).sum())
     assert rectangles or devices == 1
-    assert len(blocks_._calls(blocks, kernel)) == len(blocks) - (rectangles if kernel == "flash" else 0)
+    q = torch.empty(1, 1, 1, 128, device=cuda())
+    assert len(blocks_._calls(blocks, lower_right=kernels.lower_right(kernel, q))) == len(blocks) - (
+        rectangles if kernel == "flash" else 0
+    )
     queries = sum(last - first for first, last in blocks_.stretches(device, devices, tokens))
     generator = torch.Generator(cuda()).manual_seed(0)
     shapes = ((2, 8, queries, 128), (2, 4, tokens, 128), (2, 4, tokens, 128))

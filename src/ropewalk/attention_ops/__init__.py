@@ -1,6 +1,11 @@
-"""Attention beyond what one call of a kernel does: in blocks, over documents and devices, with a log-sum-exp.
+"""Attention beyond what one call of a kernel does: in blocks, beside a prefix, from a few positions; over documents and devices.
 
-kernels.py      PyTorch's fused attention with its log-sum-exp, one block at a time
-blocks.py       causal attention over documents and devices as blocks
-collectives.py  keys, values and their gradients from device to device
+kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time
+blocks.py          causal attention over documents and devices as blocks
+collectives.py     keys, values and their gradients from device to device
+prefix.py          a prefix that many prompts share, read once
+last_positions.py  a last layer that works for the positions that are read
+transformers.py    the names under which transformers finds all of it
 """
+
+from ropewalk.attention_ops import transformers as transformers  # registers the names

@@ -8,10 +8,10 @@ rectangles and triangles: a stretch of queries against an earlier stretch of key
 a fused kernel; their results are merged by their log-sum-exp, and the backward pass of each is the kernel's own, given the merged
 result. Where a kernel's causal mask is aligned at the bottom right, a rectangle and the triangle after it are one call. With context
 parallelism the keys and values of all devices are gathered first (and again in the backward pass, so that only this device's
-are kept), and their gradients are summed back to where they came from: exchange.py.
+are kept), and their gradients are summed back to where they came from: collectives.py.
 
-The whole is one operator, so that selective checkpointing and torch.compile see one thing, and it is registered with transformers'
-attention interface under NAME: no model's forward changes.
+The whole is one operator, so that selective checkpointing and torch.compile see one thing; transformers.py registers it with
+transformers' attention interface, so that no model's forward changes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.collectives import stretches
-from ropewalk.errors import UserError
-
-NAME = "ropewalk"
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,10 @@ def causal_blocks(borders: list[list[int]], device: int, devices: int, tokens: i
                 q0, q1 = max(begin, first), min(end, last)
                 if q0 >= q1:
                     continue
-                here = (-1 if same else number, q0 - begin + offset, q1 - begin + offset)
+                queries = (-1 if same else number, q0 - begin + offset, q1 - begin + offset)
                 if q0 > first:
-                    blocks.append((*here, first, q0, 0))
-                blocks.append((*here, q0, q1, 1))
+                    blocks.append((*queries, first, q0, 0))
+                blocks.append((*queries, q0, q1, 1))
             offset += end - begin
     return torch.tensor(blocks, dtype=torch.int64)
 
@@ -81,11 +78,11 @@ def padded(blocks: Int[Tensor, "n 6"]) -> Int[Tensor, "m 6"]:
     return torch.cat([blocks, blocks.new_zeros(size - len(blocks), 6)])
 
 
-def _calls(blocks: Tensor, kernel: kernels.Kernel) -> list[list[int]]:
-    """The blocks that are not empty, one call of the kernel each.
+def _calls(blocks: Int[Tensor, "n 6"], *, lower_right: bool) -> list[list[int]]:
+    """The blocks that are not empty, one call of the kernel each; lower_right: see `kernels.lower_right`.
 
     >>> blocks = torch.tensor([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1], [0, 0, 0, 0, 0, 0]])
-    >>> _calls(blocks, "cudnn"), _calls(blocks, "flash")
+    >>> _calls(blocks, lower_right=False), _calls(blocks, lower_right=True)
     ([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1]], [[-1, 2, 4, 0, 8, 1]])
     """
     calls: list[list[int]] = []
@@ -94,7 +91,7 @@ def _calls(blocks: Tensor, kernel: kernels.Kernel) -> list[list[int]]:
             continue
         before = calls[-1] if calls else []
         goes_on = bool(causal) and q1 - q0 == k1 - k0 and before[:3] == [row, q0, q1] and before[4:] == [k0, 0]
-        if goes_on and kernel in kernels.LOWER_RIGHT:
+        if goes_on and lower_right:
             calls[-1] = [row, q0, q1, before[3], k1, 1]
         else:
             calls.append([row, q0, q1, k0, k1, causal])
@@ -116,9 +113,9 @@ def _by_keys(
     for call in calls:
         rows[call[0]].append(call)
     order, gaps = [], []
-    for row, here in rows.items():
+    for row, its_calls in rows.items():
         done = 0  # every key before is written or a gap
-        for call in sorted(here, key=lambda call: (call[3], -call[4])):
+        for call in sorted(its_calls, key=lambda call: (call[3], -call[4])):
             k0, k1 = call[3:5]
             first = k0 >= done
             begin, end = (done, k0) if first else (done, k1)
@@ -153,23 +150,24 @@ def attention(
     """
     keys, values = collectives.whole(k, v, group)
     out = torch.empty_like(q)
-    sums = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
+    lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
     seen = set()
-    for row, q0, q1, k0, k1, causal in _calls(blocks, kernel):
-        rows, here = _rows(row), slice(q0, q1)
-        part, part_sums = kernels.forward(
-            kernel, q[rows, :, here], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
+    for row, q0, q1, k0, k1, causal in _calls(blocks, lower_right=kernels.lower_right(kernel, q)):
+        rows, queries = _rows(row), slice(q0, q1)
+        part, part_lse = kernels.forward(
+            kernel, q[rows, :, queries], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
         )
         if (row, q0) in seen:
-            before = sums[rows, :, here]
-            merged = torch.logaddexp(before, part_sums)
-            old = out[rows, :, here] * (before - merged).exp()[..., None]
-            part, part_sums = old + part * (part_sums - merged).exp()[..., None], merged
+            # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials.
+            before = lse[rows, :, queries]
+            merged = torch.logaddexp(before, part_lse)
+            old = out[rows, :, queries] * (before - merged).exp()[..., None]
+            part, part_lse = old + part * (part_lse - merged).exp()[..., None], merged
         seen.add((row, q0))
-        out[rows, :, here] = part.to(out.dtype)
-        sums[rows, :, here] = part_sums
-    return out, sums
+        out[rows, :, queries] = part.to(out.dtype)
+        lse[rows, :, queries] = part_lse
+    return out, lse
 
 
 @attention.register_fake
@@ -184,7 +182,7 @@ def _attention_backward(
     k: Tensor,
     v: Tensor,
     out: Tensor,
-    sums: Tensor,
+    lse: Tensor,
     blocks: Tensor,
     group: str,
     varied: bool,
@@ -192,7 +190,8 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values = collectives.whole(k, v, group)
     kernel = kernels.choose(q, varied)
-    order, gaps = _by_keys(_calls(blocks, kernel), *keys.shape[::2])
+    calls = _calls(blocks, lower_right=kernels.lower_right(kernel, q))
+    order, gaps = _by_keys(calls, *keys.shape[::2])
     # Where several calls add to one query or key, in float32, so that the sum is rounded once.
     several = len({(call[0], call[1]) for call, _ in order}) < len(order)
     dq = torch.empty(q.shape, dtype=torch.float32 if several else q.dtype, device=q.device)
@@ -203,21 +202,21 @@ def _attention_backward(
         dv[_rows(row), :, first:last] = 0
     seen = set()
     for (row, q0, q1, k0, k1, causal), first in order:
-        rows, here, there = _rows(row), slice(q0, q1), slice(k0, k1)
+        rows, queries, their_keys = _rows(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
             kernel,
-            grad[rows, :, here],
-            q[rows, :, here],
-            keys[rows, :, there],
-            values[rows, :, there],
-            out[rows, :, here],
-            sums[rows, :, here],
+            grad[rows, :, queries],
+            q[rows, :, queries],
+            keys[rows, :, their_keys],
+            values[rows, :, their_keys],
+            out[rows, :, queries],
+            lse[rows, :, queries],
             bool(causal),
             scale,
         )
-        _put(dq[rows, :, here], parts[0], (row, q0) not in seen)
-        _put(dk[rows, :, there], parts[1], first)
-        _put(dv[rows, :, there], parts[2], first)
+        _put(dq[rows, :, queries], parts[0], (row, q0) not in seen)
+        _put(dk[rows, :, their_keys], parts[1], first)
+        _put(dv[rows, :, their_keys], parts[2], first)
         seen.add((row, q0))
     dq = dq.to(q.dtype)
     if not group:
@@ -238,77 +237,9 @@ def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Any) -> Any:
-    q, k, v, out, sums, blocks = ctx.saved_tensors
-    grads = _attention_backward(grad, q, k, v, out, sums, blocks, ctx.group, ctx.varied, ctx.scale)
+    q, k, v, out, lse, blocks = ctx.saved_tensors
+    grads = _attention_backward(grad, q, k, v, out, lse, blocks, ctx.group, ctx.varied, ctx.scale)
     return *grads, None, None, None, None
 
 
 attention.register_autograd(_differentiate, setup_context=_set_up)
-
-
-def _interface(
-    module: nn.Module,
-    query: Float[Tensor, "batch heads tokens size"],
-    key: Float[Tensor, "batch key_heads tokens size"],
-    value: Float[Tensor, "batch key_heads tokens size"],
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    attend: Attend | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """What transformers calls. Without `attend` it is transformers' own SDPA attention, masks and all."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    if attend is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    if attend.blocks is None:
-        return sdpa_attention_forward(
-            module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
-        )
-    if dropout:
-        raise UserError(
-            f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
-        )
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
-    return out.transpose(1, 2).contiguous(), None
-
-
-def adopt(model: nn.Module) -> None:
-    """Make a transformers model attend through this module. Where no `attend` is given nothing changes.
-
-    Raises:
-        UserError: the family does not take its attention from transformers' interface.
-    """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, _interface)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.set_attn_implementation(NAME)
-    if inner.config._attn_implementation != NAME:
-        raise UserError(
-            f"attention of {inner.config.model_type} models cannot be replaced; use one device a window and no document mask"
-        )
-
-
-def check(model: nn.Module) -> None:
-    """Refuse a family whose attention is more than causal attention over the whole window.
-
-    A model with windows that slide, or with caps on its scores, would be trained as another model.
-
-    Raises:
-        UserError: by the family's name.
-    """
-    config = model.config.get_text_config()
-    sliding = any("full" not in kind for kind in getattr(config, "layer_types", None) or [])
-    sliding |= getattr(config, "layer_types", None) is None and bool(getattr(config, "sliding_window", None))
-    if sliding or getattr(config, "attn_logit_softcapping", None):
-        raise UserError(
-            f"{config.model_type} models with sliding windows or capped attention scores cannot train over documents or "
-            "devices; use --cp 1 without a document mask, or another family"
-        )

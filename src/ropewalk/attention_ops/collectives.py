@@ -6,8 +6,6 @@ out  keys and values of the whole sequence; the summed gradients of this device'
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,8 +29,18 @@ def stretches(device: int, devices: int, tokens: int) -> list[tuple[int, int]]:
     return [(device * size, (device + 1) * size), (last * size, (last + 1) * size)]
 
 
-def _process_group(name: Any) -> dist.ProcessGroup:
-    return dist.distributed_c10d._resolve_process_group(name)
+#: Process groups by name. An operator takes tensors, numbers and strings, and a compiled graph keeps the string.
+_groups: dict[str, dist.ProcessGroup] = {}
+
+
+def named(group: dist.ProcessGroup) -> str:
+    """The name by which the functions of this module know a group from now on."""
+    _groups[group.group_name] = group
+    return group.group_name
+
+
+def _process_group(name: str) -> dist.ProcessGroup:
+    return _groups[name]
 
 
 def whole(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
@@ -44,6 +52,7 @@ def whole(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
     parts = local.new_empty((pg.size() * 2, *local.shape[1:]))
     _all_gather(parts, local, group=pg)
     front, back = parts.unflatten(0, (pg.size(), 2)).chunk(2, dim=4)
+    # The backs are those of the last stretch first: the first device has the very end of the sequence.
     keys, values = torch.cat([*front.unbind(0), *reversed(back.unbind(0))], dim=3)
     return keys, values
 
@@ -68,7 +77,7 @@ def summed(parts: Tensor, group: str) -> tuple[Tensor, Tensor]:
 
     An all-to-all instead of a reduce-scatter, which would round to the model's dtype after each device.
     """
-    found = torch.empty_like(parts)
-    dist.all_to_all_single(found, parts, group=_process_group(group))
+    received = torch.empty_like(parts)
+    dist.all_to_all_single(received, parts, group=_process_group(group))
     # torch.sum adds 16-bit numbers in float32 and rounds once.
-    return found[:, 0].sum(0), found[:, 1].sum(0)
+    return received[:, 0].sum(0), received[:, 1].sum(0)

@@ -1,8 +1,11 @@
 """PyTorch's fused attention kernels with their log-sum-exp, forward and backward, one block at a time.
 
-in   queries [B, H, t, D], keys and values [B, K, T, D], K dividing H; causal means a triangle and t = T, or for the kernels in
-     LOWER_RIGHT t <= T, the last query seeing all keys
+in   queries [B, H, t, D], keys and values [B, K, T, D], K dividing H; causal means a triangle and t = T, or for a kernel whose mask
+     is `lower_right` t <= T, the last query seeing all keys
 out  attention and log-sum-exp [B, H, t]; gradients of all three, given the log-sum-exp of the whole row
+
+Not public in PyTorch, and to be looked at with each new release: `torch.ops.aten._scaled_dot_product_*`, here alone. The other file with
+such names is model/torch_internals.py.
 """
 
 from __future__ import annotations
@@ -17,18 +20,31 @@ from typing import Any, Literal
 import torch
 import torch.compiler.config
 import torch.nn.attention
+from jaxtyping import Float
 from torch import Tensor
 
 _aten = torch.ops.aten
-Kernel = Literal["cudnn", "flash", "cpu", "plain"]
+Kernel = Literal["cudnn", "flash", "efficient", "cpu", "plain"]
+#: Queries, keys or values, and the log-sum-exp of each query's scores.
+Heads = Float[Tensor, "batch heads tokens size"]
+LogSumExp = Float[Tensor, "batch heads tokens"]
 
-#: Kernels whose causal mask is aligned at the bottom right when there are more keys than queries. For flash see
-#: torch/nn/attention/bias.py; cuDNN and the CPU's kernel align theirs at the top left.
-LOWER_RIGHT: set[Kernel] = {"flash", "plain"}
+#: The operators behind PyTorch's scaled_dot_product_attention, as far as this release has them.
+FUSED_ATTENTIONS = frozenset(
+    getattr(_aten, name).default
+    for name in (
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_fused_attention_overrideable",
+    )
+    if hasattr(_aten, name)
+)
 
 
 def choose(q: Tensor, varied: bool) -> Kernel:
-    """The fastest kernel for these queries. varied: shapes change all the time, and cuDNN plans for each anew."""
+    """The fastest kernel with a backward pass for these queries. varied: shapes change all the time, and cuDNN plans for each anew."""
     size = q.shape[-1]
     if q.device.type == "cpu":
         return "cpu"
@@ -40,6 +56,30 @@ def choose(q: Tensor, varied: bool) -> Kernel:
     return "flash" if size <= 256 else "plain"
 
 
+def attend(q: Heads, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Heads, LogSumExp]:
+    """softmax(scale q k^T) v and its log-sum-exp, of any number of queries and keys, where no gradient is asked for.
+
+    causal: the last query sees all keys, the one before it all but one, and so on.
+    """
+    kernel = choose(q, varied=True)
+    if q.device.type == "cuda" and q.dtype == torch.float32:
+        kernel = "efficient"  # here for its forward pass alone
+    if causal and q.shape[2] != k.shape[2] and not lower_right(kernel, q):
+        kernel = "plain"
+    return forward(kernel, q, k, v, causal, scale)
+
+
+def lower_right(kernel: Kernel, q: Tensor) -> bool:
+    """Whether a kernel's causal mask is aligned at the bottom right when there are more keys than queries.
+
+    PyTorch's flash kernel does so (torch/nn/attention/bias.py), FlashAttention-4 in its place is asked; cuDNN, the memory-efficient
+    kernel and the CPU's align theirs at the top left.
+    """
+    if kernel != "flash":
+        return kernel == "plain"
+    return not _is_flash_4_active() or _flash_4_aligns(q.device, q.shape[-1])
+
+
 #: Head sizes that FlashAttention-4 is used for.
 FLASH_4_SIZES = (64, 128)
 
@@ -49,17 +89,24 @@ def fastest(device: torch.device, size: int) -> Iterator[str]:
     """The fastest attention for heads of `size` while this lasts; its name.
 
     That is FlashAttention-4 where it is installed, through PyTorch's own switch, on Hopper and Blackwell, after a look at whether
-    its results are right; else what PyTorch picks, cuDNN as a rule. The switch holds for the whole process.
+    its results are right; else what PyTorch picks, cuDNN as a rule. The switch holds for the whole process, so within another
+    `fastest` nothing is switched.
     """
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    if not (_has_flash_4(device, size) and _switch_on(device, size)):
-        yield "as PyTorch picks"
+    if _is_flash_4_active():
+        yield "FlashAttention-4"
         return
-    try:
-        with _compiled_apart("FlashAttention-4"):
-            yield "FlashAttention-4"
-    finally:
-        _switch_off(cudnn)
+    with contextlib.ExitStack() as stack:
+        name = "as PyTorch picks"
+        if _has_flash_4(device, size):
+            stack.enter_context(_flash_4())
+            problem = _flash_4_problem(device, size)
+            if problem:
+                stack.close()
+                warnings.warn(f"FlashAttention-4 is installed and not used ({problem})", stacklevel=3)
+            else:
+                name = "FlashAttention-4"
+                stack.enter_context(_compiled_apart(name))
+        yield name
 
 
 def _compiled_apart(name: str) -> contextlib.AbstractContextManager[None]:
@@ -81,39 +128,59 @@ def _has_flash_4(device: torch.device, size: int) -> bool:
     return hasattr(torch.nn.attention, "activate_flash_attention_impl")
 
 
-def _switch_on(device: torch.device, size: int) -> bool:
+def _is_flash_4_active() -> bool:
+    current = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)
+    return current() == "FA4"
+
+
+@contextlib.contextmanager
+def _flash_4() -> Iterator[None]:
+    """FlashAttention-4 behind PyTorch's flash operators, and no cuDNN, which PyTorch would prefer."""
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    _trim_results()
-    torch.nn.attention.activate_flash_attention_impl("FA4")
-    torch.backends.cuda.enable_cudnn_sdp(False)  # which PyTorch would prefer
+    with _trimmed_results():
+        torch.nn.attention.activate_flash_attention_impl("FA4")
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        try:
+            yield
+        finally:
+            torch.nn.attention.restore_flash_attention_impl()
+            torch.backends.cuda.enable_cudnn_sdp(cudnn)
+
+
+def _flash_4_problem(device: torch.device, size: int) -> str:
+    """Why FlashAttention-4, switched on, should not be used; empty if it may be."""
     try:
-        if agrees("flash", device, size):
-            if not aligns("flash", device, size):
-                LOWER_RIGHT.discard("flash")  # good for triangles and rectangles still
-            return True
-        reason = "its results are not those of plain attention"
+        if not agrees("flash", device, size):
+            return "its results are not those of plain attention"
+        # Asked now, once, and not in the middle of a step; by the device's full name, which its tensors will have.
+        _flash_4_aligns(torch.empty(0, device=device).device, size)
     except Exception as error:  # noqa: BLE001 - a compiler's failures are of many kinds, and none is worth a run
-        reason = f"{type(error).__name__}: {error}"
-    _switch_off(cudnn)
-    warnings.warn(f"FlashAttention-4 is installed and not used ({reason})", stacklevel=4)
-    return False
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
-def _switch_off(cudnn: bool) -> None:
-    torch.nn.attention.restore_flash_attention_impl()
-    LOWER_RIGHT.add("flash")
-    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+@functools.cache
+def _flash_4_aligns(device: torch.device, size: int) -> bool:
+    """`aligns` of FlashAttention-4, which must be switched on. If not, it is good for triangles and rectangles still."""
+    return aligns("flash", device, size)
 
 
-def _trim_results() -> None:
-    """PyTorch takes two results of FlashAttention-4's forward pass and three of its backward pass; newer releases give more."""
+@contextlib.contextmanager
+def _trimmed_results() -> Iterator[None]:
+    """PyTorch takes two results of FlashAttention-4's forward pass and three of its backward pass; newer releases give more.
+
+    PyTorch looks these functions up in their module at each call, so that is where they are replaced, for as long as this lasts.
+    """
     interface = importlib.import_module("flash_attn.cute.interface")
-    for name, count in (("_flash_attn_fwd", 2), ("_flash_attn_bwd", 3)):
-        function = getattr(interface, name)
-        if not hasattr(function, "trimmed_to"):
-            trimmed = functools.wraps(function)(functools.partial(_first, function, count))
-            trimmed.trimmed_to = count
-            setattr(interface, name, trimmed)
+    functions = {name: getattr(interface, name) for name in ("_flash_attn_fwd", "_flash_attn_bwd")}
+    for (name, function), count in zip(functions.items(), (2, 3), strict=True):
+        # `wraps` shares the attributes too: the caches that the functions keep on themselves.
+        setattr(interface, name, functools.wraps(function)(functools.partial(_first, function, count)))
+    try:
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(interface, name, function)
 
 
 def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) -> Any:
@@ -143,27 +210,29 @@ def _agrees(kernel: Kernel, device: torch.device, size: int, queries: int, token
         for length in (queries, tokens, tokens, queries)
     )
     scale = size**-0.5
-    out, sums = forward(kernel, q, k, v, True, scale)
-    found = [out, *backward(kernel, grad, q, k, v, out, sums, True, scale)]
-    expected_out, expected_sums = _plain_forward(q.float(), k.float(), v.float(), True, scale)
-    expected = [expected_out, *_plain_backward(grad, q, k, v, expected_out, expected_sums, True, scale)]
+    out, lse = forward(kernel, q, k, v, True, scale)
+    results = [out, *backward(kernel, grad, q, k, v, out, lse, True, scale)]
+    expected_out, expected_lse = _plain_forward(q.float(), k.float(), v.float(), True, scale)
+    expected = [expected_out, *_plain_backward(grad, q, k, v, expected_out, expected_lse, True, scale)]
     # Fused bfloat16 kernels are 2e-3 to 6e-3 from the truth; a wrong mask or scale is tenths.
-    return all((a.float() - b).norm() <= 2e-2 * b.norm() for a, b in zip(found, expected, strict=True))
+    return all((a.float() - b).norm() <= 2e-2 * b.norm() for a, b in zip(results, expected, strict=True))
 
 
-def forward(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def forward(kernel: Kernel, q: Heads, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Heads, LogSumExp]:
     """softmax(scale q k^T) v and its log-sum-exp, natural logarithm, float32."""
     k, v = _repeat(k, q), _repeat(v, q)
     if kernel == "cudnn":
-        found = _aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, False, scale=scale)
+        results = _aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, False, scale=scale)
     elif kernel == "flash":
-        found = _aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+        results = _aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+    elif kernel == "efficient":
+        results = _aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, causal, scale=scale)
     elif kernel == "cpu":
-        found = _aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
+        results = _aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
     else:
-        found = _plain_forward(q, k, v, causal, scale)
-    # cuDNN keeps a dimension of one behind, flash may pad the rows.
-    return found[0], found[1].reshape(*q.shape[:2], -1)[..., : q.shape[2]]
+        results = _plain_forward(q, k, v, causal, scale)
+    # cuDNN keeps a dimension of one behind; flash and the memory-efficient kernel may pad the rows.
+    return results[0], results[1].reshape(*q.shape[:2], -1)[..., : q.shape[2]]
 
 
 def backward(
@@ -173,14 +242,20 @@ def backward(
     k: Tensor,
     v: Tensor,
     out: Tensor,
-    sums: Tensor,
+    lse: Tensor,
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v. `out` and `sums` may be those of more keys than these: the part of these keys comes out."""
+    """Gradients of q, k, v. `out` and `lse` may be those of more keys than these: the part of these keys comes out.
+
+    Raises:
+        ValueError: the kernel is used for its forward pass alone ("efficient").
+    """
+    if kernel == "efficient":
+        raise ValueError("the memory-efficient kernel is used for its forward pass alone; choose one by `choose`")
     kv_heads = k.shape[1]
     k, v = _repeat(k, q), _repeat(v, q)
-    sums = sums.contiguous()
+    lse = lse.contiguous()
     lengths = (q.shape[2], k.shape[2])
     if kernel in ("cudnn", "flash"):
         # No dropout, so the state of the random numbers is not looked at.
@@ -188,19 +263,19 @@ def backward(
         tensors = [t.contiguous() for t in (grad, q, k, v, out)]
         if kernel == "cudnn":
             grads = _aten._scaled_dot_product_cudnn_attention_backward(
-                *tensors, sums[..., None], state, state, None, None, None, *lengths, 0.0, causal, scale=scale
+                *tensors, lse[..., None], state, state, None, None, None, *lengths, 0.0, causal, scale=scale
             )
         else:
             state = torch.zeros(2, dtype=torch.uint64, device=q.device)
             grads = _aten._scaled_dot_product_flash_attention_backward(
-                *tensors, sums, None, None, *lengths, 0.0, causal, state, state, scale=scale
+                *tensors, lse, None, None, *lengths, 0.0, causal, state, state, scale=scale
             )
     elif kernel == "cpu":
         grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, k, v, out, sums, 0.0, causal, scale=scale
+            grad, q, k, v, out, lse, 0.0, causal, scale=scale
         )
     else:
-        grads = _plain_backward(grad, q, k, v, out, sums, causal, scale)
+        grads = _plain_backward(grad, q, k, v, out, lse, causal, scale)
     return grads[0], _sum_heads(grads[1], kv_heads), _sum_heads(grads[2], kv_heads)
 
 
@@ -223,14 +298,14 @@ def _scores(q: Tensor, k: Tensor, causal: bool, scale: float) -> Tensor:
 
 def _plain_forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Any, ...]:
     scores = _scores(q, k, causal, scale)
-    sums = scores.logsumexp(-1)
-    return (scores - sums[..., None]).exp().to(v.dtype) @ v, sums
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
 
 
 def _plain_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sums: Tensor, causal: bool, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weights = (_scores(q, k, causal, scale) - sums[..., None]).exp()
+    weights = (_scores(q, k, causal, scale) - lse[..., None]).exp()
     grad, out = grad.float(), out.float()
     inner = weights * (grad @ v.float().mT - (grad * out).sum(-1, keepdim=True)) * scale
     return inner @ k.float(), inner.mT @ q.float(), weights.mT @ grad

@@ -18,8 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ropewalk.attention_ops import kernels
-from ropewalk.attention_ops.blocks import Attend, adopt, causal_blocks, check, padded, stretches
+from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
+from ropewalk.attention_ops.transformers import attend_in_blocks, refuse_other_than_plain_causal
 from ropewalk.distributed import state
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size
@@ -87,7 +88,7 @@ class Mesh:
         self.data_rank, self.context_rank = (layout.get_coordinate() if layout else None) or (0, 0)
         self.data_size, self.context_size = layout.shape if layout else (1, 1)
         self._last = contextlib.ExitStack()
-        self._context = layout.get_group("context").group_name if layout and self.context_size > 1 else ""
+        self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
 
     @property
     def main(self) -> bool:
@@ -109,8 +110,8 @@ class Mesh:
         inner = next((m for m in module.modules() if hasattr(m, "set_attn_implementation")), None)
         if inner is not None:
             if self.context_size > 1:
-                check(inner)
-            adopt(inner)
+                refuse_other_than_plain_causal(inner)
+            attend_in_blocks(inner)
             self._last.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
-from ropewalk.evals.compile import reading_last, shaped
+from ropewalk.evals.compile import reading_last
 from ropewalk.model.devices import to_device
 from ropewalk.model.loss import NextTokenLoss, logits_of
 
@@ -100,8 +100,7 @@ def negative_log_likelihoods(
     before: Float[torch.Tensor, "batch scored"] | None = None
     for batch in _batches(passes, batch_tokens):
         ids = rows_on(device, [one.ids for one in batch])
-        with shaped(ids.shape):
-            found = _forward(model, ids, batch[0].scored)
+        found = _forward(model, ids, batch[0].scored)
         # One batch behind, so that a GPU has its next work before it is asked for what it has done.
         if before is not None:
             yield from before.cpu().numpy()

@@ -9,25 +9,36 @@ from torch import nn
 from ropewalk.errors import UserError
 
 
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The model's decoder layers, in order: the longest list of modules of one class.
+def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module]:
+    """The model's decoder layers, in order: the outermost list of modules of one class, the longest of several.
+
+    Outermost, since a layer may have a list of its own: the experts of a mixture, of which there can be more than layers.
+
+    Args:
+        model: a transformers model, or a module around one.
+        required: whether a model without such a list is refused; if not, there are no layers.
 
     Raises:
         UserError: there is none.
     """
-    lists = [
-        list(module)
-        for module in model.modules()
+    depths: list[tuple[int, int, list[nn.Module]]] = [
+        (name.count("."), -len(module), list(module))
+        for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
     ]
-    if not lists:
-        raise UserError(
-            f"a model that is trained has a list of decoder layers of one kind, and {type(model).__name__} has none; use another family"
-        )
-    return max(lists, key=len)
+    if depths:
+        return min(depths, key=lambda entry: entry[:2])[2]
+    if not required:
+        return []
+    raise UserError(
+        f"a model that is trained has a list of decoder layers of one kind, and {type(model).__name__} has none; use another family"
+    )
 
 
 def head_size(model: nn.Module) -> int:
     """Coordinates of one attention head of a transformers model."""
-    config: Any = model.config.get_text_config()
+    whole_model: Any = (
+        model  # torch's stubs: an attribute of a module is a tensor or a module, and this one's is a config
+    )
+    config: Any = whole_model.config.get_text_config()
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

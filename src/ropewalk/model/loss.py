@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ropewalk.attention_ops import blocks
 from ropewalk.attention_ops.blocks import Attend
+from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.errors import UserError
 
 #: Labels with this value are not scored (the convention of torch and transformers).
@@ -244,7 +244,7 @@ class NextTokenLoss(nn.Module):
         attend: who attends to what, from `parallel.Mesh.split`; plain causal attention if not given.
         """
         if attend is not None:
-            if self._inner.config._attn_implementation != blocks.NAME:
+            if self._inner.config._attn_implementation != BLOCKS:
                 raise RuntimeError("the module was not made ready by Mesh.shard, and would ignore `attend`")
             # A mask of four dimensions is taken as it is, so that transformers makes none from the positions.
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
-from ropewalk.attention_ops import blocks
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for
@@ -63,12 +62,3 @@ def together(mesh: Mesh, act: Callable[[], T]) -> T:
     if failed:
         raise UserError(failed)
     return cast(T, done)
-
-
-def has_plain_attention(model: object) -> bool:
-    """Whether documents and devices may be told apart by attention in blocks; windows that slide must go through transformers."""
-    try:
-        blocks.check(model)  # type: ignore[arg-type]
-    except UserError:
-        return False
-    return True

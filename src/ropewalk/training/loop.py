@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
+from ropewalk.attention_ops.transformers import is_plain_causal
 from ropewalk.checkpoint.files import refuse_existing
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks
@@ -43,7 +44,7 @@ from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import Keeping
 from ropewalk.training.batch import Batches, default_micro
 from ropewalk.training.checkpoints import Snapshot, Snapshots, refuse_other_run
-from ropewalk.training.devices import devices_for, first_here, has_plain_attention, together
+from ropewalk.training.devices import devices_for, first_here, together
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
 from ropewalk.training.save import write_checkpoint, write_final
@@ -109,7 +110,7 @@ class Loop:
         if settings.mode == "lora":
             _seed(settings.seed)  # adapters begin at random: the same in every run and on every device
             self.model = lora.add(begun.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
-        self._apart = devices.world > 1 or has_plain_attention(begun.model)
+        self._apart = devices.world > 1 or is_plain_causal(begun.model)
         with self._arithmetic():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self.root: Any = together(devices, lambda: NextTokenLoss(self.model))

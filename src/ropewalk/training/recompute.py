@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.loss import CHUNK_ELEMENTS
+from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 
 T = TypeVar("T")
 _aten = torch.ops.aten
@@ -37,17 +38,6 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.addmm.default: (1, 2),
     _aten.bmm.default: (0, 1),
 }
-_ATTENTIONS = frozenset(
-    getattr(_aten, name).default
-    for name in (
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_fused_attention_overrideable",
-    )
-    if hasattr(_aten, name)
-)
 #: Fused attention runs at about 0.65 of the matrix rate (one H200: 0.545 of 0.786 PFLOP/s), so that its FLOPs are dearer.
 _ATTENTION_PRICE = 1.5
 
@@ -77,7 +67,7 @@ NOTHING: Keep = frozenset()
 
 def is_dear(op: Any) -> bool:
     """Whether an operation is a matrix product or a fused attention."""
-    return op in _PRODUCTS or op in _ATTENTIONS or str(op) == "ropewalk.attention.default"
+    return op in _PRODUCTS or op in FUSED_ATTENTIONS or str(op) == "ropewalk.attention.default"
 
 
 class _Census(TorchDispatchMode):
@@ -102,7 +92,7 @@ class _Census(TorchDispatchMode):
         size = sum(t.numel() * t.element_size() for t in results)
         if is_dear(func):
             self.found.append(Candidate(len(self.found), str(func), _flops(func, args), size))
-        if not self._seen & {_storage(t) for t in results}:
+        if not self._seen & {storage_of(t) for t in results}:
             self.whole += size
         self._hold(results)
         return out
@@ -110,11 +100,7 @@ class _Census(TorchDispatchMode):
     def _hold(self, values: Sequence[Any]) -> None:
         tensors = [value for value in values if isinstance(value, Tensor)]
         self._held += tensors
-        self._seen |= {_storage(tensor) for tensor in tensors}
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+        self._seen |= {storage_of(tensor) for tensor in tensors}
 
 
 def _flops(op: Any, args: Sequence[Any]) -> float:
@@ -227,8 +213,6 @@ class Activations:
 
         device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
         """
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
         census = _Census()
         handles = [
             self.layers[0].register_forward_pre_hook(lambda *_: _enter(census)),

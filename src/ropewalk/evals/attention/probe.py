@@ -3,28 +3,24 @@
 in   a transformers model and a function `see(Layer)`
 out  nothing; the model's own attention runs as ever, and its results are the same to the last bit
 
-transformers lets anyone register an attention function by name (`AttentionInterface`). Ours looks, then hands everything on
+transformers lets anyone register an attention function by name (attention_ops/transformers.py). Ours looks, then hands everything on
 to the one that the model had. So every family that goes through the interface can be probed, whatever it does to its queries
 and keys first (Qwen 3 normalises them, GPT-NeoX turns a quarter of them, Gemma 3 looks back 512 tokens in some layers).
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import transformers
 from jaxtyping import Float
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropewalk.errors import UserError
-
-_NAME = "ropewalk_probe"
+from ropewalk.attention_ops.transformers import observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,58 +46,27 @@ class Layer:
     pairing: Literal["half", "interleaved"]
 
 
-@contextlib.contextmanager
-def probing(model: transformers.PreTrainedModel, see: Callable[[Layer], None]) -> Iterator[None]:
+def probing(model: transformers.PreTrainedModel, see: Callable[[Layer], None]) -> AbstractContextManager[None]:
     """While the block runs, `see` is shown every layer of every forward pass of one sequence.
 
     Raises:
         UserError: the model's attention does not go through transformers' interface, so nothing can be seen.
     """
-    former = str(model.config._attn_implementation)
-    if not model._can_set_attn_implementation():
-        raise UserError(
-            f"scores are read where transformers hands queries and keys to its attention function, but {type(model).__name__} "
-            "does not do so; choose a model that transformers itself implements"
-        )
-    ALL_ATTENTION_FUNCTIONS.register(_NAME, _looking(see, former))
-    AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS[former])
-    model.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(former)
 
-
-def _looking(see: Callable[[Layer], None], former: str) -> Callable[..., Any]:
-    def attention(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **options: Any,
-    ) -> Any:
+    def look(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, **options: Any) -> None:
         scale = options.get("scaling")
-        see(
-            Layer(
-                index=int(getattr(module, "layer_idx", 0)),
-                query=query[0],
-                key=key[0],
-                scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
-                local=options.get("sliding_window"),
-                softcap=options.get("softcap"),
-                pairing=pairing_of(module),
-            )
+        layer = Layer(
+            index=int(getattr(module, "layer_idx", 0)),
+            query=query[0],
+            key=key[0],
+            scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
+            local=options.get("sliding_window"),
+            softcap=options.get("softcap"),
+            pairing=pairing_of(module),
         )
-        return _former(module, former)(module, query, key, value, attention_mask, **options)
+        see(layer)
 
-    return attention
-
-
-def _former(module: torch.nn.Module, name: str) -> Callable[..., Any]:
-    """The attention function of a name; "eager" is each family's own."""
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return own if name == "eager" and own is not None else ALL_ATTENTION_FUNCTIONS[name]
+    return observed(model, look)
 
 
 def pairing_of(module: torch.nn.Module) -> Literal["half", "interleaved"]:

@@ -1,0 +1,180 @@
+"""The one registration with transformers' attention interface: every name of ours that a config can carry, and what stands behind it.
+
+in   a transformers model
+out  the same model, attending through one of our functions; its own forward unchanged
+
+transformers looks its attention function up by the name in a module's config, and gives it the module, queries, keys and values. What
+else a function needs is found on the module, on its config, or comes through the model's keyword arguments; it is put there for one
+forward pass or one `with` block and taken away again.
+
+    BLOCKS          blocks.py          documents and devices; who attends to what comes as the keyword argument `attend`
+    LAST_POSITIONS  last_positions.py  the last layer alone; how many positions is on a copy of the module's config
+    PREFIX          prefix.py          a shared prefix beside a prompt's own tokens; its keys and values are on each module
+    OBSERVED        here               the model's own attention, with someone looking on; who, is on the model's config
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ropewalk.attention_ops import last_positions, prefix
+from ropewalk.attention_ops.blocks import Attend, attention
+from ropewalk.errors import UserError
+
+BLOCKS = "ropewalk"
+LAST_POSITIONS = last_positions.NAME
+PREFIX = prefix.NAME
+OBSERVED = "ropewalk_observed"
+
+
+def _attend_in_blocks(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads tokens size"],
+    key: Float[Tensor, "batch key_heads tokens size"],
+    value: Float[Tensor, "batch key_heads tokens size"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    attend: Attend | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over documents and devices. Without `attend` it is transformers' own SDPA attention, masks and all."""
+    if attend is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    if attend.blocks is None:
+        return sdpa_attention_forward(
+            module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
+        )
+    if dropout:
+        raise UserError(
+            f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
+        )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attend_in_blocks(model: nn.Module) -> None:
+    """Make a transformers model attend by blocks.py from now on. Where no `attend` is given nothing changes.
+
+    Raises:
+        UserError: the family does not take its attention from transformers' interface.
+    """
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.set_attn_implementation(BLOCKS)
+    if inner.config._attn_implementation != BLOCKS:
+        raise UserError(
+            f"attention of {inner.config.model_type} models cannot be replaced; use one device a window and no document mask"
+        )
+
+
+def is_plain_causal(model: Any) -> bool:
+    """Whether every layer is causal attention over the whole window, without windows that slide or caps on scores.
+
+    Attention in blocks or in two parts would make another model of any other family.
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        sliding = bool(getattr(config, "sliding_window", None))
+    else:
+        sliding = any("full" not in kind for kind in kinds)
+    return not sliding and not getattr(config, "attn_logit_softcapping", None)
+
+
+def refuse_other_than_plain_causal(model: Any) -> None:
+    """Refuse a family whose attention is more than causal attention over the whole window.
+
+    Raises:
+        UserError: by the family's name.
+    """
+    if not is_plain_causal(model):
+        raise UserError(
+            f"{model.config.get_text_config().model_type} models with sliding windows or capped attention scores cannot train over "
+            "documents or devices; use --cp 1 without a document mask, or another family"
+        )
+
+
+def attends_in_two_parts(model: Any) -> bool:
+    """Whether plain causal attention by PyTorch is all that this model's layers do, so that prefix.py can do it in two parts."""
+    config, device = model.config.get_text_config(), next(model.parameters()).device
+    return config._attn_implementation == "sdpa" and device.type in ("cpu", "cuda") and is_plain_causal(model)
+
+
+# ---- the model's own attention, with someone looking on ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Observer:
+    """look: is given the attention module, queries, keys and keyword arguments. usual: the name of the model's own attention."""
+
+    look: Callable[..., None]
+    usual: str
+
+
+@contextlib.contextmanager
+def observed(model: Any, look: Callable[..., None]) -> Iterator[None]:
+    """While the block runs, `look(module, query, key, **options)` is called before each layer attends; results stay the same.
+
+    Raises:
+        UserError: the model's attention does not go through transformers' interface.
+    """
+    if not model._can_set_attn_implementation():
+        raise UserError(
+            f"scores are read where transformers hands queries and keys to its attention function, but {type(model).__name__} "
+            "does not do so; choose a model that transformers itself implements"
+        )
+    config, usual = model.config.get_text_config(), str(model.config._attn_implementation)
+    config.ropewalk_observer = _Observer(look, usual)
+    model.set_attn_implementation(OBSERVED)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
+        del config.ropewalk_observer
+
+
+def _attend_observed(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> Any:
+    observer: _Observer = module.config.ropewalk_observer
+    observer.look(module, query, key, **options)
+    return _attention_function(module, observer.usual)(module, query, key, value, attention_mask, **options)
+
+
+def _attention_function(module: nn.Module, name: str) -> Callable[..., Any]:
+    """The attention function of a name; "eager" is each family's own, and in no table."""
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return eager if name == "eager" and eager is not None else ALL_ATTENTION_FUNCTIONS[name]
+
+
+def _usual_mask(*args: Any, config: Any, **kwargs: Any) -> Any:
+    usual = config.get_text_config().ropewalk_observer.usual
+    return ALL_MASK_ATTENTION_FUNCTIONS[usual](*args, config=config, **kwargs)
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """Attention in two parts knows who sees whom."""
+
+
+for _name, _function, _mask in (
+    (BLOCKS, _attend_in_blocks, sdpa_mask),
+    (LAST_POSITIONS, last_positions.attend, sdpa_mask),
+    (PREFIX, prefix.attend, _no_mask),
+    (OBSERVED, _attend_observed, _usual_mask),
+):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, _mask)
