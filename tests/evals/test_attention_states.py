@@ -11,9 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
+from ropewalk.cli.tables.measured import show_attention
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.evals.attention import attention, distances, interpolated, memory_check, show
+from ropewalk.evals.attention import attention, distances, interpolated, memory_check
 from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.layers import measure
 from ropewalk.evals.attention.probe import probing
@@ -122,7 +123,7 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     text = [Document("made-up", testing.prose(400)[:399])]
     found = attention(str(tmp_path / "pi"), base=str(base), data=text)
     capsys.readouterr()
-    show(found)
+    show_attention(found)
     printed = capsys.readouterr().out.splitlines()
     assert "softmax, 1 document " in printed[0]
     assert max(map(len, printed)) <= 80

@@ -194,10 +194,11 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, exten
         assert not (tmp_path / "suite").exists()
 
 
-def test_stages_of_one_name_are_told_apart_by_their_data(tmp_path, capfd):
+def test_stages_of_one_name_are_told_apart_by_their_data(tmp_path, caplog):
     (tmp_path / "stages.jsonl").touch()
-    stages.run([_stage("perplexity", lambda: None, data=["a/books.jsonl", "b/more.jsonl"])], tmp_path)
-    assert "perplexity, m, on a/books.jsonl b/more.jsonl" in capfd.readouterr().err
+    with caplog.at_level("INFO", logger="ropewalk"):
+        stages.run([_stage("perplexity", lambda: None, data=["a/books.jsonl", "b/more.jsonl"])], tmp_path)
+    assert "perplexity, m, on a/books.jsonl b/more.jsonl" in caplog.text
 
 
 def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):

@@ -16,6 +16,7 @@ from ropewalk.records import Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share, times
 from ropewalk.records.variant import variant_of
+from ropewalk.rope.scaling import to_dict
 
 if TYPE_CHECKING:
     from ropewalk.evals.attention import Measured
@@ -90,7 +91,10 @@ def show_attention(variants: Sequence[Measured]) -> None:
     original = variants[0].run.model.original_window
     for measured in variants:
         rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in measured.rows]
-        variant = variant_of({"model": vars(measured.run.model)}, measured.rows[0].window)
+        variant = variant_of(
+            {"model": {**vars(measured.run.model), "scaling": to_dict(measured.run.model.scaling)}},
+            measured.rows[0].window,
+        )
         columns.append(gist(rows, original, base))
         base = rows if variant.role == "base" else base
         table.add_column(variant.label, justify="right")
