@@ -64,25 +64,25 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="float32 unless told otherwise: there the two agree exactly")
     parser.add_argument("--batch-size", type=int, default=8, help="of plain lm-eval")
     chosen = parser.parse_args()
-    subject = open_model(chosen.model, dtype=chosen.dtype)
+    loaded = open_model(chosen.model, dtype=chosen.dtype)
     built = tasks.build(chosen.tasks, chosen.data)
-    window = subject.state.original_window
-    ours = {name: benchmarks.measure(subject, task, window=window, limit=chosen.limit) for name, task in built.items()}
+    window = loaded.info.original_window
+    ours = {name: benchmarks.measure(loaded, task, window=window, limit=chosen.limit) for name, task in built.items()}
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.load_dataset = published(chosen.data)
     used = {name: versions()[name] for name in ("torch", "transformers", "lm-eval")}
-    print(f"{chosen.model}, {subject.dtype} on {subject.device}, window {window}, {used}")
+    print(f"{chosen.model}, {loaded.dtype} on {loaded.device}, window {window}, {used}")
     print(f"{'':<12}{'items':>6}{'ours':>8}{'plain':>8}{'verdicts':>12}{'ours s':>9}{'plain s':>9}")
     for name in chosen.tasks:
         theirs, started = NAMES[name], time.perf_counter()
         plain = lm_eval.simple_evaluate(
             model=HFLM(
-                pretrained=subject.model,
-                tokenizer=subject.tokenizer,
+                pretrained=loaded.model,
+                tokenizer=loaded.tokenizer,
                 batch_size=chosen.batch_size,
                 max_length=window,
-                prefix_token_id=harness.prefix_of(subject.tokenizer, subject.model.config),
+                prefix_token_id=harness.prefix_of(loaded.tokenizer, loaded.model.config),
             ),
             tasks=[theirs],
             limit=chosen.limit,

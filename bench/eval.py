@@ -68,14 +68,14 @@ def bench_budget(
 ) -> list[dict]:
     """The exact figure over books and its estimate in a twentieth of the time; and ours beside the plain loop in float32."""
     name, texts = budget_data(documents, tokens)
-    subject = LoadedModel(load_model(name, device=device, dtype="float32"), load_tokenizer(name), model_info(name))
-    ids = [encode(subject.tokenizer, one)[:tokens] for one in texts]
+    loaded = LoadedModel(load_model(name, device=device, dtype="float32"), load_tokenizer(name), model_info(name))
+    ids = [encode(loaded.tokenizer, one)[:tokens] for one in texts]
     held = [TokenizedDocument(str(at), one) for at, one in enumerate(ids)]
-    score_document(subject, held[0], window, stride)
-    exact, seconds, _ = clock(lambda: [score_document(subject, one, window, stride) for one in held])
+    score_document(loaded, held[0], window, stride)
+    exact, seconds, _ = clock(lambda: [score_document(loaded, one, window, stride) for one in held])
     figure = math.exp(sum(one.nll for one in exact) / sum(one.tokens for one in exact))
     short = ids[0][: window + 8 * stride]
-    plain, ours = (measure(subject.model, short, window, stride) for measure in (plain_perplexity, our_perplexity))
+    plain, ours = (measure(loaded.model, short, window, stride) for measure in (plain_perplexity, our_perplexity))
     rows = [
         {"what": "float32", "plain": plain, "ropewalk": ours, "relative": abs(ours / plain - 1)},
         {
@@ -90,7 +90,7 @@ def bench_budget(
     for seed in range(5):
         (found, drawn, _), spent, _ = clock(
             lambda seed=seed: sampled.sample(
-                subject.model, ids, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
+                loaded.model, ids, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
             )
         )
         low, high = (math.exp(end) for end in found.interval)

@@ -190,11 +190,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     real, scored = module.score_document, []
 
     def until(last):
-        def wrapped(subject, document, *args, **kwargs):
+        def wrapped(loaded, document, *args, **kwargs):
             if len(scored) == last:
                 raise Killed
             scored.append(document.name)
-            return real(subject, document, *args, **kwargs)
+            return real(loaded, document, *args, **kwargs)
 
         return wrapped
 

@@ -1,11 +1,11 @@
 """Everything that is measured on a model.
 
-perplexity.py   the definition, and what is on record of it; budget.py estimates it, conventions.py follows other people's rules
+perplexity/     the definition, its estimate from sampled windows, other projects' conventions
 retrieval/      the passkey and harder tests
 downstream/     benchmarks and summaries
 attention/      scores before the softmax, by distance
 
-What they share: subject.py (a model, its tokenizer, its state), documents.py and pieces.py (texts as tokens), score.py (log-likelihoods,
-batched) on engine.py (cheaper passes), intervals.py, known.py (what need not be measured again), by_step.py (a run's checkpoints),
-pairing.py (two models side by side).
+Shared by them: loaded.py (a model with its tokenizer and ModelInfo), likelihood.py (negative log-likelihoods, batched) on
+compile.py (cheaper passes), tokenize_parts.py (prompts of an exact length), intervals.py, recorded.py (what need not be measured
+again), checkpoints_of_run.py (by fine-tuning steps), pairing.py (a model and its base).
 """

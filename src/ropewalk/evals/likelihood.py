@@ -1,10 +1,11 @@
-"""Scoring tokens: the negative log-likelihood of the last tokens of many passes, batched.
+"""Scoring tokens: the negative log-likelihood of the last tokens of many forward passes, batched.
 
-in   a transformers model and passes: token ids, and how many of the last ones count
-out  per pass, the negative log-likelihood of each token that counts, in nats
+in   a transformers model and `Pass`es: token ids, and how many of the last ones are scored
+out  per pass, the negative log-likelihood of each scored token, in nats
 
-Apart from perplexity.py because everybody's convention of perplexity is made of such passes (conventions.py), and so is
-an estimate from a few of them (budget.py). What differs is which passes there are and how their sums are put together.
+Every perplexity is made of such passes: the exact one (perplexity/measure.py), its estimate from a sample of windows
+(perplexity/sampled.py) and other projects' conventions (perplexity/conventions.py). They differ in which passes they make and
+how they combine the results.
 """
 
 from __future__ import annotations
@@ -19,30 +20,31 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
 from ropewalk.model.devices import to_device
 from ropewalk.model.loss import NextTokenLoss, logits_of
 
-#: Tokens of one forward pass unless told otherwise. A GPU is busy from about 32768 on; a CPU core is fastest while the
-#: activations of a small model stay near its cache (measured: docs/log.md).
+#: Tokens of one forward pass if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
+#: activations of a small model fit its cache (measured: docs/log.md).
 GPU_BATCH_TOKENS = 32768
 CPU_BATCH_TOKENS = 2048
-#: Logits turned into log-likelihoods at a time: their float32 copy is at most this many bytes.
+#: Largest float32 copy of logits, in bytes: more are turned into log-likelihoods chunk by chunk.
 LOGIT_BYTES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward pass over `ids`, of which the last `scored` tokens count; the first token never can.
+    """One forward pass over `ids`, of which the last `scored` tokens are scored; the first token never can be.
 
     Attributes:
         ids: (n,) token ids that the model sees.
-        scored: how many of the last ones count, 1 .. n - 1.
+        scored: how many of the last ones are scored, 1 .. n - 1.
     """
 
-    ids: Int[np.ndarray, " n"]
+    ids: TokenIds
     scored: int
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ def default_batch_tokens(device: torch.device) -> int:
 
 
 def position_limit(model: torch.nn.Module) -> int | None:
-    """The number of positions a learned table holds, or None for a model that turns or slopes (RoPE, ALiBi)."""
+    """The number of positions in a learned table, or None for a model without one (RoPE, ALiBi)."""
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
         if isinstance(module, torch.nn.Embedding) and ("position" in last or last in ("wpe", "pos_emb")):
@@ -65,7 +67,7 @@ def position_limit(model: torch.nn.Module) -> int | None:
 
 
 def check_window(model: torch.nn.Module, window: int) -> None:
-    """Refuse a window that the model has no positions for. RoPE never ends: past its window it extrapolates, badly.
+    """Refuse a window that a learned table has no positions for. RoPE has positions for any window: beyond its own it extrapolates.
 
     Raises:
         UserError: the model looks its positions up in a table that is shorter than the window.
@@ -83,13 +85,13 @@ def negative_log_likelihoods(
 ) -> Iterator[Float[np.ndarray, " scored"]]:
     """Score passes in order.
 
-    Neighbours of the same shape share a forward pass, up to `batch_tokens` tokens. A pass scores its last tokens, so the
-    model is asked for those logits alone (`logits_to_keep`): at 32768 tokens and a vocabulary of 32000 the rest would be
-    2 GiB in bfloat16 and 4 GiB more in float32. They become log-likelihoods in float32, whatever the model's dtype.
+    Consecutive passes of the same shape are batched, up to `batch_tokens` tokens. Only the logits of scored tokens are
+    computed (`logits_to_keep`): at 32768 tokens and a vocabulary of 32000 all of them would be 2 GiB in bfloat16 and 4 GiB
+    more in float32. The log-softmax is in float32, whatever the model's dtype.
 
     Args:
         model: a transformers causal language model.
-        passes: what to see and to score.
+        passes: what the model sees and which tokens are scored.
         batch_tokens: tokens in one forward pass; `default_batch_tokens` if not given. One pass always fits.
 
     Yields:
@@ -97,25 +99,25 @@ def negative_log_likelihoods(
     """
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
-    before: Float[torch.Tensor, "batch scored"] | None = None
+    pending: Float[torch.Tensor, "batch scored"] | None = None
     for batch in _batches(passes, batch_tokens):
-        ids = rows_on(device, [one.ids for one in batch])
-        found = _forward(model, ids, batch[0].scored)
-        # One batch behind, so that a GPU has its next work before it is asked for what it has done.
-        if before is not None:
-            yield from before.cpu().numpy()
-        before = found
-    if before is not None:
-        yield from before.cpu().numpy()
+        ids = rows_on(device, [item.ids for item in batch])
+        scores = _forward(model, ids, batch[0].scored)
+        # Read one batch late, so that a GPU already has its next batch when the CPU waits for this one.
+        if pending is not None:
+            yield from pending.cpu().numpy()
+        pending = scores
+    if pending is not None:
+        yield from pending.cpu().numpy()
 
 
-def rows_on(device: torch.device, rows: Sequence[Int[np.ndarray, " n"]]) -> Int[torch.Tensor, "batch n"]:
-    """Token ids as one tensor there; a GPU is not waited for."""
+def rows_on(device: torch.device, rows: Sequence[TokenIds]) -> Int[torch.Tensor, "batch n"]:
+    """Rows of token ids, all of one length, as a tensor on a device; the copy to a GPU is not waited for."""
     return to_device(torch.from_numpy(np.stack(rows).astype(np.int64)), device)
 
 
 def _batches(passes: Sequence[Pass], batch_tokens: int) -> Iterator[Sequence[Pass]]:
-    """Neighbours of one shape, at most `batch_tokens` tokens together (one pass always goes)."""
+    """Runs of consecutive passes of one shape, at most `batch_tokens` tokens each, and at least one pass."""
     start = 0
     for at in range(1, len(passes) + 1):
         first = passes[start]
@@ -131,7 +133,7 @@ def _batches(passes: Sequence[Pass], batch_tokens: int) -> Iterator[Sequence[Pas
 
 @torch.inference_mode()
 def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Float[torch.Tensor, "batch scored"]:
-    # The logits at token i are of token i + 1: those of the last token are of nothing, hence one more and the last off.
+    # The logits at position i predict token i + 1. Scoring the last n tokens takes n + 1 logits, the last of them unused.
     targets = ids[:, -scored:]
     vocabulary = model.get_output_embeddings().weight.shape[0]
     step = max(1, LOGIT_BYTES // (4 * len(ids) * vocabulary))
@@ -139,11 +141,11 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
         with reading_last(model, scored + 1):
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
         return _nll(logits, targets, step)
-    # The first window of a document scores everything: all its logits at once would be most of the memory of the run.
+    # The first window of a document scores all its tokens: its logits at once would be most of the run's memory.
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
-    head, family = model.get_output_embeddings(), logits_of(model)
+    head, scale_and_cap = model.get_output_embeddings(), logits_of(model)
     parts = [
-        _nll(family(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)
+        _nll(scale_and_cap(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)
         for at in range(0, scored, step)
     ]
     return torch.cat(parts, dim=1)
@@ -152,7 +154,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
 def _nll(
     logits: Float[torch.Tensor, "batch n vocabulary"], targets: Int[torch.Tensor, "batch n"], step: int
 ) -> Float[torch.Tensor, "batch n"]:
-    """Negative log-likelihoods in float32, `step` tokens a row at a time."""
+    """Negative log-likelihoods in float32, computed for `step` tokens of each row at a time."""
     parts = [
         torch.nn.functional.cross_entropy(
             logits[:, at : at + step].float().flatten(0, 1), targets[:, at : at + step].flatten(), reduction="none"
@@ -164,7 +166,7 @@ def _nll(
 
 @functools.lru_cache(maxsize=8)
 def head_is_linear(model: torch.nn.Module) -> bool:
-    """Whether hidden states, the head, a scale and a cap are all there is to the logits; tried on a few tokens."""
+    """Whether logits are the head's product with the hidden states, but for a scale and a cap; tried on a few tokens."""
     try:
         NextTokenLoss(model)
     except UserError:
@@ -173,12 +175,12 @@ def head_is_linear(model: torch.nn.Module) -> bool:
 
 
 def exp(nats: float) -> float:
-    """exp, infinite instead of an error where a broken model is beyond every float."""
+    """exp, infinite where `math.exp` would overflow: a broken model's perplexity is a number too."""
     return math.inf if nats > 700 else math.exp(nats)
 
 
 def not_a_number(name: str, window: SlidingWindow) -> UserError:
-    """The refusal of a figure that is none; it names the document and the place."""
+    """The error for a NaN log-likelihood; it names the document and the window's place in it."""
     return UserError(
         f"log-likelihoods must be numbers, but the model gave NaN in {name}, tokens {window.start} to {window.stop - 1}; "
         "try --dtype float32, or another copy of the model"

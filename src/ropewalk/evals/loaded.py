@@ -1,7 +1,7 @@
-"""What is measured: a model with its tokenizer and its state, from a name or from objects already in memory.
+"""A model in memory, ready to be measured: opened by its name, or taken as an object.
 
 in   `hemp`, a directory, a hub id, or a transformers model and its tokenizer
-out  a Subject; `fingerprint` tells one set of weights from another
+out  a `LoadedModel`: model, tokenizer and `ModelInfo`; `fingerprint` tells one set of weights from another
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ropewalk.model.load import load_model, load_tokenizer, model_info
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, its tokenizer, and what records say of it."""
+    """A model in evaluation mode, its tokenizer, and the facts that records hold of it."""
 
     model: Any
     tokenizer: Any
-    state: records.ModelInfo
+    info: records.ModelInfo
 
     @property
     def device(self) -> torch.device:
@@ -41,13 +41,13 @@ class LoadedModel:
 
     @property
     def bos(self) -> int | None:
-        """The token in front of every document, or None (text.bos_id)."""
+        """The token in front of every document, or None (data.encode.bos_id)."""
         return bos_id(self.tokenizer)
 
     def run(self, *, seed: int = 0, **settings: Any) -> records.Run:
         """A record header for a measurement that starts now."""
         return records.new_run(
-            self.state, device=device_name(self.device), dtype=self.dtype, seed=seed, settings=settings
+            self.info, device=device_name(self.device), dtype=self.dtype, seed=seed, settings=settings
         )
 
 
@@ -61,35 +61,39 @@ def open_model(
     """Load a model by its name, or take one that is loaded.
 
     Args:
-        model: a name for `model.load`, or a transformers model.
-        tokenizer: the model's own if not given; must be given with a model object.
-        dtype, device: as in `model.load`; a model object stays as and where it is.
+        model: a name for `load_model`, or a transformers model.
+        tokenizer: loaded from the model's name if not given; must be given with a model object.
+        dtype, device: as in `load_model`; a model object keeps its own.
 
     Raises:
-        UserError: see `model.load`; or a model object came without a tokenizer.
+        UserError: what `load_model` raises; or a model object came without a tokenizer.
     """
-    ranks.rank()  # under torchrun this process has its own GPU, which loading must know of
+    ranks.rank()  # under torchrun this binds the process to its own GPU, where the model then goes
     if isinstance(model, str | Path):
-        loaded = load_model(model, dtype=dtype, device=device)
-        return LoadedModel(loaded, tokenizer or load_tokenizer(model), model_info(model))
+        weights = load_model(model, dtype=dtype, device=device)
+        return LoadedModel(weights, tokenizer or load_tokenizer(model), model_info(model))
     if tokenizer is None:
         raise UserError(
             "a model given as an object needs its tokenizer too; pass tokenizer=…, or the model's directory"
         )
-    found = read_rope(model.config.to_dict())
+    rope_config = read_rope(model.config.to_dict())
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
-    return LoadedModel(model.eval(), tokenizer, info_of(found, name=name, parameters=count))
+    return LoadedModel(model.eval(), tokenizer, info_of(rope_config, name=name, parameters=count))
 
 
 def fingerprint(model: torch.nn.Module, *, samples: int = 64) -> str:
-    """A short name for a model's weights and rotary tables: equal for equal ones, different after any training step.
+    """A short hash of a model's weights and rotary tables: equal for equal ones, different after any training step.
 
-    A directory's name does not tell: it may have been written again. A few numbers of every tensor do, and cost nothing.
+    A directory's name is no proof, since it may have been written again. A few numbers of every tensor are, and cost nothing.
+
+    Args:
+        model: any module.
+        samples: numbers hashed of each tensor, evenly spread.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         flat = tensor.detach().flatten()
-        found.update(name.encode())
-        found.update(flat[:: max(1, len(flat) // samples)].float().cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(flat[:: max(1, len(flat) // samples)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

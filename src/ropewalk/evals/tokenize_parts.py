@@ -1,7 +1,7 @@
-"""Putting texts together at the level of tokens, so that lengths come out exactly.
+"""Tokenizing the parts of a prompt one by one, so that its length in tokens is exact.
 
-in   a tokenizer and pieces of text
-out  token ids of a piece as it is tokenized in the middle of a text
+in   a tokenizer and parts of a text
+out  token ids of a part, as it is tokenized in the middle of the text
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
-from ropewalk.data.encode import encode
+from ropewalk.data.encode import TokenIds, encode
 
-Ids = Int[np.ndarray, " n"]
-
-#: Numbers that differ in every digit: what texts with them have in common ends where the number begins.
+#: Numbers that differ in every digit: texts that are alike but for these have in common what stands before the number.
 UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
 
 
-def after(tokenizer: Any, anchor: str, continuation: str) -> Ids:
+def after(tokenizer: Any, anchor: str, continuation: str) -> TokenIds:
     """Token ids of a text as it is tokenized after `anchor`, without BOS.
 
-    A SentencePiece tokenizer puts a blank before whatever it is given; behind an anchor it cannot. Where the two melt into one
-    token, so that the anchor cannot be taken off, the text is tokenized alone.
+    A SentencePiece tokenizer puts a blank before any text it is given; after an anchor it does not. Where anchor and text share
+    a token, so that the anchor cannot be cut off, the text is tokenized alone.
     """
     before, whole = encode(tokenizer, anchor, bos=False), encode(tokenizer, anchor + continuation, bos=False)
     if len(whole) > len(before) and (whole[: len(before)] == before).all():
@@ -32,8 +29,8 @@ def after(tokenizer: Any, anchor: str, continuation: str) -> Ids:
     return encode(tokenizer, continuation, bos=False)
 
 
-def in_common(rows: Sequence[Ids]) -> int:
-    """How many first tokens all rows share."""
+def common_length(rows: Sequence[TokenIds]) -> int:
+    """How many of their first tokens all rows share."""
     length = min(map(len, rows))
     same = (np.stack([row[:length] for row in rows]) == rows[0][:length]).all(axis=0)
     return length if same.all() else int(same.argmin())

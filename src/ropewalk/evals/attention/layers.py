@@ -45,7 +45,7 @@ class _Layer:
 
 @torch.inference_mode()
 def measure(
-    subject: LoadedModel, sequences: Sequence[np.ndarray], window: int, data: str = ""
+    loaded: LoadedModel, sequences: Sequence[np.ndarray], window: int, data: str = ""
 ) -> list[AttentionScores | Adjacent]:
     """The rows of one state, layer by layer, over sequences of `window` token ids each.
 
@@ -53,22 +53,22 @@ def measure(
         UserError: a score, or what the model says in the end, is not a number.
     """
     layers: dict[int, _Layer] = {}
-    turning = read_rope(subject.model.config.to_dict())
-    original = subject.state.original_window
-    count = len(sequences) * text_section(subject.model.config.to_dict()).get("num_hidden_layers", 0)
+    turning = read_rope(loaded.model.config.to_dict())
+    original = loaded.info.original_window
+    count = len(sequences) * text_section(loaded.model.config.to_dict()).get("num_hidden_layers", 0)
     with Progress(f"attention scores, {window} tokens", count) as advance:
 
         def see(layer: Layer) -> None:
             if layer.index not in layers:
-                layers[layer.index] = _begin(subject, turning, layer, window)
+                layers[layer.index] = _begin(loaded, turning, layer, window)
             _take(layers[layer.index], layer, original)
             advance(1)
 
-        with probing(subject.model, see):
+        with probing(loaded.model, see):
             for ids in sequences:
-                inputs = torch.as_tensor(ids, device=subject.device)[None]
+                inputs = torch.as_tensor(ids, device=loaded.device)[None]
                 # One position's logits: nothing else is wanted of the model here.
-                logits = subject.model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits
+                logits = loaded.model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits
                 if bool(torch.isnan(logits).any()):
                     raise UserError(f"a model's logits must be numbers, but some of this one's are not; {_WAY_OUT}")
     rows: list[AttentionScores | Adjacent] = []
@@ -77,10 +77,10 @@ def measure(
     return rows
 
 
-def _begin(subject: LoadedModel, turning: RopeConfig, layer: Layer, window: int) -> _Layer:
-    kinds = getattr(subject.model.config.get_text_config(), "layer_types", None) or []
+def _begin(loaded: LoadedModel, turning: RopeConfig, layer: Layer, window: int) -> _Layer:
+    kinds = getattr(loaded.model.config.get_text_config(), "layer_types", None) or []
     kind = kinds[layer.index] if turning.per_layer and layer.index < len(kinds) else ""
-    tables = {name: table for _, _, name, table in rotary_tables(subject.model)}
+    tables = {name: table for _, _, name, table in rotary_tables(loaded.model)}
     speeds = tables[kind].detach().double().cpu().numpy()
     # By Cauchy and Schwarz no score of this document is larger; another document's may be a little.
     limit = 1.25 * layer.scale * float(layer.query.float().norm(dim=-1).max() * layer.key.float().norm(dim=-1).max())

@@ -88,52 +88,52 @@ def attention(
     for one in (base, model):
         if one is not None:
             check_room(one, window, dtype=dtype, device=device)
-    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    window = window or subject.state.window
-    if min(window, subject.state.original_window) < FEWEST:
+    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = window or loaded.info.window
+    if min(window, loaded.info.original_window) < FEWEST:
         raise UserError(
             f"neighbours are told apart in windows of at least {FEWEST} tokens, got "
-            f"{min(window, subject.state.original_window)}; ask for a longer --window"
+            f"{min(window, loaded.info.original_window)}; ask for a longer --window"
         )
     chosen, _ = select_documents(
-        subject.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=documents, max_tokens=window
+        loaded.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=documents, max_tokens=window
     )
     found: list[Measured] = []
     if base is not None:
-        before = open_model(base, tokenizer=tokenizer or subject.tokenizer, dtype=dtype, device=device)
-        _check_related(before, subject)
-        found += [_measure(*state, chosen, data, out) for state in _states(before, window, subject.state.factor)]
+        before = open_model(base, tokenizer=tokenizer or loaded.tokenizer, dtype=dtype, device=device)
+        _check_related(before, loaded)
+        found += [_measure(*state, chosen, data, out) for state in _states(before, window, loaded.info.factor)]
         del before
-    found += [_measure(*state, chosen, data, out) for state in _states(subject, window)]
+    found += [_measure(*state, chosen, data, out) for state in _states(loaded, window)]
     return found
 
 
 def _check_related(base: LoadedModel, model: LoadedModel) -> None:
     for what in ("family", "original_window", "head_dim", "rope_theta"):
-        was, now = getattr(base.state, what), getattr(model.state, what)
+        was, now = getattr(base.info, what), getattr(model.info, what)
         if was != now:
             raise UserError(
                 f"--base is the model before extension, but its {what} is {was} and the model's {now}; name the right one"
             )
-    if base.state.method != "plain":
+    if base.info.method != "plain":
         raise UserError(
-            f"--base is the model before extension, but {base.state.name} is scaled ({base.state.method}); name the original"
+            f"--base is the model before extension, but {base.info.name} is scaled ({base.info.method}); name the original"
         )
 
 
 def _states(
-    subject: LoadedModel, window: int, factor: float | None = None
+    loaded: LoadedModel, window: int, factor: float | None = None
 ) -> Iterator[tuple[LoadedModel, int, contextlib.AbstractContextManager]]:
-    """(subject, window, context it is measured in): a base inside its window, beyond it, interpolated; another as it is."""
-    own = subject.state.window
-    if subject.state.method != "plain" or window <= own:
-        yield subject, window, contextlib.nullcontext()
+    """(loaded, window, context it is measured in): a base inside its window, beyond it, interpolated; another as it is."""
+    own = loaded.info.window
+    if loaded.info.method != "plain" or window <= own:
+        yield loaded, window, contextlib.nullcontext()
         return
-    yield subject, own, contextlib.nullcontext()
-    yield subject, window, contextlib.nullcontext()
+    yield loaded, own, contextlib.nullcontext()
+    yield loaded, window, contextlib.nullcontext()
     factor = factor if factor and factor > 1 else window / own
-    state = dataclasses.replace(subject.state, scaling=Linear(factor), window=round(own * factor), steps=0)
-    yield dataclasses.replace(subject, state=state), window, interpolated(subject.model, factor)
+    state = dataclasses.replace(loaded.info, scaling=Linear(factor), window=round(own * factor), steps=0)
+    yield dataclasses.replace(loaded, info=state), window, interpolated(loaded.model, factor)
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def interpolated(model: Any, factor: float) -> Iterator[None]:
 
 
 def _measure(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     window: int,
     context: contextlib.AbstractContextManager,
     documents: Sequence[TokenizedDocument],
@@ -165,11 +165,11 @@ def _measure(
     names = [document.name for document in documents]
     with context:
         # The rotary tables are among what is fingerprinted, so a base as it is and interpolated are told apart.
-        run = ranks.same(subject.run(window=window, documents=names, weights=fingerprint(subject.model)))
-        done = ranks.same(_known(subject, out, run))
+        run = ranks.same(loaded.run(window=window, documents=names, weights=fingerprint(loaded.model)))
+        done = ranks.same(_known(loaded, out, run))
         if done:
             return Measured(run, done)
-        rows = measure(subject, [document.ids[:window] for document in documents], window, name_of(data))
+        rows = measure(loaded, [document.ids[:window] for document in documents], window, name_of(data))
     if ranks.rank() == 0:
         recorder = records.Recorder(out, run)
         for row in rows:
@@ -177,9 +177,9 @@ def _measure(
     return Measured(run, rows)
 
 
-def _known(subject: LoadedModel, out: str | Path | None, run: records.Run) -> list[AttentionScores | Adjacent]:
+def _known(loaded: LoadedModel, out: str | Path | None, run: records.Run) -> list[AttentionScores | Adjacent]:
     """What is on record of this very state on these documents, if it is there of every layer."""
-    layers = subject.model.config.get_text_config().num_hidden_layers
+    layers = loaded.model.config.get_text_config().num_hidden_layers
     kinds: list[list[Any]] = [recorded_rows(out, run, kind)[-layers:] for kind in (AttentionScores, Adjacent)]
     whole = all({row.layer for row in rows} == set(range(layers)) for rows in kinds)
     return [row for rows in kinds for row in rows] if whole else []

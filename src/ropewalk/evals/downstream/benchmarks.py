@@ -41,7 +41,7 @@ TASKS = definitions.TASKS
 
 
 def measure(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     task: ConfigurableTask,
     *,
     window: int,
@@ -53,7 +53,7 @@ def measure(
     """One benchmark on one model.
 
     Args:
-        subject: a model, its tokenizer and state.
+        loaded: a model, its tokenizer and state.
         task: of `tasks.build`.
         window: tokens a prompt may have; what is longer loses its left part, and is counted.
         limit: the first so many items instead of all.
@@ -69,7 +69,7 @@ def measure(
     started = time.perf_counter()
     name = task.task_name
     with definitions.quiet():
-        harness = Harness(subject, window=window, batch_tokens=batch_tokens or default_batch_tokens(subject.device))
+        harness = Harness(loaded, window=window, batch_tokens=batch_tokens or default_batch_tokens(loaded.device))
         found = lm_eval.evaluate(
             lm=harness, task_dict={"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
         )
@@ -91,7 +91,7 @@ def measure(
         answers="".join("01"[verdict] for verdict in right),
         digest=digest,
         rule=f"lm-eval {importlib.metadata.version('lm-eval')}, {_lm_eval_name(name)} v{task.VERSION}",
-        key=_key(subject, name, digest, window),
+        key=_key(loaded, name, digest, window),
         data=data,
         limit=limit,
         accuracy_norm=sum(normed) / len(normed) if normed else None,
@@ -99,9 +99,9 @@ def measure(
     )
 
 
-def _key(subject: LoadedModel, task: str, digest: str, window: int) -> str:
+def _key(loaded: LoadedModel, task: str, digest: str, window: int) -> str:
     """Everything that decides a row, as a short name: what is on record under it need not be measured again."""
-    said = [fingerprint(subject.model), subject.dtype, task, digest, window]
+    said = [fingerprint(loaded.model), loaded.dtype, task, digest, window]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
 
 
@@ -194,16 +194,16 @@ def benchmarks(
     measured: list[list[Benchmark]] = []
     names: list[str] = []
     for one in (base, model) if base is not None else (model,):
-        subject = open_model(one, tokenizer=tokenizer, dtype=dtype, device=device)
-        holds = _window(window, [subject.state])
-        recorder = Recorder(out if ranks.rank() == 0 else None, subject.run(**settings, window=holds))
-        names.append(subject.state.name)
+        loaded = open_model(one, tokenizer=tokenizer, dtype=dtype, device=device)
+        holds = _window(window, [loaded.info])
+        recorder = Recorder(out if ranks.rank() == 0 else None, loaded.run(**settings, window=holds))
+        names.append(loaded.info.name)
         measured.append([])
         for name, task in built.items():
-            row = known.get(_key(subject, name, digests[name], holds))
+            row = known.get(_key(loaded, name, digests[name], holds))
             if row is None:
                 row = measure(
-                    subject,
+                    loaded,
                     task,
                     window=holds,
                     limit=limit,
@@ -213,7 +213,7 @@ def benchmarks(
                 )
                 recorder.add(row)
             measured[-1].append(row)
-        del subject  # the next model needs the room
+        del loaded  # the next model needs the room
     rows: list[Benchmark | BenchmarkComparison] = [row for group in measured for row in group]
     if base is not None:
         for first, second in zip(*measured, strict=True):

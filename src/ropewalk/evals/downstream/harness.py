@@ -27,15 +27,15 @@ class Harness(HFLM):
     greedy one is not computed: it is reported as False, and `acc` does not look at it.
     """
 
-    def __init__(self, subject: LoadedModel, *, window: int, batch_tokens: int) -> None:
+    def __init__(self, loaded: LoadedModel, *, window: int, batch_tokens: int) -> None:
         # lm-eval gives the tokenizer a padding token; and a long prompt is no news, it is counted. Its copy's business.
-        tokenizer = copy.deepcopy(subject.tokenizer)
+        tokenizer = copy.deepcopy(loaded.tokenizer)
         tokenizer.model_max_length = 2**62
         super().__init__(
-            pretrained=subject.model,
+            pretrained=loaded.model,
             tokenizer=tokenizer,
             max_length=window,
-            prefix_token_id=prefix_of(subject.tokenizer, subject.model.config),
+            prefix_token_id=prefix_of(loaded.tokenizer, loaded.model.config),
         )
         self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()

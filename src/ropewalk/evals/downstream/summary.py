@@ -59,7 +59,7 @@ def rouge(summary: str, reference: str) -> dict[str, float]:
 
 
 def measure(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     found: Sequence[Pair],
     sizes: Sizes,
     decoding: Decoding,
@@ -72,7 +72,7 @@ def measure(
     """Write a summary of every document and score it.
 
     Args:
-        subject: the model.
+        loaded: the model.
         found: pairs.
         sizes: how much of a document is shown, and how long a summary may be (tokens).
         decoding: greedy or drawn.
@@ -82,8 +82,8 @@ def measure(
         data: what the row calls the pairs.
     """
     known = known or {}
-    prompts = [prompt_ids(subject.tokenizer, pair.document, sizes.document) for pair in found]
-    weights = f"{fingerprint(subject.model)} {subject.dtype}"
+    prompts = [prompt_ids(loaded.tokenizer, pair.document, sizes.document) for pair in found]
+    weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
     keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, found, strict=True)]
     rows = {place: known[key] for place, key in enumerate(keys) if key in known}
     open_places = [place for place in range(len(found)) if place not in rows][ranks.rank() :: ranks.size()]
@@ -94,18 +94,18 @@ def measure(
         seconds, last = time.perf_counter() - last, time.perf_counter()
         for at, text in zip(batch_places, texts, strict=True):
             place = open_places[at]
-            rows[place] = _row(subject, keys[place], found[place], text, decoding, seconds / len(texts))
+            rows[place] = _row(loaded, keys[place], found[place], text, decoding, seconds / len(texts))
             if recorder is not None:
                 recorder.add(rows[place])
         advance(len(texts))
 
     with Progress(f"summaries, {decoding.name}", len(open_places)) as advance:
         write(
-            subject.model,
+            loaded.model,
             [prompts[place] for place in open_places],
             new_tokens=sizes.summary,
             decoding=decoding,
-            ends=end_marks(subject.tokenizer, subject.model),
+            ends=end_marks(loaded.tokenizer, loaded.model),
             keys=open_places,
             names=[found[place].name for place in open_places],
             batch=batch,
@@ -113,7 +113,7 @@ def measure(
         )
     rows = ranks.gathered(rows)
     documents = [rows[place] for place in range(len(found))]
-    cut = sum(is_cut(subject.tokenizer, pair, sizes) for pair in found)
+    cut = sum(is_cut(loaded.tokenizer, pair, sizes) for pair in found)
     return _summed_up(documents, sizes, decoding, cut=cut, data=data)
 
 
@@ -125,9 +125,9 @@ def _key(weights: str, prompt: Int[np.ndarray, " n"], pair: Pair, sizes: Sizes, 
 
 
 def _row(
-    subject: LoadedModel, key: str, pair: Pair, text: Written, decoding: Decoding, seconds: float
+    loaded: LoadedModel, key: str, pair: Pair, text: Written, decoding: Decoding, seconds: float
 ) -> records.DocumentSummary:
-    written = subject.tokenizer.decode(text.ids, skip_special_tokens=True).strip()
+    written = loaded.tokenizer.decode(text.ids, skip_special_tokens=True).strip()
     return records.DocumentSummary(
         key=key,
         document=pair.name,
@@ -234,15 +234,15 @@ def summarize(
         )
     elif options:
         raise TypeError(f"{', '.join(options)} only mean something together with train")
-    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    sizes = sizes_for(subject, window, document_tokens, summary_tokens)
-    run = ranks.same(subject.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
+    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    sizes = sizes_for(loaded, window, document_tokens, summary_tokens)
+    run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
     recorder = records.Recorder(out, run)
     recorded = on_record(out)
     known, before = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary.kind)))
     rows = []
     for decoding in decodings:
-        row = measure(subject, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
+        row = measure(loaded, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
         row = dataclasses.replace(row, trained_on="" if train is None else name_of(train))
         if ranks.rank() == 0 and not already_recorded(row, before):
             recorder.add(row)
@@ -266,7 +266,7 @@ def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: An
 
 
 def sizes_for(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     window: int | None = None,
     document_tokens: int | None = None,
     summary_tokens: int | None = None,
@@ -277,11 +277,11 @@ def sizes_for(
         UserError: they do not fit the window, or the window not the model.
     """
     if window is None:
-        window = min(subject.state.window, 16384)
-    if window > subject.state.window:
+        window = min(loaded.info.window, 16384)
+    if window > loaded.info.window:
         raise UserError(
-            f"a summary's window is at most the model's own {subject.state.window}, got {window}; extend the model first "
+            f"a summary's window is at most the model's own {loaded.info.window}, got {window}; extend the model first "
             f"(`ropewalk extend … --window {window}`)"
         )
-    check_window(subject.model, window)
-    return Sizes.fitting(subject.tokenizer, window, document_tokens, summary_tokens)
+    check_window(loaded.model, window)
+    return Sizes.fitting(loaded.tokenizer, window, document_tokens, summary_tokens)

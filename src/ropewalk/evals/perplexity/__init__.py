@@ -1,6 +1,6 @@
 """Perplexity over a sliding window.
 
-measure.py      the one definition, and what is on record of it
-sampled.py      the same figure estimated from random windows
-conventions.py  other people's rules
+measure.py      the definition, and the function `perplexity`
+sampled.py      the same figure estimated from a random sample of windows
+conventions.py  other projects' rules
 """

@@ -1,10 +1,10 @@
-"""Other people's perplexities, by their own rules: to explain their numbers, not to replace ours.
+"""Other projects' perplexities, by their own rules: to explain their figures, not to replace ropewalk's.
 
 in   documents as token ids, a window and a stride (tokens)
-out  the passes that a rule makes, and the figure it makes of their log-likelihoods
+out  the forward passes of a rule, and the figure it computes from their log-likelihoods
 
-Each rule was read from its project's code (named below) and is reproduced with what we hold to be its flaws. Given the same
-documents and the same model they differ by several per cent, more than most methods they are used to compare.
+Each rule was read from its project's code (named below) and is reproduced with what we hold to be its flaws. On the same
+documents and the same model they differ by several per cent, more than most of the methods they are used to compare.
 
     rule         each window sees          scores                    figure
     ropewalk     W tokens, moved by S      the S new ones            exp(sum of nll / tokens)
@@ -26,75 +26,77 @@ import numpy as np
 from jaxtyping import Float
 
 from ropewalk import records
+from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.tokenize_parts import Ids, after
+from ropewalk.evals.tokenize_parts import after
 from ropewalk.progress import Progress
 
-Likelihoods = Sequence[Float[np.ndarray, " scored"]]
+#: Per pass, the negative log-likelihoods of its scored tokens (each of its own length).
+Likelihoods = Sequence[Float[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a rule has to go by.
+class Texts:
+    """Tokenized documents and settings, as the input of any rule.
 
     Attributes:
         documents: token ids of each, without BOS.
-        bos: what the tokenizer puts in front of a text, if anything.
-        prefix: BOS, or EOS where there is no BOS; what lm-eval puts in front.
-        joint: the tokens of a blank line, which the transformers guide puts between documents.
+        bos: the token that the tokenizer puts in front of a text, if any.
+        prefix: BOS, or EOS where there is no BOS; lm-eval puts it in front.
+        separator: the tokens of a blank line, which the transformers guide puts between documents.
         window, stride: tokens.
     """
 
-    documents: Sequence[Ids]
+    documents: Sequence[TokenIds]
     bos: int | None
     prefix: int | None
-    joint: Ids
+    separator: TokenIds
     window: int
     stride: int
 
-    def with_bos(self, ids: Ids) -> Ids:
+    def with_bos(self, ids: TokenIds) -> TokenIds:
         return ids if self.bos is None else np.concatenate([[self.bos], ids])
 
 
-def reading(tokenizer: Any, documents: Sequence[Ids], *, bos: int | None, window: int, stride: int) -> Reading:
-    """Documents as `text.encode` gives them, for a rule that does its own with BOS."""
+def texts_of(tokenizer: Any, documents: Sequence[TokenIds], *, bos: int | None, window: int, stride: int) -> Texts:
+    """`Texts` of documents as `encode` returns them: BOS is taken off, since each rule places it differently."""
     bare = [ids[1:] if bos is not None else ids for ids in documents]
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return Reading(bare, bos, prefix, after(tokenizer, "a", "\n\n"), window, stride)
+    return Texts(bare, bos, prefix, after(tokenizer, "a", "\n\n"), window, stride)
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A rule: the passes it makes of documents, and the figure it makes of their log-likelihoods."""
+    """A rule: the forward passes it makes of documents, and the figure it computes from their log-likelihoods."""
 
     source: str
-    passes: Callable[[Reading], list[Pass]]
-    figure: Callable[[Reading, Likelihoods], float]
+    passes: Callable[[Texts], list[Pass]]
+    figure: Callable[[Texts, Likelihoods], float]
 
 
 # ---- YaRN: eval/perplexity.py of jquesnelle/yarn (2024) ---------------------------------------------------------------
 
 
-def _yarn_passes(reading: Reading) -> list[Pass]:
-    """BOS in front of every window, which leaves room for W - 1 tokens of text."""
-    room = reading.window - (reading.bos is not None)
-    found = []
-    for ids in reading.documents:
-        reached = 0
-        for begin in range(0, len(ids), reading.stride):
-            end = min(begin + room, len(ids))
-            seen = reading.with_bos(ids[begin:end])
-            # At a stride above the room, tokens between two windows are lost; those of a window are never more than it has.
-            scored = min(end - reached, len(seen) - 1)
+def _yarn_passes(texts: Texts) -> list[Pass]:
+    """BOS in front of every window, which leaves W - 1 tokens for text."""
+    text_tokens = texts.window - (texts.bos is not None)
+    passes = []
+    for ids in texts.documents:
+        scored_to = 0
+        for begin in range(0, len(ids), texts.stride):
+            end = min(begin + text_tokens, len(ids))
+            seen = texts.with_bos(ids[begin:end])
+            # At a stride above that, tokens between two windows are skipped: score only what the window holds.
+            scored = min(end - scored_to, len(seen) - 1)
             if scored > 0:
-                found.append(Pass(seen, scored))
-            reached = end
+                passes.append(Pass(seen, scored))
+            scored_to = end
             if end == len(ids):
                 break
-    return found
+    return passes
 
 
 def _mean_of_means(likelihoods: Likelihoods) -> float:
@@ -104,88 +106,88 @@ def _mean_of_means(likelihoods: Likelihoods) -> float:
 # ---- LongLoRA: eval.py of dvlab-research/LongLoRA (2023) --------------------------------------------------------------
 
 
-def _longlora_passes(reading: Reading) -> list[Pass]:
+def _longlora_passes(texts: Texts) -> list[Pass]:
     """All documents in one row; every window scores everything it sees; the last window is dropped."""
-    row = np.concatenate([reading.with_bos(ids) for ids in reading.documents])
-    starts = list(range(0, len(row) - reading.window, reading.stride))[:-1]
+    row = np.concatenate([texts.with_bos(ids) for ids in texts.documents])
+    starts = list(range(0, len(row) - texts.window, texts.stride))[:-1]
     if not starts:
         raise UserError(
-            f"LongLoRA's rule drops its last window, so it needs more than {reading.window + reading.stride} tokens in all, "
+            f"LongLoRA's rule drops its last window, so it needs more than {texts.window + texts.stride} tokens in all, "
             f"got {len(row)}; give more documents"
         )
-    return [Pass(row[start : start + reading.window], reading.window - 1) for start in starts]
+    return [Pass(row[start : start + texts.window], texts.window - 1) for start in starts]
 
 
 # ---- lm-evaluation-harness: loglikelihood_rolling (0.4.13) ------------------------------------------------------------
 
 
-def _lm_eval_passes(reading: Reading) -> list[Pass]:
-    """Disjoint windows with one token of context each; the last one is filled up with context on its left.
+def _lm_eval_passes(texts: Texts) -> list[Pass]:
+    """Disjoint windows with one token of context each; the last one is extended to the left by more context.
 
-    The prefix token comes before whatever the tokenizer made of the text: two BOS where it puts one itself.
+    The prefix token comes before the tokenizer's own output: two BOS where the tokenizer puts one itself.
     """
-    if reading.prefix is None:
+    if texts.prefix is None:
         raise UserError(
             "lm-eval's rule puts BOS or EOS before a text, and this tokenizer has neither; use another --as"
         )
-    found = []
-    for ids in reading.documents:
-        row = np.concatenate([[reading.prefix], reading.with_bos(ids)])
-        for begin in range(1, len(row), reading.window):
-            end = min(begin + reading.window, len(row))
+    passes = []
+    for ids in texts.documents:
+        row = np.concatenate([[texts.prefix], texts.with_bos(ids)])
+        for begin in range(1, len(row), texts.window):
+            end = min(begin + texts.window, len(row))
             # The model sees the W tokens before the last one scored; a pass holds that one too.
-            found.append(Pass(row[max(0, end - 1 - reading.window) : end], end - begin))
-    return found
+            passes.append(Pass(row[max(0, end - 1 - texts.window) : end], end - begin))
+    return passes
 
 
 # ---- transformers' guide "Perplexity of fixed-length models" (2024) ---------------------------------------------------
 
 
-def _huggingface_windows(reading: Reading) -> Iterator[tuple[Pass, int]]:
-    """Passes over all documents in one row, BOS before the first and a blank line between, and each one's labels."""
-    parts: list[Ids] = []
-    for ids in reading.documents:
-        parts += [reading.joint, ids]
-    row, reached = reading.with_bos(np.concatenate(parts[1:])), 0
-    for begin in range(0, len(row), reading.stride):
-        end = min(begin + reading.window, len(row))
-        labels = min(end - reached, end - begin)
-        # The shift of labels takes the first token of what is seen, and a token of a label only where the two are one.
+def _huggingface_windows(texts: Texts) -> Iterator[tuple[Pass, int]]:
+    """Passes over all documents in one row, BOS before the first and a blank line between; with each pass's number of labels."""
+    parts: list[TokenIds] = []
+    for ids in texts.documents:
+        parts += [texts.separator, ids]
+    row, scored_to = texts.with_bos(np.concatenate(parts[1:])), 0
+    for begin in range(0, len(row), texts.stride):
+        end = min(begin + texts.window, len(row))
+        labels = min(end - scored_to, end - begin)
+        # The shift of labels drops the window's first token, which costs a label only where all its tokens are labels.
         scored = min(labels, end - begin - 1)
         if scored > 0:
             yield Pass(row[begin:end], scored), labels
-        reached = end
+        scored_to = end
         if end == len(row):
             return
 
 
-def _huggingface_figure(reading: Reading, likelihoods: Likelihoods) -> float:
-    """Each window's mean counts for one token less than it has labels, the one that the shift is thought to take.
+def _huggingface_figure(texts: Texts, likelihoods: Likelihoods) -> float:
+    """Each window's mean is weighted by its labels less one, for the label that the shift is assumed to drop.
 
-    It takes one in the first window only: later windows score a token that their weight leaves out.
+    The shift drops one in the first window only: later windows score a token more than their weight counts.
     """
-    weights = np.array([labels - 1 for _, labels in _huggingface_windows(reading)])
+    weights = np.array([labels - 1 for _, labels in _huggingface_windows(texts)])
     means = np.array([nll.mean(dtype=np.float64) for nll in likelihoods])
     return math.exp(float((means * weights).sum() / weights.sum()))
 
 
-def _per_token(reading: Reading, likelihoods: Likelihoods) -> float:
+def _per_token(texts: Texts, likelihoods: Likelihoods) -> float:
     return math.exp(math.fsum(float(nll.sum(dtype=np.float64)) for nll in likelihoods) / sum(map(len, likelihoods)))
 
 
 CONVENTIONS: dict[str, Convention] = {
     "yarn": Convention(
-        "jquesnelle/yarn eval/perplexity.py", _yarn_passes, lambda reading, nlls: math.exp(_mean_of_means(nlls))
+        "jquesnelle/yarn eval/perplexity.py", _yarn_passes, lambda texts, nlls: math.exp(_mean_of_means(nlls))
     ),
     "longlora": Convention(
         "dvlab-research/LongLoRA eval.py",
         _longlora_passes,
-        lambda reading, nlls: 2.71828 ** _mean_of_means(nlls),
+        lambda texts, nlls: 2.71828 ** _mean_of_means(nlls),
     ),
     "lm-eval": Convention("lm-eval 0.4.13 loglikelihood_rolling", _lm_eval_passes, _per_token),
     "huggingface": Convention(
         "transformers' guide to perplexity",
-        lambda reading: [one for one, _ in _huggingface_windows(reading)],
+        lambda texts: [item for item, _ in _huggingface_windows(texts)],
         _huggingface_figure,
     ),
 }
@@ -202,29 +204,30 @@ def convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def measure(
-    subject: LoadedModel,
+def measure_window(
+    loaded: LoadedModel,
     documents: Sequence[TokenizedDocument],
     window: int,
     stride: int,
     name: str,
     batch_tokens: int | None = None,
 ) -> records.Perplexity:
-    """One window's row by somebody else's rule."""
+    """One window's row by another project's rule."""
     started, rule = time.perf_counter(), convention(name)
     ids = [document.ids for document in documents]
-    read = reading(subject.tokenizer, ids, bos=subject.bos, window=window, stride=stride)
-    passes, likelihoods = rule.passes(read), []
+    texts = texts_of(loaded.tokenizer, ids, bos=loaded.bos, window=window, stride=stride)
+    passes, likelihoods = rule.passes(texts), []
     with Progress(f"perplexity as {name}, window {window}", len(passes)) as advance:
-        scored = negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens)
-        for one, nll in zip(passes, scored, strict=True):
+        scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)
+        for item, nll in zip(passes, scored, strict=True):
             if np.isnan(nll).any():
                 raise UserError(
-                    f"log-likelihoods must be numbers, but the model gave NaN in {_holder(one, documents)}; try --dtype float32"
+                    f"log-likelihoods must be numbers, but the model gave NaN in {_document_of(item, documents)}; "
+                    "try --dtype float32, or another copy of the model"
                 )
             likelihoods.append(nll)
             advance(1)
-    figure = rule.figure(read, likelihoods)
+    figure = rule.figure(texts, likelihoods)
     return records.Perplexity(
         window=window,
         stride=stride,
@@ -234,13 +237,13 @@ def measure(
         documents=len(documents),
         skipped=0,
         tokens=sum(map(len, likelihoods)),
-        bos=subject.bos is not None,
+        bos=loaded.bos is not None,
         convention=name,
         seconds=time.perf_counter() - started,
     )
 
 
-def _holder(one: Pass, documents: Sequence[TokenizedDocument]) -> str:
-    """The document that a window ends in, told by the window's last tokens: some rules lay all documents in one row."""
-    tail = one.ids[-min(one.scored, 16) :].astype("<i8").tobytes()
+def _document_of(item: Pass, documents: Sequence[TokenizedDocument]) -> str:
+    """The document that a window ends in, found by its last tokens, since some rules put all documents in one row."""
+    tail = item.ids[-min(item.scored, 16) :].astype("<i8").tobytes()
     return next((document.name for document in documents if tail in document.ids.astype("<i8").tobytes()), "a window")

@@ -1,11 +1,11 @@
 """Perplexity over a sliding window: the one definition (section 3.2 of the paper, and what it leaves open).
 
 in   a model, documents, windows W and a stride S (tokens)
-out  records: perplexity per window with a 95 % interval, and every document's own figure
+out  records: perplexity per window with a 95 % interval, and each document's sum of negative log-likelihoods
 
 **The definition.** A document is encoded once, with BOS in front where the tokenizer puts one (the record says whether).
 A window of W tokens slides over it by S tokens. The first window scores all its tokens, each further one only its S new
-ones (windows.sliding), so that a token past the first window is predicted from at least W - S tokens. The first token of
+ones (data/sliding.py), so that a token past the first window is predicted from at least W - S tokens. The first token of
 a document, BOS or not, is never scored: nothing comes before it. BOS is seen by the first window alone. The last window
 stops where the document stops. Perplexity is exp(sum of nll / number of scored tokens), over all tokens of all documents
 alike: a token counts the same wherever it stands, a long document for more than a short one.
@@ -16,10 +16,10 @@ perplexity is exp((25 + 9) / (10 + 6)) = exp(2.125) = 8.37. The mean of the six 
 of the last window as much as the five of the first; the mean of the two documents' perplexities would be 8.33.
 
 **Which documents.** One with fewer tokens than the largest window asked for cannot fill it: it is left out of every column,
-so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and it is counted in `skipped`.
+so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and counted in `skipped`.
 
 **The interval** is a percentile bootstrap over documents: how far the figure would move with other documents of the same kind.
-One document has no such interval.
+There is none for a single document.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ from ropewalk.evals.likelihood import (
     not_a_number,
 )
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.perplexity import conventions
-from ropewalk.evals.perplexity import sampled as budgets
+from ropewalk.evals.perplexity import conventions, sampled
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
 
@@ -84,117 +83,147 @@ def perplexity(
 ) -> list[records.Perplexity]:
     """Perplexity of one model at several windows on the same documents; the definition heads this module.
 
-    A run that was killed goes on where it stopped: documents that `out` already holds under the same weights, tokens,
-    window, stride and dtype are not scored again. Under torchrun the documents are spread over the ranks; each is scored
-    whole by one of them, so the figures are those of one device, bit for bit.
+    A killed run continues where it stopped: documents that `out` already holds under the same weights, tokens, window, stride
+    and dtype are not scored again. Under torchrun the documents are shared out over the ranks; each is scored by one of
+    them, so the figures equal those of one device bit for bit.
 
     Args:
         model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
-        data: files, directories or data-set ids; or `text.Document`s.
-        windows: tokens, each a row of the result; the model's own window if not given. A RoPE model may be asked beyond it:
-            that is extrapolation, and the paper's first figure.
+        data: files, directories or data-set ids; or `Document`s.
+        windows: tokens; one row of the result each; the model's own window if not given. A RoPE model can be measured beyond
+            it: that is extrapolation, the paper's first figure.
         stride: S, tokens (paper: 256).
         convention: "ropewalk" is the definition above; "yarn", "longlora", "lm-eval" and "huggingface" follow those projects'
             rules instead (conventions.py), to explain their figures. They have no interval and are not resumed.
-        budget: minutes a window; estimate the figure from a random sample of windows instead of computing it (budget.py).
+        budget: minutes a window may take; the figure is then estimated from a random sample of windows (sampled.py).
         tolerance: with a budget, stop when half the interval is at most this share of the perplexity.
         limit: use the first so many documents that are long enough.
         max_tokens: cut every document to its first so many tokens (paper, proof-pile: 32768).
         min_tokens: leave out documents with fewer tokens; the largest window if not given.
         batch_tokens: tokens of one forward pass; changes speed and memory, and figures by rounding only.
-        dtype, device: as in `model.load`.
-        seed: of the bootstrap, and of a budget's sample.
+        dtype, device: as in `load_model`.
+        seed: of the bootstrap, and of the sample that a budget draws.
         out: record file to append to and to resume from.
 
     Returns:
         One row a window, in the order asked for; the same on every rank.
 
     Raises:
-        UserError: a window, stride or limit that cannot be; documents that are all too short; logits that are not numbers.
+        UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
-    for window in windows or ():
+    _check_request(windows or (), stride, convention, budget, limit, max_tokens, min_tokens)  # before a model is loaded
+    return measure(
+        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
+        data=data,
+        windows=windows,
+        stride=stride,
+        convention=convention,
+        budget=budget,
+        tolerance=tolerance,
+        limit=limit,
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        batch_tokens=batch_tokens,
+        seed=seed,
+        out=out,
+    )
+
+
+def _check_request(
+    windows: Sequence[int],
+    stride: int,
+    convention: str,
+    budget: float | None,
+    limit: int | None,
+    max_tokens: int | None,
+    min_tokens: int | None,
+) -> None:
+    """Refuse what no model could be measured with; checks of windows are left out where none are known yet."""
+    for window in windows:
         check(window, stride)
     if convention != "ropewalk":
         conventions.convention(convention)
-    _check_budget(budget, convention)
-    if windows:  # before a model is loaded, where that can be
-        check_cuts(limit, max_tokens, max(*windows, min_tokens or 0))
-    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    windows = list(dict.fromkeys(windows or [subject.state.window]))
-    for window in windows:
-        check(window, stride)
-        check_window(subject.model, window)
-    shortest = max(*windows, min_tokens or 0)
-    check_cuts(limit, max_tokens, shortest)
-    documents, skipped = select_documents(
-        subject.tokenizer, data, min_tokens=shortest, refusal=_TOO_SHORT, limit=limit, max_tokens=max_tokens
-    )
-    run = ranks.same(
-        subject.run(
-            seed=seed,
-            windows=windows,
-            stride=stride,
-            convention=convention,
-            budget=budget,
-            max_tokens=max_tokens,
-            limit=limit,
+    if budget is not None and not budget > 0:
+        raise UserError(
+            f"a budget is a number of minutes above 0, got {budget}; leave --budget out for the exact figure"
         )
+    if budget is not None and convention != "ropewalk":
+        raise UserError(
+            f"a budget estimates ropewalk's own perplexity, not that of {convention}; leave out --budget or --as"
+        )
+    if windows:
+        check_cuts(limit, max_tokens, max(*windows, min_tokens or 0))
+
+
+def measure(
+    loaded: LoadedModel,
+    *,
+    data: Any,
+    windows: Sequence[int] | None = None,
+    stride: int = 256,
+    convention: str = "ropewalk",
+    budget: float | None = None,
+    tolerance: float = 0.005,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    min_tokens: int | None = None,
+    batch_tokens: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> list[records.Perplexity]:
+    """`perplexity` of a model that is loaded already."""
+    windows = list(dict.fromkeys(windows or [loaded.info.window]))
+    _check_request(windows, stride, convention, budget, limit, max_tokens, min_tokens)
+    for window in windows:
+        check_window(loaded.model, window)
+    documents, skipped = select_documents(
+        loaded.tokenizer,
+        data,
+        min_tokens=max(*windows, min_tokens or 0),
+        refusal=_TOO_SHORT,
+        limit=limit,
+        max_tokens=max_tokens,
     )
-    recorder, found = records.Recorder(out, run), on_record(out)
-    known, before = by_key(found, records.DocumentScore), found.of(records.Perplexity.kind)
+    settings = {"windows": windows, "stride": stride, "convention": convention}
+    settings |= {"budget": budget, "max_tokens": max_tokens, "limit": limit}
+    recorder, recorded = records.Recorder(out, ranks.same(loaded.run(seed=seed, **settings))), on_record(out)
     rows = []
     for window in windows:
         if convention != "ropewalk":
-            row = conventions.measure(subject, documents, window, stride, convention, batch_tokens)
+            row = conventions.measure_window(loaded, documents, window, stride, convention, batch_tokens)
         elif budget is not None:
-            row = budgets.measure(
-                subject, documents, window, stride, batch_tokens, minutes=budget, tolerance=tolerance, seed=seed
+            row = sampled.measure_window(
+                loaded, documents, window, stride, batch_tokens, minutes=budget, tolerance=tolerance, seed=seed
             )
         else:
-            row = measure(subject, documents, window, stride, batch_tokens, recorder=recorder, known=known, seed=seed)
+            known = by_key(recorded, records.DocumentScore)
+            row = measure_window(loaded, documents, window, stride, batch_tokens, recorder, known, seed)
         row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
         rows.append(row)
-        if ranks.rank() == 0 and not already_recorded(row, before, whatever=("peak_bytes",)):
+        # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
+        old = recorded.of(records.Perplexity.kind)
+        if ranks.rank() == 0 and not already_recorded(row, old, ignore=("peak_bytes",)):
             recorder.add(row)
     return rows
 
 
-def measure(
-    subject: LoadedModel,
+def measure_window(
+    loaded: LoadedModel,
     documents: Sequence[TokenizedDocument],
     window: int,
     stride: int,
     batch_tokens: int | None = None,
-    *,
     recorder: records.Recorder | None = None,
     known: dict[str, records.DocumentScore] | None = None,
     seed: int = 0,
 ) -> records.Perplexity:
-    """One window's row: score what is not known yet, put it on record document by document, and sum up."""
-    known = known or {}
-    weights = f"{fingerprint(subject.model)} {subject.dtype}"
-    mine = [(at, document) for at, document in enumerate(documents) if at % ranks.size() == ranks.rank()]
-    found: dict[int, records.DocumentScore] = {}
-    if subject.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(subject.device)
-    total = sum(len(sliding(len(document.ids), window, stride)) for _, document in mine)
-    batch = max(1, (batch_tokens or default_batch_tokens(subject.device)) // window)
-    with (
-        Progress(f"perplexity, window {window}", total) as advance,
-        faster(subject.model, passes=total, window=window, shape=(batch, window)),
-    ):
-        for at, document in mine:
-            key = key_of(weights, document, window, stride)
-            if key in known:
-                found[at] = dataclasses.replace(known[key], document=document.name)
-                advance(len(sliding(len(document.ids), window, stride)))
-                continue
-            found[at] = score_document(subject, document, window, stride, batch_tokens, key=key, advance=advance)
-            if recorder is not None:
-                recorder.add(found[at])
-    scores = [score for _, score in sorted(ranks.gathered(found).items())]
-    peak = torch.cuda.max_memory_allocated(subject.device) if subject.device.type == "cuda" else 0
-    nll, tokens = np.array([one.nll for one in scores]), np.array([one.tokens for one in scores])
+    """One window's row: score each document, or take its score from `known` (by key), and record it; then sum up."""
+    if loaded.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+    local_scores = _score_documents(loaded, documents, window, stride, batch_tokens, recorder, known or {})
+    scores = [score for _, score in sorted(ranks.gathered(local_scores).items())]
+    peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
+    nll, tokens = np.array([score.nll for score in scores]), np.array([score.tokens for score in scores])
     low, high = bootstrap_ratio(nll, tokens, seed=seed)
     return records.Perplexity(
         window=window,
@@ -205,28 +234,48 @@ def measure(
         documents=len(scores),
         skipped=0,
         tokens=int(tokens.sum()),
-        bos=subject.bos is not None,
-        seconds=math.fsum(one.seconds for one in scores),
+        bos=loaded.bos is not None,
+        seconds=math.fsum(score.seconds for score in scores),
         peak_bytes=peak,
-        per_document=[{"name": one.document, "tokens": one.tokens, "nll": one.nll} for one in scores],
+        per_document=[{"name": score.document, "tokens": score.tokens, "nll": score.nll} for score in scores],
     )
 
 
-def _check_budget(budget: float | None, convention: str) -> None:
-    if budget is None:
-        return
-    if not budget > 0:
-        raise UserError(
-            f"a budget is a number of minutes above 0, got {budget}; leave --budget out for the exact figure"
-        )
-    if convention != "ropewalk":
-        raise UserError(
-            f"a budget estimates ropewalk's own perplexity, not that of {convention}; leave out --budget or --as"
-        )
+def _score_documents(
+    loaded: LoadedModel,
+    documents: Sequence[TokenizedDocument],
+    window: int,
+    stride: int,
+    batch_tokens: int | None,
+    recorder: records.Recorder | None,
+    known: dict[str, records.DocumentScore],
+) -> dict[int, records.DocumentScore]:
+    """This rank's documents, by their place in `documents`."""
+    weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
+    local = range(ranks.rank(), len(documents), ranks.size())
+    passes = {place: len(sliding(len(documents[place].ids), window, stride)) for place in local}
+    total = sum(passes.values())
+    batch = max(1, (batch_tokens or default_batch_tokens(loaded.device)) // window)
+    scores: dict[int, records.DocumentScore] = {}
+    with (
+        Progress(f"perplexity, window {window}", total) as advance,
+        faster(loaded.model, passes=total, window=window, shape=(batch, window)),
+    ):
+        for place in local:
+            document = documents[place]
+            key = key_of(weights, document, window, stride)
+            if key in known:
+                scores[place] = dataclasses.replace(known[key], document=document.name)
+                advance(passes[place])
+                continue
+            scores[place] = score_document(loaded, document, window, stride, batch_tokens, key=key, advance=advance)
+            if recorder is not None:
+                recorder.add(scores[place])
+    return scores
 
 
 def score_document(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     document: TokenizedDocument,
     window: int,
     stride: int,
@@ -237,32 +286,33 @@ def score_document(
 ) -> records.DocumentScore:
     """One document's summed negative log-likelihood, in nats.
 
-    Windows of one document alone share a forward pass: so its figure does not depend on its neighbours, nor on the rank.
+    A batch holds windows of one document only, so that its figure depends neither on other documents nor on the rank.
 
     Raises:
-        UserError: a logit was not a number; the sentence names the document and the window's place.
+        UserError: a logit was NaN; the error names the document and the window's place in it.
     """
     started = time.perf_counter()
-    spans = sliding(len(document.ids), window, stride)
-    passes = [Pass(document.ids[one.start : one.stop], one.scored) for one in spans]
+    windows = sliding(len(document.ids), window, stride)
+    passes = [Pass(document.ids[place.start : place.stop], place.scored) for place in windows]
     sums = []
-    for one, nll in zip(spans, negative_log_likelihoods(subject.model, passes, batch_tokens=batch_tokens), strict=True):
+    scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)
+    for place, nll in zip(windows, scored, strict=True):
         sums.append(float(nll.sum(dtype=np.float64)))
         if math.isnan(sums[-1]):
-            raise not_a_number(document.name, one)
+            raise not_a_number(document.name, place)
         advance(1)
     return records.DocumentScore(
         key=key,
         document=document.name,
         window=window,
         stride=stride,
-        tokens=sum(one.scored for one in spans),
+        tokens=sum(place.scored for place in windows),
         nll=math.fsum(sums),
         seconds=time.perf_counter() - started,
     )
 
 
 def key_of(weights: str, document: TokenizedDocument, window: int, stride: int) -> str:
-    """Everything that decides a document's figure, as a short name."""
-    said = json.dumps([weights, window, stride, hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()])
-    return hashlib.sha256(said.encode()).hexdigest()[:20]
+    """A short hash of everything that decides a document's figure."""
+    tokens = hashlib.sha256(document.ids.astype("<i8").tobytes()).hexdigest()
+    return hashlib.sha256(json.dumps([weights, window, stride, tokens]).encode()).hexdigest()[:20]

@@ -1,16 +1,17 @@
-"""Perplexity from a random sample of windows: the same figure, estimated, in the minutes one has.
+"""Perplexity from a random sample of windows: an estimate of the exact figure, within a given number of minutes.
 
 in   documents, a window, a stride, minutes
 out  a perplexity row marked as an estimate, whose interval is that of the exact figure on the same documents
 
-The exact figure is T / N: T the summed negative log-likelihood over all windows, N the scored tokens, which are known. T is
-estimated by strata, in each of which windows are drawn at random without replacement: the documents' first windows, which
-score W - 1 tokens each, and per document its other windows, which score S. In a stratum h with N_h tokens the estimate is
-N_h r_h with r_h = (sum of nll) / (sum of tokens) over the windows drawn, and its variance that of a ratio with the finite-population
-correction (Cochran 1977, Sampling Techniques, section 6.4); the interval is Student's, with Satterthwaite's degrees of freedom (5.4). Documents are strata and not drawn, so that the difference
-between an easy and a hard one costs no precision.
+The exact figure is T / N: T the summed negative log-likelihood over all windows, N the number of scored tokens, which is
+known. T is estimated by stratified sampling, windows being drawn at random without replacement. The strata are the documents'
+first windows, which score W - 1 tokens each, and per document its other windows, which score S. In a stratum h with N_h
+tokens the estimate is N_h r_h with r_h = (sum of nll) / (sum of tokens) over the windows drawn; its variance is that of a
+ratio with the finite-population correction (Cochran 1977, Sampling Techniques, section 6.4). The interval is Student's,
+with Satterthwaite's degrees of freedom (section 5.4). Documents are strata and are not drawn themselves, so that the
+difference between an easy and a hard one costs no precision.
 
-The interval says how far the exact figure on these documents may lie from the estimate; it says nothing of other
+The interval says how far the exact figure on these documents may lie from the estimate; it says nothing about other
 documents, unlike that of an exact row. Where the minutes suffice for every window, the row is an exact one.
 """
 
@@ -26,6 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ropewalk import records
+from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.data.sliding import SlidingWindow, sliding
 from ropewalk.distributed.ranks import gathered, rank, same
@@ -34,13 +36,18 @@ from ropewalk.evals.intervals import bootstrap_ratio, student_t95
 from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
 
-#: Not to stop on an interval that is narrow by luck: this many windows past the first of a document come first.
-_AT_LEAST = 32
+#: Windows beside the documents' first ones that are drawn before a narrow interval counts: with few, it may be chance.
+_FEWEST_OTHERS = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A window that may be drawn: of which document, first or not."""
+    """A sampling unit: one window of one document.
+
+    Attributes:
+        document: its number.
+        window: the place in it.
+    """
 
     document: int
     window: SlidingWindow
@@ -52,7 +59,16 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Nats a token, their standard error and its degrees of freedom; how many windows were drawn, and of how many."""
+    """An estimate of the mean negative log-likelihood of a token.
+
+    Attributes:
+        nats: the estimate.
+        error: its standard error.
+        degrees: of freedom of that error (Satterthwaite).
+        drawn: windows that were scored.
+        windows: windows there are.
+        tokens: scored tokens of all windows.
+    """
 
     nats: float
     error: float
@@ -64,100 +80,124 @@ class Estimate:
     @property
     def interval(self) -> tuple[float, float]:
         """95 %, in nats a token."""
-        return self.nats - self._reach, self.nats + self._reach
+        return self.nats - self._half_width, self.nats + self._half_width
 
     @property
-    def _reach(self) -> float:
+    def _half_width(self) -> float:
         return student_t95(self.degrees) * self.error if self.error else 0.0
 
     @property
     def width(self) -> float:
         """Half the interval, relative to the perplexity."""
-        return math.expm1(min(self._reach, 700))
+        return math.expm1(min(self._half_width, 700))
 
 
 def units_of(lengths: Sequence[int], window: int, stride: int) -> list[Unit]:
     """Every window of every document."""
-    return [Unit(at, one) for at, length in enumerate(lengths) for one in sliding(length, window, stride)]
+    return [Unit(number, place) for number, length in enumerate(lengths) for place in sliding(length, window, stride)]
 
 
-def pass_of(unit: Unit, documents: Sequence[Int[np.ndarray, " n"]]) -> Pass:
-    """What the model sees of a window, and how much of it counts."""
+def pass_of(unit: Unit, documents: Sequence[TokenIds]) -> Pass:
+    """The forward pass that scores a window."""
     start, stop, _ = unit.window
     return Pass(documents[unit.document][start:stop], unit.window.scored)
 
 
 def order_of(units: Sequence[Unit], seed: int) -> list[int]:
-    """A random order in which every beginning is spread evenly over documents.
+    """A random drawing order, any beginning of which is spread evenly over documents.
 
     A document's windows are shuffled and given evenly spaced ranks in (0, 1); going by rank visits documents in proportion to
-    their windows. First windows come early, one for each other window: they score most per pass.
+    their windows. First windows alternate with the others until one kind is used up: they score most tokens per pass.
     """
     random = np.random.default_rng(seed)
-    others: list[tuple[float, int]] = []
-    members: dict[int, list[int]] = {}
-    for at, unit in enumerate(units):
+    of_document: dict[int, list[int]] = {}
+    for place, unit in enumerate(units):
         if not unit.first:
-            members.setdefault(unit.document, []).append(at)
-    for mine in members.values():
-        random.shuffle(mine)
-        ranks = (np.arange(len(mine)) + random.random()) / len(mine)
-        others += zip(ranks.tolist(), mine, strict=True)
-    firsts = [at for at, unit in enumerate(units) if unit.first]
+            of_document.setdefault(unit.document, []).append(place)
+    ranked: list[tuple[float, int]] = []
+    for places in of_document.values():
+        random.shuffle(places)
+        evenly = (np.arange(len(places)) + random.random()) / len(places)
+        ranked += zip(evenly.tolist(), places, strict=True)
+    firsts = [place for place, unit in enumerate(units) if unit.first]
     random.shuffle(firsts)
-    rest = [at for _, at in sorted(others)]
-    both = min(len(firsts), len(rest))
-    mixed = [at for pair in zip(firsts, rest, strict=False) for at in pair]
-    return mixed + firsts[both:] + rest[both:]
+    others = [place for _, place in sorted(ranked)]
+    pairs = min(len(firsts), len(others))
+    alternating = [place for pair in zip(firsts, others, strict=False) for place in pair]
+    return alternating + firsts[pairs:] + others[pairs:]
 
 
 class Population:
-    """The windows that may be drawn, in their strata: first windows, and each document's others."""
+    """All windows in their strata: the documents' first windows, and each document's others."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self.tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
         self._stratum = np.array([0 if unit.first else 1 + unit.document for unit in units])
 
     def estimate(self, drawn: dict[int, float]) -> Estimate | None:
-        """From the windows drawn so far (unit → summed nll); None while a stratum has too few to say anything."""
-        at, nll = np.fromiter(drawn.keys(), dtype=np.int64), np.fromiter(drawn.values(), dtype=np.float64)
+        """From the windows drawn so far (place among the units → summed nll); None while a stratum has too few."""
+        places, nll = np.fromiter(drawn.keys(), dtype=np.int64), np.fromiter(drawn.values(), dtype=np.float64)
         stratum = self._stratum
-        if not _enough(stratum, at)[1:].all():
-            stratum = np.minimum(stratum, 1)  # all documents' together while one of them has too few drawn
-        if not _enough(stratum, at).all():
+        if not _enough_drawn(stratum, places)[1:].all():
+            stratum = np.minimum(stratum, 1)  # one stratum of all other windows, while a document has too few drawn
+        if not _enough_drawn(stratum, places).all():
             return None
-        mine, n = stratum[at], self.tokens[at]
-        members = np.bincount(stratum)
-        seen = np.bincount(mine, minlength=len(members))
-        there = members > 0
-        with np.errstate(divide="ignore", invalid="ignore"):  # documents of one window have no others
-            scored = np.bincount(mine, n, len(members))
-            ratio = np.bincount(mine, nll, len(members)) / scored
-            scatter = np.bincount(mine, (nll - ratio[mine] * n) ** 2, len(members)) / (seen - 1)
-            missing, all_tokens = 1 - seen / members, np.bincount(stratum, self.tokens)
-            own = missing * all_tokens**2 * scatter / (seen * (scored / seen) ** 2)
-            own = np.where(there & (missing > 0), own, 0.0)
-            doubt = np.where(own > 0, own**2 / (seen - 1), 0.0).sum()
-        everything, variance = float(self.tokens.sum()), float(own.sum())
+        total, variance, degrees = _ratio_estimate(stratum, self.tokens, places, nll)
+        all_tokens = float(self.tokens.sum())
         return Estimate(
-            nats=float((ratio * all_tokens)[there].sum() / everything),
-            error=math.sqrt(variance) / everything,
-            degrees=float(variance**2 / doubt) if doubt else math.inf,  # Satterthwaite
+            nats=total / all_tokens,
+            error=math.sqrt(variance) / all_tokens,
+            degrees=degrees,
             drawn=len(drawn),
             windows=len(self.tokens),
-            tokens=int(everything),
+            tokens=int(all_tokens),
         )
 
 
-def _enough(stratum: Int[np.ndarray, " units"], drawn: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " strata"]:
+def _enough_drawn(stratum: Int[np.ndarray, " units"], places: Int[np.ndarray, " drawn"]) -> Bool[np.ndarray, " strata"]:
     """Whether two windows of each stratum are drawn, or all it has."""
     members = np.bincount(stratum)
-    return np.bincount(stratum[drawn], minlength=len(members)) >= np.minimum(2, members)
+    return np.bincount(stratum[places], minlength=len(members)) >= np.minimum(2, members)
+
+
+def _ratio_estimate(
+    stratum: Int[np.ndarray, " units"],
+    tokens: Float[np.ndarray, " units"],
+    places: Int[np.ndarray, " drawn"],
+    nll: Float[np.ndarray, " drawn"],
+) -> tuple[float, float, float]:
+    """The estimated sum of nll over all units, its variance, and Satterthwaite's degrees of freedom (see the module's head).
+
+    Args:
+        stratum: of each unit; a number may be unused.
+        tokens: of each unit.
+        places: of the units drawn.
+        nll: of the units drawn, nats.
+    """
+    drawn_stratum, drawn_tokens = stratum[places], tokens[places]
+    members = np.bincount(stratum)
+    count = np.bincount(drawn_stratum, minlength=len(members))
+    used = members > 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # documents of one window have no others: an unused stratum
+        tokens_drawn = np.bincount(drawn_stratum, drawn_tokens, len(members))
+        ratio = np.bincount(drawn_stratum, nll, len(members)) / tokens_drawn
+        residuals = nll - ratio[drawn_stratum] * drawn_tokens
+        scatter = np.bincount(drawn_stratum, residuals**2, len(members)) / (count - 1)
+        not_drawn, all_tokens = 1 - count / members, np.bincount(stratum, tokens)
+        variances = not_drawn * all_tokens**2 * scatter / (count * (tokens_drawn / count) ** 2)
+        variances = np.where(used & (not_drawn > 0), variances, 0.0)
+        denominator = np.where(variances > 0, variances**2 / (count - 1), 0.0).sum()
+    variance = float(variances.sum())
+    return (
+        float((ratio * all_tokens)[used].sum()),
+        variance,
+        float(variance**2 / denominator) if denominator else math.inf,
+    )
 
 
 def sample(
     model: Any,
-    documents: Sequence[Int[np.ndarray, " n"]],
+    documents: Sequence[TokenIds],
     window: int,
     stride: int,
     *,
@@ -172,14 +212,14 @@ def sample(
         model: a transformers causal language model.
         documents: token ids.
         window, stride: tokens.
-        minutes: when to be done, all ranks together; no batch is begun that would end later if it took as long as the last. Two windows of
-            each stratum are always drawn.
+        minutes: how long it may take, all ranks together; no batch is started that would end later if it took as long as the
+            last one. Two windows of each stratum are always drawn.
         tolerance: stop when half the 95 % interval is at most this share of the perplexity.
-        seed: of the order.
+        seed: of the drawing order.
         batch_tokens: tokens of one forward pass.
 
     Returns:
-        The estimate, the summed nll of each unit drawn, and the units; the same on every rank.
+        The estimate, the summed nll of each unit drawn, and all units; the same on every rank.
     """
     deadline = time.perf_counter() + 60 * minutes
     units = units_of([len(ids) for ids in documents], window, stride)
@@ -187,33 +227,34 @@ def sample(
     drawn: dict[int, float] = {}
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
     size = max(1, batch_tokens // window)
-    found, others = None, 0
-    together = size * world_size()
-    for start in range(0, len(order), together):
-        begun = time.perf_counter()
-        first = start + size * rank()
-        mine = sorted(order[first : first + size], key=lambda at: units[at].window.scored)
-        passes = [pass_of(units[at], documents) for at in mine]
+    estimate, others = None, 0
+    step = size * world_size()
+    for start in range(0, len(order), step):
+        batch_started = time.perf_counter()
+        local_start = start + size * rank()
+        # Windows of one length are scored together.
+        local = sorted(order[local_start : local_start + size], key=lambda place: units[place].window.scored)
+        passes = [pass_of(units[place], documents) for place in local]
         sums = map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
-        drawn |= gathered(dict(zip(mine, sums, strict=True)))
-        found = population.estimate(drawn)
-        others += sum(not units[at].first for at in order[start : start + together])
+        drawn |= gathered(dict(zip(local, sums, strict=True)))
+        estimate = population.estimate(drawn)
+        others += sum(not units[place].first for place in order[start : start + step])
         now = time.perf_counter()
-        late = now + (now - begun) > deadline
-        narrow = others >= _AT_LEAST and found is not None and found.width <= tolerance
-        if same(found is not None and (late or narrow)):
+        late = now + (now - batch_started) > deadline
+        narrow = others >= _FEWEST_OTHERS and estimate is not None and estimate.width <= tolerance
+        if same(estimate is not None and (late or narrow)):
             break
-    if found is None:
+    if estimate is None:
         raise AssertionError("all windows drawn and no estimate")
-    return found, drawn, units
+    return estimate, drawn, units
 
 
 def _sum(nll: Float[np.ndarray, " scored"]) -> float:
     return float(nll.sum(dtype=np.float64))
 
 
-def measure(
-    subject: LoadedModel,
+def measure_window(
+    loaded: LoadedModel,
     documents: Sequence[TokenizedDocument],
     window: int,
     stride: int,
@@ -223,53 +264,50 @@ def measure(
     tolerance: float = 0.005,
     seed: int = 0,
 ) -> records.Perplexity:
-    """One window's row, estimated from a random sample of windows."""
+    """One window's row, estimated from a random sample of windows.
+
+    Raises:
+        UserError: a logit was NaN; the error names the document and the window's place in it.
+    """
     started = time.perf_counter()
     ids = [document.ids for document in documents]
-    found, drawn, units = sample(
-        subject.model,
-        ids,
-        window,
-        stride,
-        minutes=minutes,
-        tolerance=tolerance,
-        seed=seed,
-        batch_tokens=batch_tokens,
-    )
-    for at, nll in drawn.items():
+    limits: dict[str, Any] = {"minutes": minutes, "tolerance": tolerance, "seed": seed, "batch_tokens": batch_tokens}
+    estimate, drawn, units = sample(loaded.model, ids, window, stride, **limits)
+    for place, nll in drawn.items():
         if math.isnan(nll):
-            one = units[at]
-            raise not_a_number(documents[one.document].name, one.window)
-    whole = found.drawn == found.windows
-    each = _per_document(documents, units, drawn) if whole else []
-    # With every window drawn nothing is left open of these documents: the interval is an exact row's, over documents.
-    low, high = bootstrap_ratio(*_sums(each), seed=seed) if whole else found.interval
+            raise not_a_number(documents[units[place].document].name, units[place].window)
+    exact = estimate.drawn == estimate.windows
+    per_document = _per_document(documents, units, drawn) if exact else []
+    # With every window drawn there is no sampling error: the interval is that of an exact row, over documents.
+    low, high = bootstrap_ratio(*_sums(per_document), seed=seed) if exact else estimate.interval
     return records.Perplexity(
         window=window,
         stride=stride,
-        perplexity=exp(found.nats),
+        perplexity=exp(estimate.nats),
         low=exp(low),
         high=exp(high),
         documents=len(documents),
         skipped=0,
-        tokens=sum(units[at].window.scored for at in drawn),
-        bos=subject.bos is not None,
-        estimate=not whole,
+        tokens=sum(units[place].window.scored for place in drawn),
+        bos=loaded.bos is not None,
+        estimate=not exact,
         seconds=time.perf_counter() - started,
-        per_document=each,
+        per_document=per_document,
     )
 
 
 def _per_document(
     documents: Sequence[TokenizedDocument], units: Sequence[Unit], drawn: dict[int, float]
 ) -> list[dict[str, Any]]:
-    """Every document's own sums, as an exact row has them."""
-    found: list[dict[str, Any]] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
-    for at, nll in sorted(drawn.items()):
-        found[units[at].document]["tokens"] += units[at].window.scored
-        found[units[at].document]["nll"] += nll
-    return found
+    """Every document's sums, as an exact row has them."""
+    rows: list[dict[str, Any]] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
+    for place, nll in sorted(drawn.items()):
+        rows[units[place].document]["tokens"] += units[place].window.scored
+        rows[units[place].document]["nll"] += nll
+    return rows
 
 
-def _sums(each: Sequence[dict[str, Any]]) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, " items"]]:
-    return np.array([one["nll"] for one in each]), np.array([one["tokens"] for one in each])
+def _sums(
+    per_document: Sequence[dict[str, Any]],
+) -> tuple[Float[np.ndarray, " documents"], Int[np.ndarray, " documents"]]:
+    return np.array([row["nll"] for row in per_document]), np.array([row["tokens"] for row in per_document])

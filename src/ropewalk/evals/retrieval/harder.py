@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Bool
 
 from ropewalk import records
-from ropewalk.data.encode import encode
+from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
@@ -44,7 +44,7 @@ from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
-from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
+from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 
 
@@ -56,20 +56,20 @@ class Haystack:
     window: int
 
     @cached_property
-    def header(self) -> Ids:
+    def header(self) -> TokenIds:
         return encode(self.tokenizer, HEADER)
 
     @cached_property
-    def sentences(self) -> list[Ids]:
+    def sentences(self) -> list[TokenIds]:
         return [self._sentence(one) for one in SENTENCES]
 
-    def _sentence(self, sentence: str) -> Ids:
+    def _sentence(self, sentence: str) -> TokenIds:
         return after(self.tokenizer, ".", f" {sentence}")
 
-    def question(self, question: str) -> Ids:
+    def question(self, question: str) -> TokenIds:
         """The question, on a line of its own, up to the token before the answer's first digit."""
         unlike = [after(self.tokenizer, ".", f"\n{question} {code}") for code in UNLIKE]
-        return unlike[0][: in_common(unlike)]
+        return unlike[0][: common_length(unlike)]
 
     def least(self, task: Task) -> int:
         """The smallest window that holds the facts and the question, tokens."""
@@ -116,7 +116,7 @@ class Haystack:
         digits = np.array([any(letter.isdigit() for letter in self.tokenizer.decode([one])) for one in answer])
         return Prompt(ids, answer), digits, len(ids) - begins[task.asked or 0]
 
-    def _prose(self, random: np.random.Generator, room: int) -> list[Ids]:
+    def _prose(self, random: np.random.Generator, room: int) -> list[TokenIds]:
         """Sentences in random order, all of them before any comes again, until there is room for no more."""
         found, length = [], 0
         while length < room:
@@ -175,18 +175,18 @@ def retrieval(
         )
     if trials < 1:
         raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
-    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    window = subject.state.window if window is None else window
-    check_window(subject.model, window)
-    run = ranks.same(subject.run(seed=seed, window=window, trials=trials, weights=fingerprint(subject.model)))
-    _check_room(subject.tokenizer, families, window, trials, seed)
+    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = loaded.info.window if window is None else window
+    check_window(loaded.model, window)
+    run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded.model)))
+    _check_room(loaded.tokenizer, families, window, trials, seed)
     done = {row.family: row for row in recorded_rows(out, run, records.Retrieval)}
     recorder, rows = records.Recorder(out, run), []
     for family in families:
         if family in done:
             rows.append(done[family])
             continue
-        rows.append(measure(subject, family, window, trials, seed, batch_tokens))
+        rows.append(measure(loaded, family, window, trials, seed, batch_tokens))
         if ranks.rank() == 0:
             recorder.add(rows[-1])
     return rows
@@ -231,15 +231,15 @@ def prompts_of(
 
 
 def measure(
-    subject: LoadedModel, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+    loaded: LoadedModel, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
 ) -> records.Retrieval:
     """One family's row."""
     started = time.perf_counter()
-    made = prompts_of(subject.tokenizer, family, window, trials, seed)
+    made = prompts_of(loaded.tokenizer, family, window, trials, seed)
     mine = range(ranks.rank(), trials, ranks.size())
     with Progress(f"retrieval, {family}, window {window}", len(mine)) as advance:
         prompts = [made[at][0] for at in mine]
-        judged = verdicts(subject.model, prompts, batch_tokens=batch_tokens, advance=advance)
+        judged = verdicts(loaded.model, prompts, batch_tokens=batch_tokens, advance=advance)
     right = ranks.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
     successes = sum(right.values())
     low, high = wilson(successes, trials)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
-from ropewalk.data.encode import encode
+from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
@@ -41,7 +41,7 @@ from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
-from ropewalk.evals.tokenize_parts import UNLIKE, Ids, after, in_common
+from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
@@ -65,31 +65,31 @@ class Protocol:
     window: int
 
     @cached_property
-    def header(self) -> Ids:
+    def header(self) -> TokenIds:
         return encode(self.tokenizer, HEADER + "\n")
 
     @cached_property
-    def filler(self) -> Ids:
+    def filler(self) -> TokenIds:
         """The filler over and over, at least a window of it."""
         once = after(self.tokenizer, "\n", FILLER)
         repeats = self.window // len(once) + 2
         return after(self.tokenizer, "\n", " ".join([FILLER] * repeats))
 
     @cached_property
-    def beginning(self) -> Ids:
+    def beginning(self) -> TokenIds:
         """Header and filler alone: what every prompt is like up to where its key stands."""
         return np.concatenate([self.header, self.filler])[: self.window]
 
-    def key_line(self, key: str) -> Ids:
+    def key_line(self, key: str) -> TokenIds:
         line = after(self.tokenizer, "\n", KEY_LINE.format(key=key) + "\n")
         return np.concatenate([self._newline, line])
 
-    def answer(self, key: str) -> Ids:
+    def answer(self, key: str) -> TokenIds:
         """The key's tokens after the question."""
         return self._asked(key)[self._before_answer :]
 
     @cached_property
-    def question(self) -> Ids:
+    def question(self) -> TokenIds:
         """The question up to the token before the key's first digit."""
         return np.concatenate([self._newline, self._asked(UNLIKE[0])[: self._before_answer]])
 
@@ -99,19 +99,19 @@ class Protocol:
         return self._before_answer > len(after(self.tokenizer, "\n", QUESTION))
 
     @cached_property
-    def _newline(self) -> Ids:
+    def _newline(self) -> TokenIds:
         return after(self.tokenizer, "a", "\n")
 
-    def _asked(self, key: str) -> Ids:
+    def _asked(self, key: str) -> TokenIds:
         return after(self.tokenizer, "\n", f"{QUESTION} {key}")
 
     @cached_property
     def _before_answer(self) -> int:
-        return in_common([self._asked(key) for key in UNLIKE])
+        return common_length([self._asked(key) for key in UNLIKE])
 
     @cached_property
     def _before_key(self) -> int:
-        return in_common([self.key_line(key) for key in UNLIKE])
+        return common_length([self.key_line(key) for key in UNLIKE])
 
     def prompt(self, key: str, k: int) -> tuple[Prompt, int]:
         """The prompt with `key` at distance k from its end, and the distance at which there was room for it.
@@ -182,17 +182,17 @@ def passkey(
         raise UserError(
             f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
         )
-    subject = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    window = subject.state.window if window is None else window
-    check_window(subject.model, window)
-    weights = fingerprint(subject.model)
-    run = ranks.same(subject.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
+    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+    window = loaded.info.window if window is None else window
+    check_window(loaded.model, window)
+    weights = fingerprint(loaded.model)
+    run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
     done = recorded_rows(out, run, records.PasskeySummary)
     if done:
         return recorded_rows(out, run, records.Passkey)[-depths:], done[-1]
     started = time.perf_counter()
-    rows = measure(subject, window, depths, trials, seed, batch_tokens)
-    protocol = Protocol(subject.tokenizer, window)
+    rows = measure(loaded, window, depths, trials, seed, batch_tokens)
+    protocol = Protocol(loaded.tokenizer, window)
     summary = dataclasses.replace(
         summarise(rows, seconds=time.perf_counter() - started),
         after_blank=protocol.ends_after_blank,
@@ -206,10 +206,10 @@ def passkey(
 
 
 def measure(
-    subject: LoadedModel, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+    loaded: LoadedModel, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
 ) -> list[records.Passkey]:
     """One row a depth."""
-    protocol = Protocol(subject.tokenizer, window)
+    protocol = Protocol(loaded.tokenizer, window)
     keys = np.random.default_rng(seed).integers(10_000, 100_000, size=(depths, trials))
     asked = depths_of(window, depths)
     mine = range(ranks.rank(), depths, ranks.size())
@@ -217,10 +217,10 @@ def measure(
     prompts = [prompt for at in mine for prompt, _ in made[at]]
     with (
         Progress(f"passkey, window {window}", len(prompts)) as advance,
-        faster(subject.model, passes=len(prompts) // 2, window=window),
+        faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
         judged = iter(
-            verdicts(subject.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance)
+            verdicts(loaded.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance)
         )
     found = {}
     for at in mine:
