@@ -218,7 +218,7 @@ def test_on_a_pretrained_model_verdicts_are_those_of_generate(shared):
     model, tokenizer = load_model(path, dtype="float32"), load_tokenizer(path)
     protocol = passkey.Protocol(tokenizer, 320)
     prompts = [protocol.prompt(key, k)[0] for key, k in (("21345", 80), ("90817", 160), ("55012", 300))]
-    ours = [bool(one.all()) for one in verdicts(model, prompts, beginning=protocol.beginning)]
+    ours = [bool(one.all()) for one in verdicts(model, prompts, beginning=protocol.prefix)]
     theirs = [bool((greedy(model, prompt.ids, 5) == prompt.answer).all()) for prompt in prompts]
     assert ours == theirs
     assert any(ours), "the model knows none of the keys, so this test shows nothing"
@@ -269,13 +269,13 @@ def test_rows_and_summary_go_on_record(tmp_path):
 
 
 def test_what_is_on_record_is_not_measured_again_unless_something_differs(tmp_path, monkeypatch):
-    out, real, calls = tmp_path / "r.jsonl", passkey.measure, []
+    out, real, calls = tmp_path / "r.jsonl", passkey.measure_depths, []
 
     def spy(*args, **kwargs):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(passkey, "measure", spy)
+    monkeypatch.setattr(passkey, "measure_depths", spy)
 
     def run(seed=0, weights=0, trials=2):
         model = tiny(window=300, seed=weights)

@@ -1,10 +1,10 @@
-"""Finding what stands in a long text: the paper's passkey (section 3.3), and what is harder.
+"""Retrieval of facts from a long text: the paper's passkey (section 3.3), and harder tasks.
 
-passkey.py   one key in a filler: k_max and its map
+passkey.py   one key in a filler: k_max and success by depth
 harder.py    several keys, several values, look-alikes, chains
-facts.py     what those four hide and ask for
-haystack.py  the text they are hidden in
-forced.py    verdicts in one forward pass, and prompts that share their beginning
+facts.py     the facts and questions of those four
+haystack.py  the prose that they are hidden in
+forced.py    verdicts in one forward pass, with a prefix that prompts share read once
 """
 
 from ropewalk.evals.retrieval.harder import FAMILIES, least_windows, retrieval

@@ -1,7 +1,7 @@
-"""What the retrieval set tells and asks: facts of four families, after RULER's, in our own words (retrieval.py says which).
+"""The facts and questions of harder retrieval: four families after RULER's, in ropewalk's own words (harder.py lists them).
 
 in   a random generator
-out  a Task: facts in their order, a question, its answer
+out  a `Task`: facts in their order, a question, its answer
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEYS, _VALUES, _LOOKALIKES, _HOPS, _CHAINS = 8, 4, 16, 4, 3
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is told and what is asked.
+    """Facts, a question about them, and its answer.
 
     Attributes:
         facts: sentences, in the order in which they stand.
@@ -70,16 +70,16 @@ def lookalikes(random: np.random.Generator) -> Task:
 
 
 def chain(random: np.random.Generator) -> Task:
-    """A value handed on from name to name, among other chains."""
+    """A value passed on from name to name, among other such chains."""
     names = random.permutation(NAMES)[: _CHAINS * (_HOPS + 1)].reshape(_CHAINS, -1)
     codes = _codes(random, _CHAINS)
-    told = [
+    chains = [
         [f"{row[0]} has the value {code}.", *(f"{b} has the value of {a}." for a, b in zip(row, row[1:], strict=False))]
         for row, code in zip(names, codes, strict=True)
     ]
-    # The chains are shuffled into each other, each in its own order.
-    turns = random.permutation(np.repeat(np.arange(_CHAINS), _HOPS + 1))
-    facts = [told[turn].pop(0) for turn in turns]
+    # The chains are shuffled into each other; within each the order is kept.
+    order = random.permutation(np.repeat(np.arange(_CHAINS), _HOPS + 1))
+    facts = [chains[number].pop(0) for number in order]
     return Task(facts, None, f"The value of {names[0][-1]} is", codes[0])
 
 

@@ -1,23 +1,23 @@
-"""Retrieval that does not saturate: several facts, several values, look-alikes, a chain; after RULER's families.
+"""Retrieval harder than the passkey: several facts, several values, look-alikes, a chain; after RULER's families.
 
 in   a model, a window (tokens), a number of trials
 out  records: successes per family, and every trial with the place of its fact
 
 A model that finds one passkey in a repeated filler may still fail to tell facts apart (PoSE's longer training kept the
 passkey and lost topic retrieval). The families are those of RULER (Hsieh et al. 2024, arXiv 2404.06654, section 3); the
-wording is our own, and the haystack is prose of unlike sentences in a random order, so that facts do not stand out as
-the only text that is new.
+wording is ropewalk's own, and the haystack is prose of different sentences in a random order, so that facts do not stand
+out as the only text that does not repeat.
 
     keys        eight things have a code each; the code of one is asked
     values      one thing has four codes; all are asked, in order
     lookalikes  sixteen lockers whose numbers differ in one digit have a code each; that of one is asked
-    chain       a name is given a value, four further names in turn that of the one before, among two such chains
-                of other values; the value of the last name is asked
+    chain       a name is given a value, and four further names in turn the value of the one before; two other such
+                chains are mixed in; the value of the last name is asked
 
 A prompt is exactly `window` tokens. Facts stand between sentences, at places drawn at random; where one fact is asked, its
-place is spread evenly from the far end to the near end over the trials. Codes are five digits. The verdict is read off
-one forward pass (forced.py): all digits of the answer must be what greedy decoding gives. Where several codes are asked,
-the commas between them are given and not judged.
+place is spread evenly from the far end to the near end over the trials. Codes are five digits. The verdict is that of
+greedy decoding, read off one forward pass (forced.py): all digits of the answer must be right. Where several codes are
+asked, the commas between them are given and not judged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Haystack:
 
     @cached_property
     def sentences(self) -> list[TokenIds]:
-        return [self._sentence(one) for one in SENTENCES]
+        return [self._sentence(sentence) for sentence in SENTENCES]
 
     def _sentence(self, sentence: str) -> TokenIds:
         return after(self.tokenizer, ".", f" {sentence}")
@@ -73,67 +73,78 @@ class Haystack:
 
     def least(self, task: Task) -> int:
         """The smallest window that holds the facts and the question, tokens."""
-        facts = sum(len(self._sentence(one)) for one in task.facts)
+        facts = sum(len(self._sentence(fact)) for fact in task.facts)
         return len(self.header) + facts + len(self.question(task.question))
 
     def prompt(
         self, task: Task, random: np.random.Generator, share: float
-    ) -> tuple[Prompt, Bool[np.ndarray, " m"], int]:
+    ) -> tuple[Prompt, Bool[np.ndarray, " _"], int]:
         """A prompt, which tokens of its answer are digits, and how far before its end the asked fact begins (tokens).
 
         Args:
-            task: what is told and asked.
+            task: facts, question and answer.
             random: draws the prose and the places of facts.
-            share: where in the prose the asked fact ought to stand, 0 (far end) to 1 (near end); the order of facts holds.
+            share: where in the prose the asked fact should stand, 0 (far end) to 1 (near end); the order of facts is kept.
 
         Raises:
             UserError: the window does not hold the facts and the question.
         """
-        facts, question = [self._sentence(one) for one in task.facts], self.question(task.question)
-        room = self.window - self.least(task)
-        if room < 0:
+        facts, question = [self._sentence(fact) for fact in task.facts], self.question(task.question)
+        least = self.least(task)
+        if least > self.window:
             raise UserError(
-                f"these facts and their question take {self.window - room} tokens, and the window is {self.window}; "
-                f"ask for a larger --window"
+                f"these facts and their question take {least} tokens, and the window is {self.window}; ask for a larger --window"
             )
-        prose = self._prose(random, room)
-        ends = np.cumsum([0, *map(len, prose)])
-        cuts = _places(len(facts), task.asked, share, room, random)
-        parts, begins, told, length = [self.header], [], 0, len(self.header)
-        for at, sentence in enumerate([*prose, None]):
-            while told < len(facts) and (sentence is None or cuts[told] <= ends[at] or ends[at + 1] > room):
-                parts.append(facts[told])
-                begins.append(length)
-                length += len(facts[told])
-                told += 1
-            if sentence is not None:
-                kept = sentence[: max(0, room - int(ends[at]))]
-                parts.append(kept)
-                length += len(kept)
-        ids = np.concatenate([*parts, question])
-        whole = after(self.tokenizer, ".", f"\n{task.question} {task.answer}")
-        answer = whole[len(question) :]
-        digits = np.array([any(letter.isdigit() for letter in self.tokenizer.decode([one])) for one in answer])
-        return Prompt(ids, answer), digits, len(ids) - begins[task.asked or 0]
+        prose_tokens = self.window - least
+        prose = self._prose(random, prose_tokens)
+        cuts = _places(len(facts), task.asked, share, prose_tokens, random)
+        text, starts = _interleave(prose, facts, cuts, prose_tokens)
+        ids = np.concatenate([self.header, *text, question])
+        answer = after(self.tokenizer, ".", f"\n{task.question} {task.answer}")[len(question) :]
+        digits = np.array([any(letter.isdigit() for letter in self.tokenizer.decode([token])) for token in answer])
+        return Prompt(ids, answer), digits, len(ids) - len(self.header) - starts[task.asked or 0]
 
-    def _prose(self, random: np.random.Generator, room: int) -> list[TokenIds]:
-        """Sentences in random order, all of them before any comes again, until there is room for no more."""
-        found, length = [], 0
-        while length < room:
-            for at in random.permutation(len(self.sentences)):
-                if length >= room:
+    def _prose(self, random: np.random.Generator, tokens: int) -> list[TokenIds]:
+        """Sentences in random order, each once before any is repeated, until they have as many tokens or more."""
+        sentences, length = [], 0
+        while length < tokens:
+            for number in random.permutation(len(self.sentences)):
+                if length >= tokens:
                     break
-                found.append(self.sentences[at])
-                length += len(self.sentences[at])
-        return found
+                sentences.append(self.sentences[number])
+                length += len(self.sentences[number])
+        return sentences
 
 
-def _places(facts: int, asked: int | None, share: float, room: int, random: np.random.Generator) -> list[float]:
-    """Places of the facts in the prose, ascending; that of the asked one is given, the others are random about it."""
+def _interleave(
+    prose: Sequence[TokenIds], facts: Sequence[TokenIds], cuts: Sequence[float], prose_tokens: int
+) -> tuple[list[TokenIds], list[int]]:
+    """The first `prose_tokens` of the prose with the facts between its sentences, and where each fact starts.
+
+    A fact goes before the first sentence that begins at its cut or later, and before the last one at the latest.
+    """
+    ends = np.cumsum([0, *map(len, prose)])
+    text, starts, length = [], [], 0
+    for number, sentence in enumerate([*prose, None]):
+        while len(starts) < len(facts) and (
+            sentence is None or cuts[len(starts)] <= ends[number] or ends[number + 1] > prose_tokens
+        ):
+            fact = facts[len(starts)]
+            text.append(fact)
+            starts.append(length)
+            length += len(fact)
+        if sentence is not None:
+            text.append(sentence[: max(0, prose_tokens - int(ends[number]))])
+            length += len(text[-1])
+    return text, starts
+
+
+def _places(facts: int, asked: int | None, share: float, tokens: int, random: np.random.Generator) -> list[float]:
+    """Places of the facts in so many tokens of prose, ascending: the asked one at `share` of it, the others at random."""
     if asked is None:
-        return sorted(random.uniform(0, room, size=facts))
-    place = share * room
-    before, behind = random.uniform(0, place, size=asked), random.uniform(place, room, size=facts - asked - 1)
+        return sorted(random.uniform(0, tokens, size=facts))
+    place = share * tokens
+    before, behind = random.uniform(0, place, size=asked), random.uniform(place, tokens, size=facts - asked - 1)
     return [*sorted(before), place, *sorted(behind)]
 
 
@@ -150,17 +161,17 @@ def retrieval(
     tokenizer: Any = None,
     out: str | Path | None = None,
 ) -> list[records.Retrieval]:
-    """Measure the families of this module.
+    """Measure harder retrieval; the families head this module.
 
     Args:
         model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
         window: tokens of every prompt; the model's own window if not given.
         families: some of `FAMILIES`.
         trials: prompts a family, each with fresh facts, prose and places.
-        seed: of all of it; the same prompts for the same seed, trials, window and tokenizer.
+        seed: of facts, prose and places; the same prompts for the same seed, trials, window and tokenizer.
         batch_tokens: tokens of one forward pass.
-        dtype, device: as in `model.load`.
-        out: record file to append to; a family it already holds of the same weights and settings is not measured again.
+        dtype, device: as in `load_model`.
+        out: record file to append to; a family it holds of the same weights and settings is not measured again.
 
     Returns:
         One row a family; the same on every rank.
@@ -168,6 +179,19 @@ def retrieval(
     Raises:
         UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
     """
+    _check_request(families, trials)  # before a model is loaded
+    return measure(
+        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
+        window=window,
+        families=families,
+        trials=trials,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        out=out,
+    )
+
+
+def _check_request(families: Sequence[str], trials: int) -> None:
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
         raise UserError(
@@ -175,25 +199,38 @@ def retrieval(
         )
     if trials < 1:
         raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
-    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+
+
+def measure(
+    loaded: LoadedModel,
+    *,
+    window: int | None = None,
+    families: Sequence[str] = tuple(FAMILIES),
+    trials: int = 32,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    out: str | Path | None = None,
+) -> list[records.Retrieval]:
+    """`retrieval` of a model that is loaded already."""
+    _check_request(families, trials)
     window = loaded.info.window if window is None else window
     check_window(loaded.model, window)
     run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded.model)))
-    _check_room(loaded.tokenizer, families, window, trials, seed)
-    done = {row.family: row for row in recorded_rows(out, run, records.Retrieval)}
+    _check_prompts_fit(loaded.tokenizer, families, window, trials, seed)
+    recorded = {row.family: row for row in recorded_rows(out, run, records.Retrieval)}
     recorder, rows = records.Recorder(out, run), []
     for family in families:
-        if family in done:
-            rows.append(done[family])
+        if family in recorded:
+            rows.append(recorded[family])
             continue
-        rows.append(measure(loaded, family, window, trials, seed, batch_tokens))
+        rows.append(measure_family(loaded, family, window, trials, seed, batch_tokens))
         if ranks.rank() == 0:
             recorder.add(rows[-1])
     return rows
 
 
 def least_windows(tokenizer: Any, trials: int, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> dict[str, int]:
-    """Family → the smallest window that holds each of these trials' facts and question, tokens."""
+    """By family, the smallest window that holds the facts and the question of each of these trials, tokens."""
     haystack = Haystack(tokenizer, 0)
     return {
         family: max(haystack.least(FAMILIES[family](_random(seed, family, trial))) for trial in range(trials))
@@ -201,8 +238,8 @@ def least_windows(tokenizer: Any, trials: int, seed: int, families: Sequence[str
     }
 
 
-def _check_room(tokenizer: Any, families: Sequence[str], window: int, trials: int, seed: int) -> None:
-    """Refuse before the first prompt is read: half a measurement would look like a whole one."""
+def _check_prompts_fit(tokenizer: Any, families: Sequence[str], window: int, trials: int, seed: int) -> None:
+    """Refuse before the first family is measured: half a measurement would look like a whole one."""
     least = least_windows(tokenizer, trials, seed, families)
     if max(least.values()) > window:
         needs = ", ".join(f"{family} {tokens}" for family, tokens in least.items())
@@ -218,29 +255,33 @@ def _random(seed: int, family: str, trial: int) -> np.random.Generator:
 
 def prompts_of(
     tokenizer: Any, family: str, window: int, trials: int, seed: int
-) -> list[tuple[Prompt, Bool[np.ndarray, " m"], int]]:
-    """All prompts of a family; each of its own random numbers, so that more trials only add some."""
+) -> list[tuple[Prompt, Bool[np.ndarray, " _"], int]]:
+    """All prompts of a family, as `Haystack.prompt` returns them; each has its own seed, so that more trials only add some."""
     haystack = Haystack(tokenizer, window)
-    found = []
+    prompts = []
     for trial in range(trials):
         random = _random(seed, family, trial)
-        # The golden ratio's multiples fill 0 .. 1 evenly however many there are.
+        # Multiples of the golden ratio modulo 1 fill 0 .. 1 evenly, however many there are.
         share = (0.5 + trial * 0.6180339887498949) % 1.0
-        found.append(haystack.prompt(FAMILIES[family](random), random, share))
-    return found
+        prompts.append(haystack.prompt(FAMILIES[family](random), random, share))
+    return prompts
 
 
-def measure(
+def measure_family(
     loaded: LoadedModel, family: str, window: int, trials: int, seed: int = 0, batch_tokens: int | None = None
 ) -> records.Retrieval:
-    """One family's row."""
+    """One family's row; the same on every rank."""
     started = time.perf_counter()
-    made = prompts_of(loaded.tokenizer, family, window, trials, seed)
-    mine = range(ranks.rank(), trials, ranks.size())
-    with Progress(f"retrieval, {family}, window {window}", len(mine)) as advance:
-        prompts = [made[at][0] for at in mine]
-        judged = verdicts(loaded.model, prompts, batch_tokens=batch_tokens, advance=advance)
-    right = ranks.gathered({at: bool(one[made[at][1]].all()) for at, one in zip(mine, judged, strict=True)})
+    prompts = prompts_of(loaded.tokenizer, family, window, trials, seed)
+    local = range(ranks.rank(), trials, ranks.size())
+    with Progress(f"retrieval, {family}, window {window}", len(local)) as advance:
+        local_prompts = [prompts[trial][0] for trial in local]
+        judged = verdicts(loaded.model, local_prompts, batch_tokens=batch_tokens, advance=advance)
+    local_right = {}
+    for trial, tokens_right in zip(local, judged, strict=True):
+        digits = prompts[trial][1]
+        local_right[trial] = bool(tokens_right[digits].all())
+    right = ranks.gathered(local_right)
     successes = sum(right.values())
     low, high = wilson(successes, trials)
     return records.Retrieval(
@@ -251,5 +292,5 @@ def measure(
         low=low,
         high=high,
         seconds=time.perf_counter() - started,
-        per_trial=[{"placed": made[at][2], "right": right[at]} for at in range(trials)],
+        per_trial=[{"placed": prompts[trial][2], "right": right[trial]} for trial in range(trials)],
     )

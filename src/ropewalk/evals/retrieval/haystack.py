@@ -1,4 +1,4 @@
-"""The prose that facts are hidden in, and the things that facts are about. Our own words.
+"""The prose that facts are hidden in, and the things that facts are about; written for ropewalk.
 
 in   nothing
 out  sentences without a number or a name, so that none can be taken for a fact; things and names for facts

@@ -1,22 +1,22 @@
-"""Passkey retrieval: how far from the end of the prompt a five-digit key can stand and still be given back.
+"""Passkey retrieval: how far from the end of the prompt a five-digit key can stand and still be retrieved.
 
 in   a model, a window (tokens), a number of depths and of trials
 out  records: successes per depth, and k_max with its interval
 
 **The prompt** is exactly `window` tokens: a header, filler, a line that states the key twice, filler again, a question that
 the key completes. k is the distance in tokens from the first digit of the key's first mention to the end of the prompt.
-Depths are k = window / 32, 2 window / 32, …, window; a k that the header (at the far end) or the question (at the near end)
-leaves no room for is moved to the nearest one that fits, and the record says where the key stood (`placed`). Filler is
-cut at the token that makes the lengths right, as the published code cuts it at a character.
+Depths are k = window / 32, 2 window / 32, …, window. A k that the header (at the far end) or the question (at the near end)
+leaves no room for is moved to the nearest one that fits; the record holds the key's actual distance (`placed`). Filler is
+cut at a token boundary to make the length exact, as the published code cuts it at a character.
 
 **The verdict** is that of greedy decoding: all five digits exact. It is read off one forward pass (forced.py). The prompt
 ends where the key's first digit is the next token: after the blank if the tokenizer gives the blank a token of its own (LLaMA),
-before it if blank and digit are one token (GPT-2). Where several digits are one token, the tokens that the tokenizer
-itself makes of the key are what the model must give.
+before it if blank and digit are one token (GPT-2). The answer is the tokens that the tokenizer makes of the key: fewer than
+five where a token holds several digits.
 
 **k_max** is the largest k such that every k' <= k succeeds in at least 20 % of the trials; 0 if the nearest one fails
 (Chen et al. 2023, arXiv 2306.15595, section 3.3, after Mohtashami & Jaggi 2023, arXiv 2305.16300). The paper leaves the matching
-rule and the prompt's length open; the above is ours.
+rule and the prompt's length open; the above is ropewalk's choice.
 """
 
 from __future__ import annotations
@@ -70,14 +70,13 @@ class Protocol:
 
     @cached_property
     def filler(self) -> TokenIds:
-        """The filler over and over, at least a window of it."""
-        once = after(self.tokenizer, "\n", FILLER)
-        repeats = self.window // len(once) + 2
+        """The filler repeated to at least a window's length."""
+        repeats = self.window // len(after(self.tokenizer, "\n", FILLER)) + 2
         return after(self.tokenizer, "\n", " ".join([FILLER] * repeats))
 
     @cached_property
-    def beginning(self) -> TokenIds:
-        """Header and filler alone: what every prompt is like up to where its key stands."""
+    def prefix(self) -> TokenIds:
+        """Header and filler alone: each prompt has a prefix in common with it, up to where its key stands."""
         return np.concatenate([self.header, self.filler])[: self.window]
 
     def key_line(self, key: str) -> TokenIds:
@@ -86,48 +85,49 @@ class Protocol:
 
     def answer(self, key: str) -> TokenIds:
         """The key's tokens after the question."""
-        return self._asked(key)[self._before_answer :]
+        return self._question_and_key(key)[self._before_answer :]
 
     @cached_property
     def question(self) -> TokenIds:
         """The question up to the token before the key's first digit."""
-        return np.concatenate([self._newline, self._asked(UNLIKE[0])[: self._before_answer]])
+        return np.concatenate([self._newline, self._question_and_key(UNLIKE[0])[: self._before_answer]])
 
     @property
     def ends_after_blank(self) -> bool:
-        """Whether the blank before the key is the prompt's last token, and not a part of the key's first."""
+        """Whether the prompt's last token is the blank before the key, rather than the key's first token including it."""
         return self._before_answer > len(after(self.tokenizer, "\n", QUESTION))
 
     @cached_property
     def _newline(self) -> TokenIds:
         return after(self.tokenizer, "a", "\n")
 
-    def _asked(self, key: str) -> TokenIds:
+    def _question_and_key(self, key: str) -> TokenIds:
         return after(self.tokenizer, "\n", f"{QUESTION} {key}")
 
     @cached_property
     def _before_answer(self) -> int:
-        return common_length([self._asked(key) for key in UNLIKE])
+        return common_length([self._question_and_key(key) for key in UNLIKE])
 
     @cached_property
     def _before_key(self) -> int:
         return common_length([self.key_line(key) for key in UNLIKE])
 
     def prompt(self, key: str, k: int) -> tuple[Prompt, int]:
-        """The prompt with `key` at distance k from its end, and the distance at which there was room for it.
+        """The prompt with `key` at distance k from its end or at the nearest that fits, and the key's actual distance.
 
         Raises:
-            UserError: the window does not even hold header, key line and question.
+            UserError: the window is too small for header, key line and question.
         """
         line = self.key_line(key)
-        room = self.window - len(self.header) - len(line) - len(self.question)
-        if room < 0:
+        filler_tokens = self.window - len(self.header) - len(line) - len(self.question)
+        if filler_tokens < 0:
+            least = self.window - filler_tokens
             raise UserError(
-                f"a passkey prompt of this tokenizer takes at least {self.window - room} tokens, and the window is "
-                f"{self.window}; ask for a --window of {self.window - room} or more"
+                f"a passkey prompt of this tokenizer takes at least {least} tokens, and the window is {self.window}; "
+                f"ask for a --window of {least} or more"
             )
-        before = min(max(self.window - k - len(self.header) - self._before_key, 0), room)
-        parts = [self.header, self.filler[:before], line, self.filler[: room - before], self.question]
+        before = min(max(self.window - k - len(self.header) - self._before_key, 0), filler_tokens)
+        parts = [self.header, self.filler[:before], line, self.filler[: filler_tokens - before], self.question]
         placed = self.window - len(self.header) - before - self._before_key
         return Prompt(np.concatenate(parts), self.answer(key)), placed
 
@@ -138,7 +138,11 @@ def depths_of(window: int, depths: int) -> list[int]:
 
 
 def k_max(rates: Sequence[tuple[int, float]]) -> int:
-    """The largest k such that every k' <= k has a rate of at least 20 %; 0 if there is none."""
+    """The largest k such that every k' <= k has a success rate of at least 20 %; 0 if there is none.
+
+    Args:
+        rates: (k, success rate), in any order.
+    """
     reached = 0
     for k, rate in sorted(rates):
         if rate < THRESHOLD:
@@ -169,8 +173,8 @@ def passkey(
         trials: prompts a depth, each with a fresh key (paper: 10).
         seed: of the keys; the same keys for the same seed, depths and trials, whatever the model.
         batch_tokens: tokens of one forward pass.
-        dtype, device: as in `model.load`.
-        out: record file to append to; what it already holds of the same weights and settings is not measured again.
+        dtype, device: as in `load_model`.
+        out: record file to append to; what it holds of the same weights and settings is not measured again.
 
     Returns:
         One row a depth, near to far, and the summary; the same on every rank.
@@ -178,20 +182,46 @@ def passkey(
     Raises:
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
+    _check_request(depths, trials)  # before a model is loaded
+    return measure(
+        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
+        window=window,
+        depths=depths,
+        trials=trials,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        out=out,
+    )
+
+
+def _check_request(depths: int, trials: int) -> None:
     if depths < 1 or trials < 1:
         raise UserError(
             f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
         )
-    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
+
+
+def measure(
+    loaded: LoadedModel,
+    *,
+    window: int | None = None,
+    depths: int = 32,
+    trials: int = 10,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    out: str | Path | None = None,
+) -> tuple[list[records.Passkey], records.PasskeySummary]:
+    """`passkey` of a model that is loaded already."""
+    _check_request(depths, trials)
     window = loaded.info.window if window is None else window
     check_window(loaded.model, window)
     weights = fingerprint(loaded.model)
     run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
-    done = recorded_rows(out, run, records.PasskeySummary)
-    if done:
-        return recorded_rows(out, run, records.Passkey)[-depths:], done[-1]
+    recorded = recorded_rows(out, run, records.PasskeySummary)
+    if recorded:
+        return recorded_rows(out, run, records.Passkey)[-depths:], recorded[-1]
     started = time.perf_counter()
-    rows = measure(loaded, window, depths, trials, seed, batch_tokens)
+    rows = measure_depths(loaded, window, depths, trials, seed, batch_tokens)
     protocol = Protocol(loaded.tokenizer, window)
     summary = dataclasses.replace(
         summarise(rows, seconds=time.perf_counter() - started),
@@ -205,35 +235,34 @@ def passkey(
     return rows, summary
 
 
-def measure(
+def measure_depths(
     loaded: LoadedModel, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
 ) -> list[records.Passkey]:
-    """One row a depth."""
+    """One row a depth, near to far; the same on every rank."""
     protocol = Protocol(loaded.tokenizer, window)
     keys = np.random.default_rng(seed).integers(10_000, 100_000, size=(depths, trials))
-    asked = depths_of(window, depths)
-    mine = range(ranks.rank(), depths, ranks.size())
-    made = {at: [protocol.prompt(str(key), asked[at]) for key in keys[at]] for at in mine}
-    prompts = [prompt for at in mine for prompt, _ in made[at]]
+    distances = depths_of(window, depths)
+    local = range(ranks.rank(), depths, ranks.size())
+    placed_prompts = {at: [protocol.prompt(str(key), distances[at]) for key in keys[at]] for at in local}
+    prompts = [prompt for at in local for prompt, _ in placed_prompts[at]]
     with (
         Progress(f"passkey, window {window}", len(prompts)) as advance,
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
-        judged = iter(
-            verdicts(loaded.model, prompts, beginning=protocol.beginning, batch_tokens=batch_tokens, advance=advance)
-        )
-    found = {}
-    for at in mine:
+        prefix = protocol.prefix
+        judged = iter(verdicts(loaded.model, prompts, beginning=prefix, batch_tokens=batch_tokens, advance=advance))
+    rows = {}
+    for at in local:
         right = [next(judged) for _ in range(trials)]
-        found[at] = records.Passkey(
+        rows[at] = records.Passkey(
             window=window,
-            k=asked[at],
+            k=distances[at],
             trials=trials,
-            successes=sum(bool(one.all()) for one in right),
-            digits_right=sum(int(one.sum()) for one in right),
-            placed=made[at][0][1],
+            successes=sum(bool(tokens.all()) for tokens in right),
+            digits_right=sum(int(tokens.sum()) for tokens in right),
+            placed=placed_prompts[at][0][1],
         )
-    return [row for _, row in sorted(ranks.gathered(found).items())]
+    return [row for _, row in sorted(ranks.gathered(rows).items())]
 
 
 def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.PasskeySummary:
