@@ -274,7 +274,7 @@ def scores(layer: int, window: int, far: float) -> records.AttentionScores:
     mean = [[0.0 for _ in head] for head in top]
     bound = [0.4343 * 9, 0.4343 * 7]
     corrected = [value * 0.4998 / 0.4343 for value in bound]
-    strays = [value * 0.3 for value in bound]
+    deviation = [value * 0.3 for value in bound]
     return records.AttentionScores(
         layer,
         window,
@@ -285,7 +285,7 @@ def scores(layer: int, window: int, far: float) -> records.AttentionScores:
         typical,
         mean,
         [9.0, 7.0],
-        strays,
+        deviation,
         bound,
         corrected,
         corrected,

@@ -7,7 +7,7 @@ import torch
 from ropewalk import testing
 from ropewalk.evals.attention import adjacent, complex_pairs
 from ropewalk.evals.attention.adjacent import Nearby
-from ropewalk.evals.attention.layers import measure
+from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.loaded import open_model
 from ropewalk.rope.scaling import Linear, Rope, rotate
@@ -33,7 +33,7 @@ def test_change_is_what_moving_the_key_one_token_farther_does():
     near = Nearby()
     layer = layer_of(q, k)
     near.add(layer, layer.key, speeds, within=64)
-    rows = adjacent.chosen(64).numpy()
+    rows = adjacent.query_rows(64).numpy()
     found = []
     for m in rows:
         for s in range(4):
@@ -49,7 +49,7 @@ def test_spread_is_the_standard_deviation_over_the_keys_in_sight():
     near = Nearby()
     layer = layer_of(q, k)
     near.add(layer, layer.key, speeds, within=48)
-    expected = np.mean([np.std(q[m] @ k[: m + 1].T * 0.25) for m in adjacent.chosen(48).numpy()])
+    expected = np.mean([np.std(q[m] @ k[: m + 1].T * 0.25) for m in adjacent.query_rows(48).numpy()])
     assert near.spread[0] == pytest.approx(expected, rel=1e-5)
     assert near.resolution[0] == pytest.approx(near.change[0] / near.spread[0])
 
@@ -58,8 +58,8 @@ def test_spread_is_the_standard_deviation_over_the_keys_in_sight():
 def test_the_share_of_the_previous_token_is_transformers_own(family):
     model = testing.tiny(family)
     ids = torch.arange(60)[None] * 7 % 250
-    rows = adjacent.chosen(60)
-    found = [row for row in measure(open_model(model, tokenizer=testing.byte_tokenizer()), [ids[0].numpy()], 60)]
+    rows = adjacent.query_rows(60)
+    found = [row for row in measure_layers(open_model(model, tokenizer=testing.byte_tokenizer()), [ids[0].numpy()], 60)]
     model.set_attn_implementation("eager")
     with torch.inference_mode():
         weights = model(input_ids=ids, output_attentions=True).attentions
@@ -97,7 +97,7 @@ def test_interpolation_makes_neighbours_alike_by_about_the_factor():
 def test_softcapped_scores_are_capped_before_the_softmax():
     speeds = ROPE.inv_freq()
     _, _, q, k = turned(64, speeds)
-    rows = adjacent.chosen(64).numpy()
+    rows = adjacent.query_rows(64).numpy()
     near, layer = Nearby(), layer_of(q, k, softcap=0.5)
     near.add(layer, layer.key, speeds, within=64)
     expected = []
@@ -109,14 +109,14 @@ def test_softcapped_scores_are_capped_before_the_softmax():
 
 @pytest.mark.parametrize("within", [2, 5, 33, 64, 2048, 100_000])
 def test_rows_lie_in_the_window_and_have_four_keys_before_them(within):
-    rows = adjacent.chosen(within)
+    rows = adjacent.query_rows(within)
     assert rows.min() >= 3 or within < 5
     assert 1 <= len(rows) <= adjacent.ROWS
 
 
 def test_planes_and_back_is_an_inner_product():
     x, y = torch.randn(2, 1, 7, 16, generator=torch.Generator().manual_seed(0))
-    z = [complex_pairs.planes(v, 8, "half") for v in (x, y)]
+    z = [complex_pairs.to_complex(v, 8, "half") for v in (x, y)]
     torch.testing.assert_close((z[0] * z[1].conj()).real.sum(-1), (x * y).sum(-1))
 
 

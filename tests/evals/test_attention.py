@@ -15,7 +15,7 @@ from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals import loaded as loaded_models
 from ropewalk.evals.attention import attention, complex_pairs, distances, interpolated, memory_check
-from ropewalk.evals.attention.layers import bounds_on, measure
+from ropewalk.evals.attention.layers import bounds_on, measure_layers
 from ropewalk.evals.attention.probe import pairing_of, probing
 from ropewalk.evals.loaded import open_model
 from ropewalk.model.extend import extend
@@ -162,9 +162,9 @@ class Largest(TorchDispatchMode):
 def test_no_n_by_n_matrix_is_ever_made(monkeypatch):
     monkeypatch.setitem(distances._BLOCK, "cpu", 1 << 16)
     n = 2048
-    subject = open_model(testing.tiny(window=n, num_hidden_layers=1), tokenizer=TOKENIZER)
+    loaded = open_model(testing.tiny(window=n, num_hidden_layers=1), tokenizer=TOKENIZER)
     with Largest() as watched:
-        measure(subject, [np.arange(n) % 250], n)
+        measure_layers(loaded, [np.arange(n) % 250], n)
     assert 0 < watched.most < n * n / 2
 
 
@@ -180,14 +180,14 @@ def paired(x: torch.Tensor, count: int) -> np.ndarray:
 def test_the_largest_h_is_the_largest_over_all_causal_pairs(family):
     layer = seen(testing.tiny(family))[0][0]
     count = read_rope(testing.tiny_config(family).to_dict()).rope.head_dim // 2
-    query, key = (complex_pairs.planes(x, count, "half") for x in (layer.query, layer.key))
+    query, key = (complex_pairs.to_complex(x, count, "half") for x in (layer.query, layer.key))
     h = paired(layer.query, count)[:, :, None] * paired(layer.key, count)[:, None].conj()
     causal = np.tril(np.ones((40, 40), bool))
     expected = np.abs(h)[:, causal].max(axis=1)
     np.testing.assert_allclose(complex_pairs.largest_h(query, key), expected, rtol=1e-5)  # float32
 
 
-def test_strays_are_the_distance_from_the_chord_half_a_token_on():
+def test_the_deviation_is_the_distance_from_the_chord_half_a_token_on():
     """The oracle turns the keys by rope.rotate to fractional places and subtracts."""
     rope = Rope(16, 10000.0, 64)
     theta = rope.inv_freq()
@@ -197,33 +197,35 @@ def test_strays_are_the_distance_from_the_chord_half_a_token_on():
     query, key = (rotate(x[0], places, theta) for x in plain)
     scores = [query @ rotate(plain[1, 0], places - shift, theta).T for shift in (0.0, 0.5, 1.0)]
     expected = np.abs(np.tril(scores[1] - (scores[0] + scores[2]) / 2)).max()
-    turned = [complex_pairs.planes(torch.tensor(x, dtype=torch.float32)[None], 8, "half") for x in (query, key)]
-    found = complex_pairs.strays(*turned, theta, 1.0)
+    turned = [complex_pairs.to_complex(torch.tensor(x, dtype=torch.float32)[None], 8, "half") for x in (query, key)]
+    found = complex_pairs.deviation(*turned, theta, 1.0)
     assert float(found[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_both_pairings_give_the_same_score():
     x = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
     shuffle = [0, 4, 1, 5, 2, 6, 3, 7]
-    half = [complex_pairs.planes(y, 4, "half") for y in x]
-    woven = [complex_pairs.planes(y[..., shuffle], 4, "interleaved") for y in x]
+    half = [complex_pairs.to_complex(y, 4, "half") for y in x]
+    woven = [complex_pairs.to_complex(y[..., shuffle], 4, "interleaved") for y in x]
     for pair in (half, woven):
-        product = complex_pairs.flat(pair[0]) @ complex_pairs.flat(pair[1]).transpose(1, 2)
+        product = complex_pairs.to_real(pair[0]) @ complex_pairs.to_real(pair[1]).transpose(1, 2)
         torch.testing.assert_close(product, x[0] @ x[1].transpose(1, 2))
 
 
 def test_what_is_found_keeps_within_the_bounds_that_hold():
-    subject = open_model(testing.tiny(), tokenizer=TOKENIZER)
+    loaded = open_model(testing.tiny(), tokenizer=TOKENIZER)
     # Random weights at transformers' scale give scores near 0; make them matter.
     with torch.no_grad():
-        for name, weight in subject.model.named_parameters():
+        for name, weight in loaded.model.named_parameters():
             if "q_proj" in name or "k_proj" in name:
                 weight.mul_(30)
-    for row in measure(subject, [IDS[0].numpy()], 40):
+    for row in measure_layers(loaded, [IDS[0].numpy()], 40):
         if row.kind == "attention":
-            strays, profile, corrected = (np.array(getattr(row, name)) for name in ("strays", "profile", "corrected"))
-            assert np.all(strays > 0.01)
-            assert np.all(strays <= profile * (1 + 1e-5)) and np.all(profile <= corrected * (1 + 1e-5))  # float32
+            deviation, profile, corrected = (
+                np.array(getattr(row, name)) for name in ("deviation", "profile", "corrected")
+            )
+            assert np.all(deviation > 0.01)
+            assert np.all(deviation <= profile * (1 + 1e-5)) and np.all(profile <= corrected * (1 + 1e-5))  # float32
             assert np.all(np.max(row.maximum, axis=1) <= np.array(row.trivial) * (1 + 1e-5))
 
 
@@ -287,8 +289,8 @@ def test_an_extended_model_and_its_base_make_four_states(base, tmp_path):
 
 
 def test_a_layer_that_looks_back_sixteen_tokens_has_no_longer_distances():
-    subject = open_model(testing.tiny("gemma3_text"), tokenizer=TOKENIZER)
-    rows = [row for row in measure(subject, [IDS[0].numpy()], 40) if row.kind == "attention"]
+    loaded = open_model(testing.tiny("gemma3_text"), tokenizer=TOKENIZER)
+    rows = [row for row in measure_layers(loaded, [IDS[0].numpy()], 40) if row.kind == "attention"]
     assert [row.local for row in rows] == [16, None]
     assert [row.edges[-1] for row in rows] == [16, 40]
     # Its own base (10000) and not the global layers' (a million): the slow pairs differ, so the bounds do.
@@ -296,9 +298,9 @@ def test_a_layer_that_looks_back_sixteen_tokens_has_no_longer_distances():
 
 
 def test_two_documents_are_at_least_as_extreme_as_one():
-    subject = open_model(testing.tiny(), tokenizer=TOKENIZER)
+    loaded = open_model(testing.tiny(), tokenizer=TOKENIZER)
     sequences = [IDS[0].numpy(), IDS[0].numpy()[::-1].copy()]
-    one, two = measure(subject, sequences[:1], 40)[0], measure(subject, sequences, 40)[0]
+    one, two = measure_layers(loaded, sequences[:1], 40)[0], measure_layers(loaded, sequences, 40)[0]
     assert np.all(np.array(two.maximum) >= np.array(one.maximum))
     assert (one.documents, two.documents) == (1, 2)
 
@@ -307,8 +309,8 @@ def test_two_documents_are_at_least_as_extreme_as_one():
 def test_a_gpu_finds_what_a_cpu_finds():
     rows = []
     for device in ("cpu", "cuda"):
-        subject = open_model(testing.tiny(window=512).to(device), tokenizer=TOKENIZER)
-        rows.append(measure(subject, [np.arange(512) * 7 % 250], 512))
+        loaded = open_model(testing.tiny(window=512).to(device), tokenizer=TOKENIZER)
+        rows.append(measure_layers(loaded, [np.arange(512) * 7 % 250], 512))
     for here, there in zip(*rows, strict=True):
         for name, value in vars(here).items():
             if isinstance(value, list):
@@ -320,8 +322,8 @@ def test_a_state_on_record_is_not_measured_again_and_a_half_one_is(base, tmp_pat
     """Three states of a base, of two layers each; the last line of the second state is lost, as by a kill."""
     out, asked = tmp_path / "r.jsonl", []
     module = importlib.import_module("ropewalk.evals.attention.measure")
-    real = module.measure
-    monkeypatch.setattr(module, "measure", lambda *a, **k: asked.append(a[2]) or real(*a, **k))
+    real = module.measure_layers
+    monkeypatch.setattr(module, "measure_layers", lambda *a, **k: asked.append(a[2]) or real(*a, **k))
     arguments = dict(data=[text_of(200)], window=100, out=out)
     first = attention(str(base), **arguments)
     assert asked == [64, 100, 100] and len(first) == 3

@@ -16,7 +16,7 @@ from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals.attention import attention, distances, interpolated, memory_check
 from ropewalk.evals.attention.adjacent import Nearby
-from ropewalk.evals.attention.layers import measure
+from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.probe import probing
 from ropewalk.evals.loaded import open_model
 from ropewalk.model.extend import extend
@@ -40,12 +40,12 @@ def loud(family: str = "llama") -> torch.nn.Module:
     return model
 
 
-def test_strays_of_an_interpolated_model_are_from_the_chords_of_the_grid_it_was_trained_on():
+def test_the_deviation_of_an_interpolated_model_is_from_the_chords_of_the_grid_it_was_trained_on():
     """Half a token of the old grid, two of the new one at factor 4: the deviation that theorem 2.1 speaks of."""
     model = loud()
-    subject, seen = open_model(model, tokenizer=TOKENIZER), []
+    loaded, seen = open_model(model, tokenizer=TOKENIZER), []
     with interpolated(model, 4.0):
-        rows = [row for row in measure(subject, [ids(200)], 200) if row.kind == "attention"]
+        rows = [row for row in measure_layers(loaded, [ids(200)], 200) if row.kind == "attention"]
         with torch.inference_mode(), probing(model, seen.append):
             model(input_ids=torch.from_numpy(ids(200))[None])
     theta, causal = ROPE.inv_freq(), np.tril(np.ones((200, 200), bool))
@@ -53,7 +53,7 @@ def test_strays_of_an_interpolated_model_are_from_the_chords_of_the_grid_it_was_
         query, key = (x.double().numpy()[..., :8] + 1j * x.double().numpy()[..., 8:] for x in (layer.query, layer.key))
         phase = np.exp(0.5j * theta) - (1 + np.exp(1j * theta)) / 2
         found = np.abs(((query * phase) @ key.conj().transpose(0, 2, 1)).real[:, causal]).max(axis=1) * layer.scale
-        np.testing.assert_allclose(row.strays, found, rtol=1e-4)  # float32, six digits kept
+        np.testing.assert_allclose(row.deviation, found, rtol=1e-4)  # float32, six digits kept
 
 
 def test_with_partial_rotary_the_bounds_on_a_score_count_the_part_that_does_not_turn():
@@ -65,7 +65,9 @@ def test_with_partial_rotary_the_bounds_on_a_score_count_the_part_that_does_not_
         ) in model.gpt_neox.layers:  # the turning part next to nothing: its own bound is broken by the whole score
             layer.attention.query_key_value.weight.view(4, 3, 16, -1)[:, :2, :4] *= 0.01
             layer.attention.query_key_value.bias.view(4, 3, 16)[:, :2, :4] *= 0.01
-    rows = [row for row in measure(open_model(model, tokenizer=TOKENIZER), [ids(64)], 64) if row.kind == "attention"]
+    rows = [
+        row for row in measure_layers(open_model(model, tokenizer=TOKENIZER), [ids(64)], 64) if row.kind == "attention"
+    ]
     with torch.inference_mode(), probing(model, seen.append):
         model(input_ids=torch.from_numpy(ids(64))[None])
     causal = np.tril(np.ones((64, 64), bool))
@@ -83,7 +85,9 @@ def test_neighbours_of_an_interpolated_model_are_told_apart_at_its_own_speeds():
     model, seen = loud(), []
     with interpolated(model, 4.0):
         rows = [
-            row for row in measure(open_model(model, tokenizer=TOKENIZER), [ids(200)], 200) if row.kind == "adjacent"
+            row
+            for row in measure_layers(open_model(model, tokenizer=TOKENIZER), [ids(200)], 200)
+            if row.kind == "adjacent"
         ]
         with torch.inference_mode(), probing(model, seen.append):
             model(input_ids=torch.from_numpy(ids(200))[None])
@@ -93,18 +97,18 @@ def test_neighbours_of_an_interpolated_model_are_told_apart_at_its_own_speeds():
 
 
 def test_neighbours_are_asked_about_in_the_old_window_alone():
-    subject = open_model(loud(), tokenizer=TOKENIZER)
-    short, long = ([r for r in measure(subject, [ids(200)[:n]], n) if r.kind == "adjacent"] for n in (64, 200))
+    loaded = open_model(loud(), tokenizer=TOKENIZER)
+    short, long = ([r for r in measure_layers(loaded, [ids(200)[:n]], n) if r.kind == "adjacent"] for n in (64, 200))
     for here, there in zip(short, long, strict=True):
         assert here.rows == there.rows
         np.testing.assert_allclose(here.resolution, there.resolution, rtol=1e-4)
 
 
 def test_two_documents_give_the_larger_of_their_figures():
-    subject, texts = open_model(loud(), tokenizer=TOKENIZER), [ids(64, seed=1), ids(64, seed=2)]
-    both = measure(subject, texts, 64)[0]
-    for name in ("strays", "largest_h", "maximum"):
-        each = [np.array(getattr(measure(subject, [one], 64)[0], name)) for one in texts]
+    loaded, texts = open_model(loud(), tokenizer=TOKENIZER), [ids(64, seed=1), ids(64, seed=2)]
+    both = measure_layers(loaded, texts, 64)[0]
+    for name in ("deviation", "largest_h", "maximum"):
+        each = [np.array(getattr(measure_layers(loaded, [one], 64)[0], name)) for one in texts]
         assert (each[0] > each[1]).any() and (each[0] < each[1]).any()
         np.testing.assert_array_equal(getattr(both, name), np.maximum(*each))
 
@@ -165,7 +169,7 @@ def test_a_measurement_keeps_within_the_room_that_was_reckoned_for_it(window, he
     model = testing.tiny(window=window, num_hidden_layers=1, **shape)
     working, block = memory_check.working_bytes(model.config.to_dict(), window, 4), distances.block_bytes("cpu")
     with Live() as live:
-        measure(open_model(model, tokenizer=TOKENIZER), [ids(window)], window)
+        measure_layers(open_model(model, tokenizer=TOKENIZER), [ids(window)], window)
     assert live.most <= working + block
     assert working < 4 * live.most  # nor is much refused that would fit
 

@@ -34,7 +34,7 @@ def scores(window: int, heads: list[list[float]], layer: int = 0) -> records.Att
         quantile=[[value / 2 for value in head] for head in flat],
         mean=flat,
         largest_h=[1.0, 3.0],
-        strays=[1.0, 3.0],
+        deviation=[1.0, 3.0],
         **bound,
     )
 
@@ -69,7 +69,7 @@ def test_a_gist_is_what_can_be_read_off_the_rows(rows):
     assert (found.typical_inside, found.typical_beyond) == (1.5, 5.25)
     # One head of two is above its own base: 18 over 9; the other's 3 is under its 6.
     assert (found.out_of_range, found.worst) == (0.5, 2.0)
-    assert (found.strays, found.of_printed, found.of_corrected) == (3.0, 0.75, 0.6)
+    assert (found.deviation, found.of_printed, found.of_corrected) == (3.0, 0.75, 0.6)
     assert (found.resolution, found.previous) == (0.5, 0.5)
     # 18 of a trivial bound of 9, and the extrapolation bound's 9 over it.
     assert (found.largest_h, found.of_trivial, found.slack) == (3.0, 2.0, 0.5)
@@ -160,8 +160,8 @@ def test_the_page_says_how_many_heads_are_out_of_range(rows):
         {"maximum": [[1.0, 2.0, 3.0]]},
         {"maximum": [["a", 2.0, 3.0], [1.0, 2.0, 3.0]]},
         {"maximum": [1.0, 2.0]},
-        {"strays": []},
-        {"strays": [True, 1.0]},
+        {"deviation": []},
+        {"deviation": [True, 1.0]},
     ],
 )
 def test_a_row_that_was_edited_into_nonsense_is_left_out(rows, damage):

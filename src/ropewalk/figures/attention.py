@@ -85,7 +85,7 @@ def bounds(rows: Sequence[Row], colours: Mapping[tuple, str] | None = None) -> F
     return figure
 
 
-_BOUNDS = ("printed", "strays", "corrected")
+_BOUNDS = ("printed", "deviation", "corrected")
 
 
 @styled

@@ -31,7 +31,7 @@ class Gist:
             L, and from L on: far keys both, so that near ones, which always score high, do not stand for the rest.
         out_of_range: share of heads whose largest score beyond L is above all that the base scored inside its window.
         worst: the head farthest out of range, its largest score beyond over its largest in the base.
-        strays: how far a score was from its chord, at most.
+        deviation: how far a score was from its chord, at most.
         of_printed, of_corrected: the same as a part of the bound of its head; above 1 the bound is broken.
         of_trivial: the largest score in size, negative ones too, as a part of its head's trivial bound sum_j max|h_j|.
         slack: how many times a head's largest score in size the extrapolation bound is where it is smallest; the least of all heads.
@@ -47,7 +47,7 @@ class Gist:
     typical_beyond: float
     out_of_range: float
     worst: float
-    strays: float
+    deviation: float
     of_printed: float
     of_corrected: float
     of_trivial: float
@@ -79,9 +79,9 @@ def gist(rows: Sequence[Row], original: int, base: Sequence[Row] = ()) -> Gist:
         typical_beyond=_median([part(row, "quantile", original, math.inf) for row in scores]),
         out_of_range=float(np.mean(ratios > 1)) if ratios.size else math.nan,
         worst=float(ratios.max()) if ratios.size else math.nan,
-        strays=_largest([_array(row["strays"]) for row in scores]),
-        of_printed=_largest([_array(row["strays"]) / _array(row["printed"]) for row in scores]),
-        of_corrected=_largest([_array(row["strays"]) / _array(row["corrected"]) for row in scores]),
+        deviation=_largest([_array(row["deviation"]) for row in scores]),
+        of_printed=_largest([_array(row["deviation"]) / _array(row["printed"]) for row in scores]),
+        of_corrected=_largest([_array(row["deviation"]) / _array(row["corrected"]) for row in scores]),
         of_trivial=_largest([size / _array(row["trivial"]) for row, size in zip(scores, sizes, strict=True)]),
         slack=float(slack.min()) if slack.size else math.nan,
         largest_h=_largest([_array(row["largest_h"]) for row in scores]),

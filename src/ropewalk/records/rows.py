@@ -235,8 +235,8 @@ class AttentionScores:
 
     Bucket i holds the distances `edges[i]` .. `edges[i + 1] - 1`. `maximum`, `minimum`, `quantile` (99.9 %, from a histogram,
     exact to `grain`) and `mean` are lists over heads of lists over buckets, in the unit the softmax sees. Over heads alone, and
-    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `strays`, how far a score was found from the
-    chord between two tokens of the original grid, at its middle; and what is said of that: `printed` (theorem 2.1), `corrected`
+    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `deviation`, how far a score is from the
+    chord between two tokens of the original grid, at its middle; and the bounds on it: `printed` (theorem 2.1), `corrected`
     and `profile` (the exact supremum for the largest |h_j| of each frequency by itself); `extrapolation`, 2 max|h_j| B(s) at
     the distance where it is smallest; `trivial`, sum_j max|h_j|; with partial rotary the last two hold the largest part of a
     score that does not turn as well. A layer that looks back only so far has that as `local`.
@@ -252,7 +252,7 @@ class AttentionScores:
     quantile: list[list[float]]
     mean: list[list[float]]
     largest_h: list[float]
-    strays: list[float]
+    deviation: list[float]
     printed: list[float]
     corrected: list[float]
     profile: list[float]

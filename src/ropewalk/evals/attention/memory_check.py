@@ -1,7 +1,7 @@
-"""Whether the score probe fits in memory, reckoned before anything is allocated.
+"""Whether measuring attention scores fits in memory, estimated before anything is allocated.
 
-in   a model's name or a loaded model, a window
-out  nothing, or a sentence with both figures
+in   a model's name or a transformers model, a window
+out  nothing, or an error with the memory needed and the memory there is
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
 from ropewalk.model.devices import device_for, dtype_for
 
 
-def check_room(
+def check_memory(
     model: Any,
     window: int | None,
     *,
@@ -29,56 +29,63 @@ def check_room(
     device: str | torch.device | None = None,
     available: int | None = None,
 ) -> None:
-    """Refuse a measurement that would not fit.
+    """Refuse a measurement that does not fit.
 
     Args:
         model: a name, whose weights still have to be loaded, or a model that is in memory.
         window: tokens; the model's own if not given.
-        available: bytes; asked of the device if not given.
+        dtype, device: as in `load_model`, for a name.
+        available: bytes; what is free on the device if not given.
 
     Raises:
-        UserError: with what it would take and what there is.
+        UserError: with the memory it takes and the memory there is.
     """
-    place: torch.device
+    target: torch.device
     if isinstance(model, str | Path):
         directory = locate(model)
-        said = read_config(directory)
-        place = device_for(device)
-        turning = read_rope(said)
-        size = dtype_for(dtype, place).itemsize
+        config_dict = read_config(directory)
+        target = device_for(device)
+        rope_config = read_rope(config_dict)
+        size = dtype_for(dtype, target).itemsize
         weights = size * count_parameters(weight_files(directory))
     else:
-        said, weights = model.config.to_dict(), 0
-        turning = read_rope(said)
-        place = next(model.parameters()).device
+        config_dict, weights = model.config.to_dict(), 0
+        rope_config = read_rope(config_dict)
+        target = next(model.parameters()).device
         size = next(model.parameters()).element_size()
-    window = window or turning.window
-    needed = weights + working_bytes(text_section(said), window, size) + block_bytes(place.type)
+    window = window or rope_config.window
+    needed = weights + working_bytes(text_section(config_dict), window, size) + block_bytes(target.type)
     if available is None:
-        available = free_bytes(place)
+        available = free_bytes(target)
     if needed > available:
         raise UserError(
             f"scores in a window of {window} tokens take about {needed / 2**30:.1f} GiB here, and {available / 2**30:.1f} GiB "
-            f"are free on {place}; ask for a smaller --window or use a larger device"
+            f"are free on {target}; ask for a smaller --window or use a larger device"
         )
 
 
 def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
-    """Bytes beside the weights: one sequence's activations, one layer's queries and keys in float32 and as planes, the bins."""
+    """Bytes beside the weights: one sequence's activations, one layer's queries and keys as real and complex numbers, the bins.
+
+    Args:
+        text: the config's section of the text model.
+        window: tokens.
+        size: bytes of a weight.
+    """
     width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
     heads = int(text["num_attention_heads"])
     head = int(text.get("head_dim") or width // heads)
     inner = int(text.get("intermediate_size") or 4 * width)
     # The residual stream and a few copies of it, the MLP's two products and their activation, q, k, v and the output.
     forward = window * size * (6 * width + 3 * inner + 4 * heads * head)
-    # Queries and keys, the keys reversed, both as complex numbers, those weighted and flat again, and their sizes.
+    # Queries and keys, the keys reversed, both as complex numbers, those weighted and as real numbers again, their sizes.
     probe = window * 4 * 10 * heads * head
     bins = layers * heads * len(edges_to(window)) * BINS * 8
-    # 512 queries of one head beside all keys: distances as integers, what is hidden, scores, deviations, softmax.
+    # 512 queries of one head by all keys: distances as integers, the mask, scores, squared differences, softmax.
     near = ROWS * window * 32
-    # A layer that looks back only so far gets a mask of all pairs from transformers, a byte each.
+    # For a layer with a sliding window transformers makes a mask of all pairs, a byte each.
     mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
-    # Gemma 2 caps its scores, which no fused attention does: transformers makes the whole matrix, and its softmax in float32.
+    # Gemma 2 caps its scores, which no fused kernel does: transformers makes the whole matrix, and its softmax in float32.
     whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
     return forward + probe + bins + near + mask + whole
 
