@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ropewalk.attention_ops import kernels
 from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
 
 GIB = 2**30
@@ -241,7 +242,7 @@ def _room(bench: Bench, turn: Turn, found: list[recompute.Candidate], layers: in
     config = bench.model.config
     stream = turn.batch * turn.tokens * config.hidden_size * 2
     weights = sum(p.numel() for p in bench.model.parameters())
-    head = recompute.head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
+    head = head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
     states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
     room = recompute.room(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
     print(f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in found) / GIB:.1f} GiB", flush=True)

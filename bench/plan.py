@@ -26,8 +26,9 @@ from ropewalk import records, testing
 from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.hub import locate
 from ropewalk.planner import calibrate
-from ropewalk.planner.job import NONE, Job, regime
+from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.planner import shape_of
+from ropewalk.settings.train import Recipe
 
 #: name, sizes of a Llama (None: hemp), window, batch, micro batch, steps of the short and of the long run.
 SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]] = [
@@ -107,7 +108,8 @@ def point(
         testing.tiny_directory(model, window=512, num_key_value_heads=heads, vocab_size=4096, **sizes)
     config = read_config(locate(model))  # in the point, so that it holds when the model is another
     shape = shape_of(model)
-    job = Job(shape, window, 1, batch, 1, 1, micro, regime("float32", "adamw"), NONE, fused=False)
+    recipe = Recipe(window=window, steps=1, batch_size=batch, precision="float32")
+    job = Job(shape, recipe, micro=micro, activations=NONE, fused=False)
     _, rates = calibrate.present(job, clock=time.process_time)
     runs = [
         trained(

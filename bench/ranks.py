@@ -29,6 +29,7 @@ from bench.measuring import profile
 from ropewalk import records
 from ropewalk.distributed import mesh as meshes
 from ropewalk.model.loss import NextTokenLoss
+from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
 
 
@@ -49,7 +50,7 @@ def room(mesh: meshes.Mesh, root: NextTokenLoss, found: list[recompute.Candidate
         return 2**40
     config, weights = root.model.config, sum(p.numel() for p in root.parameters())
     stream = tokens * config.hidden_size * 2
-    head = recompute.head_bytes(tokens, config.hidden_size, config.vocab_size)
+    head = head_bytes(tokens, config.hidden_size, config.vocab_size)
     # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
     reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
     return min(

@@ -20,11 +20,12 @@ from typing import Any
 
 from ropewalk.planner import Plan, plan
 from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
-from ropewalk.planner.job import FULL, NONE, Job, Keep, regime
+from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
 from ropewalk.planner.memory import GIB, memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import read
 from ropewalk.planner.speed import time
+from ropewalk.settings.train import Recipe
 
 PAGE = Path(__file__).with_name("plan.md")
 POINTS = Path(__file__).with_name("points.json")
@@ -65,18 +66,21 @@ class Checked:
 def check(point: dict[str, Any]) -> Checked:
     """The planner's word on one point."""
     shape = read(point["config"], name=point["model"]) if point.get("config") else shape_of(point["model"])
-    said = point["keep"]
-    keep = {"full": FULL, "none": NONE}.get(said) if isinstance(said, str) else Keep("kept", said)
+    kept = point["keep"]
+    recipe = Recipe(
+        window=point["window"],
+        steps=1,
+        batch_size=point["batch"],
+        precision=point["precision"],
+        optimizer=point.get("optimizer", "adamw"),
+    )
     job = Job(
         shape,
-        point["window"],
-        1,
-        point["batch"],
-        point.get("gpus", 1),
-        point.get("cp", 1),
-        point["micro"],
-        regime(point["precision"], point.get("optimizer", "adamw")),
-        keep,
+        recipe,
+        gpus=point.get("gpus", 1),
+        cp=point.get("cp", 1),
+        micro=point["micro"],
+        activations={"full": FULL, "none": NONE}[kept] if isinstance(kept, str) else ActivationChoice("kept", kept),
         fused=point["fused"],
         whole_logits=point.get("whole_logits", False),
     )

@@ -33,7 +33,7 @@ MODES = {
     "documents": ("base", dict(mask_documents=True)),
     "adapted": ("base", dict(mode="lora")),
     "skipped": ("base", dict(mode="pose")),
-    "tied": ("tied-base", dict(memory="full")),
+    "tied": ("tied-base", dict(activations="full")),
     "tied-adapted": ("tied-base", dict(mode="lora")),
 }
 #: Models that are sharded from the main process: family and what else is particular about them.

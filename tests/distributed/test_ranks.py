@@ -56,8 +56,10 @@ def test_ranks_change_nothing(tmp_path):
 
 def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):
     alone = "import os, sys; from ropewalk import cli; from ropewalk.errors import UserError\n"
-    alone += "def fails(): raise UserError('mine alone')\n"
-    alone += "if os.environ['RANK'] == '1': cli.COMMANDS['demo'] = fails; cli.main(['demo'])\n"
+    alone += "from ropewalk.suite import demo\n"
+    alone += "def fails(**options): raise UserError('mine alone')\n"
+    alone += "demo.demo = fails\n"
+    alone += "if os.environ['RANK'] == '1': cli.main(['demo'])\n"
     (tmp_path / "alone.py").write_text(alone)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for what, sentence in (

@@ -39,11 +39,11 @@ def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
     assert 0 < row["mfu"] < 1 and row["peak_bytes"] > 0
 
 
-@pytest.mark.parametrize("memory", ["full", "none"])
-def test_what_is_kept_changes_no_loss(base, tmp_path, memory):
+@pytest.mark.parametrize("activations", ["full", "none"])
+def test_what_is_kept_changes_no_loss(base, tmp_path, activations):
     go(base, tmp_path / "auto")
-    go(base, tmp_path / memory, memory=memory)
-    assert losses(tmp_path / memory) == pytest.approx(losses(tmp_path / "auto"), rel=1e-3)
+    go(base, tmp_path / activations, activations=activations)
+    assert losses(tmp_path / activations) == pytest.approx(losses(tmp_path / "auto"), rel=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora", "pose"])

@@ -17,17 +17,15 @@ import transformers
 from ropewalk import testing
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
-from ropewalk.model.loss import CHUNK_ELEMENTS, NextTokenLoss
-from ropewalk.planner import calibrate, chips, layout, plan, planner
-from ropewalk.planner import memory as plan_memory
-from ropewalk.planner.job import ATTENTION_PRICE, FULL, NONE, Job, filled, kept_bytes, products, regime, tensors
+from ropewalk.model.loss import NextTokenLoss
+from ropewalk.planner import calibrate, chips, layout, plan
+from ropewalk.planner.job import FULL, NONE, Job, keeping_in, kept_bytes, products, regime, tensors
 from ropewalk.planner.memory import GIB, memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import LLAMA, read
 from ropewalk.planner.speed import time
-from ropewalk.training import activations as keeping
+from ropewalk.settings.train import Recipe
 from ropewalk.training import recompute as kept_memory
-from ropewalk.training.batch import default_micro
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -181,23 +179,12 @@ def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
         chips.parse(text)
 
 
-def test_constants_of_modules_that_need_torch_are_theirs() -> None:
-    assert plan_memory.CHUNK_ELEMENTS == CHUNK_ELEMENTS
-    assert (layout.BACKWARD, layout.MARGIN) == (kept_memory._BACKWARD, kept_memory._MARGIN)
-    assert ATTENTION_PRICE == kept_memory._ATTENTION_PRICE
-    assert planner.COMPILED == (keeping._LARGE_MODEL, keeping._LONG_RUN)
-    for window in (256, 1024, 2048, 4096):
-        assert max(1, min(64, planner.CPU_TOKENS // window)) == default_micro(window, 64, torch.device("cpu"))
-    job = _job()
-    assert layout.head_bytes(job) == kept_memory.head_bytes(32768, 4096, 32000)
-
-
-def _job(
-    shape="llama-7b", window=32768, batch=1, precision="bfloat16-stochastic", optimizer="adamw", keep=FULL, **rest
-) -> Job:
+def _job(shape="llama-7b", window=32768, batch=1, *, activations=FULL, fused=True, **rest) -> Job:
+    """A job; `rest` are its layout, or options of the recipe."""
     shape = LLAMA[shape] if isinstance(shape, str) else shape
-    settings = dict(gpus=1, cp=1, micro=batch) | rest
-    return Job(shape, window, 1000, batch, regime=regime(precision, optimizer), keep=keep, **settings)
+    layout = {name: rest.pop(name) for name in ("gpus", "cp", "micro", "replicas") if name in rest}
+    recipe = Recipe(window=window, batch_size=batch, **{"precision": "bfloat16-stochastic"} | rest)
+    return Job(shape, recipe, activations=activations, fused=fused, **{"micro": batch} | layout)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +241,7 @@ def test_keeping_more_takes_memory_and_saves_time() -> None:
     rates = chips.datasheet_rates(chips.CHIPS["H200"])
     job = _job()
     rooms = [0.0, 10 * GIB, 40 * GIB, 200 * GIB]
-    jobs = [filled(job, room) for room in rooms]
+    jobs = [keeping_in(job, room) for room in rooms]
     assert all(a < b for a, b in zip(map(kept_bytes, jobs), map(kept_bytes, jobs[1:]), strict=False))
     seconds = [time(j, rates).seconds for j in jobs]
     assert seconds == sorted(seconds, reverse=True)
@@ -276,7 +263,7 @@ def test_what_is_kept_is_what_training_would_keep() -> None:
     for room in (0, 2 * GIB, 9 * GIB, 11 * GIB, 30 * GIB):
         choice = module.choose(found, room)
         theirs = {n: sum(i in keep for keep in choice) / job.shape.layers for i, n in enumerate(names)}
-        ours = filled(job, room).keep.shares
+        ours = keeping_in(job, room).activations.shares
         assert {n: ours.get(n, 0.0) for n in names} == theirs, room
 
 
@@ -309,9 +296,9 @@ def test_chips_share_the_work() -> None:
 
 def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_network(capsys) -> None:
     """HSDP: what is sharded is sharded over one machine; each chip's share of the gradients alone goes to the others."""
-    copies = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=2, keep="full")
-    whole = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=1, keep="full")
-    eight = plan("llama-7b", window=2048, gpus="8xH100", batch_size=8, keep="full")
+    copies = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=2, activations="full")
+    whole = plan("llama-7b", window=2048, gpus="16xH100", batch_size=16, replicas=1, activations="full")
+    eight = plan("llama-7b", window=2048, gpus="8xH100", batch_size=8, activations="full")
     assert copies.memory == eight.memory and copies.memory.weights == pytest.approx(2 * whole.memory.weights)
     show_plan(copies)
     said = capsys.readouterr().out
@@ -319,13 +306,13 @@ def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_n
 
     slow = replace(chips.CHIPS["H100"], network=1e9)
     job, rates = copies.job, copies.rates
-    chosen, fits = layout.choose(job, slow, rates, cp=1, micro=1, keep="full")
+    chosen, fits = layout.choose(job, slow, rates, cp=1)
     assert fits and chosen.replicas == 2
     # Weights twice in bfloat16 and gradients in float32 through eight such networks, against an eighth of the gradients there and back.
     sharded, copied = (time(replace(job, replicas=n), rates, slow) for n in (1, 2))
     assert sharded.links == pytest.approx(6.74e9 * 15 / 16 * 8 / 8e9, rel=0.3)
     assert copied.links < sharded.links
-    assert layout.choose(job, chips.CHIPS["H100"], rates, cp=1, micro=1, keep="full")[0].replicas == 1
+    assert layout.choose(job, chips.CHIPS["H100"], rates, cp=1)[0].replicas == 1
 
 
 def test_context_parallel_makes_a_window_fit_that_one_chip_cannot_hold() -> None:
@@ -352,7 +339,7 @@ def test_adapters_are_counted_as_training_adds_them() -> None:
     shape = read(model.config.to_dict(), name="x")
     wrapped = lora.add(model, rank=8, alpha=16)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    assert replace(_job(shape, 64), mode="lora", rank=8).trained == trained
+    assert _job(shape, 64, mode="lora", lora_rank=8).trained == trained
 
 
 def test_skipped_positions_cost_the_short_window() -> None:
@@ -372,8 +359,8 @@ def test_skipped_positions_cost_the_short_window() -> None:
         (dict(replicas=3), "3 copies of the weights has as many chips, and 8 chips"),
         (dict(replicas=4, cp=4), "4 copies of the weights has as many chips, a multiple of --cp 4, and 8"),
         (dict(micro_batch=100), "a micro batch holds between 1 window and the batch size 64"),
-        (dict(mode="half"), "a mode is full, lora or pose"),
-        (dict(keep="some"), "memory is auto, full or none"),
+        (dict(mode="half"), "mode is one of full, lora, pose, got 'half'"),
+        (dict(activations="some"), "activations is one of auto, full, none"),
         (dict(gpus="8xT800"), "known chips"),
         (dict(gpus=""), "known chips"),
         (dict(mode="pose", chunk_window=-5), "chunk-window is a whole number"),
@@ -415,7 +402,7 @@ def test_a_large_model_is_not_timed_for_minutes_on_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr(calibrate._Bench, "seconds", lambda *_: 1.0)
     bench = calibrate._Bench(torch.device("cpu"), torch.float32, 1.0, None)
     for name, rest in [("llama-65b", {}), (shape_of("hemp"), {"window": 1024, "batch": 4})]:
-        job = _job(name, precision="float32", keep=NONE, fused=False, **rest)
+        job = _job(name, precision="float32", activations=NONE, fused=False, **rest)
         shapes.clear()
         calibrate._products(job, bench)
         for (tokens, rows), (columns, _), _ in zip(*[iter(shapes)] * 3, strict=True):
@@ -442,7 +429,7 @@ def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) 
 
 
 def test_this_machine_is_timed_for_the_models_own_shapes() -> None:
-    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", keep=NONE, fused=False)
+    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", activations=NONE, fused=False)
     chip, rates = calibrate.present(job, seconds=0.2)
     assert chip.memory > 1
     for value in (rates.matrix, rates.attention_forward, rates.attention_backward, rates.bandwidth, rates.update):
@@ -471,7 +458,7 @@ def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool) -> No
     seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     shape = read(model.config.to_dict(), name="x")
     keep = FULL if checkpointed else NONE
-    job = _job(shape, 512, 2 * micros, precision="float32", keep=keep, fused=False, micro=2)
+    job = _job(shape, 512, 2 * micros, precision="float32", activations=keep, fused=False, micro=2)
     assert memory(job, cpu=True).allocated == pytest.approx(seen, rel=0.10)
 
 

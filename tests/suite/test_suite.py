@@ -15,6 +15,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import model_info
 from ropewalk.records import read
+from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite import stages
 from ropewalk.suite.paper import Suite, doubling
 from ropewalk.suite.runner import Size, evaluate
@@ -47,8 +48,7 @@ def test_windows_double_from_the_original_one():
 
 
 def _suite(model, base, out, **change):
-    settings = dict(data="d", math=None, benchmarks=None, pairs=None, train_pairs=None, budget=None)
-    return Suite(model=model, base=base, out=out, size=Size(), loading={}, seed=0, **{**settings, **change})
+    return Suite(EvaluateSettings(model, base=base, out=out, **{"data": "d", **change}), Size())
 
 
 def test_the_stages_are_the_papers(base, extended, tmp_path):
@@ -209,7 +209,7 @@ def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):
         with pytest.raises(UserError, match="exists"):
             evaluate(base, out=out, data=text, overwrite=overwrite)
     assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
-    with pytest.raises(UserError, match="a suite is paper"):
+    with pytest.raises(UserError, match="suite is one of paper"):
         evaluate(base, out=tmp_path / "x", suite="all")
 
 

@@ -1,9 +1,9 @@
-"""The command line: parse, call, print. One function a command; its signature and docstring are its help.
+"""The command line: read the options, call the function of the same name, print its result.
 
-    make.py     extend, train, report, demo
-    measure.py  perplexity, passkey, retrieval, attention
-    downstream.py  benchmarks, summarize, evaluate
-    foresee.py  theory, plan
+commands.py  the commands and their options, which are the fields of ropewalk.settings
+make.py measure.py downstream.py foresee.py  what each command calls
+tables/      all tables
+terminal.py progress.py  stdout and stderr
 
 Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
 """
@@ -14,32 +14,15 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from ropewalk.cli import downstream, foresee, make, measure
+from ropewalk.cli.commands import COMMANDS, parse
 from ropewalk.cli.progress import log_to_terminal
 from ropewalk.errors import UserError, shortage
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": make.demo,
-    "extend": make.extend,
-    "train": make.train,
-    "perplexity": measure.perplexity,
-    "passkey": measure.passkey,
-    "retrieval": measure.retrieval,
-    "benchmarks": downstream.benchmarks,
-    "summarize": downstream.summarize,
-    "evaluate": downstream.evaluate,
-    "attention": measure.attention,
-    "theory": foresee.theory,
-    "plan": foresee.plan,
-    "report": make.report,
-}
-
+__all__ = ["COMMANDS", "main", "parse"]
 
 _as_python_does = warnings.formatwarning
 
@@ -66,14 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.formatwarning = _as_sentence
-    handler = log_to_terminal()
+    name, options = parse(arguments)
+    handler = log_to_terminal(quiet=options.quiet, verbose=options.verbose)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="ropewalk",
-            description="Give a RoPE language model a longer context window: extend, train, measure, report.",
-            args=arguments,
-        )
+        with warnings.catch_warnings():
+            if options.quiet:
+                warnings.simplefilter("ignore", UserWarning)
+            COMMANDS[name].run(options)
     except UserError as error:
         _let_the_first_speak()
         print(f"ropewalk: {error}", file=sys.stderr)

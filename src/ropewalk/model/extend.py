@@ -10,7 +10,7 @@ import json
 import math
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ropewalk.checkpoint.files import (
     link_or_copy,
@@ -26,39 +26,20 @@ from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Linear, Ntk, Plain, Scaling, Yarn, compose
+from ropewalk.settings.command import takes
+from ropewalk.settings.extend import ExtendMethod, ExtendSettings
 
-Method = Literal["linear", "ntk", "yarn", "auto"]
 _METHODS: dict[str, type[Linear] | type[Ntk] | type[Yarn]] = {"linear": Linear, "ntk": Ntk, "yarn": Yarn}
 _REWRITTEN = {"config.json", "tokenizer_config.json", "generation_config.json"}
 _NOT_CARRIED = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".safetensors")
 
 
-def extend(
-    model: str | Path,
-    *,
-    window: int,
-    out: str | Path,
-    method: Method = "linear",
-    current_window: int | None = None,
-    overwrite: bool = False,
-    convert_pickle: bool = False,
-    trust_remote_code: bool = False,
-) -> ModelInfo:
-    """Write `model` with a window of `window` tokens to `out`.
-
-    Args:
-        model: `hemp`, a local directory or a hub id.
-        window: L', tokens; above the current window.
-        out: the new checkpoint's directory.
-        method: "linear" is Position Interpolation (Chen et al. 2023, section 2.3); "auto" is whatever the model has now, and
-            linear if it has none.
-        current_window: what the model reads now, for a checkpoint of somebody else's that leaves it open.
-        overwrite: replace `out` if it exists.
-        convert_pickle: rewrite pickled weights as safetensors, through torch's weights-only load.
-        trust_remote_code: accept a family that only the checkpoint's own code knows.
+@takes(ExtendSettings)
+def extend(settings: ExtendSettings) -> ModelInfo:
+    """Write a checkpoint with a longer window; no weight is loaded or changed.
 
     Returns:
-        The state of the new checkpoint.
+        The new checkpoint, as records describe it.
 
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
@@ -66,22 +47,22 @@ def extend(
     from ropewalk.model.load import model_info, refuse_remote_code
     from ropewalk.model.verify import verify_directory
 
-    refuse_existing(out, overwrite=overwrite)
-    source = locate(model, trust_remote_code=trust_remote_code)
-    refuse_to_lose(out, [source])
+    refuse_existing(settings.out, overwrite=settings.overwrite)
+    source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
+    refuse_to_lose(settings.out, [source])
     said = read_config(source)
-    refuse_remote_code(said, source, trust_remote_code)
-    new = extended_config(said, window=window, method=method, current_window=current_window)
-    with whole_directory(out, overwrite=overwrite) as beside:
-        _carry_weights(source, beside, convert_pickle=convert_pickle)
-        _carry_the_rest(source, beside, old_window=read_rope(said).window, window=window)
+    refuse_remote_code(said, source, settings.trust_remote_code)
+    new = extended_config(said, window=settings.window, method=settings.method, current_window=settings.current_window)
+    with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
+        _carry_weights(source, beside, convert_pickle=settings.convert_pickle)
+        _carry_the_rest(source, beside, old_window=read_rope(said).window, window=settings.window)
         (beside / "config.json").write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
         verify_directory(beside)
-    return model_info(out)
+    return model_info(settings.out)
 
 
 def extended_config(
-    said: dict[str, Any], *, window: int, method: Method = "linear", current_window: int | None = None
+    said: dict[str, Any], *, window: int, method: ExtendMethod = "linear", current_window: int | None = None
 ) -> dict[str, Any]:
     """A config.json's dictionary with a longer window: the algebra of `extend`, without any file.
 
@@ -135,7 +116,7 @@ def _history(found: RopeConfig) -> list[dict[str, Any]]:
     return past
 
 
-def _scaling(found: RopeConfig, factor: float, method: Method) -> tuple[Scaling, float]:
+def _scaling(found: RopeConfig, factor: float, method: ExtendMethod) -> tuple[Scaling, float]:
     if not math.isfinite(factor):
         raise UserError(f"the factor must be finite, got {factor}; it is new window / old window")
     if method == "auto":

@@ -24,12 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.errors import UserError
+from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 #: Labels with this value are not scored (the convention of torch and transformers).
 IGNORED = -100
-
-#: Float32 logits held at a time, in elements: 512 MiB.
-CHUNK_ELEMENTS = 2**27
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,24 @@
-"""What is planned: a shape, a recipe, and how it is laid over the chips.
+"""What is planned: a model's shape, a training recipe, and how they are laid over the chips.
 
-in   a shape and settings
-out  a `Job`; the tensors of one layer that a backward pass needs, and which of them are kept
+in   a shape, and the recipe out of the settings of a training run
+out  a `Job`; the tensors that the backward pass of one layer needs, and which of them are kept
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-
-#: Two states of a byte, and a float32 scale for every 256 of each; bytes a weight.
-EIGHT_BIT_STATES = 2 + 2 * 4 / 256
+from ropewalk.settings.budget import ATTENTION_COST, EIGHT_BIT_MOMENTS
+from ropewalk.settings.train import Recipe
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Bytes a trained weight (train/optimizer.py): itself, its gradient, its optimiser states; on the host; in arithmetic.
+    """Bytes a trained weight (training/optimizer.py): itself, its gradient, its optimiser states; on the host; in arithmetic.
 
     cast: bytes of a second copy of each weight in the precision of the arithmetic, alive through the forward pass of an unsharded model.
     """
@@ -49,7 +49,7 @@ def regime(precision: str, optimizer: str) -> Regime:
         )
     weight, gradient, states = plain.weight, plain.gradient, plain.states
     if optimizer == "adamw-8bit":
-        states = EIGHT_BIT_STATES
+        states = EIGHT_BIT_MOMENTS
     if optimizer == "adamw-offload":
         if precision == "bfloat16-stochastic":
             raise UserError(
@@ -61,11 +61,11 @@ def regime(precision: str, optimizer: str) -> Regime:
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Which products of a layer outlive its forward pass.
+class ActivationChoice:
+    """Which results of a layer are kept from its forward pass to its backward pass.
 
-    name: as --memory has it. shares: by the product's name, the share of layers in which its output is kept. recompute: whether what is
-    not kept is computed again in the backward pass; if not, everything is kept.
+    name: as --activations has it, or what is kept in words. shares: by the product's name, the share of layers in which its output is kept.
+    recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept.
     """
 
     name: str
@@ -73,10 +73,8 @@ class Keep:
     recompute: bool = True
 
 
-#: What memory.py weighs attention's operations with, which run at a lower rate than a product's (a test compares the two).
-ATTENTION_PRICE = 1.5
-#: By the names of --memory: nothing but each layer's input; everything.
-FULL, NONE = Keep("full"), Keep("none", recompute=False)
+#: By the names of --activations: full checkpointing keeps nothing but each layer's input; none keeps everything.
+FULL, NONE = ActivationChoice("full"), ActivationChoice("none", recompute=False)
 
 
 @dataclass(frozen=True)
@@ -84,31 +82,30 @@ class Job:
     """One training run on paper.
 
     Attributes:
-        shape, window, steps, batch: of the recipe; batch counts windows per optimiser step over all chips.
+        shape: of the model.
+        recipe: as training takes it; its precision is settled, not "auto".
         gpus, cp: chips in all, and how many share one window; dp = gpus / cp.
         replicas: copies of the weights, each sharded over its own chips (HSDP).
         micro: windows on one group of cp chips at a time.
-        regime, keep: bytes a weight; what is kept for the backward pass.
-        mode, rank: "full", "lora" or "pose"; the adapters' rank. chunk: tokens in memory in mode "pose".
+        activations: what is kept for the backward pass.
         fused: norms, rotation and SwiGLU run as one kernel each.
         whole_logits: the loss is computed from the logits of a whole sequence, as transformers does.
     """
 
     shape: Shape
-    window: int
-    steps: int
-    batch: int
-    gpus: int
-    cp: int
-    micro: int
-    regime: Regime
-    keep: Keep
-    mode: str = "full"
-    rank: int = 8
-    chunk: int | None = None
+    recipe: Recipe
+    gpus: int = 1
+    cp: int = 1
+    micro: int = 1
+    activations: ActivationChoice = FULL
     fused: bool = True
     whole_logits: bool = False
     replicas: int = 1
+
+    @cached_property
+    def regime(self) -> Regime:
+        """Bytes a weight."""
+        return regime(self.recipe.precision, self.recipe.optimizer)
 
     @property
     def shards(self) -> int:
@@ -122,7 +119,8 @@ class Job:
     @property
     def length(self) -> int:
         """Tokens of one sequence in memory."""
-        return self.chunk if self.mode == "pose" and self.chunk else self.window
+        recipe = self.recipe
+        return min(recipe.chunk_window or self.shape.window, recipe.window) if recipe.mode == "pose" else recipe.window
 
     @property
     def tokens(self) -> float:
@@ -138,20 +136,20 @@ class Job:
     @property
     def flops(self) -> float:
         """Operations of one step over all chips, nothing computed again."""
-        return self.shape.flops(self.length) * self.batch * self.length
+        return self.shape.flops(self.length) * self.recipe.batch_size * self.length
 
     @property
     def micros(self) -> int:
         """Micro batches in a step, one after the other."""
-        return -(-self.batch // (self.dp * self.micro))
+        return -(-self.recipe.batch_size // (self.dp * self.micro))
 
     @property
     def trained(self) -> int:
-        """Weights that move: all of them, or the adapters on attention, the embedding and the norms (train/lora.py)."""
-        if self.mode != "lora":
+        """Weights that move: all of them, or the adapters on attention, the embedding and the norms (training/lora.py)."""
+        if self.recipe.mode != "lora":
             return self.shape.parameters
         d, q, kv = self.shape.width, self.shape.query_width, self.shape.kv_width
-        adapters = self.rank * ((d + q) + 2 * (d + kv) + (q + d)) * self.shape.layers
+        adapters = self.recipe.lora_rank * ((d + q) + 2 * (d + kv) + (q + d)) * self.shape.layers
         return adapters + self.shape.embedding + self.shape.small + self.shape.last
 
 
@@ -168,7 +166,7 @@ def tensors(job: Job) -> dict[str, float]:
     if not job.fused:
         copies = b * (3 + (2 if shape.gated else 1)) if job.stream != b else 2 * b
         norms = (copies + 2 * job.stream + (2 * 4 if job.stream == 2 else 0)) * d
-    found: dict[str, float] = {
+    sizes: dict[str, float] = {
         "input": job.stream * d,
         "norms": norms,
         "q": b * q,
@@ -182,8 +180,8 @@ def tensors(job: Job) -> dict[str, float]:
         "product": b * inner if shape.gated else 0,
     }
     if shape.experts > 1:  # each token's rows are copied out for its experts, and their outputs before they are summed
-        found["routed"] = 2 * b * shape.active * d
-    return found
+        sizes["routed"] = 2 * b * shape.active * d
+    return sizes
 
 
 def products(job: Job) -> dict[str, float]:
@@ -195,23 +193,23 @@ def products(job: Job) -> dict[str, float]:
 
 def kept_bytes(job: Job) -> float:
     """Bytes a token and layer, on average over layers, that live from the forward pass to the backward pass."""
-    if not job.keep.recompute:
+    if not job.activations.recompute:
         return sum(tensors(job).values())
     sizes = products(job)
-    return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.keep.shares.items())
+    return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.activations.shares.items())
 
 
 def recomputed_bytes(job: Job) -> float:
     """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation."""
-    if not job.keep.recompute:
+    if not job.activations.recompute:
         return 0.0
-    there = ("v", "attention", "gate", "up")
-    gone = {name: size * (1 - job.keep.shares.get(name, 0.0) * (name in there)) for name, size in tensors(job).items()}
-    return sum(gone.values()) - gone["input"]
+    shares = {name: job.activations.shares.get(name, 0.0) for name in ("v", "attention", "gate", "up")}
+    again = {name: size * (1 - shares.get(name, 0.0)) for name, size in tensors(job).items()}
+    return sum(again.values()) - again["input"]
 
 
-def worth(job: Job) -> list[list[str]]:
-    """A layer's products in groups of equal worth, those first whose output saves most arithmetic a byte: memory.py's order.
+def by_cost_per_byte(job: Job) -> list[list[str]]:
+    """A layer's products in groups of equal cost a byte kept, the costliest to compute again first: training/recompute.py's order.
 
     Attention over T tokens saves T operations a byte, at a lower rate; a product from K features saves K. The down projection's output
     is never asked for again.
@@ -219,16 +217,16 @@ def worth(job: Job) -> list[list[str]]:
     shape = job.shape
     each: dict[str, float] = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
     each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
-    each["attention"] = ATTENTION_PRICE * job.length
-    return [[name for name in each if each[name] == w] for w in sorted(set(each.values()), reverse=True)]
+    each["attention"] = ATTENTION_COST * job.length
+    return [[name for name in each if each[name] == cost] for cost in sorted(set(each.values()), reverse=True)]
 
 
-def filled(job: Job, room: float) -> Job:
-    """The job with as much kept as `room` bytes hold, as `memory.Activations.choose` does it: a group of equal worth goes together, into
+def keeping_in(job: Job, room: float) -> Job:
+    """The job with as much kept as `room` bytes hold, as `recompute.Activations.choose` does it: a group of equal cost goes together, into
     all layers or into as many as there is room for, but not into less than an eighth of them."""
     sizes, layers = products(job), job.shape.layers
     shares: dict[str, float] = {}
-    for group in worth(job):
+    for group in by_cost_per_byte(job):
         size = sum(sizes[name] for name in group) * job.tokens
         fit = min(layers, int(max(0.0, room) // size))
         if fit == layers or fit >= layers / 8:
@@ -237,5 +235,5 @@ def filled(job: Job, room: float) -> Job:
         if fit < layers:
             break
     kinds = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
-    said = [", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in kinds.items()]
-    return replace(job, keep=Keep("; ".join(said) or FULL.name, shares))
+    words = [", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in kinds.items()]
+    return replace(job, activations=ActivationChoice("; ".join(words) or FULL.name, shares))

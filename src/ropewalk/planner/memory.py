@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropewalk.planner.job import Job, kept_bytes, recomputed_bytes, tensors
+from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 GIB = 2**30
-#: Elements of logits that exist at a time; loss.CHUNK_ELEMENTS, which cannot be imported without torch (a test compares them).
-CHUNK_ELEMENTS = 2**27
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
 CONTEXT = 1.0 * GIB
 #: cuBLAS workspaces and the like that PyTorch's allocator counts.
@@ -64,8 +63,8 @@ class Memory:
 def memory(job: Job, *, cpu: bool = False) -> Memory:
     """Memory of one training step on each chip, or in one process on a CPU."""
     shape, regime = job.shape, job.regime
-    # Adapters are trained in float32 whatever the precision of the weights they sit on (train/lora.py).
-    adapters = job.mode == "lora"
+    # Adapters are trained in float32 whatever the precision of the weights they sit on (training/lora.py).
+    adapters = job.recipe.mode == "lora"
     weight, gradient = (4, 4) if adapters else (regime.weight, regime.gradient)
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
     weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.shards
@@ -119,19 +118,19 @@ def loss_bytes(job: Job) -> float:
         return (b + 4 + 4 + 4) * job.tokens * shape.vocabulary
     chunk = min(job.tokens * shape.vocabulary, max(128 * shape.vocabulary, CHUNK_ELEMENTS))
     states = (tensors(job)["norms"] / 2 + job.stream * shape.width) * job.tokens
-    head = 0 if job.mode == "lora" else shape.embedding
+    head = 0 if job.recipe.mode == "lora" else shape.embedding
     # float32 logits and the copy that logsumexp makes; the head's gradient summed in float32, one chunk's beside it, the cast head.
     return states + 8 * chunk + head * (4 + b) + shape.embedding * (b if b != job.regime.weight else 0)
 
 
 def _head_gradient(job: Job) -> float:
-    """Of the gradients, the head's is there when the backward pass begins with the last layer."""
-    return 0.0 if job.mode == "lora" else job.shape.embedding * job.regime.gradient / job.shards
+    """Of the gradients, only the head's exists when the backward pass begins with the last layer."""
+    return 0.0 if job.recipe.mode == "lora" else job.shape.embedding * job.regime.gradient / job.shards
 
 
 def _last_gradients(job: Job) -> float:
     """Gradients that are not there yet while the first layer runs backward: its own and the embedding's, if that is not the head's."""
-    if job.mode == "lora":
+    if job.recipe.mode == "lora":
         return job.shape.embedding * 4 / job.shards
     late = job.shape.layer_weights + (0 if job.shape.tied else job.shape.embedding)
     return late * job.regime.gradient / job.shards

@@ -7,7 +7,6 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -22,15 +21,13 @@ from ropewalk.checkpoint.hub import locate
 from ropewalk.errors import UserError
 from ropewalk.planner import layout
 from ropewalk.planner.chips import Chip, Rates, datasheet_rates, parse
-from ropewalk.planner.job import FULL, Job, regime
-from ropewalk.planner.memory import Memory, memory
+from ropewalk.planner.job import NONE, Job
+from ropewalk.planner.memory import GIB, Memory, memory
 from ropewalk.planner.shape import LLAMA, Shape, read
 from ropewalk.planner.speed import Time, time
-
-#: From so many weights, or operations of a run on each chip, training compiles its layers on a GPU (train/keep.py; a test compares them).
-COMPILED = 1e9, 5e15
-#: Tokens in a micro batch on a CPU, where none is asked for (train/batch.py; a test compares the two).
-CPU_TOKENS = 2048
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, micro_windows
+from ropewalk.settings.command import takes
+from ropewalk.settings.plan import PlanSettings
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,8 @@ class Plan:
         job: as laid out; the layout that needs least memory where none fits.
         chip, rates: what it runs on.
         memory: on each chip, when most is held. time: of one step.
-        fits: whether the memory is there. ways: options that would make it fit.
+        fits: whether the chip has that memory. ways: options that would make it fit.
         price: of a chip and hour, in whatever currency it was given; None if it was not.
-        precision, optimizer: names of the regime.
     """
 
     job: Job
@@ -54,13 +50,11 @@ class Plan:
     fits: bool
     ways: tuple[str, ...]
     price: float | None
-    precision: str
-    optimizer: str
 
     @property
     def hours(self) -> float:
         """Of all steps; loading, tokenising and saving come on top."""
-        return self.job.steps * self.time.seconds / 3600
+        return self.job.recipe.steps * self.time.seconds / 3600
 
     @property
     def gpu_hours(self) -> float:
@@ -69,7 +63,7 @@ class Plan:
     @property
     def tokens(self) -> float:
         """Read in all steps."""
-        return self.job.steps * self.time.tokens
+        return self.job.recipe.steps * self.time.tokens
 
     @property
     def cost(self) -> float | None:
@@ -81,106 +75,54 @@ class Plan:
         return self.time.mfu(self.rates.matrix, self.job.gpus)
 
 
-def plan(
-    model: str | Path | Shape,
-    *,
-    window: int,
-    gpus: str | None = None,
-    steps: int = 1000,
-    batch_size: int = 64,
-    micro_batch: int | None = None,
-    mode: str = "full",
-    precision: str = "auto",
-    optimizer: str = "adamw",
-    cp: int | None = None,
-    replicas: int | None = None,
-    keep: str = "auto",
-    chunk_window: int | None = None,
-    lora_rank: int = 8,
-    price: float | None = None,
-    rates: Rates | None = None,
-) -> Plan:
-    """Plan a training run.
-
-    Args:
-        model: `hemp`, a directory, a hub id, `llama-7b`, `-13b`, `-33b`, `-65b`; or a `Shape`.
-        window: tokens.
-        gpus: as in "8xH100"; the machine at hand, timed for ten seconds, if not given.
-        steps, batch_size: of the recipe (section 3.1 of the paper: 1000; 64 up to 8192 tokens on 32 chips, else 128).
-        micro_batch, cp, replicas: fixed, or chosen if not given.
-        mode, precision, optimizer, chunk_window, lora_rank: as in training.
-        keep: --memory of training: "auto" (as many activations as fit), "full" (each layer's input only), "none" (everything).
-        price: of a chip and hour.
-        rates: in place of those that would be looked up or measured.
+@takes(PlanSettings)
+def plan(settings: PlanSettings) -> Plan:
+    """Plan a training run, without loading anything.
 
     Raises:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
-    shape = model if isinstance(model, Shape) else shape_of(model)
-    counts = {"window": window, "steps": steps, "batch-size": batch_size, "lora-rank": lora_rank}
-    for name, value in (counts if chunk_window is None else counts | {"chunk-window": chunk_window}).items():
-        if value < 1:
-            raise UserError(f"{name} is a whole number of at least 1, got {value}; change it")
-    if window < shape.window:
+    shape = settings.model if isinstance(settings.model, Shape) else shape_of(settings.model)
+    if settings.window < shape.window:
         raise UserError(
-            f"{shape.name} reads {shape.window} tokens already, more than the window {window}; plan for {shape.window} or more"
+            f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
         )
-    if price is not None and not 0 <= price < math.inf:
-        raise UserError(f"a price is a finite number of at least 0, got {price}; leave it out if you do not know it")
-    count, chip = (_present_gpus(), None) if gpus is None else parse(gpus)
+    count, chip = (_present_gpus(), None) if settings.gpus is None else parse(settings.gpus)
     on_gpu = chip is not None or count > 0
-    if precision == "auto":
-        precision = "bfloat16" if on_gpu else "float32"
-    _check_choices(mode, keep, cp, replicas, micro_batch, batch_size, max(count, 1))
-    chunk = min(chunk_window or shape.window, window) if mode == "pose" else None
+    _refuse_undivided(settings, max(count, 1))
+    job = _job(settings, shape, count, on_gpu)
+    if not on_gpu:
+        job, chip, rates, need = _on_cpu(job, settings.rates)
+        fits = need.total <= chip.memory * GIB
+        return Plan(job, chip, rates, need, time(job, rates, chip), fits, (), settings.price)
+    rates = settings.rates
+    if chip is None:
+        chip, measured = _measured(job)
+        rates = rates or measured
+    rates = rates or datasheet_rates(chip)
+    layout.refuse_undivided(job, settings.cp)
+    job, fits = layout.choose(job, chip, rates, cp=settings.cp, replicas=settings.replicas)
+    ways = () if fits else tuple(layout.ways_out(job, chip))
+    return Plan(job, chip, rates, memory(job), time(job, rates, chip), fits, ways, settings.price)
+
+
+def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
+    """The job before it is laid out: precision settled, and whether training would compile the layers, which fuses their kernels."""
+    precision = ("bfloat16" if on_gpu else "float32") if settings.precision == "auto" else settings.precision
     job = Job(
-        shape=shape,
-        window=window,
-        steps=steps,
-        batch=batch_size,
+        shape,
+        replace(settings, precision=precision),
         gpus=max(count, 1),
-        cp=cp or 1,
-        micro=micro_batch or 1,
-        regime=regime(precision, optimizer),
-        keep=FULL,
-        mode=mode,
-        rank=lora_rank,
-        chunk=chunk,
-        replicas=replicas or 1,
+        cp=settings.cp or 1,
+        micro=settings.micro_batch or 1,
+        replicas=settings.replicas or 1,
     )
-    long = steps * job.flops / job.gpus >= COMPILED[1]
-    job = replace(job, fused=on_gpu and (shape.parameters >= COMPILED[0] or long))
-    if on_gpu:
-        if chip is None:
-            chip, measured = _measured(job)
-            rates = rates or measured
-        rates = rates or datasheet_rates(chip)
-        layout.refuse_undivided(job, cp)
-        job, fits = layout.choose(job, chip, rates, cp=cp, micro=micro_batch, keep=keep, replicas=replicas)
-        need = memory(job)
-    else:
-        job, chip, rates, fits, need = _on_cpu(job, rates, micro_batch)
-    return Plan(
-        job=job,
-        chip=chip,
-        rates=rates,
-        memory=need,
-        time=time(job, rates, chip),
-        fits=fits,
-        ways=() if fits or not on_gpu else tuple(layout.ways_out(job, chip)),
-        price=price,
-        precision=precision,
-        optimizer=optimizer,
-    )
+    long = settings.steps * job.flops / job.gpus >= COMPILED_FLOPS
+    return replace(job, fused=on_gpu and (shape.parameters >= COMPILED_WEIGHTS or long))
 
 
-def _check_choices(
-    mode: str, keep: str, cp: int | None, replicas: int | None, micro: int | None, batch: int, gpus: int
-) -> None:
-    if mode not in ("full", "lora", "pose"):
-        raise UserError(f"a mode is full, lora or pose, got {mode!r}; full trains every weight")
-    if keep not in ("auto", "full", "none"):
-        raise UserError(f"memory is auto, full or none, got {keep!r}; auto keeps what fits")
+def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
+    cp, replicas, micro = settings.cp, settings.replicas, settings.micro_batch
     if cp is not None and (cp < 1 or gpus % cp):
         raise UserError(f"cp divides the number of chips, and {cp} does not divide {gpus}; choose a divisor")
     if replicas is not None and (replicas < 1 or gpus % (replicas * (cp or 1))):
@@ -188,26 +130,25 @@ def _check_choices(
             f"each of {replicas} copies of the weights has as many chips{f', a multiple of --cp {cp}' if cp else ''}, and {gpus} chips do not "
             "divide so; choose another --replicas"
         )
-    if micro is not None and not 1 <= micro <= batch:
+    if micro is not None and micro > settings.batch_size:
         raise UserError(
-            f"a micro batch holds between 1 window and the batch size {batch}, got {micro}; leave it out to have it chosen"
+            f"a micro batch holds between 1 window and the batch size {settings.batch_size}, got {micro}; leave it out to have it chosen"
         )
 
 
-def _on_cpu(job: Job, rates: Rates | None, micro: int | None) -> tuple[Job, Chip, Rates, bool, Memory]:
-    """Training on a CPU keeps everything, in micro batches of about 2048 tokens."""
-    from ropewalk.planner.job import NONE
-
-    job = replace(job, keep=NONE, micro=micro or max(1, min(job.batch, CPU_TOKENS // job.length)))
+def _on_cpu(job: Job, rates: Rates | None) -> tuple[Job, Chip, Rates, Memory]:
+    """Training on a CPU keeps every activation, in micro batches of about 2048 tokens."""
+    recipe = job.recipe
+    micro = recipe.micro_batch or micro_windows(job.length, recipe.batch_size, on_gpu=False)
+    job = replace(job, activations=NONE, micro=micro)
     chip, measured = _measured(job, rates)
-    need = memory(job, cpu=True)
-    return job, chip, measured, need.total <= chip.memory * 2**30, need
+    return job, chip, measured, memory(job, cpu=True)
 
 
 def _measured(job: Job, rates: Rates | None = None) -> tuple[Chip, Rates]:
     if rates is not None:
-        memory_here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        return Chip("cpu", 0.0, memory_here, 0.0, 0.0, 0.0, "this machine", peers=1), rates
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+        return Chip("cpu", 0.0, installed, 0.0, 0.0, 0.0, "this machine", peers=1), rates
     from ropewalk.planner import calibrate
 
     return calibrate.present(job)

@@ -65,18 +65,20 @@ def time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         chip: their links; None for one chip alone.
     """
     shape, tokens, micros = job.shape, job.tokens, job.micros
-    matrix, kept = rates.matrix * rates.sustained, job.keep
+    matrix, activations = rates.matrix * rates.sustained, job.activations
     layer, head = sum(shape.products.values()) * shape.layers, shape.embedding
     # Frozen weights get no gradient: two products instead of three. The head is frozen in an adapter run too.
-    passes = 2 if job.mode == "lora" else 3
-    products = passes * 2 * (layer + head) * tokens / matrix + (2 * head * tokens / matrix if job.mode == "lora" else 0)
+    passes = 2 if job.recipe.mode == "lora" else 3
+    products = passes * 2 * (layer + head) * tokens / matrix + (
+        2 * head * tokens / matrix if job.recipe.mode == "lora" else 0
+    )
     attention = shape.attention_flops(job.length) * tokens
     split = (1 + RING * (1 - 1 / job.cp)) / rates.sustained
     forward = split * attention / rates.attention_forward
     backward = split * 2 * attention / rates.attention_backward
     again = _products_again(job) * tokens / matrix
-    if kept.recompute:
-        again += (1 - kept.shares.get("attention", 0)) * forward
+    if activations.recompute:
+        again += (1 - activations.shares.get("attention", 0)) * forward
     moved = _elementwise(job) * tokens / rates.bandwidth
     busy = products + forward + backward + again + moved
     idle = max(0.0, _PASSES * shape.layers * rates.overhead - busy)
@@ -89,17 +91,17 @@ def time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         idle=micros * idle,
         update=_update(job, rates),
         links=micros * links,
-        tokens=job.batch * job.length,
+        tokens=job.recipe.batch_size * job.length,
         flops=job.flops,
     )
 
 
 def _products_again(job: Job) -> float:
     """Operations a token of products computed again; the down projection's output is never asked for, so it is not among them."""
-    if not job.keep.recompute:
+    if not job.activations.recompute:
         return 0.0
-    done = {name: weights for name, weights in job.shape.products.items() if name != "down"}
-    again = sum(weights * (1 - job.keep.shares.get(name, 0.0)) for name, weights in done.items())
+    products = {name: weights for name, weights in job.shape.products.items() if name != "down"}
+    again = sum(weights * (1 - job.activations.shares.get(name, 0.0)) for name, weights in products.items())
     return 2.0 * again * job.shape.layers
 
 
@@ -112,7 +114,7 @@ def _elementwise(job: Job) -> float:
     activation = (3 if shape.gated else 2) * inner
     layer = (norms_and_sums + rotation + activation) * b * shape.layers * (1 if job.fused else UNFUSED)
     logits = shape.vocabulary * 4 * (4 if job.fused else 8)
-    return layer * (4 if job.keep.recompute else 3) + logits
+    return layer * (4 if job.activations.recompute else 3) + logits
 
 
 def _update(job: Job, rates: Rates) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from ropewalk.reports import (
 )
 from ropewalk.reports.content import Section
 from ropewalk.reports.rows import KINDS, Clean, clean, is_bookkeeping
+from ropewalk.settings.command import takes
+from ropewalk.settings.pages import ReportSettings
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -104,25 +106,20 @@ def _title(found: list[verdict.Verdict]) -> str:
     return f"A longer window for {names[0]}" if len(names) == 1 else f"Longer windows for {', '.join(names)}"
 
 
-def report(
-    paths: Iterable[str | Path],
-    out: str | Path,
-    title: str | None = None,
-    overwrite: bool = False,
-    left_out: Sequence[str] = (),
-) -> Path:
-    """Read record files and write the page to `out`; `title` and `left_out` as in `render`.
+@takes(ReportSettings)
+def report(settings: ReportSettings) -> Path:
+    """Read record files and write the page.
 
     Raises:
         UserError: a record file is missing, nothing in them can be shown, or `out` exists and is not to be overwritten.
     """
-    out = Path(out)
+    out = Path(settings.out)
     if out.is_dir():
         raise UserError(
             f"a report is one file, but {out} is a directory; name a file in it, such as {out / 'report.html'}"
         )
-    refuse_existing(out, overwrite=overwrite)
-    _write_whole(out, render(read(paths), title, left_out))
+    refuse_existing(out, overwrite=settings.overwrite)
+    _write_whole(out, render(read(settings.records), settings.title, settings.left_out))
     return out
 
 

@@ -17,12 +17,15 @@ from typing import Any
 
 from ropewalk.checkpoint.files import refuse_existing, whole_directory
 from ropewalk.records import Records, read
+from ropewalk.settings.command import takes
+from ropewalk.settings.pages import DemoSettings
+from ropewalk.settings.train import Precision
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSizes:
     """The demo's sizes: what one quiet CPU core does in under six minutes.
 
     Attributes:
@@ -53,33 +56,37 @@ class Settings:
 class Goal:
     """One line of the demo's verdict: what was asked, what came out."""
 
-    said: str
-    found: str
+    promise: str
+    result: str
     met: bool
 
 
-def demo(out: str | Path, *, overwrite: bool = False, settings: Settings | None = None) -> list[Goal]:
+@takes(DemoSettings)
+def demo(settings: DemoSettings) -> list[Goal]:
     """Run the whole demo and write it to `out`, which appears when it is complete.
+
+    Returns:
+        What the demo promises, and what came out.
 
     Raises:
         UserError: `out` exists, or the disk is full.
     """
-    settings = settings or Settings()
-    refuse_existing(out, overwrite=overwrite)
-    with whole_directory(out, overwrite=overwrite) as beside:
+    out, sizes = Path(settings.out), settings.sizes or DemoSizes()
+    refuse_existing(out, overwrite=settings.overwrite)
+    with whole_directory(out, overwrite=settings.overwrite) as beside:
         threads, precision = _threads(), choose_precision()
         _logger.info(
             f"{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again"
         )
-        _run(beside, settings, precision)
+        _run(beside, sizes, precision)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
-            _name_as_it_will_be(records, beside, Path(out))
-        goals = verdict(read([beside / "records.jsonl"]), settings)
+            _name_as_it_will_be(records, beside, out)
+        goals = verdict(read([beside / "records.jsonl"]), sizes)
         _page(beside)
     return goals
 
 
-def _run(out: Path, settings: Settings, precision: str) -> None:
+def _run(out: Path, sizes: DemoSizes, precision: Precision) -> None:
     """Every stage, in the order of the paper's argument; each appends its rows to records.jsonl."""
     from ropewalk.model.extend import extend
     from ropewalk.model.load import model_info
@@ -87,29 +94,29 @@ def _run(out: Path, settings: Settings, precision: str) -> None:
 
     base = model_info("hemp")
     _logger.info(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
-    _measure("hemp", out, settings, [base.window, settings.window])
-    _logger.info(f"Position Interpolation to {settings.window} tokens, untrained")
-    extend("hemp", window=settings.window, out=out / "extended")
-    _measure(out / "extended", out, settings, [base.window, settings.window], keys=[settings.window])
-    documents = training_documents(settings)
-    modules = len(documents) - settings.exercises
-    _logger.info(f"fine-tuning for {settings.steps} steps on {modules} modules and {settings.exercises} exercises")
+    _measure("hemp", out, sizes, [base.window, sizes.window])
+    _logger.info(f"Position Interpolation to {sizes.window} tokens, untrained")
+    extend("hemp", window=sizes.window, out=out / "extended")
+    _measure(out / "extended", out, sizes, [base.window, sizes.window], keys=[sizes.window])
+    documents = training_documents(sizes)
+    modules = len(documents) - sizes.exercises
+    _logger.info(f"fine-tuning for {sizes.steps} steps on {modules} modules and {sizes.exercises} exercises")
     train(
         out / "extended",
         data=documents,
-        window=settings.window,
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
+        window=sizes.window,
+        steps=sizes.steps,
+        batch_size=sizes.batch_size,
+        learning_rate=sizes.learning_rate,
+        seed=sizes.seed,
         precision=precision,
         out=out / "trained",
     )
     _logger.info("Position Interpolation, trained")
-    _measure(out / "trained", out, settings, [base.window, settings.window])
+    _measure(out / "trained", out, sizes, [base.window, sizes.window])
 
 
-def training_documents(settings: Settings) -> list[Any]:
+def training_documents(sizes: DemoSizes) -> list[Any]:
     """The exercises, each as long as a window, and then the training modules of this machine's standard library."""
     import numpy as np
 
@@ -124,14 +131,12 @@ def training_documents(settings: Settings) -> list[Any]:
     # A hundred modules are text enough to hide facts in.
     ordinary = np.concatenate([encode(tokenizer, module.text) for module in modules[:100]])
     exercises = recall.documents(
-        tokenizer.backend_tokenizer, ordinary, count=settings.exercises, window=settings.window, seed=settings.seed
+        tokenizer.backend_tokenizer, ordinary, count=sizes.exercises, window=sizes.window, seed=sizes.seed
     )
     return [*exercises, *modules]
 
 
-def _measure(
-    model: str | Path, out: Path, settings: Settings, windows: list[int], keys: list[int] | None = None
-) -> None:
+def _measure(model: str | Path, out: Path, sizes: DemoSizes, windows: list[int], keys: list[int] | None = None) -> None:
     """Perplexity at `windows`, and the passkey test at `keys` (the same if not given)."""
     from ropewalk.data.stdlib import standard_library
     from ropewalk.evals.perplexity.measure import perplexity
@@ -142,20 +147,20 @@ def _measure(
             model,
             data=standard_library("held_out"),
             windows=[window],
-            stride=window // settings.overlap,
-            limit=settings.documents,
-            min_tokens=settings.window,
-            max_tokens=settings.tokens_each,
-            seed=settings.seed,
+            stride=window // sizes.overlap,
+            limit=sizes.documents,
+            min_tokens=sizes.window,
+            max_tokens=sizes.tokens_each,
+            seed=sizes.seed,
             out=out / "records.jsonl",
         )
     for window in keys or windows:
         passkey(
             model,
             window=window,
-            depths=settings.depths,
-            trials=settings.trials,
-            seed=settings.seed,
+            depths=sizes.depths,
+            trials=sizes.trials,
+            seed=sizes.seed,
             out=out / "records.jsonl",
         )
 
@@ -169,7 +174,7 @@ def _threads() -> int:
     return threads.settle(None, None, torch.device("cpu"))
 
 
-def choose_precision() -> str:
+def choose_precision() -> Precision:
     """bfloat16 arithmetic (on float32 weights) where this processor has it in hardware, else float32; by trying."""
     import torch
 
@@ -190,7 +195,7 @@ def _name_as_it_will_be(records: Path, beside: Path, out: Path) -> None:
     records.write_text(records.read_text(encoding="utf-8").replace(str(beside), str(out)), encoding="utf-8")
 
 
-def verdict(records: Records, settings: Settings) -> list[Goal]:
+def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:
     """The demo's four promises against its own records."""
     state = {"base": ("plain", False), "untrained": ("linear", False), "trained": ("linear", True)}
 
@@ -205,7 +210,7 @@ def verdict(records: Records, settings: Settings) -> list[Goal]:
         )
 
     short = min(row["window"] for row in records.of("perplexity"))
-    long = settings.window
+    long = sizes.window
 
     def ppl(which: str, window: int) -> float:
         return float(pick("perplexity", which, window)["perplexity"])

@@ -6,7 +6,7 @@ out  stages, the cheap ones first, so that a suite that is cut short has told mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,43 @@ from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.rope_config import read_rope, text_section
 from ropewalk.data.sliding import sliding
+from ropewalk.data.stdlib import standard_library
 from ropewalk.distributed import ranks
 from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite.size import Size
 from ropewalk.suite.stages import Stage
-
-Sources = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class Suite:
     """What is measured, on what; `stages` says in which order."""
 
-    model: str | Path
-    base: str | Path | None
-    out: Path
+    settings: EvaluateSettings
     size: Size
-    data: Sources
-    math: Sources | None
-    benchmarks: str | Path | None
-    pairs: Sources | None
-    train_pairs: Sources | None
-    budget: float | None
-    loading: dict[str, Any]
-    seed: int
+
+    @property
+    def out(self) -> Path:
+        return Path(self.settings.out)
 
     @property
     def records(self) -> Path:
         return self.out / "records.jsonl"
 
+    @property
+    def data(self) -> Any:
+        """Long documents; the standard library's held-out modules where none were named."""
+        return self.settings.data if self.settings.data is not None else standard_library("held_out")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        return {"dtype": self.settings.dtype, "device": self.settings.device}
+
     def stages(self) -> Iterator[Stage]:
         """All of them, once `prepare` was called. A subject is measured whole, or, as a step on the way, at its own window alone."""
-        state = model_info(self.model)
-        windows = doubling(state.original_window, state.window)
-        subjects = [*self._before(), *self._checkpoints(), (str(self.model), state.window, True)]
+        info = model_info(self.settings.model)
+        windows = doubling(info.original_window, info.window)
+        subjects = [*self._before(), *self._checkpoints(), (str(self.settings.model), info.window, True)]
         for name, window, _ in subjects:
             yield self._passkey(name, window)
         for name, _, whole in subjects:
@@ -57,38 +60,39 @@ class Suite:
             if whole:
                 yield from self._retrieval(name, window)
         yield self._benchmarks()
-        yield self._attention(min(state.window, self.size.attention_window))
+        yield self._attention(min(info.window, self.size.attention_window))
         yield self._theory()
-        if self.pairs is not None:
+        if self.settings.pairs is not None:
             yield self._summaries()
 
     @property
     def _untrained(self) -> Path | None:
-        """Where the model stands as it was before its first step; None where there is no such state."""
-        if self.base is None:
+        """Where the model stands as it was before its first step; None where there is no such info."""
+        if self.settings.base is None:
             return None
-        state = model_info(self.model)
-        return self.out / "untrained" if state.method == "linear" and state.steps else None
+        info = model_info(self.settings.model)
+        return self.out / "untrained" if info.method == "linear" and info.steps else None
 
     def prepare(self) -> None:
         """Write the untrained model: no weights but the base's, which are linked."""
-        if self.base is not None and self._untrained is not None and not self._untrained.exists():
+        if self.settings.base is not None and self._untrained is not None and not self._untrained.exists():
             from ropewalk.model.extend import extend
 
-            extend(self.base, window=model_info(self.model).window, out=self._untrained)
+            extend(self.settings.base, window=model_info(self.settings.model).window, out=self._untrained)
 
     def _before(self) -> Iterator[tuple[str, int, bool]]:
-        if self.base is not None:
-            yield str(self.base), model_info(self.base).window, True
+        if self.settings.base is not None:
+            yield str(self.settings.base), model_info(self.settings.base).window, True
         if self._untrained is not None:
-            yield str(self._untrained), model_info(self.model).window, False
+            yield str(self._untrained), model_info(self.settings.model).window, False
 
     def _checkpoints(self) -> Iterator[tuple[str, int, bool]]:
         """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
-        found = sorted(Path(self.model).glob("checkpoints/step-*/config.json"))
-        found = [path.parent for path in found if model_info(path.parent).steps != model_info(self.model).steps]
-        every = max(1, -(-len(found) // self.size.checkpoints)) if self.size.checkpoints else len(found) + 1
-        for path in found[::every]:
+        configs = sorted(Path(self.settings.model).glob("checkpoints/step-*/config.json"))
+        steps = model_info(self.settings.model).steps
+        directories = [path.parent for path in configs if model_info(path.parent).steps != steps]
+        every = max(1, -(-len(directories) // self.size.checkpoints)) if self.size.checkpoints else len(directories) + 1
+        for path in directories[::every]:
             yield str(path), model_info(path).window, False
 
     def _stride(self, smallest: int) -> int:
@@ -97,23 +101,23 @@ class Suite:
 
     def _tokens_each(self, stride: int) -> int | None:
         past = self.size.strides_past
-        return None if past is None else model_info(self.model).window + past * stride
+        return None if past is None else model_info(self.settings.model).window + past * stride
 
     def _documents(self, stride: int) -> int | None:
         """How many documents are scored: the same for every subject and window, so that all of them are comparable."""
         length = self._tokens_each(stride)
         if self.size.documents is None or length is None:
             return self.size.documents
-        state = model_info(self.model)
-        windows = doubling(state.original_window, state.window)
+        info = model_info(self.settings.model)
+        windows = doubling(info.original_window, info.window)
         cost = sum(len(sliding(length, window, stride)) * self._flops(window) for window in windows)
         return self.size.affordable(self.size.documents, cost, least=2)
 
     def _flops(self, window: int) -> float:
         """Of one forward pass over a window: two for each weight and token, and the attention of its lower triangle."""
-        text = text_section(read_config(locate(self.model)))
+        text = text_section(read_config(locate(self.settings.model)))
         attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
-        return window * (2.0 * model_info(self.model).parameters + attention)
+        return window * (2.0 * model_info(self.settings.model).parameters + attention)
 
     def _stage(self, name: str, subject: str, measure: Callable[..., Any], **settings: Any) -> Stage:
         about = {**settings, **self.loading, "files": _files(subject)}
@@ -124,7 +128,7 @@ class Suite:
     def _perplexity(self, name: str, windows: list[int], stride: int) -> Iterator[Stage]:
         from ropewalk.evals.perplexity.measure import perplexity
 
-        for data in (self.data, self.math):
+        for data in (self.data, self.settings.math):
             if data is not None:
                 yield self._stage(
                     "perplexity",
@@ -135,9 +139,9 @@ class Suite:
                     stride=stride,
                     limit=self._documents(stride),
                     max_tokens=self._tokens_each(stride),
-                    min_tokens=model_info(self.model).window,
-                    budget=self.budget,
-                    seed=self.seed,
+                    min_tokens=model_info(self.settings.model).window,
+                    budget=self.settings.budget,
+                    seed=self.settings.seed,
                 )
 
     def _passkey(self, name: str, window: int) -> Stage:
@@ -145,66 +149,77 @@ class Suite:
 
         depths = self.size.depths
         trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
-        return self._stage("passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.seed)
+        return self._stage(
+            "passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.settings.seed
+        )
 
     def _retrieval(self, name: str, window: int) -> Iterator[Stage]:
         """The families that fit the window; those that do not are a stage of their own, which is left out and says why."""
         from ropewalk.evals.retrieval import FAMILIES, least_windows, retrieval
 
         trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
-        least = least_windows(load_tokenizer(name), trials, self.seed)
+        least = least_windows(load_tokenizer(name), trials, self.settings.seed)
         for fits in (True, False):
             families = [family for family, tokens in least.items() if (tokens <= window) == fits]
             if families:
-                settings = dict(families=families, window=window, trials=trials, seed=self.seed)
+                settings = dict(families=families, window=window, trials=trials, seed=self.settings.seed)
                 yield self._stage("retrieval", name, retrieval, **settings)
 
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.downstream.benchmarks import benchmarks
 
-        base = None if self.base is None else str(self.base)
-        data = None if self.benchmarks is None else str(self.benchmarks)
-        return self._stage("benchmarks", str(self.model), benchmarks, data=data, base=base, limit=self.size.items)
+        base = None if self.settings.base is None else str(self.settings.base)
+        data = None if self.settings.benchmarks is None else str(self.settings.benchmarks)
+        return self._stage(
+            "benchmarks", str(self.settings.model), benchmarks, data=data, base=base, limit=self.size.items
+        )
 
     def _attention(self, window: int) -> Stage:
         from ropewalk.evals.attention import attention
 
-        base = None if self.base is None else str(self.base)
-        return self._stage("attention", str(self.model), attention, data=_listed(self.data), window=window, base=base)
+        base = None if self.settings.base is None else str(self.settings.base)
+        return self._stage(
+            "attention", str(self.settings.model), attention, data=_listed(self.data), window=window, base=base
+        )
 
     def _theory(self) -> Stage:
         from ropewalk.suite.theory import put_on_record
 
-        settings = {"files": _files(str(self.model))}
+        settings = {"files": _files(str(self.settings.model))}
 
         def measure() -> None:
             if ranks.rank() == 0:
-                own = read_rope(read_config(locate(self.model))).scaling
-                put_on_record(model_info(self.model), self.records, own=own)
+                own = read_rope(read_config(locate(self.settings.model))).scaling
+                put_on_record(model_info(self.settings.model), self.records, own=own)
 
-        return Stage("theory", str(self.model), settings, measure)
+        return Stage("theory", str(self.settings.model), settings, measure)
 
     def _summaries(self) -> Stage:
         from ropewalk.evals.downstream.summary import summarize
 
         train: dict[str, Any] = {}
-        if self.train_pairs is not None:
+        if self.settings.train_pairs is not None:
             train = {
-                "train": _listed(self.train_pairs),
+                "train": _listed(self.settings.train_pairs),
                 "trained": str(self.out / "summarizer"),
                 "epochs": self.size.epochs,
             }
         return self._stage(
-            "summaries", str(self.model), summarize, data=_listed(self.pairs), limit=self.size.summaries, **train
+            "summaries",
+            str(self.settings.model),
+            summarize,
+            data=_listed(self.settings.pairs),
+            limit=self.size.summaries,
+            **train,
         )
 
 
 def doubling(first: int, last: int) -> list[int]:
     """Windows as the paper's columns: the original one, twice that, and so on, up to the model's own."""
-    found = [first]
-    while found[-1] * 2 < last:
-        found.append(found[-1] * 2)
-    return [*found, last] if last > first else found
+    windows = [first]
+    while windows[-1] * 2 < last:
+        windows.append(windows[-1] * 2)
+    return [*windows, last] if last > first else windows
 
 
 def _listed(sources: Any) -> list[str]:
@@ -214,5 +229,5 @@ def _listed(sources: Any) -> list[str]:
 def _files(name: str) -> list[list[Any]]:
     """A checkpoint's files by size and date: another model under the same name is measured anew."""
     directory = locate(name)
-    found = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
-    return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found)
+    files = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
+    return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -64,4 +63,3 @@ SIZES = {
         allowance=1e13,
     ),
 }
-SizeName = Literal["auto", "small", "full"]

@@ -81,8 +81,8 @@ def _say(sentence: str) -> None:
 
 def _title(stage: Stage) -> str:
     """What tells this stage from the others, on one line."""
-    on = stage.settings.get("data")
-    return f"{stage.name}, {stage.subject}" + (f", on {name_of(on)}" if on else "")
+    data = stage.settings.get("data")
+    return f"{stage.name}, {stage.subject}" + (f", on {name_of(data)}" if data else "")
 
 
 def _run_one(stage: Stage) -> Outcome:
@@ -102,13 +102,13 @@ def _run_one(stage: Stage) -> Outcome:
 
 def _key(stage: Stage) -> str:
     used = {name: versions().get(name) for name in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score")}
-    said = json.dumps([stage.name, stage.subject, stage.settings, used], sort_keys=True, default=str)
-    return hashlib.sha256(said.encode()).hexdigest()[:20]
+    identity = json.dumps([stage.name, stage.subject, stage.settings, used], sort_keys=True, default=str)
+    return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
 def _done(out: Path) -> dict[str, Outcome]:
     """Stages that were run to their end; those that were left out are tried again."""
-    found = {}
+    outcomes = {}
     for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
@@ -116,5 +116,5 @@ def _done(out: Path) -> dict[str, Outcome]:
         except (ValueError, TypeError, KeyError):
             continue  # a line cut short by a kill: its stage is run again
         if not outcome.reason:
-            found[row["key"]] = outcome
-    return found
+            outcomes[row["key"]] = outcome
+    return outcomes

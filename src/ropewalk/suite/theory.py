@@ -22,6 +22,8 @@ from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Plain, Rope, Scaling
+from ropewalk.settings.command import takes
+from ropewalk.settings.pages import TheorySettings
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
@@ -78,30 +80,33 @@ def forecast(rope: Rope, reach: int, *, own: Scaling | None = None, seeds: int =
     )
 
 
-def theory(
-    model: str | None = None, *, window: int | None = None, out: Path | None = None, overwrite: bool = False
-) -> Forecast:
+@takes(TheorySettings)
+def theory(settings: TheorySettings) -> Forecast:
     """What the theory says of a model in a longer window, and its figures on disk. No weights, no GPU, under ten seconds.
 
-    Args:
-        model: `hemp`, a local directory or a hub id; LLaMA 7B's rotation (d = 128, base 10000, window 2048) if not given.
-        window: tokens; the model's own window if it was extended, else 16 times that.
-        out: directory for the figures and `theory.jsonl`; `theory-NAME-WINDOW` here if not given.
-        overwrite: write into `out` though it is there.
+    Returns:
+        All that was computed; figures and `theory.jsonl` are in its directory `out`.
+
+    Raises:
+        UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    state, own = _state(model)
-    rope, reach = _rope_and_reach(state, window)
-    # The directory that we name ourselves holds nothing else, so a second run may freshen it.
-    overwrite = overwrite or out is None
-    out = out or Path(f"theory-{Path(state.name).name}-{reach}")
+    model, scaling = _model(settings.model)
+    rope, reach = _rope_and_reach(model, settings.window)
+    out = _directory(settings, f"theory-{Path(model.name).name}-{reach}")
+    result = forecast(rope, reach, own=scaling if reach == model.window else None)
+    run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
+    write(result, run, out)
+    return dataclasses.replace(result, name=model.name, out=out)
+
+
+def _directory(settings: TheorySettings, default: str) -> Path:
+    """Where the figures go. The directory that we name ourselves holds nothing else, so a second run may freshen it."""
+    out = Path(settings.out or default)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out names a directory, but {out} is a file; name another")
-    if out.exists() and not overwrite:
+    if out.exists() and settings.out is not None and not settings.overwrite:
         raise UserError(f"--out names a directory that is not there yet, but {out} is; add --overwrite or name another")
-    found = forecast(rope, reach, own=own if reach == state.window else None)
-    run = records.new_run(state, device="cpu", dtype="float64", settings={"window": reach})
-    write(found, run, out)
-    return dataclasses.replace(found, name=state.name, out=out)
+    return out
 
 
 def put_on_record(state: ModelInfo, out: Path, *, own: Scaling | None = None) -> Forecast:
@@ -125,13 +130,13 @@ def _rope_and_reach(state: ModelInfo, window: int | None) -> tuple[Rope, int]:
     return rope, window
 
 
-def _state(model: str | None) -> tuple[ModelInfo, Scaling]:
+def _model(model: str | Path | None) -> tuple[ModelInfo, Scaling]:
     """The model as records name it, and what it turns by now."""
     if model is None:
         llama = ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.base, head_dim=LLAMA.head_dim)
         return llama, Plain()
     found = read_rope(read_config(locate(model)))
-    return info_of(found, name=model), found.scaling
+    return info_of(found, name=str(model)), found.scaling
 
 
 def write(found: Forecast, run: records.Run, out: Path) -> None:

@@ -1,6 +1,5 @@
 """Training at the new window.
 
-settings.py    what a run is asked to do; the paper's recipe as defaults
 start.py       the model it starts from: extended, loaded, verified
 batch.py       which windows a step reads
 loop.py        step, guard, save, resume: the way through
@@ -14,43 +13,25 @@ speed.py, log.py    how fast, and where it is told
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from ropewalk.data.documents import Document
 from ropewalk.records import ModelInfo
+from ropewalk.settings.command import takes
 from ropewalk.settings.train import TrainSettings
 
 __all__ = ["TrainSettings", "train"]
 
 
-def train(
-    model: str | Path,
-    *,
-    data: str | Path | Sequence[str | Path] | Sequence[Document],
-    window: int,
-    out: str | Path,
-    steps: int = 1000,
-    **options: Any,
-) -> ModelInfo:
+@takes(TrainSettings)
+def train(settings: TrainSettings) -> ModelInfo:
     """Fine-tune a model at a window, after extending it there if its own is shorter.
 
-    Args:
-        model: `hemp`, a local directory or a hub id.
-        data: files, directories, data-set ids, or documents.
-        window: L', tokens.
-        out: directory of the trained model, its checkpoints and records.jsonl.
-        steps: optimiser steps (1000 in section 3.1 of the paper).
-        options: any other field of `TrainSettings`.
+    Its steps are told by the logger "ropewalk" (docs/training.md).
 
     Returns:
-        The state of the trained model.
+        The trained model, as records describe it.
 
     Raises:
-        UserError: see `loop.run`; TypeError for an option that does not exist.
+        UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
     """
     from ropewalk.training.loop import run
 
-    settings = TrainSettings(model=model, data=data, window=window, out=out, steps=steps, **options)
     return run(settings)

@@ -1,4 +1,4 @@
-"""`--memory`: what the layers keep for the backward pass, settled on the first micro batch (memory.py does the choosing).
+"""`--activations`: what the layers keep for the backward pass, settled on the first micro batch (memory.py does the choosing).
 
 in   the loss module, the shape of a micro batch, the device
 out  forward and backward passes that fit into the memory there is
@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, head_bytes
 from ropewalk.training import recompute
 from ropewalk.training.optimizer import moment_bytes
-
-Memory = Literal["auto", "full", "none"]
-CHOICES = ("auto", "full", "none")
-#: Parameters, or floating-point operations of a whole run, from which on compiling the layers, tens of seconds, is small beside what it saves.
-_LARGE_MODEL, _LONG_RUN = 1e9, 5e15
 
 
 class Keeping:
@@ -49,18 +44,14 @@ class Keeping:
         optimizer: str = "adamw",
         accumulated: bool = True,
     ) -> None:
-        if how not in CHOICES:
-            raise UserError(
-                f"memory is one of {', '.join(CHOICES)}, got {how!r}; auto chooses by what is left on the GPU"
-            )
         self._root, self._mesh, self._compute = root, mesh, compute
         self._optimizer, self._accumulated = optimizer, accumulated
         device, self._tokens = mesh.device, shape[0] * shape[1]
         self._settled = how == "none" or (how == "auto" and device.type != "cuda")
         self._kept: recompute.Activations | None = None
         if how == "full" or not self._settled:
-            large = sum(parameter.numel() for parameter in root.parameters()) >= _LARGE_MODEL
-            compiled = device.type == "cuda" and (large or work >= _LONG_RUN)
+            large = sum(parameter.numel() for parameter in root.parameters()) >= COMPILED_WEIGHTS
+            compiled = device.type == "cuda" and (large or work >= COMPILED_FLOPS)
             self._kept = recompute.Activations(root, compiled=compiled)
         self._candidates: list[recompute.Candidate] = []
         if not self._settled and self._kept is not None:
@@ -102,7 +93,7 @@ class Keeping:
         # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
         stream = self._tokens * config.hidden_size * size
-        head = recompute.head_bytes(self._tokens, config.hidden_size, config.vocab_size)
+        head = int(head_bytes(self._tokens, config.hidden_size, config.vocab_size))
         return recompute.room(
             self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
         )

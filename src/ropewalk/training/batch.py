@@ -19,6 +19,7 @@ from torch import Tensor
 from ropewalk.data.packing import PackedBlocks, order
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
+from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import pose
 
@@ -94,6 +95,5 @@ class Batches:
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:
-    """Windows at a time: enough tokens to fill the device's matrix units, no more, since memory grows with them."""
-    tokens = 16384 if device.type == "cuda" else 2048
-    return max(1, min(batch, tokens // window))
+    """Windows at a time on a device, where no number is asked for."""
+    return micro_windows(window, batch, on_gpu=device.type == "cuda")

@@ -119,7 +119,7 @@ class Loop:
         tokens = settings.steps * settings.batch_size * batches.windows.window
         self.keeping = Keeping(
             self.root,
-            settings.memory,
+            settings.activations,
             devices,
             begun.compute,
             shape,
@@ -132,7 +132,7 @@ class Loop:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.peak = settings.peak_rate(begun.state.parameters)
         self.optimizer = optimizers.build(self.parameters, settings, self.peak)
-        self.snapshots = Snapshots(self.out / "checkpoints", keep=settings.keep)
+        self.snapshots = Snapshots(self.out / "checkpoints", keep=settings.keep_checkpoints)
         self.guard = Guard()
         self.done = 0
         self.threads = torch.get_num_threads()
@@ -207,7 +207,7 @@ class Loop:
                 raise self._stopped(run, signals) from None
             except torch.OutOfMemoryError as error:
                 raise UserError(
-                    f"step {self.done + 1} takes more memory than there is ({shortage(error)}); --memory full, a smaller --micro-batch, --optimizer "
+                    f"step {self.done + 1} takes more memory than there is ({shortage(error)}); --activations full, a smaller --micro-batch, --optimizer "
                     "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
                 ) from error
             self.done += 1

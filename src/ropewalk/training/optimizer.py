@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ropewalk.errors import UserError
-from ropewalk.planner.job import EIGHT_BIT_STATES
+from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
 from ropewalk.settings.train import TrainSettings
 
 
@@ -70,7 +70,7 @@ def moment_bytes(name: str, parameter: nn.Parameter) -> float:
     """Bytes of AdamW's two moments on the device, an element of this parameter, once the first step has been taken."""
     if name == "adamw-offload":
         return 0.0
-    return EIGHT_BIT_STATES if name == "adamw-8bit" else 2.0 * parameter.element_size()
+    return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
 
 
 def _torchao(what: str) -> Any:

@@ -27,8 +27,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
-from ropewalk.model.loss import CHUNK_ELEMENTS
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
+from ropewalk.settings.budget import ATTENTION_COST, BACKWARD_RESULTS, MARGIN
 
 T = TypeVar("T")
 _aten = torch.ops.aten
@@ -38,8 +38,6 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.addmm.default: (1, 2),
     _aten.bmm.default: (0, 1),
 }
-#: Fused attention runs at about 0.65 of the matrix rate (one H200: 0.545 of 0.786 PFLOP/s), so that its FLOPs are dearer.
-_ATTENTION_PRICE = 1.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Candidate:
     @property
     def worth(self) -> float:
         """FLOPs saved a byte, attention's weighted by its lower rate."""
-        return self.flops * (_ATTENTION_PRICE if "attention" in self.op else 1.0) / self.size
+        return self.flops * (ATTENTION_COST if "attention" in self.op else 1.0) / self.size
 
 
 #: What a layer keeps: numbers of its dear operations. None: everything, nothing is computed again.
@@ -271,19 +269,8 @@ def room(
     """
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    backward = _BACKWARD * sum(c.size for c in candidates)
-    return int(free - reserved - layers * stream - max(backward, head) - _MARGIN)
-
-
-def head_bytes(tokens: int, width: int, vocabulary: int) -> int:
-    """What the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
-    return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary
-
-
-#: The backward pass of one layer holds its results, their gradients and some copies: in all about 1.5 times the results.
-_BACKWARD = 1.5
-#: For cuDNN's and cuBLAS's own memory, and for what fragmentation loses.
-_MARGIN = 3 * 2**29
+    backward = BACKWARD_RESULTS * sum(c.size for c in candidates)
+    return int(free - reserved - layers * stream - max(backward, head) - MARGIN)
 
 
 class _Left(Exception):

@@ -18,6 +18,6 @@ def show_demo(goals: list[Goal], seconds: float) -> None:
     for heading in ("promised", "found", ""):
         table.add_column(heading)
     for goal in goals:
-        table.add_row(goal.said, goal.found, "yes" if goal.met else "NO")
+        table.add_row(goal.promise, goal.result, "yes" if goal.met else "NO")
     console().print(table)
     console().print(f"{seconds / 60:.1f} minutes")

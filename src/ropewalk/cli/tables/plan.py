@@ -25,7 +25,7 @@ def show_plan(plan: Plan) -> None:
     where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
     counted = "counted from the config" if shape.stored is None else "counted from the files"
     say = [
-        f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.window}",
+        f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
     if shape.assumed:
@@ -48,11 +48,12 @@ def memory_table(plan: Plan) -> Table:
     """Bytes on one chip by part, when most is held."""
     need, when = plan.memory, _MOMENTS[plan.memory.moment]
     table = _table(f"Memory on each chip, {when}", "", "GiB")
-    kept = {"full": "each layer's input", "none": "everything"}.get(plan.job.keep.name, plan.job.keep.name)
+    name = plan.job.activations.name
+    kept = {"full": "each layer's input", "none": "everything"}.get(name, name)
     parts = {
         "weights": need.weights,
         "gradients": need.gradients,
-        f"optimiser states ({plan.optimizer})": need.states,
+        f"optimiser states ({plan.job.recipe.optimizer})": need.states,
         "weights in the arithmetic's precision": need.cast,
         f"kept activations ({kept})": need.activations,
         "the loss and its logits": need.logits,
@@ -89,13 +90,13 @@ def time_table(plan: Plan) -> Table:
         "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
         "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}"
         + (f" --replicas {job.replicas}" if job.replicas > 1 else ""),
-        "precision, optimiser": f"{plan.precision}, {plan.optimizer}",
-        "a step": f"{job.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
+        "precision, optimiser": f"{job.recipe.precision}, {job.recipe.optimizer}",
+        "a step": f"{job.recipe.batch_size} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip), MFU {plan.mfu:.2f}",
-        f"{job.steps} steps": f"{_count(plan.tokens)} tokens, {_hours(plan.hours)}",
+        f"{job.recipe.steps} steps": f"{_count(plan.tokens)} tokens, {_hours(plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
     if plan.cost is not None:

@@ -1,0 +1,103 @@
+"""The commands: which settings each takes, and what it does with them. The settings' fields are its options.
+
+make.py        extend, train, report, demo
+measure.py     perplexity, passkey, retrieval, attention
+downstream.py  benchmarks, summarize, evaluate
+foresee.py     theory, plan
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from ropewalk.cli import downstream, foresee, make, measure
+from ropewalk.settings.command import fields
+from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
+from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.measure import AttentionSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.options import Flag
+from ropewalk.settings.pages import DemoSettings, ReportSettings, TheorySettings
+from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.train import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """What every command can be told of the terminal."""
+
+    quiet: Flag = False
+    """Errors and the result alone."""
+    verbose: Flag = False
+    """Debugging messages too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByStep:
+    """Commands that measure a model can measure each checkpoint of a run."""
+
+    by_step: Flag = False
+    """MODEL is the --out of a training run: measure each of its checkpoints (tables 3 and 4)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    settings: its options. run: what is called with them and prints the result. more: options that only the command line has.
+    """
+
+    settings: type
+    run: Callable[[Any], None]
+    more: tuple[type, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(DemoSettings, make.demo),
+    "extend": Command(ExtendSettings, make.extend),
+    "train": Command(TrainSettings, make.train),
+    "perplexity": Command(PerplexitySettings, measure.perplexity, (ByStep,)),
+    "passkey": Command(PasskeySettings, measure.passkey, (ByStep,)),
+    "retrieval": Command(RetrievalSettings, measure.retrieval),
+    "benchmarks": Command(BenchmarksSettings, downstream.benchmarks),
+    "summarize": Command(SummarizeSettings, downstream.summarize),
+    "evaluate": Command(EvaluateSettings, downstream.evaluate),
+    "attention": Command(AttentionSettings, measure.attention),
+    "theory": Command(TheorySettings, foresee.theory),
+    "plan": Command(PlanSettings, foresee.plan),
+    "report": Command(ReportSettings, make.report),
+}
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
+    """The command that a command line names, and its options; SystemExit for `--help` and for options that do not exist.
+
+    The values are not checked yet: that is done where the command makes its settings of them.
+    """
+    options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
+    values = tyro.extras.subcommand_cli_from_dict(
+        options,
+        prog="ropewalk",
+        description="Give a RoPE language model a longer context window: extend, train, measure, report.",
+        args=arguments,
+    )
+    return next(name for name, kind in options.items() if type(values) is kind), values
+
+
+def _options(command: Command) -> type:
+    """What tyro reads: the settings' fields in the order of `fields`, unchecked, and those of the terminal."""
+    bases = (command.settings, *command.more, Terminal)
+    made: Any = dataclasses.make_dataclass(
+        command.settings.__name__, [], bases=bases, frozen=True, kw_only=True, namespace={"__post_init__": _unchecked}
+    )
+    made.__doc__ = command.settings.__doc__
+    made.__dataclass_fields__ = {field.name: field for field in fields(made)}
+    return made
+
+
+def _unchecked(self: object) -> None:
+    pass

@@ -1,0 +1,36 @@
+"""Constants that training reserves memory and time by, and that the planner predicts them with: each stands here alone.
+
+Bytes, tokens, numbers of weights, floating-point operations.
+"""
+
+from __future__ import annotations
+
+#: Elements of float32 logits that the loss forms at a time: 512 MiB.
+CHUNK_ELEMENTS = 2**27
+#: Bytes a weight of AdamW's two moments in 8 bits: a byte each, and a float32 scale for every 256 of each.
+EIGHT_BIT_MOMENTS = 2 + 2 * 4 / 256
+#: How much longer a floating-point operation of fused attention takes than one of a matrix product (one H200: 0.545 against 0.786 PFLOP/s);
+#: results are chosen to be kept by what they cost to compute again.
+ATTENTION_COST = 1.5
+#: The backward pass of one layer holds its results, their gradients and some copies: this many times the results.
+BACKWARD_RESULTS = 1.5
+#: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
+MARGIN = 3 * 2**29
+#: Weights, or floating-point operations of a run on each device, from which on training compiles its layers on a GPU: that takes tens of
+#: seconds, which is small beside what it saves then.
+COMPILED_WEIGHTS, COMPILED_FLOPS = 1e9, 5e15
+#: Tokens that fill a device's matrix units.
+_GPU_TOKENS, _CPU_TOKENS = 16384, 2048
+
+
+def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:
+    """Windows in a micro batch where no number is asked for: enough to fill the matrix units, no more, since memory grows with them.
+
+    window: tokens of one. batch: windows that a device reads in a step.
+    """
+    return max(1, min(batch, (_GPU_TOKENS if on_gpu else _CPU_TOKENS) // window))
+
+
+def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
+    """Bytes that the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
+    return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary

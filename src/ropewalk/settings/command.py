@@ -1,0 +1,141 @@
+"""What makes a settings class a command: its choices are checked, and a function takes its fields as arguments.
+
+in   a frozen dataclass with a docstring under each field
+out  a Python function with the class's own signature and help; the command line reads the same class with tyro
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from ropewalk.errors import UserError
+
+P = ParamSpec("P")
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class Settings:
+    """What one command is asked to do. Subclasses are frozen dataclasses; they check their values when they are made."""
+
+    def __post_init__(self) -> None:
+        for name, choices in choices_of(type(self)).items():
+            _refuse_other(name, getattr(self, name), choices)
+
+
+def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
+    """Give a function of one settings object the signature of the settings' class: `extend(ExtendSettings)` becomes `extend("hemp", window=…)`.
+
+    Type checkers see the class's signature; `help` and `inspect.signature` too, with the fields' docstrings.
+    """
+
+    def decorate(function: Callable[[S], R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(settings(*args, **kwargs))
+
+        call.__signature__ = _signature(settings, function)  # pyrefly: ignore[missing-attribute] (inspect reads it)
+        call.__doc__ = _help(settings, function)
+        call.__annotations__ = {}
+        return call
+
+    return decorate
+
+
+def arguments(settings: type, values: object) -> dict[str, Any]:
+    """The fields of a settings class as keyword arguments, from an object that has them all."""
+    return {field.name: getattr(values, field.name) for field in fields(settings)}
+
+
+def fields(settings: Any) -> list[dataclasses.Field[Any]]:
+    """A class's fields as they are shown: `model` first, then what must be given, then a class's own before those it inherits."""
+    classes = settings.__mro__
+
+    def place(field: dataclasses.Field[Any]) -> tuple[bool, bool, int]:
+        owner = next(n for n, each in enumerate(classes) if field.name in each.__dict__.get("__annotations__", {}))
+        return field.name != "model", field.default is not dataclasses.MISSING, owner
+
+    return sorted(dataclasses.fields(settings), key=place)
+
+
+@functools.cache
+def choices_of(settings: type) -> dict[str, tuple[Any, ...]]:
+    """Field → the values that its `Literal` type allows, for the fields that have one."""
+    every = {name: tuple(_literals(hint)) for name, hint in get_type_hints(settings).items()}
+    return {name: choices for name, choices in every.items() if choices}
+
+
+def docs_of(settings: Any) -> dict[str, str]:
+    """Field → the docstring under it, own or inherited."""
+    docs: dict[str, str] = {}
+    for each in reversed(settings.__mro__):
+        if dataclasses.is_dataclass(each):
+            docs |= _docs_in(sys.modules[each.__module__].__file__).get(each.__name__, {})
+    return docs
+
+
+def _literals(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    else:
+        for part in get_args(hint):
+            yield from _literals(part)
+
+
+def _refuse_other(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Words are checked, one or several; other types that a field may have (None, a torch.dtype) are its function's concern."""
+    for word in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
+        if isinstance(word, str) and word not in choices:
+            raise UserError(f"{option(name)} is one of {', '.join(choices)}, got {word!r}; choose one of them")
+
+
+def option(name: str) -> str:
+    """A field as the command line names it."""
+    return name.replace("_", "-")
+
+
+def whole(name: str, value: Any, *, at_least: int) -> None:
+    """Refuse what is not a whole number of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise UserError(f"{option(name)} is a whole number of at least {at_least}, got {value!r}; change it")
+
+
+def _signature(settings: Any, function: Callable[..., Any]) -> inspect.Signature:
+    known = inspect.signature(settings).parameters
+    by_name = {parameter.name: parameter for parameter in known.values()}
+    parameters = [by_name[field.name] for field in fields(settings)]
+    positional = [each for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    named = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    returned = inspect.signature(function).return_annotation
+    return inspect.Signature([*positional, *named], return_annotation=returned)
+
+
+def _help(settings: Any, function: Callable[..., Any]) -> str:
+    """The function's docstring, and the fields' as its arguments, before what it returns or raises."""
+    docs = docs_of(settings)
+    listed = "\n".join(f"    {field.name}: {docs[field.name]}" for field in fields(settings) if field.name in docs)
+    words = inspect.cleandoc(function.__doc__ or "")
+    places = [at for title in ("\nReturns:", "\nRaises:") if (at := words.find(title)) >= 0]
+    end = min(places, default=len(words))
+    return f"{words[:end].rstrip()}\n\nArgs:\n{listed}\n{words[end:]}"
+
+
+@functools.cache
+def _docs_in(path: str) -> dict[str, dict[str, str]]:
+    """Class → field → docstring, of all classes in a file."""
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    return {node.name: dict(_field_docs(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _field_docs(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, words in zip(node.body, node.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(words, ast.Expr):
+            if isinstance(words.value, ast.Constant) and isinstance(words.value.value, str):
+                yield field.target.id, inspect.cleandoc(words.value.value)

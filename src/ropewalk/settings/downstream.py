@@ -1,0 +1,121 @@
+"""What a model is used for: benchmarks, summaries, and everything that the paper measures at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from ropewalk.settings.options import (
+    Batched,
+    Directory,
+    Files,
+    Flag,
+    Loading,
+    MaybeDirectory,
+    Measurement,
+    Minutes,
+    MoreFiles,
+    Name,
+    OtherModel,
+    OtherName,
+    PythonOnly,
+)
+
+if TYPE_CHECKING:
+    from ropewalk.evals.downstream.generation import Decoding
+else:
+    Decoding = Any
+
+BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
+SizeName = Literal["auto", "small", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarksSettings(Measurement, Batched):
+    """Zero-shot accuracy in the original window through lm-eval (section 3.4), paired with the base's if that is given."""
+
+    tasks: Sequence[BenchmarkTask] | None = None
+    """All five if not given."""
+    data: MaybeDirectory = None
+    """Directory of <task>.jsonl files (or .xz, .gz, .zst); the hub's sets if not given."""
+    base: OtherModel = None
+    """The model before its extension."""
+    limit: int | None = None
+    """The first so many items of each."""
+    window: int | None = None
+    """Tokens a prompt may have; the original window if not given, for both models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummarizeSettings(Measurement):
+    """Summaries of long documents, drawn and greedy, scored by ROUGE (section 3.5); fine-tunes on --train first."""
+
+    data: Files
+    """JSON-lines files with document and summary, or data-set ids as owner/name:split, to measure on."""
+    train: MoreFiles = None
+    """Pairs to fine-tune on first; none of them may be in --data."""
+    trained: MaybeDirectory = None
+    """Directory of the fine-tuned model; needed with --train, and training goes on from what lies there."""
+    epochs: int = 10
+    """Passes over the pairs (paper: 10)."""
+    batch_size: int = 64
+    """Pairs a step (not stated in section 3.5; section 3.1 has 64)."""
+    learning_rate: float | None = None
+    """2e-5, from 33B parameters on 1e-5, if not given (paper)."""
+    window: int | None = None
+    """Tokens of document, prompt and summary; the paper's 16384, or the model's own if that is shorter."""
+    document_tokens: int | None = None
+    """Tokens of a document that are shown (paper: 15000); what fits a smaller window."""
+    summary_tokens: int | None = None
+    """The longest summary (paper: 1000); its share of a smaller window."""
+    temperature: float = 0.5
+    """Of the drawn summaries (paper: 0.5)."""
+    top_p: float = 0.95
+    """Share of the likeliest tokens drawn from (paper: 0.95)."""
+    decodings: Annotated[Sequence[Decoding] | None, PythonOnly] = None
+    """Ways of decoding, a row each, in place of --temperature's and greedy."""
+    seed: int = 0
+    """Of the draws, and of the training order."""
+    limit: int | None = None
+    """The first so many documents."""
+    batch: int | None = None
+    """Documents at a time; from the memory if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Loading):
+    """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was."""
+
+    model: Name = field(kw_only=False)
+    """`hemp`, a local directory or a hub id."""
+    out: Directory
+    """Directory of records.jsonl, stages.jsonl and report.html; a suite that lies there already goes on."""
+    suite: Literal["paper"] = "paper"
+    """Which measurements."""
+    base: OtherName = None
+    """The model before its extension; benchmarks are then paired, and the untrained extension is measured too."""
+    size: SizeName = "auto"
+    """full is the paper's, small a quarter of an hour on two cores; auto is full where there is a GPU."""
+    data: MoreFiles = None
+    """Long documents for perplexity and attention; the standard library's held-out modules if not given."""
+    math: MoreFiles = None
+    """Further documents for perplexity, in a row of their own (paper: proof-pile)."""
+    benchmarks: MaybeDirectory = None
+    """Directory of benchmark files; the hub's sets if not given."""
+    pairs: MoreFiles = None
+    """Documents and summaries; no summaries if not given."""
+    train_pairs: MoreFiles = None
+    """Pairs to fine-tune on before summarising."""
+    budget: Minutes = None
+    """Minutes for each perplexity, which is then an estimate."""
+    documents: int | None = None
+    """Documents of the perplexity, if not the size's number."""
+    items: int | None = None
+    """Items of each benchmark, if not the size's number."""
+    change: Annotated[dict[str, Any] | None, PythonOnly] = None
+    """Any other fields of `suite.size.Size`, in place of the size's."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    overwrite: Flag = False
+    """Throw an earlier suite in --out away."""

@@ -1,0 +1,22 @@
+"""`ropewalk extend`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ropewalk.settings.options import Checkpointed, Flag
+
+ExtendMethod = Literal["linear", "ntk", "yarn", "auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendSettings(Checkpointed):
+    """Write a checkpoint with a longer context window. No weight is loaded or changed."""
+
+    window: int
+    """The new window in tokens, L'; longer than the current one."""
+    method: ExtendMethod = "linear"
+    """linear is Position Interpolation (Chen et al. 2023, section 2.3); auto keeps the method the model has, linear if it has none."""
+    convert_pickle: Flag = False
+    """Rewrite pickled weights as safetensors (weights-only load)."""

@@ -1,0 +1,85 @@
+"""What a model itself does: perplexity, passkey, retrieval, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from ropewalk.settings.options import Batched, Data, Measurement, Minutes, Numbers, OtherModel
+
+Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
+RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexitySettings(Measurement, Batched):
+    """Perplexity over a sliding window (section 3.2), token-weighted, with a 95 % interval over documents."""
+
+    data: Data
+    """Files, directories or data-set ids; in Python also documents."""
+    windows: Numbers = None
+    """Tokens, one or more, each a row; the model's own if not given. Beyond it is extrapolation."""
+    stride: int = 256
+    """Tokens a window moves by (paper: 256)."""
+    convention: Annotated[Convention, tyro.conf.arg(name="as")] = "ropewalk"
+    """Whose definition; the others explain published figures. They have no interval and are not resumed."""
+    budget: Minutes = None
+    """Estimate from random windows within so many minutes a window."""
+    tolerance: float = 0.005
+    """With --budget, stop when half the interval is at most this share of the perplexity."""
+    limit: int | None = None
+    """Use the first so many documents that fill the largest window."""
+    min_tokens: int | None = None
+    """Leave out documents with fewer tokens; the largest window if not given."""
+    max_tokens: int | None = None
+    """Cut documents to their first so many tokens (paper, proof-pile: 32768)."""
+    seed: int = 0
+    """Of the bootstrap and of --budget's sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasskeySettings(Measurement, Batched):
+    """Passkey retrieval (section 3.3): success by depth, and k_max."""
+
+    window: int | None = None
+    """Tokens of every prompt; the model's own window if not given."""
+    depths: int = 32
+    """Distances of the key from the end, evenly spaced (paper: 32)."""
+    trials: int = 10
+    """Prompts a depth, each with a fresh key (paper: 10)."""
+    seed: int = 0
+    """Of the keys; the same keys for the same seed, depths and trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSettings(Measurement, Batched):
+    """Retrieval harder than the passkey: several keys, several values, look-alikes, a chain (RULER's families)."""
+
+    window: int | None = None
+    """Tokens of every prompt; the model's own window if not given."""
+    families: Sequence[RetrievalFamily] | None = None
+    """Some of them; all if not given."""
+    trials: int = 32
+    """Prompts a family."""
+    seed: int = 0
+    """Of facts, prose and places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSettings(Measurement):
+    """Attention scores by distance on real documents, per layer and head, the paper's bounds on them, and adjacent tokens.
+
+    A base model past its own window is measured three times: inside it, beyond it, and interpolated without training.
+    """
+
+    data: Data
+    """Files, directories or data-set ids, in Python also documents; each is cut to its first --window tokens."""
+    window: int | None = None
+    """Tokens; the model's own if not given."""
+    base: OtherModel = None
+    """The model before extension, measured too; its scores in its own window are what is in range."""
+    documents: int = 1
+    """The first so many that fill the window. Each has window squared over 2 scores a head."""

@@ -1,0 +1,108 @@
+"""Options that several commands share, each defined once: its types, and groups of fields that settings inherit.
+
+A field's type is what Python takes; `tyro.conf.arg(constructor=…)` is what the command line makes of a word. What only Python can
+give (a model in memory, a tokenizer) is marked `PythonOnly`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ropewalk.settings.command import Settings
+
+if TYPE_CHECKING:  # none of it is imported: settings are read before torch and transformers are
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ropewalk.data.documents import Document
+
+    Loadable = str | Path | PreTrainedModel
+    Texts = str | Path | Sequence[str | Path] | Sequence[Document]
+    Tokenizer = PreTrainedTokenizerBase
+    TorchDtype = torch.dtype
+    TorchDevice = torch.device
+else:
+    Loadable = Texts = Tokenizer = TorchDtype = TorchDevice = Any
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+#: A switch that is off unless named; without its `--no-` twin, which would only lengthen every help page.
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+PythonOnly = tyro.conf.Suppress
+
+
+def _word(kind: Any, metavar: str, *, optional: bool = False, name: str | None = None) -> Any:
+    """What the command line reads, where that is less than Python takes."""
+    if optional:
+        return tyro.conf.arg(constructor=kind | None, metavar=metavar, name=name, help_behavior_hint="(default: None)")
+    return tyro.conf.arg(constructor=kind, metavar=metavar, name=name)
+
+
+Name = Annotated[str | Path, tyro.conf.Positional, _word(str, "MODEL")]
+OtherName = Annotated[str | Path | None, _word(str, "MODEL", optional=True)]
+AnyModel = Annotated[Loadable, tyro.conf.Positional, _word(str, "MODEL")]
+OtherModel = Annotated[Loadable | None, _word(str, "MODEL", optional=True)]
+Data = Annotated[Texts, _word(list[str], "DATA...")]
+Files = Annotated[str | Path | Sequence[str | Path], _word(list[str], "DATA...")]
+MoreFiles = Annotated[str | Path | Sequence[str | Path] | None, _word(list[str], "DATA...", optional=True)]
+Directory = Annotated[str | Path, _word(Path, "DIR")]
+MaybeDirectory = Annotated[str | Path | None, _word(Path, "DIR", optional=True)]
+RecordFile = Annotated[str | Path | None, _word(Path, "FILE.jsonl", optional=True)]
+Numbers = Annotated[Sequence[int] | None, _word(list[int], "INT...", optional=True)]
+Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading(Settings):
+    """How a model is brought into memory."""
+
+    dtype: Annotated[DtypeName | TorchDtype | None, tyro.conf.arg(constructor=DtypeName)] = "auto"
+    """Of the weights; bfloat16 on a GPU, float32 on a CPU."""
+    device: Annotated[str | TorchDevice | None, _word(str, "STR", optional=True)] = None
+    """cuda, cpu, …; the GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Loading):
+    """A model that is measured, and where that goes on record."""
+
+    model: AnyModel = field(kw_only=False)
+    """`hemp`, a local directory or a hub id; in Python also a transformers model, then with its tokenizer."""
+    tokenizer: Annotated[Tokenizer | None, PythonOnly] = None
+    """Of a model that is given as an object."""
+    out: RecordFile = None
+    """Record file to append to; a killed run goes on from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batched(Settings):
+    """Forward passes of a size."""
+
+    batch_tokens: int | None = None
+    """Tokens of one forward pass; for speed and memory, figures change by rounding only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overwriting(Settings):
+    """A result that may replace an earlier one."""
+
+    overwrite: Flag = False
+    """Replace --out if it exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointed(Overwriting):
+    """A checkpoint that becomes another one."""
+
+    model: Name = field(kw_only=False)
+    """`hemp`, a local directory or a hub id."""
+    out: Directory
+    """Directory of the new checkpoint."""
+    current_window: int | None = None
+    """What the model reads now, if its config leaves that open."""
+    trust_remote_code: Flag = False
+    """Accept model code that comes with the checkpoint."""

@@ -1,0 +1,134 @@
+"""One definition of each option: the class is the Python signature, its help, the command line and its refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ropewalk
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.settings.command import choices_of, docs_of, fields
+from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
+from ropewalk.settings.train import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLIC = [name for name in cli.COMMANDS if name not in ("doctor",)]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_commands_function_has_the_options_of_its_settings(name: str) -> None:
+    settings, function = cli.COMMANDS[name].settings, getattr(ropewalk, name)
+    assert list(inspect.signature(function).parameters) == [field.name for field in fields(settings)]
+    assert inspect.signature(function).return_annotation not in (inspect.Signature.empty, "None")
+    assert function.__name__ == name
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_option_has_a_docstring_and_help_shows_it(name: str) -> None:
+    settings, function = cli.COMMANDS[name].settings, getattr(ropewalk, name)
+    docs = docs_of(settings)
+    assert set(docs) == {field.name for field in dataclasses.fields(settings)}
+    for words in docs.values():
+        assert words in function.__doc__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_word_that_is_no_choice_is_refused_before_anything_is_loaded(name: str, monkeypatch) -> None:
+    settings, function = cli.COMMANDS[name].settings, getattr(ropewalk, name)
+    given = {field.name: "x" for field in fields(settings) if field.default is dataclasses.MISSING} | (
+        {"window": 512} if "window" in choices_of(settings) or name in ("train", "extend", "plan") else {}
+    )
+    for option, choices in choices_of(settings).items():
+        with pytest.raises(UserError, match=f"is one of {choices[0]}.*, got 'bogus'; choose one of them"):
+            function(**given | {option: "bogus"})
+    if name in ("train", "perplexity", "evaluate"):
+        assert choices_of(settings)
+
+
+def test_each_of_several_words_is_checked() -> None:
+    RetrievalSettings("m", families=["keys", "chain"])
+    with pytest.raises(UserError, match="families is one of keys, values, lookalikes, chain, got 'lock'"):
+        RetrievalSettings("m", families=["keys", "lock"])
+
+
+def test_what_is_not_a_word_is_left_to_the_function() -> None:
+    import torch
+
+    assert PerplexitySettings("m", data="d", dtype=torch.float32).dtype is torch.float32
+    assert PerplexitySettings("m", data="d", dtype=None).dtype is None
+
+
+def test_settings_cannot_be_changed_once_they_are_checked() -> None:
+    settings = TrainSettings("m", data="d", window=512, out="o")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.window = 0  # pyrefly: ignore[read-only]
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsys) -> None:
+    """A word for each field, unless it is marked as Python's own; and both of the terminal's options."""
+    with pytest.raises(SystemExit):
+        cli.parse([name, "--help"])
+    text = capsys.readouterr().out
+    assert "--quiet" in text and "--verbose" in text
+    objects = {"tokenizer", "decodings", "change", "rates", "left_out", "sizes"}
+    for field in fields(cli.COMMANDS[name].settings):
+        option = {"convention": "--as", "model": "MODEL", "records": "RECORDS"}.get(
+            field.name, f"--{field.name.replace('_', '-')}"
+        )
+        if name == "theory" and field.name == "model":
+            option = "--model"
+        assert (option in text) == (field.name not in objects), field.name
+
+
+WRONG = """
+import ropewalk
+
+ropewalk.extend("hemp", window=512, out="o")
+ropewalk.extend("hemp", windw=3, out="o")
+ropewalk.train("hemp", data="d", window=512, out="o", activations="bogus")
+ropewalk.perplexity("hemp", data="d", windows=[256], stride=16).perplexity
+ropewalk.passkey("hemp", window="512")
+ropewalk.plan("hemp", window=512, activations="full", price=2.0)
+"""
+
+
+def test_a_type_checker_rejects_what_is_misspelt(tmp_path: Path) -> None:
+    """A misspelt option, a choice that does not exist, an attribute of the result, a word for a number; what is right passes."""
+    pyrefly = Path(sys.executable).with_name("pyrefly")
+    if not pyrefly.is_file():
+        pytest.skip("pyrefly is not installed here")
+    (tmp_path / "wrong.py").write_text(WRONG)
+    done = subprocess.run(
+        [pyrefly, "check", "--python-interpreter-path", sys.executable, "--search-path", ROOT / "src", "wrong.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    lines = {int(line.split("wrong.py:")[1].split(":")[0]) for line in done.stdout.splitlines() if "wrong.py:" in line}
+    assert lines == {5, 6, 7, 8}, done.stdout + done.stderr
+
+
+def test_settings_are_read_without_torch_and_transformers() -> None:
+    rooms = sorted(path.stem for path in (ROOT / "src/ropewalk/settings").glob("*.py"))
+    code = "import sys\n" + "".join(f"import ropewalk.settings.{name}\n" for name in rooms if name != "__init__")
+    code += "sys.exit(sorted({'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_answers_at_once() -> None:
+    """The fastest of five: what the machine does beside is not the command's."""
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ropewalk", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 0.6, seconds
