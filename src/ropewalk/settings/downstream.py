@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Batched,
     Directory,
@@ -81,6 +82,13 @@ class SummarizeSettings(Measurement):
     """The first so many documents."""
     batch: int | None = None
     """Documents at a time; from the memory if not given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train is None and self.trained is not None:
+            raise UserError(
+                f"fine-tuning into {self.trained} needs pairs to train on; give --train, or measure what lies there by naming it as MODEL"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ropewalk.errors import UserError
 from ropewalk.settings.options import Batched, Data, Measurement, Minutes, Numbers, OtherModel
 
 Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
@@ -39,6 +40,17 @@ class PerplexitySettings(Measurement, Batched):
     seed: int = 0
     """Of the bootstrap and of --budget's sample."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget is not None and not self.budget > 0:
+            raise UserError(
+                f"a budget is a number of minutes above 0, got {self.budget}; leave --budget out for the exact figure"
+            )
+        if self.budget is not None and self.convention != "ropewalk":
+            raise UserError(
+                f"a budget estimates ropewalk's own perplexity, not that of {self.convention}; leave out --budget or --as"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PasskeySettings(Measurement, Batched):
@@ -51,7 +63,14 @@ class PasskeySettings(Measurement, Batched):
     trials: int = 10
     """Prompts a depth, each with a fresh key (paper: 10)."""
     seed: int = 0
-    """Of the keys; the same keys for the same seed, depths and trials."""
+    """Of the keys; the same keys for the same seed, depths and trials, whatever the model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depths < 1 or self.trials < 1:
+            raise UserError(
+                f"passkey needs at least one depth and one trial, got {self.depths} and {self.trials}; the paper has 32 and 10"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +84,16 @@ class RetrievalSettings(Measurement, Batched):
     trials: int = 32
     """Prompts a family."""
     seed: int = 0
-    """Of facts, prose and places."""
+    """Of facts, prose and places; the same prompts for the same seed, trials, window and tokenizer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.families is not None and not self.families:
+            raise UserError(
+                "families is one or several of keys, values, lookalikes, chain, got none; leave it out for all"
+            )
+        if self.trials < 1:
+            raise UserError(f"retrieval needs at least one trial, got {self.trials}; 32 tell 50 % from 70 %")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
-import torch
 from lm_eval.api.task import ConfigurableTask
 
 from ropewalk.distributed import ranks
@@ -36,6 +35,8 @@ from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.model.load import load_tokenizer, model_info
 from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
+from ropewalk.settings.command import takes
+from ropewalk.settings.downstream import BenchmarksSettings
 
 TASKS = definitions.TASKS
 
@@ -148,36 +149,12 @@ def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> B
     )
 
 
-def benchmarks(
-    model: Any,
-    *,
-    tasks: Sequence[str] = TASKS,
-    data: str | Path | None = None,
-    base: Any = None,
-    limit: int | None = None,
-    window: int | None = None,
-    batch_tokens: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    out: str | Path | None = None,
-) -> list[Benchmark | BenchmarkComparison]:
+@takes(BenchmarksSettings)
+def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkComparison]:
     """Zero-shot accuracy of a model, and of its base beside it (section 3.4, table 5).
 
-    A run that was killed goes on where it stopped: a benchmark that `out` holds for the same weights, dtype, items and
-    window is not run again. Under torchrun the items are spread over the ranks.
-
-    Args:
-        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer).
-        tasks: of boolq, piqa, race-middle, race-high, winogrande.
-        data: a directory of `<task>.jsonl` files (or .xz, .gz, .zst); the hub's sets if not given.
-        base: the model before its extension; each benchmark is then paired.
-        limit: the first so many items of each.
-        window: tokens a prompt may have; the original window if not given, for both models.
-        batch_tokens: tokens of one forward pass; changes speed and memory alone.
-        dtype, device: as in `model.load`.
-        tokenizer: with a model object.
-        out: record file to append to and to resume from.
+    A killed run continues where it stopped: a benchmark that `out` holds for the same weights, dtype, items and
+    window is not run again. Under torchrun the items are shared out over the ranks.
 
     Returns:
         The base's rows (if any), the model's rows, then one comparison a benchmark.
@@ -185,43 +162,50 @@ def benchmarks(
     Raises:
         UserError: see `measure`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
-    built = definitions.build(tasks, data)
-    _check_pair(model, base, window)
-    digests = {name: definitions.digest(task, limit) for name, task in built.items()}
-    settings = {"tasks": list(tasks), "limit": limit, "data": str(data or "hub")}
-    recorded = on_record(out)
-    known, before = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
-    measured: list[list[Benchmark]] = []
-    names: list[str] = []
-    for one in (base, model) if base is not None else (model,):
-        loaded = open_model(one, tokenizer=tokenizer, dtype=dtype, device=device)
-        holds = _window(window, [loaded.info])
-        recorder = Recorder(out if ranks.rank() == 0 else None, loaded.run(**settings, window=holds))
-        names.append(loaded.info.name)
-        measured.append([])
-        for name, task in built.items():
-            row = known.get(_key(loaded, name, digests[name], holds))
-            if row is None:
-                row = measure(
-                    loaded,
-                    task,
-                    window=holds,
-                    limit=limit,
-                    batch_tokens=batch_tokens,
-                    data=str(data or "hub"),
-                    digest=digests[name],
-                )
-                recorder.add(row)
-            measured[-1].append(row)
-        del loaded  # the next model needs the room
-    rows: list[Benchmark | BenchmarkComparison] = [row for group in measured for row in group]
-    if base is not None:
-        for first, second in zip(*measured, strict=True):
-            pair = compare(first, second, names=(names[0], names[1]))
-            if not already_recorded(pair, before):
-                recorder.add(pair)  # pyrefly: ignore[unbound-name] (there is always one model)
-            rows.append(pair)
-    return rows
+    tasks = definitions.build(settings.tasks or TASKS, settings.data)
+    _check_pair(settings.model, settings.base, settings.window)
+    digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
+    recorded = on_record(settings.out)
+    known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
+    if settings.base is None:
+        return list(_measure_model(settings.model, settings, tasks, digests, known)[1])
+    base, before = _measure_model(settings.base, settings, tasks, digests, known)
+    recorder, after = _measure_model(settings.model, settings, tasks, digests, known)
+    names = (base.run.model.name, recorder.run.model.name)
+    pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
+    for pair in pairs:
+        if not already_recorded(pair, old_pairs):
+            recorder.add(pair)
+    return [*before, *after, *pairs]
+
+
+def _measure_model(
+    model: Any,
+    settings: BenchmarksSettings,
+    tasks: dict[str, ConfigurableTask],
+    digests: dict[str, str],
+    known: dict[str, Benchmark],
+) -> tuple[Recorder, list[Benchmark]]:
+    """Every benchmark on one model, which leaves the memory again before the next one is loaded; and the recorder of its run."""
+    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    window, data = _window(settings.window, [loaded.info]), str(settings.data or "hub")
+    run = loaded.run(tasks=list(settings.tasks or TASKS), limit=settings.limit, data=data, window=window)
+    recorder, rows = Recorder(settings.out if ranks.rank() == 0 else None, run), []
+    for name, task in tasks.items():
+        row = known.get(_key(loaded, name, digests[name], window))
+        if row is None:
+            row = measure(
+                loaded,
+                task,
+                window=window,
+                limit=settings.limit,
+                batch_tokens=settings.batch_tokens,
+                data=data,
+                digest=digests[name],
+            )
+            recorder.add(row)
+        rows.append(row)
+    return recorder, rows
 
 
 def _check_pair(model: Any, base: Any, window: int | None) -> None:

@@ -21,10 +21,8 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -39,12 +37,11 @@ from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
+from ropewalk.settings.command import takes
+from ropewalk.settings.downstream import SummarizeSettings
 
 #: Our name of a score → rouge-score's.
 SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
-
-#: Section 3.5, and beside it the likeliest token at every step.
-DECODINGS = (Decoding(temperature=0.5, top_p=0.95), Decoding(temperature=0.0))
 
 
 @functools.cache
@@ -169,100 +166,70 @@ def _summed_up(
     )
 
 
-def summarize(
-    model: Any,
-    *,
-    data: str | Path | Sequence[str | Path],
-    train: str | Path | Sequence[str | Path] | None = None,
-    trained: str | Path | None = None,
-    epochs: int = 10,
-    batch_size: int = 64,
-    decodings: Sequence[Decoding] = DECODINGS,
-    limit: int | None = None,
-    window: int | None = None,
-    document_tokens: int | None = None,
-    summary_tokens: int | None = None,
-    batch: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    out: str | Path | None = None,
-    **options: Any,
-) -> list[records.Summary]:
+@takes(SummarizeSettings)
+def summarize(settings: SummarizeSettings) -> list[records.Summary]:
     """Summaries of the documents in `data`, scored (section 3.5, table 6), by a model fine-tuned on `train` first if given.
 
-    A run that was killed goes on where it stopped: a document that `out` holds for the same weights, dtype, prompt and
-    decoding is not written again. Under torchrun the documents are spread over the ranks; the fine-tuning is not.
-
-    Args:
-        model: `hemp`, a directory, a hub id, or a transformers model (then with its tokenizer, and not to be trained).
-        data: pairs to measure on; see pairs.pairs.
-        train: pairs to fine-tune on first, none of them in `data`.
-        trained: directory of the fine-tuned model; needed with `train`. Training goes on there if it was cut short.
-        epochs, batch_size, options: of the fine-tuning; see finetune.finetune.
-        decodings: one row each.
-        limit: the first so many documents.
-        window: tokens of prompt and summary together; the model's own window if not given, at most 16384.
-        document_tokens, summary_tokens: the paper's 15000 and 1000, or what fits a smaller window.
-        batch: documents at a time; from the memory if not given.
-        dtype, device: as in `model.load`.
-        tokenizer: with a model object.
-        out: record file to append to and to resume from.
+    A killed run continues where it stopped: a document that `out` holds for the same weights, dtype, prompt and
+    decoding is not written again. Under torchrun the documents are shared out over the ranks; the fine-tuning is not.
 
     Raises:
         UserError: sizes that do not fit the window, a window above what the model can hold, pairs that cannot be read,
             `trained` without `train`, logits that are not numbers.
     """
-    found = first(data, limit)
-    if train is not None:
-        model = _finetuned(
-            model,
-            train,
-            trained,
-            held_out=list(pairs(data)),
-            window=window,
-            document_tokens=document_tokens,
-            summary_tokens=summary_tokens,
-            epochs=epochs,
-            batch_size=batch_size,
-            device=device,
-            **options,
-        )
-    elif trained is not None:
-        raise UserError(
-            f"fine-tuning into {trained} needs pairs to train on; give --train, or measure what lies there by naming it as MODEL"
-        )
-    elif options:
-        raise TypeError(f"{', '.join(options)} only mean something together with train")
-    loaded = open_model(model, tokenizer=tokenizer, dtype=dtype, device=device)
-    sizes = sizes_for(loaded, window, document_tokens, summary_tokens)
-    run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=limit))
-    recorder = records.Recorder(out, run)
-    recorded = on_record(out)
+    data, decodings = settings.data, settings.decodings or _decodings(settings)
+    selected = first(data, settings.limit)
+    model = settings.model if settings.train is None else _finetuned(settings)
+    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    sizes = sizes_for(loaded, settings.window, settings.document_tokens, settings.summary_tokens)
+    run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=settings.limit))
+    recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
     known, before = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary.kind)))
     rows = []
     for decoding in decodings:
-        row = measure(loaded, found, sizes, decoding, batch=batch, recorder=recorder, known=known, data=name_of(data))
-        row = dataclasses.replace(row, trained_on="" if train is None else name_of(train))
+        row = measure(
+            loaded, selected, sizes, decoding, batch=settings.batch, recorder=recorder, known=known, data=name_of(data)
+        )
+        row = dataclasses.replace(row, trained_on="" if settings.train is None else name_of(settings.train))
         if ranks.rank() == 0 and not already_recorded(row, before):
             recorder.add(row)
         rows.append(row)
     return rows
 
 
-def _finetuned(model: Any, train: Any, trained: str | Path | None, **options: Any) -> Path:
+def _decodings(settings: SummarizeSettings) -> list[Decoding]:
+    """Drawn as asked for, and beside it the likeliest token at every step."""
+    return [Decoding(settings.temperature, settings.top_p, settings.seed), Decoding(temperature=0.0)]
+
+
+def _finetuned(settings: SummarizeSettings) -> Path:
+    """The model after it was trained on pairs, or what is left of that training."""
     from ropewalk.evals.downstream.finetune import finetune
 
     if ranks.size() > 1:
         raise UserError(
             "fine-tuning on pairs runs in one process; run it without torchrun, then measure the result with it"
         )
-    if trained is None or not isinstance(model, str | Path):
+    if settings.train is None or settings.trained is None or not isinstance(settings.model, str | Path):
         raise UserError(
             "fine-tuning starts from a checkpoint and ends in one; name the model, and --trained DIR for the result"
         )
-    finetune(model, data=train, out=trained, resume=True, **options)
-    return Path(trained)
+    finetune(
+        settings.model,
+        data=settings.train,
+        out=settings.trained,
+        held_out=list(pairs(settings.data)),
+        window=settings.window,
+        document_tokens=settings.document_tokens,
+        summary_tokens=settings.summary_tokens,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        device=settings.device,
+        resume=True,
+    )
+    return Path(settings.trained)
 
 
 def sizes_for(

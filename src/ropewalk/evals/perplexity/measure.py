@@ -30,8 +30,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +38,6 @@ from ropewalk import records
 from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents
 from ropewalk.data.sliding import check, sliding
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.likelihood import (
@@ -55,6 +52,8 @@ from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions, sampled
 from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import PerplexitySettings
 
 _TOO_SHORT = (
     "perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
@@ -62,48 +61,13 @@ _TOO_SHORT = (
 )
 
 
-def perplexity(
-    model: Any,
-    *,
-    data: Any,
-    windows: Sequence[int] | None = None,
-    stride: int = 256,
-    convention: str = "ropewalk",
-    budget: float | None = None,
-    tolerance: float = 0.005,
-    limit: int | None = None,
-    max_tokens: int | None = None,
-    min_tokens: int | None = None,
-    batch_tokens: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-) -> list[records.Perplexity]:
+@takes(PerplexitySettings)
+def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
     """Perplexity of one model at several windows on the same documents; the definition heads this module.
 
     A killed run continues where it stopped: documents that `out` already holds under the same weights, tokens, window, stride
     and dtype are not scored again. Under torchrun the documents are shared out over the ranks; each is scored by one of
     them, so the figures equal those of one device bit for bit.
-
-    Args:
-        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
-        data: files, directories or data-set ids; or `Document`s.
-        windows: tokens; one row of the result each; the model's own window if not given. A RoPE model can be measured beyond
-            it: that is extrapolation, the paper's first figure.
-        stride: S, tokens (paper: 256).
-        convention: "ropewalk" is the definition above; "yarn", "longlora", "lm-eval" and "huggingface" follow those projects'
-            rules instead (conventions.py), to explain their figures. They have no interval and are not resumed.
-        budget: minutes a window may take; the figure is then estimated from a random sample of windows (sampled.py).
-        tolerance: with a budget, stop when half the interval is at most this share of the perplexity.
-        limit: use the first so many documents that are long enough.
-        max_tokens: cut every document to its first so many tokens (paper, proof-pile: 32768).
-        min_tokens: leave out documents with fewer tokens; the largest window if not given.
-        batch_tokens: tokens of one forward pass; changes speed and memory, and figures by rounding only.
-        dtype, device: as in `load_model`.
-        seed: of the bootstrap, and of the sample that a budget draws.
-        out: record file to append to and to resume from.
 
     Returns:
         One row a window, in the order asked for; the same on every rank.
@@ -111,100 +75,67 @@ def perplexity(
     Raises:
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
-    _check_request(windows or (), stride, convention, budget, limit, max_tokens, min_tokens)  # before a model is loaded
-    return measure(
-        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
-        data=data,
-        windows=windows,
-        stride=stride,
-        convention=convention,
-        budget=budget,
-        tolerance=tolerance,
-        limit=limit,
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        batch_tokens=batch_tokens,
-        seed=seed,
-        out=out,
-    )
+    _check_windows(settings, settings.windows or ())  # before a model is loaded
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    return measure(loaded, settings)
 
 
-def _check_request(
-    windows: Sequence[int],
-    stride: int,
-    convention: str,
-    budget: float | None,
-    limit: int | None,
-    max_tokens: int | None,
-    min_tokens: int | None,
-) -> None:
-    """Refuse what no model could be measured with; checks of windows are left out where none are known yet."""
+def _check_windows(settings: PerplexitySettings, windows: Sequence[int]) -> None:
+    """Refuse windows that cannot be, or that the documents are cut below; nothing where no window is known yet."""
     for window in windows:
-        check(window, stride)
-    if convention != "ropewalk":
-        conventions.convention(convention)
-    if budget is not None and not budget > 0:
-        raise UserError(
-            f"a budget is a number of minutes above 0, got {budget}; leave --budget out for the exact figure"
-        )
-    if budget is not None and convention != "ropewalk":
-        raise UserError(
-            f"a budget estimates ropewalk's own perplexity, not that of {convention}; leave out --budget or --as"
-        )
+        check(window, settings.stride)
     if windows:
-        check_cuts(limit, max_tokens, max(*windows, min_tokens or 0))
+        check_cuts(settings.limit, settings.max_tokens, max(*windows, settings.min_tokens or 0))
 
 
-def measure(
-    loaded: LoadedModel,
-    *,
-    data: Any,
-    windows: Sequence[int] | None = None,
-    stride: int = 256,
-    convention: str = "ropewalk",
-    budget: float | None = None,
-    tolerance: float = 0.005,
-    limit: int | None = None,
-    max_tokens: int | None = None,
-    min_tokens: int | None = None,
-    batch_tokens: int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-) -> list[records.Perplexity]:
+def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
     """`perplexity` of a model that is loaded already."""
-    windows = list(dict.fromkeys(windows or [loaded.info.window]))
-    _check_request(windows, stride, convention, budget, limit, max_tokens, min_tokens)
+    windows = list(dict.fromkeys(settings.windows or [loaded.info.window]))
+    _check_windows(settings, windows)
     for window in windows:
         check_window(loaded.model, window)
     documents, skipped = select_documents(
         loaded.tokenizer,
-        data,
-        min_tokens=max(*windows, min_tokens or 0),
+        settings.data,
+        min_tokens=max(*windows, settings.min_tokens or 0),
         refusal=_TOO_SHORT,
-        limit=limit,
-        max_tokens=max_tokens,
+        limit=settings.limit,
+        max_tokens=settings.max_tokens,
     )
-    settings = {"windows": windows, "stride": stride, "convention": convention}
-    settings |= {"budget": budget, "max_tokens": max_tokens, "limit": limit}
-    recorder, recorded = records.Recorder(out, ranks.same(loaded.run(seed=seed, **settings))), on_record(out)
+    on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
+    run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
+    recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
+    known = by_key(recorded, records.DocumentScore)
     rows = []
     for window in windows:
-        if convention != "ropewalk":
-            row = conventions.measure_window(loaded, documents, window, stride, convention, batch_tokens)
-        elif budget is not None:
-            row = sampled.measure_window(
-                loaded, documents, window, stride, batch_tokens, minutes=budget, tolerance=tolerance, seed=seed
-            )
-        else:
-            known = by_key(recorded, records.DocumentScore)
-            row = measure_window(loaded, documents, window, stride, batch_tokens, recorder, known, seed)
-        row = dataclasses.replace(row, skipped=skipped, data=name_of(data))
+        row = _measure_one(loaded, documents, window, settings, recorder, known)
+        row = dataclasses.replace(row, skipped=skipped, data=name_of(settings.data))
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
         old = recorded.of(records.Perplexity.kind)
         if ranks.rank() == 0 and not already_recorded(row, old, ignore=("peak_bytes",)):
             recorder.add(row)
     return rows
+
+
+def _measure_one(
+    loaded: LoadedModel,
+    documents: Sequence[TokenizedDocument],
+    window: int,
+    settings: PerplexitySettings,
+    recorder: records.Recorder,
+    known: dict[str, records.DocumentScore],
+) -> records.Perplexity:
+    """One window's row: by another convention, estimated, or by the definition."""
+    stride, batch_tokens, seed = settings.stride, settings.batch_tokens, settings.seed
+    if settings.convention != "ropewalk":
+        return conventions.measure_window(loaded, documents, window, stride, settings.convention, batch_tokens)
+    if settings.budget is None:
+        return measure_window(loaded, documents, window, stride, batch_tokens, recorder, known, seed)
+    minutes, tolerance = settings.budget, settings.tolerance
+    return sampled.measure_window(
+        loaded, documents, window, stride, batch_tokens, minutes=minutes, tolerance=tolerance, seed=seed
+    )
 
 
 def measure_window(

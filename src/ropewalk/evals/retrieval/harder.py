@@ -26,11 +26,9 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
 from ropewalk import records
@@ -46,6 +44,8 @@ from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import RetrievalSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,30 +148,9 @@ def _places(facts: int, asked: int | None, share: float, tokens: int, random: np
     return [*sorted(before), place, *sorted(behind)]
 
 
-def retrieval(
-    model: Any,
-    *,
-    window: int | None = None,
-    families: Sequence[str] = tuple(FAMILIES),
-    trials: int = 32,
-    seed: int = 0,
-    batch_tokens: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    out: str | Path | None = None,
-) -> list[records.Retrieval]:
+@takes(RetrievalSettings)
+def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
     """Measure harder retrieval; the families head this module.
-
-    Args:
-        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
-        window: tokens of every prompt; the model's own window if not given.
-        families: some of `FAMILIES`.
-        trials: prompts a family, each with fresh facts, prose and places.
-        seed: of facts, prose and places; the same prompts for the same seed, trials, window and tokenizer.
-        batch_tokens: tokens of one forward pass.
-        dtype, device: as in `load_model`.
-        out: record file to append to; a family it holds of the same weights and settings is not measured again.
 
     Returns:
         One row a family; the same on every rank.
@@ -179,51 +158,24 @@ def retrieval(
     Raises:
         UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
     """
-    _check_request(families, trials)  # before a model is loaded
-    return measure(
-        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
-        window=window,
-        families=families,
-        trials=trials,
-        seed=seed,
-        batch_tokens=batch_tokens,
-        out=out,
-    )
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    return measure(loaded, settings)
 
 
-def _check_request(families: Sequence[str], trials: int) -> None:
-    unknown = [family for family in families if family not in FAMILIES]
-    if unknown or not families:
-        raise UserError(
-            f"a family is one of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}; choose some of them"
-        )
-    if trials < 1:
-        raise UserError(f"retrieval needs at least one trial, got {trials}; 32 tell 50 % from 70 %")
-
-
-def measure(
-    loaded: LoadedModel,
-    *,
-    window: int | None = None,
-    families: Sequence[str] = tuple(FAMILIES),
-    trials: int = 32,
-    seed: int = 0,
-    batch_tokens: int | None = None,
-    out: str | Path | None = None,
-) -> list[records.Retrieval]:
+def measure(loaded: LoadedModel, settings: RetrievalSettings) -> list[records.Retrieval]:
     """`retrieval` of a model that is loaded already."""
-    _check_request(families, trials)
-    window = loaded.info.window if window is None else window
+    families, trials, seed = settings.families or tuple(FAMILIES), settings.trials, settings.seed
+    window = loaded.info.window if settings.window is None else settings.window
     check_window(loaded.model, window)
     run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded.model)))
     _check_prompts_fit(loaded.tokenizer, families, window, trials, seed)
-    recorded = {row.family: row for row in recorded_rows(out, run, records.Retrieval)}
-    recorder, rows = records.Recorder(out, run), []
+    recorded = {row.family: row for row in recorded_rows(settings.out, run, records.Retrieval)}
+    recorder, rows = records.Recorder(settings.out, run), []
     for family in families:
         if family in recorded:
             rows.append(recorded[family])
             continue
-        rows.append(measure_family(loaded, family, window, trials, seed, batch_tokens))
+        rows.append(measure_family(loaded, family, window, trials, seed, settings.batch_tokens))
         if ranks.rank() == 0:
             recorder.add(rows[-1])
     return rows

@@ -25,11 +25,9 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ropewalk import records
 from ropewalk.data.encode import TokenIds, encode
@@ -43,6 +41,8 @@ from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import PasskeySettings
 
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (
@@ -151,30 +151,9 @@ def k_max(rates: Sequence[tuple[int, float]]) -> int:
     return reached
 
 
-def passkey(
-    model: Any,
-    *,
-    window: int | None = None,
-    depths: int = 32,
-    trials: int = 10,
-    seed: int = 0,
-    batch_tokens: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    out: str | Path | None = None,
-) -> tuple[list[records.Passkey], records.PasskeySummary]:
+@takes(PasskeySettings)
+def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.PasskeySummary]:
     """Measure passkey retrieval; the protocol heads this module.
-
-    Args:
-        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
-        window: tokens of every prompt; the model's own window if not given.
-        depths: how many distances k, evenly spaced in the window (paper: 32).
-        trials: prompts a depth, each with a fresh key (paper: 10).
-        seed: of the keys; the same keys for the same seed, depths and trials, whatever the model.
-        batch_tokens: tokens of one forward pass.
-        dtype, device: as in `load_model`.
-        out: record file to append to; what it holds of the same weights and settings is not measured again.
 
     Returns:
         One row a depth, near to far, and the summary; the same on every rank.
@@ -182,38 +161,14 @@ def passkey(
     Raises:
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
-    _check_request(depths, trials)  # before a model is loaded
-    return measure(
-        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
-        window=window,
-        depths=depths,
-        trials=trials,
-        seed=seed,
-        batch_tokens=batch_tokens,
-        out=out,
-    )
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    return measure(loaded, settings)
 
 
-def _check_request(depths: int, trials: int) -> None:
-    if depths < 1 or trials < 1:
-        raise UserError(
-            f"passkey needs at least one depth and one trial, got {depths} and {trials}; the paper has 32 and 10"
-        )
-
-
-def measure(
-    loaded: LoadedModel,
-    *,
-    window: int | None = None,
-    depths: int = 32,
-    trials: int = 10,
-    seed: int = 0,
-    batch_tokens: int | None = None,
-    out: str | Path | None = None,
-) -> tuple[list[records.Passkey], records.PasskeySummary]:
+def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[records.Passkey], records.PasskeySummary]:
     """`passkey` of a model that is loaded already."""
-    _check_request(depths, trials)
-    window = loaded.info.window if window is None else window
+    depths, trials, seed, out = settings.depths, settings.trials, settings.seed, settings.out
+    window = loaded.info.window if settings.window is None else settings.window
     check_window(loaded.model, window)
     weights = fingerprint(loaded.model)
     run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
@@ -221,7 +176,7 @@ def measure(
     if recorded:
         return recorded_rows(out, run, records.Passkey)[-depths:], recorded[-1]
     started = time.perf_counter()
-    rows = measure_depths(loaded, window, depths, trials, seed, batch_tokens)
+    rows = measure_depths(loaded, window, depths, trials, seed, settings.batch_tokens)
     protocol = Protocol(loaded.tokenizer, window)
     summary = dataclasses.replace(
         summarise(rows, seconds=time.perf_counter() - started),
