@@ -111,3 +111,8 @@ class AttentionSettings(Measurement):
     """The model before extension, measured too; its scores in its own window are what is in range."""
     documents: int = 1
     """The first so many that fill the window. Each has window squared over 2 scores a head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.documents < 1:
+            raise UserError(f"scores are measured on at least 1 document, got {self.documents}; ask for 1")

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ropewalk import records
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.select import TokenizedDocument, name_of, select_documents
@@ -38,6 +36,8 @@ from ropewalk.model.verify import pin_rope
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import Linear, Plain
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import AttentionSettings
 
 _TOO_SHORT = (
     "scores in a window of {min_tokens} tokens need a document that fills it, but the longest has {longest}; "
@@ -53,84 +53,44 @@ class Measured:
     rows: list[AttentionScores | Adjacent]
 
 
-def attention(
-    model: Any,
-    *,
-    data: Any,
-    window: int | None = None,
-    base: Any = None,
-    documents: int = 1,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    tokenizer: Any = None,
-    out: str | Path | None = None,
-) -> list[Measured]:
+@takes(AttentionSettings)
+def attention(settings: AttentionSettings) -> list[Measured]:
     """Measure the scores of a model, and of the variants of its base.
 
-    Args:
-        model: a name (`hemp`, directory, hub id) or a transformers model (then with its tokenizer).
-        data: files, directories or data-set ids, or `Document`s; each document is cut to its first N tokens.
-        window: N, tokens; the model's own if not given.
-        base: the model before extension, measured inside its window, beyond it, and interpolated.
-        documents: how many, of those that are long enough. One has N² / 2 scores a head.
-        dtype, device: as in `load_model`.
-        tokenizer: with a model object.
-        out: record file to append to, one run a variant; a variant that it holds already is not measured again.
+    A variant that `out` holds already is not measured again; each is a run of its own there. Under torchrun every rank does the same
+    work, and the first one records it.
 
-    Under torchrun every rank does the same work, and the first one records it.
+    Returns:
+        One entry a variant: its header and its rows.
 
     Raises:
         UserError: no document is long enough; it does not fit in memory; a score is NaN; the model has no RoPE.
     """
-    _check_request(window, documents, out)
-    for checked in (base, model):
+    records.check_file(settings.out)
+    if settings.window is not None:
+        check_reach(settings.window)
+    for checked in (settings.base, settings.model):
         if checked is not None:
-            check_memory(checked, window, dtype=dtype, device=device)
-    return measure(
-        open_model(model, tokenizer=tokenizer, dtype=dtype, device=device),
-        data=data,
-        window=window,
-        base=base,
-        documents=documents,
-        dtype=dtype,
-        device=device,
-        out=out,
-    )
+            check_memory(checked, settings.window, dtype=settings.dtype, device=settings.device)
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    return measure(loaded, settings)
 
 
-def _check_request(window: int | None, documents: int, out: str | Path | None) -> None:
-    if documents < 1:
-        raise UserError(f"scores are measured on at least 1 document, got {documents}; ask for 1")
-    if window is not None:
-        check_reach(window)
-    records.check_file(out)
-
-
-def measure(
-    loaded: LoadedModel,
-    *,
-    data: Any,
-    window: int | None = None,
-    base: Any = None,
-    documents: int = 1,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    out: str | Path | None = None,
-) -> list[Measured]:
-    """`attention` of a model that is loaded already; `dtype` and `device` are those of a base that is given by its name."""
-    _check_request(window, documents, out)
-    window = window or loaded.info.window
+def measure(loaded: LoadedModel, settings: AttentionSettings) -> list[Measured]:
+    """`attention` of a model that is loaded already; dtype and device are those of a base that is given by its name."""
+    data, base, out = settings.data, settings.base, settings.out
+    window = settings.window or loaded.info.window
     shortest = min(window, loaded.info.original_window)
     if shortest < FEWEST:
         raise UserError(
             f"neighbours are told apart in windows of at least {FEWEST} tokens, got {shortest}; ask for a longer --window"
         )
     texts, _ = select_documents(
-        loaded.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=documents, max_tokens=window
+        loaded.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=settings.documents, max_tokens=window
     )
     measured: list[Measured] = []
     if base is not None:
-        base_model = open_model(base, tokenizer=loaded.tokenizer, dtype=dtype, device=device)
+        base_model = open_model(base, tokenizer=loaded.tokenizer, dtype=settings.dtype, device=settings.device)
         _check_related(base_model, loaded)
         for variant in _variants(base_model, window, loaded.info.factor):
             measured.append(_measure_variant(*variant, texts, data, out))
