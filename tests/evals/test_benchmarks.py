@@ -284,7 +284,7 @@ def test_nan_is_an_error_that_names_the_item(data):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(tasks=["hellaswag"]), "a benchmark is one of boolq, piqa"),
+        (dict(tasks=["hellaswag"]), "tasks is one of boolq, piqa"),
         (dict(data="nowhere"), "nowhere has no piqa.jsonl"),
         (dict(window=WINDOW + 1), "that the model can hold, got 769"),
         (dict(window=1), "between 2 tokens and the 768"),
