@@ -257,7 +257,7 @@ def retrieval(family: str, window: int, share: float, trials: int = 40) -> recor
     """Made-up trials, right with probability `share`, evenly spread over the window."""
     draw = random.Random(f"{family}{window}{share}")
     each = [{"placed": window * (i + 1) // (trials + 1), "right": draw.random() < share} for i in range(trials)]
-    right = sum(one["right"] for one in each)
+    right = sum(trial["right"] for trial in each)
     half = 1.96 * math.sqrt(max(right, 1) * max(trials - right, 1) / trials**3)
     low, high = max(0.0, right / trials - half), min(1.0, right / trials + half)
     return records.Retrieval(window, family, trials, right, low, high, 3.0, each)
@@ -301,10 +301,6 @@ def words(page: str) -> str:
     """What a reader reads: tags and the style sheet gone, blanks as one, narrow blanks as blanks."""
     body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u202f", " "))
-
-
-def header(state: records.ModelInfo) -> dict:
-    return {"model": state.to_dict()}
 
 
 def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> records.Perplexity:

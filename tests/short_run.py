@@ -26,5 +26,6 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def rows(out, kind="step"):
-    return records.read([out / "records.jsonl"]).of(kind)
+def steps(out):
+    """What a run's records say of its steps."""
+    return [m.row for m in records.read([out / "records.jsonl"]).of(records.Step)]

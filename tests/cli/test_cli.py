@@ -70,8 +70,8 @@ def test_perplexity_by_step_measures_each_checkpoint_of_a_run(tmp_path: Path, ca
     capsys.readouterr()
     cli.main(["perplexity", str(tmp_path / "run"), "--by-step", "--data", text, "--stride", "64", "--out", str(out)])
     assert "step-000001" in "".join(capsys.readouterr().out.split())
-    rows = records.read([out]).of("perplexity")
-    assert [(row["header"]["model"]["steps"], row["window"]) for row in rows] == [(1, 128), (2, 128)]
+    rows = records.read([out]).of(records.Perplexity)
+    assert [(m.run.model.steps, m.row.window) for m in rows] == [(1, 128), (2, 128)]
 
 
 def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:

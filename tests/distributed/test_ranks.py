@@ -22,9 +22,9 @@ measured.show_retrieval(retrieval(model, window=2200, families=["keys"], trials=
 """
 
 
-def plain(rows):
-    """Rows without what differs from run to run: times, run ids."""
-    return [{key: value for key, value in row.items() if key not in ("seconds", "run", "header")} for row in rows]
+def plain(measurements):
+    """Rows without what differs from run to run: times."""
+    return [{name: value for name, value in vars(m.row).items() if name != "seconds"} for m in measurements]
 
 
 def test_ranks_change_nothing(tmp_path):
@@ -45,13 +45,13 @@ def test_ranks_change_nothing(tmp_path):
     passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
     retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
     one, two = records.read([tmp_path / "one.jsonl"]), records.read([tmp_path / "two.jsonl"])
-    for kind in ("perplexity", "passkey", "passkey_summary", "retrieval"):
+    for kind in (records.Perplexity, records.Passkey, records.PasskeySummary, records.Retrieval):
         assert plain(two.of(kind)) == plain(one.of(kind)) != []
     # Ranks write their documents as they come, under one header.
-    assert sorted(map(json.dumps, plain(two.of("document_score")))) == sorted(
-        map(json.dumps, plain(one.of("document_score")))
+    assert sorted(map(json.dumps, plain(two.of(records.DocumentScore)))) == sorted(
+        map(json.dumps, plain(one.of(records.DocumentScore)))
     )
-    assert len(two.runs) == 4 and two.damaged == 0
+    assert len(two.runs) == 4 and two.left_out.damaged == 0
 
 
 def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):

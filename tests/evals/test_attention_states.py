@@ -134,7 +134,7 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     for label in (
         "largest score, beyond",
         "largest |h|",
-        "stray, of the printed",
+        "deviation, of the printed",
         "extrapolation bound",
         "on the token before",
     ):

@@ -204,12 +204,12 @@ def test_before_and_after_end_in_records(pair_of_models, data, tmp_path):
     out = tmp_path / "records.jsonl"
     rows = benchmarks.benchmarks(other, base=base, tasks=["piqa", "boolq"], data=data, limit=4, out=out)
     read = records.read([out])
-    assert [row["kind"] for row in read.rows] == ["benchmark"] * 4 + ["benchmark_comparison"] * 2
-    assert len(read.runs) == 2 and not read.damaged
-    assert {read.runs[row["run"]]["model"]["name"] for row in read.rows[:2]} == {str(base)}
+    assert [m.row.kind for m in read.measurements] == ["benchmark"] * 4 + ["benchmark_comparison"] * 2
+    assert len(read.runs) == 2 and not read.left_out.damaged
+    assert {m.run.model.name for m in read.measurements[:2]} == {str(base)}
     assert rows[-1].accuracy_after - rows[-1].accuracy_before == pytest.approx(rows[-1].difference)
     # Pairs can be made again from the file alone.
-    kept = [records.Benchmark(**{k: v for k, v in r.items() if k not in ("kind", "run")}) for r in read.rows[:4]]
+    kept = [m.row for m in read.of(records.Benchmark)]
     assert benchmarks.compare(kept[0], kept[2], names=(str(base), str(other))) == rows[-2]
     assert kept[0].items == 4 and kept[0].limit == 4
 
@@ -246,7 +246,7 @@ def test_what_is_on_record_is_not_measured_again(pair_of_models, data, tmp_path,
     again = benchmarks.benchmarks(other, tasks=["piqa", "boolq"], **settings)
     assert asked == ["boolq", "boolq"]
     assert [row for row in again if row.task == "piqa"] == first
-    kinds = [row["kind"] for row in records.read([out]).rows]
+    kinds = [m.row.kind for m in records.read([out]).measurements]
     assert kinds.count("benchmark") == 4 and kinds.count("benchmark_comparison") == 2
     # Other weights in the same directory are another model.
     testing.tiny_directory(other, window=WINDOW, seed=5)

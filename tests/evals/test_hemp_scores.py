@@ -5,8 +5,6 @@ The text differs with the Python version, so bounds are wide: what is tested is 
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from ropewalk.data.stdlib import standard_library
@@ -18,8 +16,8 @@ from ropewalk.records.attention_summary import Gist, gist
 def states() -> dict[str, Gist]:
     """Base inside its window, base beyond it, PI before training."""
     found = attention("hemp", data=list(standard_library("held_out"))[:6], window=1024)
-    rows = [[{"kind": row.kind, **dataclasses.asdict(row)} for row in one.rows] for one in found]
-    return {name: gist(mine, 256, rows[0]) for name, mine in zip(("base", "beyond", "pi"), rows, strict=True)}
+    base = found[0].rows
+    return {name: gist(one.rows, 256, base) for name, one in zip(("base", "beyond", "pi"), found, strict=True)}
 
 
 def test_beyond_its_window_most_heads_score_above_all_that_they_did_inside(states):

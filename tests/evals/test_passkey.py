@@ -257,10 +257,10 @@ def test_rows_and_summary_go_on_record(tmp_path):
     rows, summary = passkey.passkey(
         tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=4, trials=2, out=out
     )
-    found = records.read([out])
-    assert [row["k"] for row in found.of("passkey")] == [75, 150, 225, 300] == [row.k for row in rows]
-    assert found.of("passkey_summary")[0]["k_max"] == summary.k_max
-    settings = found.of("passkey_summary")[0]["header"]["settings"]
+    read = records.read([out])
+    assert [m.row.k for m in read.of(records.Passkey)] == [75, 150, 225, 300] == [row.k for row in rows]
+    assert read.of(records.PasskeySummary)[0].row.k_max == summary.k_max
+    settings = read.of(records.PasskeySummary)[0].run.settings
     assert {name: settings[name] for name in ("window", "depths", "trials")} == {
         "window": 300,
         "depths": 4,
@@ -298,8 +298,8 @@ def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
         (path / "config.json").write_text(json.dumps(said))
     found = by_step(passkey.passkey, tmp_path / "run", depths=2, trials=1, out=tmp_path / "r.jsonl")
     assert list(found) == [10, 20]
-    rows = records.read([tmp_path / "r.jsonl"]).of("passkey_summary")
-    assert [row["header"]["model"]["steps"] for row in rows] == [10, 20]
+    rows = records.read([tmp_path / "r.jsonl"]).of(records.PasskeySummary)
+    assert [m.run.model.steps for m in rows] == [10, 20]
 
 
 def test_a_run_without_checkpoints_is_refused(tmp_path):

@@ -205,7 +205,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     again = perplexity(path, data=docs, stride=16, out=out)
     assert scored == ["doc0", "doc1", "doc2"]
     assert again[0].perplexity == whole[0].perplexity and again[0].per_document == whole[0].per_document
-    assert records.read([out]).of("perplexity")[0]["perplexity"] == whole[0].perplexity
+    assert records.read([out]).of(records.Perplexity)[0].row.perplexity == whole[0].perplexity
 
 
 def test_a_finished_run_repeated_adds_nothing_and_a_further_window_its_own_rows_alone(tmp_path):
@@ -216,7 +216,7 @@ def test_a_finished_run_repeated_adds_nothing_and_a_further_window_its_own_rows_
     assert perplexity(path, data=docs, windows=[32, 64], stride=16, out=out) == rows
     assert out.read_text(encoding="utf-8") == before
     perplexity(path, data=docs, windows=[32, 48, 64], stride=16, out=out)
-    assert [row["window"] for row in records.read([out]).of("perplexity")] == [32, 64, 48]
+    assert [m.row.window for m in records.read([out]).of(records.Perplexity)] == [32, 64, 48]
 
 
 def test_another_stride_or_other_weights_are_not_taken_for_known(tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_another_stride_or_other_weights_are_not_taken_for_known(tmp_path, monke
     (other,) = perplexity(tiny(seed=1), tokenizer=tokenizer, data=docs, stride=16, out=out)
     assert other.perplexity == fresh.perplexity
     perplexity(tiny(seed=1), tokenizer=tokenizer, data=docs, stride=32, out=out)
-    assert len(records.read([out]).of("document_score")) == 3
+    assert len(records.read([out]).of(records.DocumentScore)) == 3
 
 
 def test_a_damaged_line_costs_one_document_and_no_error(tmp_path):

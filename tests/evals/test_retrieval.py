@@ -124,7 +124,7 @@ def test_rows_go_on_record(tokenizer, tmp_path):
     )
     assert [row.family for row in rows] == ["keys", "chain"]
     assert all(row.successes == 0 and len(row.per_trial) == 3 and row.high > 0.5 for row in rows)
-    assert len(records.read([tmp_path / "r.jsonl"]).of("retrieval")) == 2
+    assert len(records.read([tmp_path / "r.jsonl"]).of(records.Retrieval)) == 2
 
 
 def test_a_model_that_knows_is_right_and_the_commas_are_not_judged(tokenizer, monkeypatch):

@@ -8,7 +8,7 @@ from ropewalk import testing
 from ropewalk.evals.attention import attention
 from ropewalk.evals.downstream.benchmarks import benchmarks
 from ropewalk.evals.downstream.summary import summarize
-from ropewalk.records import Records, read
+from ropewalk.records import Adjacent, AttentionScores, Benchmark, DocumentSummary, Records, Summary, read
 
 MEASURE = """
 import sys
@@ -44,10 +44,10 @@ def test_ranks_change_no_answer_and_no_summary(tmp_path):
     summarize(model, data=tmp_path / "pairs.jsonl", summary_tokens=8, batch=1, out=tmp_path / "one.jsonl")
     attention(model, data=tmp_path / "long.txt", window=300, out=tmp_path / "one.jsonl")
 
-    def plain(records: Records, kind: str) -> list[dict]:
-        return [{k: v for k, v in row.items() if k not in ("seconds", "run", "header")} for row in records.of(kind)]
+    def plain(records: Records, kind: type) -> list[dict]:
+        return [{name: value for name, value in vars(m.row).items() if name != "seconds"} for m in records.of(kind)]
 
     one, two = read([tmp_path / "one.jsonl"]), read([tmp_path / "two.jsonl"])
-    for kind in ("benchmark", "summary", "attention", "adjacent"):
+    for kind in (Benchmark, Summary, AttentionScores, Adjacent):
         assert plain(two, kind) == plain(one, kind) != []
-    assert len(two.of("document_summary")) == 6 and not two.damaged
+    assert len(two.of(DocumentSummary)) == 6 and not two.left_out.damaged

@@ -179,12 +179,12 @@ def test_summaries_end_in_records_and_are_not_written_twice(model, tmp_path, mon
     settings = dict(tokenizer=testing.byte_tokenizer(WINDOW), summary_tokens=12, batch=2, out=out)
     rows = summary.summarize(model, data=data, limit=3, **settings)
     read = records.read([out])
-    kinds = [row["kind"] for row in read.rows]
+    kinds = [m.row.kind for m in read.measurements]
     assert kinds == (["document_summary"] * 3 + ["summary"]) * 2
     assert [row.decoding for row in rows] == ["sampled", "greedy"]
     for row in rows:
-        of_it = [r for r in read.rows if r["kind"] == "document_summary" and r["decoding"] == row.decoding]
-        assert row.rouge_1 == pytest.approx(np.mean([r["rouge_1"] for r in of_it]))
+        of_it = [m.row for m in read.of(records.DocumentSummary) if m.row.decoding == row.decoding]
+        assert row.rouge_1 == pytest.approx(np.mean([r.rouge_1 for r in of_it]))
         assert row.documents == 3 and row.unfinished == 3 and row.generated_tokens == 36
         low, high = row.intervals["rouge_1"]
         assert low <= row.rouge_1 <= high
@@ -196,7 +196,7 @@ def test_summaries_end_in_records_and_are_not_written_twice(model, tmp_path, mon
         summary, "write", lambda m, prompts, **k: asked.append(len(prompts)) or written(m, prompts, **k)
     )
     assert summary.summarize(model, data=data, limit=3, **settings) == rows
-    assert len(records.read([out]).rows) == len(read.rows), "a finished run, repeated, adds nothing"
+    assert len(records.read([out]).measurements) == len(read.measurements), "a finished run, repeated, adds nothing"
     more = summary.summarize(model, data=data, limit=4, **settings)
     assert asked == [0, 0, 1, 1] and more[0].documents == 4
 
@@ -281,7 +281,7 @@ def test_fine_tuning_starts_at_the_loss_of_the_summaries_alone_and_lowers_it(tmp
         warmup=0,
         **sizes,
     )
-    steps = records.read([tmp_path / "tuned" / "records.jsonl"]).of("step")
+    steps = records.read([tmp_path / "tuned" / "records.jsonl"]).of(records.Step)
     assert len(steps) == state.steps == 6
     # The first step's loss by plain transformers: each pair alone, prompt masked, summed over labels, averaged once.
     model, total, count = testing.tiny("llama", window=256, seed=6), 0.0, 0
@@ -292,8 +292,8 @@ def test_fine_tuning_starts_at_the_loss_of_the_summaries_alone_and_lowers_it(tmp
         labels[0, : len(prompt)] = -100
         total += model(whole, labels=labels).loss.item() * len(target)
         count += len(target)
-    assert steps[0]["loss"] == pytest.approx(total / count, rel=1e-5)  # float32 sums of 120 terms
-    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    assert steps[0].row.loss == pytest.approx(total / count, rel=1e-5)  # float32 sums of 120 terms
+    assert steps[-1].row.loss < 0.8 * steps[0].row.loss
     [row] = summary.summarize(tmp_path / "tuned", data=data, decodings=[GREEDY], **sizes)
     assert row.documents == 4 and row.cut == 3  # the first is shorter than 100 tokens
 
@@ -306,10 +306,10 @@ def test_a_model_trained_to_its_end_is_not_trained_again(tmp_path):
     settings = dict(data=data, train=train, trained=tmp_path / "tuned", epochs=2, batch_size=3, decodings=[GREEDY])
     settings |= dict(document_tokens=100, summary_tokens=20)
     first = summary.summarize(base, **settings)
-    steps = records.read([tmp_path / "tuned" / "records.jsonl"]).of("step")
+    steps = records.read([tmp_path / "tuned" / "records.jsonl"]).of(records.Step)
     assert len(steps) == 4, "two passes over five pairs, three at a time"
     again = summary.summarize(base, **settings)
-    assert len(records.read([tmp_path / "tuned" / "records.jsonl"]).of("step")) == 4
+    assert len(records.read([tmp_path / "tuned" / "records.jsonl"]).of(records.Step)) == 4
     assert [row.rouge_1 for row in again] == [row.rouge_1 for row in first]
     assert [row.trained_on for row in again] == [f"{tmp_path.name}/train.jsonl"], (
         "a page must tell it from a checkpoint"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import made_up
 from ropewalk import records
 from ropewalk.figures import compare, style
 from ropewalk.figures import measured as measured_figures
+from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records.variant import variant_of
 from ropewalk.reports.rows import clean
 
@@ -30,11 +33,9 @@ def lines(figure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def test_each_state_is_a_line_through_its_own_perplexities(rows):
-    drawn = lines(measured_figures.perplexity(rows.of("perplexity")))
+    drawn = lines(measured_figures.perplexity(rows.of(Perplexity)))
     assert list(drawn) == ["base", "base, extrapolating", "PI ×4, before training", "PI ×4, 200 steps"]
-    measured = {
-        row["window"]: row["perplexity"] for row in rows.of("perplexity") if row["header"]["model"]["steps"] == 200
-    }
+    measured = {m.row.window: m.row.perplexity for m in rows.of(Perplexity) if m.run.model.steps == 200}
     x, y = drawn["PI ×4, 200 steps"]
     np.testing.assert_array_equal(y, [measured[window] for window in sorted(measured)])
     np.testing.assert_allclose(
@@ -43,55 +44,56 @@ def test_each_state_is_a_line_through_its_own_perplexities(rows):
 
 
 def test_extrapolation_starts_where_the_base_ends(rows):
-    drawn = lines(measured_figures.perplexity(rows.of("perplexity")))
+    drawn = lines(measured_figures.perplexity(rows.of(Perplexity)))
     assert max(drawn["base"][0]) < 300 < min(drawn["base, extrapolating"][0])
 
 
 def test_a_close_up_leaves_out_what_would_flatten_the_rest(rows):
-    low, high = measured_figures.closeup_limits(rows.of("perplexity"))
-    axes = measured_figures.perplexity(rows.of("perplexity"), closeup=True).axes[0]
+    low, high = measured_figures.closeup_limits(rows.of(Perplexity))
+    axes = measured_figures.perplexity(rows.of(Perplexity), closeup=True).axes[0]
     assert axes.get_ylim() == (low, high)
-    assert low < min(row["perplexity"] for row in rows.of("perplexity")) and high < 20
+    assert low < min(m.row.perplexity for m in rows.of(Perplexity)) and high < 20
 
 
 def test_no_close_up_where_everything_is_close():
-    run = made_up.run(made_up.BASE, "x").model
-    header = {"model": run.to_dict()}
-    near = [{"window": w, "perplexity": p, "header": header} for w, p in ((64, 9.0), (128, 8.9), (256, 8.8))]
+    run = made_up.run(made_up.BASE, "x")
+    near = [Measurement(made_up.row(math.log(p), w), run) for w, p in ((64, 9.0), (128, 8.9), (256, 8.8))]
     assert measured_figures.closeup_limits(near) is None
     assert measured_figures.closeup_limits([]) is None
 
 
 def test_a_figure_that_is_no_number_is_left_out_not_drawn_as_zero(rows):
-    some = [dict(row) for row in rows.of("perplexity")]
-    for row in some:
-        if row["header"]["model"]["steps"] == 200 and row["window"] == 512:
-            row["perplexity"] = None
+    some = [
+        Measurement(dataclasses.replace(m.row, perplexity=math.nan), m.run)
+        if (m.run.model.steps, m.row.window) == (200, 512)
+        else m
+        for m in rows.of(Perplexity)
+    ]
     _, y = lines(measured_figures.perplexity(some))["PI ×4, 200 steps"]
     assert np.isnan(y[2]) and np.isfinite(y[[0, 1, 3]]).all()
 
 
 def test_the_map_holds_the_share_of_successes_at_every_depth(rows):
-    base = [row for row in rows.of("passkey") if row["header"]["model"]["scaling"]["method"] == "plain"]
+    base = [m for m in rows.of(Passkey) if m.run.model.method == "plain"]
     figure = measured_figures.passkey_map(base, longest=1024, k_max={256: 256, 512: 240, 1024: 224})
-    meshes = [found for found in figure.axes[0].collections if hasattr(found, "get_coordinates")]
+    meshes = [mesh for mesh in figure.axes[0].collections if hasattr(mesh, "get_coordinates")]
     assert len(meshes) == 3
     for window, mesh in zip((256, 512, 1024), meshes, strict=True):
-        own = sorted((row for row in base if row["window"] == window), key=lambda row: row["k"])
-        np.testing.assert_allclose(mesh.get_array().ravel(), [row["successes"] / row["trials"] for row in own])
-        np.testing.assert_allclose(mesh.get_coordinates()[0, 1:, 0], [row["k"] for row in own])
+        depths = sorted((m.row for m in base if m.row.window == window), key=lambda row: row.k)
+        np.testing.assert_allclose(mesh.get_array().ravel(), [row.successes / row.trials for row in depths])
+        np.testing.assert_allclose(mesh.get_coordinates()[0, 1:, 0], [row.k for row in depths])
     assert {"256", "240", "224"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_the_running_mean_of_a_straight_line_is_the_line(rows):
-    steps = [{**row, "loss": 3 - 0.01 * row["step"]} for row in rows.of("step")]
+    steps = [Measurement(dataclasses.replace(m.row, loss=3 - 0.01 * m.row.step), m.run) for m in rows.of(Step)]
     x, y = lines(measured_figures.loss(steps))["running mean"]
     inner = slice(20, -20)  # near the ends the mean is one-sided
     np.testing.assert_allclose(np.asarray(y)[inner], 3 - 0.01 * np.asarray(x)[inner], atol=1e-12)
 
 
 def test_by_steps_stands_beside_the_paper_relative_to_the_base():
-    state = variant_of({"model": made_up.extended(steps=200).to_dict()})
+    state = variant_of(made_up.extended(steps=200))
     drawn = lines(compare.perplexity_by_steps([(state, {0: 20.0, 200: 9.0})], base=10.0))
     np.testing.assert_allclose(drawn["PI ×4"][1], [2.0, 0.9])
     # table 3, 8192: 16.10 before training; table 1, 7B in its own window: 7.20
@@ -99,9 +101,7 @@ def test_by_steps_stands_beside_the_paper_relative_to_the_base():
 
 
 def test_larger_factors_are_darker_and_other_methods_have_other_colours():
-    states = [
-        variant_of({"model": made_up.extended(f, 200, m).to_dict()}) for m in ("linear", "yarn") for f in (2, 4, 8)
-    ]
+    states = [variant_of(made_up.extended(f, 200, m)) for m in ("linear", "yarn") for f in (2, 4, 8)]
     colours = style.palette(states)
     assert len(set(colours.values())) == 6
     light = [sum(int(colours[state.series][i : i + 2], 16) for i in (1, 3, 5)) for state in states]
@@ -109,7 +109,7 @@ def test_larger_factors_are_darker_and_other_methods_have_other_colours():
 
 
 def test_svg_ids_belong_to_their_figure_and_every_reference_is_met(rows):
-    text = style.svg(measured_figures.perplexity(rows.of("perplexity")), "fig-1", "a <title>", "words & more")
+    text = style.svg(measured_figures.perplexity(rows.of(Perplexity)), "fig-1", "a <title>", "words & more")
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids)) and all(name.startswith("fig-1-") for name in ids)
     assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
@@ -118,28 +118,39 @@ def test_svg_ids_belong_to_their_figure_and_every_reference_is_met(rows):
     assert "a &lt;title&gt;" in text and "words &amp; more" in text
 
 
+def test_rows_just_measured_are_drawn_as_the_same_rows_read_back(tmp_path):
+    run = made_up.run(made_up.extended(steps=9), "ropewalk perplexity")
+    recorder = records.Recorder(tmp_path / "r.jsonl", run)
+    for window, nll in ((256, 2.3), (512, 2.2), (1024, 2.1)):
+        recorder.add(made_up.perplexity(window, nll))
+    just_measured = [Measurement(row, run) for row in recorder.rows]
+    read_back = records.read([tmp_path / "r.jsonl"]).of(Perplexity)
+    one, other = (style.svg(measured_figures.perplexity(rows), "f", "t") for rows in (just_measured, read_back))
+    assert one == other
+
+
 def test_text_in_svg_stays_text(rows):
-    text = style.svg(measured_figures.perplexity(rows.of("perplexity")), "f", "t")
+    text = style.svg(measured_figures.perplexity(rows.of(Perplexity)), "f", "t")
     assert "evaluation window (tokens)</text>" in text
     assert "DejaVu" not in text
 
 
 def test_the_same_rows_give_the_same_svg_and_no_date(rows):
-    one, other = (style.svg(measured_figures.perplexity(rows.of("perplexity")), "f", "t") for _ in range(2))
+    one, other = (style.svg(measured_figures.perplexity(rows.of(Perplexity)), "f", "t") for _ in range(2))
     assert one == other
     assert "dc:date" not in one
 
 
 def test_settings_are_put_back(rows):
     before = dict(matplotlib.rcParams)
-    style.svg(measured_figures.loss(rows.of("step")), "f", "t")
+    style.svg(measured_figures.loss(rows.of(Step)), "f", "t")
     assert dict(matplotlib.rcParams) == before
 
 
 @pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")])
 def test_a_figure_is_saved_in_the_format_of_its_name(rows, tmp_path, ending, start):
     assert (
-        measured_figures.save(measured_figures.loss(rows.of("step")), tmp_path / f"loss.{ending}")
+        measured_figures.save(measured_figures.loss(rows.of(Step)), tmp_path / f"loss.{ending}")
         .read_bytes()
         .startswith(start)
     )

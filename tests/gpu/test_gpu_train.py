@@ -27,7 +27,7 @@ def go(base, out, **options):
 
 
 def losses(out):
-    return [row["loss"] for row in records.read([out / "records.jsonl"]).of("step")]
+    return [m.row.loss for m in records.read([out / "records.jsonl"]).of(records.Step)]
 
 
 def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
@@ -35,8 +35,8 @@ def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
     go(base, tmp_path / "cpu", device="cpu")
     # bfloat16 has 8 bits: 2^-9 a product, averaged over 2048 tokens.
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=3e-3)
-    (row, *_) = records.read([tmp_path / "gpu/records.jsonl"]).of("step")
-    assert 0 < row["mfu"] < 1 and row["peak_bytes"] > 0
+    (first, *_) = records.read([tmp_path / "gpu/records.jsonl"]).of(records.Step)
+    assert 0 < first.row.mfu < 1 and first.row.peak_bytes > 0
 
 
 @pytest.mark.parametrize("activations", ["full", "none"])

@@ -1,13 +1,15 @@
 """scores, plot_attention: attention rows summed up and drawn; the rows are made by hand so that the sums are known."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from ropewalk import records
 from ropewalk.figures import attention as attention_figures
-from ropewalk.records.attention_summary import gist, part, usable
+from ropewalk.records import Adjacent, AttentionScores
+from ropewalk.records.attention_summary import gist, part
 from ropewalk.reports.attention import section
 from ropewalk.reports.rows import clean
 from ropewalk.rope.scaling import Linear
@@ -59,51 +61,55 @@ def rows(tmp_path):
     return clean(records.read([path]))
 
 
+def first(rows, at: int = 0, **changes) -> AttentionScores:
+    """One row of scores, changed."""
+    return dataclasses.replace(rows.of(AttentionScores)[at].row, **changes)
+
+
 def test_a_gist_is_what_can_be_read_off_the_rows(rows):
-    by_state = attention_figures.by_states(rows.of("attention"))
-    told = attention_figures.by_states(rows.of("adjacent"))
-    base, beyond, before, after = by_state.values()
-    found = gist(beyond + next(iter(told.values())), 8, base)
-    assert (found.window, found.inside, found.beyond) == (16, 9.0, 18.0)
+    by_variant = attention_figures.by_variants(rows.of(AttentionScores))
+    near_rows = [m.row for m in next(iter(attention_figures.by_variants(rows.of(Adjacent)).values()))]
+    base, beyond, before, after = ([m.row for m in alike] for alike in by_variant.values())
+    summed = gist(beyond + near_rows, 8, base)
+    assert (summed.window, summed.inside, summed.beyond) == (16, 9.0, 18.0)
     # Far keys: buckets from L/4 = 2 on; half of 4 and of 2, the median of both heads; beyond, half of 18 and of 3.
-    assert (found.typical_inside, found.typical_beyond) == (1.5, 5.25)
+    assert (summed.typical_inside, summed.typical_beyond) == (1.5, 5.25)
     # One head of two is above its own base: 18 over 9; the other's 3 is under its 6.
-    assert (found.out_of_range, found.worst) == (0.5, 2.0)
-    assert (found.deviation, found.of_printed, found.of_corrected) == (3.0, 0.75, 0.6)
-    assert (found.resolution, found.previous) == (0.5, 0.5)
+    assert (summed.out_of_range, summed.worst) == (0.5, 2.0)
+    assert (summed.deviation, summed.of_printed, summed.of_corrected) == (3.0, 0.75, 0.6)
+    assert (summed.resolution, summed.previous) == (0.5, 0.5)
     # 18 of a trivial bound of 9, and the extrapolation bound's 9 over it.
-    assert (found.largest_h, found.of_trivial, found.slack) == (3.0, 2.0, 0.5)
+    assert (summed.largest_h, summed.of_trivial, summed.slack) == (3.0, 2.0, 0.5)
     assert gist(before, 8, base).out_of_range == gist(after, 8, base).out_of_range == 0
 
 
 def test_a_negative_score_counts_by_its_size(rows):
-    row = rows.of("attention")[0] | {"minimum": [[-12.0, 0.0], [0.0, None]]}
-    found = gist([row], 8)
-    assert (found.of_trivial, found.slack) == (12 / 9, 9 / 12)
-    assert found.inside == 9.0
+    summed = gist([first(rows, minimum=[[-12.0, 0.0], [0.0, np.nan]])], 8)
+    assert (summed.of_trivial, summed.slack) == (12 / 9, 9 / 12)
+    assert summed.inside == 9.0
 
 
 @pytest.mark.parametrize(("beyond", "share"), [(8.9, 0), (9.0, 0), (9.1, 0.5)])
 def test_a_head_is_out_of_range_above_its_own_largest_and_not_before(rows, beyond, share):
-    row = rows.of("attention")[1] | {"maximum": [[9.0, 4.0, beyond], [6.0, 2.0, 3.0]]}
-    assert gist([row], 8, rows.of("attention")[:1]).out_of_range == share
+    row = first(rows, 1, maximum=[[9.0, 4.0, beyond], [6.0, 2.0, 3.0]])
+    assert gist([row], 8, [first(rows)]).out_of_range == share
 
 
 def test_inside_its_window_a_base_has_no_beyond(rows):
-    base = next(iter(attention_figures.by_states(rows.of("attention")).values()))
-    found = gist(base, 8, base)
-    assert found.inside == 9.0
-    assert np.isnan([found.beyond, found.out_of_range, found.worst, found.resolution]).all()
+    base = [m.row for m in next(iter(attention_figures.by_variants(rows.of(AttentionScores)).values()))]
+    summed = gist(base, 8, base)
+    assert summed.inside == 9.0
+    assert np.isnan([summed.beyond, summed.out_of_range, summed.worst, summed.resolution]).all()
 
 
 def test_part_takes_buckets_by_their_first_distance(rows):
-    row = rows.of("attention")[1]
-    np.testing.assert_array_equal(part(row, "maximum", 8, 100), [18.0, 3.0])
-    assert np.isnan(part(row, "maximum", 100, 200)).all()
+    row = first(rows, 1)
+    np.testing.assert_array_equal(part(row.edges, row.maximum, 8, 100), [18.0, 3.0])
+    assert np.isnan(part(row.edges, row.maximum, 100, 200)).all()
 
 
 def test_states_are_drawn_in_order_each_with_its_own_line(rows):
-    figure = attention_figures.scores(rows.of("attention"))
+    figure = attention_figures.scores(rows.of(AttentionScores))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["base", "base, extrapolating", "PI ×2, before training", "PI ×2, 100 steps"]
     upper = figure.axes[0]
@@ -114,13 +120,13 @@ def test_states_are_drawn_in_order_each_with_its_own_line(rows):
 
 
 def test_the_adjacent_figure_leaves_out_what_would_hide_the_base(rows):
-    figure = attention_figures.adjacent(rows.of("adjacent"))
+    figure = attention_figures.adjacent(rows.of(Adjacent))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["base", "PI ×2, before training", "PI ×2, 100 steps"]
 
 
 def test_the_bounds_figure_has_a_point_a_head(rows):
-    figure = attention_figures.bounds(rows.of("attention"))
+    figure = attention_figures.bounds(rows.of(AttentionScores))
     points = figure.axes[0].get_lines()[0]
     assert list(points.get_xdata()) == [4.0, 4.0] and list(points.get_ydata()) == [1.0, 3.0]
 
@@ -130,8 +136,8 @@ def test_a_measurement_made_twice_is_drawn_once_and_the_newest(rows, tmp_path):
     for started, value in (("2026-01-02", 5.0), ("2026-01-01", 7.0)):
         run = dataclasses.replace(records.new_run(BASE, device="cpu", dtype="float32", command=""), started=started)
         records.Recorder(path, run).add(scores(8, [[value, 1.0, 0.0]] * 2))
-    by_state = attention_figures.by_states(clean(records.read([path])).of("attention"))
-    assert [gist(mine, 8).inside for mine in by_state.values()] == [5.0]
+    by_variant = attention_figures.by_variants(clean(records.read([path])).of(AttentionScores))
+    assert [gist([m.row for m in alike], 8).inside for alike in by_variant.values()] == [5.0]
 
 
 def test_the_page_says_how_many_heads_are_out_of_range(rows):
@@ -164,15 +170,20 @@ def test_the_page_says_how_many_heads_are_out_of_range(rows):
         {"deviation": [True, 1.0]},
     ],
 )
-def test_a_row_that_was_edited_into_nonsense_is_left_out(rows, damage):
-    row = rows.of("attention")[1]
-    assert usable(row)
-    assert not usable(row | damage)
+def test_a_row_that_was_edited_into_nonsense_is_left_out(tmp_path, damage):
+    path = tmp_path / "r.jsonl"
+    run = records.new_run(BASE, device="cpu", dtype="float32", command="made by hand")
+    records.Recorder(path, run).add(scores(16, [[9.0, 4.0, 18.0], [6.0, 2.0, 3.0]]))
+    header, row = path.read_text().splitlines()
+    assert len(records.read([path]).of(AttentionScores)) == 1
+    path.write_text(f"{header}\n{json.dumps(json.loads(row) | damage)}\n")
+    kept = records.read([path])
+    assert not kept.of(AttentionScores) and kept.left_out.malformed["attention"] == 1
 
 
 def test_a_bucket_without_a_figure_is_no_error(rows):
-    row = rows.of("attention")[1]
-    hole = row | {"maximum": [[None, 2.0, 3.0], [1.0, 2.0, None]], "quantile": [[None] * 3, [None] * 3]}
-    assert usable(hole)
-    attention_figures.scores([hole])
-    assert gist([hole], 8).beyond == 3.0
+    m = rows.of(AttentionScores)[1]
+    nan = np.nan
+    row = first(rows, 1, maximum=[[nan, 2.0, 3.0], [1.0, 2.0, nan]], quantile=[[nan] * 3, [nan] * 3])
+    attention_figures.scores([records.Measurement(row, m.run)])
+    assert gist([row], 8).beyond == 3.0

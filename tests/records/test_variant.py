@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 import made_up
+from ropewalk.records import Unspecified
 from ropewalk.records.variant import labels, variant_of
 
 
@@ -33,18 +34,18 @@ from ropewalk.records.variant import labels, variant_of
     ],
 )
 def test_the_state_is_told_from_the_config_and_the_window(state, window, role, label):
-    found = variant_of(made_up.header(state), window)
-    assert (found.role, found.label) == (role, label)
+    variant = variant_of(state, window)
+    assert (variant.role, variant.label) == (role, label)
 
 
 def test_a_method_of_another_version_is_called_by_its_own_word():
-    model = made_up.extended(4).to_dict() | {"scaling": {"method": "my-rope", "factor": 4.0, "alpha": 1.0}}
-    found = variant_of({"model": model}, 1024)
-    assert (found.role, found.label) == ("untrained", "my-rope ×4, before training")
+    model = dataclasses.replace(made_up.extended(4), scaling=Unspecified("my-rope", 4.0))
+    variant = variant_of(model, 1024)
+    assert (variant.role, variant.label) == ("untrained", "my-rope ×4, before training")
 
 
 def test_states_that_share_a_label_are_told_apart():
-    one, other = (variant_of(made_up.header(made_up.extended(4, 200, name=name))) for name in ("seed-1", "seed-2"))
+    one, other = (variant_of(made_up.extended(4, 200, name=name)) for name in ("seed-1", "seed-2"))
     assert sorted(labels([one, other]).values()) == ["PI ×4, 200 steps (seed-1)", "PI ×4, 200 steps (seed-2)"]
     assert labels([one]) == {one: "PI ×4, 200 steps"}
 
@@ -60,4 +61,4 @@ def test_states_that_share_a_label_are_told_apart():
     ],
 )
 def test_a_path_is_named_by_its_last_part(name, short):
-    assert variant_of(made_up.header(dataclasses.replace(made_up.BASE, name=name))).short_name == short
+    assert variant_of(dataclasses.replace(made_up.BASE, name=name)).short_name == short

@@ -90,7 +90,7 @@ def page(tmp_path_factory) -> Path:
         16, 200, "linear", name="/data/checkpoints/" + "a-very-long-directory-name-without-a-blank/" * 4
     )
     run = made_up.run(long, "ropewalk perplexity " + "x" * 300, settings={"note": "y" * 180})
-    made_up.record.Recorder(records, run).add(made_up.perplexity(4096, 2.2))
+    made_up.Recorder(records, run).add(made_up.perplexity(4096, 2.2))
     return report([records], folder / "report.html")
 
 
@@ -130,7 +130,7 @@ def small(tmp_path_factory) -> dict:
         rows = [made_up.retrieval(family, window, 0.5) for family in ("keys", "values", "lookalikes", "chain")]
         rows += [made_up.perplexity(size, 5.1) for size in (256, 512, 1024)]
         rows += [made_up.benchmark("piqa", 0.6, seed=state.steps)]  # a fifth tile, so that each is narrow
-        recorder = made_up.record.Recorder(path, made_up.run(state, "ropewalk evaluate"))
+        recorder = made_up.Recorder(path, made_up.run(state, "ropewalk evaluate"))
         for row in rows:
             recorder.add(row)
         made_up.passkey(recorder, window, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -13,6 +14,7 @@ from ropewalk.reports import render
 from ropewalk.reports.perplexity import groups
 from ropewalk.reports.rows import clean
 from ropewalk.reports.training import budget, trainings
+from ropewalk.rope.scaling import Yarn
 from ropewalk.suite.theory import put_on_record
 
 
@@ -39,6 +41,7 @@ def test_damaged_and_foreign_lines_are_counted_and_said(tmp_path):
     assert "Rows of unknown kind, not shown: “telepathy” (1)." in page
     assert "1 row without the header of a run, so of unknown origin, was left out." in page
     assert "1 row of kind “perplexity” with a field missing or of the wrong type was left out." in page
+    assert "The first: r.jsonl, line 7: Expected `int`, got `str` - at `$.window`." in page
 
 
 def test_a_clean_page_has_nothing_to_read_with_care(tmp_path):
@@ -113,10 +116,10 @@ def test_tokens_of_training_are_matched_to_the_state_they_made(tmp_path):
     path = made_up.write(tmp_path / "r.jsonl")
     rows = clean(records.read([path]))
     runs = trainings(rows)
-    assert budget(variant_of(made_up.header(made_up.extended(4, 50))), runs) == 50 * 8192
-    assert budget(variant_of(made_up.header(made_up.extended(8, 200, "yarn"))), runs) == 200 * 8192
-    assert budget(variant_of(made_up.header(made_up.extended(16, 200))), runs) is None
-    assert budget(variant_of(made_up.header(made_up.extended(4, 9000))), runs) is None
+    assert budget(variant_of(made_up.extended(4, 50)), runs) == 50 * 8192
+    assert budget(variant_of(made_up.extended(8, 200, "yarn")), runs) == 200 * 8192
+    assert budget(variant_of(made_up.extended(16, 200)), runs) is None
+    assert budget(variant_of(made_up.extended(4, 9000)), runs) is None
 
 
 def test_a_step_that_was_done_twice_counts_once(tmp_path):
@@ -153,6 +156,16 @@ def test_theory_is_computed_and_mixes_no_devices_and_no_formats(tmp_path):
     )
 
 
+def test_a_run_says_the_thresholds_of_its_scaling_or_that_they_are_not_on_record(tmp_path):
+    for scaling, words in (
+        (Yarn(4.0, 64.0, 4.0), "scaling yarn, beta_fast 64.0, beta_slow 4.0, truncate True"),
+        (records.Unspecified("yarn", 4.0), "scaling yarn; thresholds not on record"),
+    ):
+        model = dataclasses.replace(made_up.extended(steps=9), scaling=scaling)
+        path = made_up.record_rows(tmp_path / f"{len(words)}.jsonl", (model, made_up.row(2.0)))
+        assert words in made_up.words(render(records.read([path])))
+
+
 def test_depths_of_two_passkey_tests_are_not_mixed(tmp_path):
     """A coarse test after a fine one: its map and its k_max are its own, and the page says that the other was there."""
     path = tmp_path / "r.jsonl"
@@ -168,8 +181,8 @@ def test_depths_of_two_passkey_tests_are_not_mixed(tmp_path):
     test(8, 10, 10, hour=5)
     test(2, 4, 0, hour=6)
     found = clean(records.read([path]))
-    assert [(row["k"], row["trials"]) for row in found.of("passkey")] == [(160, 4), (320, 4)]
-    assert [row["k_max"] for row in found.of("passkey_summary")] == [0]
+    assert [(m.row.k, m.row.trials) for m in found.of(records.Passkey)] == [(160, 4), (320, 4)]
+    assert [m.row.k_max for m in found.of(records.PasskeySummary)] == [0]
     page = made_up.words(render(records.read([path])))
     # 2 depths and the summary were measured again, 6 depths have no like in the newer test.
     assert "9 rows measured what another row measured too (3 of them over more or fewer tokens or trials)" in page

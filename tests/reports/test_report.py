@@ -145,8 +145,11 @@ def test_many_sources_are_counted_and_exercises_named_together() -> None:
     assert short_data("lib/argparse.py lib/calendar.py lib/csv.py and 11 more") == "lib/argparse.py and 13 more"
     assert short_data("a/b/books.jsonl") == "b/books.jsonl"
     names = ["recall exercise 1", "recall exercise 2", "/usr/lib/python3/abc.py", "/usr/lib/python3/ast.py"]
-    assert read_by({"settings": {"data": names}}) == "2 × “recall exercise” and python3/abc.py and 1 more"
-    assert read_by({"settings": {}}) == ""
+    assert (
+        read_by(made_up.run(made_up.BASE, "x", settings={"data": names}))
+        == "2 × “recall exercise” and python3/abc.py and 1 more"
+    )
+    assert read_by(made_up.run(made_up.BASE, "x")) == ""
 
 
 def test_figures_by_steps_name_their_text_and_table_3_stands_once(tmp_path):

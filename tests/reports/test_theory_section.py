@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 
 import made_up
 from ropewalk import records
+from ropewalk.figures import style
+from ropewalk.figures import theory as theory_figures
 from ropewalk.reports.provenance import cautions
 from ropewalk.reports.rows import clean
 from ropewalk.reports.theory import section
-from ropewalk.rope.scaling import Llama3, Rope
-from ropewalk.suite.theory import forecast
+from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn
+from ropewalk.suite.theory import forecast, put_on_record
 
 
 def written(path: Path, rope: Rope, reach: int, own=None) -> Path:
@@ -63,6 +66,36 @@ def test_the_methods_are_drawn_at_the_factors_on_record(tmp_path):
     assert "Llama 3 scaling ×8" in made.pictures[-1].svg and "PI ×16" in made.pictures[-1].svg
 
 
+def test_a_yarn_model_is_drawn_by_its_own_thresholds(tmp_path):
+    """64 and 4 turns here; by the published 32 and 1 the curve is another."""
+    model = dataclasses.replace(made_up.extended(4), scaling=Yarn(4.0, 64.0, 4.0), head_dim=64)
+    put_on_record(model, tmp_path / "t.jsonl", own=model.scaling)
+    made = section(clean(records.read([tmp_path / "t.jsonl"])))
+
+    def drawn(yarn: Yarn) -> str:
+        rope = model.rope
+        scalings = [Plain(), Linear(4.0), Ntk(4.0), yarn, Llama3(4.0, 1.0, 4.0, 256)]
+        picture = made.pictures[-1]
+        return style.svg(theory_figures.resolution(rope, scalings), "theory-3", picture.title, picture.caption)
+
+    assert made.pictures[-1].svg == drawn(Yarn(4.0, 64.0, 4.0)) != drawn(Yarn(4.0))
+
+
+def test_thresholds_that_are_not_on_record_are_said_and_not_drawn(tmp_path):
+    """As records were before schema 1: method and factor."""
+    path = written(tmp_path / "t.jsonl", Rope(64, 10000.0, 256), 1024)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["kind"] == "theory_resolution":
+            scaling = row.pop("scaling")
+            row |= {"method": scaling["method"], "factor": scaling["factor"]}
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = section(clean(records.read([path])))
+    assert "Not drawn, because their thresholds are not on record: YaRN ×4, Llama 3 scaling ×4." in made.notes
+    assert "PI ×4" in made.pictures[-1].svg and "YaRN" not in made.pictures[-1].svg
+    assert "YaRN ×4" in [line.label for table in made.tables for line in table.lines]
+
+
 def test_a_window_that_was_looked_at_in_steps_is_said_to_be(tmp_path):
     made = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(8, 10000.0, 2048), 600_000)])))
     assert "600000 tokens (one in 3 looked at)" in made.lead
@@ -75,8 +108,8 @@ def test_a_window_that_was_looked_at_in_steps_is_said_to_be(tmp_path):
         ("theory_bounds", {"head_dim": 7}),
         ("theory_bounds", {"base": 0.5}),
         ("theory_bounds", {"reach": 10**12}),
-        ("theory_resolution", {"method": "guess"}),
-        ("theory_resolution", {"factor": 0.5}),
+        ("theory_resolution", {"scaling": {"method": "guess"}}),
+        ("theory_resolution", {"scaling": {"method": "linear", "factor": 0.5}}),
         ("theory_resolution", {"bands": [{"name": "fast"}]}),
         ("theory_growth", {"distances": None}),
     ],
@@ -86,8 +119,8 @@ def test_rows_that_were_edited_into_nonsense_leave_the_section_out(tmp_path, kin
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("\n".join(json.dumps(row | damage if row["kind"] == kind else row) for row in rows))
     kept = clean(records.read([path]))
-    if kept.malformed:
-        assert not [row for row in kept.rows if row["kind"] == kind]
+    if kept.left_out.malformed:
+        assert not kept.of(records.KINDS[kind])
     else:
         assert section(kept) is None
 

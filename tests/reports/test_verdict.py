@@ -130,32 +130,25 @@ def test_two_base_models_get_a_verdict_each(tmp_path):
 
 
 def test_the_paired_interval_is_exact_when_every_document_changed_alike():
-    before, after = (dataclasses.asdict(made_up.row(nll)) for nll in (2.0, 2.0 + math.log(1.05)))
-    for one, other, hardness in zip(
-        before["per_document"], after["per_document"], (0.1, -0.3, 0.7, 0.0, 1.2), strict=True
+    before, after = (made_up.row(nll) for nll in (2.0, 2.0 + math.log(1.05)))
+    for document, other, hardness in zip(
+        before.per_document, after.per_document, (0.1, -0.3, 0.7, 0.0, 1.2), strict=True
     ):
-        one["nll"] += hardness * one["tokens"]  # hard documents are hard for both: that must not widen the interval
+        document["nll"] += hardness * document["tokens"]  # hard documents are hard for both: that must not widen it
         other["nll"] += hardness * other["tokens"]
-    found = ratio(before, after)
-    assert (found.low, found.high) == (pytest.approx(1.05), pytest.approx(1.05))
+    change = ratio(before, after)
+    assert (change.low, change.high) == (pytest.approx(1.05), pytest.approx(1.05))
 
 
 def test_the_paired_interval_covers_the_true_change_as_often_as_it_says():
     """40 documents whose change has mean 3 % and scatter 4 %: about 95 % of 300 intervals must hold it."""
     draw, held = np.random.default_rng(0), 0
     for seed in range(300):
-        change = draw.normal(math.log(1.03), 0.04, 40)
-        before = {
-            "perplexity": 10.0,
-            "window": 1,
-            "per_document": [{"name": str(i), "tokens": 100, "nll": 230.0} for i in range(40)],
-        }
-        after = {
-            **before,
-            "per_document": [{"name": str(i), "tokens": 100, "nll": 230.0 + 100 * c} for i, c in enumerate(change)],
-        }
-        found = ratio(before, after, seed=seed)
-        held += found.low <= 1.03 <= found.high
+        changes = draw.normal(math.log(1.03), 0.04, 40)
+        before = made_up.row(2.3, documents=40, tokens=100)
+        each = [{"name": f"d{i}", "tokens": 100, "nll": 230.0 + 100 * c} for i, c in enumerate(changes)]
+        change = ratio(before, dataclasses.replace(before, per_document=each), seed=seed)
+        held += change.low <= 1.03 <= change.high
     assert 0.90 <= held / 300 <= 0.98  # a percentile bootstrap of 40 runs a little narrow; binomial error is 1.3 %
 
 
@@ -233,12 +226,12 @@ def test_benchmarks_are_paired_item_by_item(tmp_path):
 
 
 def test_k_max_is_sure_where_all_depths_agree_and_unsure_at_a_doubtful_one():
-    depths = [{"k": 32 * i, "trials": 10, "successes": 10} for i in range(1, 33)]
+    depths = [records.Passkey(1024, 32 * i, 10, 10) for i in range(1, 33)]
     assert k_max_interval(depths) == (1024, 1024)
-    assert k_max_interval([{**d, "successes": 0} for d in depths])[0] == 0
-    doubtful = [{**d, "successes": 2} if d["k"] == 512 else d for d in depths]
+    assert k_max_interval([dataclasses.replace(d, successes=0) for d in depths])[0] == 0
+    doubtful = [dataclasses.replace(d, successes=2) if d.k == 512 else d for d in depths]
     assert k_max_interval(doubtful) == (480, 1024)
-    cliff = [{**d, "successes": 10 if d["k"] <= 256 else 0} for d in depths]
+    cliff = [dataclasses.replace(d, successes=10 if d.k <= 256 else 0) for d in depths]
     low, high = k_max_interval(cliff)
     assert low == 256 and high <= 288
 

@@ -14,7 +14,7 @@ from ropewalk.checkpoint.files import link_or_copy
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import model_info
-from ropewalk.records import read
+from ropewalk.records import Perplexity, read
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite import stages
 from ropewalk.suite.paper import Suite, doubling
@@ -168,10 +168,10 @@ def test_a_suite_ends_in_a_page_and_says_what_it_left_out(base, extended, text, 
     assert 'id="theory"' in page and "theorem 2.1" in page
     assert f"benchmarks, {extended}: " in unescape(page) and "has no boolq.jsonl" in page, "said on the page as well"
     rows = read([out / "records.jsonl"])
-    assert {row["window"] for row in rows.of("perplexity")} == {128, 256}
-    measured = len(rows.rows)
+    assert {m.row.window for m in rows.of(Perplexity)} == {128, 256}
+    measured = len(rows.measurements)
     evaluate(extended, **settings)
-    assert len(read([out / "records.jsonl"]).rows) == measured
+    assert len(read([out / "records.jsonl"]).measurements) == measured
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, extended, text, tmp_path):

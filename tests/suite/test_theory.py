@@ -59,8 +59,8 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
 def test_every_row_can_be_put_on_the_page(model, tmp_path):
     found = theory(model, window=2048, out=tmp_path / "out")
     kept = clean(records.read([tmp_path / "out" / "theory.jsonl"]))
-    assert len(kept.rows) == len(found.rows)
-    assert not (kept.malformed or kept.unknown or kept.headless or kept.damaged)
+    assert len(kept.measurements) == len(found.rows)
+    assert kept.left_out == records.LeftOut()
 
 
 def test_without_a_model_it_is_llamas_and_needs_no_torch(tmp_path):

@@ -138,7 +138,7 @@ def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_i
     kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.float32}
     rounded, exact = (
-        [row["loss"] for row in records.read([tmp_path / name / "records.jsonl"]).of("step")]
+        [m.row.loss for m in records.read([tmp_path / name / "records.jsonl"]).of(records.Step)]
         for name in ("bfloat16", "float32")
     )
     # bfloat16 has 8 bits: weights and products are off by 2^-9 each, averaged over 192 tokens.

@@ -37,9 +37,9 @@ def test_a_regime_costs_its_bytes_learns_as_float32_does_and_resumes(tmp_path, m
     # 8 bits a moment, and a float32 scale for every 256 of them; tensors under 4096 elements (norms) stay in full.
     assert sum(path.stat().st_size for path in state.glob("optimizer.*")) <= state_bytes * parameters
 
-    exact, rounded = (records.read([tmp_path / n / "records.jsonl"]).of("step") for n in ("exact", "once"))
+    exact, rounded = (records.read([tmp_path / n / "records.jsonl"]).of(records.Step) for n in ("exact", "once"))
     # One rounding to 8 bits in the forward pass; the losses fall by 0.3 in these steps.
-    assert [row["loss"] for row in rounded] == pytest.approx([row["loss"] for row in exact], rel=2e-3)
+    assert [m.row.loss for m in rounded] == pytest.approx([m.row.loss for m in exact], rel=2e-3)
     once, twice = (safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("once", "twice"))
     assert all(torch.equal(once[key], twice[key]) for key in once)
 

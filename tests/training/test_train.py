@@ -13,7 +13,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk import testing
+from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import order
 from ropewalk.data.token_corpus import tokenise
@@ -21,7 +21,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
 from ropewalk.training import TrainSettings, throughput
 from ropewalk.training.optimizer import learning_rate
-from short_run import DOCUMENTS, WINDOW, go, rows, same, weights
+from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_training_does_what_plain_pytorch_does(base, tmp_path):
         optimizer.step()
         losses.append(loss.item())
 
-    assert [row["loss"] for row in rows(tmp_path / "out")] == pytest.approx(losses, rel=1e-5)
+    assert [step.loss for step in steps(tmp_path / "out")] == pytest.approx(losses, rel=1e-5)
     ours, theirs = weights(tmp_path / "out"), model.state_dict()
     for name, value in ours.items():
         # Adam divides by the gradient's own size, so a gradient near zero turns a rounding error into a good part of one
@@ -74,9 +74,9 @@ def test_training_does_what_plain_pytorch_does(base, tmp_path):
 def test_micro_batches_add_up_to_the_batch(base, tmp_path):
     for micro in (1, 4):
         go(base, tmp_path / str(micro), steps=3, micro_batch=micro)
-    one, four = (rows(tmp_path / name) for name in ("1", "4"))
+    one, four = (steps(tmp_path / name) for name in ("1", "4"))
     for key in ("loss", "grad_norm"):
-        assert [row[key] for row in one] == pytest.approx([row[key] for row in four], rel=1e-5)
+        assert [getattr(step, key) for step in one] == pytest.approx([getattr(step, key) for step in four], rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
@@ -89,7 +89,7 @@ def test_recomputing_activations_changes_nothing(base, tmp_path, mode):
 
 def test_the_loss_falls(base, tmp_path):
     go(base, tmp_path / "out", steps=40)
-    losses = [row["loss"] for row in rows(tmp_path / "out")]
+    losses = [step.loss for step in steps(tmp_path / "out")]
     assert losses[0] == pytest.approx(np.log(258), abs=0.3)  # random weights guess evenly among 258 bytes and marks
     assert losses[-1] < losses[0] - 1
 
@@ -161,7 +161,7 @@ def test_bfloat16_arithmetic_keeps_float32_weights_and_follows_the_float32_loss(
         go(base, tmp_path / name, precision=name, steps=4, save_every=4)
     kept = safetensors.torch.load_file(tmp_path / "bfloat16/checkpoints/step-000004/state/weights.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.float32}
-    exact, rounded = ([row["loss"] for row in rows(tmp_path / name)] for name in ("float32", "bfloat16"))
+    exact, rounded = ([step.loss for step in steps(tmp_path / name)] for name in ("float32", "bfloat16"))
     # bfloat16 has 8 bits: a relative error of 2^-9 a product, averaged over 384 tokens.
     assert rounded == pytest.approx(exact, rel=2e-3)
     assert rounded != exact
@@ -169,15 +169,15 @@ def test_bfloat16_arithmetic_keeps_float32_weights_and_follows_the_float32_loss(
 
 def test_a_step_is_recorded_with_everything_the_log_line_tells(base, tmp_path):
     go(base, tmp_path / "out", steps=2)
-    (first, second) = rows(tmp_path / "out")
-    assert (first["step"], second["step"], first["tokens"]) == (1, 2, 4 * WINDOW)
-    assert first["learning_rate"] == pytest.approx(1e-4)
-    assert first["grad_norm"] > 0 and first["seconds"] > 0 and first["peak_bytes"] > 1e6
-    assert first["tokens_per_second"] == pytest.approx(first["tokens"] / first["seconds"])
-    assert first["mfu"] is None  # nobody measured this CPU's peak, and a guess would be none
-    header = first["header"]
-    assert header["model"]["window"] == WINDOW and header["settings"]["batch_size"] == 4
-    assert header["settings"]["data"] == [document.name for document in DOCUMENTS]
+    read = records.read([tmp_path / "out/records.jsonl"])
+    (first, second), (run,) = (m.row for m in read.of(records.Step)), read.runs.values()
+    assert (first.step, second.step, first.tokens) == (1, 2, 4 * WINDOW)
+    assert first.learning_rate == pytest.approx(1e-4)
+    assert first.grad_norm > 0 and first.seconds > 0 and first.peak_bytes > 1e6
+    assert first.tokens_per_second == pytest.approx(first.tokens / first.seconds)
+    assert first.mfu is None  # nobody measured this CPU's peak, and a guess would be none
+    assert run.model.window == WINDOW and run.settings["batch_size"] == 4
+    assert run.settings["data"] == [document.name for document in DOCUMENTS]
 
 
 def test_the_flops_of_a_token_are_those_torch_counts():
@@ -265,10 +265,10 @@ def test_positional_skipping_trains_attention_across_the_jump(base, tmp_path):
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     split = model(input_ids=ids[:, :-1], position_ids=places, use_cache=False).logits
     apart = torch.nn.functional.cross_entropy(split.flatten(0, 1), ids[:, 1:].flatten())
-    (row,) = rows(tmp_path / "out")
-    assert row["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    (row,) = steps(tmp_path / "out")
+    assert row.loss == pytest.approx(loss.item(), rel=1e-6)
     assert abs(apart.item() - loss.item()) > 1e-4  # the two do differ, so the line above could fail
-    assert row["tokens"] == 2 * 64
+    assert row.tokens == 2 * 64
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
@@ -291,8 +291,8 @@ def test_under_a_document_mask_the_loss_is_that_of_the_documents_alone(tmp_path,
             logits = model(input_ids=piece[None, :-1]).logits[0]
             total += torch.nn.functional.cross_entropy(logits, piece[1:], reduction="sum").item()
             counted += len(piece) - 1
-    (row,) = rows(tmp_path / "out")
-    assert row["loss"] == pytest.approx(total / counted, rel=1e-5)
+    (row,) = steps(tmp_path / "out")
+    assert row.loss == pytest.approx(total / counted, rel=1e-5)
 
 
 def test_the_manifest_names_no_pickle(base, tmp_path):

@@ -71,8 +71,8 @@ def spread_models(place):
 
 def losses(out):
     """By step; a step taken again after resuming counts once."""
-    found = {row["step"]: row["loss"] for row in records.read([out / "records.jsonl"]).of("step")}
-    return [loss for _, loss in sorted(found.items())]
+    by_step = {m.row.step: m.row.loss for m in records.read([out / "records.jsonl"]).of(records.Step)}
+    return [loss for _, loss in sorted(by_step.items())]
 
 
 def assert_same_weights(left, right):

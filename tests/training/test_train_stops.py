@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ropewalk import testing
+from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
 from ropewalk.data.token_corpus import tokenise
@@ -17,7 +17,7 @@ from ropewalk.model.load import load_model, model_info
 from ropewalk.training.checkpoints import Snapshots
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.loop import Loop
-from short_run import DOCUMENTS, WINDOW, go, rows, same, weights
+from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def test_resumed_is_uninterrupted_bit_for_bit(base, tmp_path, mode):
     go(base, tmp_path / "twice", steps=4, save_every=2, mode=mode)
     go(base, tmp_path / "twice", steps=7, save_every=2, mode=mode, resume=True)
     assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
-    once, twice = rows(tmp_path / "once"), rows(tmp_path / "twice")
-    assert [row["loss"] for row in once] == [row["loss"] for row in twice]
-    assert len({row["run"] for row in twice}) == 1  # one curve
+    once, twice = steps(tmp_path / "once"), steps(tmp_path / "twice")
+    assert [row.loss for row in once] == [row.loss for row in twice]
+    assert len(records.read([tmp_path / "twice/records.jsonl"]).runs) == 1  # one curve
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(base, tmp_path):
@@ -124,7 +124,7 @@ def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from
     monkeypatch.undo()
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "tokens"))
     assert go(base, tmp_path / "out", steps=4, save_every=1, resume=True).steps == 4
-    assert [row["step"] for row in rows(tmp_path / "out")] == [1, 2, 3, 4]
+    assert [step.step for step in steps(tmp_path / "out")] == [1, 2, 3, 4]
 
 
 def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp_path):
@@ -148,7 +148,7 @@ def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp
     step = int(said.split()[1])
     assert step >= first and "the loss is nan" in said and "rank 0" in said and "the bad one" in said
     found = Snapshots(tmp_path / "out/checkpoints").latest()
-    assert (found.step if found else 0) == step - 1 == len(rows(tmp_path / "out"))
+    assert (found.step if found else 0) == step - 1 == len(steps(tmp_path / "out"))
     assert not (tmp_path / "out/config.json").exists()
     if found:
         kept = safetensors.torch.load_file(found.state / "weights.safetensors")
@@ -192,6 +192,6 @@ def test_a_full_disk_ends_with_a_sentence_and_the_last_checkpoint_intact(base, t
             go(base, disk / "out", save_every=2)
         assert Snapshots(disk / "out/checkpoints").latest().step == 2
         assert not list((disk / "out/checkpoints").glob(".*"))
-        assert [row["step"] for row in rows(disk / "out")] == [1, 2, 3, 4]
+        assert [step.step for step in steps(disk / "out")] == [1, 2, 3, 4]
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -1,4 +1,4 @@
-"""States compared: by fine-tuning steps, by method and factor, and task by task in the original window.
+"""Variants compared: by fine-tuning steps, by method and factor, and task by task in the original window.
 
 in   what the report's sections work out from rows: curves, changes, points
 out  a matplotlib Figure each
@@ -7,7 +7,7 @@ out  a matplotlib Figure each
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,23 +35,23 @@ def perplexity_by_steps(
 ) -> Figure:
     """Perplexity in the new window by fine-tuning steps; relative to the base in its own window where that is known.
 
-    `curves` holds (state, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base.
+    `curves` holds (variant, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base.
     """
     figure, axes = new(height=2.9)
-    names = labels([state for state, _ in curves])
-    seen: list[float] = []
-    for index, (state, points) in enumerate(curves):
+    names = labels([variant for variant, _ in curves])
+    drawn: list[float] = []
+    for index, (variant, points) in enumerate(curves):
         x = sorted(points)
         y = [points[step] / (base or 1.0) for step in x]
-        seen += y
-        name = names[state].rpartition(", ")[0] or names[state]
-        axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
+        drawn += y
+        name = names[variant].rpartition(", ")[0] or names[variant]
+        axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
         if max(step for _, points in curves for step in points) >= COMPARABLE:
-            seen += _paper_by_steps(axes)
-    if max(seen) > 2.5 * min(seen):
-        log_y(axes, seen)
+            drawn += _paper_by_steps(axes)
+    if max(drawn) > 2.5 * min(drawn):
+        log_y(axes, drawn)
     axes.set(xlabel="fine-tuning steps", ylabel="perplexity / base in its window" if base else "perplexity")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes)
@@ -74,13 +74,13 @@ def _paper_by_steps(axes: Axes) -> list[float]:
 def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, float]]], *, colours: Colours | None = None) -> Figure:
     """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B)."""
     figure, axes = new(height=2.7)
-    names = labels([state for state, _ in curves])
+    names = labels([variant for variant, _ in curves])
     longest = max(step for _, points in curves for step in points)
-    for index, (state, points) in enumerate(curves):
+    for index, (variant, points) in enumerate(curves):
         x = sorted(points)
-        y = [points[step] / state.window for step in x]
-        name = names[state].rpartition(", ")[0] or names[state]
-        axes.plot(x, y, color=colour(state, colours), marker=MARKERS[index % len(MARKERS)], label=name)
+        y = [points[step] / variant.window for step in x]
+        name = names[variant].rpartition(", ")[0] or names[variant]
+        axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if longest >= COMPARABLE:
         for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
             x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
@@ -93,30 +93,45 @@ def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, float]]], *, colour
     return figure
 
 
+@dataclass(frozen=True)
+class Change:
+    """One task before and after on the same items: accuracies, their difference with its interval, McNemar's p."""
+
+    task: str
+    variant: Variant
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    items: int
+
+    @property
+    def is_loss(self) -> bool:
+        return self.high < 0
+
+
 @styled
-def benchmark_changes(changes: Sequence[Any], *, colours: Colours | None = None) -> Figure:
-    """Change in accuracy by task, in points, with its paired interval; zero is the base. One colour a state."""
+def benchmark_changes(changes: Sequence[Change], *, colours: Colours | None = None) -> Figure:
+    """Change in accuracy by task, in points, with its paired interval; zero is the base. One colour a variant."""
     tasks = list(dict.fromkeys(change.task for change in changes))
-    states = list(dict.fromkeys(change.state for change in changes))
-    names = labels(states)
-    figure, axes = new(height=1.1 + 0.36 * len(tasks) * max(1.0, 0.55 * len(states)))
-    for index, state in enumerate(states):
-        own = [change for change in changes if change.state == state]
-        offset = (index - (len(states) - 1) / 2) * 0.7 / len(states)
-        y = [tasks.index(change.task) + offset for change in own]
-        x = [100 * change.difference for change in own]
-        below = [100 * (change.difference - change.low) for change in own]
-        above = [100 * (change.high - change.difference) for change in own]
-        tone = colour(state, colours)
+    variants = list(dict.fromkeys(change.variant for change in changes))
+    names = labels(variants)
+    figure, axes = new(height=1.1 + 0.36 * len(tasks) * max(1.0, 0.55 * len(variants)))
+    for index, variant in enumerate(variants):
+        alike = [change for change in changes if change.variant == variant]
+        below = [100 * (change.difference - change.low) for change in alike]
+        above = [100 * (change.high - change.difference) for change in alike]
         axes.errorbar(
-            x,
-            y,
+            [100 * change.difference for change in alike],
+            [tasks.index(change.task) + _offset(index, len(variants)) for change in alike],
             xerr=[below, above],
             fmt=MARKERS[index % len(MARKERS)],
-            color=tone,
+            color=colour(variant, colours),
             capsize=2.5,
             elinewidth=1.3,
-            label=names[state],
+            label=names[variant],
         )
     axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(tasks)), [TASK_NAMES.get(task, task) for task in tasks])
@@ -124,9 +139,14 @@ def benchmark_changes(changes: Sequence[Any], *, colours: Colours | None = None)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    if len(states) > 1:
+    if len(variants) > 1:
         legend(figure, axes)
     return figure
+
+
+def _offset(index: int, count: int) -> float:
+    """Of one of several markers on a line of the y axis, so that none covers another."""
+    return (index - (count - 1) / 2) * 0.7 / count
 
 
 @styled
@@ -135,20 +155,18 @@ def retrieval(
 ) -> Figure:
     """Share of prompts answered right, by family, with Wilson's 95 % interval.
 
-    `series` holds (label, state, family → (share, low, high)).
+    `series` holds (label, variant, family → (share, low, high)).
     """
-    families = list(dict.fromkeys(family for _, _, found in series for family in found))
+    families = list(dict.fromkeys(family for _, _, shares in series for family in shares))
     figure, axes = new(height=1.0 + len(families) * max(0.4, 0.17 * len(series)))
-    for index, (label, state, found) in enumerate(series):
-        offset = (index - (len(series) - 1) / 2) * 0.7 / len(series)
-        y = [families.index(family) + offset for family in found]
-        x, low, high = (np.array([values[i] for values in found.values()]) for i in range(3))
+    for index, (label, variant, shares) in enumerate(series):
+        x, low, high = (np.array([values[i] for values in shares.values()]) for i in range(3))
         axes.errorbar(
             x,
-            y,
+            [families.index(family) + _offset(index, len(series)) for family in shares],
             xerr=[np.maximum(0, x - low), np.maximum(0, high - x)],
             fmt=MARKERS[index % len(MARKERS)],
-            color=colour(state, colours),
+            color=colour(variant, colours),
             capsize=2.2,
             elinewidth=1.2,
             label=label,
@@ -165,18 +183,18 @@ def retrieval(
 
 @styled
 def by_distance(
-    series: Sequence[tuple[str, Variant, Sequence[int], Sequence[float]]], *, colours: Colours | None = None
+    series: Sequence[tuple[str, Variant, Sequence[float], Sequence[float]]], *, colours: Colours | None = None
 ) -> Figure:
     """Share of prompts answered right by the distance of what was asked from the end.
 
-    `series` holds (label, state, edges of the bins in tokens, share in each bin; NaN where a bin is empty).
+    `series` holds (label, variant, edges of the bins in tokens, share in each bin; NaN where a bin is empty).
     """
     figure, axes = new(height=2.7)
-    for index, (label, state, edges, share) in enumerate(series):
+    for index, (label, variant, edges, share) in enumerate(series):
         middle = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
-        style = {"linestyle": dashes(state), "marker": MARKERS[index % len(MARKERS)], "color": colour(state, colours)}
-        axes.plot(middle, share, label=label, **style)
-        axes.axvline(state.original_window, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        marker, tone = MARKERS[index % len(MARKERS)], colour(variant, colours)
+        axes.plot(middle, share, label=label, linestyle=dashes(variant), marker=marker, color=tone)
+        axes.axvline(variant.original_window, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(
         xlim=(0, None), ylim=(-0.03, 1.03), xlabel="tokens from what was asked to the end", ylabel="answered right"
     )
@@ -189,21 +207,20 @@ def by_distance(
 def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None) -> Figure:
     """Perplexity in the new window by factor, one line a method and budget; relative to the base where it is known.
 
-    `points` holds (state, budget in words, perplexity).
+    `points` holds (variant, budget in words, perplexity).
     """
     figure, axes = new(height=2.9)
     lines: dict[tuple[str, str], list[tuple[Variant, float]]] = {}
-    for state, budget, value in points:
-        lines.setdefault((state.method_name, budget), []).append((state, value / (base or 1.0)))
+    for variant, budget, value in points:
+        lines.setdefault((variant.scaling.label, budget), []).append((variant, value / (base or 1.0)))
     for index, ((method, budget), line) in enumerate(lines.items()):
         line.sort(key=lambda point: point[0].factor)
-        state = line[0][0]
-        x, y = [s.factor for s, _ in line], [value for _, value in line]
+        first = line[0][0]
         axes.plot(
-            x,
-            y,
-            color=colour(state),
-            linestyle=dashes(state),
+            [variant.factor for variant, _ in line],
+            [value for _, value in line],
+            color=colour(first),
+            linestyle=dashes(first),
             marker=MARKERS[index % len(MARKERS)],
             label=f"{method}, {budget}",
         )
@@ -212,7 +229,7 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
         log_y(axes, values)
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
-    window_axis(axes, sorted({state.factor for state, _, _ in points}))
+    window_axis(axes, sorted({variant.factor for variant, _, _ in points}))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{x:g}"))
     axes.set(xlabel="factor", ylabel="perplexity / base in its window" if base else "perplexity")
     legend(figure, axes)

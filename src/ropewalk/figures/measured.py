@@ -1,7 +1,7 @@
-"""Records → figures, one matplotlib figure a function. No pyplot, no global state, no torch.
+"""Measurements → figures, one matplotlib figure a function. No pyplot, no global state, no torch.
 
-in   rows of one kind as report.rows hands them over: dictionaries with the run's header under "header"
-out  a matplotlib Figure; `save` writes one as SVG, PDF or PNG, `plot_style.svg` makes it an element of a page
+in   measurements of one kind of row, each with its run; just made, or read back from a file
+out  a matplotlib Figure; `save` writes one as SVG, PDF or PNG, `style.svg` makes it an element of a page
 
 Perplexities drawn on one pair of axes were measured alike (same text, stride and convention): the caller sees to it.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -22,10 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from ropewalk.figures.style import INK, MARKERS, MUTED, STYLE, colour, dashes, legend, log_y, new, styled, window_axis
+from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps, trained_variant, variant_of
+from ropewalk.records.variant import Variant, labels, last_steps, trained_variant
 
-Row = dict[str, Any]
 Colours = Mapping[tuple, str]
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
@@ -38,50 +39,47 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 @styled
-def perplexity(rows: Sequence[Row], *, closeup: bool = False, colours: Colours | None = None) -> Figure:
-    """Perplexity against the evaluation window, one line a state, with 95 % intervals; the last step of each training.
+def perplexity(
+    measurements: Sequence[Measurement[Perplexity]], *, closeup: bool = False, colours: Colours | None = None
+) -> Figure:
+    """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training.
 
     The base is drawn through: solid inside its window, dashed where it extrapolates. `closeup` limits the y axis to where
-    the states that work lie, since one extrapolation can flatten everything else.
+    the variants that work lie, since one extrapolation can flatten everything else.
     """
-    by_state = _by_state(rows)
+    by_variant = _by_variant(measurements)
     figure, axes = new()
-    names = labels(list(by_state))
-    asides = _asides(list(by_state))
-    originals = sorted({state.original_window for state in by_state})
-    for index, (state, series) in enumerate(by_state.items()):
-        windows, values, low, high = _columns(series, "window", "perplexity", "low", "high")
-        windows = [window * asides[state] for window in windows]
-        style = {"color": colour(state, colours), "marker": MARKERS[index % len(MARKERS)], "linestyle": dashes(state)}
-        if state.role == "extrapolation":
-            join = [row for other, rest in by_state.items() if _precedes(other, state) for row in rest]
-            if join:
-                last = max(join, key=lambda row: row["window"])
-                start = last["window"] * asides[state]
-                axes.plot([start, windows[0]], [last["perplexity"], values[0]], "--", color=colour(state, colours))
-        axes.plot(windows, values, label=names[state], **style)
-        _intervals(axes, windows, values, low, high, style["color"])
-    values = [
-        row["perplexity"]
-        for series in by_state.values()
-        for row in series
-        if number_format.is_finite(row["perplexity"])
-    ]
+    names = labels(list(by_variant))
+    asides = _asides(list(by_variant))
+    for index, (variant, rows) in enumerate(by_variant.items()):
+        windows = [row.window * asides[variant] for row in rows]
+        values = _finite([row.perplexity for row in rows])
+        tone = colour(variant, colours)
+        if variant.role == "extrapolation":
+            inside = [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]
+            if inside:
+                last = max(inside, key=lambda row: row.window)
+                start = last.window * asides[variant]
+                axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
+        _intervals(axes, windows, values, rows, tone)
+    drawn = [row.perplexity for rows in by_variant.values() for row in rows if number_format.is_finite(row.perplexity)]
     if closeup:
-        axes.set_ylim(closeup_limits(rows))
-    elif values and max(values) > 2.5 * min(values):
-        log_y(axes, values)
-    window_axis(axes, sorted({row["window"] for row in rows}))
-    for original in originals:
+        axes.set_ylim(closeup_limits(measurements))
+    elif drawn and max(drawn) > 2.5 * min(drawn):
+        log_y(axes, drawn)
+    window_axis(axes, sorted({m.row.window for m in measurements}))
+    for original in sorted({variant.original_window for variant in by_variant}):
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
     legend(figure, axes)
     return figure
 
 
-def closeup_limits(rows: Sequence[Row]) -> tuple[float, float] | None:
+def closeup_limits(measurements: Sequence[Measurement[Perplexity]]) -> tuple[float, float] | None:
     """The y range of a close-up: up to 1.3 times the best figure; None where everything lies in it or too little does."""
-    values = [row["perplexity"] for row in rows if number_format.is_finite(row["perplexity"])]
+    values = [m.row.perplexity for m in measurements if number_format.is_finite(m.row.perplexity)]
     if not values:
         return None
     top = 1.3 * min(values)
@@ -93,20 +91,22 @@ def closeup_limits(rows: Sequence[Row]) -> tuple[float, float] | None:
 
 
 @styled
-def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[int, int] | None = None) -> Figure:
-    """Passkey success of one state: the key's distance from the end (tokens) by the prompt's window.
+def passkey_map(
+    measurements: Sequence[Measurement[Passkey]], *, longest: int | None = None, k_max: dict[int, int] | None = None
+) -> Figure:
+    """Passkey success of one variant: the key's distance from the end (tokens) by the prompt's window.
 
     Each strip is a window, as long as the window is; each cell one depth. `longest` sets the x axis, so that the maps of
-    several states can be compared; `k_max` (window → tokens) is printed at the end of each strip.
+    several variants can be compared; `k_max` (window → tokens) is printed at the end of each strip.
     """
-    windows = sorted({row["window"] for row in rows})
+    windows = sorted({m.row.window for m in measurements})
     longest = longest or max(windows)
     figure, axes = new(height=1.05 + 0.33 * len(windows))
     shades = {"cmap": SUCCESS, "norm": Normalize(0, 1)}
     for place, window in enumerate(windows):
-        cells = sorted((row for row in rows if row["window"] == window), key=lambda row: row["k"])
-        edges = np.array([0, *(row["k"] for row in cells)], dtype=float)
-        rate = np.array([[row["successes"] / row["trials"] if row["trials"] else math.nan for row in cells]])
+        depths = sorted((m.row for m in measurements if m.row.window == window), key=lambda row: row.k)
+        edges = np.array([0, *(row.k for row in depths)], dtype=float)
+        rate = np.array([[row.successes / row.trials for row in depths]])
         axes.pcolormesh(
             edges, [place - 0.4, place + 0.4], rate, **shades, edgecolors="white", linewidth=0.5 * window / longest
         )
@@ -115,7 +115,7 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
             axes.plot([reached, reached], [place - 0.46, place + 0.46], color=INK, linewidth=1.6, clip_on=False)
             text = f"{reached}"
             axes.text(1.015, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    original = variant_of(rows[0]["header"]).original_window
+    original = measurements[0].run.model.original_window
     if original < longest:
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
     axes.set(xlim=(0, longest), ylim=(-0.6, len(windows) - 0.4), xlabel="key this many tokens before the end")
@@ -127,11 +127,15 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
     axes.spines["left"].set_visible(False)
     if k_max:
         axes.text(1.015, len(windows) - 0.45, "k_max", transform=axes.get_yaxis_transform(), fontsize=7.5, color=MUTED)
+    _success_bar(figure, axes, shades)
+    return figure
+
+
+def _success_bar(figure: Figure, axes: Axes, shades: dict[str, Any]) -> None:
     # Few enough steps that they are drawn as paths: more would make the bar a bitmap.
-    steps = np.linspace(0, 1, 21)
     bar = figure.colorbar(
         ScalarMappable(**shades),
-        boundaries=steps,
+        boundaries=np.linspace(0, 1, 21),
         ax=axes,
         location="top",
         shrink=0.35,
@@ -142,29 +146,27 @@ def passkey_map(rows: Sequence[Row], *, longest: int | None = None, k_max: dict[
     bar.set_ticks([0, 0.2, 1], labels=["0", "20 %", "all trials right"])
     bar.ax.tick_params(length=0, labelsize=7.5, pad=2)
     bar.outline.set_visible(False)
-    return figure
 
 
 @styled
-def loss(rows: Sequence[Row], *, colours: Colours | None = None) -> Figure:
+def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None = None) -> Figure:
     """Training loss by step, one line a run: every step thin, a centred running mean over it."""
     figure, axes = new(height=2.7)
-    runs: dict[str, list[Row]] = {}
-    for row in rows:
-        runs.setdefault(row["run"], []).append(row)
-    states = {run: trained_variant(steps[0]["header"]) for run, steps in runs.items()}
-    for run, steps in runs.items():
-        steps = sorted(steps, key=lambda row: row["step"])
-        x, y = _columns(steps, "step", "loss")
-        tone = colour(states[run], colours)
+    runs: dict[str, list[Measurement[Step]]] = {}
+    for m in measurements:
+        runs.setdefault(m.run.id, []).append(m)
+    for steps in runs.values():
+        variant = trained_variant(steps[0].run.model)
+        rows = sorted((m.row for m in steps), key=lambda row: row.step)
+        x, y = [row.step for row in rows], _finite([row.loss for row in rows])
+        tone = colour(variant, colours)
         span = max(1, len(y) // 25)
         axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
-        name = f"{states[run].method_and_factor} to {states[run].window}"
-        smooth = {"color": tone, "label": name if len(runs) > 1 else "running mean"}
+        name = f"{variant.method_and_factor} to {variant.window}" if len(runs) > 1 else "running mean"
         if span > 1:
-            axes.plot(x, _running_mean(y, span), **smooth)
+            axes.plot(x, _running_mean(y, span), color=tone, label=name)
         elif len(runs) > 1:
-            axes.plot([], [], **smooth)  # its name in the legend
+            axes.plot([], [], color=tone, label=name)  # its name in the legend
     axes.set(xlabel="optimiser step", ylabel="loss (nats a token)")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(runs) > 1:
@@ -172,39 +174,47 @@ def loss(rows: Sequence[Row], *, colours: Colours | None = None) -> Figure:
     return figure
 
 
-def _by_state(rows: Sequence[Row]) -> dict[Variant, list[Row]]:
-    """state → its rows by window, in the order of a legend; of each training only the last step."""
-    found: dict[Variant, list[Row]] = {}
-    for row in rows:
-        found.setdefault(variant_of(row["header"], row["window"]), []).append(row)
-    keep = sorted(last_steps(list(found)), key=lambda state: state.order)
-    return {state: sorted(found[state], key=lambda row: row["window"]) for state in keep}
+def _by_variant(measurements: Sequence[Measurement[Perplexity]]) -> dict[Variant, list[Perplexity]]:
+    """variant → its rows by window, in the order of a legend; of each training only the last step."""
+    rows: dict[Variant, list[Perplexity]] = {}
+    for m in measurements:
+        rows.setdefault(m.variant, []).append(m.row)
+    keep = sorted(last_steps(list(rows)), key=lambda variant: variant.order)
+    return {variant: sorted(rows[variant], key=lambda row: row.window) for variant in keep}
 
 
-def _asides(states: Sequence[Variant]) -> dict[Variant, float]:
-    """A factor for each state's windows, within a few per cent of 1, so that intervals at one window stand side by side."""
-    lines = list(dict.fromkeys((state.name, state.series) if state.extended else (state.name,) for state in states))
-    places = {state: lines.index((state.name, state.series) if state.extended else (state.name,)) for state in states}
-    return {state: 2 ** (0.04 * (place - (len(lines) - 1) / 2)) for state, place in places.items()}
+def _asides(variants: Sequence[Variant]) -> dict[Variant, float]:
+    """A factor for each variant's windows, within a few per cent of 1, so that intervals at one window stand side by side."""
+    lines = list(dict.fromkeys(map(_line, variants)))
+    places = {variant: lines.index(_line(variant)) for variant in variants}
+    return {variant: 2 ** (0.04 * (place - (len(lines) - 1) / 2)) for variant, place in places.items()}
+
+
+def _line(variant: Variant) -> tuple:
+    """What is drawn through: a base and its extrapolation are one line."""
+    return (variant.name, variant.series) if variant.extended else (variant.name,)
 
 
 def _precedes(base: Variant, extrapolation: Variant) -> bool:
     return base.role == "base" and base.lineage == extrapolation.lineage and base.name == extrapolation.name
 
 
-def _columns(rows: Sequence[Row], *names: str) -> list[list[float]]:
-    """Columns of rows; what is not a finite number becomes NaN, which matplotlib leaves out."""
-    return [[row[name] if number_format.is_finite(row[name]) else math.nan for row in rows] for name in names]
+def _finite(values: Sequence[float]) -> list[float]:
+    """What is not a finite number becomes NaN, which matplotlib leaves out."""
+    return [value if number_format.is_finite(value) else math.nan for value in values]
 
 
-def _intervals(axes: Axes, x, y, low, high, tone: str) -> None:
-    below = [max(0.0, value - bound) for value, bound in zip(y, low, strict=True)]
-    above = [max(0.0, bound - value) for value, bound in zip(y, high, strict=True)]
+def _intervals(
+    axes: Axes, windows: Sequence[float], values: Sequence[float], rows: Sequence[Perplexity], tone: str
+) -> None:
+    below = [max(0.0, y - low) for y, low in zip(values, _finite([row.low for row in rows]), strict=True)]
+    above = [max(0.0, high - y) for y, high in zip(values, _finite([row.high for row in rows]), strict=True)]
     if not np.all(np.isnan(below)):
-        axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=tone, elinewidth=0.9, capsize=2.2, alpha=0.75)
+        style: dict[str, Any] = {"fmt": "none", "ecolor": tone, "elinewidth": 0.9, "capsize": 2.2, "alpha": 0.75}
+        axes.errorbar(windows, values, yerr=[below, above], **style)
 
 
-def _running_mean(values: Sequence[float], span: int) -> np.ndarray:
+def _running_mean(values: Sequence[float], span: int) -> Float[np.ndarray, " steps"]:
     """Centred mean over `span` steps on each side, over what there is near the ends; NaN is left out."""
     y = np.asarray(values, dtype=float)
     parts = (y[max(0, i - span) : i + span + 1] for i in range(len(y)))

@@ -94,39 +94,39 @@ def new(height: float = 2.8, width: float = WIDTH) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def palette(states: Iterable[Variant]) -> dict[tuple, str]:
-    """State.series → its colour in every figure and table of a page.
+def palette(variants: Iterable[Variant]) -> dict[tuple, str]:
+    """Variant.series → its colour in every figure and table of a page.
 
     One colour a method, lighter for a smaller factor; red for extrapolation, amber for PI before training. A colour is never
     the only sign: markers and dashes differ too, so that grey prints can be read.
     """
     groups: dict[tuple, list[Variant]] = {}
-    for state in sorted(states, key=lambda state: state.order):
-        alike = groups.setdefault((state.lineage, state.role, state.method), [])
-        if state.series not in [other.series for other in alike]:
-            alike.append(state)
-    found = {}
+    for variant in sorted(variants, key=lambda variant: variant.order):
+        alike = groups.setdefault((variant.lineage, variant.role, variant.method), [])
+        if variant.series not in [other.series for other in alike]:
+            alike.append(variant)
+    colours = {}
     for alike in groups.values():
-        for place, state in enumerate(alike):
+        for place, variant in enumerate(alike):
             # 0 is the plain colour; the largest factor has it, or a darker one where there are three and more.
             depth = place - (len(alike) - 1 if len(alike) < 3 else len(alike) - 2)
-            found[state.series] = _shade(_plain_colour(state), depth)
-    return found
+            colours[variant.series] = _shade(_plain_colour(variant), depth)
+    return colours
 
 
-def colour(state: Variant, colours: Mapping[tuple, str] | None = None) -> str:
-    """A state's colour from a palette, or the one it has by itself."""
-    return (colours or {}).get(state.series) or _plain_colour(state)
+def colour(variant: Variant, colours: Mapping[tuple, str] | None = None) -> str:
+    """A variant's colour from a palette, or the one it has by itself."""
+    return (colours or {}).get(variant.series) or _plain_colour(variant)
 
 
-def _plain_colour(state: Variant) -> str:
-    if state.role == "base":
+def _plain_colour(variant: Variant) -> str:
+    if variant.role == "base":
         return INK
-    if state.role == "extrapolation":
+    if variant.role == "extrapolation":
         return RED
-    if state.method == "linear":
-        return AMBER if state.role == "untrained" else BLUE
-    return METHOD_COLOURS.get(state.method, _OTHER)
+    if variant.method == "linear":
+        return AMBER if variant.role == "untrained" else BLUE
+    return METHOD_COLOURS.get(variant.method, _OTHER)
 
 
 def _shade(tone: str, depth: int) -> str:
@@ -139,9 +139,9 @@ def _shade(tone: str, depth: int) -> str:
     return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
-def dashes(state: Variant) -> str:
+def dashes(variant: Variant) -> str:
     """Dashed where the model was never trained to read like this."""
-    return "--" if state.role in ("extrapolation", "untrained") else "-"
+    return "--" if variant.role in ("extrapolation", "untrained") else "-"
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ropewalk.figures.style import AMBER, BLUE, INK, METHOD_COLOURS, MUTED, RED, RULE, WIDTH, legend, new, styled
-from ropewalk.records.variant import METHODS
 from ropewalk.rope.bounds import abel_sum, check_reach
 from ropewalk.rope.growth import Growth, features, fit
 from ropewalk.rope.scaling import Plain, Rope, Scaling
@@ -130,7 +129,7 @@ def resolution(rope: Rope, scalings: Sequence[Scaling]) -> Figure:
     dash = ("-", "-", "--", "-.", ":")
     for index, scaling in enumerate(scalings):
         plain = isinstance(scaling, Plain)
-        name = "unscaled" if plain else f"{METHODS.get(scaling.method, scaling.method)} ×{scaling.factor:.4g}"
+        name = "unscaled" if plain else f"{scaling.label} ×{scaling.factor:.4g}"
         tone = INK if plain else METHOD_COLOURS.get(scaling.method, MUTED)
         axes.plot(pairs, scaling.inv_freq(rope), color=tone, linestyle=dash[index % 5], label=name)
     axes.set(yscale="log", xlabel="pair of coordinates", ylabel="radians a token", xlim=(-0.5, pairs[-1] + 0.5))

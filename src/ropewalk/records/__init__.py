@@ -6,45 +6,61 @@ out  a JSON-lines file: a `run` header (command, versions, device, seed, model),
 Left of this room there is torch and maybe eight GPUs; right of it, small text that any machine reads. Every number in a
 table or on a page comes from a row, and every row names the run that made it.
 
-    {"kind": "run", "id": "3f9a…", "command": "ropewalk perplexity hemp …", "model": {…}, …}
-    {"kind": "perplexity", "run": "3f9a…", "window": 1024, "stride": 256, "perplexity": 9.81, …}
+    {"kind":"run","schema":1,"id":"3f9a…","command":"ropewalk perplexity hemp …","model":{…,"scaling":{…}},…}
+    {"kind":"perplexity","run":"3f9a…","window":1024,"stride":256,"perplexity":9.81,…}
 
-    rows.py   what was measured, kind by kind
-    files.py  writing a run's rows, reading them back
+    rows.py               what was measured, kind by kind
+    files.py, reading.py  writing a run's rows; reading them back as the classes that were written
+    measurement.py        a row with its run: what figures and the page are made from
+    variant.py            base, extrapolating, PI before or after training: what a run's model is called
+    resume.py             what a record file already holds
 """
 
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.records.files import Recorder, Records, check_file, new_run, read, to_line, versions
+from ropewalk.records.files import SCHEMA, Recorder, check_file, new_run, to_line, versions
+from ropewalk.records.measurement import Measurement
+from ropewalk.records.reading import LeftOut, Records, Unspecified, read
 from ropewalk.records.rows import (
+    BOOKKEEPING,
+    KINDS,
     Adjacent,
     AttentionScores,
     Benchmark,
     BenchmarkComparison,
+    Bounds,
+    DocumentLoss,
+    DocumentRouge,
     DocumentScore,
     DocumentSummary,
+    Growth,
     Passkey,
     PasskeySummary,
     Perplexity,
+    Resolution,
     Retrieval,
+    Row,
     Run,
     Step,
     Summary,
+    Trial,
 )
 
-# The theory's results are rows as they are, so their classes are among those of this room.
-from ropewalk.rope.bounds import Bounds
-from ropewalk.rope.growth import Growth
-from ropewalk.rope.resolution import Resolution
-
 __all__ = [
+    "BOOKKEEPING",
+    "KINDS",
+    "SCHEMA",
     "Adjacent",
     "AttentionScores",
     "Benchmark",
     "BenchmarkComparison",
     "Bounds",
+    "DocumentLoss",
+    "DocumentRouge",
     "DocumentScore",
     "DocumentSummary",
     "Growth",
+    "LeftOut",
+    "Measurement",
     "ModelInfo",
     "Passkey",
     "PasskeySummary",
@@ -53,9 +69,12 @@ __all__ = [
     "Records",
     "Resolution",
     "Retrieval",
+    "Row",
     "Run",
     "Step",
     "Summary",
+    "Trial",
+    "Unspecified",
     "check_file",
     "new_run",
     "read",

@@ -1,6 +1,6 @@
-"""Attention rows → what they say of a state, in a few numbers. numpy alone, so that the page needs no torch.
+"""Attention rows → what they say of a variant, in a few numbers. numpy alone, so that the page needs no torch.
 
-in   rows of kinds "attention" and "adjacent" as dictionaries, all of one run
+in   AttentionScores and Adjacent rows, all of one run
 out  a Gist: how large scores are inside and beyond the original window, how near they come to the bounds, and how far
      neighbours are told apart
 
@@ -13,16 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-Row = dict[str, Any]
+from ropewalk.records.rows import Adjacent, AttentionScores
+
+PerHead = Float[np.ndarray, " heads"]
 
 
 @dataclass(frozen=True)
 class Gist:
-    """One state in numbers; NaN where nothing was measured.
+    """One variant in numbers; NaN where nothing was measured.
 
     Attributes:
         window: tokens.
@@ -57,101 +59,77 @@ class Gist:
     previous: float
 
 
-def gist(rows: Sequence[Row], original: int, base: Sequence[Row] = ()) -> Gist:
-    """Sum up one state.
+def gist(
+    rows: Sequence[AttentionScores | Adjacent], original: int, base: Sequence[AttentionScores | Adjacent] = ()
+) -> Gist:
+    """Sum up one variant.
 
     Args:
         rows: its attention and adjacent rows.
         original: L, tokens.
-        base: the attention rows of the base inside its own window, for what is in range; or none.
+        base: the rows of the base inside its own window, for what is in range; or none.
     """
-    scores = [row for row in rows if row["kind"] == "attention"]
-    near = [row for row in rows if row["kind"] == "adjacent"]
-    beyond = [part(row, "maximum", original, math.inf) for row in scores]
+    scores = [row for row in rows if isinstance(row, AttentionScores)]
+    near = [row for row in rows if isinstance(row, Adjacent)]
     ratios = _ratios(scores, base, original)
     sizes = [_size(row) for row in scores]
-    slack = _joined([_array(row["extrapolation"]) / size for row, size in zip(scores, sizes, strict=True)])
+    slack = _joined([np.array(row.extrapolation) / size for row, size in zip(scores, sizes, strict=True)])
     return Gist(
-        window=max((row["window"] for row in rows), default=0),
-        inside=_largest([part(row, "maximum", 0, original) for row in scores]),
-        beyond=_largest(beyond),
-        typical_inside=_median([part(row, "quantile", original // 4, original) for row in scores]),
-        typical_beyond=_median([part(row, "quantile", original, math.inf) for row in scores]),
+        window=max((row.window for row in rows), default=0),
+        inside=_largest([part(row.edges, row.maximum, 0, original) for row in scores]),
+        beyond=_largest([part(row.edges, row.maximum, original, math.inf) for row in scores]),
+        typical_inside=_median([part(row.edges, row.quantile, original // 4, original) for row in scores]),
+        typical_beyond=_median([part(row.edges, row.quantile, original, math.inf) for row in scores]),
         out_of_range=float(np.mean(ratios > 1)) if ratios.size else math.nan,
         worst=float(ratios.max()) if ratios.size else math.nan,
-        deviation=_largest([_array(row["deviation"]) for row in scores]),
-        of_printed=_largest([_array(row["deviation"]) / _array(row["printed"]) for row in scores]),
-        of_corrected=_largest([_array(row["deviation"]) / _array(row["corrected"]) for row in scores]),
-        of_trivial=_largest([size / _array(row["trivial"]) for row, size in zip(scores, sizes, strict=True)]),
+        deviation=_largest([np.array(row.deviation) for row in scores]),
+        of_printed=_largest([np.array(row.deviation) / np.array(row.printed) for row in scores]),
+        of_corrected=_largest([np.array(row.deviation) / np.array(row.corrected) for row in scores]),
+        of_trivial=_largest([size / np.array(row.trivial) for row, size in zip(scores, sizes, strict=True)]),
         slack=float(slack.min()) if slack.size else math.nan,
-        largest_h=_largest([_array(row["largest_h"]) for row in scores]),
-        resolution=_median([_array(row["resolution"]) for row in near]),
-        previous=float(np.mean([max(row["previous"]) for row in near])) if near else math.nan,
+        largest_h=_largest([np.array(row.largest_h) for row in scores]),
+        resolution=_median([np.array(row.resolution) for row in near]),
+        previous=float(np.mean([max(row.previous) for row in near])) if near else math.nan,
     )
 
 
-def usable(row: Row) -> bool:
-    """Whether a row's lists fit each other; one that was edited by hand may not."""
-    names = [name for name in row if isinstance(row[name], list)]
-    if row["kind"] == "adjacent":
-        lengths = {len(row[name]) for name in names}
-        return len(lengths) == 1 and all(_numbers(row[name]) for name in names)
-    tables = ("maximum", "minimum", "quantile", "mean")
-    heads = {len(row[name]) for name in names if name != "edges"}
-    edges = row["edges"]
-    grid = all(isinstance(line, list) and len(line) == len(edges) - 1 for name in tables for line in row[name])
-    rising = _numbers(edges) and all(
-        a is not None and b is not None and a < b for a, b in zip(edges, edges[1:], strict=False)
-    )
-    if not (len(heads) == 1 and grid and rising and len(edges) > 1):
-        return False
-    flat = [row[name] for name in names if name not in tables] + [line for name in tables for line in row[name]]
-    return all(_numbers(line) for line in flat)
-
-
-def _numbers(values: list[Any]) -> bool:
-    return bool(values) and all(
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values
-    )
-
-
-def part(row: Row, name: str, start: float, stop: float) -> np.ndarray:
-    """Per head, the largest of a row's figures over the buckets that begin in [start, stop); NaN if there are none."""
-    chosen = [i for i, edge in enumerate(row["edges"][:-1]) if start <= edge < stop]
+def part(edges: Sequence[int], table: Sequence[Sequence[float]], start: float, stop: float) -> PerHead:
+    """Per head, the largest figure of a table [head][bucket] over buckets that begin in [start, stop); NaN if there are none."""
+    chosen = [bucket for bucket, edge in enumerate(edges[:-1]) if start <= edge < stop]
     if not chosen:
-        return np.full(len(row[name]), math.nan)
-    return _array(row[name])[:, chosen].max(axis=1)
+        return np.full(len(table), math.nan)
+    return np.array(table, dtype=np.float64)[:, chosen].max(axis=1)
 
 
-def _size(row: Row) -> np.ndarray:
+def _size(row: AttentionScores) -> PerHead:
     """Per head, the largest score in size over all distances; NaN if there is none."""
-    high, low = _array(row["maximum"]), _array(row["minimum"])
-    return np.fmax(np.fmax.reduce(high, axis=1), -np.fmin.reduce(low, axis=1))
+    return np.fmax(np.fmax.reduce(np.array(row.maximum), axis=1), -np.fmin.reduce(np.array(row.minimum), axis=1))
 
 
-def _ratios(scores: Sequence[Row], base: Sequence[Row], original: int) -> np.ndarray:
+def _ratios(
+    scores: Sequence[AttentionScores], base: Sequence[AttentionScores | Adjacent], original: int
+) -> Float[np.ndarray, " ratios"]:
     """Each head's largest score beyond L over its largest in the base inside L; heads that have neither are left out."""
-    known = {row["layer"]: part(row, "maximum", 0, original) for row in base if row["kind"] == "attention"}
-    found = [part(row, "maximum", original, math.inf) / known[row["layer"]] for row in scores if row["layer"] in known]
-    ratios = np.concatenate(found) if found else np.zeros(0)
-    return ratios[np.isfinite(ratios)]
+    in_base = {row.layer: part(row.edges, row.maximum, 0, original) for row in base if isinstance(row, AttentionScores)}
+    return _joined(
+        [
+            part(row.edges, row.maximum, original, math.inf) / in_base[row.layer]
+            for row in scores
+            if row.layer in in_base
+        ]
+    )
 
 
-def _array(values: Any) -> np.ndarray:
-    """JSON's null, which stands for NaN, back to NaN."""
-    return np.array(values, dtype=np.float64)
-
-
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+def _joined(parts: Sequence[PerHead]) -> Float[np.ndarray, " finite"]:
     values = np.concatenate(parts) if parts else np.zeros(0)
     return values[np.isfinite(values)]
 
 
-def _largest(parts: Sequence[np.ndarray]) -> float:
+def _largest(parts: Sequence[PerHead]) -> float:
     values = _joined(parts)
     return float(values.max()) if values.size else math.nan
 
 
-def _median(parts: Sequence[np.ndarray]) -> float:
+def _median(parts: Sequence[PerHead]) -> float:
     values = _joined(parts)
     return float(np.median(values)) if values.size else math.nan

@@ -1,42 +1,42 @@
-"""Writing rows to a record file and reading them back.
+"""Writing rows to a record file; reading.py reads them back.
 
-in   a run's header and its rows, one after the other; paths
-out  JSON lines; headers and rows as dictionaries, and how many lines were damaged
+in   a run's header and its rows, one after the other
+out  JSON lines
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import importlib.metadata
-import json
-import math
 import os
 import platform
 import shlex
 import sys
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.records.rows import Run
+from ropewalk.rope.scaling import Scaling, to_dict
 
+#: The format of record files, said in every run's header. Raise it when a line's meaning changes, and have reading.py convert.
+SCHEMA = 1
 _LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval", "rouge-score", "liger-kernel")
 
 
 def versions() -> dict[str, str]:
     """Python, platform and the libraries that can change a figure; without importing any of them."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    numbers = {"python": platform.python_version(), "platform": platform.platform()}
     for name in ("ropewalk", *_LIBRARIES):
         try:
-            found[name] = importlib.metadata.version(name)
+            numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def new_run(
@@ -67,24 +67,25 @@ def new_run(
     )
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null, so that every reader can parse the line."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 def to_line(row: Any, run: str | None = None) -> str:
-    """One row as one line of JSON, tied to its run."""
-    tie = {} if run is None else {"run": run}
-    fields = dataclasses.asdict(row)
-    if isinstance(row, Run):
-        fields["model"] = row.model.to_dict()
-    return json.dumps({"kind": row.kind, **tie, **_plain(fields)}, ensure_ascii=False)
+    """A header or a row as one line of JSON, a row tied to its run. What is not finite becomes null, as JSON has neither."""
+    tie = {"schema": SCHEMA} if isinstance(row, Run) else {} if run is None else {"run": run}
+    fields = {name: _as_dict(value) for name, value in vars(row).items()}
+    return msgspec.json.encode({"kind": row.kind, **tie, **fields}, enc_hook=_of_numpy).decode()
+
+
+def _as_dict(value: Any) -> Any:
+    """A scaling names its method in a class variable, which msgspec would leave out."""
+    if isinstance(value, ModelInfo):
+        return value.to_dict()
+    return to_dict(value) if isinstance(value, Scaling) else value
+
+
+def _of_numpy(value: Any) -> Any:
+    """numpy's scalars as Python's, for msgspec, which knows none of them."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a record holds numbers, text, lists and dictionaries, got {type(value).__name__}")
 
 
 def check_file(path: str | Path | None) -> None:
@@ -134,46 +135,3 @@ def _ends_with_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-@dataclass(frozen=True)
-class Records:
-    """What was read: headers by run id, rows as (run, row dictionary) in file order, and how many lines were damaged."""
-
-    runs: dict[str, dict[str, Any]]
-    rows: list[dict[str, Any]]
-    damaged: int = 0
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """The rows of one kind, each with its run's header under "header"."""
-        return [{**row, "header": self.runs.get(row.get("run", ""), {})} for row in self.rows if row["kind"] == kind]
-
-
-def read(paths: Iterable[str | Path]) -> Records:
-    """Read record files. A line that is no record (cut short, edited) is skipped and counted, never guessed at.
-
-    Raises:
-        UserError: a file is missing.
-    """
-    runs: dict[str, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
-    damaged = 0
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise UserError(
-                f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement"
-            )
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                kind = row["kind"]
-            except (ValueError, TypeError, KeyError):
-                damaged += 1
-                continue
-            if kind == "run" and isinstance(row.get("id"), str):
-                runs[row["id"]] = row
-            else:
-                rows.append(row)
-    return Records(runs, rows, damaged)

@@ -1,15 +1,29 @@
 """The kinds of rows: what was measured, field by field, with units.
 
 in   figures
-out  dataclasses; `kind` is what a record's line calls them
+out  dataclasses; `kind` is what a record's line calls them, and `KINDS` is the table of them
+
+A figure that is not finite is NaN here and null in a file. What a field's type cannot say, `__post_init__` checks, so that a
+row that was edited into nonsense is refused on reading.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired, TypedDict, get_args
+
+from msgspec import Meta
 
 from ropewalk.checkpoint.model_info import ModelInfo
+
+# The theory's results are rows as they are.
+from ropewalk.rope.bounds import Bounds
+from ropewalk.rope.growth import Growth
+from ropewalk.rope.resolution import Resolution
+
+#: What no measurement has none of; past the upper end it is a slip of the hand.
+Tokens = Annotated[int, Meta(gt=0, lt=10**12)]
+Count = Annotated[int, Meta(gt=0, lt=10**12)]
 
 
 @dataclass(frozen=True)
@@ -28,17 +42,24 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+class DocumentLoss(TypedDict):
+    """One document of a perplexity: its scored tokens and the sum of their negative log-likelihoods, in nats."""
+
+    name: str
+    tokens: int
+    nll: float
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity.py.
 
-    `low` and `high` bound the 95 % bootstrap interval over documents. `per_document` rows hold name, tokens and nll (a sum,
-    in nats). `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    `low` and `high` bound the 95 % bootstrap interval over documents. `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
     """
 
     kind: ClassVar[str] = "perplexity"
-    window: int
-    stride: int
+    window: Tokens
+    stride: Tokens
     perplexity: float
     low: float
     high: float
@@ -51,7 +72,11 @@ class Perplexity:
     estimate: bool = False
     seconds: float = 0.0
     peak_bytes: int = 0
-    per_document: list[dict[str, Any]] = field(default_factory=list)
+    per_document: list[DocumentLoss] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.perplexity <= 0:
+            raise ValueError(f"a perplexity is above 0, got {self.perplexity}")
 
 
 @dataclass(frozen=True)
@@ -59,13 +84,16 @@ class Passkey:
     """One depth of the passkey test: of `trials` prompts of `window` tokens with the key `k` tokens before the end."""
 
     kind: ClassVar[str] = "passkey"
-    window: int
+    window: Tokens
     k: int
-    trials: int
+    trials: Count
     successes: int
     digits_right: int = 0
     #: Where the key really stands: k, but for what fits between the header and the question.
     placed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_successes(self.successes, self.trials)
 
 
 @dataclass(frozen=True)
@@ -73,10 +101,10 @@ class PasskeySummary:
     """k_max: the largest k such that every k' <= k succeeds in at least 20 % of the trials (section 3.3); 0 if none."""
 
     kind: ClassVar[str] = "passkey_summary"
-    window: int
+    window: Tokens
     k_max: int
-    depths: int
-    trials: int
+    depths: Count
+    trials: Count
     accuracy: float
     seconds: float = 0.0
     #: 95 % interval of the accuracy over all prompts (Wilson).
@@ -125,7 +153,7 @@ class Benchmark:
     items: int
     correct: int
     truncated: int
-    window: int
+    window: Tokens
     answers: str
     digest: str
     rule: str
@@ -158,6 +186,17 @@ class BenchmarkComparison:
     p_value: float
 
 
+class DocumentRouge(TypedDict):
+    """One document of a summary row: tokens written, and F-measures in [0, 1]."""
+
+    name: str
+    tokens: int
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    rouge_l_plain: NotRequired[float]
+
+
 @dataclass(frozen=True)
 class Summary:
     """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
@@ -177,7 +216,7 @@ class Summary:
     cut: int
     unfinished: int
     decoding: str
-    window: int
+    window: Tokens
     document_tokens: int
     summary_tokens: int
     temperature: float | None = None
@@ -187,7 +226,7 @@ class Summary:
     seconds: float = 0.0
     generated_tokens: int = 0
     rouge_l_plain: float | None = None
-    per_document: list[dict[str, Any]] = field(default_factory=list)
+    per_document: list[DocumentRouge] = field(default_factory=list)
     trained_on: str = ""
 
 
@@ -222,8 +261,8 @@ class DocumentScore:
     kind: ClassVar[str] = "document_score"
     key: str
     document: str
-    window: int
-    stride: int
+    window: Tokens
+    stride: Tokens
     tokens: int
     nll: float
     seconds: float = 0.0
@@ -235,8 +274,8 @@ class AttentionScores:
 
     Bucket i holds the distances `edges[i]` .. `edges[i + 1] - 1`. `maximum`, `minimum`, `quantile` (99.9 %, from a histogram,
     exact to `grain`) and `mean` are lists over heads of lists over buckets, in the unit the softmax sees. Over heads alone, and
-    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `deviation`, how far a score is from the
-    chord between two tokens of the original grid, at its middle; and the bounds on it: `printed` (theorem 2.1), `corrected`
+    in the same unit: `largest_h`, the largest |h_j| of any pair and frequency; `deviation`, how far a score was from the
+    chord between two tokens of the original grid, at its middle; its bounds: `printed` (theorem 2.1), `corrected`
     and `profile` (the exact supremum for the largest |h_j| of each frequency by itself); `extrapolation`, 2 max|h_j| B(s) at
     the distance where it is smallest; `trivial`, sum_j max|h_j|; with partial rotary the last two hold the largest part of a
     score that does not turn as well. A layer that looks back only so far has that as `local`.
@@ -244,7 +283,7 @@ class AttentionScores:
 
     kind: ClassVar[str] = "attention"
     layer: int
-    window: int
+    window: Tokens
     documents: int
     edges: list[int]
     maximum: list[list[float]]
@@ -262,6 +301,14 @@ class AttentionScores:
     local: int | None = None
     data: str = ""
 
+    def __post_init__(self) -> None:
+        tables = (self.maximum, self.minimum, self.quantile, self.mean)
+        per_head = (self.largest_h, self.deviation, self.printed, self.corrected, self.profile)
+        _check_one_length("heads", *tables, *per_head, self.extrapolation, self.trivial)
+        _check_one_length("buckets", self.edges[1:], *(head for table in tables for head in table))
+        if any(start >= stop for start, stop in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges of buckets rise, got {self.edges}")
+
 
 @dataclass(frozen=True)
 class Adjacent:
@@ -274,7 +321,7 @@ class Adjacent:
 
     kind: ClassVar[str] = "adjacent"
     layer: int
-    window: int
+    window: Tokens
     documents: int
     rows: int
     change: list[float]
@@ -283,20 +330,64 @@ class Adjacent:
     previous: list[float]
     data: str = ""
 
+    def __post_init__(self) -> None:
+        _check_one_length("heads", self.change, self.spread, self.resolution, self.previous)
+
+
+class Trial(TypedDict):
+    """One prompt of the retrieval set: tokens from the asked fact (the first of several) to the prompt's end; the verdict."""
+
+    placed: int
+    right: bool
+
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval.
-
-    `per_trial` rows hold `placed` (tokens from the asked fact, or the first of several, to the prompt's end) and `right`.
-    """
+    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval."""
 
     kind: ClassVar[str] = "retrieval"
-    window: int
+    window: Tokens
     family: str
-    trials: int
+    trials: Count
     successes: int
     low: float
     high: float
     seconds: float = 0.0
-    per_trial: list[dict[str, Any]] = field(default_factory=list)
+    per_trial: list[Trial] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_successes(self.successes, self.trials)
+
+
+def _check_successes(successes: int, trials: int) -> None:
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes lie between 0 and the {trials} trials, got {successes}")
+
+
+def _check_one_length(what: str, *lists: list[Any]) -> None:
+    lengths = sorted({len(values) for values in lists})
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"all lists hold as many {what}, at least one, got {lengths}")
+
+
+Row = (
+    Perplexity
+    | Passkey
+    | PasskeySummary
+    | Step
+    | Benchmark
+    | BenchmarkComparison
+    | Summary
+    | DocumentSummary
+    | DocumentScore
+    | AttentionScores
+    | Adjacent
+    | Retrieval
+    | Bounds
+    | Growth
+    | Resolution
+)
+#: Every kind of row, by what a record's line calls it.
+KINDS: dict[str, type[Row]] = {row.kind: row for row in get_args(Row)}
+#: By these a killed measurement goes on. They are no result: what they add up to is another row.
+BOOKKEEPING = (DocumentScore, DocumentSummary)

@@ -1,47 +1,37 @@
-"""Which state of a model a row was measured in, and what that state is called on a page.
+"""Which variant of a model was measured, and what that variant is called on a page.
 
-in   a run's header (its `model`, a ModelInfo) and the window of the row
-out  a State: base, extrapolation, PI before or after training, or another method by name
+in   a run's model (ModelInfo) and the window of the row
+out  a Variant: base, extrapolation, PI before or after training, or another method by name
 
-A checkpoint's own words decide, never its directory's name: "plain" read past its own window is extrapolation, "linear"
-without a fine-tuning step is PI before training.
+A checkpoint's config decides, never its directory's name: an unscaled model read past its own window is extrapolation, a
+linear scaling without a fine-tuning step is PI before training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-# What a method is called where a reader meets it. "linear" is the config's word for Position Interpolation.
-METHODS = {
-    "plain": "direct fine-tuning",
-    "linear": "PI",
-    "ntk": "NTK",
-    "dynamic": "dynamic NTK",
-    "yarn": "YaRN",
-    "llama3": "Llama 3 scaling",
-    "longrope": "LongRoPE",
-}
-# What the paper calls the same thing in its tables.
-IN_THE_PAPER = {"plain": "FT", "linear": "PI"}
-ROLES = ("base", "extrapolation", "untrained", "trained")
+from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.rope.scaling import Linear, Plain, Scaling
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One state of one model.
+    """One variant of one base model.
 
     Attributes:
         role: "base", "extrapolation", "untrained" (extended, no step taken) or "trained" (extended, then trained; also a
             base trained at a longer window, which is direct fine-tuning).
-        lineage: what an extension leaves as it was; states of one lineage come from one base model.
+        scaling: with all its parameters, as far as they are on record.
+        original_window, window: tokens; before any extension, and now.
+        steps: fine-tuning steps taken since the extension.
+        lineage: what an extension leaves as it was; variants of one lineage come from one base model.
         name: as the user named the checkpoint.
     """
 
     role: str
-    method: str
-    factor: float
+    scaling: Scaling
     original_window: int
     window: int
     steps: int
@@ -60,21 +50,26 @@ class Variant:
         return self.role in ("untrained", "trained")
 
     @property
-    def method_name(self) -> str:
-        return METHODS.get(self.method, self.method)
+    def method(self) -> str:
+        return self.scaling.method
+
+    @property
+    def factor(self) -> float:
+        """How much longer the window is. Direct fine-tuning leaves the rotation alone; its factor is that of the windows."""
+        return self.window / self.original_window if self.method == Plain.method else self.scaling.factor
 
     @property
     def method_and_factor(self) -> str:
-        return f"{self.method_name} ×{self.factor:.4g}"
+        return f"{self.scaling.label} ×{self.factor:.4g}"
 
     @property
     def series(self) -> tuple:
         """What the checkpoints of one training have in common: a line, and a colour, in every figure."""
-        return (self.lineage, self.role, self.method, self.factor, self.window)
+        return (self.lineage, self.role, self.scaling, self.window)
 
     @property
     def label(self) -> str:
-        """What a legend or a table calls it. The name is left out: add it where two states share a label."""
+        """What a legend or a table calls it. The name is left out: add it where two variants share a label."""
         if self.role == "base":
             return "base" if self.steps == 0 else f"base, {_steps(self.steps)} more"
         if self.role == "extrapolation":
@@ -86,69 +81,55 @@ class Variant:
     @property
     def order(self) -> tuple:
         """Base first, then by method (PI before the others), factor, steps."""
-        methods = ["plain", "linear"]
-        place = methods.index(self.method) if self.method in methods else len(methods)
-        base_first = 0 if not self.extended else 1
-        return (str(self.lineage), base_first, place, self.method, self.factor, self.window, self.steps, self.role)
+        place = {Plain.method: 0, Linear.method: 1}.get(self.method, 2)
+        return (str(self.lineage), self.extended, place, self.method, self.factor, self.window, self.steps, self.role)
 
 
 def _steps(number: int) -> str:
     return f"{number} step{'s' if number != 1 else ''}"
 
 
-def variant_of(header: dict[str, Any], window: int | None = None) -> Variant:
-    """The state a row of this run was measured in. `window` is the row's, if the row has one.
-
-    Raises:
-        KeyError, TypeError: the header does not describe a model (rows.clean has dropped such rows).
-    """
-    model = header["model"]
-    original, current = model["original_window"], model["window"]
-    scaling, steps = model.get("scaling", {}), model.get("steps", 0)
-    method, factor = scaling.get("method", "plain"), scaling.get("factor", 1.0) or 1.0
-    if method == "plain":
-        # Direct fine-tuning leaves the rotation alone; its factor is that of the windows.
-        factor = current / original
-        if current > original:
-            role = "trained" if steps else "extrapolation"
-        else:
-            role = "extrapolation" if window is not None and window > current else "base"
+def variant_of(model: ModelInfo, window: int | None = None) -> Variant:
+    """The variant that a row was measured in. `window` is the row's, if the row has one."""
+    if model.method != Plain.method or model.window > model.original_window:
+        untouched = "extrapolation" if model.method == Plain.method else "untrained"
+        role = "trained" if model.steps else untouched
     else:
-        role = "trained" if steps else "untrained"
+        role = "extrapolation" if window is not None and window > model.window else "base"
     return Variant(
         role=role,
-        method=method,
-        factor=factor,
-        original_window=original,
-        window=current,
-        steps=steps,
-        lineage=(model.get("family", ""), original, model.get("head_dim", 0), model.get("parameters", 0)),
-        name=str(model.get("name", "")),
+        scaling=model.scaling,
+        original_window=model.original_window,
+        window=model.window,
+        steps=model.steps,
+        lineage=(model.family, model.original_window, model.head_dim, model.parameters),
+        name=model.name,
     )
 
 
-def trained_variant(header: dict[str, Any]) -> Variant:
-    """The state a training run works towards; its header describes the checkpoint it started from."""
-    state = variant_of(header)
-    return dataclasses.replace(state, role="trained") if state.role in ("untrained", "extrapolation") else state
+def trained_variant(model: ModelInfo) -> Variant:
+    """The variant that a training run works towards; its header describes the checkpoint it started from."""
+    start = variant_of(model)
+    return dataclasses.replace(start, role="trained") if start.role in ("untrained", "extrapolation") else start
 
 
-def labels(states: list[Variant]) -> dict[Variant, str]:
-    """state → a label that is unique among these states: the window is added where two share a label, then the name."""
-    unique = {state: state.label for state in states}
-    for extra in (lambda s: f"window {s.window}", lambda s: s.name):
+def labels(variants: list[Variant]) -> dict[Variant, str]:
+    """variant → a label that is unique among these: the window is added where two share a label, then the name."""
+    unique = {variant: variant.label for variant in variants}
+    for extra in (lambda v: f"window {v.window}", lambda v: v.name):
         shared: dict[str, set[str]] = {}
-        for state, label in unique.items():
-            shared.setdefault(label, set()).add(extra(state))
+        for variant, label in unique.items():
+            shared.setdefault(label, set()).add(extra(variant))
         unique = {
-            state: f"{label} ({extra(state)})" if len(shared[label]) > 1 else label for state, label in unique.items()
+            variant: f"{label} ({extra(variant)})" if len(shared[label]) > 1 else label
+            for variant, label in unique.items()
         }
     return unique
 
 
-def last_steps(states: list[Variant]) -> list[Variant]:
+def last_steps(variants: list[Variant]) -> list[Variant]:
     """Of the checkpoints of one training only the last; what was measured before training stays beside it."""
     last: dict[tuple, int] = {}
-    for state in states:
-        last[state.series] = max(last.get(state.series, 0), state.steps)
-    return [state for state in states if state.steps == last[state.series]]
+    for variant in variants:
+        last[variant.series] = max(last.get(variant.series, 0), variant.steps)
+    return [variant for variant in variants if variant.steps == last[variant.series]]

@@ -1,102 +1,97 @@
-"""Which method, which factor, how many steps: states side by side that were given the same number of training tokens."""
+"""Which method, which factor, how many steps: variants side by side that were given the same number of training tokens."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ropewalk.figures import compare, style
+from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, passkey, perplexity
 from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import budget, trainings
+from ropewalk.reports.training import Training, budget, trainings
 
-Row = dict[str, Any]
+Block = dict[Variant, ByWindow]
 
 
 def section(clean: Clean) -> Section | None:
     """The ablation, or None unless two methods or two factors were measured."""
-    made = Section(
+    part = Section(
         "ablation",
         "Methods and factors at a fixed budget",
         "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor "
         "and the model's own chance differ.",
     )
     for group in perplexity.groups(clean):
-        states = {s: rows for s, rows in group.states().items() if s.extended}
-        if len({(s.method, s.factor) for s in states}) < 2:
+        variants = {v: rows for v, rows in group.variants().items() if v.extended}
+        if len({(v.method, v.factor) for v in variants}) < 2:
             continue
-        blocks = _blocks(states, trainings(clean))
-        base = group.base_row()
-        level = base["perplexity"] if base and number_format.is_finite(base["perplexity"]) else None
-        points = [(s, name, _at(rows, s.window)) for name, block in blocks.items() for s, rows in block.items()]
-        points = [point for point in points if number_format.is_finite(point[2])]
-        if len({point[0].factor for point in points}) > 1:
+        blocks = _blocks(variants, trainings(clean))
+        level = group.base_level()
+        points = [
+            (v, name, rows[v.window].perplexity)
+            for name, block in blocks.items()
+            for v, rows in block.items()
+            if v.window in rows and number_format.is_finite(rows[v.window].perplexity)
+        ]
+        if len({variant.factor for variant, _, _ in points}) > 1:
             caption = "Perplexity in each state's own new window by factor" + (
                 "; 1 is the base in its window." if level else "."
             )
-            made.draw(compare.ablation(points, base=level), caption)
+            part.draw(compare.ablation(points, base=level), caption)
         for name, block in blocks.items():
-            made.tables.append(_table(clean, group, name, block, base))
-    return made if made.tables else None
+            part.tables.append(_table(clean, group, name, block))
+    return part if part.tables else None
 
 
-def _at(rows: dict[int, Row], window: int) -> float | None:
-    return rows[window]["perplexity"] if window in rows else None
-
-
-def _blocks(states: dict[Variant, dict[int, Row]], runs) -> dict[str, dict[Variant, dict[int, Row]]]:
-    """Budget in words → its states; tokens where the training is on record, else steps. Blocks of one are left out."""
-    found: dict[tuple, dict[Variant, dict[int, Row]]] = {}
-    for state, rows in states.items():
-        tokens = budget(state, runs) if state.steps else 0
-        key = (0, "before training") if not state.steps else (1, tokens) if tokens else (2, state.steps)
-        found.setdefault(key, {})[state] = rows
+def _blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
+    """Budget in words → its variants; tokens where the training is on record, else steps. Blocks of one are left out."""
+    by_budget: dict[tuple, Block] = {}
+    for variant, rows in variants.items():
+        tokens = budget(variant, runs) if variant.steps else 0
+        key = (0, "before training") if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
+        by_budget.setdefault(key, {})[variant] = rows
     words = {
         0: lambda _: "before training",
         1: lambda n: f"{number_format.large(n)} training tokens",
         2: lambda n: f"{n} steps",
     }
-    return {words[kind](value): block for (kind, value), block in sorted(found.items()) if len(block) > 1}
+    return {words[kind](value): block for (kind, value), block in sorted(by_budget.items()) if len(block) > 1}
 
 
-def _table(clean: Clean, group, name: str, block: dict[Variant, dict[int, Row]], base: Row | None) -> Table:
-    keys = passkey.summaries(clean)
-    changes = benchmarks.changes(clean)
-    lines = []
-    for state, rows in sorted(block.items(), key=lambda item: item[0].order):
-        k_max = keys.get(state, {}).get(state.window)
-        own = [change.difference for change in changes if change.state == state]
-        lines.append(
-            Line(
-                state.method_and_factor,
-                [
-                    Cell(str(state.window)),
-                    Cell(str(state.steps)),
-                    _perplexity(rows.get(state.original_window), base),
-                    _perplexity(rows.get(state.window), base),
-                    Cell(str(k_max["k_max"]), number_format.share(k_max["k_max"] / state.window))
-                    if k_max
-                    else Cell(""),
-                    Cell(benchmarks.points(sum(own) / len(own))) if own else Cell(""),
-                ],
-                colour=style.colour(state, clean.colours),
-            )
-        )
-    head = ["window", "steps", "perplexity at L", "at the window", "k_max", "benchmarks"]
+def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
+    lines = [_line(clean, group, variant, rows) for variant, rows in sorted(block.items(), key=lambda v: v[0].order)]
     return Table(
         f"{name[0].upper()}{name[1:]}; {group.title}",
-        head,
+        ["window", "steps", "perplexity at L", "at the window", "k_max", "benchmarks"],
         lines,
         first="method",
         note="Small figures: change against the base in its own window; k_max as a part of the window. Benchmarks: mean change in points.",
     )
 
 
-def _perplexity(row: Row | None, base: Row | None) -> Cell:
+def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow) -> Line:
+    base = group.base_row()
+    passkeys = passkey.summaries(clean).get(variant, {}).get(variant.window)
+    changes = [change.difference for change in benchmarks.changes(clean) if change.variant == variant]
+    return Line(
+        variant.method_and_factor,
+        [
+            Cell(str(variant.window)),
+            Cell(str(variant.steps)),
+            _perplexity(rows.get(variant.original_window), base),
+            _perplexity(rows.get(variant.window), base),
+            Cell(str(passkeys.k_max), number_format.share(passkeys.k_max / variant.window)) if passkeys else Cell(""),
+            Cell(benchmarks.points(sum(changes) / len(changes))) if changes else Cell(""),
+        ],
+        colour=style.colour(variant, clean.colours),
+    )
+
+
+def _perplexity(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row is None:
         return Cell("")
     if base is None:
-        return Cell(number_format.perplexity(row["perplexity"]))
+        return Cell(number_format.perplexity(row.perplexity))
     return perplexity.cell(row, base)

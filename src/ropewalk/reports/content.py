@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A table row. `paper` rows are the paper's own figures and are set apart; `colour` is the state's in the figures."""
+    """A table row. `paper` rows are the paper's own figures and are set apart; `colour` is the variant's in the figures."""
 
     label: str
     cells: Sequence[Cell]
@@ -83,13 +83,13 @@ class Section:
     @property
     def stacks(self) -> list[list[Table]]:
         """Tables that must stay together."""
-        found: list[list[Table]] = []
+        stacks: list[list[Table]] = []
         for table in self.tables:
-            if table.under and found:
-                found[-1].append(table)
+            if table.under and stacks:
+                stacks[-1].append(table)
             else:
-                found.append([table])
-        return found
+                stacks.append([table])
+        return stacks
 
     def draw(self, drawing: Drawing, caption: str, title: str = "") -> None:
         """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""

@@ -12,7 +12,25 @@ from markupsafe import Markup
 
 from ropewalk.checkpoint.files import disk_errors, refuse_existing
 from ropewalk.errors import UserError
-from ropewalk.records import Records, read
+from ropewalk.records import (
+    BOOKKEEPING,
+    Adjacent,
+    AttentionScores,
+    Benchmark,
+    BenchmarkComparison,
+    Bounds,
+    Growth,
+    Passkey,
+    PasskeySummary,
+    Perplexity,
+    Records,
+    Resolution,
+    Retrieval,
+    Row,
+    Step,
+    Summary,
+    read,
+)
 from ropewalk.reports import (
     ablation,
     attention,
@@ -27,7 +45,7 @@ from ropewalk.reports import (
     verdict,
 )
 from ropewalk.reports.content import Section
-from ropewalk.reports.rows import KINDS, Clean, clean, is_bookkeeping
+from ropewalk.reports.rows import Clean, clean
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import ReportSettings
 
@@ -36,23 +54,23 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Builder:
-    """A section of the page: which kinds of rows it shows, and the function that makes it (None without such rows)."""
+    """A section of the page: which rows it shows, and the function that makes it (None without such rows)."""
 
-    kinds: tuple[str, ...]
+    kinds: tuple[type[Row], ...]
     build: Callable[[Clean], Section | None]
 
 
 #: In the order of the page. To show a new kind of row, add a builder here.
 SECTIONS: list[Builder] = [
-    Builder(("perplexity",), perplexity.section),
-    Builder(("passkey", "passkey_summary"), passkey.section),
-    Builder(("retrieval",), retrieval.section),
-    Builder(("benchmark", "benchmark_comparison"), benchmarks.section),
-    Builder(("summary",), summaries.section),
-    Builder(("step",), training.section),
+    Builder((Perplexity,), perplexity.section),
+    Builder((Passkey, PasskeySummary), passkey.section),
+    Builder((Retrieval,), retrieval.section),
+    Builder((Benchmark, BenchmarkComparison), benchmarks.section),
+    Builder((Summary,), summaries.section),
+    Builder((Step,), training.section),
     Builder((), ablation.section),
-    Builder(("attention", "adjacent"), attention.section),
-    Builder(("theory_bounds", "theory_growth", "theory_resolution"), theory.section),
+    Builder((AttentionScores, Adjacent), attention.section),
+    Builder((Bounds, Growth, Resolution), theory.section),
     Builder((), training.cost),
 ]
 
@@ -69,17 +87,14 @@ def render(records: Records, title: str | None = None, left_out: Sequence[str] =
         UserError: no row can be shown.
     """
     rows = clean(records)
-    shown = {kind for builder in SECTIONS for kind in builder.kinds}
-    sections = [made for builder in SECTIONS if (made := builder.build(rows)) is not None]
+    sections = [part for builder in SECTIONS if (part := builder.build(rows)) is not None]
     if not sections:
         raise UserError(
-            f"a report needs at least one measurement, but none of the {len(records.rows)} rows found can be shown "
-            f"({records.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
+            f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown "
+            f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
         )
-    for kind in KINDS.keys() - shown:
-        if (number := len(rows.of(kind))) and not is_bookkeeping(kind):
-            rows.unknown[kind] += number
-    found = verdict.verdicts(rows)
+    _count_unshown(rows)
+    verdicts = verdict.verdicts(rows)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -88,9 +103,9 @@ def render(records: Records, title: str | None = None, left_out: Sequence[str] =
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("page.html").render(
-        title=title or _title(found),
+        title=title or _title(verdicts),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        verdicts=found,
+        verdicts=verdicts,
         cautions=provenance.cautions(rows),
         sections=sections,
         not_measured=provenance.not_measured(rows),
@@ -99,9 +114,17 @@ def render(records: Records, title: str | None = None, left_out: Sequence[str] =
     )
 
 
-def _title(found: list[verdict.Verdict]) -> str:
-    names = [item.heading for item in found]
-    if not any(item.extended for item in found):
+def _count_unshown(rows: Clean) -> None:
+    """Rows of a kind that no section shows are said on the page, as those of an unknown kind are."""
+    shown = {kind for builder in SECTIONS for kind in builder.kinds}
+    for m in rows.measurements:
+        if type(m.row) not in shown and not isinstance(m.row, BOOKKEEPING):
+            rows.left_out.unknown[m.row.kind] += 1
+
+
+def _title(verdicts: list[verdict.Verdict]) -> str:
+    names = [item.heading for item in verdicts]
+    if not any(item.extended for item in verdicts):
         return ", ".join(names)
     return f"A longer window for {names[0]}" if len(names) == 1 else f"Longer windows for {', '.join(names)}"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 
 _RESAMPLES, _FEWEST = 2000, 3  # below three documents a bootstrap over documents says nothing
@@ -48,65 +49,66 @@ class Ratio:
         return f" (95\u202f% interval {bounds}{pairing})" if bounds and self.value < 3 else ""
 
 
-def ratio(before: dict[str, Any], after: dict[str, Any], seed: int = 0) -> Ratio | None:
+def ratio(before: Perplexity, after: Perplexity, seed: int = 0) -> Ratio | None:
     """The ratio of two perplexity rows; None where either is not a positive number.
 
     Documents are resampled together: a hard book is hard for both models, and what they share says nothing about the
     difference.
     """
-    first, second = before["perplexity"], after["perplexity"]
-    if not (number_format.is_finite(first) and number_format.is_finite(second) and first > 0 and second > 0):
+    if not (number_format.is_finite(before.perplexity) and number_format.is_finite(after.perplexity)):
         return None
-    if before.get("estimate") or after.get("estimate"):
+    if before.estimate or after.estimate:
         return _of_samples(before, after)
-    one, other = _documents(before), _documents(after)
-    shared = sorted(one.keys() & other.keys())
+    value = after.perplexity / before.perplexity
+    first, second = _documents(before), _documents(after)
+    shared = sorted(first.keys() & second.keys())
     if not shared:
-        return Ratio(second / first, same_documents=not (one and other))
-    if before["window"] == after["window"] and any(one[name][0] != other[name][0] for name in shared):
-        return Ratio(second / first, same_text=False)
-    if len(shared) != len(one) or len(shared) != len(other):
-        return Ratio(second / first, same_documents=False)
+        return Ratio(value, same_documents=not (first and second))
+    if before.window == after.window and any(first[name][0] != second[name][0] for name in shared):
+        return Ratio(value, same_text=False)
+    if len(shared) != len(first) or len(shared) != len(second):
+        return Ratio(value, same_documents=False)
     if len(shared) < _FEWEST:
-        return Ratio(second / first)
+        return Ratio(value)
     # nll of both models and tokens of both, [document, 4]
-    table = np.array([[one[n][1], one[n][0], other[n][1], other[n][0]] for n in shared])
-    drawn = np.random.default_rng(seed).integers(0, len(shared), size=(_RESAMPLES, len(shared)))
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # a broken model's nll may be beyond every float: then no interval
+    table = np.array([[first[n][1], first[n][0], second[n][1], second[n][0]] for n in shared])
+    low, high = _bootstrap(table, seed)
+    return Ratio(value, low, high, len(shared))
+
+
+def _bootstrap(table: Float[np.ndarray, "documents 4"], seed: int) -> tuple[float, float]:
+    """The 95 % interval of exp of the difference of token-weighted mean nll, over documents drawn with replacement."""
+    drawn = np.random.default_rng(seed).integers(0, len(table), size=(_RESAMPLES, len(table)))
+    # A broken model's nll may be beyond every float: then there is no interval.
+    with np.errstate(over="ignore", invalid="ignore"):
         sums = table[drawn].sum(axis=1)
         difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
         low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
-    return Ratio(second / first, float(low), float(high), len(shared))
+    return float(low), float(high)
 
 
-def _of_samples(before: dict[str, Any], after: dict[str, Any]) -> Ratio:
+def _of_samples(before: Perplexity, after: Perplexity) -> Ratio:
     """Each estimate's own interval, put together as if they erred apart: windows that both drew make the ratio surer than that."""
-    value = after["perplexity"] / before["perplexity"]
-    if (before["documents"], before.get("data")) != (after["documents"], after.get("data")):
+    value = after.perplexity / before.perplexity
+    if (before.documents, before.data) != (after.documents, after.data):
         return Ratio(value, same_documents=False)
-    ends = [(row["low"], row["high"]) for row in (before, after) if row.get("estimate")]
+    ends = [(row.low, row.high) for row in (before, after) if row.estimate]
     if not all(
         number_format.is_finite(low) and number_format.is_finite(high) and 0 < low <= high for low, high in ends
     ):
         return Ratio(value)
     reach = math.exp(math.hypot(*(math.log(high / low) / 2 for low, high in ends)))
-    return Ratio(value, value / reach, value * reach, before["documents"], sampled=True)
+    return Ratio(value, value / reach, value * reach, before.documents, sampled=True)
 
 
-def _documents(row: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """name → (tokens, nll) of the documents that have both."""
-    found = {}
-    for item in row["per_document"]:
-        if (
-            isinstance(item, dict)
-            and number_format.is_finite(item.get("tokens"))
-            and number_format.is_finite(item.get("nll"))
-        ):
-            if item["tokens"] > 0:
-                found[str(item.get("name", ""))] = (item["tokens"], item["nll"])
-    return dict(zip(_without_place(list(found)), found.values(), strict=True))
+def _documents(row: Perplexity) -> dict[str, tuple[int, float]]:
+    """name → (tokens, nll) of the documents of which something was scored."""
+    scored = {
+        document["name"]: (document["tokens"], document["nll"])
+        for document in row.per_document
+        if document["tokens"] > 0 and number_format.is_finite(document["nll"])
+    }
+    return dict(zip(_without_place(list(scored)), scored.values(), strict=True))
 
 
 def _without_place(names: list[str]) -> list[str]:

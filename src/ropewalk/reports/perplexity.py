@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from ropewalk.figures import compare, measured, style
+from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
-from ropewalk.records import paper
-from ropewalk.records.variant import IN_THE_PAPER, Variant, labels, last_steps, variant_of
+from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
 
-Row = dict[str, Any]
+ByWindow = dict[int, Perplexity]
 _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
 
 
@@ -30,21 +29,26 @@ class Group:
     convention: str
     bos: bool
     stride: str = ""
-    rows: list[Row] = field(default_factory=list)
+    measurements: list[Measurement[Perplexity]] = field(default_factory=list)
 
-    def states(self) -> dict[Variant, dict[int, Row]]:
-        """state → window → row; the base and its extrapolation are one here, as in the paper's tables."""
-        found: dict[Variant, dict[int, Row]] = {}
-        for row in self.rows:
-            found.setdefault(variant_of(row["header"]), {})[row["window"]] = row
-        return dict(sorted(found.items(), key=lambda item: item[0].order))
+    def variants(self) -> dict[Variant, ByWindow]:
+        """variant → window → row; the base and its extrapolation are one here, as in the paper's tables."""
+        rows: dict[Variant, ByWindow] = {}
+        for m in self.measurements:
+            rows.setdefault(m.model_variant, {})[m.row.window] = m.row
+        return dict(sorted(rows.items(), key=lambda item: item[0].order))
 
-    def base_row(self) -> Row | None:
+    def base_row(self) -> Perplexity | None:
         """The base in its own window: what everything else is held against."""
-        for state, rows in self.states().items():
-            if state.role == "base" and state.steps == 0 and state.original_window in rows:
-                return rows[state.original_window]
+        for variant, rows in self.variants().items():
+            if variant.role == "base" and variant.steps == 0 and variant.original_window in rows:
+                return rows[variant.original_window]
         return None
+
+    def base_level(self) -> float | None:
+        """The base's perplexity in its own window, if it is a number."""
+        base = self.base_row()
+        return base.perplexity if base and number_format.is_finite(base.perplexity) else None
 
     @property
     def title(self) -> str:
@@ -53,23 +57,25 @@ class Group:
 
 
 def groups(clean: Clean) -> list[Group]:
-    """Comparable groups, the one with the most extended states first."""
-    found: dict[tuple, Group] = {}
-    for row in clean.of("perplexity"):
-        key = (variant_of(row["header"]).lineage, row["data"], row["convention"], row["bos"])
-        found.setdefault(key, Group(*key)).rows.append(row)
-    alike = [part for group in found.values() for part in _by_stride(group)]
-    return sorted(alike, key=lambda g: (g.convention != "ropewalk", -len(g.states()), -len(g.rows)))
+    """Comparable groups, the one with the most extended variants first."""
+    by_rule: dict[tuple, Group] = {}
+    for m in clean.of(Perplexity):
+        rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
+        by_rule.setdefault(rule, Group(*rule)).measurements.append(m)
+    alike = [part for group in by_rule.values() for part in _by_stride(group)]
+    return sorted(alike, key=lambda g: (g.convention != "ropewalk", -len(g.variants()), -len(g.measurements)))
 
 
 def _by_stride(group: Group) -> list[Group]:
     """Rows of one stride together; or all of them, if their stride is the same part of every window."""
-    strides = {row["stride"] for row in group.rows}
-    parts = {row["window"] / row["stride"] for row in group.rows if row["stride"] > 0}
+    rows = [m.row for m in group.measurements]
+    strides, parts = {row.stride for row in rows}, {row.window / row.stride for row in rows}
     if len(strides) > 1 and len(parts) == 1:
         return [dataclasses.replace(group, stride=f"stride window/{parts.pop():g}")]
     return [
-        dataclasses.replace(group, stride=f"stride {stride}", rows=[r for r in group.rows if r["stride"] == stride])
+        dataclasses.replace(
+            group, stride=f"stride {stride}", measurements=[m for m in group.measurements if m.row.stride == stride]
+        )
         for stride in sorted(strides)
     ]
 
@@ -91,66 +97,70 @@ def _sources(data: str) -> list[str]:
 
 def section(clean: Clean) -> Section | None:
     """The section of perplexities, or None without any."""
-    found = groups(clean)
-    if not found:
+    comparable = groups(clean)
+    if not comparable:
         return None
-    made = Section(
+    part = Section(
         "perplexity",
         "Perplexity by window",
         "Lower is better. A model that uses a longer context falls from left to right; one that cannot read it climbs. "
         "Bars are 95 % intervals: bootstrap over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
     )
-    for group in found:
-        heading = group.title if len(found) > 1 else ""
-        for rows, words in _figures(group):
-            made.draw(measured.perplexity(rows, colours=clean.colours), _caption(group) + words, heading)
-            if measured.closeup_limits(rows):
-                closeup = measured.perplexity(rows, closeup=True, colours=clean.colours)
-                made.draw(closeup, "The same, close up: the states that work.", heading)
-        made.tables.append(_table(clean, group))
-        made.notes += [note for note in _notes(group) if note not in made.notes]
-    curved = [group for group in found if step_curves(group)]
+    for group in comparable:
+        _by_window(part, clean, group, heading=group.title if len(comparable) > 1 else "")
+    curved = [group for group in comparable if step_curves(group)]
     # Table 3 is of PG-19: it stands once, beside the text that is most like it.
     beside = next(
         (group for group in curved if paper_table(group.data) is paper.TABLE_1), curved[0] if curved else None
     )
     for group in curved:
-        _by_steps(made, clean, group, text="" if len(curved) == 1 else group.title)
+        _by_steps(part, clean, group, text="" if len(curved) == 1 else group.title)
         if group is beside:
-            made.tables.append(_table_3())
-    return made
+            part.tables.append(_table_3())
+    return part
 
 
-def _figures(group: Group) -> list[tuple[list[Row], str]]:
-    """Rows of each figure, and what its caption adds: one figure while it can be read, else one for other methods."""
-    states = group.states()
-    others = {s for s in states if s.extended and s.method not in ("plain", "linear")}
-    if len(last_steps(list(states))) <= _CROWDED or not others:
-        return [(group.rows, "")]
-    of_others = [row for row in group.rows if variant_of(row["header"]) in others]
-    paper_methods = [row for row in group.rows if variant_of(row["header"]) not in others]
-    base = [row for row in group.rows if not variant_of(row["header"]).extended]
+def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
+    """The figures and the table of one group."""
+    for measurements, words in _figures(group):
+        part.draw(measured.perplexity(measurements, colours=clean.colours), _caption(group) + words, heading)
+        if measured.closeup_limits(measurements):
+            closeup = measured.perplexity(measurements, closeup=True, colours=clean.colours)
+            part.draw(closeup, "The same, close up: the states that work.", heading)
+    part.tables.append(_table(clean, group))
+    part.notes += [note for note in _notes(group) if note not in part.notes]
+
+
+def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
+    """What each figure shows, and what its caption adds: one figure while it can be read, else one for other methods."""
+    variants = group.variants()
+    others = {v for v in variants if v.extended and v.method not in paper.METHODS}
+    if len(last_steps(list(variants))) <= _CROWDED or not others:
+        return [(group.measurements, "")]
+    of_others = [m for m in group.measurements if m.model_variant in others]
+    paper_methods = [m for m in group.measurements if m.model_variant not in others]
+    base = [m for m in group.measurements if not m.model_variant.extended]
     return [(paper_methods, ""), (base + of_others, " Other methods.")]
 
 
 def _caption(group: Group) -> str:
-    documents = {row["documents"] for row in group.rows}
+    documents = {m.row.documents for m in group.measurements}
     number = f"{min(documents)}" if len(documents) == 1 else f"{min(documents)} to {max(documents)}"
     return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}."
 
 
 def _table(clean: Clean, group: Group) -> Table:
-    """One's own states by window, then the paper's rows for the same methods, columns matched by multiples of L."""
-    states = group.states()
-    keep = last_steps(list(states))
+    """One's own variants by window, then the paper's rows for the same methods, columns matched by multiples of L."""
+    variants = group.variants()
+    keep = last_steps(list(variants))
     names = labels(keep)
     original = keep[0].original_window
-    windows = sorted({window for state in keep for window in states[state]})
+    windows = sorted({window for variant in keep for window in variants[variant]})
     base = group.base_row()
     lines = []
-    for state in keep:
-        tone = style.colour(state, clean.colours)
-        lines.append(Line(names[state], [cell(states[state].get(w), base) for w in windows], colour=tone))
+    for variant in keep:
+        figures = [cell(variants[variant].get(window), base) for window in windows]
+        lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
     table = paper_table(group.data)
     lines += _paper_lines(table, [window / original for window in windows], keep)
     return Table(
@@ -174,13 +184,13 @@ def _multiple(multiple: float) -> str:
     return "L" if multiple == 1 else f"{multiple:.3g} L"
 
 
-def cell(row: Row | None, base: Row | None) -> Cell:
+def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row is None:
         return Cell("")
-    text = ("≈ " if row["estimate"] else "") + number_format.perplexity(row["perplexity"])
-    if base is None or row is base or not number_format.is_finite(row["perplexity"]):
+    text = ("≈ " if row.estimate else "") + number_format.perplexity(row.perplexity)
+    if base is None or row is base or not number_format.is_finite(row.perplexity):
         return Cell(text)
-    return Cell(text, _change(row["perplexity"], base["perplexity"]))
+    return Cell(text, _change(row.perplexity, base.perplexity))
 
 
 def _change(value: float, base: float) -> str:
@@ -189,10 +199,10 @@ def _change(value: float, base: float) -> str:
     return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
 
 
-def _paper_lines(table: paper.Table, multiples: list[float], states: list[Variant]) -> list[Line]:
+def _paper_lines(table: paper.Table, multiples: list[float], variants: list[Variant]) -> list[Line]:
     """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits."""
-    methods = {IN_THE_PAPER.get(state.method) for state in states if state.extended}
-    factors = {state.window / state.original_window for state in states if state.extended}
+    methods = {paper.METHODS.get(variant.method) for variant in variants if variant.extended}
+    factors = {variant.window / variant.original_window for variant in variants if variant.extended}
     rows = [row for row in table.rows if row.model == "7B"]
     none = next(row for row in rows if row.method == "none").values[paper.WINDOW]
     fitting = [row for row in rows if row.method == "none" or (row.method in methods and row.factor in factors)]
@@ -222,52 +232,50 @@ def _paper_cell(value: float | None, none: float) -> Cell:
 
 
 def _notes(group: Group) -> list[str]:
-    skipped = sorted({(row["window"], row["skipped"]) for row in group.rows if row["skipped"]})
+    skipped = sorted({(m.row.window, m.row.skipped) for m in group.measurements if m.row.skipped})
     notes = []
     if skipped:
         each = ", ".join(f"{count} at {window}" for window, count in skipped)
         notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")
-    if any(row["estimate"] for row in group.rows):
+    if any(m.row.estimate for m in group.measurements):
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
     return notes
 
 
 def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
-    """(last state, steps → perplexity in the state's window) for each training with more than one checkpoint measured."""
-    found: dict[tuple, tuple[Variant, dict[int, float]]] = {}
-    for state, rows in group.states().items():
-        if not state.extended or state.window not in rows:
+    """(last variant, steps → perplexity in its window) for each training with more than one checkpoint measured."""
+    curves: dict[tuple, tuple[Variant, dict[int, float]]] = {}
+    for variant, rows in group.variants().items():
+        if not variant.extended or variant.window not in rows:
             continue
-        value = rows[state.window]["perplexity"]
+        value = rows[variant.window].perplexity
         if not number_format.is_finite(value):
             continue
-        key = (state.method, state.factor, state.window)
-        points = found.get(key, (state, {}))[1]
-        points[state.steps] = value
-        found[key] = (state, points)
-    return [curve for curve in found.values() if len(curve[1]) > 1]
+        training = (variant.scaling, variant.window)
+        points = curves.get(training, (variant, {}))[1]
+        points[variant.steps] = value
+        curves[training] = (variant, points)
+    return [curve for curve in curves.values() if len(curve[1]) > 1]
 
 
-def _by_steps(made: Section, clean: Clean, group: Group, text: str) -> None:
+def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     """A figure and a table of one text's trainings; `text` names it where there is another."""
-    curves = step_curves(group)
-    base = group.base_row()
-    level = base["perplexity"] if base and number_format.is_finite(base["perplexity"]) else None
+    curves, level = step_curves(group), group.base_level()
     caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
     if max(step for _, points in curves for step in points) >= compare.COMPARABLE:
         caption += " Grey: the paper's 7B."
     title = "By fine-tuning steps" + (f": {text}" if text else "")
-    made.draw(compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
+    part.draw(compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
     steps = sorted({step for _, points in curves for step in points})
     lines = []
-    for state, points in curves:
-        name = f"{state.method_and_factor}, window {state.window}"
-        row = [
+    for variant, points in curves:
+        name = f"{variant.method_and_factor}, window {variant.window}"
+        figures = [
             Cell(number_format.perplexity(points[s]), _change(points[s], level or 0)) if s in points else Cell("")
             for s in steps
         ]
-        lines.append(Line(name, row, colour=style.colour(state, clean.colours)))
-    made.tables.append(
+        lines.append(Line(name, figures, colour=style.colour(variant, clean.colours)))
+    part.tables.append(
         Table(f"Perplexity by fine-tuning steps, {group.title}", [str(s) for s in steps], lines, first="steps")
     )
 

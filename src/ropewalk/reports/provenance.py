@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ropewalk.records import (
+    Benchmark,
+    BenchmarkComparison,
+    Bounds,
+    Growth,
+    PasskeySummary,
+    Resolution,
+    Run,
+    Step,
+    Summary,
+    Unspecified,
+    paper,
+)
 from ropewalk.records import format as number_format
-from ropewalk.records import paper
 from ropewalk.records.variant import Variant, variant_of
 from ropewalk.reports import perplexity
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import kind_of_device
+from ropewalk.rope.scaling import Scaling, to_dict
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,8 @@ class Setting:
 
 def setting(clean: Clean) -> Setting:
     runs = clean.used_runs
-    keys = list(dict.fromkeys(key for run in runs for key in run["versions"]))
-    shared = {key: runs[0]["versions"].get(key) for key in keys if len({run["versions"].get(key) for run in runs}) == 1}
+    keys = list(dict.fromkeys(key for run in runs for key in run.versions))
+    shared = {key: runs[0].versions.get(key) for key in keys if len({run.versions.get(key) for run in runs}) == 1}
     cards = [_card(run, clean, shared) for run in runs]
     return Setting([(key, str(value)) for key, value in shared.items()], _groups(cards))
 
@@ -59,47 +73,48 @@ def _groups(cards: list[RunCard]) -> list[RunGroup]:
     by_command: dict[str, list[RunCard]] = {}
     for card in cards:
         by_command.setdefault(card.command, []).append(card)
-    made = []
-    for command, mine in by_command.items():
-        alike = [fact for fact in mine[0].facts if all(fact in card.facts for card in mine)] if len(mine) > 1 else []
-        rest = [RunCard(c.id, c.command, c.state, [fact for fact in c.facts if fact not in alike]) for c in mine]
-        made.append(RunGroup(command, alike, rest))
-    return made
+    groups = []
+    for command, runs in by_command.items():
+        alike = [fact for fact in runs[0].facts if all(fact in card.facts for card in runs)] if len(runs) > 1 else []
+        rest = [dataclasses.replace(c, facts=[fact for fact in c.facts if fact not in alike]) for c in runs]
+        groups.append(RunGroup(command, alike, rest))
+    return groups
 
 
-def _card(run: dict[str, Any], clean: Clean, shared: dict[str, Any]) -> RunCard:
-    state = variant_of(run)
-    model = run["model"]
-    kinds = dict.fromkeys(row["kind"].replace("_", " ") for row in clean.rows if row["run"] == run["id"])
+def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
+    variant, model = variant_of(run.model), run.model
+    kinds = dict.fromkeys(m.row.kind.replace("_", " ") for m in clean.measurements if m.run is run)
     facts = [
-        (
-            "model",
-            f"{state.name} ({model.get('family', '')}), {number_format.large(model.get('parameters') or None)} parameters",
-        ),
-        ("state", describe(state)),
+        ("model", f"{model.name} ({model.family}), {number_format.large(model.parameters or None)} parameters"),
+        ("state", describe(variant)),
+        *([("scaling", parameters)] if (parameters := _parameters(model.scaling)) else []),
         (
             "rope_theta",
-            f"{number_format.significant(model.get('rope_theta'))}, {model.get('head_dim', 0)} rotated dimensions a head",
+            f"{number_format.significant(model.rope_theta)}, {model.head_dim} rotated dimensions a head",
         ),
         ("rows", ", ".join(kinds)),
-        ("started", str(run.get("started", ""))),
-        ("device", f"{run.get('device', '')}, {run.get('dtype', '')}"),
-        ("seed", str(run.get("seed", ""))),
+        ("started", run.started),
+        ("device", f"{run.device}, {run.dtype}"),
+        ("seed", str(run.seed)),
     ]
-    facts += [(str(key), _short(value)) for key, value in _settings(run).items()]
-    facts += [(key, str(value)) for key, value in run["versions"].items() if key not in shared]
-    return RunCard(run["id"], str(run.get("command", "")), state.label, facts)
+    facts += [(str(key), _short(value)) for key, value in run.settings.items()]
+    facts += [(key, str(value)) for key, value in run.versions.items() if key not in shared]
+    return RunCard(run.id, run.command, variant.label, facts)
 
 
-def describe(state: Variant) -> str:
-    """A state in full: what its window was, is, and how it turns."""
-    if not state.extended:
-        return f"{state.label}; window {state.original_window}"
-    return f"{state.label}; window {state.original_window} → {state.window}"
+def _parameters(scaling: Scaling) -> str:
+    """What decides a scaling besides its factor, in words; nothing where the factor is all."""
+    if isinstance(scaling, Unspecified):
+        return f"{scaling.method}; thresholds not on record"
+    rest = [f"{name} {value}" for name, value in to_dict(scaling).items() if name not in ("method", "factor")]
+    return f"{scaling.method}, {', '.join(rest)}" if rest else ""
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
-    return run["settings"] if isinstance(run.get("settings"), dict) else {}
+def describe(variant: Variant) -> str:
+    """A variant in full: what its window was, is, and how it is scaled."""
+    if not variant.extended:
+        return f"{variant.label}; window {variant.original_window}"
+    return f"{variant.label}; window {variant.original_window} → {variant.window}"
 
 
 def _short(value: Any) -> str:
@@ -109,19 +124,22 @@ def _short(value: Any) -> str:
 
 def cautions(clean: Clean) -> list[str]:
     """What to know before comparing two figures of the page."""
-    said = [*_left_out(clean), *_mixed(clean), *_pairs(clean)]
-    return said
+    return [*_left_out(clean), *_mixed(clean), *_pairs(clean)]
 
 
 def _left_out(clean: Clean) -> Iterable[str]:
-    if clean.damaged:
-        yield f"{_lines(clean.damaged)} of the record files could not be read (cut short or edited) and {_was(clean.damaged)} left out."
-    if clean.headless:
-        yield f"{_rows(clean.headless)} without the header of a run, so of unknown origin, {_was(clean.headless)} left out."
-    for kind, number in sorted(clean.malformed.items()):
-        yield f"{_rows(number)} of kind “{kind}” with a field missing or of the wrong type {_was(number)} left out."
-    if clean.unknown:
-        kinds = ", ".join(f"“{kind}” ({number})" for kind, number in sorted(clean.unknown.items()))
+    left_out = clean.left_out
+    if left_out.damaged:
+        yield f"{_lines(left_out.damaged)} of the record files could not be read (cut short or edited) and {_was(left_out.damaged)} left out."
+    if left_out.headless:
+        yield f"{_rows(left_out.headless)} without the header of a run, so of unknown origin, {_was(left_out.headless)} left out."
+    for kind, number in sorted(left_out.malformed.items()):
+        yield (
+            f"{_rows(number)} of kind “{kind}” with a field missing or of the wrong type {_was(number)} left out. "
+            f"The first: {left_out.reasons[kind]}."
+        )
+    if left_out.unknown:
+        kinds = ", ".join(f"“{kind}” ({number})" for kind, number in sorted(left_out.unknown.items()))
         yield f"Rows of unknown kind, not shown: {kinds}."
     if clean.repeated:
         number = sum(clean.repeated.values())
@@ -133,76 +151,71 @@ def _mixed(clean: Clean) -> Iterable[str]:
     runs = clean.used_runs
     if len(runs) < 2:
         return
-    # The theory reads a config and measures nothing: it may be worked out anywhere.
-    figured = {row["run"] for row in clean.rows if not row["kind"].startswith("theory_")}
-    models = {variant_of(run).lineage for run in runs}
+    models = {variant_of(run.model).lineage for run in runs}
     if len(models) > 1:
         yield f"{len(models)} base models are mixed on this page; each is compared with itself alone."
+    # The theory reads a config and measures nothing: it may be worked out anywhere.
+    figured = {m.run.id for m in clean.measurements if not isinstance(m.row, Bounds | Growth | Resolution)}
     # A training's weights are often kept in another format than those that are measured: that is no mixture.
-    measured = {row["run"] for row in clean.rows if row["run"] in figured and row["kind"] != "step"}
-    formats = {run["dtype"] for run in runs if run["id"] in measured}
-    devices = {kind_of_device(run["device"]) for run in runs if run["id"] in figured}
-    seeds = {run["seed"] for run in runs if run["id"] in figured}
-    plain = [(f"devices ({_listed(devices)})", devices), (f"number formats ({_listed(formats)})", formats)]
-    plain.append((f"seeds ({_listed(seeds)})", seeds))
+    measured = {m.run.id for m in clean.measurements if m.run.id in figured and not isinstance(m.row, Step)}
+    differing = {
+        "devices": {kind_of_device(run.device) for run in runs if run.id in figured},
+        "number formats": {run.dtype for run in runs if run.id in measured},
+        "seeds": {run.seed for run in runs if run.id in figured},
+    }
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):
-        values = {run["versions"].get(key, "none") for run in runs}
-        plain.append((f"{'machines' if key == 'platform' else key + ' versions'} ({_listed(values)})", values))
-    different = [text for text, values in plain if len(values) > 1]
-    if different:
-        yield f"The {len(runs)} runs on this page were made with different {'; '.join(different)}."
+        name = "machines" if key == "platform" else f"{key} versions"
+        differing[name] = {run.versions.get(key, "none") for run in runs}
+    listed = [f"{name} ({_listed(values)})" for name, values in differing.items() if len(values) > 1]
+    if listed:
+        yield f"The {len(runs)} runs on this page were made with different {'; '.join(listed)}."
 
 
 def _pairs(clean: Clean) -> Iterable[str]:
+    """Before/after pairs that are none, and perplexities that are not to be compared."""
+    groups = perplexity.groups(clean)
+    yield from sorted({*_unpaired(groups), *_tokenizers(clean)})
+    if len({(g.stride, g.convention, g.bos) for g in groups}) > 1:
+        yield "Perplexities were measured in different ways (stride, convention or BOS); only those measured alike share a figure."
+
+
+def _unpaired(groups: list[perplexity.Group]) -> Iterable[str]:
     """A before/after pair whose token counts differ was cut by two tokenizers, or from two texts."""
-    found = perplexity.groups(clean)
-    told: set[str] = set()
-    for group in found:
-        states = group.states()
-        base = next((rows for state, rows in states.items() if state.role == "base"), {})
-        for state, rows in states.items():
-            for window in base.keys() & rows.keys() if state.extended else ():
+    for group in groups:
+        variants = group.variants()
+        base = next((rows for variant, rows in variants.items() if variant.role == "base"), {})
+        for variant, rows in variants.items():
+            for window in base.keys() & rows.keys() if variant.extended else ():
                 change = ratio(base[window], rows[window])
                 if change and not change.same_text:
-                    told.add(
-                        f"{state.label} and its base count different tokens in the same documents ({group.title}): their "
+                    yield (
+                        f"{variant.label} and its base count different tokens in the same documents ({group.title}): their "
                         "tokenizers or texts differ, and their perplexities are no pair."
                     )
                 elif change and not change.same_documents:
-                    told.add(
-                        f"{state.label} and its base were not measured on the same documents at {window} tokens "
+                    yield (
+                        f"{variant.label} and its base were not measured on the same documents at {window} tokens "
                         f"({group.title}); part of their difference may be the text's."
                     )
-    names = {
-        run["model"].get("name"): _settings(run)["tokenizer"]
-        for run in clean.used_runs
-        if "tokenizer" in _settings(run)
-    }
+
+
+def _tokenizers(clean: Clean) -> Iterable[str]:
+    names = {run.model.name: run.settings["tokenizer"] for run in clean.used_runs if "tokenizer" in run.settings}
     if len({str(value) for value in names.values()}) > 1:
-        told.add(
-            f"The models were read with different tokenizers: {'; '.join(f'{k}: {_short(v)}' for k, v in names.items())}."
-        )
-    yield from sorted(told)
-    measures = {(g.stride, g.convention, g.bos) for g in found}
-    if len(measures) > 1:
-        yield "Perplexities were measured in different ways (stride, convention or BOS); only those measured alike share a figure."
+        yield f"The models were read with different tokenizers: {'; '.join(f'{k}: {_short(v)}' for k, v in names.items())}."
 
 
 def not_measured(clean: Clean) -> list[str]:
     """The paper's tables that nothing on this page stands beside."""
-    kinds = {row["kind"] for row in clean.rows}
+    kinds = {type(m.row) for m in clean.measurements}
     groups = perplexity.groups(clean)
-    by_text = {perplexity.paper_table(group.data).number for group in groups}
-    steps = any(perplexity.step_curves(group) for group in groups)
-    have = {
-        1: 1 in by_text,
-        2: 2 in by_text,
-        3: steps,
-        4: "passkey_summary" in kinds,
-        5: "benchmark" in kinds or "benchmark_comparison" in kinds,
-        6: "summary" in kinds,
-    }
-    return [f"{table.number} ({table.title.lower()}, {table.text})" for table in paper.TABLES if not have[table.number]]
+    beside = {perplexity.paper_table(group.data).number for group in groups}
+    beside |= {3} if any(perplexity.step_curves(group) for group in groups) else set()
+    beside |= {4} if PasskeySummary in kinds else set()
+    beside |= {5} if kinds & {Benchmark, BenchmarkComparison} else set()
+    beside |= {6} if Summary in kinds else set()
+    missing = [table for table in paper.TABLES if table.number not in beside]
+    return [f"{table.number} ({table.title.lower()}, {table.text})" for table in missing]
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -3,86 +3,84 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ropewalk.figures import compare, style
+from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps, variant_of
+from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
 
-Row = dict[str, Any]
 _BINS = 8
 _CROWDED = 6  # more series than this cannot be told apart in one figure
+ByVariant = dict[tuple[Variant, int], dict[str, Retrieval]]
 
 
-def by_state(clean: Clean) -> dict[tuple[Variant, int], dict[str, Row]]:
-    """(state, window) → family → row; of each training only the last step."""
-    rows = clean.of("retrieval")
-    keep = last_steps(list(dict.fromkeys(variant_of(row["header"], row["window"]) for row in rows)))
-    found: dict[tuple[Variant, int], dict[str, Row]] = {}
-    for row in rows:
-        state = variant_of(row["header"], row["window"])
-        if state in keep:
-            found.setdefault((state, row["window"]), {})[row["family"]] = row
-    return dict(sorted(found.items(), key=lambda item: (item[0][0].order, item[0][1])))
+def by_variant(clean: Clean) -> ByVariant:
+    """(variant, window) → family → row; of each training only the last step."""
+    measurements = clean.of(Retrieval)
+    keep = last_steps(list(dict.fromkeys(m.variant for m in measurements)))
+    rows: ByVariant = {}
+    for m in measurements:
+        if m.variant in keep:
+            rows.setdefault((m.variant, m.row.window), {})[m.row.family] = m.row
+    return dict(sorted(rows.items(), key=lambda item: (item[0][0].order, item[0][1])))
 
 
 def section(clean: Clean) -> Section | None:
     """The section of retrieval, or None without any."""
-    found = by_state(clean)
-    if not found:
+    rows = by_variant(clean)
+    if not rows:
         return None
-    names = labels([state for state, _ in found])
-    made = Section(
+    names = labels([variant for variant, _ in rows])
+    part = Section(
         "retrieval",
         "Harder retrieval",
         "Passkeys saturate: one key in a repeated filler is easily found. Here facts stand among prose, and the prompt asks for "
         "one of several keys, for several values, for a key among look-alikes, or for the end of a chain.",
     )
-    titled = {key: f"{names[key[0]]}, {key[1]}" for key in found}
-    drawn = list(found)[-_CROWDED:]
-    series = [(titled[key], key[0], {family: _share(row) for family, row in found[key].items()}) for key in drawn]
-    made.draw(
+    titles = {(variant, window): f"{names[variant]}, {window}" for variant, window in rows}
+    drawn = list(rows)[-_CROWDED:]
+    series = [(titles[key], key[0], {family: _share(row) for family, row in rows[key].items()}) for key in drawn]
+    part.draw(
         compare.retrieval(series, colours=clean.colours),
         "Prompts answered right by family, with Wilson\u2019s 95 % interval.",
     )
-    distant = [(titled[key], key[0], *binned(key[1], list(found[key].values()))) for key in drawn]
-    distant = [one for one in distant if any(number_format.is_finite(share) for share in one[3])]
-    if distant:
-        made.draw(
-            compare.by_distance(distant, colours=clean.colours),
+    by_distance = [(titles[key], key[0], *binned(key[1], list(rows[key].values()))) for key in drawn]
+    by_distance = [line for line in by_distance if any(number_format.is_finite(share) for share in line[3])]
+    if by_distance:
+        part.draw(
+            compare.by_distance(by_distance, colours=clean.colours),
             "All families together, by the distance of what was asked; the dotted line is the window of pretraining.",
         )
-    made.tables.append(_table(clean, found, names))
-    return made
+    part.tables.append(_table(clean, rows, names))
+    return part
 
 
-def binned(window: int, rows: list[Row]) -> tuple[list[float], list[float]]:
+def binned(window: int, rows: list[Retrieval]) -> tuple[list[float], list[float]]:
     """Edges of equal bins of the window, and the share answered right in each (NaN for an empty one)."""
     edges = [window * i / _BINS for i in range(_BINS + 1)]
     right, tried = [0] * _BINS, [0] * _BINS
-    for trial in (trial for row in rows for trial in row["per_trial"]):
-        placed = trial.get("placed")
-        if number_format.is_finite(placed) and 0 <= placed <= window:
-            at = min(_BINS - 1, int(placed * _BINS / window))
+    for trial in (trial for row in rows for trial in row.per_trial):
+        if 0 <= trial["placed"] <= window:
+            at = min(_BINS - 1, int(trial["placed"] * _BINS / window))
             tried[at] += 1
-            right[at] += bool(trial.get("right"))
+            right[at] += trial["right"]
     return edges, [r / t if t else math.nan for r, t in zip(right, tried, strict=True)]
 
 
-def _share(row: Row) -> tuple[float, float, float]:
-    share = row["successes"] / row["trials"]
-    low, high = (row[side] if number_format.is_finite(row[side]) else share for side in ("low", "high"))
+def _share(row: Retrieval) -> tuple[float, float, float]:
+    share = row.successes / row.trials
+    low, high = (bound if number_format.is_finite(bound) else share for bound in (row.low, row.high))
     return share, low, high
 
 
-def _table(clean: Clean, found: dict[tuple[Variant, int], dict[str, Row]], names: dict[Variant, str]) -> Table:
-    families = list(dict.fromkeys(family for rows in found.values() for family in rows))
+def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
+    families = list(dict.fromkeys(family for by_family in rows.values() for family in by_family))
     lines = []
-    for (state, window), rows in found.items():
-        cells = [Cell(str(window)), *(_cell(rows.get(family)) for family in families)]
-        lines.append(Line(names[state], cells, colour=style.colour(state, clean.colours)))
+    for (variant, window), by_family in rows.items():
+        cells = [Cell(str(window)), *(_cell(by_family.get(family)) for family in families)]
+        lines.append(Line(names[variant], cells, colour=style.colour(variant, clean.colours)))
     return Table(
         "Prompts answered right",
         ["window", *families],
@@ -92,7 +90,7 @@ def _table(clean: Clean, found: dict[tuple[Variant, int], dict[str, Row]], names
     )
 
 
-def _cell(row: Row | None) -> Cell:
+def _cell(row: Retrieval | None) -> Cell:
     if row is None:
         return Cell("")
     share, low, high = _share(row)

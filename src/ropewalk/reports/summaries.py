@@ -2,84 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ropewalk.figures import style
+from ropewalk.records import Measurement, Summary, paper
 from ropewalk.records import format as number_format
-from ropewalk.records import paper
-from ropewalk.records.variant import Variant, labels, variant_of
+from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.perplexity import paper_label, short_data
 from ropewalk.reports.rows import Clean
 
-_KEYS = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_plain")
-
 
 def section(clean: Clean) -> Section | None:
     """The section of summaries, or None without any."""
-    rows = clean.of("summary")
-    if not rows:
+    measurements = sorted(clean.of(Summary), key=lambda m: m.model_variant.order)
+    if not measurements:
         return None
-    states = {id(row): variant_of(row["header"]) for row in rows}
-    short = labels(list(dict.fromkeys(states.values())))
-    names = {id(row): _name(row, states[id(row)], short) for row in rows}
-    rows = sorted(rows, key=lambda row: states[id(row)].order)
-    lines = [_line(row, names[id(row)], style.colour(states[id(row)], clean.colours)) for row in rows]
-    for row in paper.TABLE_6.rows:
-        # The paper does not say which ROUGE-L it is; beside its R-1 the figure fits the plain kind (docs/evaluation.md).
-        one, two, longest = (Cell(number_format.fixed(value, 1)) for value in row.values.values())
-        lines.append(Line(paper_label(row), [one, two, Cell(""), longest, Cell("")], paper=True))
-    made = Section(
+    unique = labels(list(dict.fromkeys(m.model_variant for m in measurements)))
+    lines = [_line(m, _name(m, unique), style.colour(m.model_variant, clean.colours)) for m in measurements]
+    part = Section(
         "summaries",
         "Summaries of long documents",
         "Agreement of the model's summaries with written ones, with the Porter stemmer. R-Lsum is rougeLsum, line by line; "
         "R-L is rougeL, over the whole text, which is what the paper's figure fits.",
     )
-    made.tables.append(
+    part.tables.append(
         Table(
             "ROUGE × 100, beside table 6 of the paper (GovReport)",
             ["R-1", "R-2", "R-Lsum", "R-L", "documents"],
-            lines,
+            [*lines, *_paper_lines()],
             first="state",
             note="Small figures: 95 % bootstrap interval over documents.",
         )
     )
-    for row in rows:
-        said = []
-        if row["cut"]:
-            said.append(f"{row['cut']} of {row['documents']} documents cut to {row['document_tokens']} tokens")
-        if row["unfinished"]:
-            said.append(
-                f"{row['unfinished']} of {row['documents']} summaries stopped at {row['summary_tokens']} tokens"
-            )
-        if said:
-            made.notes.append(f"{names[id(row)]} ({row['decoding']}): {'; '.join(said)}.")
-    return made
+    for m in measurements:
+        if cut := _cut(m.row):
+            part.notes.append(f"{_name(m, unique)} ({m.row.decoding}): {'; '.join(cut)}.")
+    return part
 
 
-def _name(row: dict[str, Any], state: Variant, short: dict[Variant, str]) -> str:
+def _cut(row: Summary) -> list[str]:
+    """What was too long, in words."""
+    cut = []
+    if row.cut:
+        cut.append(f"{row.cut} of {row.documents} documents cut to {row.document_tokens} tokens")
+    if row.unfinished:
+        cut.append(f"{row.unfinished} of {row.documents} summaries stopped at {row.summary_tokens} tokens")
+    return cut
+
+
+def _name(m: Measurement[Summary], unique: dict[Variant, str]) -> str:
     """A model fine-tuned on pairs counts those steps alone, so they would pass for a checkpoint of its long training."""
-    if not row["trained_on"]:
-        return short[state]
-    return f"{state.method_and_factor if state.extended else 'base'}, fine-tuned on {short_data(row['trained_on'])}"
+    variant = m.model_variant
+    if not m.row.trained_on:
+        return unique[variant]
+    start = variant.method_and_factor if variant.extended else "base"
+    return f"{start}, fine-tuned on {short_data(m.row.trained_on)}"
 
 
-def _line(row: dict[str, Any], name: str, tone: str) -> Line:
-    figures = []
-    for key in _KEYS:
-        bounds = row["intervals"].get(key)
-        pair = (
-            bounds
-            if isinstance(bounds, list) and len(bounds) == 2 and all(map(number_format.is_finite, bounds))
-            else (None, None)
-        )
-        value = 100 * row[key] if number_format.is_finite(row.get(key)) else None
-        low, high = (None if bound is None else 100 * bound for bound in pair)
-        figures.append(
-            Cell(
-                number_format.fixed(value, 1),
-                number_format.interval(low, high, lambda bound: number_format.fixed(bound, 1)),
-            )
-        )
-    note = ", ".join(part for part in (row["decoding"], short_data(row["data"])) if part)
-    return Line(name, [*figures, Cell(number_format.count(row["documents"]))], note=note, colour=tone)
+def _line(m: Measurement[Summary], name: str, tone: str) -> Line:
+    row = m.row
+    scores = {
+        "rouge_1": row.rouge_1,
+        "rouge_2": row.rouge_2,
+        "rouge_l": row.rouge_l,
+        "rouge_l_plain": row.rouge_l_plain,
+    }
+    figures = [_cell(score, row.intervals.get(key, [])) for key, score in scores.items()]
+    note = ", ".join(part for part in (row.decoding, short_data(row.data)) if part)
+    return Line(name, [*figures, Cell(number_format.count(row.documents))], note=note, colour=tone)
+
+
+def _cell(score: float | None, bounds: list[float]) -> Cell:
+    low, high = (100 * bound for bound in bounds) if len(bounds) == 2 else (None, None)
+    return Cell(
+        number_format.fixed(100 * score if number_format.is_finite(score) else None, 1),
+        number_format.interval(low, high, lambda bound: number_format.fixed(bound, 1)),
+    )
+
+
+def _paper_lines() -> list[Line]:
+    """The paper does not say which ROUGE-L it is; beside its R-1 the figure fits the plain kind (docs/evaluation.md)."""
+    lines = []
+    for row in paper.TABLE_6.rows:
+        r_1, r_2, r_l = (Cell(number_format.fixed(value, 1)) for value in row.values.values())
+        lines.append(Line(paper_label(row), [r_1, r_2, Cell(""), r_l, Cell("")], paper=True))
+    return lines

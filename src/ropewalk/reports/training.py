@@ -5,62 +5,62 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from ropewalk.figures import measured, style
+from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table, cells
-from ropewalk.reports.rows import Clean, is_bookkeeping
-
-Row = dict[str, Any]
+from ropewalk.reports.rows import Clean
 
 
 @dataclass(frozen=True)
 class Training:
     """One training run, added up from its steps. A resumed step counts once: the later row holds."""
 
-    run: str
-    state: Variant
-    steps: list[Row]
-    devices: int
-    device: str
-    documents: str = ""
+    run: Run
+    measurements: list[Measurement[Step]]
+
+    @property
+    def variant(self) -> Variant:
+        return trained_variant(self.run.model)
+
+    @property
+    def steps(self) -> list[Step]:
+        return [m.row for m in self.measurements]
 
     @property
     def tokens(self) -> int:
-        return sum(row["tokens"] for row in self.steps)
+        return sum(step.tokens for step in self.steps)
 
     @property
     def seconds(self) -> float:
-        return sum(row["seconds"] for row in self.steps if number_format.is_finite(row["seconds"]))
+        return sum(step.seconds for step in self.steps if number_format.is_finite(step.seconds))
 
-    def tokens_at(self, step: int) -> int | None:
-        """Tokens seen when `step` was done; None if the run never came that far."""
-        if not self.steps or step > self.steps[-1]["step"]:
+    def tokens_at(self, number: int) -> int | None:
+        """Tokens seen when step `number` was done; None if the run never came that far."""
+        if not self.steps or number > self.steps[-1].step:
             return None
-        return sum(row["tokens"] for row in self.steps if row["step"] <= step)
+        return sum(step.tokens for step in self.steps if step.step <= number)
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant.method_and_factor} to {self.variant.window}"
 
 
 def trainings(clean: Clean) -> list[Training]:
     """One per run with steps, in the order of their start."""
-    by_run: dict[str, dict[int, Row]] = {}
-    for row in clean.of("step"):
-        by_run.setdefault(row["run"], {})[row["step"]] = row
-    made = []
-    for run in clean.used_runs:
-        if run["id"] in by_run:
-            steps = [row for _, row in sorted(by_run[run["id"]].items())]
-            made.append(
-                Training(run["id"], trained_variant(run), steps, devices(run), str(run.get("device", "")), read_by(run))
-            )
-    return made
+    by_run: dict[str, dict[int, Measurement[Step]]] = {}
+    for m in clean.of(Step):
+        by_run.setdefault(m.run.id, {})[m.row.step] = m
+    return [
+        Training(run, [m for _, m in sorted(by_run[run.id].items())]) for run in clean.used_runs if run.id in by_run
+    ]
 
 
-def read_by(run: dict[str, Any]) -> str:
+def read_by(run: Run) -> str:
     """What a run was trained on, in words: documents that differ by a number alone are counted together."""
-    settings = run.get("settings") if isinstance(run.get("settings"), dict) else {}
-    names = settings.get("data")
+    names = run.settings.get("data")
     if not isinstance(names, list) or not names:
         return ""
     stems = Counter(re.sub(r"\s+\d+$", "", str(name)) for name in names)
@@ -72,24 +72,25 @@ def read_by(run: dict[str, Any]) -> str:
     return " and ".join(numbered)
 
 
-def devices(run: dict[str, Any]) -> int:
+def devices(run: Run) -> int:
     """How many devices a run used, from its settings; one where they do not say."""
-    settings = run.get("settings") if isinstance(run.get("settings"), dict) else {}
     for name in ("world_size", "devices", "ranks", "gpus"):
-        if isinstance(settings.get(name), int) and settings[name] > 0:
-            return settings[name]
+        count = run.settings.get(name)
+        if isinstance(count, int) and count > 0:
+            return count
     return 1
 
 
-def budget(state: Variant, runs: list[Training]) -> int | None:
-    """Tokens a state was trained on: of the runs that train this method to this window, what they agree on."""
-    found = {
-        run.tokens_at(state.steps)
+def budget(variant: Variant, runs: list[Training]) -> int | None:
+    """Tokens a variant was trained on: of the runs that train this method to this window, what they agree on."""
+    tokens = {
+        run.tokens_at(variant.steps)
         for run in runs
-        if (run.state.lineage, run.state.method, run.state.window) == (state.lineage, state.method, state.window)
-        and abs(run.state.factor - state.factor) < 1e-6
+        if (run.variant.lineage, run.variant.method, run.variant.window)
+        == (variant.lineage, variant.method, variant.window)
+        and abs(run.variant.factor - variant.factor) < 1e-6
     } - {None}
-    return next(iter(found)) if len(found) == 1 else None
+    return next(iter(tokens)) if len(tokens) == 1 else None
 
 
 def section(clean: Clean) -> Section | None:
@@ -97,86 +98,70 @@ def section(clean: Clean) -> Section | None:
     runs = trainings(clean)
     if not runs:
         return None
-    made = Section("training", "Training", "Next-token loss of each optimiser step over its whole batch.")
-    rows = [row for run in runs for row in run.steps]
-    bad = sum(not number_format.is_finite(row["loss"]) for row in rows)
-    if bad < len(rows):
-        made.draw(measured.loss(rows, colours=clean.colours), "Loss by step: every step thin, a running mean over it.")
+    part = Section("training", "Training", "Next-token loss of each optimiser step over its whole batch.")
+    steps = [m for run in runs for m in run.measurements]
+    bad = sum(not number_format.is_finite(m.row.loss) for m in steps)
+    if bad < len(steps):
+        part.draw(measured.loss(steps, colours=clean.colours), "Loss by step: every step thin, a running mean over it.")
     if bad:
-        made.notes.append(f"{bad} of {len(rows)} steps have a loss that is not finite; they are not drawn.")
-    made.tables.append(_table(clean, runs))
-    made.notes += [
-        f"{run.state.method_and_factor} to {run.state.window} read {run.documents}." for run in runs if run.documents
-    ]
-    return made
+        part.notes.append(f"{bad} of {len(steps)} steps have a loss that is not finite; they are not drawn.")
+    part.tables.append(_table(clean, runs))
+    part.notes += [f"{run.title} read {documents}." for run in runs if (documents := read_by(run.run))]
+    return part
 
 
 def _table(clean: Clean, runs: list[Training]) -> Table:
-    lines = []
-    for run in runs:
-        losses = [row["loss"] for row in run.steps if number_format.is_finite(row["loss"])]
-        tail = losses[-max(1, len(losses) // 10) :]
-        mfu = [row["mfu"] for row in run.steps if number_format.is_finite(row["mfu"])]
-        peak = max(row["peak_bytes"] for row in run.steps)
-        speed = run.tokens / run.seconds if run.seconds else None
-        lines.append(
-            Line(
-                f"{run.state.method_and_factor} to {run.state.window}",
-                cells(
-                    str(len(run.steps)),
-                    f"{number_format.fixed(losses[0] if losses else None)} → {number_format.fixed(sum(tail) / len(tail) if tail else None)}",
-                    number_format.large(run.tokens),
-                    number_format.large(speed),
-                    number_format.share(sum(mfu) / len(mfu)) if mfu else number_format.NONE,
-                    number_format.memory(peak),
-                    number_format.duration(run.seconds),
-                ),
-                note=run.device,
-                colour=style.colour(run.state, clean.colours),
-            )
-        )
     return Table(
         "What each training run did",
         ["steps", "loss", "tokens", "tokens/s", "MFU", "peak memory", "time"],
-        lines,
+        [_line(clean, run) for run in runs],
         first="run",
         note="Loss: the first step, and the mean of the last tenth. MFU: share of the machine's measured matrix rate.",
     )
 
 
+def _line(clean: Clean, run: Training) -> Line:
+    losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
+    tail = losses[-max(1, len(losses) // 10) :]
+    mfu = [step.mfu for step in run.steps if number_format.is_finite(step.mfu)]
+    first, last = (losses[0], sum(tail) / len(tail)) if losses else (None, None)
+    return Line(
+        run.title,
+        cells(
+            str(len(run.steps)),
+            f"{number_format.fixed(first)} → {number_format.fixed(last)}",
+            number_format.large(run.tokens),
+            number_format.large(run.tokens / run.seconds if run.seconds else None),
+            number_format.share(sum(mfu) / len(mfu)) if mfu else number_format.NONE,
+            number_format.memory(max(step.peak_bytes for step in run.steps)),
+            number_format.duration(run.seconds),
+        ),
+        note=run.run.device,
+        colour=style.colour(run.variant, clean.colours),
+    )
+
+
+#: What a kind of row is called where time is added up; others by their own name.
+_SPENT_ON: dict[type[Row], str] = {
+    Perplexity: "perplexity",
+    PasskeySummary: "passkey",
+    Benchmark: "benchmarks",
+    Summary: "summaries",
+}
+
+
 def cost(clean: Clean) -> Section | None:
     """Tokens and device hours by what they were spent on."""
-    spent: dict[tuple[str, str], list[float]] = {}
-    for run in trainings(clean):
-        total = spent.setdefault(("training", kind_of_device(run.device)), [0, 0.0])
-        total[0] += run.tokens
-        total[1] += run.seconds * run.devices
-    names = {
-        "perplexity": "perplexity",
-        "passkey_summary": "passkey",
-        "benchmark": "benchmarks",
-        "summary": "summaries",
-    }
-    for row in clean.rows:
-        seconds = row.get("seconds")
-        if row["kind"] == "step" or is_bookkeeping(row["kind"]) or not number_format.is_finite(seconds) or seconds <= 0:
-            continue
-        name = names.get(row["kind"], row["kind"].replace("_summary", "").replace("_", " "))
-        total = spent.setdefault((name, kind_of_device(row["header"].get("device", ""))), [0, 0.0])
-        total[0] += row.get("tokens", 0) if isinstance(row.get("tokens"), int) else 0
-        total[1] += seconds * devices(row["header"])
+    spent = _spent(clean)
     if not spent:
         return None
-    made = Section(
+    part = Section(
         "cost",
         "Cost",
         "Device hours: the time of each step or measurement times the devices it ran on, loading left out.",
     )
     lines = [
-        Line(
-            name,
-            cells(device, number_format.large(tokens) if tokens else "", hours(seconds)),
-        )
+        Line(name, cells(device, number_format.large(tokens) if tokens else "", hours(seconds)))
         for (name, device), (tokens, seconds) in sorted(spent.items(), key=lambda item: -item[1][1])
     ]
     totals: dict[str, float] = {}
@@ -185,8 +170,28 @@ def cost(clean: Clean) -> Section | None:
     lines += [
         Line("together", [Cell(device), Cell(""), Cell(hours(s), strong=True)]) for device, s in sorted(totals.items())
     ]
-    made.tables.append(Table("Where the time went", ["device", "tokens", "device time"], lines, first="spent on"))
-    return made
+    part.tables.append(Table("Where the time went", ["device", "tokens", "device time"], lines, first="spent on"))
+    return part
+
+
+def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:
+    """(what, kind of device) → (tokens, device seconds)."""
+    spent: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def add(name: str, run: Run, tokens: int, seconds: float) -> None:
+        key = (name, kind_of_device(run.device))
+        before = spent.get(key, (0, 0.0))
+        spent[key] = (before[0] + tokens, before[1] + seconds * devices(run))
+
+    for training in trainings(clean):
+        add("training", training.run, training.tokens, training.seconds)
+    for m in clean.measurements:
+        seconds = getattr(m.row, "seconds", None)
+        if isinstance(m.row, (Step, *BOOKKEEPING)) or not number_format.is_finite(seconds) or seconds <= 0:
+            continue
+        name = _SPENT_ON.get(type(m.row), m.row.kind.replace("_summary", "").replace("_", " "))
+        add(name, m.run, getattr(m.row, "tokens", 0), seconds)
+    return spent
 
 
 def hours(seconds: float) -> str:

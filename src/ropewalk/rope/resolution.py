@@ -57,7 +57,7 @@ class Resolution:
     """What a scaling does to a model's angles.
 
     Attributes:
-        method, factor: the scaling.
+        scaling: relative to the rotation as pretrained.
         window, reach: the pretraining window L and the window asked for L', tokens.
         mean_angle: turn per token, mean over the pairs, radians.
         kept: that, over the unscaled one: 1/factor for PI.
@@ -71,8 +71,7 @@ class Resolution:
     """
 
     kind: ClassVar[str] = "theory_resolution"
-    method: str
-    factor: float
+    scaling: Scaling
     window: int
     reach: int
     mean_angle: float
@@ -83,6 +82,14 @@ class Resolution:
     unseen: float
     overshoot: float
     bands: list[Band]
+
+    @property
+    def method(self) -> str:
+        return self.scaling.method
+
+    @property
+    def factor(self) -> float:
+        return float(self.scaling.factor)
 
 
 def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
@@ -104,8 +111,7 @@ def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
     beyond = partial & (shown > trained * (1 + 1e-9))
     overshoot = float((shown[beyond] / trained[beyond]).max()) if beyond.any() else 1.0
     return Resolution(
-        method=scaling.method,
-        factor=float(scaling.factor),
+        scaling=scaling,
         window=rope.window,
         reach=reach,
         mean_angle=mean_angle(after),

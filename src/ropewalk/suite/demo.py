@@ -13,15 +13,16 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ropewalk.checkpoint.files import refuse_existing, whole_directory
-from ropewalk.records import Records, read
+from ropewalk.records import PasskeySummary, Perplexity, Records, read
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import DemoSettings
 from ropewalk.settings.train import Precision
 
 _logger = logging.getLogger(__name__)
+R = TypeVar("R", Perplexity, PasskeySummary)
 
 
 @dataclass(frozen=True)
@@ -197,26 +198,24 @@ def _name_as_it_will_be(records: Path, beside: Path, out: Path) -> None:
 
 def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:
     """The demo's four promises against its own records."""
-    state = {"base": ("plain", False), "untrained": ("linear", False), "trained": ("linear", True)}
+    variants = {"base": ("plain", False), "untrained": ("linear", False), "trained": ("linear", True)}
 
-    def pick(kind: str, which: str, window: int) -> dict[str, Any]:
-        method, trained = state[which]
-        rows = [row for row in records.of(kind) if row["window"] == window]
-        said = [row["header"]["model"] for row in rows]
+    def pick(kind: type[R], which: str, window: int) -> R:
+        method, trained = variants[which]
         return next(
-            row
-            for row, model in zip(rows, said, strict=True)
-            if model["scaling"]["method"] == method and (model["steps"] > 0) == trained
+            m.row
+            for m in records.of(kind)
+            if (m.row.window, m.run.model.method, m.run.model.steps > 0) == (window, method, trained)
         )
 
-    short = min(row["window"] for row in records.of("perplexity"))
+    short = min(m.row.window for m in records.of(Perplexity))
     long = sizes.window
 
     def ppl(which: str, window: int) -> float:
-        return float(pick("perplexity", which, window)["perplexity"])
+        return pick(Perplexity, which, window).perplexity
 
     def k_max(which: str, window: int) -> int:
-        return int(pick("passkey_summary", which, window)["k_max"])
+        return pick(PasskeySummary, which, window).k_max
 
     base, beyond = ppl("base", short), ppl("base", long)
     after_short, after_long = ppl("trained", short), ppl("trained", long)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.evals.intervals import wilson
-from ropewalk.records import Passkey, PasskeySummary, Perplexity, Retrieval
+from ropewalk.records import Adjacent, AttentionScores, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share, times
 from ropewalk.records.variant import variant_of
-from ropewalk.rope.scaling import to_dict
 
 if TYPE_CHECKING:
     from ropewalk.evals.attention import Measured
@@ -87,16 +85,12 @@ def show_attention(variants: Sequence[Measured]) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(no_wrap=True)
     columns: list[Gist] = []
-    base: list[dict[str, Any]] = []
+    base: Sequence[AttentionScores | Adjacent] = []
     original = variants[0].run.model.original_window
     for measured in variants:
-        rows = [{"kind": row.kind, **dataclasses.asdict(row)} for row in measured.rows]
-        variant = variant_of(
-            {"model": {**vars(measured.run.model), "scaling": to_dict(measured.run.model.scaling)}},
-            measured.rows[0].window,
-        )
-        columns.append(gist(rows, original, base))
-        base = rows if variant.role == "base" else base
+        variant = variant_of(measured.run.model, measured.rows[0].window)
+        columns.append(gist(measured.rows, original, base))
+        base = measured.rows if variant.role == "base" else base
         table.add_column(variant.label, justify="right")
     for label, write in _LINES:
         table.add_row(label, *(write(column) for column in columns))
@@ -104,7 +98,7 @@ def show_attention(variants: Sequence[Measured]) -> None:
     terminal.print(table)
     terminal.print(
         f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
-        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Stray: from the "
+        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Deviation: from the "
         "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
         "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
         "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "
@@ -121,7 +115,7 @@ _LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
     ("far keys, beyond", lambda column: fixed(column.typical_beyond, 1)),
     ("heads out of range", lambda column: share(column.out_of_range)),
     ("largest |h|", lambda column: fixed(column.largest_h, 1)),
-    ("stray, of the printed", lambda column: share(column.of_printed)),
+    ("deviation, of the printed", lambda column: share(column.of_printed)),
     ("  of what holds", lambda column: share(column.of_corrected)),
     ("size, of the trivial", lambda column: share(column.of_trivial)),
     ("  extrapolation bound", lambda column: times(column.slack)),

@@ -9,7 +9,6 @@ from rich import box
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
-from ropewalk.records.variant import METHODS
 from ropewalk.rope.bounds import Bounds
 from ropewalk.rope.growth import Growth
 from ropewalk.rope.resolution import Resolution
@@ -98,7 +97,7 @@ def resolution_table(rows: Sequence[Resolution]) -> Table:
 
 
 def _heading(row: Resolution) -> str:
-    name = METHODS.get(row.method, row.method).removesuffix(" scaling")
+    name = row.scaling.label.removesuffix(" scaling")
     return "unscaled" if row.method == "plain" else f"{name}\n×{row.factor:.4g}"
 
 

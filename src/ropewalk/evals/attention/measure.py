@@ -31,9 +31,9 @@ from ropewalk.evals.attention.adjacent import FEWEST
 from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.memory_check import check_memory
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.recorded import recorded_rows
 from ropewalk.model.verify import pin_rope
 from ropewalk.records import Adjacent, AttentionScores
+from ropewalk.records.resume import recorded_rows
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import Linear, Plain
 from ropewalk.settings.command import takes

@@ -32,9 +32,9 @@ from ropewalk.evals.intervals import Paired, wilson
 from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.pairing import refuse_other_tokenizer
-from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.model.load import load_tokenizer, model_info
 from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
+from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import BenchmarksSettings
 
@@ -166,7 +166,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     _check_pair(settings.model, settings.base, settings.window)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
-    known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison.kind)))
+    known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
         return list(_measure_model(settings.model, settings, tasks, digests, known)[1])
     base, before = _measure_model(settings.base, settings, tasks, digests, known)

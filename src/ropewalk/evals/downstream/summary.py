@@ -35,8 +35,8 @@ from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, p
 from ropewalk.evals.intervals import bootstrap_mean
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
+from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import SummarizeSettings
 
@@ -160,7 +160,14 @@ def _summed_up(
         seconds=sum(one.seconds for one in documents),
         generated_tokens=sum(one.tokens for one in documents),
         per_document=[
-            {"name": one.document, "tokens": one.tokens, **{name: getattr(one, name) for name in SCORES}}
+            {
+                "name": one.document,
+                "tokens": one.tokens,
+                "rouge_1": one.rouge_1,
+                "rouge_2": one.rouge_2,
+                "rouge_l": one.rouge_l,
+                "rouge_l_plain": one.rouge_l_plain,
+            }
             for one in documents
         ],
     )
@@ -184,7 +191,7 @@ def summarize(settings: SummarizeSettings) -> list[records.Summary]:
     sizes = sizes_for(loaded, settings.window, settings.document_tokens, settings.summary_tokens)
     run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=settings.limit))
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
-    known, before = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary.kind)))
+    known, before = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary)))
     rows = []
     for decoding in decodings:
         row = measure(

@@ -50,8 +50,8 @@ from ropewalk.evals.likelihood import (
 )
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions, sampled
-from ropewalk.evals.recorded import already_recorded, by_key, on_record
 from ropewalk.progress import Progress
+from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
 
@@ -112,7 +112,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         row = dataclasses.replace(row, skipped=skipped, data=name_of(settings.data))
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
-        old = recorded.of(records.Perplexity.kind)
+        old = recorded.of(records.Perplexity)
         if ranks.rank() == 0 and not already_recorded(row, old, ignore=("peak_bytes",)):
             recorder.add(row)
     return rows

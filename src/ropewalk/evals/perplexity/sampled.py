@@ -298,9 +298,9 @@ def measure_window(
 
 def _per_document(
     documents: Sequence[TokenizedDocument], units: Sequence[Unit], drawn: dict[int, float]
-) -> list[dict[str, Any]]:
+) -> list[records.DocumentLoss]:
     """Every document's sums, as an exact row has them."""
-    rows: list[dict[str, Any]] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
+    rows: list[records.DocumentLoss] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
     for place, nll in sorted(drawn.items()):
         rows[units[place].document]["tokens"] += units[place].window.scored
         rows[units[place].document]["nll"] += nll
@@ -308,6 +308,6 @@ def _per_document(
 
 
 def _sums(
-    per_document: Sequence[dict[str, Any]],
+    per_document: Sequence[records.DocumentLoss],
 ) -> tuple[Float[np.ndarray, " documents"], Int[np.ndarray, " documents"]]:
     return np.array([row["nll"] for row in per_document]), np.array([row["tokens"] for row in per_document])

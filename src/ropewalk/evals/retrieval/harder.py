@@ -38,12 +38,12 @@ from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.recorded import recorded_rows
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
+from ropewalk.records.resume import recorded_rows
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import RetrievalSettings
 

@@ -1,0 +1,215 @@
+"""Reading record files: lines → headers and rows of the classes that were written.
+
+in   paths of JSON-lines files
+out  Records: measurements (a row tied to its run), and what was left out and why
+
+A line that is no record (cut short, edited, of another version) is left out and counted, never guessed at.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from ropewalk.errors import UserError
+from ropewalk.records.files import SCHEMA
+from ropewalk.records.measurement import Measurement
+from ropewalk.records.rows import KINDS, Row, Run
+from ropewalk.rope.scaling import SCALINGS, InvFreq, Rope, Scaling
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Unspecified(Scaling):
+    """A scaling of which a record has the method and the factor and not all that the method needs, thresholds for one.
+
+    Records were written so before schema 1, and may be by a version that knows more methods than this one.
+    """
+
+    method: str  # pyrefly: ignore[bad-override] (one class for many methods)
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"a factor is above 0 and finite, got {self.factor}")
+
+    @property
+    def label(self) -> str:  # pyrefly: ignore[bad-override] (one class for many methods)
+        return SCALINGS[self.method].label if self.method in SCALINGS else self.method
+
+    def inv_freq(self, rope: Rope) -> InvFreq:
+        raise UserError(
+            f"the frequencies of {self.method} scaling follow from its thresholds, which are not on record; measure again"
+        )
+
+
+@dataclass
+class LeftOut:
+    """What could not be read: lines that are no JSON, rows without their run's header, rows that do not fit their kind."""
+
+    damaged: int = 0
+    headless: int = 0
+    malformed: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    #: kind → where its first malformed row stands, and what is wrong with it.
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, kind: str, place: str, error: Exception) -> None:
+        self.malformed[kind] += 1
+        self.reasons.setdefault(kind, f"{place}: {error}")
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was read: headers by run id, rows in file order each with its run, and what was left out."""
+
+    runs: dict[str, Run]
+    measurements: list[Measurement[Row]]
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def of(self, kind: type[R]) -> list[Measurement[R]]:
+        """The measurements whose row is of this class."""
+        return [m for m in self.measurements if type(m.row) is kind]  # pyrefly: ignore[bad-return] (it narrows no generics)
+
+
+class _Head(msgspec.Struct):
+    """What every line has: enough to know what the rest must be."""
+
+    kind: str
+    run: str = ""
+
+
+class _Line(NamedTuple):
+    head: _Head
+    text: bytes
+    place: str
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def read(paths: Iterable[str | Path]) -> Records:
+    """Read record files.
+
+    Raises:
+        UserError: a file is missing, or a newer version of ropewalk wrote it in a format that this one does not know.
+    """
+    left_out = LeftOut()
+    lines = [line for path in paths for line in _lines(Path(path), left_out)]
+    runs: dict[str, Run] = {}
+    for line in lines:
+        if line.head.kind == Run.kind:
+            try:
+                run = _header(line)
+            except msgspec.ValidationError as error:
+                left_out.refuse(Run.kind, line.place, error)
+            else:
+                runs[run.id] = run
+    rows = [line for line in lines if line.head.kind != Run.kind]
+    measurements = [m for line in rows if (m := _measurement(line, runs, left_out)) is not None]
+    return Records(runs, measurements, left_out)
+
+
+def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
+    if not path.is_file():
+        raise UserError(f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement")
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        if text.strip():
+            try:
+                yield _Line(_HEAD.decode(text), text, f"{path.name}, line {number}")
+            except msgspec.DecodeError:
+                left_out.damaged += 1
+
+
+def _measurement(line: _Line, runs: dict[str, Run], left_out: LeftOut) -> Measurement[Row] | None:
+    """The row of a line with its run; None if it cannot be used, which is then counted."""
+    kind = line.head.kind
+    if kind not in KINDS:
+        left_out.unknown[kind] += 1
+    elif line.head.run not in runs:
+        left_out.headless += 1
+    else:
+        try:
+            return Measurement(_row(KINDS[kind], line.text), runs[line.head.run])
+        except msgspec.ValidationError as error:
+            left_out.refuse(kind, line.place, error)
+    return None
+
+
+def _header(line: _Line) -> Run:
+    entry = msgspec.json.decode(line.text)
+    schema = entry.get("schema", 0)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"this version of ropewalk reads record files up to schema {SCHEMA}, but {line.place} has schema {schema}; "
+            "install the version that wrote it, or a newer one"
+        )
+    run = msgspec.convert(_as_schema_1(entry), Run, dec_hook=_scaling)
+    if not (0 < run.model.original_window < 10**12 and 0 < run.model.window < 10**12):
+        raise msgspec.ValidationError(f"windows are above 0, got {run.model.original_window} and {run.model.window}")
+    return run
+
+
+def _row(kind: type[R], text: bytes) -> R:
+    """A row as it was before it was written. At first without a second look, which few rows need."""
+    try:
+        return _decoder(kind).decode(text)
+    except msgspec.ValidationError:
+        entry = _as_schema_1(msgspec.json.decode(text))
+        optional = _optional(kind)
+        entry = {name: value if name in optional else _nan_for_null(value) for name, value in entry.items()}
+        return msgspec.convert(entry, kind, dec_hook=_scaling)
+
+
+@functools.cache
+def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(kind, dec_hook=_scaling)
+
+
+@functools.cache
+def _optional(kind: type) -> frozenset[str]:
+    """The fields that may be None. Anywhere else null stands for a number that was not finite."""
+    return frozenset(name for name, hint in get_type_hints(kind).items() if NoneType in get_args(hint))
+
+
+def _nan_for_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nan_for_null(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _nan_for_null(item) for name, item in value.items()}
+    return math.nan if value is None else value
+
+
+def _as_schema_1(entry: dict[str, Any]) -> dict[str, Any]:
+    """A line as schema 1 has it. Before, headers and rows named a scaling by method and factor, and some fields otherwise."""
+    if isinstance(model := entry.get("model"), dict) and "scaling" not in model:
+        return entry | {"model": {"rope_theta": model.get("theta", 10000.0), **model, "scaling": _named(model)}}
+    if entry["kind"] == "theory_resolution" and "scaling" not in entry:
+        return entry | {"scaling": _named(entry)}
+    if entry["kind"] == "attention" and "strays" in entry:
+        return entry | {"deviation": entry["strays"]}
+    return entry
+
+
+def _named(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"method": entry.get("method", "plain"), "factor": entry.get("factor", 1.0)}
+
+
+def _scaling(kind: type, entry: Any) -> Scaling:
+    """What `rope.scaling.to_dict` wrote, for msgspec: checked like every other field, and `Unspecified` if parts are missing."""
+    if kind is not Scaling:
+        raise NotImplementedError(f"no field of a record is a {kind.__name__}")
+    known = SCALINGS.get(msgspec.convert(entry, dict[str, Any]).get("method", ""))
+    if known is None or inspect.signature(known).parameters.keys() - entry.keys():
+        return msgspec.convert(entry, Unspecified)
+    return msgspec.convert(entry, known)

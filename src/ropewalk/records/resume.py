@@ -1,0 +1,55 @@
+"""Rows that a record file already holds, so that a killed run measures nothing twice.
+
+in   a record file, and the header of the run that starts now or the rows' own keys
+out  the rows that an earlier run of the same settings, seed, dtype and weights left there
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ropewalk.records.files import to_line
+from ropewalk.records.measurement import Measurement
+from ropewalk.records.reading import Records, read
+from ropewalk.records.rows import Benchmark, DocumentScore, DocumentSummary, Run
+
+R = TypeVar("R")
+K = TypeVar("K", Benchmark, DocumentScore, DocumentSummary)
+
+
+def on_record(out: str | Path | None) -> Records:
+    """What a record file holds; nothing if there is no file yet."""
+    return read([out] if out is not None and Path(out).is_file() else [])
+
+
+def by_key(recorded: Records, kind: type[K]) -> dict[str, K]:
+    """The rows of one kind by their `key`, a hash of everything that decides their figures."""
+    return {m.row.key: m.row for m in recorded.of(kind) if m.row.key}
+
+
+def recorded_rows(out: str | Path | None, run: Run, kind: type[R]) -> list[R]:
+    """Rows of one kind from earlier runs like `run`, in file order; none if there is no file.
+
+    A run's settings must name everything that decides its figures, the weights' fingerprint included.
+    """
+    return [m.row for m in on_record(out).of(kind) if _conditions(m.run) == _conditions(run)]
+
+
+def _conditions(run: Run) -> tuple[Any, Any, Any]:
+    return run.settings, run.seed, run.dtype
+
+
+def already_recorded(row: Any, recorded: Iterable[Measurement[Any]], *, ignore: tuple[str, ...] = ()) -> bool:
+    """Whether a recorded row equals this one, so that repeating a finished measurement adds nothing.
+
+    Fields in `ignore` may differ: the memory of a run that had nothing left to do, say.
+    """
+    return any(_figures(m.row, ignore) == _figures(row, ignore) for m in recorded)
+
+
+def _figures(row: Any, ignore: tuple[str, ...]) -> dict[str, Any]:
+    """A row as its line has it: there, two figures that are not finite are equal."""
+    return {name: value for name, value in json.loads(to_line(row)).items() if name not in ignore}

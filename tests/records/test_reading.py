@@ -1,0 +1,165 @@
+"""Record files read back: the classes that were written, older files converted in one place, newer ones refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import made_up
+from ropewalk import records
+from ropewalk.errors import UserError
+from ropewalk.records import Recorder
+from ropewalk.rope.scaling import Linear, Plain, Rope, Yarn
+from ropewalk.suite.theory import forecast
+
+#: As ropewalk 0.1.0 wrote it before schema 1.
+OLD_MODEL = {"name": "m", "family": "llama", "original_window": 256, "window": 1024, "head_dim": 32}
+OLD_HEADER = {"kind": "run", "id": "r", "command": "", "started": "", "seed": 0, "device": "cpu", "dtype": "float32"}
+
+
+def written(path: Path, *entries: dict) -> Path:
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+def old_header(**model) -> dict:
+    return OLD_HEADER | {"versions": {}, "settings": {}, "model": OLD_MODEL | model}
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    rows = [
+        made_up.row(2.0),
+        records.Passkey(256, 8, 10, 9),
+        records.Step(1, 2.0, 2e-5, 0.7, 100, 50.0, 2.0),
+        made_up.retrieval("keys", 256, 0.5),
+        made_up.scores(0, 1024, 9.0),
+        made_up.benchmark("piqa", 0.6, 0),
+        *forecast(Rope(32, 10000.0, 256), 1024, own=Yarn(4.0, 64.0, 4.0), seeds=2).rows,
+    ]
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(8, 3, "yarn"), *rows), settings={"a": [1, None]})
+    read = records.read([path])
+    assert [m.row for m in read.measurements] == rows
+    (run,) = read.runs.values()
+    assert run.model == made_up.extended(8, 3, "yarn") and run.settings == {"a": [1, None]}
+    assert all(m.run is run for m in read.measurements)
+
+
+def test_a_header_says_its_schema_and_its_scaling_with_all_parameters(tmp_path):
+    model = dataclasses.replace(made_up.extended(4), scaling=Yarn(4.0, 64.0, 4.0))
+    path = made_up.record_rows(tmp_path / "r.jsonl", (model, made_up.row(2.0)))
+    header = json.loads(path.read_text().splitlines()[0])
+    assert (header["kind"], header["schema"]) == ("run", 1)
+    scaling = {"method": "yarn", "factor": 4.0, "beta_fast": 64.0, "beta_slow": 4.0, "truncate": True}
+    assert header["model"]["scaling"] == scaling
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_again(tmp_path):
+    step = records.Step(1, math.nan, 2e-5, math.inf, 100, 50.0, 2.0, mfu=None)
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, step))
+    assert '"loss":null' in path.read_text() and "nan" not in path.read_text().lower()
+    (m,) = records.read([path]).of(records.Step)
+    assert math.isnan(m.row.loss) and math.isnan(m.row.grad_norm) and m.row.mfu is None
+
+
+@pytest.mark.parametrize(
+    ("model", "scaling"),
+    [
+        ({}, Plain()),
+        ({"method": "plain", "factor": 1.0}, Plain()),
+        ({"method": "linear", "factor": 4}, Linear(4.0)),
+        ({"method": "yarn", "factor": 4.0}, records.Unspecified("yarn", 4.0)),
+        ({"method": "llama3", "factor": 8.0}, records.Unspecified("llama3", 8.0)),
+        ({"method": "my-rope", "factor": 8.0}, records.Unspecified("my-rope", 8.0)),
+    ],
+)
+def test_a_header_from_before_schema_1_is_converted_and_thresholds_are_not_guessed(tmp_path, model, scaling):
+    path = written(tmp_path / "old.jsonl", old_header(**model, theta=5e5))
+    (run,) = records.read([path]).runs.values()
+    assert (run.model.scaling, run.model.rope_theta) == (scaling, 5e5)
+
+
+def test_rows_from_before_schema_1_are_converted(tmp_path):
+    scores = json.loads(records.to_line(made_up.scores(0, 1024, 9.0), "r"))
+    scores["strays"] = scores.pop("deviation")
+    (*_, resolution) = forecast(Rope(32, 10000.0, 256), 1024, seeds=2).rows
+    turned = json.loads(records.to_line(resolution, "r"))
+    turned |= {"method": "llama3", "factor": turned.pop("scaling")["factor"]}
+    read = records.read([written(tmp_path / "old.jsonl", old_header(), scores, turned)])
+    assert [m.row for m in read.of(records.AttentionScores)] == [made_up.scores(0, 1024, 9.0)]
+    assert [m.row.scaling for m in read.of(records.Resolution)] == [records.Unspecified("llama3", 4.0)]
+
+
+def test_thresholds_that_are_not_on_record_are_not_drawn_by_guess():
+    with pytest.raises(UserError, match="thresholds, which are not on record"):
+        records.Unspecified("yarn", 4.0).inv_freq(Rope(32))
+
+
+def test_a_newer_schema_is_refused_in_a_sentence(tmp_path):
+    path = written(tmp_path / "new.jsonl", {"kind": "run", "schema": 2, "anything": "else"})
+    with pytest.raises(UserError, match=r"up to schema 1, but new\.jsonl, line 1 has schema 2; install"):
+        records.read([path])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"window": 0},
+        {"window": "wide"},
+        {"original_window": -1},
+        {"scaling": "yarn"},
+        {"scaling": {"factor": 2.0}},
+        {"scaling": {"method": "linear", "factor": 0.5}},
+        {"scaling": {"method": "linear", "factor": "4"}},
+        {"scaling": {"method": "my-rope", "factor": 0.0}},
+    ],
+)
+def test_a_header_that_describes_no_model_is_left_out_with_its_rows(tmp_path, damage):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    header, row = map(json.loads, path.read_text().splitlines())
+    read = records.read([written(path, header | {"model": header["model"] | damage}, row)])
+    assert not read.runs and not read.measurements
+    assert (read.left_out.malformed["run"], read.left_out.headless) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"window": "wide"}, "Expected `int`, got `str` - at `$.window`"),
+        ({"window": 0}, "Expected `int` >= 1 - at `$.window`"),
+        ({"window": None}, "Expected `int`, got `float` - at `$.window`"),
+        ({"perplexity": -1.0}, "a perplexity is above 0, got -1.0"),
+        ({"bos": 1}, "Expected `bool`, got `int` - at `$.bos`"),
+        ({"per_document": [{"name": "d"}]}, "Object missing required field `tokens` - at `$.per_document[0]`"),
+    ],
+)
+def test_a_malformed_row_is_counted_and_the_first_is_told_with_its_place(tmp_path, damage, reason):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0), made_up.row(2.1, 512)))
+    header, row, other = map(json.loads, path.read_text().splitlines())
+    read = records.read([written(path, header, row | damage, other)])
+    assert [m.row.window for m in read.of(records.Perplexity)] == [512]
+    assert read.left_out.malformed == {"perplexity": 1}
+    assert read.left_out.reasons == {"perplexity": f"r.jsonl, line 2: {reason}"}
+
+
+def test_a_header_may_come_after_its_rows_and_in_another_file(tmp_path):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    header, row = map(json.loads, path.read_text().splitlines())
+    paths = [written(tmp_path / "rows.jsonl", row), written(tmp_path / "headers.jsonl", header)]
+    assert len(records.read(paths).measurements) == 1
+
+
+def test_more_successes_than_trials_are_refused():
+    with pytest.raises(ValueError, match="between 0 and the 10 trials, got 11"):
+        records.Passkey(256, 8, 10, 11)
+
+
+def test_a_line_break_inside_a_text_tears_no_row(tmp_path):
+    """U+2028 and U+0085 end a line for some readers; in JSON they are text."""
+    path = tmp_path / "r.jsonl"
+    Recorder(path, made_up.run(made_up.BASE, "a\u2028b\u0085c")).add(made_up.row(2.0, data="d\u2028e"))
+    read = records.read([path])
+    assert [m.row.data for m in read.of(records.Perplexity)] == ["d\u2028e"] and not read.left_out.damaged
