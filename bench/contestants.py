@@ -200,12 +200,12 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
 
     fastest: FlashAttention-4 where it is installed.
     """
-    made: dict[bool, recompute.Activations] = {}
+    made: dict[bool, recompute.SelectiveCheckpointing] = {}
 
     @contextlib.contextmanager
     def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
         # One for the whole run, so that a second turn finds what the first one compiled.
-        kept = made.setdefault(bench.fastest, recompute.Activations(bench.root, compiled=compiled))
+        kept = made.setdefault(bench.fastest, recompute.SelectiveCheckpointing(bench.root, compiled=compiled))
         size = bench.model.config.head_dim
         stack = contextlib.ExitStack()
         print(
@@ -244,12 +244,12 @@ def _room(bench: Bench, turn: Turn, found: list[recompute.Candidate], layers: in
     weights = sum(p.numel() for p in bench.model.parameters())
     head = head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
     states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
-    room = recompute.room(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
+    room = recompute.free_bytes(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
     print(f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in found) / GIB:.1f} GiB", flush=True)
     return room
 
 
-def _say(choice: list[recompute.Keep]) -> str:
+def _say(choice: list[recompute.Kept]) -> str:
     kinds = {keep: choice.count(keep) for keep in choice}
     return ", ".join(f"{count} x {sorted(keep) if keep is not None else 'all'}" for keep, count in kinds.items())
 

@@ -54,7 +54,9 @@ def room(mesh: meshes.Mesh, root: NextTokenLoss, found: list[recompute.Candidate
     # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
     reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
     return min(
-        mesh.gather(recompute.room(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved))
+        mesh.gather(
+            recompute.free_bytes(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved)
+        )
     )
 
 
@@ -74,11 +76,11 @@ def main() -> None:
     rate = throughput.matrix_rate(mesh.device, torch.bfloat16)
     root = module(mesh.device, arguments.shape, arguments.layers)
     flops = throughput.flops_per_token(root.model, arguments.tokens)
-    kept = recompute.Activations(root, compiled=mesh.device.type == "cuda")
+    kept = recompute.SelectiveCheckpointing(root, compiled=mesh.device.type == "cuda")
     own = arguments.tokens // arguments.cp
     found = kept.candidates(root.body, 1, own)
     mesh.shard(root)
-    kept.keep(kept.choose(found, room(mesh, root, found, len(kept.layers), own)))
+    kept.keep(kept.within(found, room(mesh, root, found, len(kept.layers), own)))
     parameters = list(root.parameters())
     optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
     seconds, losses = [], []

@@ -24,7 +24,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.training import TrainSettings, lora, train
-from ropewalk.training.setup import start
+from ropewalk.training.setup import starting_model
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
 SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu")
@@ -74,7 +74,7 @@ def held(model: torch.nn.Module) -> int:
 def begin(mesh: meshes.Mesh, model: Path, **options) -> tuple[torch.nn.Module, int]:
     """The model as training begins with it, sharded; bytes of parameters here before it was."""
     chosen = settings(model, **options)
-    wrapped = start(chosen, mesh).model
+    wrapped = starting_model(chosen, mesh).model
     if chosen.mode == "lora":
         torch.manual_seed(mesh.rank)  # unlike adapters, to see whose are taken
         wrapped = lora.add(wrapped, rank=4, alpha=8)
@@ -111,7 +111,7 @@ def kept_in_float32(place: Path) -> list[list[str]]:
         mock.patch.object(transformers.LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"o_proj"}),
         mock.patch("importlib.util.find_spec"),  # nothing is optimised here, so torchao need not be there
     ):
-        model = start(settings(place / "base", precision="bfloat16-stochastic"), mesh).model
+        model = starting_model(settings(place / "base", precision="bfloat16-stochastic"), mesh).model
     return mesh.gather([name for name, p in model.named_parameters() if p.dtype == torch.float32])
 
 

@@ -56,7 +56,7 @@ def pass_through(mesh: Mesh, family: str, kind: str, *, keep: Any = "all") -> di
     model = testing.tiny(family, window=256).train()
     root = mesh.shard(NextTokenLoss(model))
     if keep != "all":
-        recompute.Activations(model).keep([keep] * 2)
+        recompute.SelectiveCheckpointing(model).keep([keep] * 2)
     rows = batch(kind)
     counted = (rows["labels"] != IGNORED).sum()
     mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}

@@ -67,10 +67,10 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
     naive = errors(plain(llama(torch.float32).bfloat16(), ids, labels), truth)
     model = llama(torch.float32).bfloat16()
     root = NextTokenLoss(model)
-    kept = recompute.Activations(root, compiled=compiled)
+    kept = recompute.SelectiveCheckpointing(root, compiled=compiled)
     found = kept.candidates(root.body, *ids.shape)
     room = int(share * len(kept.layers) * sum(c.size for c in found))
-    kept.keep(kept.choose(found, room))
+    kept.keep(kept.within(found, room))
     out = root(ids, labels)
     out.backward()
     ours = errors({"loss": out.detach(), **{name: p.grad for name, p in model.named_parameters()}}, truth)
@@ -158,7 +158,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
     """A real out of memory, of a card made small."""
     root = NextTokenLoss(llama(torch.bfloat16))
     ids, labels = batch(8192)
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     found = kept.candidates(root.body, *ids.shape)
 
     def call() -> float:
@@ -179,7 +179,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
     try:
         whole = 4 * sum(c.size for c in found)
         assert kept.fit(call, found, whole) == pytest.approx(expected, rel=1e-3)
-        assert kept.kept != kept.choose(found, whole)
+        assert kept.kept != kept.within(found, whole)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

@@ -13,11 +13,11 @@ import torch.multiprocessing as mp
 import transformers
 
 from ropewalk import testing
+from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.training import recompute
-from ropewalk.training.load import load
 
 pytestmark = pytest.mark.gpus(2)
 TOKENS = 1024
@@ -52,7 +52,7 @@ def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     model = load(directory, mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
     root = NextTokenLoss(model.train())
-    kept = recompute.Activations(root).candidates(root.body, 1, TOKENS, device=mesh.device)
+    kept = recompute.SelectiveCheckpointing(root).candidates(root.body, 1, TOKENS, device=mesh.device)
     mesh.shard(root)
     verify_rope(model)
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -103,7 +103,7 @@ def test_no_gpu_ever_holds_the_whole_of_a_model_that_is_read_once(found: dict[st
     assert all(0.5 <= peak < 0.75 for peak in once["peaks"])
     written = testing.tiny(hidden_size=512, intermediate_size=1376, num_hidden_layers=16)
     root = NextTokenLoss(written.cuda().train())
-    alone = recompute.Activations(root).candidates(root.body, 1, TOKENS)
+    alone = recompute.SelectiveCheckpointing(root).candidates(root.body, 1, TOKENS)
     assert once["kept"] == [[vars(c) for c in alone]] * 2
     for name, value in written.state_dict().items():
         assert torch.equal(once["weights"][name], value.cpu()), name

@@ -251,17 +251,17 @@ def test_keeping_more_takes_memory_and_saves_time() -> None:
 
 
 def test_what_is_kept_is_what_training_would_keep() -> None:
-    """The same room, given to memory.py with the same candidates, keeps as many layers' worth."""
+    """The same room, given to training/recompute.py with the same candidates, keeps as many layers' worth."""
     job = _job(window=4096)
     every = products(job)
     names = ["q", "k", "v", "attention", "o", "gate", "up"]
     flops = {n: 2.0 * job.tokens * job.shape.products[n] for n in names if n != "attention"}
     flops["attention"] = 2.0 * job.tokens * job.shape.query_width * job.length
     found = [kept_memory.Candidate(i, n, flops[n], int(every[n] * job.tokens)) for i, n in enumerate(names)]
-    module = object.__new__(kept_memory.Activations)
+    module = object.__new__(kept_memory.SelectiveCheckpointing)
     module.layers = [None] * job.shape.layers
     for room in (0, 2 * GIB, 9 * GIB, 11 * GIB, 30 * GIB):
-        choice = module.choose(found, room)
+        choice = module.within(found, room)
         theirs = {n: sum(i in keep for keep in choice) / job.shape.layers for i, n in enumerate(names)}
         ours = keeping_in(job, room).activations.shares
         assert {n: ours.get(n, 0.0) for n in names} == theirs, room

@@ -29,7 +29,7 @@ def gradients(root: NextTokenLoss) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in root.named_parameters()}
 
 
-class Dear(TorchDispatchMode):
+class Expensive(TorchDispatchMode):
     """Counts matrix products and attentions."""
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Dear(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += recompute.is_dear(op)
+        self.count += recompute.is_expensive(op)
         return op(*args, **(kwargs or {}))
 
 
 def test_candidates_are_counted_as_by_hand() -> None:
     """LLaMA, width 64, hidden 128: FLOPs a byte are the width for products, the tokens for attention (float32: half of each)."""
     root = NextTokenLoss(testing.tiny().train())
-    found = recompute.Activations(root).candidates(root.body, BATCH, TOKENS)
+    found = recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
     tokens = BATCH * TOKENS
     by_index = {c.index: c for c in found}
     assert sorted(by_index) == [0, 1, 2, 3, 4, 5, 6]  # q, k, v, attention, o, gate, up; the down projection never
@@ -62,8 +62,8 @@ def test_a_model_without_weights_has_the_same_candidates(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
     with torch.device("meta"):
         empty = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
-    found = recompute.Activations(empty).candidates(empty.body, BATCH, TOKENS, device=torch.device("cpu"))
-    assert found == recompute.Activations(root).candidates(root.body, BATCH, TOKENS)
+    found = recompute.SelectiveCheckpointing(empty).candidates(empty.body, BATCH, TOKENS, device=torch.device("cpu"))
+    assert found == recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
     assert all(parameter.is_meta for parameter in empty.parameters())
 
 
@@ -71,7 +71,7 @@ def test_a_model_without_weights_has_the_same_candidates(family: str) -> None:
 def test_what_is_kept_changes_no_gradient(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())
     expected = gradients(root)
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     found = kept.candidates(root.body, BATCH, TOKENS)
     every = frozenset(c.index for c in found)
     for choice in (
@@ -87,23 +87,23 @@ def test_what_is_kept_changes_no_gradient(family: str) -> None:
 
 def test_what_is_kept_is_not_computed_again() -> None:
     root = NextTokenLoss(testing.tiny().train())
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     found = kept.candidates(root.body, BATCH, TOKENS)
     counts = {}
     for amount in (None, 0, 3, len(found)):
         kept.keep([None if amount is None else frozenset(c.index for c in found[:amount])] * 2)
         loss = root(ids()[:, :-1], ids()[:, 1:])
-        with Dear() as counted:
+        with Expensive() as counted:
             loss.backward()
         counts[amount] = counted.count
     again = {amount: count - counts[None] for amount, count in counts.items()}
-    # Two layers of seven dear results each; the eighth, the last product, is never computed again.
+    # Two layers of seven expensive results each; the eighth, the last product, is never computed again.
     assert again == {None: 0, 0: 2 * 7, 3: 2 * 4, len(found): 0}
 
 
 def test_layers_go_back_to_what_they_were() -> None:
     root = NextTokenLoss(testing.tiny().train())
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     kept.keep([recompute.NOTHING] * 2)
     kept.release()
     assert all("forward" not in vars(layer) for layer in kept.layers)
@@ -133,13 +133,13 @@ def saved(root: NextTokenLoss, layer: torch.nn.Module) -> int:
 @pytest.mark.parametrize("family", testing.FAMILIES)
 def test_where_everything_fits_nothing_is_chosen(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     found = kept.candidates(root.body, BATCH, TOKENS)
     # Results that the next operation uses up are made and not saved, so that a bound it is.
-    assert saved(root, kept.layers[0]) <= kept.whole <= 2 * saved(root, kept.layers[0])
-    room = len(kept.layers) * kept.whole
-    assert kept.choose(found, room) == [None] * len(kept.layers)
-    assert None not in kept.choose(found, room - 1)
+    assert saved(root, kept.layers[0]) <= kept.layer_bytes <= 2 * saved(root, kept.layers[0])
+    room = len(kept.layers) * kept.layer_bytes
+    assert kept.within(found, room) == [None] * len(kept.layers)
+    assert None not in kept.within(found, room - 1)
 
 
 def candidates() -> list[recompute.Candidate]:
@@ -148,30 +148,30 @@ def candidates() -> list[recompute.Candidate]:
 
 
 def test_a_choice_fits_and_saves_more_with_more_room() -> None:
-    kept = recompute.Activations(testing.tiny(num_hidden_layers=16))
+    kept = recompute.SelectiveCheckpointing(testing.tiny(num_hidden_layers=16))
     sizes = {c.index: c.size for c in candidates()}
     worth = {c.index: c.flops for c in candidates()}
     saved_before = 0.0
     for room in range(0, 1100, 7):
-        choice = kept.choose(candidates(), room)
+        choice = kept.within(candidates(), room)
         assert sum(sizes[index] for keep in choice for index in keep) <= room
         assert len(set(choice)) <= 2
         saved = sum(worth[index] for keep in choice for index in keep)
         assert saved >= saved_before
         saved_before = saved
-    assert kept.choose(candidates(), 10_000) == [frozenset({0, 1, 2, 3})] * 16
-    assert kept.choose(candidates(), -5) == [recompute.NOTHING] * 16
+    assert kept.within(candidates(), 10_000) == [frozenset({0, 1, 2, 3})] * 16
+    assert kept.within(candidates(), -5) == [recompute.NOTHING] * 16
 
 
-def test_the_dearest_a_byte_comes_first() -> None:
-    kept = recompute.Activations(testing.tiny(num_hidden_layers=16))
-    assert kept.choose(candidates(), 16 * 10) == [frozenset({0})] * 16
-    assert kept.choose(candidates(), 16 * 10 + 8 * 40) == [frozenset({0, 1, 2})] * 8 + [frozenset({0})] * 8
+def test_most_work_a_byte_comes_first() -> None:
+    kept = recompute.SelectiveCheckpointing(testing.tiny(num_hidden_layers=16))
+    assert kept.within(candidates(), 16 * 10) == [frozenset({0})] * 16
+    assert kept.within(candidates(), 16 * 10 + 8 * 40) == [frozenset({0, 1, 2})] * 8 + [frozenset({0})] * 8
 
 
 def test_running_out_of_memory_keeps_less_and_tries_again() -> None:
     root = NextTokenLoss(testing.tiny(num_hidden_layers=16).train())
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
     found = kept.candidates(root.body, BATCH, TOKENS)
     whole = sum(c.size for c in found) * 16
     limit, tried = whole * 0.6, []
@@ -195,7 +195,7 @@ def test_running_out_of_memory_keeps_less_and_tries_again() -> None:
 
 def test_too_little_memory_for_anything_is_said_in_a_sentence() -> None:
     root = NextTokenLoss(testing.tiny().train())
-    kept = recompute.Activations(root)
+    kept = recompute.SelectiveCheckpointing(root)
 
     def call() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -210,7 +210,7 @@ def test_a_compiled_layer_keeps_the_same_and_is_compiled_once(monkeypatch) -> No
     monkeypatch.setattr(torch, "compile", lambda f, **_: compile_(f, backend="aot_eager", dynamic=False))
     root = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())
     expected = gradients(root)
-    kept = recompute.Activations(root, compiled=True)
+    kept = recompute.SelectiveCheckpointing(root, compiled=True)
     found = kept.candidates(root.body, BATCH, TOKENS)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

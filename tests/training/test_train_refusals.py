@@ -116,14 +116,18 @@ def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
     cpu, before = torch.device("cpu"), torch.get_num_threads()
     monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - 2))
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(6))
-    try:
-        assert threads.settle(None, None, cpu) == before  # OMP_NUM_THREADS is set for these tests
-        monkeypatch.delenv("OMP_NUM_THREADS")
-        assert threads.settle(None, None, cpu) == 2
-        assert threads.settle(None, 4, cpu) == 4
-        assert threads.settle(3, 4, cpu) == 3
-    finally:
-        torch.set_num_threads(before)
+
+    def settled(*arguments):
+        with threads.settled(*arguments, cpu) as number:
+            assert torch.get_num_threads() == number
+        assert torch.get_num_threads() == before
+        return number
+
+    assert settled(None, None) == before  # OMP_NUM_THREADS is set for these tests
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert settled(None, None) == 2
+    assert settled(None, 4) == 4
+    assert settled(3, 4) == 3
 
 
 def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):

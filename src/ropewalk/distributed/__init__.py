@@ -1,6 +1,7 @@
 """Several devices as one: torchrun, the mesh, sharded weights. With attention_ops.collectives the only place that knows torch.distributed.
 
-ranks.py  independent work shared out over processes
+ranks.py  which process this is, meeting the others, independent work shared out over them
 mesh.py   the devices of a training run
-state.py  distributed checkpoints
+load.py   a model that one process reads for all
+state.py  sharded weights and optimiser states, and their checkpoints
 """

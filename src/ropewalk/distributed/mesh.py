@@ -7,11 +7,9 @@ out  `Mesh`: what training asks of its devices
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,12 +19,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
 from ropewalk.attention_ops.transformers import attend_in_blocks, refuse_other_than_plain_causal
-from ropewalk.distributed import state
+from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size
 
-#: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
-_PATIENCE = timedelta(minutes=30)
+T = TypeVar("T")
 
 
 def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None = None) -> Mesh:
@@ -38,17 +35,15 @@ def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None =
     Raises:
         UserError: the world is not a multiple of cp and replicas.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world = ranks.size()
     _refuse_odd(world, cp, replicas)
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if world == 1:
         return Mesh(kind)
-    if kind.type == "cuda":
-        kind = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(kind)
-    if not dist.is_initialized():
-        backend = "cuda:nccl,cpu:gloo" if kind.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+    on_gpu = kind.type == "cuda"
+    ranks.join("cuda:nccl,cpu:gloo" if on_gpu else "gloo", bind=on_gpu)
+    if on_gpu:
+        kind = torch.device("cuda", ranks.local_rank())
     layout = init_device_mesh(kind.type, (world // cp, cp), mesh_dim_names=("data", "context"))
     if replicas == 1:
         weights = init_device_mesh(kind.type, (world,), mesh_dim_names=("shard",))
@@ -87,7 +82,7 @@ class Mesh:
         self.world = dist.get_world_size() if layout else 1
         self.data_rank, self.context_rank = (layout.get_coordinate() if layout else None) or (0, 0)
         self.data_size, self.context_size = layout.shape if layout else (1, 1)
-        self._last = contextlib.ExitStack()
+        self._attention = contextlib.ExitStack()
         self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
 
     @property
@@ -112,7 +107,7 @@ class Mesh:
             if self.context_size > 1:
                 refuse_other_than_plain_causal(inner)
             attend_in_blocks(inner)
-            self._last.enter_context(kernels.fastest(self.device, head_size(inner)))
+            self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -227,9 +222,41 @@ class Mesh:
         """Read what `save` wrote, with however many ranks it was written."""
         state.load(model, optimizer, directory)
 
+    @contextlib.contextmanager
+    def first_on_each_machine(self) -> Iterator[None]:
+        """One process of each machine goes through first, the others when it is done, to find what it has left in the cache."""
+        is_first = ranks.local_rank() == 0
+        if not is_first:
+            self.wait()
+        yield
+        if is_first:
+            self.wait()
+
+    def together(self, act: Callable[[], T]) -> T:
+        """`act()` on every process, which may do different things there; if it fails on any, all stop, instead of waiting for that one.
+
+        Raises:
+            UserError: on every process, the first one's sentence.
+        """
+        if self.world == 1:
+            return act()
+        sentence, result = "", None
+        try:
+            result = act()
+        except UserError as error:
+            sentence = str(error)
+        failed = next(filter(None, self.gather(sentence)), None)
+        if failed:
+            raise UserError(failed)
+        return cast(T, result)
+
+    def release(self) -> None:
+        """Give PyTorch its own attention back; what was sharded is not trained any more."""
+        self._attention.close()
+
     def close(self) -> None:
         """Leave the other processes, and leave PyTorch's attention as it was."""
-        self._last.close()
+        self.release()
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

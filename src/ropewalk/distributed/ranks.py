@@ -5,54 +5,76 @@ out  this rank's number, and every rank's results on all of them
 
 Documents and prompts are independent, so ranks talk twice: about the run's header, and about their results; those of an estimate after
 every batch, since all together decide whether it is enough. Small Python objects, over gloo, whatever the devices are.
+
+Who and how many there are stands in the environment and can be asked at any time. To talk, a process must have called `join`, which is
+for whoever begins a run: `evals.loaded.open_model`, `benchmarks`, `suite.runner.evaluate`, and training's `mesh.start`.
 """
 
 from __future__ import annotations
 
-import functools
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-
-@functools.cache
-def _group() -> Any:
-    """A gloo group of all ranks, or None where there is one process; binds the process to its own GPU."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if dist.is_initialized():
-        return dist.new_group(backend="gloo")
-    dist.init_process_group("gloo")
-    return dist.group.WORLD
+#: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
+_PATIENCE = timedelta(minutes=30)
 
 
 def rank() -> int:
     """This process's number; 0 is the one that prints."""
-    return 0 if _group() is None else dist.get_rank()
+    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
 def size() -> int:
     """How many processes share the work."""
-    return 1 if _group() is None else dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine, and that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
+    """Meet the other processes that torchrun started. One process alone meets nobody; a second call changes nothing.
+
+    Args:
+        backend: of torch.distributed, by which they talk.
+        bind: whether this process takes the GPU of its number for its own; if not given, where there are GPUs.
+    """
+    if size() == 1:
+        return
+    if torch.cuda.is_available() if bind is None else bind:
+        torch.cuda.set_device(local_rank())
+    if not dist.is_initialized():
+        dist.init_process_group(backend, rank=rank(), world_size=size(), timeout=_PATIENCE)
 
 
 def same(value: Any) -> Any:
     """The first rank's value, on every rank."""
-    if _group() is None:
+    if size() == 1:
         return value
+    _refuse_strangers()
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_group())
+    dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def gathered(mine: dict[int, Any]) -> dict[int, Any]:
+def gathered(results: dict[int, Any]) -> dict[int, Any]:
     """All ranks' results in one dictionary, on every rank."""
-    if _group() is None:
-        return mine
+    if size() == 1:
+        return results
+    _refuse_strangers()
     parts: list[Any] = [None] * size()
-    dist.all_gather_object(parts, mine, group=_group())
+    dist.all_gather_object(parts, results)
     return {key: value for part in parts for key, value in part.items()}
+
+
+def _refuse_strangers() -> None:
+    if not dist.is_initialized():
+        raise RuntimeError(
+            f"this is process {rank()} of {size()}, and it has not met the others; call ranks.join() first"
+        )

@@ -13,12 +13,16 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
     set_model_state_dict,
     set_state_dict,
 )
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ropewalk.errors import UserError
 
 
 def set_aside(module: nn.Module) -> dict[str, Any]:
@@ -64,14 +68,31 @@ def whole(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:
     return out
 
 
+def sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor sharded as a parameter of its shape is; anything else (a count of steps) as it is."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
 def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
-    """Write both; with one process too, so that one process's checkpoint can be read by many."""
+    """Write both; with one process too, so that one process's checkpoint can be read by many.
+
+    Raises:
+        UserError: the disk refused a process's part.
+    """
     directory = Path(directory)
     if not dist.is_initialized() or dist.get_rank() == 0:
         directory.mkdir(parents=True, exist_ok=True)
     if dist.is_initialized():
         dist.barrier()
-    dcp.save(_parts(model, optimizer), checkpoint_id=directory, no_dist=not dist.is_initialized())
+    try:
+        dcp.save(_parts(model, optimizer), checkpoint_id=directory, no_dist=not dist.is_initialized())
+    except CheckpointException as error:
+        first = next(iter(error.failures.values()))[0]
+        raise UserError(
+            f"{directory} could not be written ({first}); free some space or choose another place"
+        ) from None
 
 
 def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:

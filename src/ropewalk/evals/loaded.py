@@ -68,7 +68,7 @@ def open_model(
     Raises:
         UserError: what `load_model` raises; or a model object came without a tokenizer.
     """
-    ranks.rank()  # under torchrun this binds the process to its own GPU, where the model then goes
+    ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
     if isinstance(model, str | Path):
         weights = load_model(model, dtype=dtype, device=device)
         return LoadedModel(weights, tokenizer or load_tokenizer(model), model_info(model))

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
@@ -189,7 +189,7 @@ def cross_entropy(
 
     weight: Any = head.weight if hasattr(head, "weight") else head.base_layer.weight
     losses = [
-        checkpoint(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
+        recompute(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
     ]
     return torch.stack(losses).sum()
 

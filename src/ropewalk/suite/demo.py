@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,8 +75,8 @@ def demo(settings: DemoSettings) -> list[Goal]:
     """
     out, sizes = Path(settings.out), settings.sizes or DemoSizes()
     refuse_existing(out, overwrite=settings.overwrite)
-    with whole_directory(out, overwrite=settings.overwrite) as beside:
-        threads, precision = _threads(), choose_precision()
+    with whole_directory(out, overwrite=settings.overwrite) as beside, _fastest_threads() as threads:
+        precision = choose_precision()
         _logger.info(
             f"{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again"
         )
@@ -166,13 +167,13 @@ def _measure(model: str | Path, out: Path, sizes: DemoSizes, windows: list[int],
         )
 
 
-def _threads() -> int:
+def _fastest_threads() -> AbstractContextManager[int]:
     """Measure and train with the number of threads that is fastest here; OMP_NUM_THREADS holds if it is set."""
     import torch
 
     from ropewalk.training import threads
 
-    return threads.settle(None, None, torch.device("cpu"))
+    return threads.settled(None, None, torch.device("cpu"))
 
 
 def choose_precision() -> Precision:

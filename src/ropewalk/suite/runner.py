@@ -57,6 +57,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
     if settings.base is not None:
         refuse_other_base(settings.model, settings.base)
     out = Path(settings.out)
+    ranks.join()
     if ranks.rank() == 0:
         _directory(out, settings.overwrite)
     ranks.same(None)  # no rank reads the directory before it is there

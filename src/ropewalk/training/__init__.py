@@ -1,14 +1,17 @@
 """Training at the new window.
 
-start.py       the model it starts from: extended, loaded, verified
-batch.py       which windows a step reads
-loop.py        step, guard, save, resume: the way through
-optimizer.py   AdamW and the learning rate of a step
-guard.py       when to stop: a lost run, a signal
-snapshot.py    checkpoints that are whole or absent
-store.py, save.py   what is in them
-lora.py, pose.py    the other two modes
-speed.py, log.py    how fast, and where it is told
+setup.py           the processes, and the model they start from: extended, loaded, verified
+loop.py            step, guard, save, resume: the way through
+batch.py           which windows a step reads; pose.py, at which positions
+activations.py     what the layers keep for the backward pass; recompute.py, the machinery of it
+optimizer.py       AdamW and the learning rate of a step
+lora.py            low-rank adapters
+guard.py           when to stop: a lost run, a signal
+checkpoints.py     models written on the way and at the end, whole or absent; training_state.py, what a run goes on from
+log.py             where a step is told
+throughput.py      how fast a step was; threads.py, with how many CPU threads
+
+The loss of a step is computed in model/loss.py; what it was asked to do stands in settings/train.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--activations`: what the layers keep for the backward pass, settled on the first micro batch (memory.py does the choosing).
+"""What the layers keep for the backward pass, settled on the first micro batch (recompute.py does the choosing).
 
 in   the loss module, the shape of a micro batch, the device
 out  forward and backward passes that fit into the memory there is
@@ -24,18 +24,18 @@ from ropewalk.training import recompute
 from ropewalk.training.optimizer import moment_bytes
 
 
-class Keeping:
+class ActivationMemory:
     """Runs a step's passes; the first one settles what is kept.
 
-    root: the loss module, not yet sharded. how: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
+    loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device. optimizer: its
     name in the settings. accumulated: whether a step adds up the gradients of several micro batches.
     """
 
     def __init__(
         self,
-        root: Any,
-        how: str,
+        loss: Any,
+        setting: str,
         mesh: Mesh,
         compute: torch.dtype,
         shape: tuple[int, int],
@@ -44,49 +44,49 @@ class Keeping:
         optimizer: str = "adamw",
         accumulated: bool = True,
     ) -> None:
-        self._root, self._mesh, self._compute = root, mesh, compute
+        self._loss, self._mesh, self._compute = loss, mesh, compute
         self._optimizer, self._accumulated = optimizer, accumulated
-        device, self._tokens = mesh.device, shape[0] * shape[1]
-        self._settled = how == "none" or (how == "auto" and device.type != "cuda")
-        self._kept: recompute.Activations | None = None
-        if how == "full" or not self._settled:
-            large = sum(parameter.numel() for parameter in root.parameters()) >= COMPILED_WEIGHTS
-            compiled = device.type == "cuda" and (large or work >= COMPILED_FLOPS)
-            self._kept = recompute.Activations(root, compiled=compiled)
+        on_gpu, self._tokens = mesh.device.type == "cuda", shape[0] * shape[1]
         self._candidates: list[recompute.Candidate] = []
-        if not self._settled and self._kept is not None:
-            with self._arithmetic():  # traced now, before the layers are sharded
-                self._candidates = self._kept.candidates(root.body, *shape, device=device)
-        if how == "full" and self._kept is not None:
-            self._kept.keep([recompute.NOTHING] * len(self._kept.layers))
-            self._settled = True
+        #: None as soon as nothing is left to be settled.
+        self._unsettled: recompute.SelectiveCheckpointing | None = None
+        if setting == "none" or (setting == "auto" and not on_gpu):
+            return
+        large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
+        checkpointing = recompute.SelectiveCheckpointing(loss, compiled=on_gpu and (large or work >= COMPILED_FLOPS))
+        if setting == "full":
+            checkpointing.keep([recompute.NOTHING] * len(checkpointing.layers))
+            return
+        self._unsettled = checkpointing
+        with self._autocast():  # traced now, before the layers are sharded
+            self._candidates = checkpointing.candidates(loss.body, *shape, device=mesh.device)
 
-    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
         if self._compute == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self._mesh.device.type, dtype=self._compute)
 
-    def __call__(self, passes: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+    def run(self, passes: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
         """`passes()`, one forward and backward pass. The first time it may be run more than once, from gradients of zero."""
-        if self._settled or self._kept is None:
+        checkpointing, self._unsettled = self._unsettled, None
+        if checkpointing is None:
             return passes()
-        self._settled = True
-        room = min(self._mesh.gather(self._room(len(self._kept.layers), optimizer)))
+        room = min(self._mesh.gather(self._room(len(checkpointing.layers), optimizer)))
         if self._mesh.world > 1:
             # All devices alike, and without trying: one that ran out of memory would leave the others waiting for it.
-            self._kept.keep(self._kept.choose(self._candidates, room))
+            checkpointing.keep(checkpointing.within(self._candidates, room))
             return passes()
 
         def afresh() -> Tensor:
             optimizer.zero_grad(set_to_none=True)
             return passes()
 
-        return self._kept.fit(afresh, self._candidates, room)
+        return checkpointing.fit(afresh, self._candidates, room)
 
     def _room(self, layers: int, optimizer: torch.optim.Optimizer) -> int:
-        parameters = list(self._root.parameters())
-        config = self._root.model.config.get_text_config()
+        parameters = list(self._loss.parameters())
+        config = self._loss.model.config.get_text_config()
         reserved = reserved_bytes(
             parameters, self._optimizer, accumulated=self._accumulated, resumed=bool(getattr(optimizer, "state", None))
         )
@@ -94,7 +94,7 @@ class Keeping:
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
         stream = self._tokens * config.hidden_size * size
         head = int(head_bytes(self._tokens, config.hidden_size, config.vocab_size))
-        return recompute.room(
+        return recompute.free_bytes(
             self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
         )
 
@@ -116,5 +116,5 @@ def reserved_bytes(parameters: list[nn.Parameter], optimizer: str, *, accumulate
 
 def _local(parameter: nn.Parameter) -> int:
     """Elements on this device: all of them, or a shard's."""
-    whole: Any = parameter
-    return whole.to_local().numel() if hasattr(whole, "to_local") else whole.numel()
+    sharded: Any = parameter
+    return sharded.to_local().numel() if hasattr(sharded, "to_local") else sharded.numel()

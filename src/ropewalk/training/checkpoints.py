@@ -1,7 +1,8 @@
-"""Checkpoints that are whole or absent, and the newest one that is sound.
+"""Models written during and after training: checkpoints that are whole or absent, the newest one that is sound, and the final model.
 
-in   a directory `checkpoints`, a step, a function that writes files
-out  `checkpoints/step-000200/`: a Hugging Face checkpoint that every measurement loads, and in `state/` what training needs to go on
+in   a model in training, and a directory
+out  `checkpoints/step-000200/`: a Hugging Face checkpoint that every measurement loads, and in `state/` what training needs to go on;
+     at the end the model itself, in the same form
 
     step-000200/config.json, model.safetensors, tokenizer.json, …     rounded to the dtype of the original
     step-000200/state/weights.safetensors                             what is trained, as the optimiser has it (float32)
@@ -26,8 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.files import whole_directory
+import torch
+
+from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.model.save import save_model
+from ropewalk.training import lora, training_state
+from ropewalk.training.setup import StartingModel
 
 STATE = "state"
 MANIFEST = "manifest.json"
@@ -69,8 +76,8 @@ class Snapshots:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
-        found = self.root.glob(f"step-*/{STATE}/{MANIFEST}")
-        return sorted(int(path.parts[-3].removeprefix("step-")) for path in found)
+        manifests = self.root.glob(f"step-*/{STATE}/{MANIFEST}")
+        return sorted(int(path.parts[-3].removeprefix("step-")) for path in manifests)
 
     def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
         """Write a checkpoint through `write(directory)`, which must leave the state's files in its `state` directory.
@@ -128,10 +135,10 @@ def _check(path: Path) -> tuple[str | None, dict[str, Any]]:
     if missing:
         return f"{missing[0]} is missing", manifest
     try:
-        found = _hashes(list(promised))
+        hashes = _hashes(list(promised))
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}", manifest
-    wrong = [file.name for file, digest in promised.items() if found[file] != digest]
+    wrong = [file.name for file, digest in promised.items() if hashes[file] != digest]
     return (f"{wrong[0]} is not as it was written" if wrong else None), manifest
 
 
@@ -163,3 +170,97 @@ def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
                 f"{snapshot.path} was made with {differs}; a run is resumed with the settings it was started with: give the same ones, "
                 "or choose another --out"
             )
+
+
+def write_checkpoint(
+    snapshots: Snapshots,
+    step: int,
+    about: dict[str, Any],
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    start: StartingModel,
+    mesh: Mesh,
+) -> None:
+    """Save a step: the model as every reader loads it, and the state that training goes on from.
+
+    Every process comes here. Each writes its part of the state, into one place; the main one adds the model and lets the whole
+    appear.
+
+    Raises:
+        UserError: on every process, if the disk refuses any of them.
+    """
+    parts = snapshots.root / f".{snapshots.path(step).name}.parts.partial"
+    weights = _plain_weights(model, start, mesh)
+    if mesh.main:
+        shutil.rmtree(parts, ignore_errors=True)
+    mesh.wait()
+
+    def write(directory: Path) -> None:
+        _write_model(directory, step, weights, start)
+        os.rename(parts, directory / STATE)
+
+    try:
+        with disk_errors(snapshots.path(step)):
+            training_state.save(model, optimizer, parts, mesh)
+        mesh.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
+    finally:
+        if mesh.main:
+            shutil.rmtree(parts, ignore_errors=True)
+
+
+def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Mesh, *, same_as: Path | None) -> None:
+    """Put the trained model into `out` itself. Its config.json comes last: without one a directory is no model yet.
+
+    Args:
+        same_as: a checkpoint of this very step, whose files are linked instead of written again.
+    """
+    is_adapted = isinstance(model, lora.peft.PeftModel)
+    weights = None if same_as is not None else _plain_weights(model, start, mesh)
+    adapter = mesh.whole(lora.trainable(model)) if is_adapted else None
+
+    def write() -> None:
+        beside = out / ".final"
+        for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_directory(beside) as directory:
+            if weights is not None:
+                _write_model(directory, step, weights, start)
+            else:
+                _link(same_as or out, directory)
+            if adapter is not None:
+                lora.save_adapter(model, adapter, directory / "adapter", read_config(directory))
+        shutil.rmtree(out / "adapter", ignore_errors=True)
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, out / path.name)
+        # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
+        shutil.rmtree(beside)
+
+    mesh.together(lambda: write() if mesh.main else None)
+
+
+def _link(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if path.is_file():
+            link_or_copy(path, target / path.name)
+
+
+def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, torch.Tensor]:
+    """The plain model's weights, adapters added in, whole and on the main process."""
+    weights = mesh.whole(start.model.state_dict())
+    if not weights:
+        return {}
+    if isinstance(model, lora.peft.PeftModel):
+        weights = lora.merged(model, weights)
+    head = start.model.get_output_embeddings()
+    if head is not None and head.weight is start.model.get_input_embeddings().weight:
+        # Tied weights have two names and are written under the embedding's alone, as the original was.
+        name = next(name for name, module in start.model.named_modules() if module is head)
+        weights.pop(f"{name}.weight", None)
+    return weights
+
+
+def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], start: StartingModel) -> None:
+    """A Hugging Face checkpoint in the dtype of the original."""
+    save_model(
+        start.model, start.tokenizer, directory, steps=step, overwrite=True, dtype=start.dtype, state_dict=weights
+    )

@@ -23,11 +23,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.distributed.state import sharded_like
 from ropewalk.errors import UserError
 from ropewalk.model.verify import verify_rope
 
@@ -73,8 +73,8 @@ def _attention_projections(model: nn.Module) -> list[str]:
 
 def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
     norms = [module for module in model.modules() if "norm" in type(module).__name__.lower()]
-    found = [parameter for module in norms for parameter in module.parameters()]
-    return [*found, *model.get_input_embeddings().parameters()]
+    weights = [parameter for module in norms for parameter in module.parameters()]
+    return [*weights, *model.get_input_embeddings().parameters()]
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -83,7 +83,7 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_adapter(
-    model: peft.PeftModel, weights: dict[str, torch.Tensor], directory: Path, said: dict[str, Any]
+    model: peft.PeftModel, weights: dict[str, torch.Tensor], directory: Path, config_dict: dict[str, Any]
 ) -> None:
     """Write the adapter beside the config of the model it belongs to.
 
@@ -91,7 +91,7 @@ def save_adapter(
         model: what `add` returned.
         weights: its `trainable` ones, whole.
         directory: a new one.
-        said: the dictionary of the trained model's config.json, with its `ropewalk` block.
+        config_dict: the trained model's config.json, with its `ropewalk` block.
     """
     directory.mkdir(parents=True)
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, directory / WEIGHTS)
@@ -99,7 +99,7 @@ def save_adapter(
     about = {key: sorted(value) if isinstance(value, set) else value for key, value in about.items()}
     about |= {"peft_type": TYPE, "base_model_name_or_path": None}
     (directory / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2, default=str) + "\n", encoding="utf-8")
-    (directory / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(config_dict, indent=2) + "\n", encoding="utf-8")
 
 
 def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
@@ -110,16 +110,16 @@ def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
         directory: what `save_adapter` wrote.
 
     Raises:
-        UserError: the adapter's config is gone, the model turns at other speeds, or weights are missing or do not fit.
+        UserError: the adapter's config is gone, its rotation has other frequencies, or weights are missing or do not fit.
     """
     directory = Path(directory)
     rule = "an adapter carries the config of the model it was trained on"
-    said = read_json(directory / "config.json", what=rule)
-    if "ropewalk" not in said:
+    config_dict = read_json(directory / "config.json", what=rule)
+    if "ropewalk" not in config_dict:
         raise UserError(
             f"{rule}, but {directory}/config.json has no ropewalk block; take the adapter directory as it was written"
         )
-    _refuse_other_speeds(model, read_rope(said), directory)
+    _refuse_other_frequencies(model, read_rope(config_dict), directory)
     about = read_json(directory / ADAPTER_CONFIG, what="an adapter has an adapter_config.json")
     wrapped = add(model, rank=int(about["r"]), alpha=int(about["lora_alpha"]))
     check_safetensors(directory / WEIGHTS)
@@ -141,17 +141,10 @@ def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: P
         )
     with torch.no_grad():
         for name, value in weights.items():
-            wanted[name].copy_(like(value, wanted[name]))
+            wanted[name].copy_(sharded_like(value, wanted[name]))
 
 
-def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A whole tensor sharded as a parameter of its shape is; anything else (a count of steps) as it is."""
-    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
-        return value
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-
-
-def _refuse_other_speeds(model: nn.Module, trained: RopeConfig, directory: Path) -> None:
+def _refuse_other_frequencies(model: nn.Module, trained: RopeConfig, directory: Path) -> None:
     try:
         verify_rope(model, trained)
     except UserError as error:

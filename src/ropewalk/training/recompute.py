@@ -1,10 +1,11 @@
-"""Which activations are kept for the backward pass, and which are computed again.
+"""Selective activation checkpointing by cost per byte: what is kept for the backward pass, and what is computed again.
 
 in   a model, the shape of its micro batches, the memory there is
-out  the same model; each decoder layer keeps its dearest intermediate results per byte and recomputes the rest
+out  the same model; each decoder layer keeps the results that cost most to compute per byte, and recomputes the rest
 
 Full checkpointing keeps a layer's input and does the layer's forward pass twice: a third more work. Keeping everything takes more
-memory than there is. Between them, what counts is FLOPs saved per byte kept. Attention of T tokens costs about T FLOPs a byte of its
+memory than there is. Between them, what counts is FLOPs saved per byte kept (after Chen et al. 2016, arXiv 1604.06174, and Korthikanti
+et al. 2022, arXiv 2205.05198, section 5, who keep all but attention). Attention of T tokens costs about T FLOPs a byte of its
 result, a matrix product from K features costs K; norms, rotations and gates cost next to nothing and are always recomputed, fused
 with what needs them when the layer is compiled. A layer's last product is never needed again and never kept.
 
@@ -22,7 +23,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.errors import UserError
@@ -44,7 +46,7 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
 class Candidate:
     """One intermediate result of a layer that could be kept.
 
-    index: its number among the layer's dear operations, in order. flops: what it costs to compute again. size: bytes.
+    index: its number among the layer's expensive operations, in order. flops: what it costs to compute again. size: bytes.
     """
 
     index: int
@@ -53,33 +55,33 @@ class Candidate:
     size: int
 
     @property
-    def worth(self) -> float:
+    def flops_per_byte(self) -> float:
         """FLOPs saved a byte, attention's weighted by its lower rate."""
         return self.flops * (ATTENTION_COST if "attention" in self.op else 1.0) / self.size
 
 
-#: What a layer keeps: numbers of its dear operations. None: everything, nothing is computed again.
-Keep = frozenset[int] | None
-NOTHING: Keep = frozenset()
+#: What a layer keeps: numbers of its expensive operations. None: everything, nothing is computed again.
+Kept = frozenset[int] | None
+NOTHING: Kept = frozenset()
 
 
-def is_dear(op: Any) -> bool:
+def is_expensive(op: Any) -> bool:
     """Whether an operation is a matrix product or a fused attention."""
     return op in _PRODUCTS or op in FUSED_ATTENTIONS or str(op) == "ropewalk.attention.default"
 
 
 class _Census(TorchDispatchMode):
-    """Counts a layer's dear operations, what they cost and what their results weigh; and what all results weigh.
+    """Counts a layer's expensive operations, their FLOPs and the bytes of their results; and the bytes of all results.
 
     Attributes:
-        found: dear operations in order.
-        whole: bytes of everything that any operation made.
+        expensive: these operations, in order.
+        all_bytes: of everything that any operation made.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Candidate] = []
-        self.whole = 0
+        self.expensive: list[Candidate] = []
+        self.all_bytes = 0
         self._seen: set[int] = set()
         self._held: list[Tensor] = []  # or a storage that is gone would lend its number to a new one
 
@@ -88,10 +90,10 @@ class _Census(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
         size = sum(t.numel() * t.element_size() for t in results)
-        if is_dear(func):
-            self.found.append(Candidate(len(self.found), str(func), _flops(func, args), size))
+        if is_expensive(func):
+            self.expensive.append(Candidate(len(self.expensive), str(func), _flops(func, args), size))
         if not self._seen & {storage_of(t) for t in results}:
-            self.whole += size
+            self.all_bytes += size
         self._hold(results)
         return out
 
@@ -110,62 +112,63 @@ def _flops(op: Any, args: Sequence[Any]) -> float:
     return 2.0 * query.numel() * key.shape[-2]
 
 
-def _policy(keep: frozenset[int], counter: dict[bool, int], ctx: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
-    if not is_dear(op):
+def _policy(kept: frozenset[int], counter: dict[bool, int], ctx: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
+    if not is_expensive(op):
         return CheckpointPolicy.PREFER_RECOMPUTE
     index = counter[ctx.is_recompute]
     counter[ctx.is_recompute] += 1
-    return CheckpointPolicy.MUST_SAVE if index in keep else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if index in kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _contexts(keep: frozenset[int]) -> Any:
-    return create_selective_checkpoint_contexts(functools.partial(_policy, keep, {False: 0, True: 0}))
+def _contexts(kept: frozenset[int]) -> Any:
+    # One counter for the forward pass, one for its repetition: an operation is known by its number in either.
+    return create_selective_checkpoint_contexts(functools.partial(_policy, kept, {False: 0, True: 0}))
 
 
-def _keeping(forward: Callable[..., Any], keep: Keep) -> Callable[..., Any]:
-    """`forward`, keeping only what `keep` names."""
-    if keep is None:
+def _checkpointed(forward: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
+    """`forward`, keeping only what `kept` names."""
+    if kept is None:
         return forward
-    how: dict[str, Any] = dict(use_reentrant=False)
-    if keep:
-        how["context_fn"] = functools.partial(_contexts, keep)
+    options: dict[str, Any] = dict(use_reentrant=False)
+    if kept:
+        options["context_fn"] = functools.partial(_contexts, kept)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(functools.partial(forward, **kwargs), *args, **how)
+        return recompute(functools.partial(forward, **kwargs), *args, **options)
 
     return run
 
 
-class Activations:
+class SelectiveCheckpointing:
     """What each decoder layer of a model keeps.
 
     model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
     """
 
     #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
-    whole = 0
+    layer_bytes = 0
 
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.layers = decoder_layers(model)
         self.compiled = compiled
-        self.kept: list[Keep] = [None] * len(self.layers)
+        self.kept: list[Kept] = [None] * len(self.layers)
         self._plain = [layer.forward for layer in self.layers]
         # Made once each, so that going back to a choice finds what was compiled for it.
-        self._made: dict[tuple[int, Keep], Callable[..., Any]] = {}
+        self._forwards: dict[tuple[int, Kept], Callable[..., Any]] = {}
 
-    def keep(self, each: Sequence[Keep]) -> None:
+    def keep(self, by_layer: Sequence[Kept]) -> None:
         """Set what each layer keeps, first layer first."""
-        if len(each) != len(self.layers):
-            raise ValueError(f"one choice a layer: {len(self.layers)} layers, {len(each)} choices")
-        for number, (layer, keep) in enumerate(zip(self.layers, each, strict=True)):
-            layer.forward = self._forward(number, keep)
-        self.kept = list(each)
+        if len(by_layer) != len(self.layers):
+            raise ValueError(f"one choice a layer: {len(self.layers)} layers, {len(by_layer)} choices")
+        for number, (layer, kept) in enumerate(zip(self.layers, by_layer, strict=True)):
+            layer.forward = self._forward(number, kept)
+        self.kept = list(by_layer)
 
-    def _forward(self, number: int, keep: Keep) -> Callable[..., Any]:
-        if (number, keep) not in self._made:
-            forward = _keeping(self._plain[number], keep)
-            self._made[number, keep] = torch.compile(forward, dynamic=False) if self.compiled else forward
-        return self._made[number, keep]
+    def _forward(self, number: int, kept: Kept) -> Callable[..., Any]:
+        if (number, kept) not in self._forwards:
+            forward = _checkpointed(self._plain[number], kept)
+            self._forwards[number, kept] = torch.compile(forward, dynamic=False) if self.compiled else forward
+        return self._forwards[number, kept]
 
     def release(self) -> None:
         """Give every layer its own forward back."""
@@ -184,13 +187,13 @@ class Activations:
         """
         step = max(1, room // 20)
         while True:
-            choice = self.choose(candidates, room)
+            choice = self.within(candidates, room)
             self.keep(choice)
             try:
                 return call()
             except torch.OutOfMemoryError as error:
                 sentence = str(error).split(". ")[0]
-            if all(keep == NOTHING for keep in choice):
+            if all(kept == NOTHING for kept in choice):
                 raise UserError(
                     f"a layer's own results do not fit into the memory there is, even with nothing kept ({sentence}); shorten the "
                     "window, lower --micro-batch or split windows over more devices with --cp"
@@ -199,13 +202,13 @@ class Activations:
                 layer.zero_grad(set_to_none=True)
             gc.collect()
             torch.cuda.empty_cache()
-            while self.choose(candidates, room) == choice:
+            while self.within(candidates, room) == choice:
                 room -= step
 
     def candidates(
         self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None
     ) -> list[Candidate]:
-        """What one layer could keep for a micro batch of [batch, tokens], dearest per byte first.
+        """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first.
 
         The first layer is traced with fake tensors: nothing is computed and no memory taken.
 
@@ -222,43 +225,43 @@ class Activations:
                 device = device or next(body.parameters()).device
                 ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
                 tensors = itertools.chain(body.named_parameters(), body.named_buffers())
-                there = {name: torch.empty_like(value, device=device) for name, value in tensors}
-                torch.func.functional_call(body, there, kwargs=dict(input_ids=ids, use_cache=False))
+                on_device = {name: torch.empty_like(value, device=device) for name, value in tensors}
+                torch.func.functional_call(body, on_device, kwargs=dict(input_ids=ids, use_cache=False))
         except _Left:
             pass
         finally:
             for handle in handles:
                 handle.remove()
             body.train(was_training)
-        self.whole = census.whole
+        self.layer_bytes = census.all_bytes
         # The last product's result is added to the stream and never looked at again.
-        return sorted(census.found[:-1], key=lambda c: -c.worth)
+        return sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
 
-    def choose(self, candidates: Sequence[Candidate], room: int) -> list[Keep]:
+    def within(self, candidates: Sequence[Candidate], room: int) -> list[Kept]:
         """What each layer keeps so that all of them together keep at most `room` bytes beyond their inputs.
 
-        The dearest results per byte first, in as many layers as there is room for. Results of the same worth go together, so
-        that there are two kinds of layers at most, and two compiled functions. Where everything fits, nothing is chosen:
-        choosing has its price, an operation at a time, which a small model feels most.
+        Most FLOPs per byte first, in as many layers as there is room for. Results of the same FLOPs per byte go together, so
+        that there are two kinds of layers at most, and two compiled functions. Where everything fits, everything is kept, without a
+        policy: that has its price, an operation at a time, which a small model feels most.
         """
-        if self.whole and len(self.layers) * self.whole <= room:
+        if self.layer_bytes and len(self.layers) * self.layer_bytes <= room:
             return [None] * len(self.layers)
-        count, kept, extra, lucky = len(self.layers), set[int](), set[int](), 0
-        for worth in sorted({c.worth for c in candidates}, reverse=True):
-            group = [c for c in candidates if c.worth == worth]
+        count, everywhere, in_first_layers, first_layers = len(self.layers), set[int](), set[int](), 0
+        for flops_per_byte in sorted({c.flops_per_byte for c in candidates}, reverse=True):
+            group = [c for c in candidates if c.flops_per_byte == flops_per_byte]
             size = sum(c.size for c in group)
             fits = min(count, max(0, room) // size)
             if fits < count:
-                # A handful of layers is not worth a second compiled function.
-                lucky, extra = (fits, {c.index for c in group}) if fits >= count / 8 else (0, set())
+                if fits >= count / 8:  # a handful of layers is not worth a second compiled function
+                    first_layers, in_first_layers = fits, {c.index for c in group}
                 break
             room -= count * size
-            kept |= {c.index for c in group}
-        more, less = frozenset(kept | extra), frozenset(kept)
-        return [more if number < lucky else less for number in range(count)]
+            everywhere |= {c.index for c in group}
+        more, less = frozenset(everywhere | in_first_layers), frozenset(everywhere)
+        return [more if number < first_layers else less for number in range(count)]
 
 
-def room(
+def free_bytes(
     device: torch.device, candidates: Sequence[Candidate], *, layers: int, stream: int, head: int, reserved: int
 ) -> int:
     """Bytes for kept results on a GPU: what is free now, less what a step takes in any case.

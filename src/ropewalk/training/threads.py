@@ -7,8 +7,10 @@ from the number of cores; a second of trying tells.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -17,8 +19,9 @@ _SHAPE = (2048, 256, 1024)
 _TIMES = 20
 
 
-def settle(asked: int | None, before: int | None, device: torch.device) -> int:
-    """Set torch's threads and say how many.
+@contextlib.contextmanager
+def settled(asked: int | None, before: int | None, device: torch.device) -> Iterator[int]:
+    """While the block runs, torch has the number of threads that it says; afterwards what it had.
 
     Args:
         asked: the user's number, which holds.
@@ -27,18 +30,22 @@ def settle(asked: int | None, before: int | None, device: torch.device) -> int:
 
     Without any of these, OMP_NUM_THREADS holds if it is set; else the fastest number is found by trying.
     """
+    usual = torch.get_num_threads()
     chosen = asked or before
     if chosen is None and device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
         chosen = fastest()
     if chosen is not None:
         torch.set_num_threads(chosen)
-    return torch.get_num_threads()
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(usual)
 
 
 def fastest() -> int:
     """The number of threads that runs a training-sized product fastest on this machine, now."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count < there] + [there]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count < cores] + [cores]
     return min(counts, key=_seconds)
 
 

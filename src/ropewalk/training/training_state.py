@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError
-from ropewalk.training.lora import like, load_trainable, trainable
+from ropewalk.distributed.state import sharded_like
+from ropewalk.training.lora import load_trainable, trainable
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -36,13 +35,7 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path, me
         UserError: a sharded state could not be written.
     """
     if mesh.world > 1:
-        try:
-            mesh.save(model, optimizer, directory)
-        except dcp.api.CheckpointException as error:
-            first = next(iter(error.failures.values()))[0]
-            raise UserError(
-                f"{directory} could not be written ({first}); free some space or choose another place"
-            ) from None
+        mesh.save(model, optimizer, directory)
         return
     directory.mkdir(parents=True)
     names = list(trainable(model))
@@ -70,10 +63,10 @@ def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path, me
         flat: dict[str, Any] = load_file(directory / OPTIMIZER)
     else:
         flat = torch.load(directory / OPTIMIZER_LOW_BIT, map_location="cpu", weights_only=True)
-    own = trainable(model)
-    index_of = {name: index for index, name in enumerate(own)}
+    parameters = trainable(model)
+    index_of = {name: index for index, name in enumerate(parameters)}
     state: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         name, entry = key.rsplit("/", 1)
-        state.setdefault(index_of[name], {})[entry] = like(value, own[name])
+        state.setdefault(index_of[name], {})[entry] = sharded_like(value, parameters[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

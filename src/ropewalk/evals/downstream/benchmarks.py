@@ -166,6 +166,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     _check_pair(settings.model, settings.base, settings.window)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
+    ranks.join()
     known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
         return list(_measure_model(settings.model, settings, tasks, digests, known)[1])

@@ -3,7 +3,7 @@
 in   a model, pairs of documents and summaries
 out  a trained checkpoint, its records.jsonl beside it
 
-Everything but the rows is the training loop's (train/loop.py): optimiser, precision, checkpoints, resuming.
+Everything but the rows is the training loop's (training/loop.py): optimiser, precision, checkpoints, resuming.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ropewalk.records import ModelInfo
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches, default_micro
 from ropewalk.training.loop import Loop
-from ropewalk.training.setup import start
+from ropewalk.training.setup import starting_model
 
 #: Passes over the pairs (section 3.5).
 EPOCHS = 10
@@ -84,12 +84,12 @@ def finetune(
     )
     if not settings.resume:
         refuse_existing(out, overwrite=settings.overwrite)
-    begun = start(settings)
-    sizes = Sizes.fitting(begun.tokenizer, window, document_tokens, summary_tokens)
-    ends = end_marks(begun.tokenizer, begun.model)
-    rows: Any = PairRows(found, begun.tokenizer, sizes, end=ends[0] if ends else None)
-    devices = Mesh(begun.model.device)
-    micro = settings.micro_batch or default_micro(window, batch_size, devices.device)
+    start = starting_model(settings)
+    sizes = Sizes.fitting(start.tokenizer, window, document_tokens, summary_tokens)
+    ends = end_marks(start.tokenizer, start.model)
+    rows: Any = PairRows(found, start.tokenizer, sizes, end=ends[0] if ends else None)
+    mesh = Mesh(start.model.device)
+    micro = settings.micro_batch or default_micro(window, batch_size, mesh.device)
     if settings.overwrite:
         shutil.rmtree(out, ignore_errors=True)
-    return Loop(settings, begun, Batches(rows, settings, micro), devices).run()
+    return Loop(settings, start, Batches(rows, settings, micro), mesh).run()

@@ -22,7 +22,6 @@ from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
-from ropewalk.training.devices import together
 
 
 def load(
@@ -43,9 +42,9 @@ def load(
             return _without_weights(directory, dtype, trust_remote_code)
         return load_model(directory, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
 
-    model = together(mesh, begin)
+    model = mesh.together(begin)
     outline = mesh.same(_outline(model) if mesh.main else None)
-    together(mesh, lambda: None if mesh.main else _follow(model, outline))
+    mesh.together(lambda: None if mesh.main else _follow(model, outline))
     return model
 
 
@@ -71,26 +70,26 @@ def _outline(model: nn.Module) -> _Outline:
 
 
 def _without_weights(directory: Path, dtype: torch.dtype, trust: bool) -> Any:
-    said = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust)
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust)
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(
-            said, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust
         ).eval()
 
 
 def _follow(model: nn.Module, main: _Outline) -> None:
     """Lay a model without weights out as the main process's: what is tied, and in which dtypes, shows only in loading."""
-    own = _outline(model)
-    different = set(own.parameters) ^ set(main.parameters) or set(own.buffers) ^ set(main.buffers)
+    outline = _outline(model)
+    different = set(outline.parameters) ^ set(main.parameters) or set(outline.buffers) ^ set(main.buffers)
     if different:
         raise UserError(
             f"every process builds the same model, but {min(different)} is not in all of them; install the same transformers "
             "on every machine"
         )
-    made: dict[str, nn.Parameter] = {}
+    empty: dict[str, nn.Parameter] = {}
     for name, (first, shape, dtype) in main.parameters.items():
         if first == name:
-            made[name] = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
-        put(model, name, made[first])
+            empty[name] = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
+        put(model, name, empty[first])
     for name, value in main.buffers.items():
         put(model, name, value)
