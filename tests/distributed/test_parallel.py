@@ -62,7 +62,7 @@ def pass_through(mesh: Mesh, family: str, kind: str, *, keep: Any = "all") -> di
     mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
     loss = root(**mesh.split(mine))
     (loss / counted).backward()
-    norm = mesh.clip(model.parameters(), 0)
+    norm = mesh.clip(model.parameters(), 0.0)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": mesh.sum(loss.detach()), "norm": norm, **mesh.whole(gradients)}
 

@@ -108,7 +108,7 @@ def test_an_interrupt_saves_too(base, tmp_path, monkeypatch):
 
 
 def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from_the_last(base, tmp_path, monkeypatch):
-    usual, calls = Loop._passes, []
+    usual, calls = Loop._forward_and_backward, []
 
     def passes(loop, rows, counted):
         calls.append(loop.done)
@@ -116,7 +116,7 @@ def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity")
         return usual(loop, rows, counted)
 
-    monkeypatch.setattr(Loop, "_passes", passes)
+    monkeypatch.setattr(Loop, "_forward_and_backward", passes)
     with pytest.raises(
         UserError, match=r"step 3 takes more memory .*\(CUDA out of memory. Tried to allocate 512.00 MiB\)"
     ):

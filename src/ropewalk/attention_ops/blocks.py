@@ -139,7 +139,15 @@ def _rows(row: int) -> slice:
     return slice(None) if row < 0 else slice(row, row + 1)
 
 
-@torch.library.custom_op("ropewalk::attention", mutates_args=())
+# Schemas are written out: PyTorch would look the annotations up by name, which a type checker's wrapper has not.
+_SCHEMA = "(Tensor q, Tensor k, Tensor v, Tensor blocks, str group, bool varied, float scale) -> (Tensor, Tensor)"
+_BACKWARD_SCHEMA = (
+    "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor blocks, str group, bool varied, float scale)"
+    " -> (Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("ropewalk::attention", mutates_args=(), schema=_SCHEMA)
 def attention(
     q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -175,7 +183,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool,
     return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
-@torch.library.custom_op("ropewalk::attention_backward", mutates_args=())
+@torch.library.custom_op("ropewalk::attention_backward", mutates_args=(), schema=_BACKWARD_SCHEMA)
 def _attention_backward(
     grad: Tensor,
     q: Tensor,

@@ -115,6 +115,7 @@ def _compiled_apart(name: str) -> contextlib.AbstractContextManager[None]:
     Without a tag of its own, a graph from a run with FlashAttention-4 would serve one without it, slowly, and the other way round.
     """
     tag = f"{torch.compiler.config.cache_key_tag} {name}".strip()
+    # pyrefly: ignore[missing-attribute] - PyTorch puts `patch` on its config modules when they are imported
     return torch.compiler.config.patch(cache_key_tag=tag)
 
 

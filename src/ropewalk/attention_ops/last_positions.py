@@ -89,8 +89,8 @@ def _attend_from_the_last(attention: Any, count: int, undone: ExitStack) -> None
 def attend(
     module: Any,
     query: Float[Tensor, "batch heads n size"],
-    key: Float[Tensor, "batch kv_heads n size"],
-    value: Float[Tensor, "batch kv_heads n size"],
+    key: Float[Tensor, "batch kv_heads keys size"],
+    value: Float[Tensor, "batch kv_heads keys size"],
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch n heads size"], None]:

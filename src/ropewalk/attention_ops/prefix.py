@@ -46,13 +46,14 @@ class _PrefixCacheLayer(DynamicLayer):
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
-        self.keys, self.values = keys, values
+        self.prefix = keys, values
+        self.keys, self.values = keys, values  # what the cache tells its own length by
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         batch = len(key_states)
-        keys = torch.cat([self.keys.expand(batch, -1, -1, -1), key_states], dim=2)
-        return keys, torch.cat([self.values.expand(batch, -1, -1, -1), value_states], dim=2)
+        keys, values = (states.expand(batch, -1, -1, -1) for states in self.prefix)
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,8 @@ class SharedPrefix:
         # which the prompts' own passes are not compiled either.
         with torch.compiler.set_stance("force_eager"):
             model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return cls([(layer.keys, layer.values) for layer in cache.layers])
+        layers: list[Any] = cache.layers  # of one class here, of which there are several
+        return cls([(layer.keys, layer.values) for layer in layers])
 
     @contextmanager
     def before(

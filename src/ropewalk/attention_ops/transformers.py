@@ -67,7 +67,7 @@ def _attend_in_blocks(
     return out.transpose(1, 2).contiguous(), None
 
 
-def attend_in_blocks(model: nn.Module) -> None:
+def attend_in_blocks(model: Any) -> None:
     """Make a transformers model attend by blocks.py from now on. Where no `attend` is given nothing changes.
 
     Raises:

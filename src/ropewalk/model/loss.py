@@ -64,7 +64,7 @@ _MULTIPLIES = {"hyperclovax"}
 _HARMLESS = {"output_router_logits", "router_logits", "attn_logit_softcapping", "logits_to_keep", "attention_logit_cap"}
 
 
-def logits_of(model: nn.Module) -> Logits:
+def logits_of(model: Any) -> Logits:
     """The family's transformation of its logits, read from the configuration; refused by name where it is not known."""
     config = model.config.get_text_config()
     family = config.model_type
@@ -120,7 +120,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(
             hidden_grad,
             None if weight_grad is None else weight_grad.to(weight.dtype),
-            None if bias_grad is None else bias_grad.to(bias.dtype),
+            None if bias is None or bias_grad is None else bias_grad.to(bias.dtype),
         )
         return total
 
@@ -178,8 +178,9 @@ def cross_entropy(
     if torch.is_autocast_enabled(hidden.device.type):
         # The stream is float32 under autocast, which casts single operations only; the head's three products are meant to be cast.
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    module: Any = head  # torch's stubs: an attribute of a module is a tensor or a module
     if type(head) is nn.Linear or type(head).__name__ == "FSDPLinear":
-        weight, bias = head.weight, head.bias
+        weight, bias = module.weight, module.bias
         if not torch.is_grad_enabled():  # or the function would make gradients that nobody wants
             hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
         return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, logits)
@@ -187,7 +188,7 @@ def cross_entropy(
     def chunk(part: Tensor, wanted: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits(head(part).float()), wanted, ignore_index=IGNORED, reduction="sum")
 
-    weight: Any = head.weight if hasattr(head, "weight") else head.base_layer.weight
+    weight = module.weight if hasattr(module, "weight") else module.base_layer.weight
     losses = [
         recompute(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
     ]
@@ -203,6 +204,8 @@ class NextTokenLoss(nn.Module):
     does not do: a few tokens are run through both to find out.
     """
 
+    model: Any  # and not "Tensor or Module", as torch's stubs have it
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -211,7 +214,7 @@ class NextTokenLoss(nn.Module):
             self._check_family()
 
     @property
-    def _inner(self) -> nn.Module:
+    def _inner(self) -> Any:
         """The transformers model, inside peft's wrapper or as it is."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 

@@ -236,7 +236,7 @@ class Loop:
             blocks_read.append(micro.blocks)
         summed = torch.stack(losses)
         loss = float(self.mesh.sum(summed.sum())) / counted
-        norm = float(self.mesh.clip(self.parameters, settings.clip))
+        norm = float(self.mesh.clip(self.parameters, float(settings.clip)))
         self.guard.check(step + 1, loss, norm, lambda: self._blame(summed.tolist(), blocks_read))
         rate = optimizers.learning_rate(step, self.peak, settings.warmup)
         optimizers.set_rate(self.optimizer, rate)
