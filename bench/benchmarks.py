@@ -67,7 +67,9 @@ def main() -> None:
     loaded = open_model(chosen.model, dtype=chosen.dtype)
     built = tasks.build(chosen.tasks, chosen.data)
     window = loaded.info.original_window
-    ours = {name: benchmarks.measure(loaded, task, window=window, limit=chosen.limit) for name, task in built.items()}
+    ours = {
+        name: benchmarks.measure_task(loaded, task, window=window, limit=chosen.limit) for name, task in built.items()
+    }
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.load_dataset = published(chosen.data)

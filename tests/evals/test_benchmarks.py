@@ -62,7 +62,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject():
+def loaded():
     return open_model(testing.tiny("llama", window=WINDOW, seed=3), tokenizer=testing.byte_tokenizer(WINDOW))
 
 
@@ -87,14 +87,14 @@ def _as_published(path: str, name: str | None = None, **_) -> dict:
     return {split: made, "train": made}
 
 
-def test_local_files_give_plain_lm_evals_numbers(data, subject, monkeypatch):
+def test_local_files_give_plain_lm_evals_numbers(data, loaded, monkeypatch):
     theirs = {"boolq": "boolq", "piqa": "piqa", "race-high": "race", "winogrande": "winogrande"}
     built = tasks.build(theirs, data)
-    rows = {name: benchmarks.measure(subject, built[name], window=WINDOW, batch_tokens=900) for name in theirs}
+    rows = {name: benchmarks.measure_task(loaded, built[name], window=WINDOW, batch_tokens=900) for name in theirs}
     # Plain lm-eval: its own tasks by name, its own model, its own length; only the download is replaced.
     monkeypatch.setattr(datasets, "load_dataset", _as_published)
     plain = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=subject.model, tokenizer=testing.byte_tokenizer(WINDOW), batch_size=1),
+        model=HFLM(pretrained=loaded.model, tokenizer=testing.byte_tokenizer(WINDOW), batch_size=1),
         tasks=list(theirs.values()),
         bootstrap_iters=0,
     )
@@ -150,28 +150,28 @@ def test_race_middle_asks_as_race_high_does(data):
     assert middle.task_name == "race-middle" and high.config.metric_list == middle.config.metric_list
 
 
-def test_items_that_lose_text_are_counted(data, subject):
+def test_items_that_lose_text_are_counted(data, loaded):
     task = tasks.build(["boolq"], data)["boolq"]
-    tokenizer = subject.tokenizer
+    tokenizer = loaded.tokenizer
     lengths = [
         max(len(tokenizer(task.doc_to_text(doc) + " " + choice)["input_ids"]) for choice in task.doc_to_choice(doc))
         for doc in task.eval_docs
     ]
     window = sorted(lengths)[2] - 1  # the three shortest fit: the last token is predicted, never read
-    row = benchmarks.measure(subject, task, window=window)
+    row = benchmarks.measure_task(loaded, task, window=window)
     assert row.truncated == sum(length > window + 1 for length in lengths) == 3
     assert row.window == window
 
 
 def test_a_model_that_was_measured_makes_room_for_the_next_at_once(data):
     """Not when Python next collects: two models of billions of weights do not fit beside each other."""
-    subject = open_model("hemp")
-    held = weakref.ref(subject.model)
+    loaded = open_model("hemp")
+    held = weakref.ref(loaded.model)
     gc.collect()
     gc.disable()
     try:
-        benchmarks.measure(subject, tasks.build(["piqa"], data)["piqa"], window=256, limit=2)
-        del subject
+        benchmarks.measure_task(loaded, tasks.build(["piqa"], data)["piqa"], window=256, limit=2)
+        del loaded
         assert held() is None
     finally:
         gc.enable()
@@ -239,9 +239,9 @@ def test_what_is_on_record_is_not_measured_again(pair_of_models, data, tmp_path,
     settings = dict(base=base, data=data, limit=3, out=out)
     first = benchmarks.benchmarks(other, tasks=["piqa"], **settings)
     asked = []
-    measure = benchmarks.measure
+    measure = benchmarks.measure_task
     monkeypatch.setattr(
-        benchmarks, "measure", lambda subject, task, **k: asked.append(task.task_name) or measure(subject, task, **k)
+        benchmarks, "measure_task", lambda loaded, task, **k: asked.append(task.task_name) or measure(loaded, task, **k)
     )
     again = benchmarks.benchmarks(other, tasks=["piqa", "boolq"], **settings)
     assert asked == ["boolq", "boolq"]
@@ -278,7 +278,7 @@ def test_nan_is_an_error_that_names_the_item(data):
         broken.get_output_embeddings().weight[ord("a")] = float("nan")
     broken = open_model(broken, tokenizer=testing.byte_tokenizer(WINDOW))
     with pytest.raises(UserError, match="item 0 of piqa gave NaN"):
-        benchmarks.measure(broken, tasks.build(["piqa"], data)["piqa"], window=WINDOW, limit=2)
+        benchmarks.measure_task(broken, tasks.build(["piqa"], data)["piqa"], window=WINDOW, limit=2)
 
 
 @pytest.mark.parametrize(

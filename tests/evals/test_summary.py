@@ -126,7 +126,11 @@ def test_draws_fall_as_often_as_temperature_and_top_p_say():
     warped = generation.TemperatureLogitsWarper(0.5)(None, logits[None])
     warped = generation.TopPLogitsWarper(0.95)(None, warped)
     generators = [generation._generator(0, key) for key in range(4000)]
-    drawn = generation.Draw(generators)(None, warped.expand(4000, 4)).argmax(dim=1).numpy()
+    drawn = (
+        generation.Draw(generators)(torch.zeros(4000, 1, dtype=torch.long), warped.expand(4000, 4))
+        .argmax(dim=1)
+        .numpy()
+    )
     found = np.bincount(drawn, minlength=4) / 4000
     # Standard error of a share over 4000 draws: at most 0.008; 4 of them.
     assert found == pytest.approx(expected, abs=0.032)

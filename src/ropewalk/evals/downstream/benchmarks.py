@@ -3,11 +3,11 @@
 in   a model, and the base it came from if there is one; benchmark data on the hub or in a directory
 out  one row a benchmark (accuracy, interval, every item's verdict), one row a pair (difference, interval, p-value)
 
-The numbers are lm-eval's: its prompts, its tokens, its metric `acc` (the choice with the highest summed log-probability).
-Two things differ from running it bare, beside speed (choices.py). Its own limit is the config's `max_position_embeddings`, which readers of an
-extended checkpoint disagree on; ours is the original window, for both models of a pair, so that both see the same
-prompts. And where a prompt is longer, lm-eval drops text from its left and says so on the log only; here the items that
-lost text are counted in the row.
+The figures are lm-eval's: its prompts, its tokens, its metric `acc` (the choice with the highest summed log-probability). Two
+things differ from lm-eval by itself, beside speed (choices.py). It cuts prompts at the config's `max_position_embeddings`, which
+readers of an extended checkpoint disagree on; here they are cut at the original window, for both models of a pair, so that
+both see the same prompts. And where a prompt is longer, lm-eval drops text from its left with no more than a log line; here
+the row counts the items that lost text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ropewalk.settings.downstream import BenchmarksSettings
 TASKS = definitions.TASKS
 
 
-def measure(
+def measure_task(
     loaded: LoadedModel,
     task: ConfigurableTask,
     *,
@@ -54,16 +54,16 @@ def measure(
     """One benchmark on one model.
 
     Args:
-        loaded: a model, its tokenizer and state.
+        loaded: the model.
         task: of `tasks.build`.
-        window: tokens a prompt may have; what is longer loses its left part, and is counted.
+        window: tokens a prompt may have; a longer one loses its left part, and is counted.
         limit: the first so many items instead of all.
         batch_tokens: tokens of one forward pass; changes speed and memory alone.
         data: where the items are from, for the row.
         digest: `tasks.digest` of these items, where it is known.
 
     Raises:
-        UserError: a limit below 1, log-probabilities that are not numbers.
+        UserError: a limit below 1; log-probabilities that are NaN.
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit is at least one item, got {limit}; leave it out for the whole benchmark")
@@ -71,15 +71,15 @@ def measure(
     name = task.task_name
     with definitions.quiet():
         harness = Harness(loaded, window=window, batch_tokens=batch_tokens or default_batch_tokens(loaded.device))
-        found = lm_eval.evaluate(
+        results = lm_eval.evaluate(
             lm=harness, task_dict={"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
         )
     digest = digest or definitions.digest(task, limit)
-    samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
+    samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     _refuse_nan(name, samples)
     right = [bool(sample["acc"]) for sample in samples]
     low, high = wilson(sum(right), len(right))
-    normed = [sample["acc_norm"] for sample in samples if "acc_norm" in sample]
+    right_normalised = [sample["acc_norm"] for sample in samples if "acc_norm" in sample]
     return Benchmark(
         task=name,
         accuracy=sum(right) / len(right),
@@ -95,15 +95,15 @@ def measure(
         key=_key(loaded, name, digest, window),
         data=data,
         limit=limit,
-        accuracy_norm=sum(normed) / len(normed) if normed else None,
+        accuracy_norm=sum(right_normalised) / len(right_normalised) if right_normalised else None,
         seconds=time.perf_counter() - started,
     )
 
 
 def _key(loaded: LoadedModel, task: str, digest: str, window: int) -> str:
-    """Everything that decides a row, as a short name: what is on record under it need not be measured again."""
-    said = [fingerprint(loaded.model), loaded.dtype, task, digest, window]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
+    """A short hash of everything that decides a row: a row on record with this key need not be measured again."""
+    parts = [fingerprint(loaded.model), loaded.dtype, task, digest, window]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
 def _lm_eval_name(name: str) -> str:
@@ -120,18 +120,22 @@ def _refuse_nan(name: str, samples: Iterable[dict[str, Any]]) -> None:
 
 
 def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> BenchmarkComparison:
-    """The pair of two rows over the same items. Rows read back from records do too: `Benchmark(**row)`.
+    """Two rows over the same items, paired.
+
+    Args:
+        before, after: rows of the base and of the model; rows read from records will do.
+        names: of the two models.
 
     Raises:
-        UserError: the rows are of different tasks, items or windows, and so are no pair.
+        UserError: the rows differ in task, items or window.
     """
-    for what in ("task", "digest", "window"):
-        if getattr(before, what) != getattr(after, what):
+    for field in ("task", "digest", "window"):
+        if getattr(before, field) != getattr(after, field):
             raise UserError(
-                f"a pair needs the same items in the same window, but the {what} differs ({getattr(before, what)}, "
-                f"{getattr(after, what)}); measure both with the same data, limit and window"
+                f"a pair needs the same items in the same window, but the {field} differs ({getattr(before, field)}, "
+                f"{getattr(after, field)}); measure both with the same data, limit and window"
             )
-    pair = Paired.of([c == "1" for c in before.answers], [c == "1" for c in after.answers])
+    pair = Paired.of([verdict == "1" for verdict in before.answers], [verdict == "1" for verdict in after.answers])
     low, high = pair.interval()
     return BenchmarkComparison(
         task=before.task,
@@ -153,14 +157,14 @@ def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> B
 def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkComparison]:
     """Zero-shot accuracy of a model, and of its base beside it (section 3.4, table 5).
 
-    A killed run continues where it stopped: a benchmark that `out` holds for the same weights, dtype, items and
-    window is not run again. Under torchrun the items are shared out over the ranks.
+    A killed run continues where it stopped: a benchmark that `out` holds for the same weights, dtype, items and window is not
+    run again. Under torchrun the items are shared out over the ranks.
 
     Returns:
         The base's rows (if any), the model's rows, then one comparison a benchmark.
 
     Raises:
-        UserError: see `measure`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
+        UserError: see `measure_task`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
     tasks = definitions.build(settings.tasks or TASKS, settings.data)
     _check_pair(settings.model, settings.base, settings.window)
@@ -169,9 +173,9 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     ranks.join()
     known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
-        return list(_measure_model(settings.model, settings, tasks, digests, known)[1])
-    base, before = _measure_model(settings.base, settings, tasks, digests, known)
-    recorder, after = _measure_model(settings.model, settings, tasks, digests, known)
+        return list(measure(_open(settings.model, settings), settings, tasks, digests, known)[1])
+    base, before = measure(_open(settings.base, settings), settings, tasks, digests, known)
+    recorder, after = measure(_open(settings.model, settings), settings, tasks, digests, known)
     names = (base.run.model.name, recorder.run.model.name)
     pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
     for pair in pairs:
@@ -180,22 +184,33 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     return [*before, *after, *pairs]
 
 
-def _measure_model(
-    model: Any,
+def _open(model: Any, settings: BenchmarksSettings) -> LoadedModel:
+    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+
+
+def measure(
+    loaded: LoadedModel,
     settings: BenchmarksSettings,
     tasks: dict[str, ConfigurableTask],
     digests: dict[str, str],
     known: dict[str, Benchmark],
 ) -> tuple[Recorder, list[Benchmark]]:
-    """Every benchmark on one model, which leaves the memory again before the next one is loaded; and the recorder of its run."""
-    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    """Every benchmark on one model, and the recorder of its run.
+
+    Args:
+        loaded: the model; nothing here keeps it, so its memory is free before the next one is loaded.
+        settings: of the command.
+        tasks: of `tasks.build`, by name.
+        digests: of each task's items, by name.
+        known: rows on record, by key, which are not measured again.
+    """
     window, data = _window(settings.window, [loaded.info]), str(settings.data or "hub")
     run = loaded.run(tasks=list(settings.tasks or TASKS), limit=settings.limit, data=data, window=window)
     recorder, rows = Recorder(settings.out if ranks.rank() == 0 else None, run), []
     for name, task in tasks.items():
         row = known.get(_key(loaded, name, digests[name], window))
         if row is None:
-            row = measure(
+            row = measure_task(
                 loaded,
                 task,
                 window=window,
@@ -210,27 +225,28 @@ def _measure_model(
 
 
 def _check_pair(model: Any, base: Any, window: int | None) -> None:
-    """What can be refused by reading configs and tokenizers is refused before any weight is loaded."""
+    """Refuse, before any weight is loaded, what configs and tokenizers alone rule out."""
     names = [name for name in (base, model) if isinstance(name, str | Path)]
-    states = [model_info(name) for name in names]
-    if len(names) == 2 and states[0].original_window != states[1].original_window and window is None:
+    infos = [model_info(name) for name in names]
+    if len(names) == 2 and infos[0].original_window != infos[1].original_window and window is None:
         raise UserError(
-            f"a pair is measured in one window, but the original windows differ ({states[0].original_window}, "
-            f"{states[1].original_window}); name the base this model was made from, or give --window"
+            f"a pair is measured in one window, but the original windows differ ({infos[0].original_window}, "
+            f"{infos[1].original_window}); name the base this model was made from, or give --window"
         )
-    if states:
-        _window(window, states)
+    if infos:
+        _window(window, infos)
     if len(names) == 2:
         base_tokenizer, tokenizer = (load_tokenizer(name) for name in names)
         refuse_other_tokenizer(tokenizer, base_tokenizer, names=(str(model), str(base)))
 
 
-def _window(asked: int | None, states: Sequence[ModelInfo]) -> int:
-    window = states[0].original_window if asked is None else asked
-    holds = min(state.window for state in states)
-    if not 2 <= window <= holds:
+def _window(asked: int | None, infos: Sequence[ModelInfo]) -> int:
+    """The window of prompts: the one asked for, or the original window."""
+    window = infos[0].original_window if asked is None else asked
+    longest = min(info.window for info in infos)
+    if not 2 <= window <= longest:
         raise UserError(
-            f"a benchmark's window lies between 2 tokens and the {holds} that the model can hold, got {window}; choose a "
+            f"a benchmark's window lies between 2 tokens and the {longest} that the model can hold, got {window}; choose a "
             "window in between, or extend the model first"
         )
     return window

@@ -1,12 +1,11 @@
-"""How likely a model finds answers after prompts: the one quantity a multiple-choice benchmark needs.
+"""Log-probabilities of answers given their prompts: all that a multiple-choice benchmark needs of a model.
 
-in   a model and pairs of token ids (prompt, answer)
+in   a model and choices: token ids of a prompt and of one of its answers
 out  for each the summed log-probability of the answer's tokens, in nats
 
-Equal to running each pair through the model whole and reading off the answer's tokens, which is what lm-eval does, but
-cheaper: a prompt that several answers share is read once (RACE: four answers to an article), logits exist only where an
-answer is scored, and they are normalised in float32 whatever the model's dtype. In bfloat16 lm-eval's own sums are
-rounded to 8 bits, where two answers often tie.
+The figures equal those of running each choice through the model whole, as lm-eval does, at less cost: a prompt that several
+answers share is read once (RACE: four answers to an article), and logits are computed only where an answer is scored. The
+log-softmax is in float32 whatever the model's dtype; lm-eval's own sums in bfloat16 have 8 bits, where two answers often tie.
 """
 
 from __future__ import annotations
@@ -21,92 +20,103 @@ from jaxtyping import Float, Int
 
 from ropewalk.evals.likelihood import LOGIT_BYTES, rows_on
 
-Pair = tuple[Sequence[int], Sequence[int]]
+#: A prompt and one of its answers.
+Choice = tuple[Sequence[int], Sequence[int]]
 
-#: What reading a prompt once must save before its answers leave the big batches for passes of their own: tokens; and on a GPU, which
-#: takes milliseconds for any pass of a small batch, floating-point operations.
-_WORTH_SHARING, _WORTH_SHARING_ON_GPU = 256, 5e12
+#: Reading a prompt once takes small passes of its own instead of a share of a large batch. It must save at least so many tokens; on
+#: a GPU, where any small pass takes milliseconds, so many floating-point operations.
+_TOKENS_WORTH_SHARING, _FLOPS_WORTH_SHARING = 256.0, 5e12
 
 
-def fits(pair: Pair, window: int) -> bool:
-    """Whether a pair is seen whole. One token more than the window is: the last is predicted, never read."""
-    return len(pair[0]) + len(pair[1]) <= window + 1
+def fits(choice: Choice, window: int) -> bool:
+    """Whether a choice is seen whole. It may have a token more than the window: the last one is predicted, not read."""
+    return len(choice[0]) + len(choice[1]) <= window + 1
 
 
 def log_likelihoods(
     model: Any,
-    pairs: Sequence[Pair],
+    choices: Sequence[Choice],
     *,
     window: int,
     batch_tokens: int,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[float]:
-    """log p(answer | prompt) of each pair, in order.
+    """log p(answer | prompt) of each choice, in order.
 
-    An answer longer than the window is scored in pieces of half a window, each after what stands before it.
+    An answer longer than the window is scored in parts of half a window, each after the text before it.
 
     Args:
         model: a transformers causal language model.
-        pairs: prompt and answer, at least one token each. Neighbours with one prompt are read together.
-        window: tokens a pass may have; a longer pair loses its left part, as in lm-eval.
-        batch_tokens: tokens of one forward pass; one pair always fits.
-        advance: told how many pairs were done.
+        choices: prompt and answer, at least one token each. Consecutive choices with one prompt are read together.
+        window: tokens a pass may have; a longer choice loses its left part, as in lm-eval.
+        batch_tokens: tokens of one forward pass; one choice always fits.
+        advance: called with the number of choices done.
     """
-    long = [index for index, (_, answer) in enumerate(pairs) if len(answer) > window]
-    if long:
-        return _with_pieces(model, pairs, set(long), window, batch_tokens, advance)
-    found = [0.0] * len(pairs)
-    enough = _worth_sharing(model)
-    # input of a pass → the pairs it scores: answers of one token share their prompt's pass
-    alone: dict[tuple[int, ...], list[int]] = {}
-    for prompt, group in itertools.groupby(range(len(pairs)), key=lambda index: tuple(pairs[index][0])):
-        indices = list(group)
-        inputs = {(*prompt, *pairs[index][1][:-1]) for index in indices}
-        whole = all(fits(pairs[index], window) for index in indices)
-        if whole and len(prompt) * (len(inputs) - 1) >= enough:
-            for index, value in zip(
-                indices, _after_one_prompt(model, prompt, [pairs[i][1] for i in indices]), strict=True
-            ):
-                found[index] = value
-            advance(len(indices))
-            continue
-        for index in indices:
-            text = (*prompt, *pairs[index][1])[-(window + 1) :]
-            alone.setdefault(text[:-1], []).append(index)
+    if any(len(answer) > window for _, answer in choices):
+        return _in_parts(model, choices, window, batch_tokens, advance)
+    values = [0.0] * len(choices)
+    alone = _share_prompts(model, choices, window, values, advance)
     for batch in _batches(sorted(alone, key=len, reverse=True), batch_tokens):
         indices = [index for ids in batch for index in alone[ids]]
         rows = [row for row, ids in enumerate(batch) for _ in alone[ids]]
-        answers = [pairs[index][1] for index in indices]
+        answers = [choices[index][1] for index in indices]
         for index, value in zip(indices, _at_the_end(model, batch, rows, answers), strict=True):
-            found[index] = value
+            values[index] = value
         advance(len(indices))
-    return found
+    return values
 
 
-def _worth_sharing(model: Any) -> float:
-    """Tokens that reading a prompt once must save."""
+def _share_prompts(
+    model: Any, choices: Sequence[Choice], window: int, values: list[float], advance: Callable[[int], None]
+) -> dict[tuple[int, ...], list[int]]:
+    """Score in `values` the choices whose prompt is worth reading once; return the others by their pass's input.
+
+    Answers of one token share their prompt's pass, so one input may score several choices.
+    """
+    least = _tokens_worth_sharing(model)
+    alone: dict[tuple[int, ...], list[int]] = {}
+    for prompt, group in itertools.groupby(range(len(choices)), key=lambda index: tuple(choices[index][0])):
+        indices = list(group)
+        answers = [choices[index][1] for index in indices]
+        inputs = {(*prompt, *answer[:-1]) for answer in answers}
+        whole = all(fits(choices[index], window) for index in indices)
+        if whole and len(prompt) * (len(inputs) - 1) >= least:
+            for index, value in zip(indices, _after_one_prompt(model, prompt, answers), strict=True):
+                values[index] = value
+            advance(len(indices))
+            continue
+        for index, answer in zip(indices, answers, strict=True):
+            text = (*prompt, *answer)[-(window + 1) :]
+            alone.setdefault(text[:-1], []).append(index)
+    return alone
+
+
+def _tokens_worth_sharing(model: Any) -> float:
+    """Tokens that reading a prompt once must save on the model's device."""
     if next(model.parameters()).device.type != "cuda":
-        return _WORTH_SHARING
-    return max(_WORTH_SHARING, _WORTH_SHARING_ON_GPU / (2 * sum(weight.numel() for weight in model.parameters())))
+        return _TOKENS_WORTH_SHARING
+    flops_a_token = 2 * sum(weight.numel() for weight in model.parameters())
+    return max(_TOKENS_WORTH_SHARING, _FLOPS_WORTH_SHARING / flops_a_token)
 
 
-def _with_pieces(
-    model: Any, pairs: Sequence[Pair], long: set[int], window: int, batch_tokens: int, advance: Callable[[int], None]
+def _in_parts(
+    model: Any, choices: Sequence[Choice], window: int, batch_tokens: int, advance: Callable[[int], None]
 ) -> list[float]:
+    """As `log_likelihoods`; answers longer than the window are cut into choices of their own, whose values are summed."""
     size = max(1, window // 2)
-    whole: list[Pair] = []
-    owner: list[int] = []
-    for index, (prompt, answer) in enumerate(pairs):
-        step = size if index in long else len(answer)
+    parts: list[Choice] = []
+    owners: list[int] = []
+    for index, (prompt, answer) in enumerate(choices):
+        step = size if len(answer) > window else len(answer)
         for start in range(0, len(answer), step):
-            whole.append(([*prompt, *answer[:start]], answer[start : start + step]))
-            owner.append(index)
-    values = log_likelihoods(model, whole, window=window, batch_tokens=batch_tokens)
-    found = [0.0] * len(pairs)
-    for index, value in zip(owner, values, strict=True):
-        found[index] += value
-    advance(len(pairs))
-    return found
+            parts.append(([*prompt, *answer[:start]], answer[start : start + step]))
+            owners.append(index)
+    sums = [0.0] * len(choices)
+    part_values = log_likelihoods(model, parts, window=window, batch_tokens=batch_tokens)
+    for index, value in zip(owners, part_values, strict=True):
+        sums[index] += value
+    advance(len(choices))
+    return sums
 
 
 def _batches(inputs: Sequence[tuple[int, ...]], batch_tokens: int) -> list[list[tuple[int, ...]]]:
@@ -123,7 +133,7 @@ def _batches(inputs: Sequence[tuple[int, ...]], batch_tokens: int) -> list[list[
 def _at_the_end(
     model: Any, inputs: Sequence[tuple[int, ...]], rows: Sequence[int], answers: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Each answer's log-probability at the end of the input that `rows` names for it.
+    """Each answer's log-probability at the end of its input, `inputs[row]`.
 
     Padding is on the right, where a causal model never looks.
     """
@@ -137,13 +147,13 @@ def _at_the_end(
 
 @torch.inference_mode()
 def _after_one_prompt(model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[float]:
-    """Read the prompt once, keep its keys and values, and continue it with every answer."""
-    read = model(input_ids=_padded(model, [prompt]), use_cache=True, logits_to_keep=1)
-    logits = read.logits[:, -1:].expand(len(answers), -1, -1)
+    """Read the prompt once into a KV cache, and continue it with every answer."""
+    outputs = model(input_ids=_padded(model, [prompt]), use_cache=True, logits_to_keep=1)
+    logits = outputs.logits[:, -1:].expand(len(answers), -1, -1)
     if max(map(len, answers)) > 1:
-        read.past_key_values.batch_repeat_interleave(len(answers))
+        outputs.past_key_values.batch_repeat_interleave(len(answers))
         ids = _padded(model, [answer[:-1] for answer in answers])
-        later = model(input_ids=ids, past_key_values=read.past_key_values, use_cache=True).logits
+        later = model(input_ids=ids, past_key_values=outputs.past_key_values, use_cache=True).logits
         logits = torch.cat([logits, later], dim=1)
     return _sums(logits, range(len(answers)), [0] * len(answers), answers)
 
@@ -161,18 +171,21 @@ def _sums(
     starts: Sequence[int],
     answers: Sequence[Sequence[int]],
 ) -> list[float]:
-    """Each answer's summed log-probability, its tokens' logits being those of its row from `start` on; one look at the device."""
-    at = [
+    """Each answer's summed log-probability; the logits of its tokens are those of its row from its start on.
+
+    All answers' tokens are gathered first, so that a GPU is waited for once.
+    """
+    positions = [
         (row, start + step)
         for row, start, answer in zip(rows, starts, answers, strict=True)
         for step in range(len(answer))
     ]
-    places = torch.tensor(at, device=logits.device).T
+    places = torch.tensor(positions, device=logits.device).T
     targets = torch.tensor([token for answer in answers for token in answer], device=logits.device)
     step = max(1, LOGIT_BYTES // (4 * logits.shape[-1]))
-    each = [
+    nll = [
         torch.nn.functional.cross_entropy(logits[tuple(part)].float(), targets[first : first + step], reduction="none")
-        for first, part in zip(range(0, len(at), step), places.split(step, dim=1), strict=True)
+        for first, part in zip(range(0, len(positions), step), places.split(step, dim=1), strict=True)
     ]
-    values = -torch.cat(each).cpu().numpy().astype(np.float64)
+    values = -torch.cat(nll).cpu().numpy().astype(np.float64)
     return [float(part.sum()) for part in np.split(values, np.cumsum([len(answer) for answer in answers])[:-1])]

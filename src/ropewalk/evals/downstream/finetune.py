@@ -1,9 +1,9 @@
-"""Fine-tuning a model to summarise: the training loop over pairs, the loss on the summary alone (section 3.5).
+"""Fine-tuning a model to summarise: training on pairs, the loss on the summary alone (section 3.5).
 
 in   a model, pairs of documents and summaries
 out  a trained checkpoint, its records.jsonl beside it
 
-Everything but the rows is the training loop's (training/loop.py): optimiser, precision, checkpoints, resuming.
+All but the rows is the training loop's (training/loop.py): optimiser, precision, checkpoints, resuming.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def finetune(
         model: `hemp`, a local directory or a hub id.
         data: pairs to train on; see pairs.pairs.
         out: directory of the trained model, its checkpoints and records.jsonl.
-        held_out: pairs that are measured on; if one is trained on, nothing is.
+        held_out: pairs that will be measured on; training is refused if one of them is in `data`.
         window: tokens; the paper's 16384, or the model's own window where that is shorter. A longer one extends the model.
         document_tokens, summary_tokens: 15000 and 1000 (section 3.5), or what fits a smaller window.
         epochs: passes over the pairs (section 3.5: 10).
@@ -58,18 +58,18 @@ def finetune(
         options: any other field of TrainSettings, `resume` among them.
 
     Returns:
-        The state of the trained model.
+        The `ModelInfo` of the trained model.
 
     Raises:
-        UserError: pairs that cannot be read or are measured on, sizes that do not fit, and what training raises.
+        UserError: pairs that cannot be read or are in `held_out`; sizes that do not fit the window; what training raises.
     """
-    found = list(pairs(data))[:limit]
-    refuse_shared(found, held_out)
+    training_pairs = list(pairs(data))[:limit]
+    refuse_shared(training_pairs, held_out)
     window = window or min(WINDOW, model_info(model).window)
-    batch_size = min(batch_size, max(1, len(found)))
+    batch_size = min(batch_size, max(1, len(training_pairs)))
     sources = [str(source) for source in ([data] if isinstance(data, str | Path) else data)]
-    steps = max(1, math.ceil(epochs * len(found) / batch_size))
-    # About once an epoch, and at the end in any case: what is trained to its end is then not trained again by --resume.
+    steps = max(1, math.ceil(epochs * len(training_pairs) / batch_size))
+    # About once an epoch, and always at the end, so that --resume does not train a finished model again.
     options.setdefault(
         "save_every", next(every for every in range(max(1, steps // epochs), steps + 1) if steps % every == 0)
     )
@@ -87,7 +87,7 @@ def finetune(
     start = starting_model(settings)
     sizes = Sizes.fitting(start.tokenizer, window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
-    rows: Any = PairRows(found, start.tokenizer, sizes, end=ends[0] if ends else None)
+    rows: Any = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
     mesh = Mesh(start.model.device)
     micro = settings.micro_batch or default_micro(window, batch_size, mesh.device)
     if settings.overwrite:

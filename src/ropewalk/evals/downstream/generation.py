@@ -1,10 +1,10 @@
-"""Text written by a model after prompts, many at a time.
+"""Generating text after prompts, many at a time.
 
-in   a model, prompts as token ids, how to choose the next token
+in   a model, prompts as token ids, how the next token is chosen
 out  for each prompt the new tokens, and whether the model itself ended
 
-transformers' `generate` does the work (batches, cache, padding). What is ours is the draw: each prompt has a random
-generator of its own, so that its text does not hang on which prompts shared its batch.
+transformers' `generate` does the work (batches, cache, padding). Sampling is ropewalk's: each prompt has a random generator of
+its own, so that its text does not depend on which prompts share its batch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the next token is chosen: the likeliest (temperature 0), or drawn.
+    """How the next token is chosen: the likeliest one (temperature 0), or sampled.
 
     Attributes:
         temperature: logits are divided by it; 0.5 in section 3.5.
-        top_p: drawn from the likeliest tokens that together have this share; 0.95 in section 3.5.
-        seed: of the draws; not used without them.
+        top_p: sampled from the likeliest tokens that together have this probability; 0.95 in section 3.5.
+        seed: of sampling; unused at temperature 0.
     """
 
     temperature: float = 0.5
@@ -52,14 +53,14 @@ class Decoding:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What a model wrote: its tokens without the end mark; `finished` if it ended by itself."""
+    """A generated text: its tokens without the end token; `finished` if the model ended it."""
 
-    ids: Int[np.ndarray, " n"]
+    ids: TokenIds
     finished: bool
 
 
 class Draw(LogitsProcessor):
-    """Turns the greedy choice into a draw: the maximum of log p + Gumbel noise falls on a token with its probability.
+    """Makes the greedy choice a sample: the maximum of log p + Gumbel noise is each token with its own probability.
 
     Row i draws from `generators[i]` alone (Gumbel 1954; the "Gumbel-max trick").
     """
@@ -76,7 +77,7 @@ class Draw(LogitsProcessor):
 
 
 class _NotANumber(ValueError):
-    """A row of a batch has logits that are not numbers; `generate` would go on with some token."""
+    """A row of a batch has NaN logits; `generate` by itself would go on with an arbitrary token."""
 
     def __init__(self, row: int) -> None:
         super().__init__(row)
@@ -93,15 +94,15 @@ class _RefuseNaN(LogitsProcessor):
 
 def end_marks(tokenizer: Any, model: Any) -> list[int]:
     """The tokens that end a text: the tokenizer's, else the config's; none if neither names one."""
-    for found in (tokenizer.eos_token_id, model.config.eos_token_id):
-        if found is not None:
-            return list(found) if isinstance(found, list | tuple) else [found]
+    for eos in (tokenizer.eos_token_id, model.config.eos_token_id):
+        if eos is not None:
+            return list(eos) if isinstance(eos, list | tuple) else [eos]
     return []
 
 
 def write(
     model: Any,
-    prompts: Sequence[Int[np.ndarray, " n"]],
+    prompts: Sequence[TokenIds],
     *,
     new_tokens: int,
     decoding: Decoding,
@@ -115,44 +116,44 @@ def write(
 
     Args:
         model: a transformers causal language model.
-        prompts: token ids; longest and shortest may differ.
-        new_tokens: the most a prompt is continued by.
+        prompts: token ids, of any lengths.
+        new_tokens: the most tokens that are generated after a prompt.
         decoding: how tokens are chosen.
         ends: tokens that end a text.
-        keys: a number for each prompt that its draws depend on, beside the seed; its place if not given.
+        keys: a number for each prompt that its sampling depends on, beside the seed; its place if not given.
         names: what an error calls each prompt; its place if not given.
-        batch: prompts at a time; from the memory their keys and values need if not given.
-        done: told after each batch, so that it can be put on record.
+        batch: prompts at a time; as many as the memory holds keys and values for if not given.
+        done: called after each batch with the places and the texts, so that they can be recorded.
 
     Raises:
-        UserError: a logit was not a number; the sentence names the prompt.
+        UserError: a logit was NaN; the error names the prompt.
     """
     keys = list(range(len(prompts))) if keys is None else list(keys)
-    # Of one length together: padding is attention over nothing. The longest first, so that what does not fit fails at once.
+    # Prompts of like length together, to save padding; the longest first, so that too large a batch fails at once.
     places = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    found: dict[int, Written] = {}
+    written: dict[int, Written] = {}
     while places:
         longest = len(prompts[places[0]]) + new_tokens
         size = batch or batch_for(model, longest)
-        now, places = places[:size], places[size:]
+        batch_places, places = places[:size], places[size:]
         try:
             texts = _write_together(
                 model,
-                [prompts[p] for p in now],
+                [prompts[place] for place in batch_places],
                 new_tokens,
                 decoding,
                 ends,
-                [_generator(decoding.seed, keys[p]) for p in now],
+                [_generator(decoding.seed, keys[place]) for place in batch_places],
             )
         except _NotANumber as error:
-            place = now[error.row]
+            place = batch_places[error.row]
             raise UserError(
                 f"logits must be numbers, but the model gave NaN after {names[place] if names else f'prompt {place}'}; "
                 "try --dtype float32, or load the weights again from where they came"
             ) from error
-        found.update(zip(now, texts, strict=True))
-        done(now, texts)
-    return [found[place] for place in range(len(prompts))]
+        written.update(zip(batch_places, texts, strict=True))
+        done(batch_places, texts)
+    return [written[place] for place in range(len(prompts))]
 
 
 def _generator(seed: int, key: int) -> torch.Generator:
@@ -160,22 +161,22 @@ def _generator(seed: int, key: int) -> torch.Generator:
 
 
 def batch_for(model: Any, tokens: int) -> int:
-    """How many texts of so many tokens may share a cache: half of what is free on a GPU, at most 32; 4 on a CPU."""
+    """How many texts of so many tokens share a KV cache: what half of a GPU's free memory holds, at most 32; 4 on a CPU."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return 4
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    bytes_a_token = 2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size()
+    cache_bytes = 2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size()
     free, _ = torch.cuda.mem_get_info(device)
-    return int(min(32, max(1, free // 2 // (bytes_a_token * tokens))))
+    return int(min(32, max(1, free // 2 // (cache_bytes * tokens))))
 
 
 @torch.inference_mode()
 def _write_together(
     model: Any,
-    prompts: Sequence[Int[np.ndarray, " n"]],
+    prompts: Sequence[TokenIds],
     new_tokens: int,
     decoding: Decoding,
     ends: Sequence[int],
@@ -194,24 +195,24 @@ def _write_together(
             processors.append(TopPLogitsWarper(decoding.top_p))
         processors.append(Draw(generators))
     pad = ends[0] if ends else 0
-    with _own_generation_config(model, new_tokens, ends, pad):
+    with _fixed_generation_config(model, new_tokens, ends, pad):
         whole = model.generate(ids.to(device), attention_mask=seen.to(device), logits_processor=processors)
     return [_cut(row, ends) for row in whole[:, longest:].cpu().numpy()]
 
 
-def _cut(row: Int[np.ndarray, " n"], ends: Sequence[int]) -> Written:
+def _cut(row: TokenIds, ends: Sequence[int]) -> Written:
     stops = np.flatnonzero(np.isin(row, list(ends)))
     return Written(row[: stops[0]], True) if len(stops) else Written(row, False)
 
 
 @contextmanager
-def _own_generation_config(model: Any, new_tokens: int, ends: Sequence[int], pad: int) -> Iterator[None]:
-    """A checkpoint may bring settings of its own (a repetition penalty, say), which `generate` would mix into ours."""
-    before = model.generation_config
+def _fixed_generation_config(model: Any, new_tokens: int, ends: Sequence[int], pad: int) -> Iterator[None]:
+    """While the block runs, `generate` has these settings alone and none of the checkpoint's (a repetition penalty, say)."""
+    usual = model.generation_config
     model.generation_config = transformers.GenerationConfig(
         max_new_tokens=new_tokens, do_sample=False, use_cache=True, eos_token_id=list(ends) or None, pad_token_id=pad
     )
     try:
         yield
     finally:
-        model.generation_config = before
+        model.generation_config = usual

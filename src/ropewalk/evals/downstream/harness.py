@@ -1,4 +1,4 @@
-"""lm-eval's harness around a model that is loaded already.
+"""lm-eval's interface to a model that is loaded already.
 
 in   lm-eval's requests: prompts and answers as text
 out  log-likelihoods, and which items had a prompt longer than the window
@@ -21,14 +21,14 @@ _ENCODED = 8
 
 
 class Harness(HFLM):
-    """lm-eval's own model around one that is loaded already: its tokens and prompts, our window and arithmetic (choices.py).
+    """lm-eval's own model class over a model in memory: its tokens and prompts, our window and arithmetic (choices.py).
 
-    `truncated` holds (task, item) for every item with a prompt longer than the window. Whether an answer is also the
-    greedy one is not computed: it is reported as False, and `acc` does not look at it.
+    `truncated` holds (task, item) for every item with a prompt longer than the window. Whether an answer is what greedy
+    decoding gives is not computed: it is reported as False, and `acc` does not use it.
     """
 
     def __init__(self, loaded: LoadedModel, *, window: int, batch_tokens: int) -> None:
-        # lm-eval gives the tokenizer a padding token; and a long prompt is no news, it is counted. Its copy's business.
+        # A copy, since lm-eval adds a padding token. Long prompts are counted, so the tokenizer need not warn of them.
         tokenizer = copy.deepcopy(loaded.tokenizer)
         tokenizer.model_max_length = 2**62
         super().__init__(
@@ -39,12 +39,12 @@ class Harness(HFLM):
         )
         self.batch_tokens = batch_tokens
         self.truncated: set[tuple[str, int]] = set()
-        self._asked: list[Any] = []
-        # What was encoded last, oldest first. Not functools' cache, which would hold this object, and its model, until a collection.
+        self._requests: list[Any] = []
+        # Texts encoded last, oldest first. functools' cache would hold this object, and its model, until garbage is collected.
         self._encoded: dict[str, list[int]] = {}
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
-        """As lm-eval does it; but an item's answers follow the same prompt, which is encoded once and not for each of them."""
+        """lm-eval's tokens; the prompt that an item's answers share is encoded once and not for each of them."""
         if args or kwargs:
             return super().tok_encode(string, *args, **kwargs)
         if string not in self._encoded:
@@ -54,29 +54,29 @@ class Harness(HFLM):
         return list(self._encoded[string])
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        self._asked = requests
+        self._requests = requests
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         window, pairs = self.max_length, [(prompt, answer) for _, prompt, answer in requests]
-        for pair, asked in zip(pairs, self._asked, strict=True):
+        for pair, request in zip(pairs, self._requests, strict=True):
             if not choices.fits(pair, window):
-                self.truncated.add((asked.task_name, asked.doc_id))
+                self.truncated.add((request.task_name, request.doc_id))
         # An item's answers stay together on one rank, which reads their prompt once.
-        mine = [at for at, asked in enumerate(self._asked) if asked.doc_id % ranks.size() == ranks.rank()]
-        with Progress(self._asked[0].task_name, len(mine)) as advance:
+        local = [at for at, request in enumerate(self._requests) if request.doc_id % ranks.size() == ranks.rank()]
+        with Progress(self._requests[0].task_name, len(local)) as advance:
             values = choices.log_likelihoods(
                 self.model,
-                [pairs[at] for at in mine],
+                [pairs[at] for at in local],
                 window=window,
                 batch_tokens=self.batch_tokens,
                 advance=advance,
             )
-        found = ranks.gathered(dict(zip(mine, values, strict=True)))
-        return [(found[at], False) for at in range(len(pairs))]
+        gathered = ranks.gathered(dict(zip(local, values, strict=True)))
+        return [(gathered[at], False) for at in range(len(pairs))]
 
 
 def prefix_of(tokenizer: Any, config: Any) -> int:
-    """lm-eval asks for the token before an empty prompt even where none is empty; some tokenizers name neither."""
-    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
-    return next((token for token in known if isinstance(token, int)), 0)
+    """The token before an empty prompt, which lm-eval asks for even where no prompt is empty; 0 if nothing names one."""
+    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
+    return next((token for token in candidates if isinstance(token, int)), 0)

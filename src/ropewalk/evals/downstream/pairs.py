@@ -1,13 +1,13 @@
 """Documents with their summaries, and the prompt that asks for one (section 3.5).
 
-in   JSON-lines files or data-set ids with pairs; a tokenizer and the sizes that fit a window
-out  per pair the prompt's token ids and the reference; for training, rows whose loss is on the summary alone
+in   JSON-lines files or data-set ids with pairs; a tokenizer, and how many tokens of each fit a window
+out  per pair the prompt's token ids and the reference summary; for training, rows whose loss is on the summary alone
 
     ids      < Read the … it.\n  d d d d d d  \nNow summarize … Summary:\n  s s s >
     labels   . . . . . . . . .  . . . . . .  . . . . . . . . . . . . . . s  s s > .
 
 The document is cut to its first `document` tokens, the summary to its first `summary` tokens (15000 and 1000 in the paper,
-in a window of 16384). The parts are encoded apart and joined as tokens, so that a cut moves nothing else.
+in a window of 16384). The parts are tokenized separately and joined, so that cutting one leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int64
 
 from ropewalk.data import jsonlines
-from ropewalk.data.encode import encode
+from ropewalk.data.encode import TokenIds, encode
 from ropewalk.data.packing import IGNORED
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
@@ -35,15 +35,13 @@ TAIL = "\nNow summarize the above article.\nSummary:\n"
 #: The paper's sizes (section 3.5), in tokens.
 WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
 
-#: What published data sets call the two: the document, its summary.
+#: What published data sets call the document and its summary.
 _FIELDS = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("input", "output"))
-
-Ids = Int[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A document and the summary somebody wrote of it."""
+    """A document and its reference summary."""
 
     name: str
     document: str
@@ -65,13 +63,13 @@ class Sizes:
         Raises:
             UserError: a size below 1, or sizes that do not fit the window together with the prompt.
         """
-        words = len(prompt_ids(tokenizer, "", 0)) + 1  # and the end of the summary
+        instructions = len(prompt_ids(tokenizer, "", 0)) + 1  # and the summary's end token
         summary = min(SUMMARY_TOKENS, window * SUMMARY_TOKENS // WINDOW) if summary is None else summary
-        document = min(DOCUMENT_TOKENS, window - summary - words) if document is None else document
-        if min(document, summary) < 1 or document + summary + words > window:
+        document = min(DOCUMENT_TOKENS, window - summary - instructions) if document is None else document
+        if min(document, summary) < 1 or document + summary + instructions > window:
             raise UserError(
                 f"a window of {window} tokens must hold a document ({document}), its summary ({summary}) and the prompt's words "
-                f"({words}); ask for fewer tokens or use a model with a longer window"
+                f"({instructions}); ask for fewer tokens or use a model with a longer window"
             )
         return cls(window, document, summary)
 
@@ -101,12 +99,12 @@ def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
 def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
     for document, summary in _FIELDS:
         if document in row and summary in row:
-            found = Pair(name, str(row[document]), str(row[summary]))
-            if found.document.strip() and found.summary.strip():
-                return found
+            pair = Pair(name, str(row[document]), str(row[summary]))
+            if pair.document.strip() and pair.summary.strip():
+                return pair
             raise UserError(f"{name} of {source} has an empty document or summary; drop that row")
-    known = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
-    raise UserError(f"{name} of {source} has no pair of fields {known}; rename its fields")
+    accepted = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
+    raise UserError(f"{name} of {source} has no pair of fields {accepted}; rename its fields")
 
 
 def _from_hub(source: str) -> Iterator[dict[str, Any]]:
@@ -116,27 +114,27 @@ def _from_hub(source: str) -> Iterator[dict[str, Any]]:
     try:
         yield from datasets.load_dataset(name, split=split or "test", streaming=True)
     except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{name} cannot be had from the hub ({first}); check its name and split, or give a .jsonl file"
+            f"{name} cannot be fetched from the hub ({reason}); check its name and split, or give a .jsonl file"
         ) from error
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
-    """The pairs to measure on.
+    """The first `limit` pairs, to measure on.
 
     Raises:
         UserError: there are none, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit is at least one document, got {limit}; leave it out for all of them")
-    found = list(itertools.islice(pairs(data), limit))
-    if not found:
+    chosen = list(itertools.islice(pairs(data), limit))
+    if not chosen:
         raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
-    return found
+    return chosen
 
 
-def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> Ids:
+def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> TokenIds:
     """The prompt, up to where the summary begins; BOS in front where the tokenizer puts one."""
     head = encode(tokenizer, HEAD)
     body = encode(tokenizer, document, bos=False)[:document_tokens]
@@ -150,23 +148,32 @@ def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """What the training loop asks of the text behind its rows: a name for it, and that it may be read in any order."""
+    """What the training loop needs to know of the data behind its rows: a hash of it, and that it may be shuffled."""
 
     digest: str
     streamed: bool = False
 
 
 class PairRows:
-    """Pairs as training rows, one a row, for the training loop: what packing.Windows is to running text.
+    """Pairs as training rows, one pair a row, with the interface of `data.packing.PackedBlocks`.
 
-    Padding stands after the summary, where a causal model does not see it, and is not scored.
+    Padding comes after the summary, where a causal model does not see it, and is not scored.
+
+    Args:
+        chosen: the pairs.
+        tokenizer: of the model.
+        sizes: tokens of document and summary.
+        end: the token that ends a summary; None for none.
+
+    Raises:
+        UserError: there are no pairs.
     """
 
-    def __init__(self, found: Sequence[Pair], tokenizer: Any, sizes: Sizes, *, end: int | None) -> None:
-        if not found:
+    def __init__(self, chosen: Sequence[Pair], tokenizer: Any, sizes: Sizes, *, end: int | None) -> None:
+        if not chosen:
             raise UserError("fine-tuning on summaries needs at least one pair, but the files have none; check --train")
-        self.pairs, self.window = list(found), sizes.window
-        self.examples = [_example(pair, tokenizer, sizes, end) for pair in found]
+        self.pairs, self.window = list(chosen), sizes.window
+        self.examples = [_example(pair, tokenizer, sizes, end) for pair in chosen]
         digest = hashlib.sha256()
         for prompt, summary in self.examples:
             digest.update(prompt.tobytes() + b"|" + summary.tobytes())
@@ -179,10 +186,12 @@ class PairRows:
         return [self.pairs[block].name]
 
     def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
-        """How many labels of these rows are scored: those of the summaries and their end marks."""
+        """How many labels of these rows are scored: those of the summaries and their end tokens."""
         return sum(len(self.examples[int(block)][1]) for block in blocks)
 
-    def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
+    def rows(
+        self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False
+    ) -> dict[str, Int64[np.ndarray, "blocks window"]]:
         """`input_ids`, `labels` (shifted; IGNORED on the prompt and the padding) and `position_ids`, int64 (blocks, W)."""
         ids = np.zeros((len(blocks), self.window), dtype=np.int64)
         labels = np.full((len(blocks), self.window), IGNORED, dtype=np.int64)
@@ -195,27 +204,27 @@ class PairRows:
         return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
-def _example(pair: Pair, tokenizer: Any, sizes: Sizes, end: int | None) -> tuple[Ids, Ids]:
-    """A pair's prompt and summary, the end mark included, as token ids; four bytes each, since all are held in memory."""
+def _example(pair: Pair, tokenizer: Any, sizes: Sizes, end: int | None) -> tuple[TokenIds, TokenIds]:
+    """A pair's prompt and summary with its end token, as token ids; int32, since all pairs are held in memory."""
     summary = encode(tokenizer, pair.summary.strip(), bos=False)[: sizes.summary]
     target = np.concatenate([summary, np.array([] if end is None else [end], dtype=np.int64)])
     return prompt_ids(tokenizer, pair.document, sizes.document).astype(np.int32), target.astype(np.int32)
 
 
 def refuse_shared(train: Sequence[Pair], held_out: Sequence[Pair]) -> None:
-    """Stop before a document that is measured on is trained on.
+    """Refuse to train on a document that is measured on.
 
     Raises:
-        UserError: one stands in both, told by its first thousand characters without blanks.
+        UserError: a document is in both, compared by its first thousand characters without white space.
     """
 
-    def told(pair: Pair) -> str:
+    def beginning_of(pair: Pair) -> str:
         return "".join(pair.document.split())[:1000]
 
-    measured = {told(pair): pair.name for pair in held_out}
-    shared = [(pair.name, measured[told(pair)]) for pair in train if told(pair) in measured]
+    measured = {beginning_of(pair): pair.name for pair in held_out}
+    shared = [(pair.name, measured[beginning_of(pair)]) for pair in train if beginning_of(pair) in measured]
     if shared:
         raise UserError(
-            f"what is measured must not be trained on, but {len(shared)} documents stand in both ({shared[0][0]} is "
+            f"what is measured must not be trained on, but {len(shared)} documents are in both ({shared[0][0]} is "
             f"{shared[0][1]}, …); take them out of --train"
         )

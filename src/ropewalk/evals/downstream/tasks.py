@@ -11,7 +11,7 @@ out  lm-eval task objects: prompts, choices, targets and metrics are lm-eval's o
 | race-high   | race         | article, question, options, answer    | one an article: its last     |
 | race-middle | race         | as race-high                          | question, the others answered|
 
-RACE needs a word. lm-eval's `race` reads the high-school part, makes one item of each article, asks the last of its
+On RACE: lm-eval's `race` reads the high-school part, makes one item of each article, asks the last of its
 questions and shows the earlier ones with their answers, after GPT-3. Its data set is the published one, grouped by article
 in order; `by_article` does the same grouping, which also gives `race-middle`, a task lm-eval does not have.
 """
@@ -45,7 +45,7 @@ _FOLDERS = ("super_glue/boolq", "piqa", "race", "winogrande")
 
 @dataclass(frozen=True)
 class _Source:
-    """How a local file becomes the rows an lm-eval task expects."""
+    """How a local file becomes the rows that an lm-eval task expects."""
 
     task: str
     split: str
@@ -88,12 +88,12 @@ def build(names: Iterable[str], data: str | Path | None = None) -> dict[str, Con
     Raises:
         UserError: an unknown name, a missing or damaged file, a hub that does not answer.
     """
-    _keep_templates()
+    _cache_templates()
     names = list(names)
     for name in names:
         if name not in _SOURCES:
             raise UserError(f"a benchmark is one of {', '.join(TASKS)}, got {name}; choose among those")
-    # All files are found before the first is read: a slip in the last name should not cost a minute.
+    # All files are looked for before the first is read: a typing error in the last name should not cost a minute.
     paths = {name: None if data is None else jsonlines.find(data, name) for name in names}
     root = Path(lm_eval.tasks.__file__).parent
     with quiet():
@@ -108,42 +108,42 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
         rows = datasets.Dataset.from_list(list(source.rows(jsonlines.read(path, source.fields))))
         if not len(rows):
             raise UserError(f"{path} has no lines, and a benchmark needs at least one item; fetch it again")
-        # A task with no training split asks for no few-shot examples; zero-shot prompts do not change by it.
+        # Without a training split lm-eval reads no few-shot examples; zero-shot prompts are the same.
         overrides = {"custom_dataset": lambda **_: {source.split: rows}, "training_split": None}
     elif name == "race-middle":
         overrides = {"custom_dataset": lambda **_: {source.split: _published_race("middle")}}
     try:
         # A group of one is lm-eval's public way to take a named task and change some of its keys.
-        made: Any = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
+        task: Any = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
     except UserError:
         raise
     except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
         if path is not None:
             raise
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{name} cannot be had from the hub ({first}); connect, or give local files with --data"
+            f"{name} cannot be fetched from the hub ({reason}); connect, or give local files with --data"
         ) from error
-    made.set_config("task", name)
-    made.set_config("num_fewshot", 0)
-    return made
+    task.set_config("task", name)
+    task.set_config("num_fewshot", 0)
+    return task
 
 
-def _keep_templates() -> None:
-    """lm-eval compiles its few templates again for each item and each use, which is most of a small model's time; now once each."""
+def _cache_templates() -> None:
+    """Have lm-eval compile its few templates once each, not for each item and use, which is most of a small model's time."""
     environment: Any = lm_eval.utils.env
     if not hasattr(environment.from_string, "cache_info"):
         environment.from_string = functools.lru_cache(maxsize=1024)(environment.from_string)
 
 
 def digest(task: ConfigurableTask, limit: int | None = None) -> str:
-    """What is asked, in order: two rows with one digest answered the same prompts with the same choices and targets."""
-    found = hashlib.sha256()
+    """A hash of the items in order: rows with equal digests answered the same prompts with the same choices and targets."""
+    items = hashlib.sha256()
     for _, item in zip(range(limit if limit is not None else len(task.eval_docs)), task.eval_docs, strict=False):
         row: Any = item  # datasets types a row as anything that can be indexed
-        asked = [task.doc_to_text(row), task.doc_to_choice(row), task.doc_to_target(row)]
-        found.update(json.dumps(asked).encode())
-    return found.hexdigest()[:16]
+        item_parts = [task.doc_to_text(row), task.doc_to_choice(row), task.doc_to_target(row)]
+        items.update(json.dumps(item_parts).encode())
+    return items.hexdigest()[:16]
 
 
 def _published_race(part: str) -> datasets.Dataset:
@@ -153,11 +153,11 @@ def _published_race(part: str) -> datasets.Dataset:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """lm-eval says on its log what we say in records: default aggregations, each truncated prompt. Errors still show."""
+    """Keep lm-eval's log to errors: what it warns of (default aggregations, truncated prompts) is in the records."""
     log = logging.getLogger("lm_eval")
-    before = log.level
+    usual = log.level
     log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(before)
+        log.setLevel(usual)
