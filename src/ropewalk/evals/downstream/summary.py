@@ -141,7 +141,14 @@ def _summed_up(
         seconds=sum(row.seconds for row in documents),
         generated_tokens=sum(row.tokens for row in documents),
         per_document=[
-            {"name": row.document, "tokens": row.tokens, **{name: getattr(row, name) for name in SCORES}}
+            {
+                "name": row.document,
+                "tokens": row.tokens,
+                "rouge_1": row.rouge_1,
+                "rouge_2": row.rouge_2,
+                "rouge_l": row.rouge_l,
+                "rouge_l_plain": row.rouge_l_plain,
+            }
             for row in documents
         ],
     )
