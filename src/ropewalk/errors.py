@@ -1,4 +1,4 @@
-"""What a user is meant to read: our one exception, and what is left of torch's word on memory."""
+"""What a user is meant to read: the one exception of the package, and torch's OutOfMemoryError made short."""
 
 
 class UserError(ValueError):
@@ -10,5 +10,5 @@ class UserError(ValueError):
 
 
 def shortage(error: BaseException) -> str:
-    """What torch says of memory that is not there, up to how much was asked for; the rest is addresses and advice."""
+    """First two sentences of torch's OutOfMemoryError: what was asked for. The rest is addresses and advice."""
     return ". ".join(str(error).split(". ")[:2])

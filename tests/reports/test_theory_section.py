@@ -23,7 +23,7 @@ from ropewalk.suite.theory import forecast, put_on_record
 def written(path: Path, rope: Rope, reach: int, own=None) -> Path:
     state = records.ModelInfo("m", "llama", rope.window, rope.window, head_dim=rope.head_dim)
     recorder = records.Recorder(path, records.new_run(state, device="cpu", dtype="float64", command="ropewalk theory"))
-    for row in forecast(rope, reach, own=own, seeds=2).rows:
+    for row in forecast(rope, reach, scaling=own, seeds=2).rows:
         recorder.add(row)
     return path
 

@@ -91,12 +91,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
 def _options(command: Command) -> type:
     """What tyro reads: the settings' fields in the order of `fields`, unchecked, and those of the terminal."""
     bases = (command.settings, *command.more, Terminal)
-    made: Any = dataclasses.make_dataclass(
+    options: Any = dataclasses.make_dataclass(
         command.settings.__name__, [], bases=bases, frozen=True, kw_only=True, namespace={"__post_init__": _unchecked}
     )
-    made.__doc__ = command.settings.__doc__
-    made.__dataclass_fields__ = {field.name: field for field in fields(made)}
-    return made
+    options.__doc__ = command.settings.__doc__
+    options.__dataclass_fields__ = {field.name: field for field in fields(options)}
+    return options
 
 
 def _unchecked(self: object) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 from jaxtyping import Integer
 from transformers import PreTrainedTokenizerBase
 
@@ -63,11 +64,9 @@ class TokenCorpus:
 
 
 def cache_directory() -> Path:
-    """Where tokenised corpora are kept: $ROPEWALK_CACHE, or ropewalk under $XDG_CACHE_HOME or ~/.cache."""
+    """Where tokenised corpora are kept: $ROPEWALK_CACHE, or the user's cache directory (on Linux $XDG_CACHE_HOME or ~/.cache)."""
     from_environment = os.environ.get("ROPEWALK_CACHE")
-    if from_environment:
-        return Path(from_environment)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ropewalk"
+    return Path(from_environment) if from_environment else platformdirs.user_cache_path("ropewalk", appauthor=False)
 
 
 def tokenise(

@@ -27,6 +27,11 @@ _TOKENS = {"cuda": 16384, "cpu": 4096}
 _CPU_FLOPS = 3e10
 
 
+def gpus() -> int:
+    """How many GPUs torch sees."""
+    return torch.cuda.device_count()
+
+
 def present(job: Job, *, seconds: float = 10.0, clock: Callable[[], float] = time.perf_counter) -> tuple[Chip, Rates]:
     """The chip at hand and what it reaches for this job.
 

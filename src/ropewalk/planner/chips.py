@@ -128,11 +128,11 @@ def parse(text: str) -> tuple[int, Chip]:
     Raises:
         UserError: no such chip is known, or the count is not a whole number above 0.
     """
-    found = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?([A-Za-z0-9][\w .-]*?)\s*", text)
-    name = re.sub(r"[ _]", "-", found[2]).upper().removeprefix("NVIDIA-").removeprefix("AMD-") if found else ""
+    match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?([A-Za-z0-9][\w .-]*?)\s*", text)
+    name = re.sub(r"[ _]", "-", match[2]).upper().removeprefix("NVIDIA-").removeprefix("AMD-") if match else ""
     name = re.sub(r"-?(\d+)GB$", r"-\1", name)
     chip = CHIPS.get(_ALIASES.get(name, name))
-    count = int(found[1] or 1) if found else 0
+    count = int(match[1] or 1) if match else 0
     if chip is None or count < 1:
         known = ", ".join(chip.name for chip in CHIPS.values())
         raise UserError(f"--gpus is a count and a chip, as in 8xH100, got {text!r}; known chips: {known}")

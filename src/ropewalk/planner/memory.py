@@ -3,9 +3,9 @@
 in   a `Job`
 out  `Memory`: bytes by part at the moment of the step when most is held
 
-These moments compete. At the end of the forward pass all kept activations are there, and the loss's chunk of logits. In the backward
-pass activations leave layer by layer as gradients come. At its end all gradients are there, and one layer's workspace. With
-several micro batches a step, gradients of the first are there during all others.
+The largest of these moments counts. At the end of the forward pass all kept activations exist, and the loss's chunk of logits. In the
+backward pass activations are freed layer by layer while gradients are made. At its end all gradients exist, and one layer's workspace.
+With several micro batches a step, gradients of the first exist during all others.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _head_gradient(job: Job) -> float:
 
 
 def _last_gradients(job: Job) -> float:
-    """Gradients that are not there yet while the first layer runs backward: its own and the embedding's, if that is not the head's."""
+    """Gradients that do not exist yet while the first layer runs backward: its own and the embedding's, if that is not the head's."""
     if job.recipe.mode == "lora":
         return job.shape.embedding * 4 / job.shards
     late = job.shape.layer_weights + (0 if job.shape.tied else job.shape.embedding)

@@ -155,12 +155,12 @@ def _measured(job: Job, rates: Rates | None = None) -> tuple[Chip, Rates]:
 
 
 def _present_gpus() -> int:
-    """GPUs of this machine; torch is imported only if a driver is there at all."""
+    """GPUs of this machine; torch, which counts them, is imported only if a driver is installed."""
     if not (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()):
         return 0
-    import torch
+    from ropewalk.planner import calibrate
 
-    return torch.cuda.device_count()
+    return calibrate.gpus()
 
 
 def shape_of(model: str | Path) -> Shape:
@@ -178,7 +178,7 @@ def shape_of(model: str | Path) -> Shape:
 
 
 def _stored(directory: Path) -> int | None:
-    """Weights in the files, or None where there are none yet: a config.json is enough for a plan."""
+    """Weights in the files, or None where no file exists: a config.json is enough for a plan."""
     if not any(directory.glob("*.safetensors")):
         return None
     return count_parameters(weight_files(directory))

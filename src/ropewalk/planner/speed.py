@@ -3,7 +3,7 @@
 in   a `Job`, a `Chip` and its `Rates`
 out  `Time`: seconds of one step by part; tokens/s
 
-Products and attention run at their own rates: at 32768 tokens a LLaMA 7B spends as long on one as on the other, and their rates
+Products and attention run at their own rates: at 32768 tokens a LLaMA 7B spends as long on attention as on products, and their rates
 differ. Traffic between chips is hidden behind arithmetic as far as it fits there.
 """
 

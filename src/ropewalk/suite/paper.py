@@ -48,7 +48,7 @@ class Suite:
         return {"dtype": self.settings.dtype, "device": self.settings.device}
 
     def stages(self) -> Iterator[Stage]:
-        """All of them, once `prepare` was called. A subject is measured whole, or, as a step on the way, at its own window alone."""
+        """All of them, once `prepare` was called. A model is measured at all windows, a checkpoint on the way at its own window alone."""
         info = model_info(self.settings.model)
         windows = doubling(info.original_window, info.window)
         subjects = [*self._before(), *self._checkpoints(), (str(self.settings.model), info.window, True)]
@@ -67,7 +67,7 @@ class Suite:
 
     @property
     def _untrained(self) -> Path | None:
-        """Where the model stands as it was before its first step; None where there is no such info."""
+        """Directory of the model as it was before its first training step; None where that cannot be made."""
         if self.settings.base is None:
             return None
         info = model_info(self.settings.model)
@@ -189,8 +189,8 @@ class Suite:
 
         def measure() -> None:
             if ranks.rank() == 0:
-                own = read_rope(read_config(locate(self.settings.model))).scaling
-                put_on_record(model_info(self.settings.model), self.records, own=own)
+                scaling = read_rope(read_config(locate(self.settings.model))).scaling
+                put_on_record(model_info(self.settings.model), self.records, scaling=scaling)
 
         return Stage("theory", str(self.settings.model), settings, measure)
 

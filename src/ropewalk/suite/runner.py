@@ -1,4 +1,4 @@
-"""Everything the paper measures, in one command: a suite of stages that goes on where it was killed, and ends in a page.
+"""Everything the paper measures, in one command: a suite of stages that continues where it was killed, and ends in a page.
 
 in   a model, the base it came from if there is one, and what to measure on
 out  a directory: records.jsonl, stages.jsonl (what was run, and what was left out and why), report.html
@@ -72,7 +72,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
 
 
 def _size(settings: EvaluateSettings) -> Size:
-    """The size asked for, or the one for this device, with what is asked for otherwise."""
+    """The size asked for, or the one for this device, with the numbers that were given apart."""
     on_gpu = device_for(settings.device).type == "cuda"
     full = settings.size == "full" or (settings.size == "auto" and on_gpu)
     change = dict(settings.change or {})

@@ -52,13 +52,13 @@ class Forecast:
         return [self.bounds, *self.growth, *self.resolution]
 
 
-def forecast(rope: Rope, reach: int, *, own: Scaling | None = None, seeds: int = 20) -> Forecast:
+def forecast(rope: Rope, reach: int, *, scaling: Scaling | None = None, seeds: int = 20) -> Forecast:
     """Bounds, growth and angular resolution of one rotation in a window of `reach` tokens.
 
     Args:
         rope: as pretrained.
         reach: the window asked for, tokens; at least the pretraining window.
-        own: what a model that reads `reach` tokens already turns by.
+        scaling: of a model that reads `reach` tokens already.
         seeds: draws of targets for figure 2's growth.
 
     Raises:
@@ -69,7 +69,7 @@ def forecast(rope: Rope, reach: int, *, own: Scaling | None = None, seeds: int =
         raise UserError(
             f"a window to extend to is at least the model's own {rope.window} tokens, got {reach}; ask for a longer one"
         )
-    scalings = scalings_for(rope, reach, own)
+    scalings = scalings_for(rope, reach, scaling)
     return Forecast(
         rope=rope,
         reach=reach,
@@ -93,7 +93,7 @@ def theory(settings: TheorySettings) -> Forecast:
     model, scaling = _model(settings.model)
     rope, reach = _rope_and_reach(model, settings.window)
     out = _directory(settings, f"theory-{Path(model.name).name}-{reach}")
-    result = forecast(rope, reach, own=scaling if reach == model.window else None)
+    result = forecast(rope, reach, scaling=scaling if reach == model.window else None)
     run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
     write(result, run, out)
     return dataclasses.replace(result, name=model.name, out=out)
@@ -109,47 +109,49 @@ def _directory(settings: TheorySettings, default: str) -> Path:
     return out
 
 
-def put_on_record(state: ModelInfo, out: Path, *, own: Scaling | None = None) -> Forecast:
+def put_on_record(model: ModelInfo, out: Path, *, scaling: Scaling | None = None) -> Forecast:
     """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others.
 
-    own: what the model turns by now.
+    scaling: the model's.
     """
-    rope, reach = _rope_and_reach(state, None)
-    found = forecast(rope, reach, own=own)
-    recorder = records.Recorder(out, records.new_run(state, device="cpu", dtype="float64", settings={"window": reach}))
-    for row in found.rows:
+    rope, reach = _rope_and_reach(model, None)
+    result = forecast(rope, reach, scaling=scaling)
+    recorder = records.Recorder(out, records.new_run(model, device="cpu", dtype="float64", settings={"window": reach}))
+    for row in result.rows:
         recorder.add(row)
-    return found
+    return result
 
 
-def _rope_and_reach(state: ModelInfo, window: int | None) -> tuple[Rope, int]:
+def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
     """The rotation as pretrained; the window asked for, else the model's own, else 16 times what it was pretrained for."""
-    rope = state.rope
+    rope = model.rope
     if window is None:
-        window = state.window if state.window > rope.window else _FACTOR * rope.window
+        window = model.window if model.window > rope.window else _FACTOR * rope.window
     return rope, window
 
 
 def _model(model: str | Path | None) -> tuple[ModelInfo, Scaling]:
-    """The model as records name it, and what it turns by now."""
+    """The model as records name it, and its scaling."""
     if model is None:
         llama = ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.base, head_dim=LLAMA.head_dim)
         return llama, Plain()
-    found = read_rope(read_config(locate(model)))
-    return info_of(found, name=str(model)), found.scaling
+    rope_config = read_rope(read_config(locate(model)))
+    return info_of(rope_config, name=str(model)), rope_config.scaling
 
 
-def write(found: Forecast, run: records.Run, out: Path) -> None:
+def write(result: Forecast, run: records.Run, out: Path) -> None:
     """The figures as SVG and PNG, and the rows as `theory.jsonl`, replacing what a former run left there."""
     from ropewalk.figures import measured
     from ropewalk.figures import theory as theory_figures
 
     drawn = {
-        "figure-2": theory_figures.figure_2(found.rope),
-        "figure-2-followed-farther": theory_figures.growth(found.growth),
-        "figure-5": theory_figures.figure_5(found.rope),
-        "figure-5-followed-farther": theory_figures.figure_5(found.rope, reach=max(found.reach, 2 * found.rope.window)),
-        "angular-resolution": theory_figures.resolution(found.rope, found.scalings),
+        "figure-2": theory_figures.figure_2(result.rope),
+        "figure-2-followed-farther": theory_figures.growth(result.growth),
+        "figure-5": theory_figures.figure_5(result.rope),
+        "figure-5-followed-farther": theory_figures.figure_5(
+            result.rope, reach=max(result.reach, 2 * result.rope.window)
+        ),
+        "angular-resolution": theory_figures.resolution(result.rope, result.scalings),
     }
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -159,5 +161,5 @@ def write(found: Forecast, run: records.Run, out: Path) -> None:
         rows = out / "theory.jsonl"
         rows.unlink(missing_ok=True)
         recorder = records.Recorder(rows, run)
-        for row in found.rows:
+        for row in result.rows:
             recorder.add(row)

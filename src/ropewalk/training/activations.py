@@ -1,4 +1,4 @@
-"""What the layers keep for the backward pass, settled on the first micro batch (recompute.py does the choosing).
+"""`--activations`: what the layers keep for the backward pass, settled on the first micro batch (recompute.py does the choosing).
 
 in   the loss module, the shape of a micro batch, the device
 out  forward and backward passes that fit into the memory there is

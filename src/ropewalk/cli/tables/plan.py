@@ -64,7 +64,7 @@ def memory_table(plan: Plan) -> Table:
         table.add_row(name, f"{size / GIB:.2f}")
     table.add_section()
     table.add_row("needed", f"{need.total / GIB:.2f}")
-    table.add_row(f"there on {plan.chip.name}", f"{plan.chip.memory:.2f}")
+    table.add_row(f"available on {plan.chip.name}", f"{plan.chip.memory:.2f}")
     if need.host:
         table.add_row("and in the host's memory, a chip", f"{need.host / GIB:.2f}")
     return table
