@@ -156,7 +156,7 @@ def _fitting(model: str, window: int, batch: int, chip: str) -> Plan:
 
 
 def _days(found: Plan) -> str:
-    mark = "" if found.precision == "bfloat16" else "*"
+    mark = "" if found.job.recipe.precision == "bfloat16" else "*"
     return (f"{found.hours:.1f} h" if found.hours < 48 else f"{found.hours / 24:.1f} days") + mark
 
 

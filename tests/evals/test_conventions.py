@@ -131,7 +131,7 @@ def test_the_rules_disagree(model, texts):
 
 
 def test_an_unknown_rule_is_refused_by_name(model, texts):
-    with pytest.raises(UserError, match="ropewalk or one of yarn, longlora, lm-eval, huggingface, got llama.cpp"):
+    with pytest.raises(UserError, match="one of ropewalk, yarn, longlora, lm-eval, huggingface, got 'llama.cpp'"):
         ours(model, byte_tokenizer(), texts, "llama.cpp", 16)
 
 
