@@ -38,7 +38,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
         made_up.retrieval("keys", 256, 0.5),
         made_up.scores(0, 1024, 9.0),
         made_up.benchmark("piqa", 0.6, 0),
-        *forecast(Rope(32, 10000.0, 256), 1024, own=Yarn(4.0, 64.0, 4.0), seeds=2).rows,
+        *forecast(Rope(32, 10000.0, 256), 1024, scaling=Yarn(4.0, 64.0, 4.0), seeds=2).rows,
     ]
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(8, 3, "yarn"), *rows), settings={"a": [1, None]})
     read = records.read([path])

@@ -82,7 +82,7 @@ def test_micro_batches_add_up_to_the_batch(base, tmp_path):
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_recomputing_activations_changes_nothing(base, tmp_path, mode):
     for memory in ("none", "full"):
-        go(base, tmp_path / memory, steps=3, mode=mode, memory=memory)
+        go(base, tmp_path / memory, steps=3, mode=mode, activations=memory)
     # Recomputed by the same operations in the same order on a CPU: bit for bit.
     assert same(weights(tmp_path / "none"), weights(tmp_path / "full"))
 

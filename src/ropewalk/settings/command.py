@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from ropewalk.errors import UserError
 
@@ -25,9 +25,12 @@ R = TypeVar("R")
 class Settings:
     """What one command is asked to do. Subclasses are frozen dataclasses; they check their values when they are made."""
 
+    #: Field → what a user who asked for another value should know.
+    HINTS: ClassVar[dict[str, str]] = {}
+
     def __post_init__(self) -> None:
         for name, choices in choices_of(type(self)).items():
-            _refuse_other(name, getattr(self, name), choices)
+            _refuse_other(name, getattr(self, name), choices, self.HINTS.get(name, "choose one of them"))
 
 
 def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
@@ -89,11 +92,11 @@ def _literals(hint: Any) -> Iterator[Any]:
             yield from _literals(part)
 
 
-def _refuse_other(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def _refuse_other(name: str, value: Any, choices: tuple[Any, ...], hint: str) -> None:
     """Words are checked, one or several; other types that a field may have (None, a torch.dtype) are its function's concern."""
     for word in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
         if isinstance(word, str) and word not in choices:
-            raise UserError(f"{option(name)} is one of {', '.join(choices)}, got {word!r}; choose one of them")
+            raise UserError(f"{option(name)} is one of {', '.join(choices)}, got {word!r}; {hint}")
 
 
 def option(name: str) -> str:

@@ -32,6 +32,8 @@ _MOST_THREADS = 1024
 class Recipe(Settings):
     """What is trained and how: all that memory and time depend on. The planner reads no more of a run than this."""
 
+    HINTS = {"precision": "plain bfloat16 weights are not offered, since updates of 2e-5 vanish in them"}
+
     window: int
     """Tokens, L'; the model is extended to it first if its own window is shorter."""
     steps: int = 1000

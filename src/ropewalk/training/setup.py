@@ -163,12 +163,7 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
     if chosen == "bfloat16":
         # Frozen weights are not updated, so nothing vanishes in them; what is trained is put into float32 (lora.add).
         return (torch.bfloat16 if settings.mode == "lora" else torch.float32), torch.bfloat16
-    if chosen == "bfloat16-stochastic":
-        return torch.bfloat16, torch.bfloat16
-    raise UserError(
-        f"a precision is auto, float32, bfloat16 or bfloat16-stochastic, got {settings.precision!r}; plain bfloat16 weights are not "
-        "offered, since updates of 2e-5 vanish in them"
-    )
+    return torch.bfloat16, torch.bfloat16
 
 
 @contextlib.contextmanager
