@@ -71,7 +71,7 @@ def _paper_by_steps(axes: Axes) -> list[float]:
 
 
 @styled
-def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, float]]], *, colours: Colours | None = None) -> Figure:
+def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, int]]], *, colours: Colours | None = None) -> Figure:
     """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B)."""
     figure, axes = new(height=2.7)
     names = labels([variant for variant, _ in curves])

@@ -161,7 +161,7 @@ def log_y(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if y < 1e5 else f"{y:.0e}"))
 
 
-def window_axis(axes: Axes, windows: Sequence[float]) -> None:
+def window_axis(axes: Axes, windows: Sequence[int] | Sequence[float]) -> None:
     """Windows double, so the axis is logarithmic, with a tick at each window that was measured."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(list(windows)))

@@ -77,9 +77,9 @@ def gist(
     return Gist(
         window=max((row.window for row in rows), default=0),
         inside=_largest([part(row.edges, row.maximum, 0, original) for row in scores]),
-        beyond=_largest([part(row.edges, row.maximum, original, math.inf) for row in scores]),
+        beyond=_largest([part(row.edges, row.maximum, original) for row in scores]),
         typical_inside=_median([part(row.edges, row.quantile, original // 4, original) for row in scores]),
-        typical_beyond=_median([part(row.edges, row.quantile, original, math.inf) for row in scores]),
+        typical_beyond=_median([part(row.edges, row.quantile, original) for row in scores]),
         out_of_range=float(np.mean(ratios > 1)) if ratios.size else math.nan,
         worst=float(ratios.max()) if ratios.size else math.nan,
         deviation=_largest([np.array(row.deviation) for row in scores]),
@@ -93,9 +93,9 @@ def gist(
     )
 
 
-def part(edges: Sequence[int], table: Sequence[Sequence[float]], start: float, stop: float) -> PerHead:
-    """Per head, the largest figure of a table [head][bucket] over buckets that begin in [start, stop); NaN if there are none."""
-    chosen = [bucket for bucket, edge in enumerate(edges[:-1]) if start <= edge < stop]
+def part(edges: Sequence[int], table: Sequence[Sequence[float]], start: int, stop: int | None = None) -> PerHead:
+    """Per head, the largest figure of a table [head][bucket] over buckets that begin in [start, stop), or from start on; NaN if there are none."""
+    chosen = [bucket for bucket, edge in enumerate(edges[:-1]) if start <= edge and (stop is None or edge < stop)]
     if not chosen:
         return np.full(len(table), math.nan)
     return np.array(table, dtype=np.float64)[:, chosen].max(axis=1)
@@ -112,11 +112,7 @@ def _ratios(
     """Each head's largest score beyond L over its largest in the base inside L; heads that have neither are left out."""
     in_base = {row.layer: part(row.edges, row.maximum, 0, original) for row in base if isinstance(row, AttentionScores)}
     return _joined(
-        [
-            part(row.edges, row.maximum, original, math.inf) / in_base[row.layer]
-            for row in scores
-            if row.layer in in_base
-        ]
+        [part(row.edges, row.maximum, original) / in_base[row.layer] for row in scores if row.layer in in_base]
     )
 
 

@@ -109,9 +109,9 @@ def _asked(rows: Summaries) -> str:
     return f" The prompts end {' or '.join(words[side] for side in (False, True) if side in sides)}."
 
 
-def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, float]]]:
+def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, int]]]:
     """(last variant, steps → k_max in its window) for each training with more than one checkpoint measured."""
-    curves: dict[tuple, tuple[Variant, dict[int, float]]] = {}
+    curves: dict[tuple, tuple[Variant, dict[int, int]]] = {}
     for variant, by_window in rows.items():
         if variant.extended and variant.window in by_window:
             training = (variant.lineage, variant.scaling, variant.window)

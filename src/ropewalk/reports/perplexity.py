@@ -271,7 +271,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     for variant, points in curves:
         name = f"{variant.method_and_factor}, window {variant.window}"
         figures = [
-            Cell(number_format.perplexity(points[s]), _change(points[s], level or 0)) if s in points else Cell("")
+            Cell(number_format.perplexity(points[s]), _change(points[s], level or 0.0)) if s in points else Cell("")
             for s in steps
         ]
         lines.append(Line(name, figures, colour=style.colour(variant, clean.colours)))
