@@ -42,12 +42,12 @@ def figure_2(rope: Rope, *, solver: str = "normal equations, float32", seed: int
         seed: of the targets.
     """
     window = min(rope.window, 8192)
-    theta = rope.inv_freq()
+    inv_freq = rope.inv_freq()
     targets = np.random.default_rng(seed).standard_normal((window, 1))
-    weights = fit(features(theta, np.arange(window)), targets, solver)[:, 0]
+    weights = fit(features(inv_freq, np.arange(window)), targets, solver)[:, 0]
 
     def a(s: np.ndarray) -> np.ndarray:
-        return features(theta, s) @ weights
+        return features(inv_freq, s) @ weights
 
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     upper, middle, lower = figure.subplots(3)

@@ -9,39 +9,30 @@ table or on a page comes from a row, and every row names the run that made it.
     {"kind":"run","schema":1,"id":"3f9a…","command":"ropewalk perplexity hemp …","model":{…,"scaling":{…}},…}
     {"kind":"perplexity","run":"3f9a…","window":1024,"stride":256,"perplexity":9.81,…}
 
-    rows.py               what was measured, kind by kind
-    files.py, reading.py  writing a run's rows; reading them back as the classes that were written
-    measurement.py        a row with its run: what figures and the page are made from
-    variant.py            base, extrapolating, PI before or after training: what a run's model is called
-    resume.py             what a record file already holds
+    rows.py, downstream.py  what was measured, kind by kind; kinds.py has the table
+    files.py, reading.py    writing a run's rows; reading them back as the classes that were written
+    measurement.py          a row with its run: what figures and the page are made from
+    variant.py              base, extrapolating, PI before or after training: what a run's model is called
+    resume.py               what a record file already holds
 """
 
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentRouge, DocumentSummary, Summary
 from ropewalk.records.files import SCHEMA, Recorder, check_file, new_run, to_line, versions
+from ropewalk.records.kinds import BOOKKEEPING, KINDS, Bounds, Growth, Resolution, Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import LeftOut, Records, Unspecified, read
 from ropewalk.records.rows import (
-    BOOKKEEPING,
-    KINDS,
     Adjacent,
     AttentionScores,
-    Benchmark,
-    BenchmarkComparison,
-    Bounds,
     DocumentLoss,
-    DocumentRouge,
     DocumentScore,
-    DocumentSummary,
-    Growth,
     Passkey,
     PasskeySummary,
     Perplexity,
-    Resolution,
     Retrieval,
-    Row,
     Run,
     Step,
-    Summary,
     Trial,
 )
 

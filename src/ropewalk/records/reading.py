@@ -22,8 +22,9 @@ import msgspec
 
 from ropewalk.errors import UserError
 from ropewalk.records.files import SCHEMA
+from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
-from ropewalk.records.rows import KINDS, Row, Run
+from ropewalk.records.rows import Run
 from ropewalk.rope.scaling import SCALINGS, InvFreq, Rope, Scaling
 
 R = TypeVar("R")

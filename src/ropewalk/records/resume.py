@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ropewalk.records.downstream import Benchmark, DocumentSummary
 from ropewalk.records.files import to_line
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import Records, read
-from ropewalk.records.rows import Benchmark, DocumentScore, DocumentSummary, Run
+from ropewalk.records.rows import DocumentScore, Run
 
 R = TypeVar("R")
 K = TypeVar("K", Benchmark, DocumentScore, DocumentSummary)

@@ -36,7 +36,7 @@ class RunCard:
 
     id: str
     command: str
-    state: str
+    label: str
     facts: list[tuple[str, str]]
 
 

@@ -1,0 +1,128 @@
+"""The rows of benchmarks and summaries: what was measured, field by field, with units.
+
+in   figures
+out  dataclasses, as in rows.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, NotRequired, TypedDict
+
+from ropewalk.records.rows import Tokens
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One zero-shot benchmark of section 3.4, scored by lm-eval.
+
+    Shares are in [0, 1]; `low` and `high` bound Wilson's 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
+    each item in the set's order, so that two rows over the same `digest` can be paired later. `truncated` counts items
+    that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version,
+    `key` everything that decides the row: weights, dtype, items, window.
+    """
+
+    kind: ClassVar[str] = "benchmark"
+    task: str
+    accuracy: float
+    low: float
+    high: float
+    items: int
+    correct: int
+    truncated: int
+    window: Tokens
+    answers: str
+    digest: str
+    rule: str
+    key: str = ""
+    data: str = "hub"
+    limit: int | None = None
+    accuracy_norm: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BenchmarkComparison:
+    """The same items before and after: `difference` is after minus before, with Newcombe's paired 95 % interval.
+
+    `lost` items were right before and are wrong after, `gained` the reverse; `p_value` is the exact McNemar test.
+    """
+
+    kind: ClassVar[str] = "benchmark_comparison"
+    task: str
+    before: str
+    after: str
+    items: int
+    accuracy_before: float
+    accuracy_after: float
+    difference: float
+    low: float
+    high: float
+    lost: int
+    gained: int
+    p_value: float
+
+
+class DocumentRouge(TypedDict):
+    """One document of a summary row: tokens written, and F-measures in [0, 1]."""
+
+    name: str
+    tokens: int
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    rouge_l_plain: NotRequired[float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
+
+    `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence line by line), `rouge_l_plain` its `rougeL`, all
+    with the Porter stemmer. `intervals` holds a 95 % bootstrap interval over documents for each. `cut` counts documents
+    longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model. `trained_on`
+    names the pairs that the model was fine-tuned on for this, if it was.
+    """
+
+    kind: ClassVar[str] = "summary"
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    intervals: dict[str, list[float]]
+    documents: int
+    cut: int
+    unfinished: int
+    decoding: str
+    window: Tokens
+    document_tokens: int
+    summary_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    data: str = ""
+    seconds: float = 0.0
+    generated_tokens: int = 0
+    rouge_l_plain: float | None = None
+    per_document: list[DocumentRouge] = field(default_factory=list)
+    trained_on: str = ""
+
+
+@dataclass(frozen=True)
+class DocumentSummary:
+    """One document's summary, as written, with its own scores: what lets a killed run go on, and a reader look.
+
+    `key` names everything that decides it: weights, dtype, prompt, reference, decoding.
+    """
+
+    kind: ClassVar[str] = "document_summary"
+    key: str
+    document: str
+    decoding: str
+    text: str
+    tokens: int
+    finished: bool
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    rouge_l_plain: float
+    seconds: float = 0.0
