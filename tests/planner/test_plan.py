@@ -400,7 +400,7 @@ def test_a_large_model_is_not_timed_for_minutes_on_a_cpu(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(calibrate._Bench, "random", random)
     monkeypatch.setattr(calibrate._Bench, "seconds", lambda *_: 1.0)
-    bench = calibrate._Bench(torch.device("cpu"), torch.float32, 1.0, None)
+    bench = calibrate._Bench(torch.device("cpu"), torch.float32, 1.0, float)
     for name, rest in [("llama-65b", {}), (shape_of("hemp"), {"window": 1024, "batch": 4})]:
         job = _job(name, precision="float32", activations=NONE, fused=False, **rest)
         shapes.clear()
