@@ -243,16 +243,16 @@ def bench_passkey(
     prompts = [protocol.prompt(str(key), asked[at])[0] for at in range(depths) for key in keys[at]]
     chosen = [prompts[at] for at in np.linspace(0, len(prompts) - 1, plain).astype(int)]
     size = len(prompts[0].answer)
-    beginning, rows = protocol.beginning, []
+    beginning, rows = protocol.prefix, []
     # Kernels are chosen and compiled by shape: a depth near, one far.
     warm = [prompts[0], prompts[-1]]
 
     def judged(context: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
         with context():
-            verdicts(model, warm, beginning=beginning)
-            found, seconds, peak = clock(lambda: verdicts(model, prompts, beginning=beginning))
+            verdicts(model, warm, prefix=beginning)
+            found, seconds, peak = clock(lambda: verdicts(model, prompts, prefix=beginning))
             if profiled:
-                profile(lambda: verdicts(model, prompts[::4], beginning=beginning))
+                profile(lambda: verdicts(model, prompts[::4], prefix=beginning))
             return {"prompts": len(prompts), "seconds": seconds, "peak": peak} | agreement(
                 model, chosen, said, beginning
             ), found
@@ -290,6 +290,6 @@ def agreement(model: Any, prompts: list[Prompt], said: list[np.ndarray], beginni
     wrong = [
         Prompt(one.ids, np.where(np.arange(len(one.answer)) == 1, (one.answer + 1) % 100, one.answer)) for one in right
     ]
-    judged = [bool(one.all()) for one in verdicts(model, right + wrong, beginning=beginning)]
+    judged = [bool(one.all()) for one in verdicts(model, right + wrong, prefix=beginning)]
     agreed = sum(judged[: len(right)]) + sum(not one for one in judged[len(right) :])
     return {"agreed": agreed, "of": len(judged)}

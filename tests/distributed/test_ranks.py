@@ -4,7 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+import torch
+
 from ropewalk import records
+from ropewalk.distributed import ranks
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.evals.retrieval import retrieval
 from ropewalk.evals.retrieval.passkey import passkey
@@ -68,3 +72,16 @@ def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tm
     ):
         done = subprocess.run([*launch, *what], capture_output=True, text=True)
         assert done.returncode != 0 and done.stderr.count(sentence) == 1, done.stderr
+
+
+def test_asking_which_process_this_is_starts_nothing_and_talking_needs_the_others(monkeypatch):
+    assert (ranks.rank(), ranks.size()) == (0, 1)
+    ranks.join()
+    assert ranks.same("alone") == "alone" and ranks.gathered({0: 1}) == {0: 1}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert (ranks.rank(), ranks.size()) == (1, 2)
+    for talk in (lambda: ranks.same(1), lambda: ranks.gathered({})):
+        with pytest.raises(RuntimeError, match=r"process 1 of 2.*ranks\.join\(\)"):
+            talk()
+    assert not torch.distributed.is_initialized()

@@ -154,7 +154,7 @@ def test_the_verdict_is_that_of_generate_with_and_without_a_shared_beginning(fam
         other[2] = (other[2] + 1) % 256
         prompts += [Prompt(ids, said), Prompt(ids, other)]
         expected += [True, False]
-    for arguments in ({}, {"beginning": beginning}, {"beginning": beginning, "batch_tokens": 1}):
+    for arguments in ({}, {"prefix": beginning}, {"prefix": beginning, "batch_tokens": 1}):
         assert [bool(one.all()) for one in verdicts(model, prompts, **arguments)] == expected
     assert model.config._attn_implementation == "sdpa"
 
@@ -192,12 +192,12 @@ def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_le
     ]
     seen = []
     compared = model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(out.clone()))
-    plain = forced.verdicts(model, prompts, beginning=beginning)
+    plain = forced.verdicts(model, prompts, prefix=beginning)
     expected = list(seen)
     seen.clear()
     torch._dynamo.reset()
     with compile.compiled(model, backend=backend):
-        fused = forced.verdicts(model, prompts, beginning=beginning)
+        fused = forced.verdicts(model, prompts, prefix=beginning)
     compared.remove()
     for found, wanted in zip(seen, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
@@ -218,7 +218,7 @@ def test_on_a_pretrained_model_verdicts_are_those_of_generate(shared):
     model, tokenizer = load_model(path, dtype="float32"), load_tokenizer(path)
     protocol = passkey.Protocol(tokenizer, 320)
     prompts = [protocol.prompt(key, k)[0] for key, k in (("21345", 80), ("90817", 160), ("55012", 300))]
-    ours = [bool(one.all()) for one in verdicts(model, prompts, beginning=protocol.prefix)]
+    ours = [bool(one.all()) for one in verdicts(model, prompts, prefix=protocol.prefix)]
     theirs = [bool((greedy(model, prompt.ids, 5) == prompt.answer).all()) for prompt in prompts]
     assert ours == theirs
     assert any(ours), "the model knows none of the keys, so this test shows nothing"

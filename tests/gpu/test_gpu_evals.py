@@ -68,5 +68,5 @@ def test_a_shared_beginning_gives_the_verdicts_of_generate(dtype, monkeypatch):
             )
             said.append(bool((out[0, row.shape[1] :].cpu().numpy() == prompt.answer).all()))
         with compile.faster(model, passes=len(prompts), window=window):
-            found = verdicts(model, prompts, beginning=protocol.beginning)
+            found = verdicts(model, prompts, prefix=protocol.prefix)
         assert [bool(one.all()) for one in found] == said

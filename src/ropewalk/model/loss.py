@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int
@@ -149,15 +149,16 @@ def _nll_and_gradient(
     return pointwise(product, labels, family)
 
 
+@no_type_check  # for a type checker's wrapper would be compiled with it
 def _from_product(product: Tensor, labels: Tensor, family: Logits) -> tuple[Tensor, Tensor]:
     counts = labels != IGNORED
     target = labels.clamp(min=0)[:, None]
     logits = family(product.float())
     slope = family.slope(logits)
-    normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
-    nll = torch.where(counts, (normaliser - logits.gather(1, target)).squeeze(1), 0.0).sum()
+    lse = torch.logsumexp(logits, dim=-1, keepdim=True)
+    nll = torch.where(counts, (lse - logits.gather(1, target)).squeeze(1), 0.0).sum()
     wanted = torch.arange(logits.shape[1], device=logits.device) == target
-    grad = ((logits - normaliser).exp() - wanted.float()) * slope * counts[:, None]
+    grad = ((logits - lse).exp() - wanted.float()) * slope * counts[:, None]
     return nll, grad.to(product.dtype)
 
 
@@ -242,7 +243,7 @@ class NextTokenLoss(nn.Module):
         Labels are shifted already: labels[b, t] is the token after input_ids[b, t]. Divide by the number of counted labels
         over all ranks and accumulation steps, once, so that every token weighs the same however the batch was split.
 
-        attend: who attends to what, from `parallel.Mesh.split`; plain causal attention if not given.
+        attend: who attends to what, from `distributed.mesh.Mesh.split`; plain causal attention if not given.
         """
         if attend is not None:
             if self._inner.config._attn_implementation != BLOCKS:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ropewalk.data.packing import PackedBlocks, order
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
 from ropewalk.settings.budget import micro_windows
@@ -64,13 +64,13 @@ class Batches:
         shuffled = not self.windows.tokens.streamed
         return order(self.settings.seed, step, self.settings.batch_size, len(self.windows), shuffled=shuffled)
 
-    def __call__(self, step: int, devices: Any) -> Iterator[Micro]:
+    def micro_batches(self, step: int, mesh: Mesh) -> Iterator[Micro]:
         """This process's micro batches of step `step` (from 0), made one by one."""
-        places = np.arange(devices.data_rank, self.settings.batch_size, devices.data_size)
+        places = np.arange(mesh.data_rank, self.settings.batch_size, mesh.data_size)
         blocks = self.blocks(step)
         for first in range(0, len(places), self.micro):
             chosen = places[first : first + self.micro]
-            yield Micro(self._rows(step, chosen, blocks[chosen], devices.device), blocks[chosen].tolist())
+            yield Micro(self._rows(step, chosen, blocks[chosen], mesh.device), blocks[chosen].tolist())
 
     def _rows(self, step: int, places: np.ndarray, blocks: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         rows = self.windows.rows(blocks, mask_documents=self.settings.mask_documents)

@@ -228,7 +228,7 @@ class Loop:
         counted = self.batches.windows.counted(blocks, mask_documents=settings.mask_documents)
         self.optimizer.zero_grad(set_to_none=True)
         losses, blocks_read = [], []
-        for micro in self.batches(step, self.mesh):
+        for micro in self.batches.micro_batches(step, self.mesh):
             if self.mesh.any(signals.received is not None):
                 raise _Stop
             passes = partial(self._forward_and_backward, micro.rows, counted)

@@ -22,8 +22,8 @@ _STREAM = 0x905E
 def positions(seed: int, sequence: int, short: int, long: int) -> Int[np.ndarray, " short"]:
     """The positions of sequence number `sequence` of a run: a pure function, like the order of the data."""
     draw = np.random.default_rng([seed, _STREAM, sequence])
-    found = np.arange(short, dtype=np.int64)
+    skipped = np.arange(short, dtype=np.int64)
     if short > 1 and long > short:
         cut = draw.integers(1, short)
-        found[cut:] += draw.integers(0, long - short, endpoint=True)
-    return found
+        skipped[cut:] += draw.integers(0, long - short, endpoint=True)
+    return skipped

@@ -19,7 +19,7 @@ import gc
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,7 @@ def _contexts(kept: frozenset[int]) -> Any:
     return create_selective_checkpoint_contexts(functools.partial(_policy, kept, {False: 0, True: 0}))
 
 
+@no_type_check  # for a type checker's wrapper would be compiled with it
 def _checkpointed(forward: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
     """`forward`, keeping only what `kept` names."""
     if kept is None:

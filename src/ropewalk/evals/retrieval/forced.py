@@ -61,7 +61,7 @@ def verdicts(
     model: Any,
     prompts: Sequence[Prompt],
     *,
-    beginning: Integer[np.ndarray, " n"] | None = None,
+    prefix: Integer[np.ndarray, " n"] | None = None,
     batch_tokens: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[Bool[np.ndarray, " m"]]:
@@ -70,7 +70,7 @@ def verdicts(
     Args:
         model: a transformers causal language model.
         prompts: of any lengths; those with the same lengths and the same share of the prefix go through together.
-        beginning: the prefix, a text that prompts start like; each shares as much of it as it has. None: nothing is shared.
+        prefix: a text that prompts begin with; each shares as much of it as it has. None: nothing is shared.
         batch_tokens: tokens of one forward pass.
         advance: called with the number of prompts done.
 
@@ -82,10 +82,11 @@ def verdicts(
     """
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
-    beginning = np.empty(0, dtype=np.int64) if beginning is None else beginning
-    shapes = [_shape(prompt, beginning) for prompt in prompts]
+    prefix = np.empty(0, dtype=np.int64) if prefix is None else prefix
+    shapes = [_shape(prompt, prefix) for prompt in prompts]
     longest = max((shape.shared for shape in shapes), default=0)
-    prefix, in_two_parts = SharedPrefix.read(model, rows_on(device, [beginning[:longest]])), attends_in_two_parts(model)
+    shared_prefix = SharedPrefix.read(model, rows_on(device, [prefix[:longest]]))
+    in_two_parts = attends_in_two_parts(model)
     judged: list[Any] = [None] * len(prompts)
 
     def settle(batch: list[int], right: Tensor, damaged: Tensor) -> None:
@@ -104,7 +105,9 @@ def verdicts(
         ids = rows_on(device, [prompts[number].fed[shape.shared :] for number in batch])
         answers = rows_on(device, [prompts[number].answer for number in batch])
         with (
-            prefix.before(model, shape.shared, shape.tokens, shape.scored, in_two_parts=in_two_parts) as arguments,
+            shared_prefix.before(
+                model, shape.shared, shape.tokens, shape.scored, in_two_parts=in_two_parts
+            ) as arguments,
             reading_last(model, shape.scored),
         ):
             logits = model(input_ids=ids, logits_to_keep=shape.scored, **arguments).logits
@@ -117,11 +120,11 @@ def verdicts(
     return judged
 
 
-def _shape(prompt: Prompt, beginning: Integer[np.ndarray, " n"]) -> _Shape:
+def _shape(prompt: Prompt, prefix: Integer[np.ndarray, " n"]) -> _Shape:
     """How a prompt goes through: with as much of the prefix as it begins with, if that is worth it, and the rest as its own."""
     fed, scored = prompt.fed, len(prompt.answer)
-    length = min(len(beginning), len(fed) - scored)
-    differs = np.flatnonzero(beginning[:length] != fed[:length])
+    length = min(len(prefix), len(fed) - scored)
+    differs = np.flatnonzero(prefix[:length] != fed[:length])
     same = int(differs[0]) if len(differs) else length
     shared = same if same >= _WORTH_SHARING else 0
     return _Shape(shared, len(fed) - shared, scored)

@@ -205,7 +205,7 @@ def measure_depths(
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
         prefix = protocol.prefix
-        judged = iter(verdicts(loaded.model, prompts, beginning=prefix, batch_tokens=batch_tokens, advance=advance))
+        judged = iter(verdicts(loaded.model, prompts, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
     rows = {}
     for at in local:
         right = [next(judged) for _ in range(trials)]
