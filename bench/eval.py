@@ -39,6 +39,7 @@ from bench.measuring import (
     plain_perplexity,
 )
 from ropewalk import records
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import encode
 from ropewalk.data.select import TokenizedDocument
@@ -46,7 +47,7 @@ from ropewalk.data.stdlib import standard_library
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import sampled
 from ropewalk.evals.perplexity.measure import score_document
-from ropewalk.model.load import load_model, load_tokenizer, model_info
+from ropewalk.model.load import load_model, load_tokenizer
 
 PARTS = ["budget", "perplexity", "passkey", "products"]
 #: Reference data beside the checkout, or in it.
@@ -68,7 +69,9 @@ def bench_budget(
 ) -> list[dict]:
     """The exact figure over books and its estimate in a twentieth of the time; and ours beside the plain loop in float32."""
     name, texts = budget_data(documents, tokens)
-    loaded = LoadedModel(load_model(name, device=device, dtype="float32"), load_tokenizer(name), model_info(name))
+    loaded = LoadedModel(
+        load_model(name, device=device, dtype="float32"), load_tokenizer(name), Checkpoint.open(name).info
+    )
     ids = [encode(loaded.tokenizer, one)[:tokens] for one in texts]
     held = [TokenizedDocument(str(at), one) for at, one in enumerate(ids)]
     score_document(loaded, held[0], window, stride)

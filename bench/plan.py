@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import records, testing
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.planner import calibrate
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.planner import shape_of
@@ -106,7 +105,7 @@ def point(
     if sizes is not None and not Path(model).exists():
         heads = sizes["num_attention_heads"]
         testing.tiny_directory(model, window=512, num_key_value_heads=heads, vocab_size=4096, **sizes)
-    config = read_config(locate(model))  # in the point, so that it holds when the model is another
+    config = Checkpoint.open(model).config  # in the point, so that it holds when the model is another
     shape = shape_of(model)
     recipe = Recipe(window=window, steps=1, batch_size=batch, precision="float32")
     job = Job(shape, recipe, micro=micro, activations=NONE, fused=False)

@@ -13,6 +13,8 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from ropewalk.checkpoint.families import FULL_LAYERS, family_of
+
 #: A byte each, then `<s>` (beginning) and `</s>` (end).
 BYTE_VOCABULARY = 258
 
@@ -26,28 +28,28 @@ _SHARED = dict(
     eos_token_id=257,
     pad_token_id=None,
 )
-_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("LlamaConfig", dict(num_key_value_heads=4)),
-    "mistral": ("MistralConfig", dict(num_key_value_heads=2, sliding_window=None, head_dim=16)),
-    "qwen2": ("Qwen2Config", dict(num_key_value_heads=2)),
-    "qwen3": ("Qwen3Config", dict(num_key_value_heads=2, head_dim=16)),
-    "gemma3_text": (
-        "Gemma3TextConfig",
-        dict(
-            num_key_value_heads=2, head_dim=16, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
-        ),
-    ),
-    "gpt_neox": ("GPTNeoXConfig", dict()),
-    "phi3": ("Phi3Config", dict(num_key_value_heads=4)),
+#: What a tiny model of a family has beside the settings that all share and the facts of families.py.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "llama": dict(num_key_value_heads=4),
+    "mistral": dict(num_key_value_heads=2, sliding_window=None, head_dim=16),
+    "qwen2": dict(num_key_value_heads=2),
+    "qwen3": dict(num_key_value_heads=2),
+    "gemma3_text": dict(num_key_value_heads=2, sliding_window=16),
+    "gpt_neox": dict(),
+    "phi3": dict(num_key_value_heads=4),
 }
-FAMILIES = tuple(_FAMILIES)
+FAMILIES = tuple(_SETTINGS)
 
 
 def tiny_config(family: str = "llama", window: int = 64, **overrides: Any) -> transformers.PreTrainedConfig:
     """The configuration of a two-layer model of a family (`testing.FAMILIES`) with a window in tokens."""
-    name, own = _FAMILIES[family]
-    settings = {**_SHARED, "max_position_embeddings": window, **own, **overrides}
-    return getattr(transformers, name)(**settings)
+    facts = family_of(family)
+    settings: dict[str, Any] = {**_SHARED, "max_position_embeddings": window, **_SETTINGS[family]}
+    if facts.head_dim:
+        settings["head_dim"] = 16
+    if facts.unscaled_layers:
+        settings["layer_types"] = [facts.unscaled_layers, FULL_LAYERS]
+    return transformers.CONFIG_MAPPING[family](**settings | overrides)
 
 
 def tiny(family: str = "llama", window: int = 64, seed: int = 0, **overrides: Any) -> transformers.PreTrainedModel:

@@ -10,7 +10,8 @@ from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.loaded import open_model
-from ropewalk.rope.scaling import Linear, Rope, rotate
+from ropewalk.rope.rotate import rotate
+from ropewalk.rope.scaling import Linear, Rope
 
 ROPE = Rope(16, 10000.0, 64)
 

@@ -22,7 +22,8 @@ from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
 from ropewalk.records.variant import variant_of
 from ropewalk.reports.rows import clean
-from ropewalk.rope.scaling import Rope, rotate
+from ropewalk.rope.rotate import rotate
+from ropewalk.rope.scaling import Rope
 
 IDS = torch.arange(40)[None] * 7 % 250
 TOKENIZER = testing.byte_tokenizer()

@@ -290,7 +290,9 @@ def test_what_is_on_record_is_not_measured_again_unless_something_differs(tmp_pa
 
 
 def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
-    config = dict(ropewalk=dict(original_window=300, window=300, method="plain", factor=1.0, theta=10000.0, history=[]))
+    config = dict(
+        ropewalk=dict(original_window=300, window=300, scaling=dict(method="plain"), rope_theta=10000.0, history=[])
+    )
     for steps in (20, 10):
         path = tiny_directory(tmp_path / "run" / "checkpoints" / f"step-{steps:06d}", window=300, seed=steps)
         said = json.loads((path / "config.json").read_text())

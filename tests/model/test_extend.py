@@ -15,15 +15,17 @@ import torch
 import transformers
 
 from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
 from ropewalk.checkpoint.headers import INDEX
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend, extended_config
-from ropewalk.model.load import load_model, load_tokenizer, model_info
+from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model
 from ropewalk.model.verify import pin_rope, rotary_tables, verify_rope
 from ropewalk.rope.scaling import Linear, Llama3, Ntk, Rope
+from ropewalk.settings.scaling import ScalingOptions
 
 WINDOW, LONGER = 64, 256
 
@@ -80,7 +82,7 @@ def test_loading_saving_and_loading_again_keeps_the_speeds(family: str, tmp_path
     again = load_model(tmp_path / "c")
     for (name, one), (_, other) in zip(loaded.named_buffers(), again.named_buffers(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0, msg=name)
-    assert model_info(tmp_path / "c").steps == 30
+    assert Checkpoint.open(tmp_path / "c").info.steps == 30
     legacy = read_config(tmp_path / "c")
     assert legacy["rope_theta"] and legacy["rope_scaling"], "a v4 reader needs both"
 
@@ -296,7 +298,7 @@ def test_a_hub_id_in_the_cache_is_read_from_it(tmp_path: Path, monkeypatch: pyte
     assert extend("rope/walk", window=LONGER, out=tmp_path / "b").factor == 4.0
 
 
-def test_linear_on_llama_3_scaling_is_refused_with_the_reason() -> None:
+def test_linear_on_llama_3_scaling_is_refused_with_the_reason(tmp_path: Path) -> None:
     said = testing.tiny_config(window=131072).to_dict()
     said["rope_parameters"] = {
         "rope_type": "llama3",
@@ -308,13 +310,14 @@ def test_linear_on_llama_3_scaling_is_refused_with_the_reason() -> None:
     }
     assert read_rope(said).scaling == Llama3(8.0, 1.0, 4.0, 8192)
     with pytest.raises(UserError, match="linear scaling cannot be put on top of llama3"):
-        extended_config(said, window=262144)
+        extended_config(Checkpoint("llama-3", tmp_path, said), window=262144)
 
 
-def test_a_foreign_linear_model_is_extended_once_its_window_is_said() -> None:
+def test_a_foreign_linear_model_is_extended_once_its_window_is_said(tmp_path: Path) -> None:
     said = testing.tiny_config(window=4096).to_dict()
     said["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
-    new = extended_config(said, window=16384, current_window=4096)
+    options = ScalingOptions(current_window=4096)
+    new = extended_config(Checkpoint("foreign", tmp_path, said), window=16384, options=options)
     assert new["rope_parameters"]["factor"] == 8.0 and new["ropewalk"]["original_window"] == 2048
 
 

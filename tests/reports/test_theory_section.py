@@ -106,7 +106,7 @@ def test_a_window_that_was_looked_at_in_steps_is_said_to_be(tmp_path):
     [
         ("theory_bounds", {"head_dim": 2 * 10**9}),
         ("theory_bounds", {"head_dim": 7}),
-        ("theory_bounds", {"base": 0.5}),
+        ("theory_bounds", {"rope_theta": 0.5}),
         ("theory_bounds", {"reach": 10**12}),
         ("theory_resolution", {"scaling": {"method": "guess"}}),
         ("theory_resolution", {"scaling": {"method": "linear", "factor": 0.5}}),

@@ -10,7 +10,8 @@ import pytest
 from ropewalk.rope.bounds import abel_sum, bounds, interpolation_bound_printed, sum_of_squares
 from ropewalk.rope.growth import features, growth
 from ropewalk.rope.resolution import resolution
-from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn, rotate
+from ropewalk.rope.rotate import rotate
+from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
 LLAMA = Rope(128, 10000.0, 2048)
@@ -155,7 +156,7 @@ def by_each_papers_formula(factor: float) -> dict[str, np.ndarray]:
 def test_the_table_of_methods_is_what_each_papers_formula_gives():
     names = [cell.strip() for cell in re.search(r"\n\| \| (unscaled .*) \|\n", TEXT)[1].split("|")]
     rows = {name: cells for name, *cells in table("| unscaled")}
-    ours = (Plain(), Linear(16), Ntk(16), Yarn(16), Llama3(16, 1.0, 4.0, 2048))
+    ours = (Plain(), Linear(16.0), Ntk(16.0), Yarn(16.0), Llama3(16.0, 1.0, 4.0, 2048))
     for column, (name, scaling) in enumerate(zip(names, ours, strict=True)):
         theta, after = inv_freq(128, 1e4), by_each_papers_formula(16)[name]
         never = 2048 * theta < 2 * math.pi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,14 +18,29 @@ from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb 
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from ropewalk.errors import UserError
-from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn, compose, from_dict, rotate, to_dict
+from ropewalk.rope.rotate import rotate
+from ropewalk.rope.scaling import (
+    EXTENDING,
+    SCALINGS,
+    Linear,
+    Llama3,
+    Ntk,
+    Plain,
+    Rope,
+    Scaling,
+    Yarn,
+    compose,
+    from_dict,
+    to_dict,
+)
+from ropewalk.settings.scaling import ExtendMethod, TrainMethod
 
 # float64 on both sides, a handful of operations: 1e-12 leaves four digits of slack.
 EXACT = 1e-12
 ropes = st.builds(
     Rope,
     head_dim=st.integers(2, 96).map(lambda half: 2 * half),
-    base=st.floats(2.0, 1e7),
+    rope_theta=st.floats(2.0, 1e7),
     window=st.integers(64, 131072),
 )
 factors = st.floats(1.0, 64.0)
@@ -35,7 +51,7 @@ def test_a_pair_is_multiplied_by_a_unit_complex_number(rope: Rope, position: int
     x = np.random.default_rng(0).standard_normal((1, rope.head_dim))
     ours = rotate(x, np.array([position]), rope.inv_freq(), pairing="interleaved")[0]
     for j in range(rope.head_dim // 2):
-        theta = math.exp(-2 * j / rope.head_dim * math.log(rope.base))
+        theta = math.exp(-2 * j / rope.head_dim * math.log(rope.rope_theta))
         turned = complex(x[0, 2 * j], x[0, 2 * j + 1]) * cmath.exp(1j * position * theta)
         # theta by exp-log differs from a power in the last place or two; a position of 1e5 radians multiplies that.
         assert ours[2 * j] == pytest.approx(turned.real, abs=1e-9)
@@ -109,7 +125,7 @@ def test_linear_composes_by_multiplying(rope: Rope, first: float, second: float)
 
 @given(ropes, factors, factors)
 def test_ntk_composes_by_multiplying(rope: Rope, first: float, second: float) -> None:
-    grown = Rope(rope.head_dim, Ntk(first).base(rope), rope.window)
+    grown = Rope(rope.head_dim, Ntk(first).rope_theta(rope), rope.window)
     np.testing.assert_allclose(compose(Ntk(first), Ntk(second)).inv_freq(rope), Ntk(second).inv_freq(grown), rtol=1e-10)
 
 
@@ -228,3 +244,42 @@ def test_a_scaling_comes_back_from_json_with_all_its_parameters(scaling) -> None
 def test_a_scaling_that_is_none_is_refused_in_a_sentence(entry) -> None:
     with pytest.raises(UserError, match="scaling"):
         from_dict(entry)
+
+
+def test_the_words_that_a_type_checker_knows_are_those_of_the_table() -> None:
+    assert get_args(ExtendMethod) == (*EXTENDING, "auto")
+    assert set(get_args(TrainMethod)) == {*EXTENDING, "auto", Plain.method}
+
+
+def test_no_two_scalings_share_a_word() -> None:
+    words = [word for kind in SCALINGS.values() for word in kind.rope_types]
+    assert len(words) == len(set(words)) and len({kind.label for kind in SCALINGS.values()}) == len(SCALINGS)
+
+
+@pytest.mark.parametrize("kind", SCALINGS.values())
+def test_what_a_config_says_of_a_scaling_is_read_back(kind: type[Scaling]) -> None:
+    rope, factor = Rope(64, 10000.0, 2048), 4.0
+    scaling = kind.for_extension(rope, factor)
+    if not kind.extends and kind is not Plain:
+        with pytest.raises(UserError, match="does not write it"):
+            scaling.config_entry(rope)
+        return
+    entry, rope_theta = scaling.config_entry(rope)
+    scaled = Rope(rope.head_dim, rope_theta, rope.window)
+    if not kind.rope_types:  # the config shows another rope_theta alone
+        np.testing.assert_allclose(scaled.inv_freq(), scaling.inv_freq(rope), rtol=EXACT)
+        return
+    window = round(rope.window * scaling.factor)
+    assert kind.from_config(entry, window=window, original=rope.window) == (scaling, rope.window)
+
+
+@given(factors)
+def test_plain_changes_no_scaling_and_is_changed_into_any(factor: float) -> None:
+    for scaling in (Linear(factor), Ntk(factor), Yarn(factor), Llama3(factor, 1.0, 4.0, 2048)):
+        assert compose(Plain(), scaling) == scaling == compose(scaling, Plain())
+
+
+def test_a_parameter_of_another_scaling_is_refused_by_its_option() -> None:
+    with pytest.raises(UserError, match="linear scaling has no --beta-fast; leave it out"):
+        Linear.for_extension(Rope(64), 4.0, beta_fast=16.0)
+    assert Yarn.for_extension(Rope(64), 4.0, beta_fast=16.0) == Yarn(4.0, beta_fast=16.0)

@@ -25,7 +25,8 @@ from ropewalk.rope.bounds import (
 )
 from ropewalk.rope.growth import features, fit, growth
 from ropewalk.rope.resolution import mean_angle, resolution
-from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn, rotate
+from ropewalk.rope.rotate import rotate
+from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn
 
 LLAMA = Rope(128, 10000.0, 2048)
 THETA = LLAMA.inv_freq()
@@ -74,14 +75,14 @@ def test_the_score_is_the_inner_product_of_two_rotated_vectors():
 
 
 def test_theorem_2_1_as_printed_is_false_at_llamas_own_setting():
-    h = worst_coefficients(THETA, 0.5, 0, 1)
+    h = worst_coefficients(THETA, 0.5, 0.0, 1.0)
     np.testing.assert_allclose(np.abs(h), 1, rtol=EXACT)
     # Vectors with exactly these products: q turns the first coordinate by h's phase, k is the first axis of each plane.
     q, k = np.zeros(128), np.zeros(128)
     q[0::2], q[1::2], k[0::2] = h.real, h.imag, 1
     ends = [score_by_rotation(q, k, m, 0) for m in (0, 1)]
     strays = abs(score_by_rotation(q, k, 0.5, 0) - sum(ends) / 2)
-    printed = interpolation_bound_printed(LLAMA, MIDDLE, 0, 1)[0]
+    printed = interpolation_bound_printed(LLAMA, MIDDLE, 0.0, 1.0)[0]
     assert strays == pytest.approx(0.4939, abs=5e-5)  # four digits are given
     assert printed == pytest.approx(0.4343, abs=5e-5)
     assert strays > 1.13 * printed
@@ -95,7 +96,7 @@ def test_the_printed_denominator_is_32_ln_c_and_the_corrected_one_256():
     assert not found.holds
 
 
-@pytest.mark.parametrize("theta", [THETA, Linear(8).inv_freq(LLAMA), Rope(16, 500000.0).inv_freq()], ids=len)
+@pytest.mark.parametrize("theta", [THETA, Linear(8.0).inv_freq(LLAMA), Rope(16, 500000.0).inv_freq()], ids=len)
 def test_the_corrected_bound_holds_for_a_hundred_thousand_random_scores(theta):
     draw = np.random.default_rng(1)
     closest = 0.0
@@ -115,8 +116,8 @@ def test_the_corrected_bound_holds_for_a_hundred_thousand_random_scores(theta):
 def test_the_corrected_bound_holds_against_optimised_scores_and_is_nearly_reached():
     """Projected gradient ascent on h from random starts, with the gradient from finite differences of a(s) itself."""
     draw = np.random.default_rng(2)
-    exact = interpolation_supremum(THETA, MIDDLE, 0, 1)[0]
-    corrected = interpolation_bound(THETA, MIDDLE, 0, 1)[0]
+    exact = interpolation_supremum(THETA, MIDDLE, 0.0, 1.0)[0]
+    corrected = interpolation_bound(THETA, MIDDLE, 0.0, 1.0)[0]
     basis = np.concatenate([np.eye(64), 1j * np.eye(64)])
     for _ in range(20):
         start = float(draw.integers(0, 2047))
@@ -149,13 +150,13 @@ def test_the_exact_supremum_is_never_above_the_corrected_bound(rope, share, leng
 @given(ropes)
 def test_halfway_is_the_worst_place_between_two_tokens(rope):
     theta = rope.inv_freq()
-    along = interpolation_supremum(theta, np.linspace(0, 1, 201), 0, 1)
+    along = interpolation_supremum(theta, np.linspace(0, 1, 201), 0.0, 1.0)
     assert along.max() <= along[100] + EXACT
     assert along[100] == pytest.approx(np.sum(1 - np.cos(theta / 2)), abs=EXACT)
 
 
 def test_the_supremum_is_the_same_at_every_distance():
-    near = interpolation_supremum(THETA, np.array([0.3]), 0, 1)
+    near = interpolation_supremum(THETA, np.array([0.3]), 0.0, 1.0)
     far = interpolation_supremum(THETA, np.array([2000.3]), 2000, 2001)
     np.testing.assert_allclose(near, far, atol=1e-10)  # 2000.3 has lost 4 digits
 
@@ -163,7 +164,7 @@ def test_the_supremum_is_the_same_at_every_distance():
 @settings(max_examples=100, deadline=None)
 @given(ropes)
 def test_the_sum_of_squares_is_a_geometric_series_between_its_closed_bounds(rope):
-    d, c = rope.head_dim, rope.base
+    d, c = rope.head_dim, rope.rope_theta
     found = sum_of_squares(rope.inv_freq())
     assert found == pytest.approx((1 - c**-2) / (1 - c ** (-4 / d)), rel=1e-9)  # c^-2 cancels to 9 digits at c = 1.5
     printed = sum_of_squares_printed(rope)
@@ -373,7 +374,7 @@ def test_a_singular_fit_says_nan_and_does_not_stop():
 
 
 def test_pi_divides_every_angle_by_the_factor_and_shows_no_new_one():
-    found = resolution(LLAMA, Linear(16), 32768)
+    found = resolution(LLAMA, Linear(16.0), 32768)
     assert found.kept == pytest.approx(1 / 16)
     assert (found.unseen, found.overshoot) == (0, 1)
     assert all(band.after == pytest.approx(band.before / 16) for band in found.bands)
@@ -388,20 +389,20 @@ def test_extrapolation_keeps_every_angle_and_shows_new_ones_to_each_pair_that_ne
 
 
 def test_ntk_keeps_most_angles_but_overshoots_in_the_middle():
-    found = resolution(LLAMA, Ntk(16), 32768)
+    found = resolution(LLAMA, Ntk(16.0), 32768)
     assert found.kept > 0.7
     assert 1 < found.overshoot < 16
     assert found.unseen == 22 / 64  # all that never turned, but the slowest, which NTK puts exactly on the edge
 
 
 def test_yarn_keeps_the_fast_and_interpolates_the_slow():
-    fast, _, slow = resolution(LLAMA, Yarn(16), 32768).bands
+    fast, _, slow = resolution(LLAMA, Yarn(16.0), 32768).bands
     assert fast.after == fast.before
     assert slow.after == pytest.approx(slow.before / 16)
 
 
 def test_llama3_scaling_has_a_resolution_too():
-    found = resolution(Rope(128, 500000.0, 8192), Llama3(8, 1, 4, 8192), 65536)
+    found = resolution(Rope(128, 500000.0, 8192), Llama3(8.0, 1.0, 4.0, 8192), 65536)
     assert 0.9 < found.kept < 1
 
 
@@ -409,7 +410,7 @@ def test_mean_angle_is_a_geometric_series_near_one_over_ln_c():
     assert mean_angle(THETA) == pytest.approx(2 / 128 * (1 - 1e-4) / (1 - 10000 ** (-2 / 128)), rel=1e-12)
     large = mean_angle(Rope(8192).inv_freq())
     assert large == pytest.approx(0.109, abs=5e-4)
-    assert mean_angle(Linear(4).inv_freq(Rope(8192))) == pytest.approx(0.027, abs=5e-4)
+    assert mean_angle(Linear(4.0).inv_freq(Rope(8192))) == pytest.approx(0.027, abs=5e-4)
 
 
 # Bad input
@@ -431,7 +432,7 @@ def test_mean_angle_is_a_geometric_series_near_one_over_ln_c():
         lambda: growth(LLAMA, 2048),
         lambda: growth(LLAMA, 10**12),
         lambda: interpolation_bound(THETA, MIDDLE, 1, 1),
-        lambda: interpolation_bound(THETA, np.array([7.0]), 0, 1),
+        lambda: interpolation_bound(THETA, np.array([7.0]), 0.0, 1.0),
         lambda: fit(np.eye(2), np.eye(2), "guess"),
     ],
 )

@@ -10,10 +10,10 @@ from html import unescape
 import pytest
 
 from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
-from ropewalk.model.load import model_info
 from ropewalk.records import Perplexity, read
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite import stages
@@ -87,7 +87,7 @@ def test_a_small_machine_is_given_what_it_can_do_and_all_subjects_the_same(base,
         assert poor["perplexity", subject]["max_tokens"] == 256 + 4 * 16
         assert poor["passkey", subject]["trials"] == 1 and rich["passkey", subject]["trials"] == 10
     # By hand: 256 tokens through 2 layers of width 64, two FLOPs a weight and the lower triangle of scores and values.
-    state = model_info(extended)
+    state = Checkpoint.open(extended).info
     assert _suite(extended, base, tmp_path)._flops(256) == 256 * 2 * state.parameters + 2 * (2 * 64 * 256 * 256)
 
 

@@ -52,7 +52,7 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
         assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
     show_theory(found)
     printed = capsys.readouterr().out
-    assert "4 rotated coordinates a head, base 10000" in printed
+    assert "4 rotated coordinates a head, rope_theta 10000" in printed
     assert f"{found.bounds.interpolation:.4f}" in printed
 
 

@@ -9,11 +9,12 @@ import safetensors.torch
 import torch
 
 from ropewalk import records, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
-from ropewalk.model.load import load_model, model_info
+from ropewalk.model.load import load_model
 from ropewalk.training.checkpoints import Snapshots
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.loop import Loop
@@ -73,7 +74,7 @@ def test_checkpoints_on_the_way_are_models_that_every_measurement_loads(base, tm
     for step in (2, 4, 6):
         directory = tmp_path / f"out/checkpoints/step-{step:06d}"
         load_model(directory)
-        assert model_info(directory).steps == step
+        assert Checkpoint.open(directory).info.steps == step
     assert same(weights(tmp_path / "out/checkpoints/step-000006"), weights(tmp_path / "out"))
 
 

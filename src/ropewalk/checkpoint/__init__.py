@@ -1,5 +1,8 @@
-"""A checkpoint as files: where it lies, what its config says of RoPE, what its headers say of its weights. No torch.
+"""A checkpoint on disk: where it lies, what its config says of RoPE, what its headers say of its weights. No torch.
 
+checkpoint.py   `Checkpoint`: opened once, handed on
+model_info.py   `ModelInfo`: what records say of a model
+families.py     one row a family: what its config.json need not say
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      what safetensors files promise, without reading a weight

@@ -1,9 +1,7 @@
-"""A checkpoint as files: find it, check it without loading it, link it, and write directories that are whole or absent.
+"""Files and directories: JSON, links, directories that are whole or absent, and what must never be overwritten.
 
-in   a model's name or directory
-out  paths that hold; or a sentence that says which file is wrong and how
-
-Nothing here imports torch, and no weight is ever read into memory: a safetensors file says in its header how long it must be.
+in   paths
+out  files; or a sentence that says which path is wrong and how
 """
 
 from __future__ import annotations
@@ -32,14 +30,19 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """A JSON object from a file; `what` is the rule that a missing or broken file breaks."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{what}, but {path} does not exist; check the path") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{what}, but {path} cannot be read ({error}); fetch it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{what}, but {path} holds no JSON object; fetch it again")
-    return found
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A JSON object as a file, indented for people to read."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -85,8 +88,12 @@ _MARKS = ("config.json", "records.jsonl", "stages.jsonl", "checkpoints")
 
 
 def refuse_existing(out: str | Path, *, overwrite: bool = False) -> None:
-    """The rule of every `--out`: what exists is never overwritten unless asked for, and not even then where one stands, nor anything but
-    a model or a run."""
+    """The rule of every `--out`: what exists is never overwritten unless asked for; even then it must be a model or a run, and neither
+    the current directory nor the home directory may lie in it.
+
+    Raises:
+        UserError: it exists and may not be replaced.
+    """
     _refuse_unasked(out, overwrite)
     if os.path.isdir(out) and os.listdir(out) and not any(os.path.exists(os.path.join(out, mark)) for mark in _MARKS):
         raise UserError(
@@ -103,12 +110,12 @@ def _refuse_unasked(out: str | Path, overwrite: bool) -> None:
     refuse_to_lose(out, [os.getcwd(), os.path.expanduser("~")])
 
 
-def refuse_to_lose(out: str | Path, kept: Iterable[str | Path]) -> None:
+def refuse_to_lose(out: str | Path, kept: Iterable[str | os.PathLike[str]]) -> None:
     """Replacing a directory deletes what is in it: refuse one that is, or holds, something that must stay.
 
     Args:
         out: what would be replaced.
-        kept: paths, there or not.
+        kept: paths, which need not exist.
 
     Raises:
         UserError: the first of them that would be gone.
@@ -125,18 +132,18 @@ def refuse_unwritable(out: str | Path) -> None:
         UserError: it is a file or lies in one, or nothing can be written where it is or would be.
     """
     out = Path(out)
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.exists(path))
-    if not there.is_dir():
-        raise UserError(f"--out is a directory, but {there} is a file; choose another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if os.path.exists(path))
+    if not nearest.is_dir():
+        raise UserError(f"--out is a directory, but {nearest} is a file; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(
-            f"{out} could not be written: {there} is read-only or belongs to somebody else; choose another --out"
+            f"{out} could not be written: {nearest} is read-only or belongs to somebody else; choose another --out"
         )
 
 
 @contextlib.contextmanager
 def disk_errors(out: str | Path) -> Iterator[None]:
-    """Turn what a disk says into a sentence: full, read-only, no permission."""
+    """Turn an error of the disk into a sentence: full, read-only, no permission."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -156,8 +163,8 @@ def disk_errors(out: str | Path) -> Iterator[None]:
 
 def _os_error(error: SafetensorError) -> int | None:
     """safetensors writes in Rust and passes the system's error on as text: "… (os error 28)"."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
 
 
 def _share(directory: Path) -> None:

@@ -1,15 +1,16 @@
-"""A checkpoint as files: find it, check it without loading it, link it, and write directories that are whole or absent.
+"""What safetensors files promise, from their headers: which tensors, of which shape and dtype, and how long the file must be.
 
-in   a model's name or directory
-out  paths that hold; or a sentence that says which file is wrong and how
+in   a checkpoint's directory
+out  a header a file; or a sentence that says which file is wrong and how
 
-Nothing here imports torch, and no weight is ever read into memory: a safetensors file says in its header how long it must be.
+Nothing here imports torch, and no weight is read.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +18,25 @@ from ropewalk.checkpoint.files import read_json
 from ropewalk.errors import UserError
 
 INDEX = "model.safetensors.index.json"
-
-
 SINGLE = "model.safetensors"
-
-
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
 #: safetensors' own limit on the header (its format documentation), so that a broken length is not believed.
 _HEADER_LIMIT = 100_000_000
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, each found whole: the size its header promises is the size it has.
+def weight_headers(directory: Path) -> dict[str, dict[str, Any]]:
+    """The header of each safetensors file of a checkpoint, by the file's name, each file found whole.
 
     Raises:
         UserError: pickled weights only, no weights, a missing shard, a truncated or damaged file.
     """
     index = directory / INDEX
+    names = [SINGLE]
     if index.is_file():
-        shards = read_json(index, what="an index of shards is a JSON file").get("weight_map", {}).values()
-        files = [directory / name for name in sorted(set(shards))]
-    else:
-        files = [directory / SINGLE]
-    missing = [file.name for file in files if not file.is_file()]
-    if not missing and files:
-        for file in files:
-            check_safetensors(file)
-        return files
+        names = sorted(set(read_json(index, what="an index of shards is a JSON file").get("weight_map", {}).values()))
+    missing = [name for name in names if not (directory / name).is_file()]
+    if names and not missing:
+        return {name: check_safetensors(directory / name) for name in names}
     pickles = sorted(
         path.name for pattern in _PICKLES for path in directory.glob(pattern) if path.name != "training_args.bin"
     )
@@ -70,7 +61,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
             raise UserError(f"{file} is no whole safetensors file (its header is cut off or damaged); fetch it again")
         try:
             header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            ends = [entry["data_offsets"][1] for _, entry in tensors(header)]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{file} has a damaged safetensors header; fetch it again") from None
     promised = 8 + length + max(ends, default=0)
@@ -80,14 +71,6 @@ def check_safetensors(file: Path) -> dict[str, Any]:
     return header
 
 
-def count_parameters(files: list[Path]) -> int:
-    """How many weights the files hold, from their headers."""
-    total = 0
-    for file in files:
-        for name, entry in check_safetensors(file).items():
-            if name != "__metadata__":
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                total += count
-    return total
+def tensors(header: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, {"dtype", "shape", "data_offsets"}) of each tensor in a header."""
+    return ((name, entry) for name, entry in header.items() if name != "__metadata__")

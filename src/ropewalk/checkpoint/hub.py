@@ -1,9 +1,7 @@
-"""A checkpoint as files: find it, check it without loading it, link it, and write directories that are whole or absent.
+"""From a model's name to its directory, fetched from the hub where it is not here.
 
-in   a model's name or directory
-out  paths that hold; or a sentence that says which file is wrong and how
-
-Nothing here imports torch, and no weight is ever read into memory: a safetensors file says in its header how long it must be.
+in   `hemp`, a local directory or a hub id
+out  the directory; or a sentence
 """
 
 from __future__ import annotations

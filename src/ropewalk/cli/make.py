@@ -18,7 +18,7 @@ def extend(options: Any) -> None:
     info = extend(**arguments(ExtendSettings, options))
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
-        "transformers computes these rotary frequencies\n"
+        "transformers computes this inv_freq\n"
         f"vLLM multiplies the window by the factor once more: serve with --max-model-len {info.window}"
     )
 

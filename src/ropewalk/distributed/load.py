@@ -1,6 +1,6 @@
 """The model of a run as each of its processes begins with it: read once, however many they are.
 
-in   the directory of a checkpoint
+in   an open checkpoint
 out  one process: the model, on its device
      several: the model on the CPU of the main process; on the others the same model with parameters that hold nothing yet (on the
      meta device), which `Mesh.shard` fills
@@ -18,6 +18,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
@@ -25,7 +26,7 @@ from ropewalk.model.load import load_model
 
 
 def load(
-    directory: Path, mesh: Mesh | None, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    checkpoint: Checkpoint, mesh: Mesh | None, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
 ) -> transformers.PreTrainedModel:
     """Load a causal language model, verified, in evaluation mode, with SDPA attention.
 
@@ -35,12 +36,12 @@ def load(
         UserError: what `model.load` raises; the processes do not build the same model. On every process.
     """
     if mesh is None or mesh.world == 1:
-        return load_model(directory, dtype=dtype, device=device, attention="sdpa", trust_remote_code=trust_remote_code)
+        return load_model(checkpoint, dtype=dtype, device=device, attention="sdpa", trust_remote_code=trust_remote_code)
 
     def begin() -> Any:
         if not mesh.main:
-            return _without_weights(directory, dtype, trust_remote_code)
-        return load_model(directory, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
+            return _without_weights(checkpoint.path, dtype, trust_remote_code)
+        return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
 
     model = mesh.together(begin)
     outline = mesh.same(_outline(model) if mesh.main else None)

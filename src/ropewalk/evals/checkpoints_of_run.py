@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
-from ropewalk.model.load import model_info
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,7 @@ def checkpoints(run: str | Path) -> dict[int, Path]:
     paths = sorted(path.parent for path in run.glob("checkpoints/step-*/config.json"))
     if (run / "config.json").is_file():
         paths.append(run)
-    by_steps = {model_info(path).steps: path for path in paths}
+    by_steps = {Checkpoint.open(path).info.steps: path for path in paths}
     if not paths or paths == [run]:
         raise UserError(
             f"a figure by steps needs a run's checkpoints, and {run} has none under checkpoints/; give the --out of a "

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ropewalk import records
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.model_info import info_of
-from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.encode import bos_id
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
-from ropewalk.model.load import load_model, load_tokenizer, model_info
+from ropewalk.model.load import load_model, load_tokenizer
+from ropewalk.model.verify import rope_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def open_model(
     """Load a model by its name, or take one that is loaded.
 
     Args:
-        model: a name for `load_model`, or a transformers model.
+        model: a name or an open checkpoint for `load_model`, or a transformers model.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
         dtype, device: as in `load_model`; a model object keeps its own.
 
@@ -69,17 +69,22 @@ def open_model(
         UserError: what `load_model` raises; or a model object came without a tokenizer.
     """
     ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
-    if isinstance(model, str | Path):
-        weights = load_model(model, dtype=dtype, device=device)
-        return LoadedModel(weights, tokenizer or load_tokenizer(model), model_info(model))
+    if isinstance(model, ModelName):
+        checkpoint = Checkpoint.open(model)
+        weights = load_model(checkpoint, dtype=dtype, device=device)
+        return LoadedModel(weights, tokenizer or load_tokenizer(checkpoint), checkpoint.info)
     if tokenizer is None:
         raise UserError(
             "a model given as an object needs its tokenizer too; pass tokenizer=…, or the model's directory"
         )
-    rope_config = read_rope(model.config.to_dict())
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
-    return LoadedModel(model.eval(), tokenizer, info_of(rope_config, name=name, parameters=count))
+    return LoadedModel(model.eval(), tokenizer, info_of(rope_of(model), name=name, parameters=count))
+
+
+def opened(model: Any) -> Any:
+    """A model that was given by its name as an open checkpoint, so that it is read once; anything else as it is."""
+    return Checkpoint.open(model) if isinstance(model, ModelName) else model
 
 
 def fingerprint(model: torch.nn.Module, *, samples: int = 64) -> str:

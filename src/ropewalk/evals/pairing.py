@@ -6,11 +6,11 @@ out  nothing; or an error that says what differs, before any weight is loaded
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
-from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.model.load import load_tokenizer
 
 #: Spaces, digits, accents, brackets, another script: where tokenizers differ.
 _PROBE = "The  pass key is 12345.\nNaïve 2,048-token f(x) = {x_1}; 繩索"
@@ -38,13 +38,13 @@ def refuse_other_tokenizer(tokenizer: Any, base_tokenizer: Any, *, names: tuple[
         )
 
 
-def refuse_other_base(model: str | Path, base: str | Path) -> None:
+def refuse_other_base(model: Checkpoint, base: Checkpoint) -> None:
     """Refuse a base that the model cannot have been made from: family, original window, rotation or tokenizer differ.
 
     Raises:
         UserError: one of them differs.
     """
-    info, base_info = model_info(model), model_info(base)
+    info, base_info = model.info, base.info
     for field, description in (
         ("family", "family"),
         ("original_window", "original window"),

@@ -1,10 +1,7 @@
-"""Models: load one, and prove that it turns at the speeds its config promises.
+"""Devices and dtypes by the words that users and records have for them.
 
-in   a name (`hemp`, a directory, a hub id)
-out  a transformers model whose every `inv_freq` equals the closed form of rope.py, on the device and in the dtype asked for
-
-A rotary table that is wrong raises no error anywhere: the model merely speaks worse. Casting it to bfloat16, say, moves a
-speed by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after every load, cast, wrap, save and reload.
+in   "cuda:1", "bfloat16", or nothing
+out  torch's device and dtype; or a sentence
 """
 
 from __future__ import annotations
@@ -22,18 +19,20 @@ def device_for(device: str | torch.device | None = None) -> torch.device:
     """
     if device is not None:
         try:
-            found = torch.device(device)
+            chosen = torch.device(device)
         except RuntimeError:
             raise UserError(f"a device is cpu, cuda or cuda:0, cuda:1, …, got {device!r}; check the spelling") from None
-        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if found.type == "cuda" and (found.index or 0) >= here:
-            raise UserError(f"a GPU asked for must be here, but PyTorch sees {here} of them, got {device}; ask for cpu")
-        return found
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if chosen.type == "cuda" and (chosen.index or 0) >= count:
+            raise UserError(
+                f"a GPU asked for must be here, but PyTorch sees {count} of them, got {device}; ask for cpu"
+            )
+        return chosen
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the host's, there; a GPU is not waited for."""
+    """Copy a tensor of the host to a device, without waiting for a GPU to have it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -1,4 +1,4 @@
-"""Extend a checkpoint's window: link its weights, rewrite its config, and check that transformers now turns as asked.
+"""Extend a checkpoint's window: link its weights, rewrite its config, and check that transformers computes the inv_freq asked for.
 
 in   a model and the window it shall have
 out  a plain Hugging Face checkpoint, whole or not at all; no weight is loaded and none is changed
@@ -6,30 +6,30 @@ out  a plain Hugging Face checkpoint, whole or not at all; no weight is loaded a
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
     link_or_copy,
-    read_config,
     read_json,
     refuse_existing,
     refuse_to_lose,
     whole_directory,
+    write_json,
 )
-from ropewalk.checkpoint.headers import INDEX, weight_files
-from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.headers import INDEX
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, block_for, write_rope
 from ropewalk.errors import UserError
-from ropewalk.rope.scaling import Linear, Ntk, Plain, Scaling, Yarn, compose
+from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
-from ropewalk.settings.extend import ExtendMethod, ExtendSettings
+from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.scaling import ScalingOptions
 
-_METHODS: dict[str, type[Linear] | type[Ntk] | type[Yarn]] = {"linear": Linear, "ntk": Ntk, "yarn": Yarn}
 _REWRITTEN = {"config.json", "tokenizer_config.json", "generation_config.json"}
 _NOT_CARRIED = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".safetensors")
 
@@ -44,104 +44,103 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    from ropewalk.model.load import model_info, refuse_remote_code
+    from ropewalk.model.load import refuse_remote_code
     from ropewalk.model.verify import verify_directory
 
     refuse_existing(settings.out, overwrite=settings.overwrite)
-    source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
-    refuse_to_lose(settings.out, [source])
-    said = read_config(source)
-    refuse_remote_code(said, source, settings.trust_remote_code)
-    new = extended_config(said, window=settings.window, method=settings.method, current_window=settings.current_window)
+    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    refuse_to_lose(settings.out, [checkpoint.path])
+    refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
+    config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
-        _carry_weights(source, beside, convert_pickle=settings.convert_pickle)
-        _carry_the_rest(source, beside, old_window=read_rope(said).window, window=settings.window)
-        (beside / "config.json").write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+        _carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
+        _carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
+        write_json(beside / "config.json", config_dict)
         verify_directory(beside)
-    return model_info(settings.out)
+    return Checkpoint.open(settings.out).info
 
 
-def extended_config(
-    said: dict[str, Any], *, window: int, method: ExtendMethod = "linear", current_window: int | None = None
-) -> dict[str, Any]:
-    """A config.json's dictionary with a longer window: the algebra of `extend`, without any file.
+def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOptions | None = None) -> dict[str, Any]:
+    """The dictionary of a checkpoint's config.json with a longer window: the algebra of `extend`, without any file.
+
+    Args:
+        checkpoint: only its config is looked at.
+        window: L', tokens.
+        options: the method and its parameters; Position Interpolation if not given.
 
     Raises:
         UserError: as `extend`.
     """
-    found = read_rope(said)
-    now = current_window or found.window
-    _refuse_ambiguous(found, current_window)
-    if not isinstance(window, int) or window <= now:
+    options = options or ScalingOptions()
+    rope_config = checkpoint.rope
+    current = options.current_window or rope_config.window
+    _refuse_ambiguous(rope_config, options.current_window)
+    if not isinstance(window, int) or window <= current:
         raise UserError(
-            f"window {window} is not longer than the model's own {now}; nothing to extend (ask for more than {now} tokens)"
+            f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
         )
-    scaling, factor = _scaling(found, window / now, method)
-    rope = found.rope
-    if current_window and isinstance(found.scaling, Plain):
-        rope = type(rope)(rope.head_dim, rope.base, current_window)
-    step = {"method": scaling.method, "factor": factor, "from": now, "to": window, "ropewalk": version("ropewalk")}
-    block = {
-        "original_window": rope.window,
-        "window": window,
-        "method": scaling.method,
-        "factor": float(scaling.factor),
-        "theta": rope.base,
-        "steps": 0,
-        "history": [*_history(found), step],
-    }
-    return write_rope(said, scaling, window=window, rope=rope, block=block)
+    rope = rope_config.rope
+    if options.current_window and isinstance(rope_config.scaling, Plain):
+        rope = dataclasses.replace(rope, window=options.current_window)
+    factor = window / current
+    scaling = _scaling(rope_config, rope, factor, options)
+    step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": version("ropewalk")}
+    block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
+    return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
 
-def _refuse_ambiguous(found: RopeConfig, current_window: int | None) -> None:
-    """A foreign linear config does not say whether max_position_embeddings is the window before or after scaling.
+def _refuse_ambiguous(rope_config: RopeConfig, current_window: int | None) -> None:
+    """A scaled config of another tool does not say whether max_position_embeddings is the window before or after scaling.
 
     Both are in use (readers disagree on which they want), and the wrong guess squares the factor.
     """
-    foreign = isinstance(found.scaling, Linear | Yarn) and not found.block and not found.local
-    if foreign and current_window is None:
-        grown = round(found.window * found.scaling.factor)
+    foreign = not rope_config.block and not rope_config.unscaled
+    if rope_config.scaling.window_is_ambiguous and foreign and current_window is None:
+        grown = round(rope_config.window * rope_config.scaling.factor)
         raise UserError(
-            f"this model is already scaled ({found.scaling.method}, factor {found.scaling.factor:g}) and its config does not say "
-            f"whether max_position_embeddings {found.window} is the window before or after that; add --current-window "
-            f"{found.window} or --current-window {grown}"
+            f"this model is already scaled ({rope_config.scaling.method}, factor {rope_config.scaling.factor:g}) and its config does not say "
+            f"whether max_position_embeddings {rope_config.window} is the window before or after that; add --current-window "
+            f"{rope_config.window} or --current-window {grown}"
         )
 
 
-def _history(found: RopeConfig) -> list[dict[str, Any]]:
-    past = list(found.block.get("history", []))
-    if past and found.block.get("steps"):
+def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:
+    past = list(rope_config.block.get("history", []))
+    if past and rope_config.block.get("steps"):
         # What was trained at the last length belongs to that length; the count of steps starts again.
-        past[-1] = {**past[-1], "steps": found.block["steps"]}
+        past[-1] = {**past[-1], "steps": rope_config.block["steps"]}
     return past
 
 
-def _scaling(found: RopeConfig, factor: float, method: ExtendMethod) -> tuple[Scaling, float]:
+def _scaling(rope_config: RopeConfig, rope: Rope, factor: float, options: ScalingOptions) -> Scaling:
+    """What the model has after it was made `factor` times as long by the method asked for."""
     if not math.isfinite(factor):
         raise UserError(f"the factor must be finite, got {factor}; it is new window / old window")
+    method: str = options.method
     if method == "auto":
-        method = "linear" if isinstance(found.scaling, Plain) else found.scaling.method  # type: ignore[assignment]
-    if method not in _METHODS:
+        method = Linear.method if isinstance(rope_config.scaling, Plain) else rope_config.scaling.method
+    if method not in EXTENDING:
         raise UserError(
-            f"a method is one of {', '.join(_METHODS)} or auto, got {method}; linear is Position Interpolation"
+            f"a method is one of {', '.join(EXTENDING)} or auto, got {method}; linear is Position Interpolation"
         )
-    return compose(found.scaling, _METHODS[method](factor)), factor
+    further = SCALINGS[method].for_extension(rope, factor, **options.parameters)
+    return compose(rope_config.scaling, further)
 
 
-def _carry_weights(source: Path, target: Path, *, convert_pickle: bool) -> None:
+def _carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool) -> None:
     try:
-        files = weight_files(source)
+        files = checkpoint.weight_files
     except UserError:
         if not convert_pickle:
             raise
         from ropewalk.model.pickles import convert
 
-        convert(source, target)
+        convert(checkpoint.path, target)
         return
     for file in files:
         link_or_copy(file, target / file.name)
-    if (source / INDEX).is_file():
-        link_or_copy(source / INDEX, target / INDEX)
+    if (checkpoint.path / INDEX).is_file():
+        link_or_copy(checkpoint.path / INDEX, target / INDEX)
 
 
 def _carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) -> None:
@@ -161,8 +160,8 @@ def _lengthen(
     path = source / name
     if not path.is_file():
         return
-    said = read_json(path, what=f"{name} is a JSON file")
+    content = read_json(path, what=f"{name} is a JSON file")
     for key, value in lengths.items():
-        if always or (old is not None and said.get(key) == old):
-            said[key] = value
-    (target / name).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        if always or (old is not None and content.get(key) == old):
+            content[key] = value
+    write_json(target / name, content)

@@ -1,10 +1,7 @@
-"""Models: load one, and prove that it turns at the speeds its config promises.
+"""Load a model, whole and verified, and its tokenizer.
 
-in   a name (`hemp`, a directory, a hub id)
-out  a transformers model whose every `inv_freq` equals the closed form of rope.py, on the device and in the dtype asked for
-
-A rotary table that is wrong raises no error anywhere: the model merely speaks worse. Casting it to bfloat16, say, moves a
-speed by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after every load, cast, wrap, save and reload.
+in   a name (`hemp`, a directory, a hub id) or an open checkpoint
+out  a transformers model whose every `inv_freq` equals the closed form of rope/, on the device and in the dtype asked for
 """
 
 from __future__ import annotations
@@ -17,18 +14,15 @@ from typing import Any
 import torch
 import transformers
 
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.headers import count_parameters, weight_files
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.model_info import ModelInfo, info_of
-from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.verify import verify_rope
 
 
 def load_model(
-    name: str | Path,
+    model: ModelName,
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -38,31 +32,39 @@ def load_model(
     """Load a causal language model, whole and verified, in evaluation mode.
 
     Args:
-        name: `hemp`, a local directory or a hub id.
+        model: `hemp`, a local directory, a hub id or an open checkpoint.
         dtype: of the weights; bfloat16 on a GPU and float32 on a CPU if not given. Rotary tables stay float32.
         device: the current GPU if there is one, else the CPU.
         attention: transformers' `attn_implementation`; its own choice (SDPA) if not given.
         trust_remote_code: run the model code that comes with the checkpoint; never unless asked for.
 
     Raises:
-        UserError: files missing or damaged, weights that do not fit the config, remote code, speeds that are not the config's.
+        UserError: files missing or damaged, weights that do not fit the config, remote code, an inv_freq that is not the config's.
     """
-    directory = locate(name, trust_remote_code=trust_remote_code)
-    said = read_config(directory)
-    refuse_remote_code(said, directory, trust_remote_code)
-    read_rope(said)
-    weight_files(directory)
+    checkpoint = Checkpoint.open(model, trust_remote_code=trust_remote_code)
+    refuse_unusable(checkpoint, trust_remote_code=trust_remote_code)
     device = device_for(device)
-    model, info = _from_pretrained(directory, dtype_for(dtype, device), attention, trust_remote_code)
+    loaded, info = _from_pretrained(checkpoint.path, dtype_for(dtype, device), attention, trust_remote_code)
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"{directory} lacks {len(missing)} tensors that its config asks for ({missing[0]}, …), and a model with random "
+            f"{checkpoint.path} lacks {len(missing)} tensors that its config asks for ({missing[0]}, …), and a model with random "
             "parts would be of no use; fetch the checkpoint again, or mend its config"
         )
-    model = model.to(device).eval()
-    verify_rope(model)
-    return model
+    loaded = loaded.to(device).eval()
+    verify_rope(loaded, checkpoint.rope)
+    return loaded
+
+
+def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+    """What can be told from config and headers is told before any weight is loaded.
+
+    Raises:
+        UserError: code of its own that was not trusted, no RoPE that ropewalk knows, weights missing or damaged.
+    """
+    refuse_remote_code(checkpoint, trusted=trust_remote_code)
+    checkpoint.rope  # noqa: B018  # reading them is the check
+    checkpoint.headers  # noqa: B018
 
 
 def _from_pretrained(
@@ -99,43 +101,33 @@ def without_bars() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def refuse_remote_code(said: dict[str, Any], directory: Path, trusted: bool) -> None:
-    known = said.get("model_type") in transformers.CONFIG_MAPPING
-    if "auto_map" in said and not known and not trusted:
+def refuse_remote_code(checkpoint: Checkpoint, *, trusted: bool) -> None:
+    """Raises UserError for a family that only the checkpoint's own code knows, unless that code is trusted."""
+    known = checkpoint.config.get("model_type") in transformers.CONFIG_MAPPING
+    if "auto_map" in checkpoint.config and not known and not trusted:
         raise UserError(
-            f"{directory} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
+            f"{checkpoint.path} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )
 
 
-def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:
+def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer that lies with a model.
 
     Raises:
         UserError: there is none.
     """
-    directory = locate(name, trust_remote_code=trust_remote_code)
+    directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trust_remote_code)
     if not any((directory / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UserError(
             f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
     try:
-        found: Any = transformers.AutoTokenizer.from_pretrained(
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
-        return found
+        return tokenizer
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the tokenizer in {directory} cannot be loaded ({str(error).splitlines()[0]}); copy the original model's files again"
         ) from error
-
-
-def model_info(name: str | Path) -> ModelInfo:
-    """What a checkpoint is and how it turns, from its config and the headers of its files alone."""
-    directory = locate(name)
-    found = read_rope(read_config(directory))
-    try:
-        count = count_parameters(weight_files(directory))
-    except UserError:
-        count = 0
-    return info_of(found, name=str(name), parameters=count)

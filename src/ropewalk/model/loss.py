@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
+from ropewalk.checkpoint.families import family_of
 from ropewalk.errors import UserError
 from ropewalk.settings.budget import CHUNK_ELEMENTS
 
@@ -58,16 +59,14 @@ class Logits:
         return self.scale * (1 - (logits / self.cap).square())
 
 
-# Configuration keys that change the logits, and how. A key that speaks of logits and is not here is refused by name.
-_DIVIDES = {"granite", "granitemoe", "granitemoeshared", "granitemoehybrid"}
-_MULTIPLIES = {"hyperclovax"}
+# Configuration keys that speak of logits and change nothing here. Any other, if no row of families.py names it, is refused by name.
 _HARMLESS = {"output_router_logits", "router_logits", "attn_logit_softcapping", "logits_to_keep", "attention_logit_cap"}
 
 
 def logits_of(model: Any) -> Logits:
     """The family's transformation of its logits, read from the configuration; refused by name where it is not known."""
     config = model.config.get_text_config()
-    family = config.model_type
+    family = family_of(config.model_type)
     scale, cap = 1.0, math.inf
     for key, value in config.to_dict().items():
         speaks_of_logits = "logit" in key or key == "lm_head_multiplier"
@@ -75,15 +74,11 @@ def logits_of(model: Any) -> Logits:
             continue
         if key == "final_logit_softcapping":
             cap = float(value)
-        elif key == "logit_scale" and family.startswith("cohere"):
-            scale *= float(value)
-        elif key == "logits_scaling" and family in _DIVIDES:
-            scale /= float(value)
-        elif key == "logits_scaling" and family in _MULTIPLIES:
-            scale *= float(value)
+        elif key == family.logits_key:
+            scale = 1 / float(value) if family.logits_divided else float(value)
         elif value not in (0, 1):
             raise UserError(
-                f"the loss of a {family} model cannot be computed in chunks: its configuration sets {key} = {value}, "
+                f"the loss of a {config.model_type} model cannot be computed in chunks: its configuration sets {key} = {value}, "
                 f"whose effect on the logits is not known here; use a family without it"
             )
     return Logits(scale, cap)

@@ -43,12 +43,12 @@ def convert(source: Path, target: Path) -> None:
 def _tensors(shard: Path) -> dict[str, torch.Tensor]:
     """The tensors of one shard, each with memory of its own: safetensors refuses two names for one storage."""
     try:
-        found = torch.load(shard, map_location="cpu", weights_only=True)
+        content = torch.load(shard, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(
             f"{shard} is damaged or holds more than weights, which ropewalk never loads ({str(error).splitlines()[0]}); "
             "fetch the safetensors version"
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{shard} is no plain dictionary of tensors; fetch the safetensors version")
-    return {name: value.clone().contiguous() for name, value in found.items()}
+    return {name: value.clone().contiguous() for name, value in content.items()}

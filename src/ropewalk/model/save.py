@@ -1,24 +1,20 @@
-"""Models: load one, and prove that it turns at the speeds its config promises.
+"""Write a model as a checkpoint that every reader gets right.
 
-in   a name (`hemp`, a directory, a hub id)
-out  a transformers model whose every `inv_freq` equals the closed form of rope.py, on the device and in the dtype asked for
-
-A rotary table that is wrong raises no error anywhere: the model merely speaks worse. Casting it to bfloat16, say, moves a
-speed by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after every load, cast, wrap, save and reload.
+in   a transformers model, its tokenizer
+out  a directory, whole or absent, in which every spelling of RoPE says the same
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import transformers
 
-from ropewalk.checkpoint.files import read_config, whole_directory
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
+from ropewalk.checkpoint.files import read_config, whole_directory, write_json
+from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.model.load import without_bars
-from ropewalk.model.verify import verify_directory
+from ropewalk.model.verify import rope_of, verify_directory
 
 
 def save_model(
@@ -26,6 +22,7 @@ def save_model(
     tokenizer: transformers.PreTrainedTokenizerBase | None,
     out: str | Path,
     *,
+    rope_config: RopeConfig | None = None,
     steps: int | None = None,
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
@@ -36,12 +33,12 @@ def save_model(
     `save_pretrained` writes v5's spelling only and would drop the legacy keys, so the config is written again after it.
 
     Args:
+        rope_config: what the config says of RoPE; read from the model's own if not given.
         steps: fine-tuning steps to note in the `ropewalk` block; unchanged if not given.
         dtype: of the weights on disk; as they are if not given.
         state_dict: the weights, if they are not the module's own (a gathered sharded model).
     """
-    said = model.config.to_dict()
-    found = read_rope(said)
+    rope_config = rope_config or rope_of(model)
     if state_dict is None and dtype is not None:
         state_dict = model.state_dict()
     if state_dict is not None and dtype is not None:
@@ -51,20 +48,23 @@ def save_model(
             model.save_pretrained(beside, state_dict=state_dict)
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)
-        rewrite_config(beside, found, steps=steps, dtype=dtype)
+        rewrite_config(beside, rope_config, steps=steps, dtype=dtype)
         verify_directory(beside)
     return Path(out)
 
 
-def rewrite_config(directory: Path, found: RopeConfig, *, steps: int | None, dtype: torch.dtype | None = None) -> None:
-    """Write every spelling of `found` into the config.json that a `save_pretrained` left."""
-    path = directory / "config.json"
-    said = read_config(directory)
-    block = dict(found.block)
+def rewrite_config(
+    directory: Path, rope_config: RopeConfig, *, steps: int | None, dtype: torch.dtype | None = None
+) -> None:
+    """Write every spelling of `rope_config` into the config.json that a `save_pretrained` left."""
+    config_dict = read_config(directory)
+    block = dict(rope_config.block)
     if block and steps is not None:
         block["steps"] = steps
     if block:
-        said = write_rope(said, found.scaling, window=found.window, rope=found.rope, block=block)
+        config_dict = write_rope(
+            config_dict, rope_config.scaling, window=rope_config.window, rope=rope_config.rope, block=block
+        )
     if dtype is not None:
-        said["dtype"] = str(dtype).removeprefix("torch.")
-    path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        config_dict["dtype"] = str(dtype).removeprefix("torch.")
+    write_json(directory / "config.json", config_dict)

@@ -1,107 +1,115 @@
-"""Models: load one, and prove that it turns at the speeds its config promises.
+"""Hold every rotary table of a model against the closed form, and put the closed form back after a cast.
 
-in   a name (`hemp`, a directory, a hub id)
-out  a transformers model whose every `inv_freq` equals the closed form of rope.py, on the device and in the dtype asked for
+in   a transformers model, or a directory
+out  nothing, if every `inv_freq` is the one its config says; else a sentence
 
-A rotary table that is wrong raises no error anywhere: the model merely speaks worse. Casting it to bfloat16, say, moves a
-speed by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after every load, cast, wrap, save and reload.
+A rotary table that is wrong raises no error anywhere: the model merely speaks worse. Casting it to bfloat16, say, moves an
+inv_freq by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after every load, cast, wrap, save and reload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.errors import UserError
+from ropewalk.rope.scaling import InvFreq
 
 #: transformers computes theta_j in float32, in one power and one division: a few units in the last place (6e-8 each). A
-#: bfloat16 table is off by up to 2e-3, another theta or factor by far more.
+#: bfloat16 table is off by up to 2e-3, another rope_theta or factor by far more.
 TOLERANCE = 2e-6
 
 
 def rotary_tables(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, str, torch.Tensor]]:
-    """Every table of speeds in a model: (module, buffer's name, layer type or "", the buffer)."""
+    """Every inv_freq table in a model: (module, buffer's name, layer type or "", the buffer)."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if name.endswith("inv_freq") and "original_inv_freq" not in name:
                 yield module, name, name.removesuffix("inv_freq").rstrip("_"), buffer
 
 
-def verify_rope(model: torch.nn.Module, found: RopeConfig | None = None) -> None:
-    """Hold every rotary table of a model against the closed form; shapes, values and float32.
+def rope_of(model: torch.nn.Module) -> RopeConfig:
+    """What the config of a model in memory says of RoPE."""
+    config: Any = model.config
+    return read_rope(config.to_dict())
+
+
+def verify_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:
+    """Hold every rotary table of a model against the closed form: shapes, values and float32.
 
     Args:
         model: a transformers model, bare or wrapped.
-        found: how it ought to turn; read from `model.config` if not given.
+        rope_config: what its inv_freq ought to be; read from `model.config` if not given.
 
     Raises:
-        UserError: no table, or one that is not what the config promises: what was found, what was asked for.
+        UserError: no table, or one that is not what the config promises: what it is, what was asked for.
     """
-    if found is None:
-        found = read_rope(model.config.to_dict())
-    speeds = found.inv_freq()
+    rope_config = rope_config or rope_of(model)
+    closed_form = rope_config.inv_freq()
     tables = list(rotary_tables(model))
     if not tables:
         raise UserError(
-            f"transformers' {found.family} model has no rotary table that can be checked (no inv_freq); ropewalk does not "
+            f"transformers' {rope_config.family} model has no rotary table that can be checked (no inv_freq); ropewalk does not "
             "extend what it cannot verify: choose another family"
         )
     for _, name, layer_type, table in tables:
-        if layer_type not in speeds:
+        if layer_type not in closed_form:
             raise UserError(
-                f"{found.family}: the model rotates {layer_type or 'all'} layers apart, of which the config says nothing"
+                f"every RoPE of a model stands in its config, but {rope_config.family} has one of its own for "
+                f"{layer_type or 'all'} layers, of which the config says nothing; choose another family"
             )
-        _compare(name, table, speeds[layer_type], found)
+        _compare(name, table, closed_form[layer_type], rope_config)
 
 
-def _compare(name: str, table: torch.Tensor, speeds: np.ndarray, found: RopeConfig) -> None:
-    asked = f"{found.scaling.method} with factor {found.scaling.factor:g} on theta {found.rope.base:g}"
+def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: RopeConfig) -> None:
     if table.device.type == "meta" or table.dtype != torch.float32:
         raise UserError(
             f"{name} is {table.dtype} on {table.device}, and a rotary table must be float32 on a real device; load again"
         )
     values = table.detach().cpu().double().numpy()
-    if values.shape != speeds.shape:
+    if values.shape != closed_form.shape:
         raise UserError(
-            f"{found.family} turns {2 * values.size} coordinates of a head, its config says {2 * speeds.size}"
+            f"the config of this {rope_config.family} model says that {2 * closed_form.size} coordinates of a head are rotated, "
+            f"but the model rotates {2 * values.size}; check head_dim and partial_rotary_factor in the config"
         )
-    wrong = np.abs(values / speeds - 1)
-    worst = int(wrong.argmax())
-    if not wrong[worst] <= TOLERANCE:
+    deviation = np.abs(values / closed_form - 1)
+    worst = int(deviation.argmax())
+    if not deviation[worst] <= TOLERANCE:
         raise UserError(
-            f"the model does not turn as its config says: pair {worst} of {name} turns {values[worst]:.6g} radians a token, but "
-            f"{asked} is {speeds[worst]:.6g}; the config was lost or rewritten on the way: run `ropewalk extend` again"
+            f"the model does not turn as its config says: {name} of pair {worst} is {values[worst]:.6g} radians a token, but "
+            f"{rope_config} is {closed_form[worst]:.6g}; the config was lost or rewritten on the way: run `ropewalk extend` again"
         )
 
 
-def pin_rope(model: torch.nn.Module, found: RopeConfig | None = None) -> None:
+def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:
     """Put the closed form, in float32, back into every rotary table; after a cast of a whole model, which rounds them."""
-    if found is None:
-        found = read_rope(model.config.to_dict())
-    speeds = found.inv_freq()
+    rope_config = rope_config or rope_of(model)
+    closed_form = rope_config.inv_freq()
     for module, name, layer_type, table in rotary_tables(model):
         module.register_buffer(
-            name, torch.tensor(speeds[layer_type], dtype=torch.float32, device=table.device), persistent=False
+            name, torch.tensor(closed_form[layer_type], dtype=torch.float32, device=table.device), persistent=False
         )
-    verify_rope(model, found)
+    verify_rope(model, rope_config)
 
 
 def verify_directory(directory: Path) -> None:
-    """Load a checkpoint's config as transformers does and verify the speeds it computes, without loading any weight.
+    """Load a checkpoint's config as transformers does and verify the inv_freq it computes, without loading any weight.
 
-    The model is laid out on the meta device, which costs no memory; only its rotary modules are then made for real.
+    The model is laid out on the meta device, which costs no memory; only its rotary modules are then made for real. This is
+    the proof of what was written, so the directory is read again, whatever is known of it.
     """
-    said = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(said)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     for module in {module for module, *_ in rotary_tables(model)}:
         fresh = type(module)(config=module.config)
         for name, buffer in fresh.named_buffers():
             setattr(module, name, buffer)
-    verify_rope(model, read_rope(read_config(directory)))
+    verify_rope(model, Checkpoint.open(directory).rope)

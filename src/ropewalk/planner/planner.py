@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.headers import count_parameters, weight_files
-from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.errors import UserError
 from ropewalk.planner import layout
 from ropewalk.planner.chips import Chip, Rates, datasheet_rates, parse
@@ -163,8 +161,10 @@ def _present_gpus() -> int:
     return calibrate.gpus()
 
 
-def shape_of(model: str | Path) -> Shape:
+def shape_of(model: ModelName) -> Shape:
     """The shape of a model by its name; weights are counted from the files' headers where they lie here."""
+    if isinstance(model, Checkpoint):
+        return _shape(model)
     name = str(model)
     if name.lower() in LLAMA and not Path(name).exists():
         return LLAMA[name.lower()]
@@ -172,16 +172,14 @@ def shape_of(model: str | Path) -> Shape:
         if not Path(name).exists() and re.fullmatch(r"llama-\d+b", name.lower()):
             raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "
                             "a directory, or a hub id such as owner/name")  # fmt: skip
-        directory = locate(name)
-        return read(read_config(directory), name=name, stored=_stored(directory))
+        return _shape(Checkpoint.open(name))
     return read(_hub_config(name), name=name)
 
 
-def _stored(directory: Path) -> int | None:
-    """Weights in the files, or None where no file exists: a config.json is enough for a plan."""
-    if not any(directory.glob("*.safetensors")):
-        return None
-    return count_parameters(weight_files(directory))
+def _shape(checkpoint: Checkpoint) -> Shape:
+    """A config.json is enough for a plan; where weights lie beside it, they are counted."""
+    stored = checkpoint.parameters if checkpoint.has_weights else None
+    return read(checkpoint.config, name=checkpoint.name, stored=stored)
 
 
 def _hub_config(name: str) -> dict[str, Any]:

@@ -12,60 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ropewalk.checkpoint.families import LLAMA_LAYERS, Family, Layers, family_of
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 
-
-@dataclass(frozen=True)
-class Family:
-    """What a family's code has that its config.json need not say.
-
-    gated: the MLP has a gate beside its up projection. norms, final_norm: vectors of the model's width in a layer's norms and in the
-    last one (a LayerNorm with bias counts two). qkv_bias, out_bias, mlp_bias: whether the projections have one, or the key that says
-    so. qk_norm: vectors on queries and keys, per head ("head") or over the whole projection ("width"). head_bias: of the output head.
-    """
-
-    gated: bool = True
-    norms: int = 2
-    final_norm: int = 1
-    qkv_bias: bool | str = False
-    out_bias: bool | str = False
-    mlp_bias: bool | str = False
-    qk_norm: str = ""
-    head_bias: bool = False
-    tied: bool = False
-    kv_heads: int | None = None
-    head_dim: int | None = None
-
-
-_LLAMA = Family(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
-_FAMILIES: dict[str, Family] = {
-    "llama": _LLAMA,
-    "granite": _LLAMA,
-    "mistral": Family(kv_heads=8),
-    "mixtral": Family(kv_heads=8),
-    "qwen2": Family(qkv_bias=True),
-    "qwen3": Family(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", head_dim=128),
-    "qwen3_moe": Family(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head"),
-    "gemma": Family(tied=True, head_dim=256),
-    "gemma2": Family(norms=4, tied=True, head_dim=256),
-    "gemma3_text": Family(norms=4, tied=True, qk_norm="head", head_dim=256),
-    "phi": Family(
-        gated=False, norms=2, final_norm=2, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True
-    ),  # one LayerNorm with bias
-    "phi3": Family(),
-    "gpt_neox": Family(
-        gated=False, norms=4, final_norm=2, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True
-    ),
-    "olmo": Family(norms=0, final_norm=0),
-    "olmo2": Family(qk_norm="width"),
-    "stablelm": Family(norms=4, final_norm=2, qkv_bias="use_qkv_bias"),
-    "starcoder2": Family(
-        gated=False, norms=4, final_norm=2, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", tied=True
-    ),
-}
-#: What a bias key means where a config leaves it out.
-_BIAS_DEFAULTS = {("gpt_neox", "attention_bias"): True, ("starcoder2", "use_bias"): True}
 #: Keys of layers that no count here describes.
 _STRANGE = (
     "kv_lora_rank",
@@ -128,7 +78,7 @@ class Shape:
         """Weights of one layer's matrix products that one token goes through, by name."""
         d, q, kv = self.width, self.query_width, self.kv_width
         inner = self.active * self.inner
-        found = {
+        weights = {
             "q": d * q,
             "k": d * kv,
             "v": d * kv,
@@ -138,10 +88,10 @@ class Shape:
             "down": inner * d,
         }
         if not self.gated:
-            del found["gate"]
+            del weights["gate"]
         if self.experts > 1:
-            found["router"] = d * self.experts
-        return found
+            weights["router"] = d * self.experts
+        return weights
 
     @property
     def layer_weights(self) -> int:
@@ -203,18 +153,19 @@ def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> 
                 f"the planner counts layers of attention and an MLP, but the config of this {kind or 'unnamed'} model has {key}; "
                 "plan a model of another family"
             )
-    family = _FAMILIES.get(kind, _LLAMA)
+    family = family_of(kind)
+    layer_facts = family.layers or LLAMA_LAYERS
     width, heads = _whole(text, "hidden_size", kind), _whole(text, "num_attention_heads", kind)
     layers, inner = _whole(text, "num_hidden_layers", kind), _inner(text, kind)
     head_dim = int(text.get("head_dim") or family.head_dim or width // heads)
-    kv_heads = int(text.get("num_key_value_heads") or family.kv_heads or heads)
+    kv_heads = int(text.get("num_key_value_heads") or layer_facts.kv_heads or heads)
     experts = int(text.get("num_local_experts") or text.get("num_experts") or 1)
     active = _whole(text, "num_experts_per_tok", kind) if experts > 1 else 1
-    sliding, near = _sliding(text, kind, layers)
+    sliding, near = _sliding(text, family, layers)
     shape = Shape(
         name=name,
         family=kind,
-        window=_whole(text, "max_position_embeddings", kind, 131072 if kind == "gemma3_text" else None),
+        window=_whole(text, "max_position_embeddings", kind, family.window),
         layers=layers,
         width=width,
         heads=heads,
@@ -222,16 +173,16 @@ def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> 
         head_dim=head_dim,
         inner=inner,
         vocabulary=_whole(text, "vocab_size", kind),
-        gated=family.gated,
+        gated=layer_facts.gated,
         tied=bool(text.get("tie_word_embeddings", family.tied)),
         experts=experts,
         active=active,
         sliding=sliding,
         sliding_window=near,
         stored=stored,
-        assumed=kind not in _FAMILIES,
+        assumed=family.layers is None,
     )
-    return _with_small(shape, family, text)
+    return _with_small(shape, layer_facts, text)
 
 
 def _whole(text: Mapping[str, Any], key: str, kind: str, default: int | None = None) -> int:
@@ -250,7 +201,7 @@ def _inner(text: Mapping[str, Any], kind: str) -> int:
     return _whole(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size", kind)
 
 
-def _sliding(text: Mapping[str, Any], kind: str, layers: int) -> tuple[int, int]:
+def _sliding(text: Mapping[str, Any], family: Family, layers: int) -> tuple[int, int]:
     """(layers with a sliding window, that window); (0, 0) where every layer sees everything."""
     near = text.get("sliding_window")
     if not near or text.get("use_sliding_window") is False:
@@ -259,26 +210,26 @@ def _sliding(text: Mapping[str, Any], kind: str, layers: int) -> tuple[int, int]
         return list(text["layer_types"]).count("sliding_attention"), int(near)
     if text.get("sliding_window_pattern"):  # every n-th layer sees everything (Gemma 3 in older spelling)
         return layers - layers // int(text["sliding_window_pattern"]), int(near)
-    if kind in ("gemma2", "gemma3_text"):
-        return layers - layers // (2 if kind == "gemma2" else 6), int(near)
-    if kind in ("qwen2", "qwen3", "qwen3_moe"):  # windowed from layer max_window_layers on, and only when asked for
+    if family.full_every:
+        return layers - layers // family.full_every, int(near)
+    if family.sliding_if_asked:
         return (layers - int(text.get("max_window_layers", layers)) if text.get("use_sliding_window") else 0), int(near)
     return layers, int(near)
 
 
-def _with_small(shape: Shape, family: Family, text: Mapping[str, Any]) -> Shape:
+def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
     """Add what norms and biases weigh: little, but then the count is exact."""
 
     def has(flag: bool | str) -> bool:
-        return bool(text.get(flag, _BIAS_DEFAULTS.get((shape.family, flag), False))) if isinstance(flag, str) else flag
+        return bool(text.get(flag, facts.bias_default)) if isinstance(flag, str) else flag
 
-    layer = family.norms * shape.width
-    if has(family.qkv_bias):
+    layer = facts.norms * shape.width
+    if has(facts.qkv_bias):
         layer += shape.query_width + 2 * shape.kv_width
-    layer += shape.width if has(family.out_bias) else 0
-    layer += shape.inner * (2 if shape.gated else 1) + shape.width if has(family.mlp_bias) else 0
-    layer += {"head": 2 * shape.head_dim, "width": shape.query_width + shape.kv_width, "": 0}[family.qk_norm]
-    last = family.final_norm * shape.width + (shape.vocabulary if family.head_bias else 0)
+    layer += shape.width if has(facts.out_bias) else 0
+    layer += shape.inner * (2 if shape.gated else 1) + shape.width if has(facts.mlp_bias) else 0
+    layer += {"head": 2 * shape.head_dim, "width": shape.query_width + shape.kv_width, "": 0}[facts.qk_norm]
+    last = facts.final_norm * shape.width + (shape.vocabulary if facts.head_bias else 0)
     return replace(shape, small=layer * shape.layers, last=last)
 
 

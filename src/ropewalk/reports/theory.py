@@ -31,7 +31,7 @@ def section(clean: Clean) -> Section | None:
 
 
 def _section(bounds: Bounds, growth: list[Growth], resolution: list[Resolution]) -> Section:
-    rope = Rope(bounds.head_dim, bounds.base, bounds.window)
+    rope = Rope(bounds.head_dim, bounds.rope_theta, bounds.window)
     check_size(rope, bounds.reach)
     part = Section("theory", "Theory", _lead(bounds))
     for drawing, caption, title in _pictures(rope, bounds.reach, growth, resolution):
@@ -47,7 +47,7 @@ def _section(bounds: Bounds, growth: list[Growth], resolution: list[Resolution])
 def _lead(bounds: Bounds) -> str:
     verdict = "holds" if bounds.holds else "is false"
     return (
-        f"With {bounds.head_dim} rotated coordinates and base {bounds.base:g}, theorem 2.1 as printed {verdict}: it allows "
+        f"With {bounds.head_dim} rotated coordinates and rope_theta {bounds.rope_theta:g}, theorem 2.1 as printed {verdict}: it allows "
         f"{bounds.interpolation_printed:.4f} max|h| between two tokens where {bounds.interpolation_exact:.4f} is attained. What its proof "
         f"does give is {bounds.interpolation:.4f}. B(s)/d, which the paper reads as at least 1, falls to {bounds.b_min:.3f} in "
         f"{bounds.reach} tokens{_looked_at(bounds)} and is below 1 on {number_format.share(bounds.b_below_one, 1)} of them."

@@ -1,9 +1,11 @@
 """Rotary position embedding: the maths, in float64, with numpy alone. The oracle of the project.
 
-scaling.py     RoPE and the ways to stretch it
+rope.py        a rotary embedding as pretrained, and what a scaling must say of itself
+scaling.py     the ways to scale it, and the one table of them
+rotate.py      head vectors rotated, in numpy
 bounds.py      bounds on attention scores, as the paper prints them and as they hold
 growth.py      scores fitted inside a window, looked at outside (figure 2)
-resolution.py  how far one token turns each pair
+resolution.py  by how much one token rotates each pair
 
 Reading order of the theory (docs/method.md): bounds, growth, resolution.
 """

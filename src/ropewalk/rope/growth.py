@@ -1,10 +1,10 @@
 """Figure 2: scores fitted inside the window, looked at outside it; and why they explode there.
 
-in   a rotation, random targets at the distances 0 .. L - 1, a way to solve the least squares
+in   a `Rope`, random targets at the distances 0 .. L - 1, a way to solve the least squares
 out  max|a(s)| inside and outside
 
 The paper fits a(s) to 2048 random targets, finds it above 8000 outside and takes that for the nature of extrapolation. How
-large it gets is decided by the conditioning of the fit: the d columns are numerically dependent (most pairs hardly turn
+large it gets is decided by the conditioning of the fit: the d columns are numerically dependent (most pairs hardly rotate
 in the window), and how a solver rounds decides how large the coefficients of the nearly invisible directions become. A
 little ridge, which a trained network always has in some form, leaves the fit and removes the explosion. Numbers and the full
 argument: docs/method.md, section 4.
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import InvFreq, Rope
 
-#: No head in use turns half as many coordinates; past it the fits take minutes and gigabytes.
+#: No head in use rotates half as many coordinates; past it the fits take minutes and gigabytes.
 WIDEST = 1024
 #: name → (float type, ridge); ridge None stands for least squares by singular values instead of the normal equations.
 SOLVERS: dict[str, tuple[type, float | None]] = {
@@ -33,9 +33,9 @@ SOLVERS: dict[str, tuple[type, float | None]] = {
 }
 
 
-def features(theta: InvFreq, s: Float[np.ndarray, " n"], dtype: type = np.float64) -> Float[np.ndarray, "n d"]:
+def features(inv_freq: InvFreq, s: Real[np.ndarray, " n"], dtype: type = np.float64) -> Float[np.ndarray, "n d"]:
     """(sin s theta_j, cos s theta_j), shape (n, d): the basis in which a(s) is linear; h_j = (cos's - i sin's weight)."""
-    phase = np.outer(np.asarray(s, dtype=np.float64), theta)
+    phase = np.outer(np.asarray(s, dtype=np.float64), inv_freq)
     return np.hstack([np.sin(phase), np.cos(phase)]).astype(dtype)
 
 
@@ -58,7 +58,7 @@ def fit(basis: Float[np.ndarray, "n d"], targets: Float[np.ndarray, "n k"], solv
     gram = (x.T @ x + ridge * np.eye(x.shape[1])).astype(dtype)
     try:
         return np.linalg.solve(gram, (x.T @ y).astype(dtype)).astype(np.float64)
-    except np.linalg.LinAlgError:  # with a very large base, columns are equal to the last bit
+    except np.linalg.LinAlgError:  # with a very large rope_theta, columns are equal to the last bit
         return np.full((basis.shape[1], targets.shape[1]), np.nan)
 
 
@@ -92,7 +92,7 @@ def growth(rope: Rope, reach: int, *, seeds: int = 20, window: int | None = None
     """Fit `seeds` draws of targets by every solver and follow them out to `reach`.
 
     Args:
-        rope: the rotation; its window is fitted unless `window` says otherwise.
+        rope: as pretrained; its window is fitted unless `window` says otherwise.
         reach: tokens; more than the window.
         seeds: seed k draws its targets from numpy's default_rng(k).
         window: distances 0 .. window - 1 are fitted.
@@ -106,10 +106,10 @@ def growth(rope: Rope, reach: int, *, seeds: int = 20, window: int | None = None
         raise UserError(
             f"growth is looked for outside the fitted window of {window}, got a reach of {reach}; ask for more"
         )
-    theta = rope.inv_freq()
+    inv_freq = rope.inv_freq()
     distances = _drawn(window, reach)
     fitted = _fitted(window)
-    inside, all_seen = features(theta, fitted), features(theta, distances)
+    inside, all_seen = features(inv_freq, fitted), features(inv_freq, distances)
     targets = np.stack([np.random.default_rng(seed).standard_normal(len(fitted)) for seed in range(seeds)], axis=1)
     return [_one(solver, inside, targets, all_seen, distances, window, reach) for solver in SOLVERS]
 

@@ -1,23 +1,26 @@
-"""Angular resolution: how far one token turns each pair, and which angles a longer window shows for the first time.
+"""Angular resolution: by how much one token rotates each pair, and which angles a longer window shows for the first time.
 
-in   a rotation and a scaling
-out  per frequency band and in all: the turn per token before and after; the share of pairs that never completed a turn in
+in   a `Rope` and a scaling
+out  per frequency band and in all: the angle per token before and after; the share of pairs that never completed a turn in
      training, and of those the share that a method drives to angles never seen
 
 Interpolation trades one for the other: no pair is driven past what training showed it, and every pair, the fast ones that
-tell neighbours apart included, is slowed by the whole factor.
+tell neighbours apart included, has its inv_freq divided by the whole factor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from ropewalk.errors import UserError
 from ropewalk.rope.bounds import check_reach
-from ropewalk.rope.scaling import InvFreq, Linear, Llama3, Ntk, Plain, Rope, Scaling, Yarn
+from ropewalk.rope.rope import check_factor
+from ropewalk.rope.scaling import SCALINGS, InvFreq, Plain, Rope, Scaling
 
 #: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
 BANDS: dict[str, tuple[float, float]] = {
@@ -27,13 +30,13 @@ BANDS: dict[str, tuple[float, float]] = {
 }
 
 
-def mean_angle(theta: InvFreq) -> float:
-    """(2/d) sum_j theta_j: how far one token turns a pair on average, radians.
+def mean_angle(inv_freq: InvFreq) -> float:
+    """(2/d) sum_j theta_j: by how much one token rotates a pair on average, radians.
 
     For theta_j = c^(-2j/d) it is (2/d)(1 - 1/c) / (1 - c^(-2/d)), and about 1/ln c where d is large (0.109 for c = 10000;
     exactly 0.117 at d = 128). Under PI it shrinks by the factor, to 0.029 at four times.
     """
-    return float(np.mean(theta))
+    return float(np.mean(inv_freq))
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Band:
     """One frequency band of one scaling.
 
     Attributes:
-        name: one of `BANDS`, by turns in the pretraining window at the unscaled speeds.
+        name: one of `BANDS`, by turns in the pretraining window by the unscaled inv_freq.
         pairs: how many pairs are in it.
-        before, after: mean turn per token, radians, unscaled and scaled; 0 in an empty band.
+        before, after: mean angle per token, radians, unscaled and scaled; 0 in an empty band.
     """
 
     name: str
@@ -59,11 +62,11 @@ class Resolution:
     Attributes:
         scaling: relative to the rotation as pretrained.
         window, reach: the pretraining window L and the window asked for L', tokens.
-        mean_angle: turn per token, mean over the pairs, radians.
+        mean_angle: angle per token, mean over the pairs, radians.
         kept: that, over the unscaled one: 1/factor for PI.
         separation: root mean square distance of two neighbouring positions on the unit circles, sqrt(mean 2(1 - cos theta_j)).
-        incomplete: share of pairs that never complete a turn within L at the unscaled speeds: not every angle was trained.
-        incomplete_after: share that does not complete one within L' at the scaled speeds.
+        incomplete: share of pairs that never complete a turn within L by the unscaled inv_freq: not every angle was trained.
+        incomplete_after: share that does not complete one within L' by the scaled one.
         unseen: share of pairs that reach, within L', an angle that training never showed: L' theta'_j > L theta_j, the
             pair being one that never completed a turn.
         overshoot: the farthest of these, as (L' theta'_j) / (L theta_j); 1 if none.
@@ -126,29 +129,36 @@ def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
 
 
 def bands(rope: Rope, scaling: Scaling) -> list[Band]:
-    """The mean turn per token in each of `BANDS`, radians, before and after a scaling."""
+    """The mean angle per token in each of `BANDS`, radians, before and after a scaling."""
     before, after = rope.inv_freq(), scaling.inv_freq(rope)
     turns = rope.window * before / (2 * math.pi)
-    found = []
+    rows = []
     for name, (least, most) in BANDS.items():
         inside = (turns >= least) & (turns < most)
         angles = [float(x[inside].mean()) if inside.any() else 0.0 for x in (before, after)]
-        found.append(Band(name, int(inside.sum()), *angles))
-    return found
+        rows.append(Band(name, int(inside.sum()), *angles))
+    return rows
 
 
 def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Scaling]:
-    """Every method at the factor that reaches `reach`; Llama 3's with its own thresholds, 1 and 4 turns.
+    """Every method at the factor that reaches `reach`, its other parameters those of its paper.
+
+    A method is left out where it has no such default, or none for this head (NTK's needs 4 rotated coordinates).
 
     Args:
-        rope: the rotation as pretrained.
+        rope: the rotary embedding as pretrained.
         reach: the window asked for, tokens.
-        own: what a model that reads `reach` tokens already turns by; it stands in its method's place, with its own numbers
+        own: the scaling of a model that reads `reach` tokens already; it stands in its method's place, with its own numbers
             (Llama 3.1 has factor 8 in a window 16 times as long).
     """
     factor = reach / rope.window
+    check_factor(factor, "window's")
     if factor == 1:
         return [Plain()]
-    ntk = [Ntk(factor)] if rope.head_dim >= 4 else []
-    made = [Plain(), Linear(factor), *ntk, Yarn(factor), Llama3(factor, 1.0, 4.0, rope.window)]
-    return [own if own is not None and own.method == one.method else one for one in made]
+    scalings = []
+    for method, kind in SCALINGS.items():
+        with contextlib.suppress(UserError):
+            scaling = own if own is not None and own.method == method else kind.for_extension(rope, factor)
+            scaling.inv_freq(rope)
+            scalings.append(scaling)
+    return scalings

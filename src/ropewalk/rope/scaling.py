@@ -1,96 +1,37 @@
-"""Rotary position embedding (RoPE) and the ways to stretch it: the maths, in float64, with nothing but numpy.
+"""The ways to scale a rotary embedding: a class each, and the one table of them. Float64, with nothing but numpy.
 
-in   a `Rope` (how many coordinates turn, the base, the pretraining window) and a scaling (`Linear(8.0)`)
-out  frequencies: how fast each pair of coordinates turns, in radians a token
+in   a `Rope` as pretrained and a scaling (`Linear(8.0)`)
+out  its inv_freq; its words in records, in a config.json, on the command line and on a page
 
 This module is the oracle of the whole project. It computes nothing that a model runs; it says what a model's `inv_freq`
 must be, and every load, cast, wrap and save is held against it.
 
-Letters: d the number of rotated coordinates of a head (even), c the base (`rope_theta`), L the pretraining window,
-L' the new one, m a position, theta_j = c^(-2j/d) the frequency of pair j = 0 .. d/2 - 1.
+A new scaling is one class here and its place in `SCALINGS`: everything else follows from the class (rope.py says what it tells).
+The letters d, c, L, L', m and theta_j are those of rope.py.
 """
 
 from __future__ import annotations
 
-import abc
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
 from ropewalk.errors import UserError
-
-InvFreq = Float[np.ndarray, " half"]
-
-
-@dataclass(frozen=True)
-class Rope:
-    """A model's rotary embedding as it was pretrained.
-
-    Attributes:
-        head_dim: d, the coordinates of a head that turn (even). With partial rotary this is less than the head's size.
-        base: c, called `rope_theta` in configs; 10000 in RoFormer and LLaMA.
-        window: L, the pretraining window in tokens.
-    """
-
-    head_dim: int
-    base: float = 10000.0
-    window: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.head_dim < 2 or self.head_dim % 2:
-            raise UserError(
-                f"a rotary dimension must be even and at least 2, got {self.head_dim}; "
-                "check head_dim and partial_rotary_factor in the config"
-            )
-        if not (math.isfinite(self.base) and self.base > 1):
-            raise UserError(
-                f"the RoPE base must be finite and above 1, got {self.base}; check rope_theta (LLaMA: 10000)"
-            )
-        if self.window < 1:
-            raise UserError(f"a window holds at least 1 token, got {self.window}; check max_position_embeddings")
-
-    def inv_freq(self) -> InvFreq:
-        """theta_j = c^(-2j/d), radians a token, shape (d/2,) (Su et al. 2021, arXiv 2104.09864, eq. 15)."""
-        return self.base ** (-np.arange(0, self.head_dim, 2, dtype=np.float64) / self.head_dim)
-
-
-def _check_factor(factor: float, method: str) -> None:
-    if not (math.isfinite(factor) and factor >= 1):
-        raise UserError(
-            f"the {method} factor must be finite and at least 1, got {factor}; it is new window / old window"
-        )
-
-
-class Scaling(abc.ABC):
-    """A way to stretch a rotation. A new one is a frozen dataclass of its parameters here, and an entry in `SCALINGS`.
-
-    `method` is its word in configs, records and on the command line; `label` what a page calls it; `factor` by how much it
-    stretches (1 for none).
-    """
-
-    method: ClassVar[str]
-    label: ClassVar[str]
-
-    if TYPE_CHECKING:  # a property that is really there would be taken for the default of each class's own field
-
-        @property
-        def factor(self) -> float: ...
-
-    @abc.abstractmethod
-    def inv_freq(self, rope: Rope) -> InvFreq:
-        """Shape (d/2,), radians a token, of a model that was pretrained with `rope`."""
+from ropewalk.rope.config_numbers import number
+from ropewalk.rope.rope import InvFreq, Rope, Scaling, check_factor
 
 
 @dataclass(frozen=True)
 class Plain(Scaling):
-    """No scaling: the model turns as it was pretrained. At positions past L this is direct extrapolation."""
+    """No scaling: inv_freq stays as pretrained. At positions past L this is direct extrapolation."""
 
     factor: float = 1.0
     method: ClassVar[str] = "plain"
     label: ClassVar[str] = "direct fine-tuning"
+    rope_types: ClassVar[tuple[str, ...]] = ("default", "mrope")
 
     def __post_init__(self) -> None:
         if self.factor != 1:
@@ -99,6 +40,21 @@ class Plain(Scaling):
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token: theta_j, unchanged."""
         return rope.inv_freq()
+
+    @classmethod
+    def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
+        """No scaling, however much longer the window."""
+        return cls()
+
+    @classmethod
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+        return cls(), window
+
+    def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
+        return {"rope_type": "default"}, rope.rope_theta
+
+    def then(self, by: Scaling) -> Scaling:
+        return by
 
 
 @dataclass(frozen=True)
@@ -112,24 +68,36 @@ class Linear(Scaling):
     factor: float
     method: ClassVar[str] = "linear"
     label: ClassVar[str] = "PI"
+    rope_types: ClassVar[tuple[str, ...]] = ("linear",)
+    extends: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
+    window_is_ambiguous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor, self.method)
+        check_factor(self.factor, self.method)
 
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token: theta_j / factor.
 
-        The paper squeezes positions, f'(x, m) = f(x, m L / L'); turning more slowly by the same factor is the same
-        thing, and it is the form that a model's config can say.
+        The paper squeezes positions, f'(x, m) = f(x, m L / L'); an inv_freq smaller by the same factor is the same thing,
+        and it is the form that a model's config can say.
         """
         return rope.inv_freq() / self.factor
+
+    @classmethod
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+        scaling = cls(number(entry, "factor"))
+        return scaling, max(1, round(window / scaling.factor))
+
+    def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
+        return {"rope_type": "linear", "factor": float(self.factor)}, rope.rope_theta
 
 
 @dataclass(frozen=True)
 class Ntk(Scaling):
-    """Static NTK-aware scaling: a larger base instead of squeezed positions (u/bloc97, r/LocalLLaMA, June 2023).
+    """Static NTK-aware scaling: a larger rope_theta instead of squeezed positions (u/bloc97, r/LocalLLaMA, June 2023).
 
-    The base grows by factor^(d / (d - 2)), so the slowest pair turns `factor` times slower and the fastest not at all.
+    rope_theta grows by factor^(d / (d - 2)): the last pair's inv_freq shrinks by `factor`, the first one's not at all.
 
     Attributes:
         factor: new window over pretraining window; at least 1.
@@ -138,32 +106,37 @@ class Ntk(Scaling):
     factor: float
     method: ClassVar[str] = "ntk"
     label: ClassVar[str] = "NTK"
+    extends: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor, self.method)
+        check_factor(self.factor, self.method)
 
-    def base(self, rope: Rope) -> float:
-        """The larger base c' = c factor^(d/(d-2)); a config stores it as a plain `rope_theta`."""
+    def rope_theta(self, rope: Rope) -> float:
+        """The larger c' = c factor^(d/(d-2)), which a config stores as its `rope_theta`."""
         if rope.head_dim < 4:
             raise UserError(f"NTK scaling needs at least 4 rotated coordinates, got {rope.head_dim}; use linear")
-        return rope.base * self.factor ** (rope.head_dim / (rope.head_dim - 2))
+        return rope.rope_theta * self.factor ** (rope.head_dim / (rope.head_dim - 2))
 
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token: c'^(-2j/d)."""
-        return Rope(rope.head_dim, self.base(rope), rope.window).inv_freq()
+        return Rope(rope.head_dim, self.rope_theta(rope), rope.window).inv_freq()
+
+    def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
+        return {"rope_type": "default"}, self.rope_theta(rope)
 
 
 @dataclass(frozen=True)
 class Yarn(Scaling):
-    """YaRN's "NTK-by-parts": fast pairs keep their speed, slow ones are squeezed (Peng et al. 2023, arXiv 2309.00071).
+    """YaRN's "NTK-by-parts": pairs with a large inv_freq keep it, the others are interpolated (Peng et al. 2023, arXiv 2309.00071).
 
-    A pair that makes more than `beta_fast` turns in the pretraining window is left alone; one that makes fewer than
-    `beta_slow` is slowed by `factor`; in between, a ramp linear in the pair's index. The attention temperature that
-    goes with YaRN is no rotation and is not here: transformers applies it from `attention_factor`.
+    A pair that completes more than `beta_fast` rotations in the pretraining window is left alone; one that completes fewer
+    than `beta_slow` has its inv_freq divided by `factor`; in between, a ramp linear in the pair's index. The attention
+    temperature that goes with YaRN is no rotation and is not here: transformers applies it from `attention_factor`.
 
     Attributes:
         factor: new window over pretraining window; at least 1.
-        beta_fast, beta_slow: turns in the pretraining window at the ramp's two ends (32 and 1 in the paper).
+        beta_fast, beta_slow: rotations in the pretraining window at the ramp's two ends (32 and 1 in the paper).
         truncate: whether the ramp's ends are rounded outward to whole pairs, as the published code does.
     """
 
@@ -173,42 +146,58 @@ class Yarn(Scaling):
     truncate: bool = True
     method: ClassVar[str] = "yarn"
     label: ClassVar[str] = "YaRN"
+    rope_types: ClassVar[tuple[str, ...]] = ("yarn",)
+    extends: ClassVar[bool] = True
+    window_is_ambiguous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor, self.method)
+        check_factor(self.factor, self.method)
         if not 0 < self.beta_slow <= self.beta_fast < math.inf:
             raise UserError(
                 f"yarn scaling needs beta_slow above 0 and at most beta_fast, got {self.beta_slow} and {self.beta_fast}; "
                 "the paper has 1 and 32"
             )
 
-    def _pair_with_turns(self, turns: float, rope: Rope) -> float:
-        """The (fractional) pair index j that makes `turns` turns in L tokens: L theta_j = 2 pi turns, solved for j."""
-        return rope.head_dim * math.log(rope.window / (turns * 2 * math.pi)) / (2 * math.log(rope.base))
+    def _pair_with_rotations(self, rotations: float, rope: Rope) -> float:
+        """The (fractional) pair j that completes so many rotations in L tokens: L theta_j = 2 pi rotations, solved for j."""
+        return rope.head_dim * math.log(rope.window / (rotations * 2 * math.pi)) / (2 * math.log(rope.rope_theta))
 
     def inv_freq(self, rope: Rope) -> InvFreq:
-        """Shape (d/2,), radians a token: between theta_j (fast pairs) and theta_j / factor (slow pairs)."""
-        first, last = self._pair_with_turns(self.beta_fast, rope), self._pair_with_turns(self.beta_slow, rope)
+        """Shape (d/2,), radians a token: from theta_j (first pairs) to theta_j / factor (last pairs)."""
+        first, last = self._pair_with_rotations(self.beta_fast, rope), self._pair_with_rotations(self.beta_slow, rope)
         if self.truncate:
             first, last = math.floor(first), math.ceil(last)
         # The published code clamps the upper end at d - 1, not at d/2 - 1; a config means what the code does.
         first, last = max(first, 0), min(last, rope.head_dim - 1)
         if first == last:
             last += 0.001
-        slowed = np.clip((np.arange(rope.head_dim // 2, dtype=np.float64) - first) / (last - first), 0, 1)
-        theta = rope.inv_freq()
-        return theta * (1 - slowed) + theta / self.factor * slowed
+        interpolated = np.clip((np.arange(rope.head_dim // 2, dtype=np.float64) - first) / (last - first), 0, 1)
+        pretrained = rope.inv_freq()
+        return pretrained * (1 - interpolated) + pretrained / self.factor * interpolated
+
+    @classmethod
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+        numbers = {"factor": window / original}
+        for key in ("factor", "beta_fast", "beta_slow"):
+            if entry.get(key) is not None:
+                numbers[key] = number(entry, key)
+        return cls(**numbers, truncate=entry.get("truncate") in (None, True)), original
+
+    def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
+        entry = {"rope_type": "yarn", "factor": float(self.factor), "original_max_position_embeddings": rope.window}
+        ramp = {"beta_fast": float(self.beta_fast), "beta_slow": float(self.beta_slow), "truncate": self.truncate}
+        return entry | ramp, rope.rope_theta
 
 
 @dataclass(frozen=True)
 class Llama3(Scaling):
     """Llama 3.1's scaling: by wavelength, with a smooth band between two thresholds (Meta's llama-models, 2024).
 
-    Wavelengths under L / high are left alone, over L / low are slowed by `factor`, in between mixed.
+    Wavelengths under L / high are left alone, those over L / low grow by `factor`, in between the two are mixed.
 
     Attributes:
-        factor: how much the slow pairs are slowed (8 in Llama 3.1; not the ratio of windows, which is 16 there).
-        low_freq_factor, high_freq_factor: turns in the original window at the two thresholds.
+        factor: by how much the long wavelengths grow (8 in Llama 3.1; not the ratio of windows, which is 16 there).
+        low_freq_factor, high_freq_factor: rotations in the original window at the two thresholds.
         original_window: the window before scaling (8192 in Llama 3.1).
     """
 
@@ -218,9 +207,10 @@ class Llama3(Scaling):
     original_window: int
     method: ClassVar[str] = "llama3"
     label: ClassVar[str] = "Llama 3 scaling"
+    rope_types: ClassVar[tuple[str, ...]] = ("llama3",)
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor, self.method)
+        check_factor(self.factor, self.method)
         if not self.low_freq_factor < self.high_freq_factor:
             raise UserError(
                 f"llama3 scaling needs low_freq_factor below high_freq_factor, got {self.low_freq_factor} and "
@@ -229,14 +219,27 @@ class Llama3(Scaling):
 
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token."""
-        theta = rope.inv_freq()
-        turns = self.original_window * theta / (2 * math.pi)
-        kept = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
-        return theta * kept + theta / self.factor * (1 - kept)
+        pretrained = rope.inv_freq()
+        rotations = self.original_window * pretrained / (2 * math.pi)
+        kept = np.clip((rotations - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
+        return pretrained * kept + pretrained / self.factor * (1 - kept)
+
+    @classmethod
+    def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
+        """With Llama 3.1's thresholds, 1 and 4 rotations in the pretraining window, unless others are given."""
+        thresholds = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_window": rope.window}
+        return super().for_extension(rope, factor, **thresholds | parameters)
+
+    @classmethod
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+        factor, low, high = (number(entry, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+        return cls(factor, low, high, original), original
 
 
-#: Every scaling there is, by the word that configs, records and the command line have for it.
+#: Every scaling there is, by the word that records and the command line have for it.
 SCALINGS: dict[str, type[Scaling]] = {kind.method: kind for kind in (Plain, Linear, Ntk, Yarn, Llama3)}
+#: What `ropewalk extend --method` offers.
+EXTENDING: tuple[str, ...] = tuple(method for method, kind in SCALINGS.items() if kind.extends)
 
 
 def to_dict(scaling: Scaling) -> dict[str, Any]:
@@ -244,7 +247,7 @@ def to_dict(scaling: Scaling) -> dict[str, Any]:
     return {"method": scaling.method, **vars(scaling)}
 
 
-def from_dict(entry: dict[str, Any]) -> Scaling:
+def from_dict(entry: Mapping[str, Any]) -> Scaling:
     """The scaling that `to_dict` wrote.
 
     Raises:
@@ -263,59 +266,12 @@ def from_dict(entry: dict[str, Any]) -> Scaling:
 
 
 def compose(now: Scaling, by: Scaling) -> Scaling:
-    """What a model scaled by `now` turns by after a further scaling `by`: the extension algebra.
+    """What a model scaled by `now` has after a further scaling `by`: the extension algebra.
 
     Linear on linear multiplies: a 2048 model interpolated to 4096 and then to 16384 has factor 8, not 4. NTK on NTK
-    multiplies too, since the base grows by a power of the factor. What has no closed form in one family is refused.
+    multiplies too, since rope_theta grows by a power of the factor. What has no closed form in one class is refused.
 
     Raises:
         UserError: the two cannot be composed; the sentence says why.
     """
-    if isinstance(now, Plain):
-        return by
-    if isinstance(by, Plain):
-        return now
-    if isinstance(now, Linear) and isinstance(by, Linear):
-        return Linear(now.factor * by.factor)
-    if isinstance(now, Ntk) and isinstance(by, Ntk):
-        return Ntk(now.factor * by.factor)
-    raise UserError(
-        f"{by.method} scaling cannot be put on top of {now.method} (factor {now.factor:g}): the result is neither "
-        f"of the two and no config can say it; extend the original model instead"
-        + (f", or use --method {now.method}" if now.method in ("linear", "ntk") else "")
-    )
-
-
-def rotate(
-    x: Float[np.ndarray, "... d"],
-    positions: Float[np.ndarray, " n"] | np.ndarray,
-    frequencies: InvFreq,
-    *,
-    pairing: Literal["half", "interleaved"] = "half",
-) -> Float[np.ndarray, "... d"]:
-    """Turn head vectors: pair j of x at position m is multiplied, as a complex number, by exp(i m theta_j).
-
-    Args:
-        x: (..., n, d) head vectors, one a position; coordinates past 2 len(frequencies) pass through (partial rotary).
-        positions: (n,) positions in tokens; may be fractional.
-        frequencies: (rotated / 2,) radians a token, from a scaling.
-        pairing: "interleaved" pairs coordinates (2j, 2j + 1) as the papers do, "half" pairs (j, j + rotated/2) as
-            Hugging Face does. The two differ by a permutation of the coordinates.
-
-    Returns:
-        (..., n, d), float64. Source: Su et al. 2021, eq. 16; Chen et al. 2023, eq. 1.
-    """
-    rotated = 2 * len(frequencies)
-    if rotated > x.shape[-1]:
-        raise ValueError(f"{len(frequencies)} frequencies turn {rotated} coordinates, but x has {x.shape[-1]}")
-    angle = np.asarray(positions, dtype=np.float64)[:, None] * frequencies
-    cos, sin = np.cos(angle), np.sin(angle)
-    first, second = (
-        (slice(0, rotated, 2), slice(1, rotated, 2))
-        if pairing == "interleaved"
-        else (slice(0, rotated // 2), slice(rotated // 2, rotated))
-    )
-    out = np.array(x, dtype=np.float64)
-    out[..., first] = x[..., first] * cos - x[..., second] * sin
-    out[..., second] = x[..., first] * sin + x[..., second] * cos
-    return out
+    return now if isinstance(by, Plain) else now.then(by)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ropewalk.settings.options import Checkpointed, Flag
-
-ExtendMethod = Literal["linear", "ntk", "yarn", "auto"]
+from ropewalk.settings.scaling import ExtendMethod
 
 
 @dataclass(frozen=True, kw_only=True)

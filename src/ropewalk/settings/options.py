@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ropewalk.settings.command import Settings
+from ropewalk.settings.scaling import ScalingOptions
 
 if TYPE_CHECKING:  # none of it is imported: settings are read before torch and transformers are
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ropewalk.checkpoint.checkpoint import ModelName
     from ropewalk.data.documents import Document
 
-    Loadable = str | Path | PreTrainedModel
+    Loadable = ModelName | PreTrainedModel
     Texts = str | Path | Sequence[str | Path] | Sequence[Document]
     Tokenizer = PreTrainedTokenizerBase
     TorchDtype = torch.dtype
     TorchDevice = torch.device
 else:
-    Loadable = Texts = Tokenizer = TorchDtype = TorchDevice = Any
+    ModelName = Loadable = Texts = Tokenizer = TorchDtype = TorchDevice = Any
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 #: A switch that is off unless named; without its `--no-` twin, which would only lengthen every help page.
@@ -42,8 +44,8 @@ def _word(kind: Any, metavar: str, *, optional: bool = False, name: str | None =
     return tyro.conf.arg(constructor=kind, metavar=metavar, name=name)
 
 
-Name = Annotated[str | Path, tyro.conf.Positional, _word(str, "MODEL")]
-OtherName = Annotated[str | Path | None, _word(str, "MODEL", optional=True)]
+Name = Annotated[ModelName, tyro.conf.Positional, _word(str, "MODEL")]
+OtherName = Annotated[ModelName | None, _word(str, "MODEL", optional=True)]
 AnyModel = Annotated[Loadable, tyro.conf.Positional, _word(str, "MODEL")]
 OtherModel = Annotated[Loadable | None, _word(str, "MODEL", optional=True)]
 Data = Annotated[Texts, _word(list[str], "DATA...")]
@@ -95,14 +97,12 @@ class Overwriting(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpointed(Overwriting):
+class Checkpointed(Overwriting, ScalingOptions):
     """A checkpoint that becomes another one."""
 
     model: Name = field(kw_only=False)
     """`hemp`, a local directory or a hub id."""
     out: Directory
     """Directory of the new checkpoint."""
-    current_window: int | None = None
-    """What the model reads now, if its config leaves that open."""
     trust_remote_code: Flag = False
     """Accept model code that comes with the checkpoint."""

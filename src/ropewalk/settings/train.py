@@ -15,9 +15,9 @@ from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings, option, whole
 from ropewalk.settings.options import Checkpointed, Data, Flag
+from ropewalk.settings.scaling import TrainMethod
 
 Mode = Literal["full", "lora", "pose"]
-TrainMethod = Literal["linear", "ntk", "yarn", "auto", "plain"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
 Activations = Literal["auto", "full", "none"]
 Optimizer = Literal["adamw", "adamw-8bit", "adamw-offload"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory
 from ropewalk.records import PasskeySummary, Perplexity, Records, read
 from ropewalk.settings.command import takes
@@ -91,10 +92,9 @@ def demo(settings: DemoSettings) -> list[Goal]:
 def _run(out: Path, sizes: DemoSizes, precision: Precision) -> None:
     """Every stage, in the order of the paper's argument; each appends its rows to records.jsonl."""
     from ropewalk.model.extend import extend
-    from ropewalk.model.load import model_info
     from ropewalk.training import train
 
-    base = model_info("hemp")
+    base = Checkpoint.open("hemp").info
     _logger.info(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
     _measure("hemp", out, sizes, [base.window, sizes.window])
     _logger.info(f"Position Interpolation to {sizes.window} tokens, untrained")

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.rope_config import read_rope, text_section
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.sliding import sliding
 from ropewalk.data.stdlib import standard_library
 from ropewalk.distributed import ranks
-from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite.size import Size
 from ropewalk.suite.stages import Stage
@@ -34,6 +33,14 @@ class Suite:
     def out(self) -> Path:
         return Path(self.settings.out)
 
+    @cached_property
+    def model(self) -> Checkpoint:
+        return Checkpoint.open(self.settings.model)
+
+    @cached_property
+    def base(self) -> Checkpoint | None:
+        return None if self.settings.base is None else Checkpoint.open(self.settings.base)
+
     @property
     def records(self) -> Path:
         return self.out / "records.jsonl"
@@ -49,16 +56,16 @@ class Suite:
 
     def stages(self) -> Iterator[Stage]:
         """All of them, once `prepare` was called. A model is measured at all windows, a checkpoint on the way at its own window alone."""
-        info = model_info(self.settings.model)
+        info = self.model.info
         windows = doubling(info.original_window, info.window)
-        subjects = [*self._before(), *self._checkpoints(), (str(self.settings.model), info.window, True)]
-        for name, window, _ in subjects:
-            yield self._passkey(name, window)
-        for name, _, whole in subjects:
-            yield from self._perplexity(name, windows if whole else windows[-1:], stride=self._stride(windows[0]))
-        for name, window, whole in subjects:
+        subjects = [*self._before(), *self._checkpoints(), (self.model, info.window, True)]
+        for subject, window, _ in subjects:
+            yield self._passkey(subject, window)
+        for subject, _, whole in subjects:
+            yield from self._perplexity(subject, windows if whole else windows[-1:], stride=self._stride(windows[0]))
+        for subject, window, whole in subjects:
             if whole:
-                yield from self._retrieval(name, window)
+                yield from self._retrieval(subject, window)
         yield self._benchmarks()
         yield self._attention(min(info.window, self.size.attention_window))
         yield self._theory()
@@ -70,30 +77,30 @@ class Suite:
         """Directory of the model as it was before its first training step; None where that cannot be made."""
         if self.settings.base is None:
             return None
-        info = model_info(self.settings.model)
+        info = self.model.info
         return self.out / "untrained" if info.method == "linear" and info.steps else None
 
     def prepare(self) -> None:
         """Write the untrained model: no weights but the base's, which are linked."""
-        if self.settings.base is not None and self._untrained is not None and not self._untrained.exists():
+        if self.base is not None and self._untrained is not None and not self._untrained.exists():
             from ropewalk.model.extend import extend
 
-            extend(self.settings.base, window=model_info(self.settings.model).window, out=self._untrained)
+            extend(self.base, window=self.model.info.window, out=self._untrained)
 
-    def _before(self) -> Iterator[tuple[str, int, bool]]:
-        if self.settings.base is not None:
-            yield str(self.settings.base), model_info(self.settings.base).window, True
+    def _before(self) -> Iterator[tuple[Checkpoint, int, bool]]:
+        if self.base is not None:
+            yield self.base, self.base.info.window, True
         if self._untrained is not None:
-            yield str(self._untrained), model_info(self.settings.model).window, False
+            yield Checkpoint.open(self._untrained), self.model.info.window, False
 
-    def _checkpoints(self) -> Iterator[tuple[str, int, bool]]:
+    def _checkpoints(self) -> Iterator[tuple[Checkpoint, int, bool]]:
         """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
-        configs = sorted(Path(self.settings.model).glob("checkpoints/step-*/config.json"))
-        steps = model_info(self.settings.model).steps
-        directories = [path.parent for path in configs if model_info(path.parent).steps != steps]
-        every = max(1, -(-len(directories) // self.size.checkpoints)) if self.size.checkpoints else len(directories) + 1
-        for path in directories[::every]:
-            yield str(path), model_info(path).window, False
+        configs = sorted(self.model.path.glob("checkpoints/step-*/config.json"))
+        earlier = [Checkpoint.open(path.parent) for path in configs]
+        earlier = [checkpoint for checkpoint in earlier if checkpoint.info.steps != self.model.info.steps]
+        every = max(1, -(-len(earlier) // self.size.checkpoints)) if self.size.checkpoints else len(earlier) + 1
+        for checkpoint in earlier[::every]:
+            yield checkpoint, checkpoint.info.window, False
 
     def _stride(self, smallest: int) -> int:
         stride = max(1, smallest // self.size.strides)
@@ -101,98 +108,93 @@ class Suite:
 
     def _tokens_each(self, stride: int) -> int | None:
         past = self.size.strides_past
-        return None if past is None else model_info(self.settings.model).window + past * stride
+        return None if past is None else self.model.info.window + past * stride
 
     def _documents(self, stride: int) -> int | None:
         """How many documents are scored: the same for every subject and window, so that all of them are comparable."""
         length = self._tokens_each(stride)
         if self.size.documents is None or length is None:
             return self.size.documents
-        info = model_info(self.settings.model)
+        info = self.model.info
         windows = doubling(info.original_window, info.window)
         cost = sum(len(sliding(length, window, stride)) * self._flops(window) for window in windows)
         return self.size.affordable(self.size.documents, cost, least=2)
 
     def _flops(self, window: int) -> float:
         """Of one forward pass over a window: two for each weight and token, and the attention of its lower triangle."""
-        text = text_section(read_config(locate(self.settings.model)))
+        text = self.model.text_config
         attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
-        return window * (2.0 * model_info(self.settings.model).parameters + attention)
+        return window * (2.0 * self.model.info.parameters + attention)
 
-    def _stage(self, name: str, subject: str, measure: Callable[..., Any], **settings: Any) -> Stage:
+    def _stage(self, name: str, subject: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
         about = {**settings, **self.loading, "files": _files(subject)}
-        if settings.get("base") is not None:
-            about["base_files"] = _files(settings["base"])
-        return Stage(name, subject, about, lambda: measure(subject, out=self.records, **settings, **self.loading))
+        if self.base is not None and settings.get("base") is not None:
+            about["base_files"] = _files(self.base)
+        return Stage(name, str(subject), about, lambda: measure(subject, out=self.records, **settings, **self.loading))
 
-    def _perplexity(self, name: str, windows: list[int], stride: int) -> Iterator[Stage]:
+    def _perplexity(self, subject: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
         from ropewalk.evals.perplexity.measure import perplexity
 
         for data in (self.data, self.settings.math):
             if data is not None:
                 yield self._stage(
                     "perplexity",
-                    name,
+                    subject,
                     perplexity,
                     data=_listed(data),
                     windows=windows,
                     stride=stride,
                     limit=self._documents(stride),
                     max_tokens=self._tokens_each(stride),
-                    min_tokens=model_info(self.settings.model).window,
+                    min_tokens=self.model.info.window,
                     budget=self.settings.budget,
                     seed=self.settings.seed,
                 )
 
-    def _passkey(self, name: str, window: int) -> Stage:
+    def _passkey(self, subject: Checkpoint, window: int) -> Stage:
         from ropewalk.evals.retrieval.passkey import passkey
 
         depths = self.size.depths
         trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
         return self._stage(
-            "passkey", name, passkey, window=window, depths=depths, trials=trials, seed=self.settings.seed
+            "passkey", subject, passkey, window=window, depths=depths, trials=trials, seed=self.settings.seed
         )
 
-    def _retrieval(self, name: str, window: int) -> Iterator[Stage]:
+    def _retrieval(self, subject: Checkpoint, window: int) -> Iterator[Stage]:
         """The families that fit the window; those that do not are a stage of their own, which is left out and says why."""
         from ropewalk.evals.retrieval import FAMILIES, least_windows, retrieval
 
         trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
-        least = least_windows(load_tokenizer(name), trials, self.settings.seed)
+        least = least_windows(load_tokenizer(subject), trials, self.settings.seed)
         for fits in (True, False):
             families = [family for family, tokens in least.items() if (tokens <= window) == fits]
             if families:
                 settings = dict(families=families, window=window, trials=trials, seed=self.settings.seed)
-                yield self._stage("retrieval", name, retrieval, **settings)
+                yield self._stage("retrieval", subject, retrieval, **settings)
 
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.downstream.benchmarks import benchmarks
 
-        base = None if self.settings.base is None else str(self.settings.base)
+        base = None if self.base is None else str(self.base)
         data = None if self.settings.benchmarks is None else str(self.settings.benchmarks)
-        return self._stage(
-            "benchmarks", str(self.settings.model), benchmarks, data=data, base=base, limit=self.size.items
-        )
+        return self._stage("benchmarks", self.model, benchmarks, data=data, base=base, limit=self.size.items)
 
     def _attention(self, window: int) -> Stage:
         from ropewalk.evals.attention import attention
 
-        base = None if self.settings.base is None else str(self.settings.base)
-        return self._stage(
-            "attention", str(self.settings.model), attention, data=_listed(self.data), window=window, base=base
-        )
+        base = None if self.base is None else str(self.base)
+        return self._stage("attention", self.model, attention, data=_listed(self.data), window=window, base=base)
 
     def _theory(self) -> Stage:
         from ropewalk.suite.theory import put_on_record
 
-        settings = {"files": _files(str(self.settings.model))}
+        settings = {"files": _files(self.model)}
 
         def measure() -> None:
             if ranks.rank() == 0:
-                scaling = read_rope(read_config(locate(self.settings.model))).scaling
-                put_on_record(model_info(self.settings.model), self.records, scaling=scaling)
+                put_on_record(self.model.info, self.records)
 
-        return Stage("theory", str(self.settings.model), settings, measure)
+        return Stage("theory", str(self.model), settings, measure)
 
     def _summaries(self) -> Stage:
         from ropewalk.evals.downstream.summary import summarize
@@ -206,7 +208,7 @@ class Suite:
             }
         return self._stage(
             "summaries",
-            str(self.settings.model),
+            self.model,
             summarize,
             data=_listed(self.settings.pairs),
             limit=self.size.summaries,
@@ -226,8 +228,7 @@ def _listed(sources: Any) -> list[str]:
     return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
 
 
-def _files(name: str) -> list[list[Any]]:
+def _files(checkpoint: Checkpoint) -> list[list[Any]]:
     """A checkpoint's files by size and date: another model under the same name is measured anew."""
-    directory = locate(name)
-    files = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
+    files = [path for path in checkpoint.path.iterdir() if path.suffix in (".json", ".safetensors")]
     return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files)

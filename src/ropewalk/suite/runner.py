@@ -28,6 +28,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_existing
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -54,20 +55,20 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
             `out` that holds something else.
     """
     _refuse_nothing(settings)
-    if settings.base is not None:
-        refuse_other_base(settings.model, settings.base)
+    suite = Suite(settings, _size(settings))
+    if suite.base is not None:
+        refuse_other_base(suite.model, suite.base)
     out = Path(settings.out)
     ranks.join()
     if ranks.rank() == 0:
         _directory(out, settings.overwrite)
     ranks.same(None)  # no rank reads the directory before it is there
-    suite = Suite(settings, _size(settings))
     if ranks.rank() == 0:
         suite.prepare()
     ranks.same(None)
     outcomes = run(list(suite.stages()), out)
     if ranks.rank() == 0:
-        _page(settings.model, out, outcomes)
+        _page(suite.model, out, outcomes)
     return outcomes
 
 
@@ -103,7 +104,7 @@ def _directory(out: Path, overwrite: bool) -> None:
         (out / JOURNAL).touch()
 
 
-def _page(model: str | Path, out: Path, outcomes: Sequence[Outcome]) -> None:
+def _page(model: Checkpoint, out: Path, outcomes: Sequence[Outcome]) -> None:
     """The page over everything recorded, the model's own training beside it; and what was left out."""
     from ropewalk.reports import report
 
@@ -112,7 +113,7 @@ def _page(model: str | Path, out: Path, outcomes: Sequence[Outcome]) -> None:
         raise UserError(
             f"no stage of the suite could be run, so there is nothing to report; {out / 'stages.jsonl'} has the reasons"
         )
-    training = Path(model) / "records.jsonl"
+    training = model.path / "records.jsonl"
     if training.is_file():
         records.append(training)
     left_out = [f"{outcome.name}, {outcome.subject}: {outcome.reason}" for outcome in outcomes if outcome.reason]

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk import records
-from ropewalk.checkpoint.files import disk_errors, read_config
-from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.model_info import ModelInfo, info_of
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.files import disk_errors
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
-from ropewalk.rope.scaling import Plain, Rope, Scaling
+from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import TheorySettings
 
@@ -90,10 +89,10 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    model, scaling = _model(settings.model)
+    model = _info(settings.model)
     rope, reach = _rope_and_reach(model, settings.window)
     out = _directory(settings, f"theory-{Path(model.name).name}-{reach}")
-    result = forecast(rope, reach, scaling=scaling if reach == model.window else None)
+    result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
     run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
     write(result, run, out)
     return dataclasses.replace(result, name=model.name, out=out)
@@ -109,13 +108,10 @@ def _directory(settings: TheorySettings, default: str) -> Path:
     return out
 
 
-def put_on_record(model: ModelInfo, out: Path, *, scaling: Scaling | None = None) -> Forecast:
-    """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others.
-
-    scaling: the model's.
-    """
+def put_on_record(model: ModelInfo, out: Path) -> Forecast:
+    """The rows alone, in a model's own window, appended to a record file: for a page that shows them among others."""
     rope, reach = _rope_and_reach(model, None)
-    result = forecast(rope, reach, scaling=scaling)
+    result = forecast(rope, reach, scaling=model.scaling)
     recorder = records.Recorder(out, records.new_run(model, device="cpu", dtype="float64", settings={"window": reach}))
     for row in result.rows:
         recorder.add(row)
@@ -130,13 +126,11 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
     return rope, window
 
 
-def _model(model: str | Path | None) -> tuple[ModelInfo, Scaling]:
-    """The model as records name it, and its scaling."""
-    if model is None:
-        llama = ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.base, head_dim=LLAMA.head_dim)
-        return llama, Plain()
-    rope_config = read_rope(read_config(locate(model)))
-    return info_of(rope_config, name=str(model)), rope_config.scaling
+def _info(model: ModelName | None) -> ModelInfo:
+    """The model as records name it; LLaMA 7B if none is named."""
+    if model is not None:
+        return Checkpoint.open(model).info
+    return ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim)
 
 
 def write(result: Forecast, run: records.Run, out: Path) -> None:

@@ -262,5 +262,12 @@ def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, to
 def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], start: StartingModel) -> None:
     """A Hugging Face checkpoint in the dtype of the original."""
     save_model(
-        start.model, start.tokenizer, directory, steps=step, overwrite=True, dtype=start.dtype, state_dict=weights
+        start.model,
+        start.tokenizer,
+        directory,
+        rope_config=start.rope,
+        steps=step,
+        overwrite=True,
+        dtype=start.dtype,
+        state_dict=weights,
     )

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ropewalk import records
 from ropewalk.attention_ops.transformers import is_plain_causal
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks
@@ -37,7 +38,7 @@ from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError, shortage
 from ropewalk.model.devices import device_name
-from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.model.load import load_tokenizer
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.records import ModelInfo, Step
@@ -49,7 +50,7 @@ from ropewalk.training.batch import Batches, default_micro
 from ropewalk.training.checkpoints import Snapshot, Snapshots, refuse_other_run, write_checkpoint, write_final
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
-from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_config
+from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -70,20 +71,20 @@ def run(settings: TrainSettings) -> ModelInfo:
         refuse_existing(out, overwrite=settings.overwrite)
     mesh = mesh_for(settings)
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-    batches = _batches(settings, mesh)
-    start = starting_model(settings, mesh)
+    checkpoint = trained_checkpoint(settings)
+    batches = _batches(settings, checkpoint, mesh)
+    start = starting_model(settings, mesh, checkpoint=checkpoint)
     if settings.overwrite and mesh.main:
         shutil.rmtree(out, ignore_errors=True)
     return Loop(settings, start, batches, mesh).run()
 
 
-def _batches(settings: TrainSettings, mesh: Mesh) -> Batches:
+def _batches(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Batches:
     window = settings.window
-    rope_config = trained_config(settings)
     if settings.mode == "pose":
-        window = min(settings.chunk_window or rope_config.rope.window, window)
+        window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
     mesh.check_window(window)
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
     with mesh.first_on_each_machine():
         corpus = tokenise(
             settings.data,
@@ -118,9 +119,9 @@ class Loop:
         self._flops = throughput.flops_per_token(self.model, batches.windows.window)
         self.activations = self._activation_memory()
         mesh.shard(self.loss, None if start.compute == torch.float32 else start.compute)
-        verify_rope(start.model)
+        verify_rope(start.model, start.rope)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.peak = settings.peak_rate(start.state.parameters)
+        self.peak = settings.peak_rate(start.info.parameters)
         self.optimizer = optimizers.build(self.parameters, settings, self.peak)
         self.snapshots = Snapshots(self.out / "checkpoints", keep=settings.keep_checkpoints)
         self.guard = Guard()
@@ -159,7 +160,7 @@ class Loop:
             with Signals() as signals:
                 self._steps(log, header.id, signals)
                 self._finish()
-        return model_info(self.out)
+        return Checkpoint.open(self.out).info
 
     def _resume(self) -> Snapshot | None:
         if not self.settings.resume:
@@ -183,9 +184,11 @@ class Loop:
         }
 
     def _header(self, snapshot: Snapshot | None) -> records.Run:
-        settings = dataclasses.asdict(dataclasses.replace(self.settings, data=_named(self.settings.data)))
+        settings = dataclasses.asdict(
+            dataclasses.replace(self.settings, model=str(self.settings.model), data=_named(self.settings.data))
+        )
         header = records.new_run(
-            self.start.state,
+            self.start.info,
             device=device_name(self.mesh.device),
             dtype=f"{_short(self.parameters[0].dtype)} weights, {_short(self.start.compute)} arithmetic",
             seed=self.settings.seed,

@@ -11,29 +11,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
-import json
+import dataclasses
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.headers import check_safetensors, count_parameters, weight_files
-from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.model_info import ModelInfo, info_of
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, write_rope
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import write_json
+from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.rope_config import RopeConfig, block_for, write_rope
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config
-from ropewalk.model.load import load_tokenizer, refuse_remote_code
+from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.train import TrainSettings
 
@@ -45,7 +43,8 @@ class StartingModel:
     Attributes:
         model: with the new window, in training mode; on its device, or as distributed/load.py leaves it, to be sharded.
         tokenizer: its `model_max_length` is the new window.
-        state: as records name it; no step taken.
+        info: as records name it; no step taken.
+        rope: what the trained config says of RoPE, which the model's rotary tables are held against.
         dtype: of the weights in the original's files, in which checkpoints are written.
         compute: of the arithmetic; float32, or bfloat16 under autocast.
         fingerprint: of the original's config and tensors, so that a resumed run starts from the same ones.
@@ -53,38 +52,46 @@ class StartingModel:
 
     model: transformers.PreTrainedModel
     tokenizer: transformers.PreTrainedTokenizerBase
-    state: ModelInfo
+    info: ModelInfo
+    rope: RopeConfig
     dtype: torch.dtype
     compute: torch.dtype
     fingerprint: str
 
 
-def starting_model(settings: TrainSettings, mesh: Mesh | None = None) -> StartingModel:
-    """Locate, extend, load and verify. Several processes read the weights once, for `Mesh.shard` to spread: see distributed/load.py.
+def starting_model(
+    settings: TrainSettings, mesh: Mesh | None = None, *, checkpoint: Checkpoint | None = None
+) -> StartingModel:
+    """Load and verify. Several processes read the weights once, for `Mesh.shard` to spread: see distributed/load.py.
+
+    Args:
+        mesh: the processes that share the model; None is one.
+        checkpoint: what `trained_checkpoint` returned, if it was called already.
 
     Raises:
-        UserError: what `extend` and `model.load` raise; a window below the model's own.
+        UserError: what `trained_checkpoint` and `model.load` raise.
     """
-    source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
-    config_dict = read_config(source)
-    new = new_config(config_dict, settings)
-    files = weight_files(source)
+    checkpoint = checkpoint or trained_checkpoint(settings)
+    source = checkpoint.weights_of or checkpoint
     device = device_for(settings.device) if mesh is None else mesh.device
     weights, compute = precision(settings, device)
     if mesh is not None and mesh.world > 1 and settings.mode == "lora":
         weights = torch.float32  # a sharded layer has one dtype
-    with _directory_with(new, source) as directory:
-        model = load(directory, mesh, dtype=weights, device=device, trust_remote_code=settings.trust_remote_code)
-        tokenizer = load_tokenizer(directory, trust_remote_code=settings.trust_remote_code)
-    _lengthen(model, tokenizer, read_rope(config_dict).window, settings.window)
-    state = info_of(read_rope(new), name=str(settings.model), parameters=count_parameters(files))
+    info = dataclasses.replace(
+        checkpoint.info, steps=0
+    )  # read before the checkpoint is linked: what was read stays with it
+    with _on_disk(checkpoint) as linked:
+        model = load(linked, mesh, dtype=weights, device=device, trust_remote_code=settings.trust_remote_code)
+        tokenizer = load_tokenizer(linked, trust_remote_code=settings.trust_remote_code)
+    _lengthen(model, tokenizer, source.rope.window, settings.window)
     return StartingModel(
         model=model.train(),
         tokenizer=tokenizer,
-        state=replace(state, steps=0),
-        dtype=_stored_dtype(files[0]),
+        info=info,
+        rope=checkpoint.rope,
+        dtype=_stored_dtype(source),
         compute=compute,
-        fingerprint=_fingerprint(config_dict, files),
+        fingerprint=source.fingerprint,
     )
 
 
@@ -108,49 +115,39 @@ def mesh_for(settings: TrainSettings) -> Mesh:
     return mesh
 
 
-def trained_config(settings: TrainSettings) -> RopeConfig:
-    """How the model will turn in training, before anything is loaded.
+def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
+    """The checkpoint that is trained, before anything is loaded: the named one's weights under the config of the new window.
 
     Raises:
-        UserError: as `starting_model`.
+        UserError: what `extend` raises; a window below the model's own.
     """
-    source = locate(settings.model, trust_remote_code=settings.trust_remote_code)
-    config_dict = read_config(source)
-    refuse_remote_code(config_dict, source, settings.trust_remote_code)
-    weight_files(source)
-    return read_rope(new_config(config_dict, settings))
+    source = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
+    config_dict = new_config(source, settings)
+    return source if config_dict is source.config else source.with_config(config_dict)
 
 
-def new_config(config_dict: dict[str, Any], settings: TrainSettings) -> dict[str, Any]:
+def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
     """The config that is trained: the original's own if the window is already there, else extended by the method."""
-    rope_config = read_rope(config_dict)
+    rope_config = source.rope
     if settings.window < rope_config.window:
         raise UserError(
-            f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window} or more, "
-            "or start from the model it was extended from"
+            f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window} "
+            "or more, or start from the model it was extended from"
         )
-    if settings.window > rope_config.window and settings.method != "plain":
-        return extended_config(
-            config_dict, window=settings.window, method=settings.method, current_window=settings.current_window
-        )
+    if settings.window > rope_config.window and settings.method != Plain.method:
+        return extended_config(source, window=settings.window, options=settings)
     if rope_config.block and settings.window == rope_config.window:
-        return config_dict
+        return source.config
     if not isinstance(rope_config.scaling, Plain):
         raise UserError(
-            f"this model is scaled ({rope_config.scaling.method}, factor {rope_config.scaling.factor:g}) by another tool; extend it with `ropewalk "
-            "extend` first, so that its windows are on record, then train the result"
+            f"this model is scaled ({rope_config.scaling.method}, factor {rope_config.scaling.factor:g}) by another tool; extend it with "
+            "`ropewalk extend` first, so that its windows are on record, then train the result"
         )
-    # Direct fine-tuning, or more training at the same window: the speeds stay, and the block says so.
-    block = {
-        "original_window": rope_config.rope.window,
-        "window": settings.window,
-        "method": "plain",
-        "factor": 1.0,
-        "theta": rope_config.rope.base,
-        "steps": 0,
-        "history": [{"method": "plain", "factor": 1.0, "from": rope_config.window, "to": settings.window}],
-    }
-    return write_rope(config_dict, rope_config.scaling, window=settings.window, rope=rope_config.rope, block=block)
+    # Direct fine-tuning, or more training at the same window: inv_freq stays, and the block says so.
+    step = {"method": Plain.method, "factor": 1.0, "from": rope_config.window, "to": settings.window}
+    block = block_for(Plain(), rope_config.rope, window=settings.window, steps=0, history=[step])
+    return write_rope(source.config, Plain(), window=settings.window, rope=rope_config.rope, block=block)
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
@@ -167,14 +164,15 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
 
 
 @contextlib.contextmanager
-def _directory_with(config_dict: dict[str, Any], source: Path) -> Iterator[Path]:
+def _on_disk(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """A checkpoint whose config is not its directory's, in a temporary directory that links to the files of that one."""
     with tempfile.TemporaryDirectory(prefix="ropewalk-") as folder:
         directory = Path(folder)
-        for path in source.iterdir():
+        for path in checkpoint.path.iterdir():
             if path.is_file() and path.name != "config.json":
                 (directory / path.name).symlink_to(path.resolve())
-        (directory / "config.json").write_text(json.dumps(config_dict), encoding="utf-8")
-        yield directory
+        write_json(directory / "config.json", checkpoint.config)
+        yield checkpoint.at(directory)
 
 
 def _lengthen(model: Any, tokenizer: Any, old: int, window: int) -> None:
@@ -185,14 +183,7 @@ def _lengthen(model: Any, tokenizer: Any, old: int, window: int) -> None:
         generation.max_length = window
 
 
-def _stored_dtype(file: Path) -> torch.dtype:
+def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The narrowest dtype of the weights in the files, which most of them have."""
     names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-    stored = {entry["dtype"] for name, entry in check_safetensors(file).items() if name != "__metadata__"}
-    return next((dtype for name, dtype in names.items() if name in stored), torch.float32)
-
-
-def _fingerprint(config_dict: dict[str, Any], files: list[Path]) -> str:
-    digest = hashlib.sha256(json.dumps(config_dict, sort_keys=True).encode())
-    for file in files:
-        digest.update(json.dumps(check_safetensors(file), sort_keys=True).encode())
-    return digest.hexdigest()[:16]
+    return next((dtype for name, dtype in names.items() if name in checkpoint.dtypes), torch.float32)

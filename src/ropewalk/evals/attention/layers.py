@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
 from ropewalk.evals.attention import complex_pairs
@@ -21,7 +21,7 @@ from ropewalk.evals.attention.adjacent import Nearby
 from ropewalk.evals.attention.distances import Tally, blocks, edges_to, largest
 from ropewalk.evals.attention.probe import Layer, probing
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.model.verify import rotary_tables
+from ropewalk.model.verify import rope_of, rotary_tables
 from ropewalk.progress import Progress
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.rope.bounds import chord_gap, extrapolation_bound, interpolation_bound, interpolation_bound_printed
@@ -68,7 +68,7 @@ def measure_layers(
     """
     layers: dict[int, _LayerTotals] = {}
     config_dict = loaded.model.config.to_dict()
-    rope_config, original_window = read_rope(config_dict), loaded.info.original_window
+    rope_config, original_window = rope_of(loaded.model), loaded.info.original_window
     count = len(sequences) * text_section(config_dict).get("num_hidden_layers", 0)
     with Progress(f"attention scores, {window} tokens", count) as advance:
 
@@ -93,7 +93,7 @@ def measure_layers(
 
 def _new_totals(loaded: LoadedModel, rope_config: RopeConfig, layer: Layer, window: int) -> _LayerTotals:
     layer_types = getattr(loaded.model.config.get_text_config(), "layer_types", None) or []
-    layer_type = layer_types[layer.index] if rope_config.per_layer and layer.index < len(layer_types) else ""
+    layer_type = layer_types[layer.index] if rope_config.unscaled and layer.index < len(layer_types) else ""
     tables = {name: table for _, _, name, table in rotary_tables(loaded.model)}
     inv_freq = tables[layer_type].detach().double().cpu().numpy()
     # By Cauchy and Schwarz no score of this document is larger; one of another document may be, a little.
@@ -101,7 +101,7 @@ def _new_totals(loaded: LoadedModel, rope_config: RopeConfig, layer: Layer, wind
     edges = edges_to(min(window, layer.local or window))
     return _LayerTotals(
         tally=Tally(layer.query.shape[0], edges, limit, layer.query.device),
-        rope=rope_config.local.get(layer_type, rope_config.rope),
+        rope=rope_config.unscaled.get(layer_type, rope_config.rope),
         inv_freq=inv_freq,
         scale=layer.scale,
         local=layer.local,

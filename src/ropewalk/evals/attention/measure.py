@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import records
-from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.select import TokenizedDocument, name_of, select_documents
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import FEWEST
 from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.memory_check import check_memory
-from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.model.verify import pin_rope
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
+from ropewalk.model.verify import pin_rope, rope_of
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.records.resume import recorded_rows
 from ropewalk.rope.bounds import check_reach
@@ -67,6 +66,7 @@ def attention(settings: AttentionSettings) -> list[Measured]:
         UserError: no document is long enough; it does not fit in memory; a score is NaN; the model has no RoPE.
     """
     records.check_file(settings.out)
+    settings = dataclasses.replace(settings, model=opened(settings.model), base=opened(settings.base))
     if settings.window is not None:
         check_reach(settings.window)
     for checked in (settings.base, settings.model):
@@ -133,7 +133,7 @@ def interpolated(model: Any, factor: float) -> Iterator[None]:
 
     The rotary tables are set to `rope.scaling.Linear`'s closed form and verified, as `ropewalk extend` would have them.
     """
-    rope_config = read_rope(model.config.to_dict())
+    rope_config = rope_of(model)
     if not isinstance(rope_config.scaling, Plain):
         raise UserError(
             f"only an unscaled model can be interpolated here, this one is {rope_config.scaling.method}; extend it"

@@ -6,19 +6,17 @@ out  nothing, or an error with the memory needed and the memory there is
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.headers import count_parameters, weight_files
-from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.rope_config import read_rope, text_section
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import ROWS
 from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
 from ropewalk.model.devices import device_for, dtype_for
+from ropewalk.model.verify import rope_of
 
 
 def check_memory(
@@ -32,7 +30,7 @@ def check_memory(
     """Refuse a measurement that does not fit.
 
     Args:
-        model: a name, whose weights still have to be loaded, or a model that is in memory.
+        model: a name or an open checkpoint, whose weights still have to be loaded, or a model that is in memory.
         window: tokens; the model's own if not given.
         dtype, device: as in `load_model`, for a name.
         available: bytes; what is free on the device if not given.
@@ -41,20 +39,18 @@ def check_memory(
         UserError: with the memory it takes and the memory there is.
     """
     target: torch.device
-    if isinstance(model, str | Path):
-        directory = locate(model)
-        config_dict = read_config(directory)
+    if isinstance(model, ModelName):
+        checkpoint = Checkpoint.open(model)
+        text, rope_config = checkpoint.text_config, checkpoint.rope
         target = device_for(device)
-        rope_config = read_rope(config_dict)
         size = dtype_for(dtype, target).itemsize
-        weights = size * count_parameters(weight_files(directory))
+        weights = size * checkpoint.parameters
     else:
-        config_dict, weights = model.config.to_dict(), 0
-        rope_config = read_rope(config_dict)
+        text, rope_config, weights = text_section(model.config.to_dict()), rope_of(model), 0
         target = next(model.parameters()).device
         size = next(model.parameters()).element_size()
     window = window or rope_config.window
-    needed = weights + working_bytes(text_section(config_dict), window, size) + block_bytes(target.type)
+    needed = weights + working_bytes(text, window, size) + block_bytes(target.type)
     if available is None:
         available = free_bytes(target)
     if needed > available:

@@ -12,27 +12,28 @@ the row counts the items that lost text.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lm_eval
 from lm_eval.api.task import ConfigurableTask
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import tasks as definitions
 from ropewalk.evals.downstream.harness import Harness
 from ropewalk.evals.intervals import Paired, wilson
 from ropewalk.evals.likelihood import default_batch_tokens
-from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.evals.pairing import refuse_other_tokenizer
-from ropewalk.model.load import load_tokenizer, model_info
+from ropewalk.model.load import load_tokenizer
 from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
@@ -167,6 +168,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
         UserError: see `measure_task`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
     tasks = definitions.build(settings.tasks or TASKS, settings.data)
+    settings = dataclasses.replace(settings, model=opened(settings.model), base=opened(settings.base))
     _check_pair(settings.model, settings.base, settings.window)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
@@ -226,17 +228,17 @@ def measure(
 
 def _check_pair(model: Any, base: Any, window: int | None) -> None:
     """Refuse, before any weight is loaded, what configs and tokenizers alone rule out."""
-    names = [name for name in (base, model) if isinstance(name, str | Path)]
-    infos = [model_info(name) for name in names]
-    if len(names) == 2 and infos[0].original_window != infos[1].original_window and window is None:
+    checkpoints = [given for given in (base, model) if isinstance(given, Checkpoint)]
+    infos = [checkpoint.info for checkpoint in checkpoints]
+    if len(checkpoints) == 2 and infos[0].original_window != infos[1].original_window and window is None:
         raise UserError(
             f"a pair is measured in one window, but the original windows differ ({infos[0].original_window}, "
             f"{infos[1].original_window}); name the base this model was made from, or give --window"
         )
     if infos:
         _window(window, infos)
-    if len(names) == 2:
-        base_tokenizer, tokenizer = (load_tokenizer(name) for name in names)
+    if len(checkpoints) == 2:
+        base_tokenizer, tokenizer = (load_tokenizer(checkpoint) for checkpoint in checkpoints)
         refuse_other_tokenizer(tokenizer, base_tokenizer, names=(str(model), str(base)))
 
 

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.files import refuse_existing
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.evals.downstream.generation import end_marks
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
-from ropewalk.model.load import model_info
 from ropewalk.records import ModelInfo
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches, default_micro
@@ -30,7 +30,7 @@ EPOCHS = 10
 
 
 def finetune(
-    model: str | Path,
+    model: ModelName,
     *,
     data: str | Path | Sequence[str | Path],
     out: str | Path,
@@ -46,7 +46,7 @@ def finetune(
     """Fine-tune on pairs.
 
     Args:
-        model: `hemp`, a local directory or a hub id.
+        model: `hemp`, a local directory, a hub id or an open checkpoint.
         data: pairs to train on; see pairs.pairs.
         out: directory of the trained model, its checkpoints and records.jsonl.
         held_out: pairs that will be measured on; training is refused if one of them is in `data`.
@@ -65,7 +65,8 @@ def finetune(
     """
     training_pairs = list(pairs(data))[:limit]
     refuse_shared(training_pairs, held_out)
-    window = window or min(WINDOW, model_info(model).window)
+    checkpoint = Checkpoint.open(model)
+    window = window or min(WINDOW, checkpoint.info.window)
     batch_size = min(batch_size, max(1, len(training_pairs)))
     sources = [str(source) for source in ([data] if isinstance(data, str | Path) else data)]
     steps = max(1, math.ceil(epochs * len(training_pairs) / batch_size))
@@ -74,7 +75,7 @@ def finetune(
         "save_every", next(every for every in range(max(1, steps // epochs), steps + 1) if steps % every == 0)
     )
     settings = TrainSettings(
-        model=model,
+        model=checkpoint,
         data=sources,
         window=window,
         out=out,

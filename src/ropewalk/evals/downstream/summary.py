@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ropewalk import records
+from ropewalk.checkpoint.checkpoint import ModelName
 from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
@@ -204,7 +205,7 @@ def _finetuned(settings: SummarizeSettings) -> Path:
         raise UserError(
             "fine-tuning on pairs runs in one process; run it without torchrun, then measure the result with it"
         )
-    if settings.train is None or settings.trained is None or not isinstance(settings.model, str | Path):
+    if settings.train is None or settings.trained is None or not isinstance(settings.model, ModelName):
         raise UserError(
             "fine-tuning starts from a checkpoint and ends in one; name the model, and --trained DIR for the result"
         )

@@ -1,0 +1,137 @@
+"""A checkpoint, opened once and handed on: what it is called, where it lies, what its config and its headers say.
+
+in   `hemp`, a local directory or a hub id
+out  a `Checkpoint`. Its config.json is parsed when it is opened; its RoPE and its headers are read once, when first asked for
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.headers import tensors, weight_headers
+from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint on disk. No weight is read.
+
+    Attributes:
+        name: as the user named it.
+        path: its directory.
+        config: the dictionary of its config.json; not to be changed.
+        weights_of: the checkpoint whose weights these are, where this one is the same model under another config.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    weights_of: Checkpoint | None = None
+
+    @classmethod
+    def open(cls, name: str | Path | Checkpoint, *, trust_remote_code: bool = False) -> Checkpoint:
+        """Find a checkpoint and parse its config; one that is open already is returned as it is.
+
+        Args:
+            name: `hemp`, a local directory, a hub id, or a checkpoint.
+            trust_remote_code: fetch a hub model's own code too.
+
+        Raises:
+            UserError: nothing of that name, or no config.json that can be read.
+        """
+        if isinstance(name, Checkpoint):
+            return name
+        path = locate(name, trust_remote_code=trust_remote_code)
+        return cls(str(name), path, read_config(path))
+
+    def with_config(self, config: dict[str, Any]) -> Checkpoint:
+        """The same weights under another config, which lies on no disk yet."""
+        return Checkpoint(self.name, self.path, config, weights_of=self)
+
+    def at(self, path: Path) -> Checkpoint:
+        """The same checkpoint by way of links in another directory; what was read of it is not read again."""
+        linked = copy.copy(self)
+        object.__setattr__(linked, "path", path)
+        return linked
+
+    @cached_property
+    def rope(self) -> RopeConfig:
+        """What the config says of RoPE.
+
+        Raises:
+            UserError: see `read_rope`.
+        """
+        return read_rope(self.config)
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The part of the config that describes the language model."""
+        return text_section(self.config)
+
+    @cached_property
+    def headers(self) -> dict[str, dict[str, Any]]:
+        """The header of each safetensors file, by the file's name; every file was found whole.
+
+        Raises:
+            UserError: pickled weights only, no weights, a missing shard, a truncated or damaged file.
+        """
+        return self.weights_of.headers if self.weights_of is not None else weight_headers(self.path)
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files; raises as `headers`."""
+        return [self.path / name for name in self.headers]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether any safetensors file lies here; a config.json alone is enough for a plan."""
+        return any(self.path.glob("*.safetensors"))
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many weights the files hold; raises as `headers`."""
+        return sum(math.prod(entry["shape"]) for header in self.headers.values() for _, entry in tensors(header))
+
+    @cached_property
+    def dtypes(self) -> frozenset[str]:
+        """The dtypes of the weights, in safetensors' words (BF16, F16, F32, …); raises as `headers`."""
+        return frozenset(entry["dtype"] for header in self.headers.values() for _, entry in tensors(header))
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """The model as records name it; 0 parameters where the weights are missing or damaged."""
+        try:
+            parameters = self.parameters
+        except UserError:
+            parameters = 0
+        return info_of(self.rope, name=self.name, parameters=parameters)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short name of config and tensors (names, shapes, dtypes, places), the same for the same ones; raises as `headers`."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for header in self.headers.values():
+            digest.update(json.dumps(header, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: By what a function's caller may name a model.
+ModelName = str | Path | Checkpoint
