@@ -85,10 +85,13 @@ def test_a_header_from_before_schema_1_is_converted_and_thresholds_are_not_guess
 def test_rows_from_before_schema_1_are_converted(tmp_path):
     scores = json.loads(records.to_line(made_up.scores(0, 1024, 9.0), "r"))
     scores["strays"] = scores.pop("deviation")
-    (*_, resolution) = forecast(Rope(32, 10000.0, 256), 1024, seeds=2).rows
+    (bounds, *_, resolution) = forecast(Rope(32, 10000.0, 256), 1024, seeds=2).rows
     turned = json.loads(records.to_line(resolution, "r"))
     turned |= {"method": "llama3", "factor": turned.pop("scaling")["factor"]}
-    read = records.read([written(tmp_path / "old.jsonl", old_header(), scores, turned)])
+    limits = json.loads(records.to_line(bounds, "r"))
+    limits["base"] = limits.pop("rope_theta", 10000.0)
+    read = records.read([written(tmp_path / "old.jsonl", old_header(), scores, turned, limits)])
+    assert [m.row for m in read.of(records.Bounds)] == [bounds]
     assert [m.row for m in read.of(records.AttentionScores)] == [made_up.scores(0, 1024, 9.0)]
     assert [m.row.scaling for m in read.of(records.Resolution)] == [records.Unspecified("llama3", 4.0)]
 

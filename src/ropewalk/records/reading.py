@@ -97,6 +97,8 @@ class _Line(NamedTuple):
 
 
 _HEAD = msgspec.json.Decoder(_Head)
+#: kind → what a field was called before schema 1, and is called now.
+_RENAMED = {"attention": {"strays": "deviation"}, "theory_bounds": {"base": "rope_theta"}}
 
 
 def read(paths: Iterable[str | Path]) -> Records:
@@ -197,9 +199,8 @@ def _as_schema_1(entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"model": {"rope_theta": model.get("theta", 10000.0), **model, "scaling": _named(model)}}
     if entry["kind"] == "theory_resolution" and "scaling" not in entry:
         return entry | {"scaling": _named(entry)}
-    if entry["kind"] == "attention" and "strays" in entry:
-        return entry | {"deviation": entry["strays"]}
-    return entry
+    renamed = _RENAMED.get(entry["kind"], {})
+    return entry | {new: entry[old] for old, new in renamed.items() if old in entry}
 
 
 def _named(entry: dict[str, Any]) -> dict[str, Any]:
