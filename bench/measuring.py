@@ -243,18 +243,18 @@ def bench_passkey(
     prompts = [protocol.prompt(str(key), asked[at])[0] for at in range(depths) for key in keys[at]]
     chosen = [prompts[at] for at in np.linspace(0, len(prompts) - 1, plain).astype(int)]
     size = len(prompts[0].answer)
-    beginning, rows = protocol.prefix, []
+    prefix, rows = protocol.prefix, []
     # Kernels are chosen and compiled by shape: a depth near, one far.
     warm = [prompts[0], prompts[-1]]
 
     def judged(context: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
         with context():
-            verdicts(model, warm, prefix=beginning)
-            found, seconds, peak = clock(lambda: verdicts(model, prompts, prefix=beginning))
+            verdicts(model, warm, prefix=prefix)
+            found, seconds, peak = clock(lambda: verdicts(model, prompts, prefix=prefix))
             if profiled:
-                profile(lambda: verdicts(model, prompts[::4], prefix=beginning))
+                profile(lambda: verdicts(model, prompts[::4], prefix=prefix))
             return {"prompts": len(prompts), "seconds": seconds, "peak": peak} | agreement(
-                model, chosen, said, beginning
+                model, chosen, said, prefix
             ), found
 
     generated(model, prompts[0].ids, size)
@@ -284,12 +284,12 @@ def bench_passkey(
     return rows
 
 
-def agreement(model: Any, prompts: list[Prompt], said: list[np.ndarray], beginning: np.ndarray) -> dict[str, Any]:
+def agreement(model: Any, prompts: list[Prompt], said: list[np.ndarray], prefix: np.ndarray) -> dict[str, Any]:
     """Verdicts on what `generate` said (right by definition), and on the same with one token changed (wrong)."""
     right = [Prompt(prompt.ids, answer) for prompt, answer in zip(prompts, said, strict=True)]
     wrong = [
         Prompt(one.ids, np.where(np.arange(len(one.answer)) == 1, (one.answer + 1) % 100, one.answer)) for one in right
     ]
-    judged = [bool(one.all()) for one in verdicts(model, right + wrong, prefix=beginning)]
+    judged = [bool(one.all()) for one in verdicts(model, right + wrong, prefix=prefix)]
     agreed = sum(judged[: len(right)]) + sum(not one for one in judged[len(right) :])
     return {"agreed": agreed, "of": len(judged)}

@@ -179,7 +179,7 @@ def test_a_model_that_was_measured_makes_room_for_the_next_at_once(data):
 
 def test_a_pair_tells_lost_from_gained():
     def row(answers: str, **change):
-        shape = dict(task="boolq", low=0, high=1, truncated=0, window=9, digest="d", rule="", items=len(answers))
+        shape = dict(task="boolq", low=0.0, high=1.0, truncated=0, window=9, digest="d", rule="", items=len(answers))
         correct = answers.count("1")
         return records.Benchmark(**{**shape, "answers": answers, "correct": correct, "accuracy": correct / 8, **change})
 

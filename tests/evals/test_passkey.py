@@ -142,25 +142,25 @@ def greedy(model, ids, tokens):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_verdict_is_that_of_generate_with_and_without_a_shared_beginning(family):
+def test_the_verdict_is_that_of_generate_with_and_without_a_shared_prefix(family):
     """Random models never know the key, so the answers here are what `generate` says, whole and with one token changed."""
     model, random = tiny(family, window=256), np.random.default_rng(3)
-    beginning = random.integers(0, 256, 120)
+    prefix = random.integers(0, 256, 120)
     prompts, expected = [], []
     for own in (0, 33, 70, 70, 119):
-        ids = np.concatenate([beginning[:own], random.integers(0, 256, 120 - own)])
+        ids = np.concatenate([prefix[:own], random.integers(0, 256, 120 - own)])
         said = greedy(model, ids, 4)
         other = said.copy()
         other[2] = (other[2] + 1) % 256
         prompts += [Prompt(ids, said), Prompt(ids, other)]
         expected += [True, False]
-    for arguments in ({}, {"prefix": beginning}, {"prefix": beginning, "batch_tokens": 1}):
+    for arguments in ({}, {"prefix": prefix}, {"prefix": prefix, "batch_tokens": 1}):
         assert [bool(one.all()) for one in verdicts(model, prompts, **arguments)] == expected
     assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_beginning_changes_logits_by_rounding_only(family):
+def test_a_shared_prefix_changes_logits_by_rounding_only(family):
     model, random = tiny(family, window=256), np.random.default_rng(0)
     ids = torch.from_numpy(random.integers(0, 256, (3, 90)))
     ids[:, :50] = ids[0, :50]
@@ -174,7 +174,7 @@ def test_a_shared_beginning_changes_logits_by_rounding_only(family):
             torch.testing.assert_close(rest, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_length():
+def test_compiled_layers_go_on_from_a_prefix_and_are_not_compiled_for_each_length():
     """Traced as on a GPU, but no code is generated; more layers than PyTorch compiles one function for."""
     layers = torch._dynamo.config.recompile_limit + 4
     model, random, graphs, runs = tiny(num_hidden_layers=layers, window=256), np.random.default_rng(0), [], []
@@ -183,21 +183,21 @@ def test_compiled_layers_go_on_from_a_beginning_and_are_not_compiled_for_each_le
         graphs.append(graph)
         return lambda *args: runs.append(graph) or graph.forward(*args)
 
-    beginning = random.integers(0, 256, 120)
+    prefix = random.integers(0, 256, 120)
     prompts = [
-        Prompt(np.concatenate([beginning[:shared], random.integers(0, 256, own)]), random.integers(0, 256, 4))
+        Prompt(np.concatenate([prefix[:shared], random.integers(0, 256, own)]), random.integers(0, 256, 4))
         for shared in (40, 60, 90, 110)
         for own in (50, 31)
         for _ in range(3)
     ]
     seen = []
     compared = model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(out.clone()))
-    plain = forced.verdicts(model, prompts, prefix=beginning)
+    plain = forced.verdicts(model, prompts, prefix=prefix)
     expected = list(seen)
     seen.clear()
     torch._dynamo.reset()
     with compile.compiled(model, backend=backend):
-        fused = forced.verdicts(model, prompts, prefix=beginning)
+        fused = forced.verdicts(model, prompts, prefix=prefix)
     compared.remove()
     for found, wanted in zip(seen, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -47,7 +47,7 @@ def test_reading_only_the_last_positions_changes_nothing_there(dtype, compiled, 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_shared_beginning_gives_the_verdicts_of_generate(dtype, monkeypatch):
+def test_a_shared_prefix_gives_the_verdicts_of_generate(dtype, monkeypatch):
     """hemp at its own window is sure of most keys and of nothing at twice that: verdicts of both kinds."""
     monkeypatch.setattr(compile, "WORTH_COMPILING", 0.0)
     model, tokenizer = load_model("hemp", dtype=dtype, device="cuda"), load_tokenizer("hemp")

@@ -21,15 +21,57 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64, Integer
 
 from ropewalk.data.token_corpus import TokenCorpus
 from ropewalk.errors import UserError
 
+#: Numbers of rows.
+Blocks = Sequence[int] | Integer[np.ndarray, " blocks"]
+Rows = Int64[np.ndarray, "blocks window"]
+
 #: A label that is not scored (torch's and transformers' convention).
 IGNORED = -100
+
+
+@runtime_checkable
+class TrainingRows(Protocol):
+    """What the training loop reads: numbered rows of W inputs and W labels.
+
+    `PackedBlocks` are such rows of running text; others may be made of anything (evals/downstream/pairs.py).
+
+    Attributes:
+        window: W, tokens.
+    """
+
+    window: int
+
+    @property
+    def digest(self) -> str:
+        """A hash of the data."""
+        ...
+
+    @property
+    def streamed(self) -> bool:
+        """Whether rows are to be read in their order, not shuffled."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def names(self, block: int) -> list[str]:
+        """The documents that a row reads from, in order."""
+        ...
+
+    def counted(self, blocks: Blocks, *, mask_documents: bool = False) -> int:
+        """How many labels of these rows are scored."""
+        ...
+
+    def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
+        """`input_ids`, `labels` and `position_ids`."""
+        ...
 
 
 class PackedBlocks:
@@ -54,6 +96,16 @@ class PackedBlocks:
         self.tokens = tokens
         self.window = window
 
+    @property
+    def digest(self) -> str:
+        """That of the corpus."""
+        return self.tokens.digest
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the corpus is the first part of a stream, whose order is kept."""
+        return self.tokens.streamed
+
     def __len__(self) -> int:
         return (len(self.tokens.ids) - 1) // self.window
 
@@ -68,7 +120,7 @@ class PackedBlocks:
         first, last = np.searchsorted(self.tokens.starts, [start, start + self.window - 1], side="right") - 1
         return int(first), int(last)
 
-    def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
+    def counted(self, blocks: Blocks, *, mask_documents: bool = False) -> int:
         """How many labels of these blocks are scored, without building them."""
         if not mask_documents:
             return len(blocks) * self.window
@@ -77,7 +129,7 @@ class PackedBlocks:
         started = np.searchsorted(self.tokens.starts[:-1], [starts, starts + self.window], side="right")
         return int(self.window * len(starts) - (started[1] - started[0]).sum())
 
-    def rows(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> dict[str, np.ndarray]:
+    def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
         """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W).
 
         Args:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ropewalk.data.packing import PackedBlocks, order
+from ropewalk.data.packing import TrainingRows, order
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
@@ -47,7 +47,7 @@ class Batches:
         micro: windows in a micro batch.
     """
 
-    windows: PackedBlocks
+    windows: TrainingRows
     settings: TrainSettings
     micro: int
 
@@ -61,7 +61,7 @@ class Batches:
 
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""
-        shuffled = not self.windows.tokens.streamed
+        shuffled = not self.windows.streamed
         return order(self.settings.seed, step, self.settings.batch_size, len(self.windows), shuffled=shuffled)
 
     def micro_batches(self, step: int, mesh: Mesh) -> Iterator[Micro]:

@@ -180,7 +180,7 @@ class Loop:
         return {
             **self.settings.identity(),
             "model": self.start.fingerprint,
-            "data": self.batches.windows.tokens.digest,
+            "data": self.batches.windows.digest,
         }
 
     def _header(self, snapshot: Snapshot | None) -> records.Run:

@@ -172,13 +172,13 @@ def bounds_on(
     """
     middle, original_inv_freq = np.array([0.5]), rope.inv_freq()
     highest = sizes.max(axis=1) * scale
-    distances = np.arange(1, max(2, window), max(1, window // (1 << 16)))
+    distances = np.arange(1, max(2, window), max(1, window // (1 << 16))).astype(np.float64)
     lowest = float(extrapolation_bound(inv_freq, distances).min())
-    gaps = np.abs(chord_gap(original_inv_freq, middle, 0, 1)[0])
+    gaps = np.abs(chord_gap(original_inv_freq, middle, 0.0, 1.0)[0])
     return {
         "largest_h": _short(highest),
-        "printed": _short(highest * interpolation_bound_printed(rope, middle, 0, 1)),
-        "corrected": _short(highest * interpolation_bound(original_inv_freq, middle, 0, 1)),
+        "printed": _short(highest * interpolation_bound_printed(rope, middle, 0.0, 1.0)),
+        "corrected": _short(highest * interpolation_bound(original_inv_freq, middle, 0.0, 1.0)),
         "profile": _short(sizes @ gaps * scale),
         "extrapolation": _short(highest * lowest + unrotated),
         "trivial": _short(sizes.sum(axis=1) * scale + unrotated),

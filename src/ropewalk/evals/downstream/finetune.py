@@ -88,7 +88,7 @@ def finetune(
     start = starting_model(settings)
     sizes = Sizes.fitting(start.tokenizer, window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
-    rows: Any = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
+    rows = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
     mesh = Mesh(start.model.device)
     micro = settings.micro_batch or default_micro(window, batch_size, mesh.device)
     if settings.overwrite:

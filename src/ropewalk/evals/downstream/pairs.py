@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from ropewalk.data import jsonlines
 from ropewalk.data.encode import TokenIds, encode
-from ropewalk.data.packing import IGNORED
+from ropewalk.data.packing import IGNORED, Blocks, Rows
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
 
@@ -146,16 +145,8 @@ def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
     return len(encode(tokenizer, pair.document, bos=False)) > sizes.document
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the training loop needs to know of the data behind its rows: a hash of it, and that it may be shuffled."""
-
-    digest: str
-    streamed: bool = False
-
-
 class PairRows:
-    """Pairs as training rows, one pair a row, with the interface of `data.packing.PackedBlocks`.
+    """Pairs as training rows, one pair a row, for the training loop (`data.packing.TrainingRows`).
 
     Padding comes after the summary, where a causal model does not see it, and is not scored.
 
@@ -177,7 +168,7 @@ class PairRows:
         digest = hashlib.sha256()
         for prompt, summary in self.examples:
             digest.update(prompt.tobytes() + b"|" + summary.tobytes())
-        self.tokens = Source(digest.hexdigest())
+        self.digest, self.streamed = digest.hexdigest(), False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -185,13 +176,11 @@ class PairRows:
     def names(self, block: int) -> list[str]:
         return [self.pairs[block].name]
 
-    def counted(self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False) -> int:
+    def counted(self, blocks: Blocks, *, mask_documents: bool = False) -> int:
         """How many labels of these rows are scored: those of the summaries and their end tokens."""
         return sum(len(self.examples[int(block)][1]) for block in blocks)
 
-    def rows(
-        self, blocks: Sequence[int] | np.ndarray, *, mask_documents: bool = False
-    ) -> dict[str, Int64[np.ndarray, "blocks window"]]:
+    def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
         """`input_ids`, `labels` (shifted; IGNORED on the prompt and the padding) and `position_ids`, int64 (blocks, W)."""
         ids = np.zeros((len(blocks), self.window), dtype=np.int64)
         labels = np.full((len(blocks), self.window), IGNORED, dtype=np.int64)
@@ -218,11 +207,11 @@ def refuse_shared(train: Sequence[Pair], held_out: Sequence[Pair]) -> None:
         UserError: a document is in both, compared by its first thousand characters without white space.
     """
 
-    def beginning_of(pair: Pair) -> str:
+    def first_words(pair: Pair) -> str:
         return "".join(pair.document.split())[:1000]
 
-    measured = {beginning_of(pair): pair.name for pair in held_out}
-    shared = [(pair.name, measured[beginning_of(pair)]) for pair in train if beginning_of(pair) in measured]
+    measured = {first_words(pair): pair.name for pair in held_out}
+    shared = [(pair.name, measured[first_words(pair)]) for pair in train if first_words(pair) in measured]
     if shared:
         raise UserError(
             f"what is measured must not be trained on, but {len(shared)} documents are in both ({shared[0][0]} is "
