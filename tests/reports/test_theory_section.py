@@ -69,7 +69,7 @@ def test_the_methods_are_drawn_at_the_factors_on_record(tmp_path):
 def test_a_yarn_model_is_drawn_by_its_own_thresholds(tmp_path):
     """64 and 4 turns here; by the published 32 and 1 the curve is another."""
     model = dataclasses.replace(made_up.extended(4), scaling=Yarn(4.0, 64.0, 4.0), head_dim=64)
-    put_on_record(model, tmp_path / "t.jsonl", scaling=model.scaling)
+    put_on_record(model, tmp_path / "t.jsonl")
     made = section(clean(records.read([tmp_path / "t.jsonl"])))
 
     def drawn(yarn: Yarn) -> str:
