@@ -222,7 +222,7 @@ def by_cost_per_byte(job: Job) -> list[list[str]]:
 
 
 def keeping_in(job: Job, room: float) -> Job:
-    """The job with as much kept as `room` bytes hold, as `recompute.Activations.choose` does it: a group of equal cost goes together, into
+    """The job with as much kept as `room` bytes hold, as `recompute.SelectiveCheckpointing.within` does it: a group of equal cost goes together, into
     all layers or into as many as there is room for, but not into less than an eighth of them."""
     sizes, layers = products(job), job.shape.layers
     shares: dict[str, float] = {}
