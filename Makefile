@@ -29,6 +29,7 @@ gpu-test: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_rooms.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
