@@ -24,4 +24,6 @@ def test_every_file_and_name_of_the_page_exists() -> None:
     for link in links:
         assert (PAGE.parent / link).exists(), link
     for name, link in re.findall(r"`(\w+)` in \[[^\]]+\]\(([^)]+\.py)\)", text):
-        assert re.search(rf"\b(class|def) {name}\b|^{name}\b", (PAGE.parent / link).read_text(encoding="utf-8"), re.M), (name, link)
+        assert re.search(
+            rf"\b(class|def) {name}\b|^{name}\b", (PAGE.parent / link).read_text(encoding="utf-8"), re.M
+        ), (name, link)

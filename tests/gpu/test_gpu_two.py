@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.multiprocessing as mp
 import transformers
 
 from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.model.loss import IGNORED, NextTokenLoss
@@ -48,9 +50,10 @@ def step(mesh: Mesh, kind: str, dtype: torch.dtype = torch.bfloat16) -> dict[str
 
 def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     """A model that the main process reads, sharded: each GPU's peak in parts of the model, what a layer could keep, the weights."""
+    gc.collect()  # models of earlier steps are freed now, not while this one is loaded
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    model = load(directory, mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
+    model = load(Checkpoint.open(directory), mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
     root = NextTokenLoss(model.train())
     kept = recompute.SelectiveCheckpointing(root).candidates(root.body, 1, TOKENS, device=mesh.device)
     mesh.shard(root)

@@ -37,7 +37,7 @@ def _as_sentence(message: Any, category: type, filename: str, lineno: int, line:
 def _let_the_first_speak() -> None:
     """Under torchrun all ranks meet the same mistake: the others wait, and torchrun ends them with the first. One that erred alone is heard too."""
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(3)
+        time.sleep(10)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

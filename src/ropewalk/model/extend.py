@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ropewalk import __version__
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
     link_or_copy,
@@ -84,7 +84,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         rope = dataclasses.replace(rope, window=options.current_window)
     factor = window / current
     scaling = _scaling(rope_config, rope, factor, options)
-    step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": version("ropewalk")}
+    step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": __version__}
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 

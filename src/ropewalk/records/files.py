@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ropewalk import __version__
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.records.rows import Run
@@ -30,8 +31,8 @@ _LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval",
 
 def versions() -> dict[str, str]:
     """Python, platform and the libraries that can change a figure; without importing any of them."""
-    numbers = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("ropewalk", *_LIBRARIES):
+    numbers = {"python": platform.python_version(), "platform": platform.platform(), "ropewalk": __version__}
+    for name in _LIBRARIES:
         try:
             numbers[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
