@@ -1,4 +1,4 @@
-"""Rows of the recall exercise (ropewalk.recall) for hemp's pretraining, on all cores.
+"""Rows of the recall exercise (ropewalk.data.recall) for hemp's pretraining, on all cores.
 
 in   the folder corpus.py wrote
 out  recall.npy in it, uint16 [rows, length]

@@ -7,7 +7,7 @@ import pytest
 
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.evals.perplexity import sampled as sampled_perplexity
+from ropewalk.evals.perplexity import strata
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.testing import byte_tokenizer, prose, tiny
 
@@ -16,7 +16,7 @@ def population(seed=0):
     """Windows of eight documents of unlike length and difficulty, with nll made up per window."""
     random = np.random.default_rng(seed)
     lengths = [500, 700, 2000, 900, 640, 1500, 3000, 800]
-    units = sampled_perplexity.units_of(lengths, window=64, stride=16)
+    units = strata.units_of(lengths, window=64, stride=16)
     level = random.uniform(1, 4, size=len(lengths))
     nll = {
         at: unit.window.scored * float(level[unit.document] + random.normal(0, 0.3)) for at, unit in enumerate(units)
@@ -27,7 +27,7 @@ def population(seed=0):
 
 def test_all_windows_give_the_exact_figure_with_no_error():
     units, nll, exact = population()
-    found = sampled_perplexity.Population(units).estimate(nll)
+    found = strata.Population(units).estimate(nll)
     assert found.nats == pytest.approx(exact, rel=1e-12)
     assert found.error == 0 and found.drawn == found.windows == len(units)
 
@@ -40,8 +40,8 @@ def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
     units, nll, exact = population()
     held, errors = 0, []
     for seed in range(400):
-        order = sampled_perplexity.order_of(units, seed)[: len(units) // 12]
-        found = sampled_perplexity.Population(units).estimate({at: nll[at] for at in order})
+        order = strata.order_of(units, seed)[: len(units) // 12]
+        found = strata.Population(units).estimate({at: nll[at] for at in order})
         low, high = found.interval
         held += low <= exact <= high
         errors.append(found.nats - exact)
@@ -56,9 +56,7 @@ def test_a_handful_of_windows_keeps_the_promise_too():
     held = 0
     for seed in range(400):
         low, high = (
-            sampled_perplexity.Population(units)
-            .estimate({at: nll[at] for at in sampled_perplexity.order_of(units, seed)[:48]})
-            .interval
+            strata.Population(units).estimate({at: nll[at] for at in strata.order_of(units, seed)[:48]}).interval
         )
         held += low <= exact <= high
     assert held / 400 >= 0.917
@@ -66,14 +64,14 @@ def test_a_handful_of_windows_keeps_the_promise_too():
 
 def test_two_windows_of_unlike_scatter_have_an_interval_of_students_width():
     """At 1.99 degrees of freedom the quantile is 4.32 (tests/evals/test_intervals.py), not that of one degree, 12.71."""
-    estimate = sampled_perplexity.Estimate(nats=2.0, error=0.1, degrees=1.99, drawn=4, windows=40, tokens=400)
+    estimate = strata.Estimate(nats=2.0, error=0.1, degrees=1.99, drawn=4, windows=40, tokens=400)
     assert estimate.interval == pytest.approx((2 - 0.432, 2 + 0.432), abs=5e-4)
 
 
 def test_documents_as_strata_beat_windows_drawn_from_one_heap():
     units, nll, _ = population()
-    order = sampled_perplexity.order_of(units, 0)[: len(units) // 6]
-    ours = sampled_perplexity.Population(units).estimate({at: nll[at] for at in order}).error
+    order = strata.order_of(units, 0)[: len(units) // 6]
+    ours = strata.Population(units).estimate({at: nll[at] for at in order}).error
     means = np.array([nll[at] / units[at].window.scored for at in order])
     heap = means.std(ddof=1) / math.sqrt(len(order))
     assert ours < heap / 2
@@ -81,7 +79,7 @@ def test_documents_as_strata_beat_windows_drawn_from_one_heap():
 
 def test_every_beginning_of_the_order_is_spread_over_the_documents():
     units, _, _ = population()
-    order = sampled_perplexity.order_of(units, 5)
+    order = strata.order_of(units, 5)
     assert sorted(order) == list(range(len(units)))
     others = [at for at in order if not units[at].first]
     share = len(others) // 10
@@ -92,8 +90,8 @@ def test_every_beginning_of_the_order_is_spread_over_the_documents():
 
 def test_too_few_windows_say_nothing():
     units, nll, _ = population()
-    order = sampled_perplexity.order_of(units, 0)
-    assert sampled_perplexity.Population(units).estimate({order[0]: nll[order[0]]}) is None
+    order = strata.order_of(units, 0)
+    assert strata.Population(units).estimate({order[0]: nll[order[0]]}) is None
 
 
 def measured(**arguments):

@@ -48,7 +48,7 @@ class DocumentLoss(TypedDict):
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity.py.
+    """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity/measure.py.
 
     `low` and `high` bound the 95 % bootstrap interval over documents. `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
     """

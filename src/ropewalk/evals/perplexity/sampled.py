@@ -3,196 +3,39 @@
 in   documents, a window, a stride, minutes
 out  a perplexity row marked as an estimate, whose interval is that of the exact figure on the same documents
 
-The exact figure is T / N: T the summed negative log-likelihood over all windows, N the number of scored tokens, which is
-known. T is estimated by stratified sampling, windows being drawn at random without replacement. The strata are the documents'
-first windows, which score W - 1 tokens each, and per document its other windows, which score S. In a stratum h with N_h
-tokens the estimate is N_h r_h with r_h = (sum of nll) / (sum of tokens) over the windows drawn; its variance is that of a
-ratio with the finite-population correction (Cochran 1977, Sampling Techniques, section 6.4). The interval is Student's,
-with Satterthwaite's degrees of freedom (section 5.4). Documents are strata and are not drawn themselves, so that the
-difference between an easy and a hard one costs no precision.
-
-The interval says how far the exact figure on these documents may lie from the estimate; it says nothing about other
-documents, unlike that of an exact row. Where the minutes suffice for every window, the row is an exact one.
+Windows are drawn from strata (strata.py) until the time is up or the interval is narrow enough. The interval says how far the
+exact figure on these documents may lie from the estimate; it says nothing about other documents, unlike that of an exact
+row. Where the minutes suffice for every window, the row is an exact one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ropewalk import records
 from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import TokenizedDocument
-from ropewalk.data.sliding import SlidingWindow, sliding
 from ropewalk.distributed.ranks import gathered, rank, same
 from ropewalk.distributed.ranks import size as world_size
-from ropewalk.evals.intervals import bootstrap_ratio, student_t95
+from ropewalk.evals.intervals import bootstrap_ratio
 from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
+from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, order_of, units_of
 
 #: Windows beside the documents' first ones that are drawn before a narrow interval counts: with few, it may be chance.
 _FEWEST_OTHERS = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """A sampling unit: one window of one document.
-
-    Attributes:
-        document: its number.
-        window: the place in it.
-    """
-
-    document: int
-    window: SlidingWindow
-
-    @property
-    def first(self) -> bool:
-        return self.window.start == 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """An estimate of the mean negative log-likelihood of a token.
-
-    Attributes:
-        nats: the estimate.
-        error: its standard error.
-        degrees: of freedom of that error (Satterthwaite).
-        drawn: windows that were scored.
-        windows: windows there are.
-        tokens: scored tokens of all windows.
-    """
-
-    nats: float
-    error: float
-    degrees: float
-    drawn: int
-    windows: int
-    tokens: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, in nats a token."""
-        return self.nats - self._half_width, self.nats + self._half_width
-
-    @property
-    def _half_width(self) -> float:
-        return student_t95(self.degrees) * self.error if self.error else 0.0
-
-    @property
-    def width(self) -> float:
-        """Half the interval, relative to the perplexity."""
-        return math.expm1(min(self._half_width, 700))
-
-
-def units_of(lengths: Sequence[int], window: int, stride: int) -> list[Unit]:
-    """Every window of every document."""
-    return [Unit(number, place) for number, length in enumerate(lengths) for place in sliding(length, window, stride)]
 
 
 def pass_of(unit: Unit, documents: Sequence[TokenIds]) -> Pass:
     """The forward pass that scores a window."""
     start, stop, _ = unit.window
     return Pass(documents[unit.document][start:stop], unit.window.scored)
-
-
-def order_of(units: Sequence[Unit], seed: int) -> list[int]:
-    """A random drawing order, any beginning of which is spread evenly over documents.
-
-    A document's windows are shuffled and given evenly spaced ranks in (0, 1); going by rank visits documents in proportion to
-    their windows. First windows alternate with the others until one kind is used up: they score most tokens per pass.
-    """
-    random = np.random.default_rng(seed)
-    of_document: dict[int, list[int]] = {}
-    for place, unit in enumerate(units):
-        if not unit.first:
-            of_document.setdefault(unit.document, []).append(place)
-    ranked: list[tuple[float, int]] = []
-    for places in of_document.values():
-        random.shuffle(places)
-        evenly = (np.arange(len(places)) + random.random()) / len(places)
-        ranked += zip(evenly.tolist(), places, strict=True)
-    firsts = [place for place, unit in enumerate(units) if unit.first]
-    random.shuffle(firsts)
-    others = [place for _, place in sorted(ranked)]
-    pairs = min(len(firsts), len(others))
-    alternating = [place for pair in zip(firsts, others, strict=False) for place in pair]
-    return alternating + firsts[pairs:] + others[pairs:]
-
-
-class Population:
-    """All windows in their strata: the documents' first windows, and each document's others."""
-
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self.tokens = np.array([unit.window.scored for unit in units], dtype=np.float64)
-        self._stratum = np.array([0 if unit.first else 1 + unit.document for unit in units])
-
-    def estimate(self, drawn: dict[int, float]) -> Estimate | None:
-        """From the windows drawn so far (place among the units → summed nll); None while a stratum has too few."""
-        places, nll = np.fromiter(drawn.keys(), dtype=np.int64), np.fromiter(drawn.values(), dtype=np.float64)
-        stratum = self._stratum
-        if not _enough_drawn(stratum, places)[1:].all():
-            stratum = np.minimum(stratum, 1)  # one stratum of all other windows, while a document has too few drawn
-        if not _enough_drawn(stratum, places).all():
-            return None
-        total, variance, degrees = _ratio_estimate(stratum, self.tokens, places, nll)
-        all_tokens = float(self.tokens.sum())
-        return Estimate(
-            nats=total / all_tokens,
-            error=math.sqrt(variance) / all_tokens,
-            degrees=degrees,
-            drawn=len(drawn),
-            windows=len(self.tokens),
-            tokens=int(all_tokens),
-        )
-
-
-def _enough_drawn(stratum: Int[np.ndarray, " units"], places: Int[np.ndarray, " drawn"]) -> Bool[np.ndarray, " strata"]:
-    """Whether two windows of each stratum are drawn, or all it has."""
-    members = np.bincount(stratum)
-    return np.bincount(stratum[places], minlength=len(members)) >= np.minimum(2, members)
-
-
-def _ratio_estimate(
-    stratum: Int[np.ndarray, " units"],
-    tokens: Float[np.ndarray, " units"],
-    places: Int[np.ndarray, " drawn"],
-    nll: Float[np.ndarray, " drawn"],
-) -> tuple[float, float, float]:
-    """The estimated sum of nll over all units, its variance, and Satterthwaite's degrees of freedom (see the module's head).
-
-    Args:
-        stratum: of each unit; a number may be unused.
-        tokens: of each unit.
-        places: of the units drawn.
-        nll: of the units drawn, nats.
-    """
-    drawn_stratum, drawn_tokens = stratum[places], tokens[places]
-    members = np.bincount(stratum)
-    count = np.bincount(drawn_stratum, minlength=len(members))
-    used = members > 0
-    with np.errstate(divide="ignore", invalid="ignore"):  # documents of one window have no others: an unused stratum
-        tokens_drawn = np.bincount(drawn_stratum, drawn_tokens, len(members))
-        ratio = np.bincount(drawn_stratum, nll, len(members)) / tokens_drawn
-        residuals = nll - ratio[drawn_stratum] * drawn_tokens
-        scatter = np.bincount(drawn_stratum, residuals**2, len(members)) / (count - 1)
-        not_drawn, all_tokens = 1 - count / members, np.bincount(stratum, tokens)
-        variances = not_drawn * all_tokens**2 * scatter / (count * (tokens_drawn / count) ** 2)
-        variances = np.where(used & (not_drawn > 0), variances, 0.0)
-        denominator = np.where(variances > 0, variances**2 / (count - 1), 0.0).sum()
-    variance = float(variances.sum())
-    return (
-        float((ratio * all_tokens)[used].sum()),
-        variance,
-        float(variance**2 / denominator) if denominator else math.inf,
-    )
 
 
 def sample(
