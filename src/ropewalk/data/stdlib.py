@@ -48,7 +48,7 @@ def split_of(relative: Path) -> Split | None:
     return "train"
 
 
-def standard_library(split: Split, root: Path | None = None) -> list[Path]:
+def standard_library(split: str, root: Path | None = None) -> list[Path]:
     """The modules of one split of the standard library's source.
 
     Args:

@@ -6,6 +6,7 @@ out  a `record.Step`; the same figures wherever they were asked for
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.errors import UserError
 from ropewalk.progress import Progress, clock
-from ropewalk.records import Recorder, Run, Step
+from ropewalk.records import Recorder, Run, Step, to_line
 from ropewalk.settings.train import TrainSettings
 
 
@@ -92,7 +93,7 @@ class _wandb:
             raise UserError(f"--wandb needs a wandb package that loads ({error}); install ropewalk[log] anew") from None
         # The same id when a run is resumed, so that it goes on as one curve.
         try:
-            self._run = wandb.init(project=project, id=run.id, resume="allow", config=asdict(run))
+            self._run = wandb.init(project=project, id=run.id, resume="allow", config=json.loads(to_line(run)))
         except wandb.Error as error:
             raise UserError(
                 f"Weights & Biases did not take the run ({error}); run `wandb login`, or set WANDB_MODE=offline, or leave --wandb out"
