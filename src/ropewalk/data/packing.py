@@ -142,7 +142,7 @@ class PackedBlocks:
         positions = np.broadcast_to(np.arange(w, dtype=np.int64), (len(blocks), w)).copy()
         labels = ids[:, 1:].copy()
         if mask_documents:
-            for row, block in enumerate(blocks):
+            for row, block in enumerate(map(int, blocks)):
                 first, last = self._documents(block)
                 for start in self.tokens.starts[first + 1 : last + 1] - block * w:
                     positions[row, start:] = np.arange(w - start)
