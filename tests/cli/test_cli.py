@@ -59,6 +59,33 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
     assert "--max-model-len 256" in done.stdout
 
 
+def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    arguments = ["extend", str(tmp_path / "a"), "--window", "256", "--method", "abf", "--out", str(tmp_path / "b")]
+    without = run(*arguments)
+    assert without.returncode == 2 and not (tmp_path / "b").exists()
+    assert "abf scaling needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta" in without.stderr
+    done = run(*arguments, "--rope-theta", "5e5")
+    assert done.returncode == 0, done.stderr
+    assert "window 64 → 256 tokens, abf factor 4" in done.stdout
+    assert json.loads((tmp_path / "b/config.json").read_text())["rope_theta"] == 5e5
+
+
+def test_a_model_trained_after_abf_stands_on_the_page_under_its_label(tmp_path: Path, capsys) -> None:
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "book.txt").write_text(testing.prose(60, 1), encoding="utf-8")
+    text, out = str(tmp_path / "book.txt"), tmp_path / "r.jsonl"
+    settings = "--window 128 --method abf --rope-theta 5e5 --steps 1 --batch-size 1 --allow-short"
+    cli.main(["train", str(tmp_path / "a"), "--data", text, *settings.split(), "--out", str(tmp_path / "run")])
+    cli.main(
+        ["perplexity", str(tmp_path / "run"), "--data", text, "--windows", "128", "--stride", "64", "--out", str(out)]
+    )
+    cli.main(["report", str(out), str(tmp_path / "run/records.jsonl"), "--out", str(tmp_path / "page.html")])
+    capsys.readouterr()
+    page = made_up.words((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "ABF ×2, 1 step" in page and "abf, rope_theta 500000.0" in page
+
+
 def test_perplexity_by_step_measures_each_checkpoint_of_a_run(tmp_path: Path, capsys) -> None:
     from ropewalk import records
 

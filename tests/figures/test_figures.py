@@ -19,6 +19,7 @@ from ropewalk.figures import measured as measured_figures
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records.variant import variant_of
 from ropewalk.reports.rows import clean
+from ropewalk.rope.scaling import SCALINGS
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,8 @@ def test_a_figure_is_saved_in_the_format_of_its_name(rows, tmp_path, ending, sta
 def test_neither_torch_nor_pyplot_is_imported():
     code = "import sys, ropewalk.figures.measured, ropewalk.reports; print([n for n in ('torch', 'transformers', 'matplotlib.pyplot') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    colours = [style.METHOD_COLOURS[method] for method in SCALINGS]
+    assert len(set(colours)) == len(colours)

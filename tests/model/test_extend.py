@@ -24,7 +24,7 @@ from ropewalk.model.extend import extend, extended_config
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model
 from ropewalk.model.verify import pin_rope, rotary_tables, verify_rope
-from ropewalk.rope.scaling import Linear, Llama3, Ntk, Rope
+from ropewalk.rope.scaling import Abf, Linear, Llama3, Ntk, Rope
 from ropewalk.settings.scaling import ScalingOptions
 
 WINDOW, LONGER = 64, 256
@@ -355,6 +355,71 @@ def test_ntk_is_read_back_as_ntk(tmp_path: Path) -> None:
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", method="ntk")
     found = read_rope(read_config(tmp_path / "b"))
     assert (found.scaling, found.rope) == (Ntk(4.0), Rope(16, 10000.0, WINDOW))
+
+
+@pytest.mark.parametrize("family", [name for name in testing.FAMILIES if name != "gemma3_text"])
+def test_plain_transformers_computes_abf(family: str, tmp_path: Path) -> None:
+    original = testing.tiny_directory(tmp_path / "original", family, WINDOW)
+    own = read_rope(read_config(original)).rope.rope_theta
+    extend(original, window=LONGER, out=tmp_path / "longer", method="abf", rope_theta=8 * own)
+    # The reference knows nothing of ropewalk: the original's weights under its own config, with the rope_theta replaced.
+    config = transformers.AutoConfig.from_pretrained(original)
+    config.rope_parameters = {**config.rope_parameters, "rope_theta": 8 * own}
+    config.max_position_embeddings = LONGER
+    other_base = transformers.AutoModelForCausalLM.from_pretrained(original, config=config, dtype=torch.float32).eval()
+    ids = _ids(LONGER)
+    with torch.no_grad():
+        expected = other_base(ids).logits
+        extended = _plain(tmp_path / "longer")(ids).logits
+        unscaled = _plain(original)(ids).logits
+    torch.testing.assert_close(extended, expected, rtol=0, atol=0)  # one arithmetic on both sides
+    assert not torch.allclose(extended, unscaled, atol=1e-3), "a test that plain RoPE would pass too shows nothing"
+
+
+def test_gemma_3_has_another_base_in_its_global_layers_only(tmp_path: Path) -> None:
+    original = testing.tiny_directory(tmp_path / "original", "gemma3_text", WINDOW)
+    extend(original, window=LONGER, out=tmp_path / "longer", method="abf", rope_theta=8e6)
+    before, after = (dict(_plain(tmp_path / name).named_buffers()) for name in ("original", "longer"))
+    same, slower = "model.rotary_emb.sliding_attention_inv_freq", "model.rotary_emb.full_attention_inv_freq"
+    torch.testing.assert_close(after[same], before[same], rtol=0, atol=0)
+    pairs = torch.arange(len(after[slower])) / len(after[slower])
+    # float32 powers on both sides: a few units of 6e-8.
+    torch.testing.assert_close(after[slower], 8e6**-pairs, rtol=1e-6, atol=0)
+
+
+def test_abf_is_read_back_with_its_rope_theta_and_composes_with_itself(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=128, out=tmp_path / "b", method="abf", rope_theta=5e4)
+    assert Checkpoint.open(tmp_path / "b").rope.scaling == Abf(2.0, 5e4)
+    state = extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="auto", rope_theta=5e5)
+    written = read_config(tmp_path / "c")
+    assert read_rope(written).rope == Rope(16, 10000.0, WINDOW) and state.scaling == Abf(4.0, 5e5)
+    assert written["ropewalk"]["scaling"] == {"method": "abf", "factor": 4.0, "rope_theta": 5e5}
+    assert [step["rope_theta"] for step in written["ropewalk"]["history"]] == [5e4, 5e5]
+    assert written["rope_theta"] == written["rope_parameters"]["rope_theta"] == 5e5 and written["rope_scaling"] is None
+    written["rope_theta"] = written["rope_parameters"]["rope_theta"] = 2e5
+    with pytest.raises(UserError, match="the ropewalk block says ABF .* which makes 500000, but the config has 200000"):
+        read_rope(written)
+
+
+def test_abf_after_ntk_is_held_against_the_rope_theta_that_ntk_made(tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    extend(tmp_path / "a", window=128, out=tmp_path / "b", method="ntk")
+    now = 10000 * 2 ** (16 / 14)
+    refusal = f"above the model's own {now:g}, got 15000; NTK scaling by 2 would have --rope-theta {int(now * 2 ** (16 / 14)) + 1}"
+    with pytest.raises(UserError, match=refusal):
+        extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="abf", rope_theta=15000.0)
+    assert extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="abf", rope_theta=5e4).scaling == Abf(
+        4.0, 5e4
+    )
+
+
+@pytest.mark.parametrize("method", ["linear", "ntk", "yarn", "auto"])
+def test_a_rope_theta_with_another_method_is_refused(method: str, tmp_path: Path) -> None:
+    testing.tiny_directory(tmp_path / "a", window=WINDOW)
+    with pytest.raises(UserError, match="scaling has no --rope-theta; leave it out"):
+        extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", method=method, rope_theta=5e5)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_cast_that_rounds_the_speeds_is_caught_and_pinned(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ropewalk.rope.rotate import rotate
 from ropewalk.rope.scaling import (
     EXTENDING,
     SCALINGS,
+    Abf,
     Linear,
     Llama3,
     Ntk,
@@ -135,6 +136,93 @@ def test_linear_on_top_of_another_family_is_refused(now) -> None:
         compose(now, Linear(2.0))
 
 
+@given(ropes, factors, factors, st.floats(1.01, 100.0), st.floats(1.01, 100.0))
+def test_abf_on_abf_or_ntk_has_its_own_rope_theta(
+    rope: Rope, first: float, second: float, by: float, again: float
+) -> None:
+    rope_theta = rope.rope_theta * by
+    further = Abf(second, rope_theta * again)
+    for now in (Abf(first, rope_theta), Ntk(first)):
+        assert compose(now, further) == Abf(first * second, rope_theta * again)
+    with pytest.raises(UserError, match="must be above the model's own"):
+        compose(further, Abf(2.0, rope_theta))
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        (Linear(2.0), "linear scaling cannot be put on top of abf .* extend the original model"),
+        (Yarn(2.0), "yarn scaling cannot be put on top of abf"),
+        (Ntk(2.0), "ntk scaling on top of abf .* say it so, with --method abf"),
+    ],
+)
+def test_what_cannot_be_put_on_top_of_abf_is_refused_with_the_reason(by: Scaling, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        compose(Abf(4.0, 500000.0), by)
+
+
+@pytest.mark.parametrize("now", [Linear(2.0), Yarn(2.0), Llama3(8.0, 1.0, 4.0, 8192)])
+def test_abf_on_top_of_what_squeezes_positions_is_refused(now: Scaling) -> None:
+    with pytest.raises(UserError, match="abf scaling cannot be put on top of"):
+        compose(now, Abf(2.0, 500000.0))
+
+
+@given(ropes.filter(lambda rope: rope.head_dim >= 4), factors, st.floats(1.01, 1000.0))
+def test_abf_turns_as_transcribed(rope: Rope, factor: float, by: float) -> None:
+    """Xiong et al. 2023, section 4.1: theta_j = b^(-2j/d) with another b; here by logarithms, a pair at a time."""
+    base = rope.rope_theta * by
+    turns = [math.exp(-2 * j / rope.head_dim * math.log(base)) for j in range(rope.head_dim // 2)]
+    # exp and log round a few units of 2^-53 each, times an exponent of up to ln(1e10) = 23.
+    np.testing.assert_allclose(Abf(factor, base).inv_freq(rope), turns, rtol=1e-13)
+
+
+@pytest.mark.parametrize("factor", [2.0, 8.0])
+def test_abf_at_the_rope_theta_of_ntk_is_ntk(factor: float) -> None:
+    rope = Rope(64)
+    np.testing.assert_array_equal(Abf(factor, Ntk(factor).rope_theta(rope)).inv_freq(rope), Ntk(factor).inv_freq(rope))
+
+
+@pytest.mark.parametrize("rope_theta", [500000.0, 26914.0])
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+def test_abf_is_what_transformers_computes_with_that_rope_theta(head_dim: int, rope_theta: float) -> None:
+    config = LlamaConfig(
+        hidden_size=2 * head_dim,
+        num_attention_heads=2,
+        max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+    )
+    theirs = LlamaRotaryEmbedding(config).inv_freq.double().numpy()
+    # Theirs is float32, through one power and one division: a few units of 6e-8.
+    np.testing.assert_allclose(theirs, Abf(4.0, rope_theta).inv_freq(Rope(head_dim, 10000.0, 2048)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, "needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta 41830$"),
+        (
+            {"rope_theta": 10000.0},
+            "above the model's own 10000, got 10000; NTK scaling by 4 would have --rope-theta 41830$",
+        ),
+        ({"rope_theta": 2.0}, "above the model's own 10000, got 2;"),
+        ({"rope_theta": 0.5}, "finite and above the model's own, got 0.5; the paper"),
+        ({"rope_theta": math.inf}, "finite and above the model's own, got inf; the paper"),
+        ({"rope_theta": math.nan}, "finite and above the model's own, got nan; the paper"),
+        ({"rope_theta": "5e5"}, "finite and above the model's own, got '5e5'; the paper"),
+        ({"rope_theta": 5e5, "beta_fast": 16.0}, "abf scaling has no --beta-fast; leave it out"),
+    ],
+)
+def test_a_rope_theta_that_is_none_is_refused_with_a_way_out(wrong: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Abf.for_extension(Rope(64), 4.0, **wrong)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"rope_theta": 5e5}])
+def test_abf_of_a_single_pair_is_refused_since_it_changes_nothing(parameters: dict) -> None:
+    with pytest.raises(UserError, match="abf scaling needs at least 4 rotated coordinates, got 2; use linear"):
+        Abf.for_extension(Rope(2), 4.0, **parameters)
+
+
 CASES = [
     (Plain(), {"rope_type": "default"}),
     (Linear(8.0), {"rope_type": "linear", "factor": 8.0}),
@@ -233,7 +321,9 @@ def test_what_makes_no_rotation_is_refused_in_a_sentence(wrong, said: str) -> No
         wrong()
 
 
-@pytest.mark.parametrize("scaling", [Plain(), Linear(8.0), Ntk(2.0), Yarn(4.0, 64.0, 4.0), Llama3(8.0, 1.0, 4.0, 8192)])
+@pytest.mark.parametrize(
+    "scaling", [Plain(), Linear(8.0), Ntk(2.0), Abf(8.0, 5e5), Yarn(4.0, 64.0, 4.0), Llama3(8.0, 1.0, 4.0, 8192)]
+)
 def test_a_scaling_comes_back_from_json_with_all_its_parameters(scaling) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(scaling)))) == scaling
 
@@ -259,7 +349,7 @@ def test_no_two_scalings_share_a_word() -> None:
 @pytest.mark.parametrize("kind", SCALINGS.values())
 def test_what_a_config_says_of_a_scaling_is_read_back(kind: type[Scaling]) -> None:
     rope, factor = Rope(64, 10000.0, 2048), 4.0
-    scaling = kind.for_extension(rope, factor)
+    scaling = kind.for_extension(rope, factor, **({"rope_theta": 5e5} if kind is Abf else {}))
     if not kind.extends and kind is not Plain:
         with pytest.raises(UserError, match="does not write it"):
             scaling.config_entry(rope)
@@ -275,11 +365,13 @@ def test_what_a_config_says_of_a_scaling_is_read_back(kind: type[Scaling]) -> No
 
 @given(factors)
 def test_plain_changes_no_scaling_and_is_changed_into_any(factor: float) -> None:
-    for scaling in (Linear(factor), Ntk(factor), Yarn(factor), Llama3(factor, 1.0, 4.0, 2048)):
+    for scaling in (Linear(factor), Ntk(factor), Abf(factor, 5e5), Yarn(factor), Llama3(factor, 1.0, 4.0, 2048)):
         assert compose(Plain(), scaling) == scaling == compose(scaling, Plain())
 
 
 def test_a_parameter_of_another_scaling_is_refused_by_its_option() -> None:
     with pytest.raises(UserError, match="linear scaling has no --beta-fast; leave it out"):
         Linear.for_extension(Rope(64), 4.0, beta_fast=16.0)
+    with pytest.raises(UserError, match="linear scaling has no --rope-theta; leave it out"):
+        Linear.for_extension(Rope(64), 4.0, rope_theta=5e5)
     assert Yarn.for_extension(Rope(64), 4.0, beta_fast=16.0) == Yarn(4.0, beta_fast=16.0)

@@ -8,11 +8,14 @@ import xml.etree.ElementTree as tree
 import pytest
 
 from ropewalk import records
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.cli.tables.theory import show_theory
 from ropewalk.errors import UserError
 from ropewalk.figures import theory as theory_figures
+from ropewalk.model.extend import extended_config
 from ropewalk.reports.rows import clean
-from ropewalk.rope.scaling import Plain, Rope
+from ropewalk.rope.scaling import Abf, Plain, Rope
+from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.suite.theory import forecast, theory
 
 CONFIG = {
@@ -120,6 +123,16 @@ def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
     # Asked for another window, it is no longer the model's own scaling that reaches it.
     other = theory(str(tmp_path), window=262144, out=tmp_path / "other").resolution
     assert [row.factor for row in other if row.method == "llama3"] == [32]
+
+
+def test_abf_has_no_rope_theta_but_that_of_a_model_that_has_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert "abf" not in {row.method for row in theory(str(tmp_path), window=2048, out=tmp_path / "base").resolution}
+    options = ScalingOptions(method="abf", rope_theta=5e5)
+    longer = extended_config(Checkpoint.open(tmp_path), window=2048, options=options)
+    (tmp_path / "config.json").write_text(json.dumps(longer))
+    own = {row.method: row.scaling for row in theory(str(tmp_path), out=tmp_path / "own").resolution}
+    assert own["abf"] == Abf(4.0, 5e5)
 
 
 def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):

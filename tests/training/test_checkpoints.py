@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, and a damaged one is never used."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ropewalk.errors import UserError
+from ropewalk.settings.train import TrainSettings
 from ropewalk.training.checkpoints import Snapshots, refuse_other_run
 
 SIZE = 100_000
@@ -130,6 +132,14 @@ def test_a_run_is_resumed_with_its_own_settings_only(three):
     refuse_other_run(found, {"seed": 1, "window": 64})
     with pytest.raises(UserError, match="made with seed 1, and this run has 2"):
         refuse_other_run(found, {"seed": 2, "window": 64})
+
+
+def test_a_run_is_not_resumed_with_another_rope_theta(three):
+    settings = TrainSettings("m", data="d", window=128, out="o", method="abf", rope_theta=5e5)
+    three.save(40, writer(40), {"identity": settings.identity()})
+    refuse_other_run(three.latest(), settings.identity())
+    with pytest.raises(UserError, match="made with rope-theta 500000.0, and this run has 1000000.0"):
+        refuse_other_run(three.latest(), dataclasses.replace(settings, rope_theta=1e6).identity())
 
 
 def test_the_manifest_holds_the_hash_of_every_file(three):

@@ -92,6 +92,13 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"mode": "pose", "mask_documents": True}, "use one of the two"),
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "method is one of"),
+        ({"method": "abf"}, "abf scaling needs a --rope-theta, got none; NTK scaling by .* would have --rope-theta "),
+        ({"rope_theta": 5e5}, "linear scaling has no --rope-theta; leave it out"),
+        (
+            {"method": "plain", "rope_theta": 5e5},
+            "--rope-theta says how a model is extended, and nothing is: .* method plain",
+        ),
+        ({"method": "abf", "rope_theta": 5e5, "window": 64}, "nothing is: the model reads 64 tokens, .* at window 64"),
         ({"activations": "some"}, "activations is one of auto, full, none"),
         ({"device": "gpu"}, "a device is cpu, cuda or cuda:0, cuda:1, …, got 'gpu'"),
         ({"device": "cuda:64"}, "PyTorch sees . of them, got cuda:64"),

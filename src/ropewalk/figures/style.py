@@ -29,6 +29,7 @@ METHOD_COLOURS = {
     "plain": "#8a6a3c",
     "linear": BLUE,
     "ntk": "#7a4fa3",
+    "abf": "#55702a",
     "dynamic": "#a06cc4",
     "yarn": "#2b8257",
     "llama3": "#b0457b",

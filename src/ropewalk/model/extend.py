@@ -85,6 +85,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     factor = window / current
     scaling = _scaling(rope_config, rope, factor, options)
     step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": __version__}
+    step |= options.parameters
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
@@ -123,8 +124,12 @@ def _scaling(rope_config: RopeConfig, rope: Rope, factor: float, options: Scalin
         raise UserError(
             f"a method is one of {', '.join(EXTENDING)} or auto, got {method}; linear is Position Interpolation"
         )
+    now = rope_config.scaling
+    if not now.rope_types:  # all that the config shows of it is another rope_theta: the model's own by now
+        _, rope_theta = now.config_entry(rope)
+        rope = dataclasses.replace(rope, rope_theta=rope_theta)
     further = SCALINGS[method].for_extension(rope, factor, **options.parameters)
-    return compose(rope_config.scaling, further)
+    return compose(now, further)
 
 
 def _carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool) -> None:

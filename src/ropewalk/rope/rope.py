@@ -92,7 +92,7 @@ class Scaling(abc.ABC):
         """This method for a window `factor` times as long.
 
         Args:
-            rope: the rotary embedding as pretrained.
+            rope: the rotary embedding as pretrained, with the rope_theta that the model has now (NTK and ABF raise it).
             factor: new window over old window.
             parameters: what the user said beside it, by the names of this class's fields.
 

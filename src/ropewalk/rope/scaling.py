@@ -125,6 +125,92 @@ class Ntk(Scaling):
     def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
         return {"rope_type": "default"}, self.rope_theta(rope)
 
+    def then(self, by: Scaling) -> Scaling:
+        """NTK on NTK multiplies; abf names a rope_theta that takes the place of this one's."""
+        return Abf(self.factor * by.factor, by.rope_theta) if isinstance(by, Abf) else super().then(by)
+
+
+@dataclass(frozen=True)
+class Abf(Scaling):
+    """Adjusted base frequency: a larger rope_theta, chosen freely, and no squeezed positions (Xiong et al. 2023, arXiv 2309.16039).
+
+    theta'_j = c'^(-2j/d): the pairs turn more slowly the higher their index, the first one not at all. NTK scaling is the
+    special case c' = c factor^(d/(d-2)); the paper takes c' = 500000 for Llama 2 (c = 10000, L = 4096, L' = 32768).
+
+    Attributes:
+        factor: L' / L, the new window over the pretraining one; at least 1. The rotation does not depend on it.
+        rope_theta: c', the new base, a number without unit; above the one it takes the place of.
+    """
+
+    factor: float
+    rope_theta: float
+    method: ClassVar[str] = "abf"
+    label: ClassVar[str] = "ABF"
+    extends: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_factor(self.factor, self.method)
+        if not (isinstance(self.rope_theta, int | float) and math.isfinite(self.rope_theta) and self.rope_theta > 1):
+            raise UserError(
+                f"the rope_theta of abf scaling must be finite and above the model's own, got {self.rope_theta!r}; "
+                "the paper takes 500000 for Llama 2"
+            )
+
+    def _rebased(self, rope: Rope) -> Rope:
+        """`rope` with c' in place of c."""
+        _refuse_no_base(rope)
+        if self.rope_theta <= rope.rope_theta:
+            raise UserError(
+                f"the rope_theta of abf scaling must be above the model's own {rope.rope_theta:g}, got {self.rope_theta:g}; "
+                + _like_ntk(rope, self.factor)
+            )
+        return Rope(rope.head_dim, float(self.rope_theta), rope.window)
+
+    def inv_freq(self, rope: Rope) -> InvFreq:
+        """Shape (d/2,), radians a token: c'^(-2j/d)."""
+        return self._rebased(rope).inv_freq()
+
+    @classmethod
+    def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
+        """With the rope_theta that was given. No default: the paper has one number for its models, and no rule for others."""
+        if parameters.get("rope_theta") is None:
+            _refuse_no_base(rope)
+            raise UserError(f"abf scaling needs a --rope-theta, got none; {_like_ntk(rope, factor)}")
+        scaling = super().for_extension(rope, factor, **parameters)
+        scaling.inv_freq(rope)
+        return scaling
+
+    def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
+        return {"rope_type": "default"}, self._rebased(rope).rope_theta
+
+    def then(self, by: Scaling) -> Scaling:
+        """Another rope_theta takes the place of this one, which it must be above; both factors multiply."""
+        if isinstance(by, Abf):
+            if by.rope_theta <= self.rope_theta:
+                raise UserError(
+                    f"the rope_theta of abf scaling must be above the model's own {self.rope_theta:g}, got {by.rope_theta:g}; "
+                    "give a larger one"
+                )
+            return Abf(self.factor * by.factor, by.rope_theta)
+        if isinstance(by, Ntk):
+            raise UserError(
+                f"ntk scaling on top of abf (rope_theta {self.rope_theta:g}) is abf with a larger rope_theta; "
+                "say it so, with --method abf and a --rope-theta"
+            )
+        return super().then(by)
+
+
+def _refuse_no_base(rope: Rope) -> None:
+    """One pair of coordinates turns by c^0 = 1, whatever c."""
+    if rope.head_dim < 4:
+        raise UserError(f"abf scaling needs at least 4 rotated coordinates, got {rope.head_dim}; use linear")
+
+
+def _like_ntk(rope: Rope, factor: float) -> str:
+    """A way out that fits the model and the window."""
+    rope_theta = math.floor(Ntk(factor).rope_theta(rope)) + 1
+    return f"NTK scaling by {factor:.4g} would have --rope-theta {rope_theta}"
+
 
 @dataclass(frozen=True)
 class Yarn(Scaling):
@@ -237,7 +323,7 @@ class Llama3(Scaling):
 
 
 #: Every scaling there is, by the word that records and the command line have for it.
-SCALINGS: dict[str, type[Scaling]] = {kind.method: kind for kind in (Plain, Linear, Ntk, Yarn, Llama3)}
+SCALINGS: dict[str, type[Scaling]] = {kind.method: kind for kind in (Plain, Linear, Ntk, Abf, Yarn, Llama3)}
 #: What `ropewalk extend --method` offers.
 EXTENDING: tuple[str, ...] = tuple(method for method, kind in SCALINGS.items() if kind.extends)
 
@@ -269,7 +355,8 @@ def compose(now: Scaling, by: Scaling) -> Scaling:
     """What a model scaled by `now` has after a further scaling `by`: the extension algebra.
 
     Linear on linear multiplies: a 2048 model interpolated to 4096 and then to 16384 has factor 8, not 4. NTK on NTK
-    multiplies too, since rope_theta grows by a power of the factor. What has no closed form in one class is refused.
+    multiplies too, since rope_theta grows by a power of the factor; ABF on either puts its own rope_theta in the place of
+    theirs. What has no closed form in one class is refused.
 
     Raises:
         UserError: the two cannot be composed; the sentence says why.

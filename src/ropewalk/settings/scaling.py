@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ropewalk.settings.command import Settings
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
-ExtendMethod = Literal["linear", "ntk", "yarn", "auto"]
+ExtendMethod = Literal["linear", "ntk", "abf", "yarn", "auto"]
 TrainMethod = Literal[ExtendMethod, "plain"]
 
 
@@ -28,9 +28,15 @@ class ScalingOptions(Settings):
     """linear is Position Interpolation; auto keeps the method the model has, linear if it has none."""
     current_window: int | None = None
     """What the model reads now, if its config leaves that open."""
+    rope_theta: float | None = None
+    """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that were given, by name."""
-        names = {field.name for field in dataclasses.fields(ScalingOptions)} - {"method", "current_window"}
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in parameter_names() if getattr(self, name) is not None}
+
+
+def parameter_names() -> list[str]:
+    """The fields of `ScalingOptions` that are parameters of a scaling."""
+    return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in ("method", "current_window")]

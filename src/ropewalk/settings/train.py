@@ -15,7 +15,7 @@ from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings, option, whole
 from ropewalk.settings.options import Checkpointed, Data, Flag
-from ropewalk.settings.scaling import TrainMethod
+from ropewalk.settings.scaling import TrainMethod, parameter_names
 
 Mode = Literal["full", "lora", "pose"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
@@ -186,7 +186,7 @@ class TrainSettings(Recipe, Checkpointed):
             "lora_rank",
             "lora_alpha",
         )
-        return {name: getattr(self, name) for name in (*names, "chunk_window")}
+        return {name: getattr(self, name) for name in (*names, "chunk_window", *parameter_names())}
 
 
 def _number(name: str, value: Any, *, lowest: float) -> None:
