@@ -13,8 +13,9 @@ from ropewalk.cli.tables.downstream import show_summaries
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import generation, summary
 from ropewalk.evals.downstream.finetune import finetune
-from ropewalk.evals.downstream.generation import Decoding, write
+from ropewalk.evals.downstream.generation import write
 from ropewalk.evals.downstream.pairs import HEAD, TAIL, Pair, PairRows, Sizes, first, is_cut, pairs, prompt_ids
+from ropewalk.settings.downstream import Decoding
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 WINDOW = 512

@@ -7,7 +7,6 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -80,7 +79,7 @@ def plan(settings: PlanSettings) -> Plan:
     Raises:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
-    shape = settings.model if isinstance(settings.model, Shape) else shape_of(settings.model)
+    shape = shape_of(settings.model)
     if settings.window < shape.window:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
@@ -90,14 +89,10 @@ def plan(settings: PlanSettings) -> Plan:
     _refuse_undivided(settings, max(count, 1))
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
-        job, chip, rates, need = _on_cpu(job, settings.rates)
+        job, chip, rates, need = _on_cpu(job)
         fits = need.total <= chip.memory * GIB
         return Plan(job, chip, rates, need, time(job, rates, chip), fits, (), settings.price)
-    rates = settings.rates
-    if chip is None:
-        chip, measured = _measured(job)
-        rates = rates or measured
-    rates = rates or datasheet_rates(chip)
+    chip, rates = _measured(job) if chip is None else (chip, datasheet_rates(chip))
     layout.refuse_undivided(job, settings.cp)
     job, fits = layout.choose(job, chip, rates, cp=settings.cp, replicas=settings.replicas)
     ways = () if fits else tuple(layout.ways_out(job, chip))
@@ -134,19 +129,16 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
         )
 
 
-def _on_cpu(job: Job, rates: Rates | None) -> tuple[Job, Chip, Rates, Memory]:
+def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
     """Training on a CPU keeps every activation, in micro batches of about 2048 tokens."""
     recipe = job.recipe
     micro = recipe.micro_batch or micro_windows(job.length, recipe.batch_size, on_gpu=False)
     job = replace(job, activations=NONE, micro=micro)
-    chip, measured = _measured(job, rates)
-    return job, chip, measured, memory(job, cpu=True)
+    chip, rates = _measured(job)
+    return job, chip, rates, memory(job, cpu=True)
 
 
-def _measured(job: Job, rates: Rates | None = None) -> tuple[Chip, Rates]:
-    if rates is not None:
-        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-        return Chip("cpu", 0.0, installed, 0.0, 0.0, 0.0, "this machine", peers=1), rates
+def _measured(job: Job) -> tuple[Chip, Rates]:
     from ropewalk.planner import calibrate
 
     return calibrate.present(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from ropewalk.errors import UserError
 from ropewalk.settings.options import (
@@ -23,13 +23,35 @@ from ropewalk.settings.options import (
     PythonOnly,
 )
 
-if TYPE_CHECKING:
-    from ropewalk.evals.downstream.generation import Decoding
-else:
-    Decoding = Any
-
 BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 SizeName = Literal["auto", "small", "full"]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen: the likeliest one (temperature 0), or sampled.
+
+    Attributes:
+        temperature: logits are divided by it; 0.5 in section 3.5.
+        top_p: sampled from the likeliest tokens that together have this probability; 0.95 in section 3.5.
+        seed: of sampling; unused at temperature 0.
+    """
+
+    temperature: float = 0.5
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(
+                f"a temperature is at least 0, got {self.temperature}; 0 takes the likeliest token, 0.5 is the paper's"
+            )
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top-p is a share in (0, 1], got {self.top_p}; the paper has 0.95")
+
+    @property
+    def name(self) -> str:
+        return "sampled" if self.temperature else "greedy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.options import PythonOnly
+from ropewalk.settings.options import Name
 from ropewalk.settings.train import Recipe
-
-if TYPE_CHECKING:
-    from ropewalk.planner.chips import Rates
-    from ropewalk.planner.shape import Shape
-
-    Plannable = str | Path | Shape
-else:
-    Plannable = Rates = Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings(Recipe):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
-    model: Annotated[Plannable, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="MODEL")] = field(
-        kw_only=False
-    )
+    model: Name = field(kw_only=False)
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet; without it this machine, timed for ten seconds."""
@@ -38,8 +27,6 @@ class PlanSettings(Recipe):
     """Copies of the weights, each sharded over its own devices; chosen if not given."""
     price: float | None = None
     """Of a chip and hour, in any currency."""
-    rates: Annotated[Rates | None, PythonOnly] = None
-    """What the chips reach, in place of what would be looked up or measured."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,39 +20,11 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory
 from ropewalk.records import PasskeySummary, Perplexity, Records, read
 from ropewalk.settings.command import takes
-from ropewalk.settings.pages import DemoSettings
+from ropewalk.settings.pages import DemoSettings, DemoSizes
 from ropewalk.settings.train import Precision
 
 _logger = logging.getLogger(__name__)
 R = TypeVar("R", Perplexity, PasskeySummary)
-
-
-@dataclass(frozen=True)
-class DemoSizes:
-    """The demo's sizes: what one quiet CPU core does in under six minutes.
-
-    Attributes:
-        window: L', tokens; hemp's own L is 256.
-        steps, batch_size, learning_rate: of the fine-tuning; chosen on the validation modules, never on the held-out ones
-            (docs/log.md). Few windows a step and a small rate, since a million tokens have to do.
-        exercises: recall exercises among the training documents, about a sixth of its windows, as a fifth of hemp's pretraining
-            was. Source code alone asks for no number to be found again, and a million tokens of it let that be forgotten.
-        overlap: a window slides by window / overlap tokens (the paper's 256 for 2048 to 32768 would score a short window whole).
-        documents, tokens_each: how many held-out modules are scored, and how many of their first tokens.
-        depths, trials: of the passkey test, as in the paper (section 3.3).
-    """
-
-    window: int = 1024
-    steps: int = 500
-    batch_size: int = 2
-    learning_rate: float = 4e-5
-    exercises: int = 400
-    overlap: int = 4
-    documents: int = 14
-    tokens_each: int = 1536
-    depths: int = 32
-    trials: int = 10
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,33 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How the next token is chosen: the likeliest one (temperature 0), or sampled.
-
-    Attributes:
-        temperature: logits are divided by it; 0.5 in section 3.5.
-        top_p: sampled from the likeliest tokens that together have this probability; 0.95 in section 3.5.
-        seed: of sampling; unused at temperature 0.
-    """
-
-    temperature: float = 0.5
-    top_p: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(
-                f"a temperature is at least 0, got {self.temperature}; 0 takes the likeliest token, 0.5 is the paper's"
-            )
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top-p is a share in (0, 1], got {self.top_p}; the paper has 0.95")
-
-    @property
-    def name(self) -> str:
-        return "sampled" if self.temperature else "greedy"
+from ropewalk.settings.downstream import Decoding
 
 
 @dataclass(frozen=True, eq=False)

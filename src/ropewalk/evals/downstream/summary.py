@@ -25,7 +25,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.downstream.generation import Decoding, Written, end_marks, write
+from ropewalk.evals.downstream.generation import Written, end_marks, write
 from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, prompt_ids
 from ropewalk.evals.downstream.rouge import SCORES, rouge
 from ropewalk.evals.intervals import bootstrap_mean
@@ -34,7 +34,7 @@ from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
-from ropewalk.settings.downstream import SummarizeSettings
+from ropewalk.settings.downstream import Decoding, SummarizeSettings
 
 
 def measure_decoding(
