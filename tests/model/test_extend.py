@@ -432,7 +432,7 @@ def test_a_cast_that_rounds_the_speeds_is_caught_and_pinned(tmp_path: Path) -> N
     rounded = load_model(tmp_path / "b")
     table = next(rotary_tables(rounded))[3]
     table.copy_(table.bfloat16())
-    with pytest.raises(UserError, match="does not turn as its config says"):
+    with pytest.raises(UserError, match="does not rotate as its config says"):
         verify_rope(rounded)
 
 

@@ -138,26 +138,26 @@ def test_linear_on_top_of_another_family_is_refused(now) -> None:
 
 @given(ropes, factors, factors, st.floats(1.01, 100.0), st.floats(1.01, 100.0))
 def test_abf_on_abf_or_ntk_has_its_own_rope_theta(
-    rope: Rope, first: float, second: float, by: float, again: float
+    rope: Rope, first: float, second: float, by: float, by_more: float
 ) -> None:
     rope_theta = rope.rope_theta * by
-    further = Abf(second, rope_theta * again)
+    further = Abf(second, rope_theta * by_more)
     for now in (Abf(first, rope_theta), Ntk(first)):
-        assert compose(now, further) == Abf(first * second, rope_theta * again)
+        assert compose(now, further) == Abf(first * second, rope_theta * by_more)
     with pytest.raises(UserError, match="must be above the model's own"):
         compose(further, Abf(2.0, rope_theta))
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("by", "sentence"),
     [
         (Linear(2.0), "linear scaling cannot be put on top of abf .* extend the original model"),
         (Yarn(2.0), "yarn scaling cannot be put on top of abf"),
         (Ntk(2.0), "ntk scaling on top of abf .* say it so, with --method abf"),
     ],
 )
-def test_what_cannot_be_put_on_top_of_abf_is_refused_with_the_reason(by: Scaling, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_put_on_top_of_abf_is_refused_with_the_reason(by: Scaling, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         compose(Abf(4.0, 500000.0), by)
 
 
@@ -197,7 +197,7 @@ def test_abf_is_what_transformers_computes_with_that_rope_theta(head_dim: int, r
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "sentence"),
     [
         ({}, "needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta 41830$"),
         (
@@ -208,12 +208,11 @@ def test_abf_is_what_transformers_computes_with_that_rope_theta(head_dim: int, r
         ({"rope_theta": 0.5}, "finite and above the model's own, got 0.5; the paper"),
         ({"rope_theta": math.inf}, "finite and above the model's own, got inf; the paper"),
         ({"rope_theta": math.nan}, "finite and above the model's own, got nan; the paper"),
-        ({"rope_theta": "5e5"}, "finite and above the model's own, got '5e5'; the paper"),
         ({"rope_theta": 5e5, "beta_fast": 16.0}, "abf scaling has no --beta-fast; leave it out"),
     ],
 )
-def test_a_rope_theta_that_is_none_is_refused_with_a_way_out(wrong: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_rope_theta_that_is_none_is_refused_with_a_way_out(wrong: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         Abf.for_extension(Rope(64), 4.0, **wrong)
 
 

@@ -93,6 +93,7 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "method is one of"),
         ({"method": "abf"}, "abf scaling needs a --rope-theta, got none; NTK scaling by .* would have --rope-theta "),
+        ({"rope_theta": "5e5"}, "rope-theta is a number, got '5e5'; Xiong"),
         ({"rope_theta": 5e5}, "linear scaling has no --rope-theta; leave it out"),
         (
             {"method": "plain", "rope_theta": 5e5},

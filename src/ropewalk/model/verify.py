@@ -83,7 +83,7 @@ def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: 
     worst = int(deviation.argmax())
     if not deviation[worst] <= TOLERANCE:
         raise UserError(
-            f"the model does not turn as its config says: {name} of pair {worst} is {values[worst]:.6g} radians a token, but "
+            f"the model does not rotate as its config says: {name} of pair {worst} is {values[worst]:.6g} radians a token, but "
             f"{rope_config} is {closed_form[worst]:.6g}; the config was lost or rewritten on the way: run `ropewalk extend` again"
         )
 

@@ -141,7 +141,7 @@ def _name(row: Resolution) -> str:
 def _bands(rows: list[Resolution]) -> Table:
     lines = [Line(_name(row), cells(*(number_format.significant(band.after, 2) for band in row.bands))) for row in rows]
     head = [f"{band.name}\n{band.pairs} pairs" for band in rows[0].bands]
-    note = "Turns in the original window at the unscaled speeds; the mean of each band."
+    note = "Turns in the original window by the unscaled inv_freq; the mean of each band."
     return Table("Radians a token by frequency band", head, lines, note=note, first="method")
 
 

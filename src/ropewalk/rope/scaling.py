@@ -150,9 +150,9 @@ class Abf(Scaling):
 
     def __post_init__(self) -> None:
         check_factor(self.factor, self.method)
-        if not (isinstance(self.rope_theta, int | float) and math.isfinite(self.rope_theta) and self.rope_theta > 1):
+        if not (math.isfinite(self.rope_theta) and self.rope_theta > 1):
             raise UserError(
-                f"the rope_theta of abf scaling must be finite and above the model's own, got {self.rope_theta!r}; "
+                f"the rope_theta of abf scaling must be finite and above the model's own, got {self.rope_theta}; "
                 "the paper takes 500000 for Llama 2"
             )
 

@@ -14,7 +14,7 @@ from ropewalk.settings.options import (
     Flag,
     Loading,
     MaybeDirectory,
-    Measurement,
+    MeasuringOptions,
     Minutes,
     MoreFiles,
     Name,
@@ -55,7 +55,7 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarksSettings(Measurement, Batched):
+class BenchmarksSettings(MeasuringOptions, Batched):
     """Zero-shot accuracy in the original window through lm-eval (section 3.4), paired with the base's if that is given."""
 
     tasks: Sequence[BenchmarkTask] | None = None
@@ -71,7 +71,7 @@ class BenchmarksSettings(Measurement, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummarizeSettings(Measurement):
+class SummarizeSettings(MeasuringOptions):
     """Summaries of long documents, drawn and greedy, scored by ROUGE (section 3.5); fine-tunes on --train first."""
 
     data: Files

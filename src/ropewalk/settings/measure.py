@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.options import Batched, Data, Measurement, Minutes, Numbers, OtherModel
+from ropewalk.settings.options import Batched, Data, MeasuringOptions, Minutes, Numbers, OtherModel
 
 Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerplexitySettings(Measurement, Batched):
+class PerplexitySettings(MeasuringOptions, Batched):
     """Perplexity over a sliding window (section 3.2), token-weighted, with a 95 % interval over documents."""
 
     data: Data
@@ -53,7 +53,7 @@ class PerplexitySettings(Measurement, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasskeySettings(Measurement, Batched):
+class PasskeySettings(MeasuringOptions, Batched):
     """Passkey retrieval (section 3.3): success by depth, and k_max."""
 
     window: int | None = None
@@ -74,7 +74,7 @@ class PasskeySettings(Measurement, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalSettings(Measurement, Batched):
+class RetrievalSettings(MeasuringOptions, Batched):
     """Retrieval harder than the passkey: several keys, several values, look-alikes, a chain (RULER's families)."""
 
     window: int | None = None
@@ -97,7 +97,7 @@ class RetrievalSettings(Measurement, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionSettings(Measurement):
+class AttentionSettings(MeasuringOptions):
     """Attention scores by distance on real documents, per layer and head, the paper's bounds on them, and adjacent tokens.
 
     A base model past its own window is measured three times: inside it, beyond it, and interpolated without training.

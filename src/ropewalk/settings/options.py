@@ -69,7 +69,7 @@ class Loading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Loading):
+class MeasuringOptions(Loading):
     """A model that is measured, and where that goes on record."""
 
     model: AnyModel = field(kw_only=False)

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
@@ -30,6 +31,11 @@ class ScalingOptions(Settings):
     """What the model reads now, if its config leaves that open."""
     rope_theta: float | None = None
     """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.rope_theta, int | float | None):
+            raise UserError(f"rope-theta is a number, got {self.rope_theta!r}; Xiong et al. take 500000 for Llama 2")
 
     @property
     def parameters(self) -> dict[str, Any]:

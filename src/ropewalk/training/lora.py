@@ -103,7 +103,7 @@ def save_adapter(
 
 
 def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
-    """Put an adapter on a model that turns as the adapter was trained to.
+    """Put an adapter on a model with the inv_freq that it was trained with.
 
     Args:
         model: the base model with the extended config, as `ropewalk extend` writes it.
@@ -150,7 +150,7 @@ def _refuse_other_frequencies(model: nn.Module, trained: RopeConfig, directory: 
     except UserError as error:
         raise UserError(
             f"{directory} was trained with {trained.scaling.method} scaling, factor {trained.scaling.factor:g}, and the model at hand "
-            f"does not turn so ({error}); run `ropewalk extend` on the base model with --window {trained.window} first"
+            f"does not rotate so ({error}); run `ropewalk extend` on the base model with --window {trained.window} first"
         ) from None
 
 
