@@ -6,6 +6,6 @@ downstream/     benchmarks and summaries
 attention/      scores before the softmax, by distance
 
 Shared by them: loaded.py (a model with its tokenizer and ModelInfo), likelihood.py (negative log-likelihoods, batched) on
-compile.py (cheaper passes), tokenize_parts.py (prompts of an exact length), intervals.py, ../records/resume.py (what need not be measured
-again), checkpoints_of_run.py (by fine-tuning steps), pairing.py (a model and its base).
+compile.py (cheaper passes), tokenize_parts.py (prompts of an exact length), intervals.py, checkpoints_of_run.py (by fine-tuning
+steps), pairing.py (a model and its base). What need not be measured again, records/resume.py knows.
 """

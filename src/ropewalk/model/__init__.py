@@ -5,5 +5,6 @@ load.py     from a directory to a verified model
 verify.py   every rotary table against the closed form
 save.py     back to a directory that every reader gets right
 loss.py     from tokens to one number
-layers.py   where the decoder layers are
+layers.py   where the decoder layers are; torch_internals.py, what looking into them takes of PyTorch
+devices.py  devices and dtypes by their words; pickles.py, pickled weights rewritten
 """

@@ -13,7 +13,9 @@ table or on a page comes from a row, and every row names the run that made it.
     files.py, reading.py    writing a run's rows; reading them back as the classes that were written
     measurement.py          a row with its run: what figures and the page are made from
     variant.py              base, extrapolating, PI before or after training: what a run's model is called
+    attention_summary.py    attention rows in a few numbers
     resume.py               what a record file already holds
+    paper.py, format.py     the paper's own figures; how a figure is written
 """
 
 from ropewalk.checkpoint.model_info import ModelInfo

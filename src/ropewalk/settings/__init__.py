@@ -1,1 +1,7 @@
-"""What each command is asked to do: torch-free dataclasses, every value checked before anything is loaded."""
+"""What each command is asked to do: torch-free dataclasses, every value checked before anything is loaded.
+
+command.py  what makes a settings class a command
+extend.py train.py measure.py downstream.py pages.py plan.py  the commands' settings
+options.py scaling.py  options that several of them share
+budget.py   constants that training and the planner share
+"""
