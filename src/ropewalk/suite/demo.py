@@ -70,7 +70,7 @@ def _run(out: Path, sizes: DemoSizes, precision: Precision) -> None:
     _logger.info(f"hemp, {base.parameters / 1e6:.1f} M parameters, reads {base.window} tokens")
     _measure("hemp", out, sizes, [base.window, sizes.window])
     _logger.info(f"Position Interpolation to {sizes.window} tokens, untrained")
-    extend("hemp", window=sizes.window, out=out / "extended")
+    extend("hemp", window=sizes.window, method="linear", out=out / "extended")
     _measure(out / "extended", out, sizes, [base.window, sizes.window], keys=[sizes.window])
     documents = training_documents(sizes)
     modules = len(documents) - sizes.exercises
@@ -79,6 +79,7 @@ def _run(out: Path, sizes: DemoSizes, precision: Precision) -> None:
         out / "extended",
         data=documents,
         window=sizes.window,
+        method="linear",
         steps=sizes.steps,
         batch_size=sizes.batch_size,
         learning_rate=sizes.learning_rate,
