@@ -22,7 +22,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 gpu-test: .venv/installed-dev
 	$(BIN)/python -m pytest tests/gpu

@@ -16,6 +16,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
+from ropewalk.version import __version__
+
 if TYPE_CHECKING:
     from ropewalk.errors import UserError as UserError
     from ropewalk.evals.attention import attention as attention
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 # Silent unless the user configures logging, as a library should be; docs/training.md says how to see progress.
 logging.getLogger("ropewalk").addHandler(logging.NullHandler())
 
-__version__ = "0.1.0"
 
 #: Where each public name lives.
 _HOMES = {

@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ropewalk import __version__
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
     link_or_copy,
@@ -29,6 +28,7 @@ from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scal
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.scaling import ScalingOptions
+from ropewalk.version import __version__
 
 _REWRITTEN = {"config.json", "tokenizer_config.json", "generation_config.json"}
 _NOT_CARRIED = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".safetensors")

@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from ropewalk import __version__
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.records.rows import Run
 from ropewalk.rope.scaling import Scaling, to_dict
+from ropewalk.version import __version__
 
 #: The format of record files, said in every run's header. Raise it when a line's meaning changes, and have reading.py convert.
 SCHEMA = 1
