@@ -1,7 +1,8 @@
-"""The commands that the guide, the README and the pages on measuring print are commands: each is parsed by the command line as it is, and not run."""
+"""What the README and the pages print is there: each command is parsed by the command line as it is, and not run; each link leads somewhere; each name can be imported."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +13,7 @@ from command_lines import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/plan.md", ROOT / "docs/training.md"]
-PAGES += [ROOT / "docs/evaluation.md", ROOT / "docs/report.md"]
+PAGES += [ROOT / f"docs/{name}.md" for name in ("distributed", "evaluation", "report", "method", "results")]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -71,7 +72,19 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
         parsed(["train", "hemp", "--windoww", "8"])
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
-    for page in (ROOT / "docs/guide.md", ROOT / "docs/plan.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_of_ours_that_a_page_imports_is_there(page: Path) -> None:
+    """`from ropewalk.… import name` and `ropewalk.name(` in code; the rest of a program is not run."""
+    text = re.sub(r"\s+", " ", page.read_text(encoding="utf-8"))
+    for module, names in re.findall(r"from (ropewalk[\w.]*) import (\w+(?:, \w+)*)", text):
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{page.name}: {module}.{name}"
+    for path in re.findall(r"\b(ropewalk(?:\.\w+)+)\(", text):
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name)), f"{page.name}: {path}"
