@@ -66,7 +66,7 @@ import json, resource, sys
 import ropewalk.training.loop, torch, transformers.models.llama.modeling_llama
 from ropewalk import testing
 from ropewalk.data.documents import Document
-from ropewalk.train import train
+from ropewalk.training import train
 asked = json.loads(sys.argv[1])
 text = [Document("prose", testing.prose(asked.pop("words")))]
 train(asked.pop("model"), data=text, save_every=0, threads=1, **asked)

@@ -379,7 +379,7 @@ def test_a_users_mistake_is_a_sentence(wrong: dict, said: str) -> None:
 
 
 def test_a_layout_is_one_that_training_takes() -> None:
-    """train/devices.py: as many windows to each group of chips. Three windows on eight chips: all eight share each."""
+    """training/setup.py: as many windows to each group of chips. Three windows on eight chips: all eight share each."""
     assert plan("llama-7b", window=8192, gpus="8xH100", batch_size=3).job.cp == 8
     for batch, gpus in [(64, 8), (96, 64), (128, 128), (12, 8)]:
         job = plan("llama-7b", window=8192, gpus=f"{gpus}xH100", batch_size=batch).job

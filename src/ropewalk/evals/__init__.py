@@ -7,5 +7,5 @@ attention/      scores before the softmax, by distance
 
 Shared by them: loaded.py (a model with its tokenizer and ModelInfo), likelihood.py (negative log-likelihoods, batched) on
 compile.py (cheaper passes), tokenize_parts.py (prompts of an exact length), intervals.py, checkpoints_of_run.py (by fine-tuning
-steps), pairing.py (a model and its base). What need not be measured again, records/resume.py knows.
+steps), pairing.py (a model and its base). Rows that need not be measured again are found by records/resume.py.
 """

@@ -1,6 +1,6 @@
 """The theory drawn: the paper's figures 2 and 5, what they look like when followed farther, and angular resolution.
 
-in   a rotation and a window, or rows of `theory.growth`, `theory.resolution`
+in   a rotation and a window, or rows of rope/growth.py and rope/resolution.py
 out  a matplotlib Figure each
 
 The paper's own range and its honest continuation are two figures, so that each can be compared with what is printed.
@@ -38,7 +38,7 @@ def figure_2(rope: Rope, *, solver: str = "normal equations, float32", seed: int
 
     Args:
         rope: the rotation; LLaMA's in the paper.
-        solver: one of `theory.SOLVERS`; the paper's is the first.
+        solver: one of `rope.growth.SOLVERS`; the paper's is the first.
         seed: of the targets.
     """
     window = min(rope.window, 8192)

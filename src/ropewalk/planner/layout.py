@@ -82,7 +82,7 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
 
 def _shares(job: Job, cp: int | None) -> Iterator[int]:
     """How many chips of one copy may share a window: as asked for, or any number that leaves as many windows to each group
-    (training/devices.py) and splits a window evenly (distributed/mesh.py)."""
+    (training/setup.py) and splits a window evenly (distributed/mesh.py)."""
     for share in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
         even = job.shards % share == 0 and job.recipe.batch_size % (job.gpus // share) == 0
         if even and (share == 1 or job.length % (2 * share) == 0):

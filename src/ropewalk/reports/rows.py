@@ -31,7 +31,7 @@ from ropewalk.records.variant import Variant, trained_variant
 
 R = TypeVar("R")
 
-# A field that is an outcome, not a setting: two rows that differ only in these measured the same thing twice.
+# The fields that say what was measured; two rows of one variant that agree in them measured the same thing twice.
 _SETTINGS: dict[type, tuple[str, ...]] = {
     Perplexity: ("window", "stride", "convention", "data", "bos"),
     Passkey: ("window", "k"),

@@ -8,7 +8,7 @@ optimizer.py       AdamW and the learning rate of a step
 lora.py            low-rank adapters
 guard.py           when to stop: a lost run, a signal
 checkpoints.py     models written on the way and at the end, whole or absent; training_state.py, what a run goes on from
-log.py             where a step is told
+log.py             where a step is logged
 throughput.py      how fast a step was; threads.py, with how many CPU threads
 
 The loss of a step is computed in model/loss.py; what it was asked to do stands in settings/train.py.
@@ -27,7 +27,7 @@ __all__ = ["TrainSettings", "train"]
 def train(settings: TrainSettings) -> ModelInfo:
     """Fine-tune a model at a window, after extending it there if its own is shorter.
 
-    Its steps are told by the logger "ropewalk" (docs/training.md).
+    Its steps are records of the logger "ropewalk" (docs/training.md).
 
     Returns:
         The trained model, as records describe it.

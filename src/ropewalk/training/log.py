@@ -1,18 +1,18 @@
-"""Where a step is told: a line on record and an event of the log always, TensorBoard and Weights & Biases when asked.
+"""Where a step is logged: always as a row on record and an event of the logger, to TensorBoard and Weights & Biases when asked.
 
 in   the figures of one optimiser step
-out  a `record.Step`; the same figures wherever they were asked for
+out  a `records.Step`, and the same figures in every log that was asked for
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.progress import Progress, clock
 from ropewalk.records import Recorder, Run, Step, to_line
@@ -20,7 +20,7 @@ from ropewalk.settings.train import TrainSettings
 
 
 class Log:
-    """Tells every step. Of the processes that torchrun started only the first keeps files and has a Weights & Biases run.
+    """Logs every step. Of the processes that torchrun started only the first keeps files and has a Weights & Biases run.
 
     Args:
         settings: what is asked for.
@@ -32,7 +32,7 @@ class Log:
         out = Path(settings.out)
         self._recorder = Recorder(out / "records.jsonl", run)
         self._sinks: list[Any] = []
-        is_first = os.environ.get("RANK", "0") == "0"
+        is_first = ranks.rank() == 0
         if settings.tensorboard and is_first:
             self._sinks.append(_tensorboard(out / "tensorboard", first))
         if settings.wandb and is_first:
@@ -73,7 +73,7 @@ class _tensorboard:
             raise UserError(
                 f"--tensorboard needs a tensorboard package that loads ({error}); install ropewalk[log] anew"
             ) from None
-        # Steps after the checkpoint that a resumed run starts from are told a second time; purge_step hides the first telling.
+        # A resumed run logs the steps after its checkpoint a second time; purge_step hides the first copies.
         self._writer = SummaryWriter(directory, purge_step=first + 1 if first else None)
 
     def step(self, step: Step) -> None:
