@@ -319,3 +319,13 @@ def test_the_real_sets_have_as_many_items_as_lm_eval_scores(name, items):
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     assert len(tasks.build([name], folder)[name].eval_docs) == items
+
+
+def test_lm_eval_is_left_as_it_was(data, loaded):
+    task = tasks.build(["boolq"], data)["boolq"]
+    with tasks.cached_templates():
+        assert lm_eval.utils.env.from_string("{{a}}") is lm_eval.utils.env.from_string("{{a}}")
+        benchmarks.measure_task(loaded, task, window=WINDOW, limit=1)
+        assert "from_string" in vars(lm_eval.utils.env)
+    tasks.digest(task)
+    assert "from_string" not in vars(lm_eval.utils.env)

@@ -1,8 +1,10 @@
 """Perplexity: the definition against a plain loop, and everything that must not change it."""
 
 import dataclasses
+import gc
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -279,3 +281,12 @@ def test_several_models_are_measured_on_documents_that_are_tokenised_once(tmp_pa
     assert [one["name"] for one in renamed.per_document][0].startswith("rows.jsonl")  # not as it was named before
     write(seed=1)
     assert measured().perplexity != first.perplexity and batches
+
+
+def test_what_was_found_of_a_models_head_does_not_keep_the_model():
+    model = tiny()
+    assert likelihood.head_is_linear(model) and likelihood.head_is_linear(model)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

@@ -11,8 +11,8 @@ how they combine the results.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -164,14 +164,19 @@ def _nll(
     return torch.cat(parts, dim=1)
 
 
-@functools.lru_cache(maxsize=8)
+#: What `head_is_linear` found of each model. Weak: a cache must not keep a model in memory.
+_linear_heads: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
 def head_is_linear(model: torch.nn.Module) -> bool:
-    """Whether logits are the head's product with the hidden states, but for a scale and a cap; tried on a few tokens."""
-    try:
-        NextTokenLoss(model)
-    except UserError:
-        return False
-    return True
+    """Whether logits are the head's product with the hidden states, but for a scale and a cap; tried on a few tokens once a model."""
+    if model not in _linear_heads:
+        try:
+            NextTokenLoss(model)
+            _linear_heads[model] = True
+        except UserError:
+            _linear_heads[model] = False
+    return _linear_heads[model]
 
 
 def exp(nats: float) -> float:

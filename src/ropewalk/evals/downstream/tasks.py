@@ -88,7 +88,6 @@ def build(names: Iterable[str], data: str | Path | None = None) -> dict[str, Con
     Raises:
         UserError: an unknown name, a missing or damaged file, a hub that does not answer.
     """
-    _cache_templates()
     names = list(names)
     for name in names:
         if name not in _SOURCES:
@@ -129,20 +128,29 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
     return task
 
 
-def _cache_templates() -> None:
-    """Have lm-eval compile its few templates once each, not for each item and use, which is most of a small model's time."""
+@contextmanager
+def cached_templates() -> Iterator[None]:
+    """While the block runs, lm-eval compiles each of its few templates once, not for each item: most of a small model's time."""
     environment: Any = lm_eval.utils.env
-    if not hasattr(environment.from_string, "cache_info"):
-        environment.from_string = functools.lru_cache(maxsize=1024)(environment.from_string)
+    if "from_string" in vars(environment):  # within another such block
+        yield
+        return
+    environment.from_string = functools.lru_cache(maxsize=1024)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
 
 
 def digest(task: ConfigurableTask, limit: int | None = None) -> str:
     """A hash of the items in order: rows with equal digests answered the same prompts with the same choices and targets."""
     items = hashlib.sha256()
-    for _, item in zip(range(limit if limit is not None else len(task.eval_docs)), task.eval_docs, strict=False):
-        row: Any = item  # datasets types a row as anything that can be indexed
-        item_parts = [task.doc_to_text(row), task.doc_to_choice(row), task.doc_to_target(row)]
-        items.update(json.dumps(item_parts).encode())
+    count = limit if limit is not None else len(task.eval_docs)
+    with cached_templates():
+        for _, item in zip(range(count), task.eval_docs, strict=False):
+            row: Any = item  # datasets types a row as anything that can be indexed
+            item_parts = [task.doc_to_text(row), task.doc_to_choice(row), task.doc_to_target(row)]
+            items.update(json.dumps(item_parts).encode())
     return items.hexdigest()[:16]
 
 
