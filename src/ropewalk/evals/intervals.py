@@ -151,15 +151,15 @@ def bootstrap_mean(values: Real[np.ndarray, " items"], *, resamples: int = 2000,
 
 
 def bootstrap_ratio(
-    sums: Real[np.ndarray, " items"], weights: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
+    totals: Real[np.ndarray, " items"], weights: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of sum(sums) / sum(weights) over items: a mean per token, over documents.
+    """Percentile bootstrap interval (95 %) of sum(totals) / sum(weights) over items: a mean per token, over documents.
 
     Documents are drawn whole, as their tokens are not independent. NaN where there is one item: it says nothing about others.
     """
-    sums, weights = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    if sums.size < 2:
+    totals, weights = np.asarray(totals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if totals.size < 2:
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, sums.size, size=(resamples, sums.size))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1), [0.025, 0.975])
+    drawn = np.random.default_rng(seed).integers(0, totals.size, size=(resamples, totals.size))
+    low, high = np.quantile(totals[drawn].sum(axis=1) / weights[drawn].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ropewalk.model.layers import head_size
+
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
 _EDGE = 8192
 _TIMES = 20
@@ -32,8 +34,7 @@ def flops_per_token(model: Any, window: int) -> float:
     head = body.get_output_embeddings()
     if head is None or head.weight is not embedding:
         weights -= embedding.numel()
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    width = config.num_attention_heads * head_size(model)
     return 3.0 * (2.0 * weights + 2.0 * config.num_hidden_layers * window * width)
 
 

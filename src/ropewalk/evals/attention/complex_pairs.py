@@ -3,8 +3,8 @@
 in   a layer's rotated queries and keys, float32
 out  per head: max|h_j| of every frequency, the deviation of scores from their chords, their change from token to token
 
-With z the complex coordinates, the rotated part of a score is Re sum_j z_q conj(z_k). The phase s theta_j of distance s is
-already in it, since queries and keys were rotated to their positions. So any multiplier w_j in sum_j h_j exp(i s theta_j) w_j
+With z the complex coordinates, the rotated part of a score is Re sum_j z_q conj(z_k). The phase s inv_freq_j of distance s is
+already in it, since queries and keys were rotated to their positions. So any multiplier w_j in sum_j h_j exp(i s inv_freq_j) w_j
 can be applied to the queries, and the sum is an ordinary inner product again.
 """
 

@@ -107,7 +107,7 @@ class Tally:
         self.edges, self.limit = edges, max(limit, 1e-12) if math.isfinite(limit) else 1.0
         self.highest = torch.full(shape, -math.inf, device=device)
         self.lowest = torch.full(shape, math.inf, device=device)
-        self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.totals = torch.zeros(shape, dtype=torch.float64, device=device)
         self.counts = torch.zeros(len(edges) - 1, dtype=torch.int64)
         self.bins = torch.zeros((*shape, BINS), dtype=torch.int64, device=device)
 
@@ -138,7 +138,7 @@ class Tally:
         low, high = values.amin(dim=1), values.amax(dim=1)  # torch.aminmax is ten times slower
         self.highest[heads, bucket] = torch.maximum(self.highest[heads, bucket], high)
         self.lowest[heads, bucket] = torch.minimum(self.lowest[heads, bucket], low)
-        self.sums[heads, bucket] += values.sum(dim=1, dtype=torch.float64)
+        self.totals[heads, bucket] += values.sum(dim=1, dtype=torch.float64)
         # NaN is counted as 0 here; it shows in the extremes, which the caller checks.
         bins = values.nan_to_num(0.0).add(self.limit).mul_(BINS / (2 * self.limit)).clamp_(0, BINS - 1).int()
         if bins.shape[0] > 1:
@@ -149,7 +149,7 @@ class Tally:
     def mean(self) -> Float[np.ndarray, "heads buckets"]:
         """(heads, buckets); NaN in a bucket without pairs."""
         counts = self.counts.numpy()
-        return self.sums.cpu().numpy() / np.where(counts, counts, np.nan)
+        return self.totals.cpu().numpy() / np.where(counts, counts, np.nan)
 
     def quantile(self, share: float = QUANTILE) -> Float[np.ndarray, "heads buckets"]:
         """(heads, buckets): the upper end of the bin where the share is reached, so at most `grain` too high."""

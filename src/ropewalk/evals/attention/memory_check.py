@@ -78,12 +78,12 @@ def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
     probe = window * 4 * 10 * heads * head
     bins = layers * heads * len(edges_to(window)) * BINS * 8
     # 512 queries of one head by all keys: distances as integers, the mask, scores, squared differences, softmax.
-    near = ROWS * window * 32
+    neighbours = ROWS * window * 32
     # For a layer with a sliding window transformers makes a mask of all pairs, a byte each.
     mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
     # Gemma 2 caps its scores, which no fused kernel does: transformers makes the whole matrix, and its softmax in float32.
     whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
-    return forward + probe + bins + near + mask + whole
+    return forward + probe + bins + neighbours + mask + whole
 
 
 def free_bytes(device: torch.device) -> int:

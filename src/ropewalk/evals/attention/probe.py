@@ -5,7 +5,7 @@ out  nothing; the model's own attention runs as ever, and its results are the sa
 
 transformers lets anyone register an attention function by name (attention_ops/transformers.py). Ours looks, then hands everything on
 to the one that the model had. So every family that goes through the interface can be probed, whatever it does to its queries
-and keys first (Qwen 3 normalises them, GPT-NeoX turns a quarter of them, Gemma 3 looks back 512 tokens in some layers).
+and keys first (Qwen 3 normalises them, GPT-NeoX rotates a quarter of them, Gemma 3 looks back 512 tokens in some layers).
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def probing(model: transformers.PreTrainedModel, see: Callable[[Layer], None]) -
 
 
 def pairing_of(module: torch.nn.Module) -> Literal["half", "interleaved"]:
-    """How a family pairs the coordinates it turns, seen from what its own `rotate_half` does to 0, 1, 2, 3."""
-    turn = getattr(sys.modules[type(module).__module__], "rotate_half", None)
-    if turn is None:
+    """How a family pairs the coordinates it rotates, seen from what its own `rotate_half` does to 0, 1, 2, 3."""
+    rotate_half = getattr(sys.modules[type(module).__module__], "rotate_half", None)
+    if rotate_half is None:
         return "half"
-    return "interleaved" if turn(torch.arange(4.0)).tolist() == [-1, 0, -3, 2] else "half"
+    return "interleaved" if rotate_half(torch.arange(4.0)).tolist() == [-1, 0, -3, 2] else "half"

@@ -61,7 +61,7 @@ def measure_task(
         limit: the first so many items instead of all.
         batch_tokens: tokens of one forward pass; changes speed and memory alone.
         data: where the items are from, for the row.
-        digest: `tasks.digest` of these items, where it is known.
+        digest: `tasks.digest` of these items, where it was computed already.
 
     Raises:
         UserError: a limit below 1; log-probabilities that are NaN.
@@ -70,7 +70,7 @@ def measure_task(
         raise UserError(f"a limit is at least one item, got {limit}; leave it out for the whole benchmark")
     started = time.perf_counter()
     name = task.task_name
-    with definitions.quiet():
+    with definitions.quiet(), definitions.cached_templates():
         harness = Harness(loaded, window=window, batch_tokens=batch_tokens or default_batch_tokens(loaded.device))
         results = lm_eval.evaluate(
             lm=harness, task_dict={"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
@@ -173,11 +173,11 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
     ranks.join()
-    known, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
+    recorded_rows, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
-        return list(measure(_open(settings.model, settings), settings, tasks, digests, known)[1])
-    base, before = measure(_open(settings.base, settings), settings, tasks, digests, known)
-    recorder, after = measure(_open(settings.model, settings), settings, tasks, digests, known)
+        return list(measure(_open(settings.model, settings), settings, tasks, digests, recorded_rows)[1])
+    base, before = measure(_open(settings.base, settings), settings, tasks, digests, recorded_rows)
+    recorder, after = measure(_open(settings.model, settings), settings, tasks, digests, recorded_rows)
     names = (base.run.model.name, recorder.run.model.name)
     pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
     for pair in pairs:
@@ -195,7 +195,7 @@ def measure(
     settings: BenchmarksSettings,
     tasks: dict[str, ConfigurableTask],
     digests: dict[str, str],
-    known: dict[str, Benchmark],
+    recorded_rows: dict[str, Benchmark],
 ) -> tuple[Recorder, list[Benchmark]]:
     """Every benchmark on one model, and the recorder of its run.
 
@@ -204,13 +204,13 @@ def measure(
         settings: of the command.
         tasks: of `tasks.build`, by name.
         digests: of each task's items, by name.
-        known: rows on record, by key, which are not measured again.
+        recorded_rows: rows on record, by key, which are not measured again.
     """
     window, data = _window(settings.window, [loaded.info]), str(settings.data or "hub")
     run = loaded.run(tasks=list(settings.tasks or TASKS), limit=settings.limit, data=data, window=window)
     recorder, rows = Recorder(settings.out if ranks.rank() == 0 else None, run), []
     for name, task in tasks.items():
-        row = known.get(_key(loaded, name, digests[name], window))
+        row = recorded_rows.get(_key(loaded, name, digests[name], window))
         if row is None:
             row = measure_task(
                 loaded,

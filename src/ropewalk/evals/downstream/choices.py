@@ -5,7 +5,7 @@ out  for each the summed log-probability of the answer's tokens, in nats
 
 The figures equal those of running each choice through the model whole, as lm-eval does, at less cost: a prompt that several
 answers share is read once (RACE: four answers to an article), and logits are computed only where an answer is scored. The
-log-softmax is in float32 whatever the model's dtype; lm-eval's own sums in bfloat16 have 8 bits, where two answers often tie.
+log-softmax is in float32 whatever the model's dtype; lm-eval adds up in bfloat16, whose 8 bits often leave two answers equal.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ def _in_parts(
         for start in range(0, len(answer), step):
             parts.append(([*prompt, *answer[:start]], answer[start : start + step]))
             owners.append(index)
-    sums = [0.0] * len(choices)
+    totals = [0.0] * len(choices)
     part_values = log_likelihoods(model, parts, window=window, batch_tokens=batch_tokens)
     for index, value in zip(owners, part_values, strict=True):
-        sums[index] += value
+        totals[index] += value
     advance(len(choices))
-    return sums
+    return totals
 
 
 def _batches(inputs: Sequence[tuple[int, ...]], batch_tokens: int) -> list[list[tuple[int, ...]]]:
@@ -142,7 +142,7 @@ def _at_the_end(
     logits = model(input_ids=_padded(model, inputs), use_cache=False, logits_to_keep=needed).logits
     before = longest - needed
     starts = [len(inputs[row]) - len(answer) - before for row, answer in zip(rows, answers, strict=True)]
-    return _sums(logits, rows, starts, answers)
+    return _summed_log_probabilities(logits, rows, starts, answers)
 
 
 @torch.inference_mode()
@@ -155,7 +155,7 @@ def _after_one_prompt(model: Any, prompt: Sequence[int], answers: Sequence[Seque
         ids = _padded(model, [answer[:-1] for answer in answers])
         later = model(input_ids=ids, past_key_values=outputs.past_key_values, use_cache=True).logits
         logits = torch.cat([logits, later], dim=1)
-    return _sums(logits, range(len(answers)), [0] * len(answers), answers)
+    return _summed_log_probabilities(logits, range(len(answers)), [0] * len(answers), answers)
 
 
 def _padded(model: torch.nn.Module, texts: Sequence[Sequence[int]]) -> Int[torch.Tensor, "batch n"]:
@@ -165,7 +165,7 @@ def _padded(model: torch.nn.Module, texts: Sequence[Sequence[int]]) -> Int[torch
     return rows_on(next(model.parameters()).device, list(ids))
 
 
-def _sums(
+def _summed_log_probabilities(
     logits: Float[torch.Tensor, "batch n vocabulary"],
     rows: Sequence[int],
     starts: Sequence[int],

@@ -26,7 +26,7 @@ from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream.generation import Written, end_marks, write
-from ropewalk.evals.downstream.pairs import Pair, Sizes, first, is_cut, pairs, prompt_ids
+from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, first, is_cut, pairs, prompt_ids
 from ropewalk.evals.downstream.rouge import SCORES, rouge
 from ropewalk.evals.intervals import bootstrap_mean
 from ropewalk.evals.likelihood import check_window
@@ -45,7 +45,7 @@ def measure_decoding(
     *,
     batch: int | None = None,
     recorder: records.Recorder | None = None,
-    known: dict[str, records.DocumentSummary] | None = None,
+    recorded_rows: dict[str, records.DocumentSummary] | None = None,
     data: str = "",
 ) -> records.Summary:
     """Generate a summary of every document in one way of decoding, and score it.
@@ -57,14 +57,14 @@ def measure_decoding(
         decoding: greedy or sampled.
         batch: documents at a time; from the memory if not given.
         recorder: takes each batch of documents as soon as it is written.
-        known: rows on record, by key, which are not written again.
+        recorded_rows: rows on record, by key, whose summaries are not generated again.
         data: what the row calls the pairs.
     """
-    known = known or {}
+    recorded_rows = recorded_rows or {}
     prompts = [prompt_ids(loaded.tokenizer, pair.document, sizes.document) for pair in chosen]
     weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
     keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, chosen, strict=True)]
-    rows = {place: known[key] for place, key in enumerate(keys) if key in known}
+    rows = {place: recorded_rows[key] for place, key in enumerate(keys) if key in recorded_rows}
     local = [place for place in range(len(chosen)) if place not in rows][ranks.rank() :: ranks.size()]
     last = time.perf_counter()
 
@@ -178,12 +178,19 @@ def measure(loaded: LoadedModel, chosen: Sequence[Pair], settings: SummarizeSett
     sizes = sizes_for(loaded, settings.window, settings.document_tokens, settings.summary_tokens)
     run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=settings.limit))
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
-    known, old = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary)))
+    recorded_rows, old = ranks.same((by_key(recorded, records.DocumentSummary), recorded.of(records.Summary)))
     data, trained_on = name_of(settings.data), "" if settings.train is None else name_of(settings.train)
     rows = []
     for decoding in decodings:
         row = measure_decoding(
-            loaded, chosen, sizes, decoding, batch=settings.batch, recorder=recorder, known=known, data=data
+            loaded,
+            chosen,
+            sizes,
+            decoding,
+            batch=settings.batch,
+            recorder=recorder,
+            recorded_rows=recorded_rows,
+            data=data,
         )
         row = dataclasses.replace(row, trained_on=trained_on)
         if ranks.rank() == 0 and not already_recorded(row, old):
@@ -239,7 +246,7 @@ def sizes_for(
         UserError: they do not fit the window, or the window not the model.
     """
     if window is None:
-        window = min(loaded.info.window, 16384)
+        window = min(loaded.info.window, WINDOW)
     if window > loaded.info.window:
         raise UserError(
             f"a summary's window is at most the model's own {loaded.info.window}, got {window}; extend the model first "

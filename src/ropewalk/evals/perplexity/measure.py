@@ -105,10 +105,10 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
     on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
     run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
-    known = by_key(recorded, records.DocumentScore)
+    recorded_scores = by_key(recorded, records.DocumentScore)
     rows = []
     for window in windows:
-        row = _measure_one(loaded, documents, window, settings, recorder, known)
+        row = _measure_one(loaded, documents, window, settings, recorder, recorded_scores)
         row = dataclasses.replace(row, skipped=skipped, data=name_of(settings.data))
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
@@ -124,14 +124,14 @@ def _measure_one(
     window: int,
     settings: PerplexitySettings,
     recorder: records.Recorder,
-    known: dict[str, records.DocumentScore],
+    recorded_scores: dict[str, records.DocumentScore],
 ) -> records.Perplexity:
     """One window's row: by another convention, estimated, or by the definition."""
     stride, batch_tokens, seed = settings.stride, settings.batch_tokens, settings.seed
     if settings.convention != "ropewalk":
         return conventions.measure_window(loaded, documents, window, stride, settings.convention, batch_tokens)
     if settings.budget is None:
-        return measure_window(loaded, documents, window, stride, batch_tokens, recorder, known, seed)
+        return measure_window(loaded, documents, window, stride, batch_tokens, recorder, recorded_scores, seed)
     minutes, tolerance = settings.budget, settings.tolerance
     return sampled.measure_window(
         loaded, documents, window, stride, batch_tokens, minutes=minutes, tolerance=tolerance, seed=seed
@@ -145,13 +145,13 @@ def measure_window(
     stride: int,
     batch_tokens: int | None = None,
     recorder: records.Recorder | None = None,
-    known: dict[str, records.DocumentScore] | None = None,
+    recorded_scores: dict[str, records.DocumentScore] | None = None,
     seed: int = 0,
 ) -> records.Perplexity:
-    """One window's row: score each document, or take its score from `known` (by key), and record it; then sum up."""
+    """One window's row: score each document, or take it from `recorded_scores` (by key); record what is new; then sum up."""
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
-    local_scores = _score_documents(loaded, documents, window, stride, batch_tokens, recorder, known or {})
+    local_scores = _score_documents(loaded, documents, window, stride, batch_tokens, recorder, recorded_scores or {})
     scores = [score for _, score in sorted(ranks.gathered(local_scores).items())]
     peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
     nll, tokens = np.array([score.nll for score in scores]), np.array([score.tokens for score in scores])
@@ -179,7 +179,7 @@ def _score_documents(
     stride: int,
     batch_tokens: int | None,
     recorder: records.Recorder | None,
-    known: dict[str, records.DocumentScore],
+    recorded_scores: dict[str, records.DocumentScore],
 ) -> dict[int, records.DocumentScore]:
     """This rank's documents, by their place in `documents`."""
     weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
@@ -195,8 +195,8 @@ def _score_documents(
         for place in local:
             document = documents[place]
             key = key_of(weights, document, window, stride)
-            if key in known:
-                scores[place] = dataclasses.replace(known[key], document=document.name)
+            if key in recorded_scores:
+                scores[place] = dataclasses.replace(recorded_scores[key], document=document.name)
                 advance(passes[place])
                 continue
             scores[place] = score_document(loaded, document, window, stride, batch_tokens, key=key, advance=advance)
@@ -225,11 +225,11 @@ def score_document(
     started = time.perf_counter()
     windows = sliding(len(document.ids), window, stride)
     passes = [Pass(document.ids[place.start : place.stop], place.scored) for place in windows]
-    sums = []
+    window_nlls = []
     scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)
     for place, nll in zip(windows, scored, strict=True):
-        sums.append(float(nll.sum(dtype=np.float64)))
-        if math.isnan(sums[-1]):
+        window_nlls.append(float(nll.sum(dtype=np.float64)))
+        if math.isnan(window_nlls[-1]):
             raise not_a_number(document.name, place)
         advance(1)
     return records.DocumentScore(
@@ -238,7 +238,7 @@ def score_document(
         window=window,
         stride=stride,
         tokens=sum(place.scored for place in windows),
-        nll=math.fsum(sums),
+        nll=math.fsum(window_nlls),
         seconds=time.perf_counter() - started,
     )
 

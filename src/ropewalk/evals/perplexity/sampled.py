@@ -78,8 +78,8 @@ def sample(
         # Windows of one length are scored together.
         local = sorted(order[local_start : local_start + size], key=lambda place: units[place].window.scored)
         passes = [pass_of(units[place], documents) for place in local]
-        sums = map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
-        drawn |= gathered(dict(zip(local, sums, strict=True)))
+        nlls = map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
+        drawn |= gathered(dict(zip(local, nlls, strict=True)))
         estimate = population.estimate(drawn)
         others += sum(not units[place].first for place in order[start : start + step])
         now = time.perf_counter()
@@ -122,7 +122,7 @@ def measure_window(
     exact = estimate.drawn == estimate.windows
     per_document = _per_document(documents, units, drawn) if exact else []
     # With every window drawn there is no sampling error: the interval is that of an exact row, over documents.
-    low, high = bootstrap_ratio(*_sums(per_document), seed=seed) if exact else estimate.interval
+    low, high = bootstrap_ratio(*_nll_and_tokens(per_document), seed=seed) if exact else estimate.interval
     return records.Perplexity(
         window=window,
         stride=stride,
@@ -142,7 +142,7 @@ def measure_window(
 def _per_document(
     documents: Sequence[TokenizedDocument], units: Sequence[Unit], drawn: dict[int, float]
 ) -> list[records.DocumentLoss]:
-    """Every document's sums, as an exact row has them."""
+    """Every document's scored tokens and summed nll, as an exact row has them."""
     rows: list[records.DocumentLoss] = [{"name": document.name, "tokens": 0, "nll": 0.0} for document in documents]
     for place, nll in sorted(drawn.items()):
         rows[units[place].document]["tokens"] += units[place].window.scored
@@ -150,7 +150,7 @@ def _per_document(
     return rows
 
 
-def _sums(
+def _nll_and_tokens(
     per_document: Sequence[records.DocumentLoss],
 ) -> tuple[Float[np.ndarray, " documents"], Int[np.ndarray, " documents"]]:
     return np.array([row["nll"] for row in per_document]), np.array([row["tokens"] for row in per_document])
