@@ -52,7 +52,7 @@ def _suite(model, base, out, **change):
 
 
 def test_the_stages_are_the_papers(base, extended, tmp_path):
-    found = [(one.name, one.subject) for one in _suite(extended, base, tmp_path, math="m", pairs="p").stages()]
+    found = [(one.name, one.model) for one in _suite(extended, base, tmp_path, math="m", pairs="p").stages()]
     old, new = str(base), str(extended)
     assert found == [
         ("passkey", old),
@@ -74,18 +74,18 @@ def test_the_stages_are_the_papers(base, extended, tmp_path):
     assert settings["benchmarks"]["base"] == old
 
 
-def test_a_small_machine_is_given_what_it_can_do_and_all_subjects_the_same(base, extended, tmp_path):
+def test_a_small_machine_is_given_what_it_can_do_and_all_models_the_same(base, extended, tmp_path):
     def asked(allowance):
         size = Size(documents=50, strides_past=4, allowance=allowance)
         suite = dataclasses.replace(_suite(extended, base, tmp_path), size=size)
         found = list(suite.stages())
-        return {(one.name, one.subject): one.settings for one in found}
+        return {(one.name, one.model): one.settings for one in found}
 
     poor, rich = asked(1e6), asked(None)
-    for subject in (str(base), str(extended)):
-        assert poor["perplexity", subject]["limit"] == 2 and rich["perplexity", subject]["limit"] == 50
-        assert poor["perplexity", subject]["max_tokens"] == 256 + 4 * 16
-        assert poor["passkey", subject]["trials"] == 1 and rich["passkey", subject]["trials"] == 10
+    for model in (str(base), str(extended)):
+        assert poor["perplexity", model]["limit"] == 2 and rich["perplexity", model]["limit"] == 50
+        assert poor["perplexity", model]["max_tokens"] == 256 + 4 * 16
+        assert poor["passkey", model]["trials"] == 1 and rich["passkey", model]["trials"] == 10
     # By hand: 256 tokens through 2 layers of width 64, two FLOPs a weight and the lower triangle of scores and values.
     state = Checkpoint.open(extended).info
     assert _suite(extended, base, tmp_path)._flops(256) == 256 * 2 * state.parameters + 2 * (2 * 64 * 256 * 256)
@@ -112,7 +112,7 @@ def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, ext
     suite = _suite(extended, base, tmp_path)
     suite.prepare()
     found = [one for one in suite.stages() if one.name == "perplexity"]
-    assert [(one.subject, one.settings["windows"]) for one in found] == [
+    assert [(one.model, one.settings["windows"]) for one in found] == [
         (str(base), [128, 256]),
         (str(tmp_path / "untrained"), [256]),
         (str(extended / "checkpoints" / "step-000200"), [256]),
@@ -159,7 +159,7 @@ def test_a_suite_ends_in_a_page_and_says_what_it_left_out(base, extended, text, 
     out = tmp_path / "suite"
     settings = dict(out=out, base=base, data=text, benchmarks=tmp_path, size="small", change=TINY)
     outcomes = evaluate(extended, **settings)
-    reasons = {outcome.name: outcome.reason for outcome in outcomes if outcome.subject == str(extended)}
+    reasons = {outcome.name: outcome.reason for outcome in outcomes if outcome.model == str(extended)}
     assert reasons["perplexity"] == "" and reasons["attention"] == ""
     assert "has no boolq.jsonl" in reasons["benchmarks"]
     assert "the window is 256" in reasons["retrieval"], "a prompt of bytes is too long"

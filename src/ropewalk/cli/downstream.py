@@ -30,4 +30,4 @@ def evaluate(options: Any) -> None:
     left_out = [outcome for outcome in outcomes if outcome.reason]
     say(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {options.out}/report.html")
     for outcome in left_out:
-        say(f"left out: {outcome.name}, {outcome.subject}: {outcome.reason}")
+        say(f"left out: {outcome.name}, {outcome.model}: {outcome.reason}")

@@ -58,14 +58,16 @@ class Suite:
         """All of them, once `prepare` was called. A model is measured at all windows, a checkpoint on the way at its own window alone."""
         info = self.model.info
         windows = doubling(info.original_window, info.window)
-        subjects = [*self._before(), *self._checkpoints(), (self.model, info.window, True)]
-        for subject, window, _ in subjects:
-            yield self._passkey(subject, window)
-        for subject, _, whole in subjects:
-            yield from self._perplexity(subject, windows if whole else windows[-1:], stride=self._stride(windows[0]))
-        for subject, window, whole in subjects:
-            if whole:
-                yield from self._retrieval(subject, window)
+        models = [*self._before(), *self._checkpoints(), (self.model, info.window, True)]
+        for model, window, _ in models:
+            yield self._passkey(model, window)
+        for model, _, at_all_windows in models:
+            yield from self._perplexity(
+                model, windows if at_all_windows else windows[-1:], stride=self._stride(windows[0])
+            )
+        for model, window, at_all_windows in models:
+            if at_all_windows:
+                yield from self._retrieval(model, window)
         yield self._benchmarks()
         yield self._attention(min(info.window, self.size.attention_window))
         yield self._theory()
@@ -88,6 +90,7 @@ class Suite:
             extend(self.base, window=self.model.info.window, out=self._untrained)
 
     def _before(self) -> Iterator[tuple[Checkpoint, int, bool]]:
+        """The base and the untrained model: (checkpoint, its window, whether it is measured at all windows)."""
         if self.base is not None:
             yield self.base, self.base.info.window, True
         if self._untrained is not None:
@@ -111,7 +114,7 @@ class Suite:
         return None if past is None else self.model.info.window + past * stride
 
     def _documents(self, stride: int) -> int | None:
-        """How many documents are scored: the same for every subject and window, so that all of them are comparable."""
+        """How many documents are scored: the same for every model and window, so that all of them are comparable."""
         length = self._tokens_each(stride)
         if self.size.documents is None or length is None:
             return self.size.documents
@@ -126,20 +129,20 @@ class Suite:
         attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
         return window * (2.0 * self.model.info.parameters + attention)
 
-    def _stage(self, name: str, subject: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
-        about = {**settings, **self.loading, "files": _files(subject)}
+    def _stage(self, name: str, model: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
+        about = {**settings, **self.loading, "files": _files(model)}
         if self.base is not None and settings.get("base") is not None:
             about["base_files"] = _files(self.base)
-        return Stage(name, str(subject), about, lambda: measure(subject, out=self.records, **settings, **self.loading))
+        return Stage(name, str(model), about, lambda: measure(model, out=self.records, **settings, **self.loading))
 
-    def _perplexity(self, subject: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
+    def _perplexity(self, model: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
         from ropewalk.evals.perplexity.measure import perplexity
 
         for data in (self.data, self.settings.math):
             if data is not None:
                 yield self._stage(
                     "perplexity",
-                    subject,
+                    model,
                     perplexity,
                     data=_listed(data),
                     windows=windows,
@@ -151,26 +154,26 @@ class Suite:
                     seed=self.settings.seed,
                 )
 
-    def _passkey(self, subject: Checkpoint, window: int) -> Stage:
+    def _passkey(self, model: Checkpoint, window: int) -> Stage:
         from ropewalk.evals.retrieval.passkey import passkey
 
         depths = self.size.depths
         trials = self.size.affordable(self.size.trials, depths * self._flops(window), least=1)
         return self._stage(
-            "passkey", subject, passkey, window=window, depths=depths, trials=trials, seed=self.settings.seed
+            "passkey", model, passkey, window=window, depths=depths, trials=trials, seed=self.settings.seed
         )
 
-    def _retrieval(self, subject: Checkpoint, window: int) -> Iterator[Stage]:
+    def _retrieval(self, model: Checkpoint, window: int) -> Iterator[Stage]:
         """The families that fit the window; those that do not are a stage of their own, which is left out and says why."""
         from ropewalk.evals.retrieval import FAMILIES, least_windows, retrieval
 
         trials = self.size.affordable(self.size.prompts, len(FAMILIES) * self._flops(window), least=2)
-        least = least_windows(load_tokenizer(subject), trials, self.settings.seed)
+        least = least_windows(load_tokenizer(model), trials, self.settings.seed)
         for fits in (True, False):
             families = [family for family, tokens in least.items() if (tokens <= window) == fits]
             if families:
                 settings = dict(families=families, window=window, trials=trials, seed=self.settings.seed)
-                yield self._stage("retrieval", subject, retrieval, **settings)
+                yield self._stage("retrieval", model, retrieval, **settings)
 
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.downstream.benchmarks import benchmarks

@@ -111,10 +111,10 @@ def _page(model: Checkpoint, out: Path, outcomes: Sequence[Outcome]) -> None:
     records = [out / "records.jsonl"]
     if not records[0].is_file():
         raise UserError(
-            f"no stage of the suite could be run, so there is nothing to report; {out / 'stages.jsonl'} has the reasons"
+            f"no stage of the suite could be run, so there is nothing to report; {out / JOURNAL} has the reasons"
         )
     training = model.path / "records.jsonl"
     if training.is_file():
         records.append(training)
-    left_out = [f"{outcome.name}, {outcome.subject}: {outcome.reason}" for outcome in outcomes if outcome.reason]
+    left_out = [f"{outcome.name}, {outcome.model}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     report(records, out / "report.html", overwrite=True, left_out=left_out)

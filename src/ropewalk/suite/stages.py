@@ -1,6 +1,6 @@
 """Stages of a suite: run one after the other, each once, whatever kills the run in between.
 
-in   stages: a name, a subject, settings, a function
+in   stages: a name, a model, settings, a function
 out  their outcomes, and a line for each in stages.jsonl; a stage with such a line under the same settings is not run again
 """
 
@@ -33,10 +33,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """One measurement of the suite: what it is, of what, and how it is done. `settings` is all that decides its outcome."""
+    """One measurement of one model: `run` takes it, and `settings` holds all that decides its outcome."""
 
     name: str
-    subject: str
+    model: str
     settings: dict[str, Any]
     run: Callable[[], Any]
 
@@ -46,13 +46,13 @@ class Outcome:
     """What became of a stage; `reason` is empty where it was run."""
 
     name: str
-    subject: str
+    model: str
     reason: str = ""
     seconds: float = 0.0
 
 
 def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
-    """Run the stages that are not done yet, one after the other; each of them is told in the log."""
+    """Run the stages that are not done yet, one after the other; each of them is logged."""
     first = ranks.rank() == 0
     outcomes: list[Outcome] = []
     done = ranks.same(_done(out))
@@ -82,7 +82,7 @@ def _say(sentence: str) -> None:
 def _title(stage: Stage) -> str:
     """What tells this stage from the others, on one line."""
     data = stage.settings.get("data")
-    return f"{stage.name}, {stage.subject}" + (f", on {name_of(data)}" if data else "")
+    return f"{stage.name}, {stage.model}" + (f", on {name_of(data)}" if data else "")
 
 
 def _run_one(stage: Stage) -> Outcome:
@@ -97,12 +97,12 @@ def _run_one(stage: Stage) -> Outcome:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Outcome(stage.name, stage.subject, reason, round(time.perf_counter() - started, 1))
+    return Outcome(stage.name, stage.model, reason, round(time.perf_counter() - started, 1))
 
 
 def _key(stage: Stage) -> str:
     used = {name: versions().get(name) for name in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score")}
-    identity = json.dumps([stage.name, stage.subject, stage.settings, used], sort_keys=True, default=str)
+    identity = json.dumps([stage.name, stage.model, stage.settings, used], sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
@@ -112,7 +112,7 @@ def _done(out: Path) -> dict[str, Outcome]:
     for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            outcome = Outcome(row["name"], row["subject"], row["reason"], row["seconds"])
+            outcome = Outcome(row["name"], row["model"], row["reason"], row["seconds"])
         except (ValueError, TypeError, KeyError):
             continue  # a line cut short by a kill: its stage is run again
         if not outcome.reason:
