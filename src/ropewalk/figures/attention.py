@@ -6,7 +6,7 @@ out  a matplotlib Figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,12 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ropewalk.figures.style import INK, MARKERS, MUTED, RED, WIDTH, colour, dashes, legend, new, styled
+from ropewalk.figures.style import INK, MARKERS, MUTED, RED, WIDTH, Colours, colour, dashes, legend, new, styled
 from ropewalk.records import Adjacent, AttentionScores, Measurement
 from ropewalk.records.variant import Variant, labels, last_steps
 
 R = TypeVar("R", AttentionScores, Adjacent)
-Colours = Mapping[tuple, str]
 SumUp = Callable[[Any], Any]
 
 

@@ -6,7 +6,7 @@ out  a matplotlib Figure each
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from ropewalk.figures.style import INK, MARKERS, MUTED, PAPER, colour, dashes, legend, log_y, new, styled, window_axis
+from ropewalk.figures.style import (
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    Colours,
+    colour,
+    dashes,
+    legend,
+    log_y,
+    new,
+    styled,
+    window_axis,
+)
 from ropewalk.records import paper
 from ropewalk.records.variant import Variant, labels
 
-Colours = Mapping[tuple, str]
 COMPARABLE = 100  # steps; a run that ends before would be a dot beside the paper's thousand
 TASK_NAMES = {
     "boolq": "BoolQ",

@@ -9,7 +9,7 @@ Perplexities drawn on one pair of axes were measured alike (same text, stride an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,24 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ropewalk.figures.style import INK, MARKERS, MUTED, STYLE, colour, dashes, legend, log_y, new, styled, window_axis
+from ropewalk.figures.style import (
+    INK,
+    MARKERS,
+    MUTED,
+    STYLE,
+    Colours,
+    colour,
+    dashes,
+    legend,
+    log_y,
+    new,
+    styled,
+    window_axis,
+)
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, trained_variant
 
-Colours = Mapping[tuple, str]
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
 
@@ -83,11 +95,11 @@ def closeup_limits(measurements: Sequence[Measurement[Perplexity]]) -> tuple[flo
     if not values:
         return None
     top = 1.3 * min(values)
-    near = [value for value in values if value <= top]
-    if len(near) < 3 or len(near) == len(values):
+    close = [value for value in values if value <= top]
+    if len(close) < 3 or len(close) == len(values):
         return None
-    margin = 0.08 * (max(near) - min(near)) or 0.02 * min(near)
-    return min(near) - margin, max(near) + margin
+    margin = 0.08 * (max(close) - min(close)) or 0.02 * min(close)
+    return min(close) - margin, max(close) + margin
 
 
 @styled

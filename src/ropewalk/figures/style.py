@@ -40,6 +40,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 WIDTH = 4.3  # inches
 
+#: `Variant.series` → colour, as `palette` makes it.
+Colours = Mapping[tuple, str]
+
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -115,7 +118,7 @@ def palette(variants: Iterable[Variant]) -> dict[tuple, str]:
     return colours
 
 
-def colour(variant: Variant, colours: Mapping[tuple, str] | None = None) -> str:
+def colour(variant: Variant, colours: Colours | None = None) -> str:
     """A variant's colour from a palette, or the one it has by itself."""
     return (colours or {}).get(variant.series) or _plain_colour(variant)
 

@@ -15,6 +15,9 @@ STEPS = (200, 400, 600, 800, 1000, 10000)
 BENCHMARKS = ("BoolQ", "PIQA", "RACE-m", "RACE-h", "WinoGrande")
 ROUGE = ("R-1", "R-2", "R-L")
 
+#: A depth of the passkey test counts as retrieved from this share of its trials on ("at least 20 %", section 3.3).
+PASSKEY_THRESHOLD = 0.2
+
 #: What the paper calls a method, by its word in configs.
 METHODS = {"plain": "FT", "linear": "PI"}
 ABOVE_1000 = float("inf")  # the paper prints "> 10^3" and no figure

@@ -18,10 +18,12 @@ def section(clean: Clean) -> Section | None:
     if not scores:
         return None
     by_variant = attention_figures.by_variants(scores)
-    near = attention_figures.by_variants(clean.of(Adjacent))
+    neighbours = attention_figures.by_variants(clean.of(Adjacent))
     gists = {
         variant: gist(
-            [m.row for m in [*alike, *near.get(variant, [])]], variant.original_window, base_of(variant, by_variant)
+            [m.row for m in [*alike, *neighbours.get(variant, [])]],
+            variant.original_window,
+            base_of(variant, by_variant),
         )
         for variant, alike in by_variant.items()
     }
@@ -33,9 +35,9 @@ def section(clean: Clean) -> Section | None:
         "line is the original window.",
         "Scores by distance",
     )
-    if near:
+    if neighbours:
         part.draw(
-            attention_figures.adjacent([m for alike in near.values() for m in alike], colours),
+            attention_figures.adjacent([m for alike in neighbours.values() for m in alike], colours),
             "How much a score changes when its key moves one token, over the spread of a query's scores (median head), and the "
             "attention on the token before (strongest head).",
             "Neighbouring tokens told apart",

@@ -81,8 +81,8 @@ def _bootstrap(table: Float[np.ndarray, "documents 4"], seed: int) -> tuple[floa
     drawn = np.random.default_rng(seed).integers(0, len(table), size=(_RESAMPLES, len(table)))
     # A broken model's nll may be beyond every float: then there is no interval.
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = table[drawn].sum(axis=1)
-        difference = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
+        totals = table[drawn].sum(axis=1)
+        difference = totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
         low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
     return float(low), float(high)
 

@@ -11,9 +11,8 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, curves_by_steps
 
-THRESHOLD = 0.2  # "at least 20 % of the trials", section 3.3
 Summaries = dict[Variant, dict[int, PasskeySummary]]
 Depths = list[Measurement[Passkey]]
 
@@ -30,7 +29,7 @@ def k_max_interval(rows: Sequence[Passkey], seed: int = 0) -> tuple[int, int]:
     """A 95 % interval of k_max, in tokens (intervals.reach_interval)."""
     rows = sorted(rows, key=lambda row: row.k)
     successes, trials = [row.successes for row in rows], [row.trials for row in rows]
-    return reach_interval([row.k for row in rows], successes, trials, threshold=THRESHOLD, seed=seed)
+    return reach_interval([row.k for row in rows], successes, trials, threshold=paper.PASSKEY_THRESHOLD, seed=seed)
 
 
 def section(clean: Clean) -> Section | None:
@@ -110,15 +109,14 @@ def _asked(rows: Summaries) -> str:
 
 
 def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, int]]]:
-    """(last variant, steps → k_max in its window) for each training with more than one checkpoint measured."""
-    curves: dict[tuple, tuple[Variant, dict[int, int]]] = {}
-    for variant, by_window in rows.items():
-        if variant.extended and variant.window in by_window:
-            training = (variant.lineage, variant.scaling, variant.window)
-            points = curves.get(training, (variant, {}))[1]
-            points[variant.steps] = by_window[variant.window].k_max
-            curves[training] = (variant, points)
-    return [curve for curve in curves.values() if len(curve[1]) > 1]
+    """(last variant, steps → k_max in its window); see `rows.curves_by_steps`."""
+    return curves_by_steps(
+        {
+            variant: by_window[variant.window].k_max
+            for variant, by_window in rows.items()
+            if variant.extended and variant.window in by_window
+        }
+    )
 
 
 def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:

@@ -11,7 +11,7 @@ from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, curves_by_steps
 
 ByWindow = dict[int, Perplexity]
 _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
@@ -243,19 +243,13 @@ def _notes(group: Group) -> list[str]:
 
 
 def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
-    """(last variant, steps → perplexity in its window) for each training with more than one checkpoint measured."""
-    curves: dict[tuple, tuple[Variant, dict[int, float]]] = {}
-    for variant, rows in group.variants().items():
-        if not variant.extended or variant.window not in rows:
-            continue
-        value = rows[variant.window].perplexity
-        if not number_format.is_finite(value):
-            continue
-        training = (variant.scaling, variant.window)
-        points = curves.get(training, (variant, {}))[1]
-        points[variant.steps] = value
-        curves[training] = (variant, points)
-    return [curve for curve in curves.values() if len(curve[1]) > 1]
+    """(last variant, steps → perplexity in its window); see `rows.curves_by_steps`."""
+    values = {
+        variant: rows[variant.window].perplexity
+        for variant, rows in group.variants().items()
+        if variant.extended and variant.window in rows
+    }
+    return curves_by_steps({variant: value for variant, value in values.items() if number_format.is_finite(value)})
 
 
 def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:

@@ -30,6 +30,7 @@ from ropewalk.records import (
 from ropewalk.records.variant import Variant, trained_variant
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 # The fields that say what was measured; two rows of one variant that agree in them measured the same thing twice.
 _SETTINGS: dict[type, tuple[str, ...]] = {
@@ -68,6 +69,20 @@ class Clean:
         """The runs that have a row on the page, oldest first."""
         used = {m.run.id for m in self.measurements}
         return sorted((run for run in self.runs.values() if run.id in used), key=lambda run: run.started)
+
+
+def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
+    """(variant, steps → value) of each training of which more than one checkpoint was measured; the variant is the last one's.
+
+    values: of each extended variant in its own window, fewer steps first.
+    """
+    curves: dict[tuple, tuple[Variant, dict[int, T]]] = {}
+    for variant, value in values.items():
+        training = (variant.lineage, variant.scaling, variant.window)
+        points = curves.get(training, (variant, {}))[1]
+        points[variant.steps] = value
+        curves[training] = (variant, points)
+    return [curve for curve in curves.values() if len(curve[1]) > 1]
 
 
 def clean(records: Records) -> Clean:

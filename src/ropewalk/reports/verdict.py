@@ -74,11 +74,11 @@ def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
 
 def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant) -> None:
     name, label = (base or target).short_name, target.scaling.label
-    how = "Position Interpolation" if target.method == "linear" else label
+    method = "Position Interpolation" if target.method == "linear" else label
     if target.method == "plain":
         done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"
     else:
-        done = f"{name} was extended from {target.original_window} to {target.window} tokens (×{target.factor:.4g}) by {how}"
+        done = f"{name} was extended from {target.original_window} to {target.window} tokens (×{target.factor:.4g}) by {method}"
     tokens = training.budget(target, training.trainings(clean))
     budget = f" ({number_format.large(tokens)} tokens)" if tokens else ""
     done += f" and trained for {target.steps} steps{budget}." if target.steps else "; it was not trained afterwards."

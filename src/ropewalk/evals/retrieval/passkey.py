@@ -40,6 +40,7 @@ from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
+from ropewalk.records import paper
 from ropewalk.records.resume import recorded_rows
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings
@@ -52,9 +53,6 @@ HEADER = (
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 KEY_LINE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
-
-#: A depth counts as retrieved from this share of its trials on (section 3.3).
-THRESHOLD = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +143,7 @@ def k_max(rates: Sequence[tuple[int, float]]) -> int:
     """
     reached = 0
     for k, rate in sorted(rates):
-        if rate < THRESHOLD:
+        if rate < paper.PASSKEY_THRESHOLD:
             break
         reached = k
     return reached
@@ -226,7 +224,7 @@ def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.
     low, high = wilson(successes, trials)
     near_to_far = sorted(rows, key=lambda row: row.k)
     columns = ([getattr(row, name) for row in near_to_far] for name in ("k", "successes", "trials"))
-    k_low, k_high = reach_interval(*columns, threshold=THRESHOLD)
+    k_low, k_high = reach_interval(*columns, threshold=paper.PASSKEY_THRESHOLD)
     return records.PasskeySummary(
         window=rows[0].window,
         k_max=k_max([(row.k, row.successes / row.trials) for row in rows]),
