@@ -97,7 +97,7 @@ def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
         meta=[key for key, value in [*model.named_parameters(), *model.named_buffers()] if value.is_meta],
         buffers={key: value.double().flatten().tolist() for key, value in model.named_buffers()},
     )
-    weights = mesh.whole(model.state_dict())
+    weights = mesh.unsharded(model.state_dict())
     if mesh.main:
         clones = {key: value.clone().contiguous() for key, value in weights.items()}
         save_file(clones, place / "spread" / f"{name}-{layout}-{options.get('mode', 'full')}.safetensors")

@@ -64,7 +64,7 @@ def pass_through(mesh: Mesh, family: str, kind: str, *, keep: Any = "all") -> di
     (loss / counted).backward()
     norm = mesh.clip(model.parameters(), 0.0)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"loss": mesh.sum(loss.detach()), "norm": norm, **mesh.whole(gradients)}
+    return {"loss": mesh.sum(loss.detach()), "norm": norm, **mesh.unsharded(gradients)}
 
 
 def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path | None = None) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path |
         optimizer.step()
     if save is not None:
         mesh.save(model, optimizer, save)
-    return mesh.whole({name: p.detach() for name, p in model.named_parameters()})
+    return mesh.unsharded({name: p.detach() for name, p in model.named_parameters()})
 
 
 def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
             counted = counting(name, getattr(place, name))
             stack.enter_context(unittest.mock.patch.object(place, name, counted))
         own = (numbered(name, dtype)[:, :, places_of(rank)] for name in (0, 1))
-        k, v = collectives.whole(*own, group)
+        k, v = collectives.gather_sequence(*own, group)
         parts = collectives.by_owner(numbered(10 * rank + 2), numbered(10 * rank + 3), dtype, group)
         dk, dv = collectives.summed(parts, group)
     return dict(k=k, v=v, dk=dk, dv=dv, carried=carried)

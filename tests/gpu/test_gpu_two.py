@@ -43,7 +43,7 @@ def step(mesh: Mesh, kind: str, dtype: torch.dtype = torch.bfloat16) -> dict[str
     mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
     out = root(**mesh.split(mine))
     (out / 1000).backward()
-    gradients = mesh.whole({name: p.grad for name, p in model.named_parameters()})
+    gradients = mesh.unsharded({name: p.grad for name, p in model.named_parameters()})
     summed = mesh.sum(out.detach()).cpu()
     return {"loss": summed, **{name: value.cpu() for name, value in gradients.items()}}
 
@@ -60,7 +60,7 @@ def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     verify_rope(model)
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
     peak = (torch.cuda.max_memory_allocated() - before) / whole
-    return {"peaks": mesh.gather(peak), "kept": mesh.gather(kept), "weights": mesh.whole(model.state_dict())}
+    return {"peaks": mesh.gather(peak), "kept": mesh.gather(kept), "weights": mesh.unsharded(model.state_dict())}
 
 
 def _process(rank: int, port: int, out: Path) -> None:

@@ -156,7 +156,7 @@ def attention(
     q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size] of this device; out like q, log-sum-exp
     [batch, heads, tokens] in float32.
     """
-    keys, values = collectives.whole(k, v, group)
+    keys, values = collectives.gather_sequence(k, v, group)
     out = torch.empty_like(q)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
@@ -196,7 +196,7 @@ def _attention_backward(
     varied: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    keys, values = collectives.whole(k, v, group)
+    keys, values = collectives.gather_sequence(k, v, group)
     kernel = kernels.choose(q, varied)
     calls = _calls(blocks, lower_right=kernels.lower_right(kernel, q))
     order, gaps = _by_keys(calls, *keys.shape[::2])

@@ -1,7 +1,7 @@
-"""What devices that share a sequence give each other: keys and values one way, their gradients the other, one collective each.
+"""Context parallelism: keys and values are gathered forward, their gradients summed backward, one collective each.
 
 in   keys and values [B, H, t, D] of this device's stretches; its parts of the gradients of the whole sequence's, [B, H, T, D]
-out  keys and values of the whole sequence; the summed gradients of this device's own
+out  keys and values of the whole sequence, [B, H, T, D]; the summed gradients of this device's keys and values, [B, H, t, D]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _process_group(name: str) -> dist.ProcessGroup:
     return _groups[name]
 
 
-def whole(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
+def gather_sequence(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
     """Keys and values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
     if not group:
         return k, v
@@ -52,15 +52,15 @@ def whole(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
     parts = local.new_empty((pg.size() * 2, *local.shape[1:]))
     _all_gather(parts, local, group=pg)
     front, back = parts.unflatten(0, (pg.size(), 2)).chunk(2, dim=4)
-    # The backs are those of the last stretch first: the first device has the very end of the sequence.
+    # Back stretches come in reverse order: the first device has the very end of the sequence.
     keys, values = torch.cat([*front.unbind(0), *reversed(back.unbind(0))], dim=3)
     return keys, values
 
 
 def by_owner(dk: Tensor, dv: Tensor, dtype: torch.dtype, group: str) -> Tensor:
-    """This device's parts of the gradients of all keys and values, [devices, 2, B, H, t, D], as their owners want them.
+    """This device's parts of the gradients of all keys and values, [devices, 2, B, H, t, D], grouped by the device whose keys they belong to.
 
-    They are rounded to `dtype`, the model's, here: what a fused kernel itself gives has no more digits, and half the bytes travel.
+    They are rounded to `dtype`, the model's, before they are sent: a fused kernel returns no more digits, and half the bytes travel.
     """
     devices = _process_group(group).size()
     batch, heads, tokens, size = dk.shape

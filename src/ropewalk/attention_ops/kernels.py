@@ -110,7 +110,7 @@ def fastest(device: torch.device, size: int) -> Iterator[str]:
 
 
 def _compiled_apart(name: str) -> contextlib.AbstractContextManager[None]:
-    """Compiled graphs name the kernel that was picked when they were traced, and PyTorch's caches on disk do not ask which it was.
+    """While the block runs, compiled graphs are cached on disk under a key with the kernel's name, which PyTorch leaves out of it.
 
     Without a tag of its own, a graph from a run with FlashAttention-4 would serve one without it, slowly, and the other way round.
     """
@@ -247,7 +247,7 @@ def backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v. `out` and `lse` may be those of more keys than these: the part of these keys comes out.
+    """Gradients of q, k, v. Where `out` and `lse` are those of a row of more keys, these are the parts of `k` and `v` in them.
 
     Raises:
         ValueError: the kernel is used for its forward pass alone ("efficient").
@@ -259,17 +259,17 @@ def backward(
     lse = lse.contiguous()
     lengths = (q.shape[2], k.shape[2])
     if kernel in ("cudnn", "flash"):
-        # No dropout, so the state of the random numbers is not looked at.
-        state = torch.zeros((), dtype=torch.int64, device=q.device)
+        # No dropout, so the random generator's state is not read.
+        rng_state = torch.zeros((), dtype=torch.int64, device=q.device)
         tensors = [t.contiguous() for t in (grad, q, k, v, out)]
         if kernel == "cudnn":
             grads = _aten._scaled_dot_product_cudnn_attention_backward(
-                *tensors, lse[..., None], state, state, None, None, None, *lengths, 0.0, causal, scale=scale
+                *tensors, lse[..., None], rng_state, rng_state, None, None, None, *lengths, 0.0, causal, scale=scale
             )
         else:
-            state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+            rng_state = torch.zeros(2, dtype=torch.uint64, device=q.device)
             grads = _aten._scaled_dot_product_flash_attention_backward(
-                *tensors, lse, None, None, *lengths, 0.0, causal, state, state, scale=scale
+                *tensors, lse, None, None, *lengths, 0.0, causal, rng_state, rng_state, scale=scale
             )
     elif kernel == "cpu":
         grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(

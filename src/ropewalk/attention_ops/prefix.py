@@ -47,7 +47,7 @@ class _PrefixCacheLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.prefix = keys, values
-        self.keys, self.values = keys, values  # what the cache tells its own length by
+        self.keys, self.values = keys, values  # by these the cache reports its length
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -146,14 +146,14 @@ def attend(
     query = query[:, :, -(prefix.count or tokens) :]
     batch, heads, count, size = query.shape
     scale = size**-0.5 if scaling is None else scaling
-    near, near_lse = kernels.attend(query, key, value, causal=True, scale=scale)
+    prompt_out, prompt_lse = kernels.attend(query, key, value, causal=True, scale=scale)
     folded = query.transpose(0, 1).reshape(1, heads, batch * count, size)
-    far, far_lse = kernels.attend(folded, prefix.keys, prefix.values, causal=False, scale=scale)
-    far = far.reshape(heads, batch, count, size).transpose(0, 1)
-    far_lse = far_lse.reshape(heads, batch, count).transpose(0, 1)
+    prefix_out, prefix_lse = kernels.attend(folded, prefix.keys, prefix.values, causal=False, scale=scale)
+    prefix_out = prefix_out.reshape(heads, batch, count, size).transpose(0, 1)
+    prefix_lse = prefix_lse.reshape(heads, batch, count).transpose(0, 1)
     # In the model's dtype and not in float32 as in blocks.py: here nothing is added up over more than two parts, and it is half the memory.
-    share = torch.sigmoid(far_lse - near_lse).unsqueeze(-1).to(near.dtype)
-    out = torch.lerp(near, far, share)
+    share = torch.sigmoid(prefix_lse - prompt_lse).unsqueeze(-1).to(prompt_out.dtype)
+    out = torch.lerp(prompt_out, prefix_out, share)
     if count < tokens:
         out = nn.functional.pad(out, (0, 0, tokens - count, 0))
     return out.transpose(1, 2).contiguous(), None

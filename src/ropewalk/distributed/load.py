@@ -38,14 +38,14 @@ def load(
     if mesh is None or mesh.world == 1:
         return load_model(checkpoint, dtype=dtype, device=device, attention="sdpa", trust_remote_code=trust_remote_code)
 
-    def begin() -> Any:
+    def build() -> Any:
         if not mesh.main:
             return _without_weights(checkpoint.path, dtype, trust_remote_code)
         return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
 
-    model = mesh.together(begin)
+    model = mesh.together(build)
     outline = mesh.same(_outline(model) if mesh.main else None)
-    mesh.together(lambda: None if mesh.main else _follow(model, outline))
+    mesh.together(lambda: None if mesh.main else _lay_out_as_main(model, outline))
     return model
 
 
@@ -78,7 +78,7 @@ def _without_weights(directory: Path, dtype: torch.dtype, trust: bool) -> Any:
         ).eval()
 
 
-def _follow(model: nn.Module, main: _Outline) -> None:
+def _lay_out_as_main(model: nn.Module, main: _Outline) -> None:
     """Lay a model without weights out as the main process's: what is tied, and in which dtypes, shows only in loading."""
     outline = _outline(model)
     different = set(outline.parameters) ^ set(main.parameters) or set(outline.buffers) ^ set(main.buffers)

@@ -1,6 +1,6 @@
 """The devices of a run: data parallel by context parallel; one process is the mesh of size one.
 
-in   what torchrun says in the environment, and how many devices share one window
+in   torchrun's environment variables, and how many devices share one window
 out  `Mesh`: what training asks of its devices
 """
 
@@ -36,7 +36,7 @@ def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None =
         UserError: the world is not a multiple of cp and replicas.
     """
     world = ranks.size()
-    _refuse_odd(world, cp, replicas)
+    _refuse_indivisible(world, cp, replicas)
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if world == 1:
         return Mesh(kind)
@@ -52,7 +52,7 @@ def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None =
     return Mesh(kind, layout, weights)
 
 
-def _refuse_odd(world: int, cp: int, replicas: int) -> None:
+def _refuse_indivisible(world: int, cp: int, replicas: int) -> None:
     for name, size in (("--cp", cp), ("replicas", replicas)):
         if size < 1 or world % size:
             raise UserError(
@@ -91,12 +91,11 @@ class Mesh:
         return self.rank == 0
 
     def shard(self, module: nn.Module, compute: torch.dtype | None = None) -> nn.Module:
-        """Spread a module's weights over all ranks, layer by layer, in place (FSDP2), and ready its attention.
+        """Shard a module's weights over all ranks, layer by layer, in place (FSDP2), and have it attend by blocks.py and the fastest kernel.
 
-        The gradient of each rank's loss is summed over all ranks. So each rank takes the gradient of its own sum of losses,
-        divided by the count of all ranks' tokens.
+        Gradients are summed over all ranks, so a rank's loss is the sum over its own tokens, divided by the number of all ranks' tokens.
 
-        A model whose weights only the main rank has, on its CPU, the others having it on the meta device, is spread from there: no
+        A model whose weights only the main rank has, on its CPU, the others having it on the meta device, is sharded from there: no
         device and no other rank ever holds the whole.
 
         module: the root, from tokens to loss. compute: dtype that weights are gathered in; their own if not given. Gradients are
@@ -112,14 +111,14 @@ class Mesh:
             return module
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        how: dict[str, Any] = dict(
+        options: dict[str, Any] = dict(
             mesh=self._weights, mp_policy=MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
         )
         on_main_alone = self.any(any(parameter.is_meta for parameter in module.parameters()))
         weights = state.set_aside(module) if on_main_alone and self.main else {}
         for layer in decoder_layers(module):
-            fully_shard(layer, **how)
-        fully_shard(module, **how)
+            fully_shard(layer, **options)
+        fully_shard(module, **options)
         if on_main_alone:
             state.fill(module, weights, self.device)
         # FSDP2 averages. Scaling what enters the backward pass is exact, and works with every backend.
@@ -166,9 +165,9 @@ class Mesh:
         if documents or devices > 1:
             blocks = causal_blocks(borders, self.context_rank, devices, tokens)
             blocks = padded(blocks) if documents else blocks
-        own = stretches(self.context_rank, devices, tokens)
+        local_stretches = stretches(self.context_rank, devices, tokens)
         parts = {
-            name: torch.cat([value[:, first:last] for first, last in own], dim=1)
+            name: torch.cat([value[:, first:last] for first, last in local_stretches], dim=1)
             for name, value in dict(input_ids=ids, labels=rows["labels"], position_ids=positions).items()
         }
         return {**parts, "attend": Attend(blocks, self._context, varied=documents)}
@@ -210,9 +209,9 @@ class Mesh:
         norm = nn.utils.clip_grad_norm_(list(parameters), limit or float("inf"), foreach=True)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
-    def whole(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights as one process would have them: in the host's memory of the main process, empty on the others."""
-        return state.whole(weights, self.main) if self.world > 1 else weights
+    def unsharded(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Unsharded weights, in the host's memory of the main process, empty on the others."""
+        return state.unsharded(weights, self.main) if self.world > 1 else weights
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
         """Write what training needs to go on, each rank its own part."""

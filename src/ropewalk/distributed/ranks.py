@@ -1,4 +1,4 @@
-"""Spreading independent work over the processes that torchrun started: the whole of what measuring needs of it.
+"""Sharing independent work out over the processes that torchrun started: all that measuring needs of torch.distributed.
 
 in   nothing but the environment; one process alone is rank 0 of 1
 out  this rank's number, and every rank's results on all of them
@@ -57,7 +57,7 @@ def same(value: Any) -> Any:
     """The first rank's value, on every rank."""
     if size() == 1:
         return value
-    _refuse_strangers()
+    _refuse_before_join()
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -67,13 +67,13 @@ def gathered(results: dict[int, Any]) -> dict[int, Any]:
     """All ranks' results in one dictionary, on every rank."""
     if size() == 1:
         return results
-    _refuse_strangers()
+    _refuse_before_join()
     parts: list[Any] = [None] * size()
     dist.all_gather_object(parts, results)
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _refuse_strangers() -> None:
+def _refuse_before_join() -> None:
     if not dist.is_initialized():
         raise RuntimeError(
             f"this is process {rank()} of {size()}, and it has not met the others; call ranks.join() first"

@@ -28,7 +28,7 @@ from ropewalk.errors import UserError
 def set_aside(module: nn.Module) -> dict[str, Any]:
     """A module's weights, by its names; its parameters hold nothing from then on, and are tied as they were.
 
-    FSDP2 takes what is real to the device, where it would lie beside the part that `fill` puts there.
+    FSDP2 would move real weights to the device whole, beside the shard that `fill` puts there.
     """
     weights = module.state_dict()
     empty: dict[nn.Parameter, nn.Parameter] = {}
@@ -58,7 +58,7 @@ def fill(model: nn.Module, weights: dict[str, Any], device: torch.device) -> Non
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
 
 
-def whole(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:
+def unsharded(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:
     """Unsharded copies in the host's memory, one tensor at a time; every rank takes part, only the main one keeps them."""
     out = {}
     for name, value in weights.items():
@@ -69,7 +69,7 @@ def whole(weights: dict[str, Tensor], main: bool) -> dict[str, Tensor]:
 
 
 def sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor sharded as a parameter of its shape is; anything else (a count of steps) as it is."""
+    """An unsharded tensor, sharded as the parameter of its shape is; anything else (a count of steps) as it is."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -216,7 +216,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
     """
     is_adapted = isinstance(model, lora.peft.PeftModel)
     weights = None if same_as is not None else _plain_weights(model, start, mesh)
-    adapter = mesh.whole(lora.trainable(model)) if is_adapted else None
+    adapter = mesh.unsharded(lora.trainable(model)) if is_adapted else None
 
     def write() -> None:
         beside = out / ".final"
@@ -246,7 +246,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, torch.Tensor]:
     """The plain model's weights, adapters added in, whole and on the main process."""
-    weights = mesh.whole(start.model.state_dict())
+    weights = mesh.unsharded(start.model.state_dict())
     if not weights:
         return {}
     if isinstance(model, lora.peft.PeftModel):
