@@ -1,7 +1,7 @@
 """The micro batches of a step: which windows, at which positions, as tensors on a device.
 
 in   a step's number
-out  (tensors, documents) pairs whose losses add up to the step's
+out  `Micro` batches whose summed losses add up to the step's
 
 What a step reads is a pure function of (seed, step) and of nothing else; devices and micro batches only divide it.
 """
@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ropewalk.data.packing import TrainingRows, order
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.data.packing import PackedBlocks, TrainingRows, order
+from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
+from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import pose
@@ -80,7 +83,9 @@ class Batches:
             # across it, which is just what this mode trains. A mask of ones says: one sequence.
             rows["attention_mask"] = np.ones_like(rows["input_ids"])
         elif not self.settings.mask_documents:
-            del rows["position_ids"]  # 0 .. W - 1 is what a model assumes, and told so it would look for borders
+            del rows[
+                "position_ids"
+            ]  # 0 .. W - 1 is what a model assumes, and given them it would look for document borders
         return {name: to_device(torch.from_numpy(value), device) for name, value in rows.items()}
 
     def _skipped(self, step: int, places: np.ndarray) -> np.ndarray:
@@ -92,6 +97,30 @@ class Batches:
     def names(self, blocks: list[int]) -> list[str]:
         """The documents that windows read from, each once."""
         return list(dict.fromkeys(name for block in blocks for name in self.windows.names(block)))
+
+
+def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Batches:
+    """The packed blocks of a run's data, tokenised once on each machine, as micro batches.
+
+    Raises:
+        UserError: data that cannot be read or is too short; a window that cannot be divided among the devices that share it.
+    """
+    window = settings.window
+    if settings.mode == "pose":
+        window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
+    mesh.check_window(window)
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    with mesh.first_on_each_machine():
+        corpus = tokenise(
+            settings.data,
+            tokenizer,
+            field=settings.field,
+            limit=settings.steps * settings.batch_size * window + 1,
+            seed=settings.seed,
+        )
+    windows = PackedBlocks(corpus, window, allow_short=settings.allow_short)
+    micro = settings.micro_batch or default_micro(window, settings.batch_size // mesh.data_size, mesh.device)
+    return Batches(windows, settings, micro)
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:

@@ -33,12 +33,9 @@ from ropewalk.attention_ops.transformers import is_plain_causal
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing
 from ropewalk.data.documents import Document
-from ropewalk.data.packing import PackedBlocks
-from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError, shortage
 from ropewalk.model.devices import device_name
-from ropewalk.model.load import load_tokenizer
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.records import ModelInfo, Step
@@ -46,7 +43,7 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.training import lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
-from ropewalk.training.batch import Batches, default_micro
+from ropewalk.training.batch import Batches, batches_of
 from ropewalk.training.checkpoints import Snapshot, Snapshots, refuse_other_run, write_checkpoint, write_final
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
@@ -60,7 +57,7 @@ class _Stop(Exception):
 
 
 def run(settings: TrainSettings) -> ModelInfo:
-    """Train, and return the state of the trained model in `settings.out`.
+    """Train, and return the trained model in `settings.out` as records name it.
 
     Raises:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
@@ -72,30 +69,11 @@ def run(settings: TrainSettings) -> ModelInfo:
     mesh = mesh_for(settings)
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
     checkpoint = trained_checkpoint(settings)
-    batches = _batches(settings, checkpoint, mesh)
+    batches = batches_of(settings, checkpoint, mesh)
     start = starting_model(settings, mesh, checkpoint=checkpoint)
     if settings.overwrite and mesh.main:
         shutil.rmtree(out, ignore_errors=True)
     return Loop(settings, start, batches, mesh).run()
-
-
-def _batches(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Batches:
-    window = settings.window
-    if settings.mode == "pose":
-        window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
-    mesh.check_window(window)
-    tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
-    with mesh.first_on_each_machine():
-        corpus = tokenise(
-            settings.data,
-            tokenizer,
-            field=settings.field,
-            limit=settings.steps * settings.batch_size * window + 1,
-            seed=settings.seed,
-        )
-    windows = PackedBlocks(corpus, window, allow_short=settings.allow_short)
-    micro = settings.micro_batch or default_micro(window, settings.batch_size // mesh.data_size, mesh.device)
-    return Batches(windows, settings, micro)
 
 
 class Loop:

@@ -110,7 +110,7 @@ def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
         directory: what `save_adapter` wrote.
 
     Raises:
-        UserError: the adapter's config is gone, its rotation has other frequencies, or weights are missing or do not fit.
+        UserError: the adapter's config is gone, its inv_freq are not the model's, or weights are missing or do not fit.
     """
     directory = Path(directory)
     rule = "an adapter carries the config of the model it was trained on"
@@ -167,6 +167,6 @@ def merged(model: peft.PeftModel, weights: dict[str, torch.Tensor]) -> dict[str,
     ]
     for name, module in adapted:
         down, up = (weights[f"{name}.lora_{letter}.default.weight"].float() for letter in "AB")
-        base = weights[f"{name}.base_layer.weight"]
-        plain[f"{name}.weight"] = (base.float() + module.scaling["default"] * (up @ down)).to(base.dtype)
+        weight = weights[f"{name}.base_layer.weight"]
+        plain[f"{name}.weight"] = (weight.float() + module.scaling["default"] * (up @ down)).to(weight.dtype)
     return plain

@@ -75,7 +75,7 @@ class _Census(TorchDispatchMode):
 
     Attributes:
         expensive: these operations, in order.
-        all_bytes: of everything that any operation made.
+        all_bytes: of the results of all operations.
     """
 
     def __init__(self) -> None:
@@ -83,10 +83,10 @@ class _Census(TorchDispatchMode):
         self.expensive: list[Candidate] = []
         self.all_bytes = 0
         self._seen: set[int] = set()
-        self._held: list[Tensor] = []  # or a storage that is gone would lend its number to a new one
+        self._held: list[Tensor] = []  # or a freed storage's number would be given to a new one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._hold(args)  # views and writes in place make nothing
+        self._hold(args)  # views and writes in place allocate nothing
         out = func(*args, **(kwargs or {}))
         results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
         size = sum(t.numel() * t.element_size() for t in results)
@@ -146,7 +146,7 @@ class SelectiveCheckpointing:
     model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
     """
 
-    #: Bytes of everything one layer makes, an upper bound of what keeping everything takes; 0 before `candidates`.
+    #: Bytes of all results of one layer, an upper bound of what keeping everything takes; 0 before `candidates`.
     layer_bytes = 0
 
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
@@ -154,7 +154,7 @@ class SelectiveCheckpointing:
         self.compiled = compiled
         self.kept: list[Kept] = [None] * len(self.layers)
         self._plain = [layer.forward for layer in self.layers]
-        # Made once each, so that going back to a choice finds what was compiled for it.
+        # One for each choice, so that going back to a choice reuses what was compiled for it.
         self._forwards: dict[tuple[int, Kept], Callable[..., Any]] = {}
 
     def keep(self, by_layer: Sequence[Kept]) -> None:
