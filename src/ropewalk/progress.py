@@ -1,11 +1,11 @@
-"""How far a long piece of work has come, told as log records: nothing here prints or draws.
+"""Progress of a long piece of work as log records: nothing here prints or draws.
 
 in   a title, a total, and how much was done
 out  records of the logger "ropewalk.progress", each with an `Event` as its attribute `progress`
 
 Every advance is logged at level PROGRESS, below INFO. At most every ten seconds one of them is an INFO record, so that a script with
 `logging.basicConfig(level=logging.INFO)` sees lines and not thousands of them. The command line draws bars from the same records
-(cli/progress.py). Of the processes that torchrun started the first alone tells its progress.
+(cli/progress.py). Of the processes that torchrun started only the first logs its progress.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-#: The level of an advance that is no news to a log file: between DEBUG and INFO.
+#: The level of an advance that a log file need not show: between DEBUG and INFO.
 PROGRESS = 15
 #: Seconds between two INFO records of one piece of work.
 BETWEEN_LINES = 10.0
@@ -67,11 +67,11 @@ class Progress:
         return self.advance
 
     def begin(self) -> None:
-        """Tell that the work begins."""
+        """Log that the work begins."""
         self._log(PROGRESS)
 
     def advance(self, count: int = 1, detail: str = "") -> None:
-        """So much more is done."""
+        """Log that `count` more units are done; `detail` replaces the line's usual words."""
         self._done += count
         now = time.monotonic()
         is_line = now >= self._next_line or (self._news and self._done == self._total)
@@ -85,7 +85,7 @@ class Progress:
         self.end()
 
     def end(self) -> None:
-        """Tell that the work has ended, well or not."""
+        """Log that the work has ended, finished or not."""
         self._log(PROGRESS, ended=True)
 
     def _log(self, level: int, detail: str = "", *, ended: bool = False) -> None:
