@@ -60,7 +60,7 @@ class Progress:
     def __init__(self, title: str, total: int | None = None, *, done: int = 0, news: bool = False) -> None:
         self._title, self._total, self._done = title, total, done
         self._news, self._next_line = news, time.monotonic() + (0.0 if news else BETWEEN_LINES)
-        self._silent = os.environ.get("RANK", "0") != "0"
+        self._silent = not is_first_process()
 
     def __enter__(self) -> Callable[..., None]:
         self.begin()
@@ -92,6 +92,11 @@ class Progress:
         if not self._silent and _logger.isEnabledFor(level):
             event = Event(id(self), self._title, self._done, self._total, detail, ended)
             _logger.log(level, "%s", event, extra={"progress": event})
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def clock(seconds: float) -> str:

@@ -12,7 +12,7 @@ from ropewalk.attention_ops import blocks as blocks_
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.distributed.mesh import start
 from ropewalk.model import loss
-from ropewalk.model.loss import IGNORED, Logits, NextTokenLoss, cross_entropy
+from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
 from ropewalk.training import recompute
 
 pytestmark = pytest.mark.gpus(1)
@@ -144,10 +144,10 @@ def test_the_fused_loss_is_the_plain_one_on_a_ragged_chunk(monkeypatch) -> None:
     head = torch.nn.Linear(96, 1009).to(cuda())
     labels = torch.randint(0, 1009, (700,), generator=generator, device=cuda())
     leaf = hidden.clone().requires_grad_()
-    out = cross_entropy(leaf, head, labels, Logits(cap=30.0))
+    out = cross_entropy(leaf, head, labels, LogitsTransform(cap=30.0))
     grads = torch.autograd.grad(out, [leaf, head.weight])
     exact = [t.detach().double().requires_grad_() for t in (hidden, head.weight)]
-    logits = Logits(cap=30.0)(torch.nn.functional.linear(*exact, head.bias.double()))
+    logits = LogitsTransform(cap=30.0)(torch.nn.functional.linear(*exact, head.bias.double()))
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=0)
     for found, value in zip(grads, torch.autograd.grad(expected, exact), strict=True):

@@ -9,7 +9,7 @@ import transformers
 from ropewalk import testing
 from ropewalk.errors import UserError
 from ropewalk.model import loss
-from ropewalk.model.loss import IGNORED, Logits, NextTokenLoss, cross_entropy
+from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
 
 
 def batch(tokens: int, rows: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,9 +84,12 @@ def test_a_head_that_does_more_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("tokens, width, vocabulary", [(1, 8, 11), (252, 48, 507), (507, 123, 252), (129, 64, 1009)])
 @pytest.mark.parametrize("dtype, constant", [(torch.float32, 5e-4), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("family", [Logits(), Logits(scale=0.5), Logits(cap=2.0), Logits(scale=3.0, cap=5.0)])
+@pytest.mark.parametrize(
+    "family",
+    [LogitsTransform(), LogitsTransform(scale=0.5), LogitsTransform(cap=2.0), LogitsTransform(scale=3.0, cap=5.0)],
+)
 def test_the_chunked_loss_errs_no_more_than_the_plain_one(
-    tokens: int, width: int, vocabulary: int, dtype: torch.dtype, constant: float, family: Logits, monkeypatch
+    tokens: int, width: int, vocabulary: int, dtype: torch.dtype, constant: float, family: LogitsTransform, monkeypatch
 ) -> None:
     """Truth in float64, the plain computation in the working precision, ours: odd shapes, several chunks."""
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 128 * vocabulary)

@@ -21,6 +21,7 @@ from typing import Any
 from ropewalk.cli.commands import COMMANDS, parse
 from ropewalk.cli.progress import log_to_terminal
 from ropewalk.errors import UserError, shortage
+from ropewalk.progress import is_first_process
 
 __all__ = ["COMMANDS", "main", "parse"]
 
@@ -35,8 +36,11 @@ def _as_sentence(message: Any, category: type, filename: str, lineno: int, line:
 
 
 def _let_the_first_speak() -> None:
-    """Under torchrun all ranks meet the same mistake: the others wait, and torchrun ends them with the first. One that erred alone is heard too."""
-    if os.environ.get("RANK", "0") != "0":
+    """Wait ten seconds on every rank but the first, so that an error which all ranks meet is printed once.
+
+    torchrun ends all processes when the first one exits; the error of a rank that failed alone is printed after the wait.
+    """
+    if not is_first_process():
         time.sleep(10)
 
 

@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
-from ropewalk.cli.terminal import is_first_process
-from ropewalk.progress import PROGRESS, Event, clock
+from ropewalk.progress import PROGRESS, Event, clock, is_first_process
 
 
 class _Words(ProgressColumn):

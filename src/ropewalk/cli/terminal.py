@@ -6,14 +6,9 @@ out  stdout of the first process; the others that torchrun started stay silent
 
 from __future__ import annotations
 
-import os
-
 from rich.console import Console
 
-
-def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+from ropewalk.progress import is_first_process
 
 
 def console() -> Console:

@@ -25,7 +25,7 @@ from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
 from ropewalk.model.devices import to_device
-from ropewalk.model.loss import NextTokenLoss, logits_of
+from ropewalk.model.loss import NextTokenLoss, logits_transform
 
 #: Tokens of one forward pass if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
 #: activations of a small model fit its cache (measured: docs/log.md).
@@ -143,7 +143,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
         return _nll(logits, targets, step)
     # The first window of a document scores all its tokens: its logits at once would be most of the run's memory.
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
-    head, scale_and_cap = model.get_output_embeddings(), logits_of(model)
+    head, scale_and_cap = model.get_output_embeddings(), logits_transform(model)
     parts = [
         _nll(scale_and_cap(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)
         for at in range(0, scored, step)

@@ -1,4 +1,4 @@
-"""Where a model's decoder layers are, what is sharded, checkpointed and compiled one at a time; and how wide its heads are."""
+"""A model's decoder layers, which are sharded, recomputed and compiled one by one; and the size of its attention heads."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module
     )
 
 
-def head_size(model: nn.Module) -> int:
-    """Coordinates of one attention head of a transformers model."""
-    whole_model: Any = (
-        model  # torch's stubs: an attribute of a module is a tensor or a module, and this one's is a config
-    )
-    config: Any = whole_model.config.get_text_config()
+def head_size(model: Any) -> int:
+    """Coordinates of one attention head of a transformers model, rotated or not."""
+    config = model.config.get_text_config()
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

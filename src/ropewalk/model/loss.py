@@ -24,15 +24,13 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.checkpoint.families import family_of
+from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
 from ropewalk.settings.budget import CHUNK_ELEMENTS
 
-#: Labels with this value are not scored (the convention of torch and transformers).
-IGNORED = -100
-
 
 @dataclass(frozen=True)
-class Logits:
+class LogitsTransform:
     """What a family does to the head's output before the softmax: `cap * tanh(scale * logits / cap)`.
 
     scale: 1 for most; Cohere and Granite scale. cap: infinity for most; Gemma 2 caps at 30.
@@ -43,6 +41,7 @@ class Logits:
 
     @property
     def plain(self) -> bool:
+        """Whether the logits stay as they are."""
         return self.scale == 1.0 and math.isinf(self.cap)
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -53,7 +52,7 @@ class Logits:
         return logits
 
     def slope(self, logits: Tensor) -> Tensor | float:
-        """d(out)/d(in), told from the output."""
+        """The derivative of the transformation with respect to its input, computed from its output `logits`."""
         if math.isinf(self.cap):
             return self.scale
         return self.scale * (1 - (logits / self.cap).square())
@@ -63,7 +62,7 @@ class Logits:
 _HARMLESS = {"output_router_logits", "router_logits", "attn_logit_softcapping", "logits_to_keep", "attention_logit_cap"}
 
 
-def logits_of(model: Any) -> Logits:
+def logits_transform(model: Any) -> LogitsTransform:
     """The family's transformation of its logits, read from the configuration; refused by name where it is not known."""
     config = model.config.get_text_config()
     family = family_of(config.model_type)
@@ -81,7 +80,7 @@ def logits_of(model: Any) -> Logits:
                 f"the loss of a {config.model_type} model cannot be computed in chunks: its configuration sets {key} = {value}, "
                 f"whose effect on the logits is not known here; use a family without it"
             )
-    return Logits(scale, cap)
+    return LogitsTransform(scale, cap)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -93,7 +92,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: Logits
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: LogitsTransform
     ) -> Tensor:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         compute = hidden.dtype
@@ -136,24 +135,25 @@ def _nll_and_gradient(
     weight: Float[Tensor, "vocabulary width"],
     bias: Float[Tensor, " vocabulary"] | None,
     labels: Int[Tensor, " tokens"],
-    family: Logits,
+    transform: LogitsTransform,
 ) -> tuple[Tensor, Tensor]:
     """The summed loss of a chunk, and its gradient with respect to the head's output in `hidden`'s dtype."""
     product = nn.functional.linear(hidden, weight, bias)
     pointwise = _compiled_from_product() if product.is_cuda else _from_product
-    return pointwise(product, labels, family)
+    return pointwise(product, labels, transform)
 
 
 @no_type_check  # for a type checker's wrapper would be compiled with it
-def _from_product(product: Tensor, labels: Tensor, family: Logits) -> tuple[Tensor, Tensor]:
+def _from_product(product: Tensor, labels: Tensor, transform: LogitsTransform) -> tuple[Tensor, Tensor]:
+    """`_nll_and_gradient` from the logits before the family's transformation."""
     counts = labels != IGNORED
     target = labels.clamp(min=0)[:, None]
-    logits = family(product.float())
-    slope = family.slope(logits)
+    logits = transform(product.float())
+    slope = transform.slope(logits)
     lse = torch.logsumexp(logits, dim=-1, keepdim=True)
     nll = torch.where(counts, (lse - logits.gather(1, target)).squeeze(1), 0.0).sum()
-    wanted = torch.arange(logits.shape[1], device=logits.device) == target
-    grad = ((logits - lse).exp() - wanted.float()) * slope * counts[:, None]
+    one_hot = torch.arange(logits.shape[1], device=logits.device) == target
+    grad = ((logits - lse).exp() - one_hot.float()) * slope * counts[:, None]
     return nll, grad.to(product.dtype)
 
 
@@ -164,7 +164,7 @@ def _compiled_from_product() -> Any:
 
 
 def cross_entropy(
-    hidden: Float[Tensor, "tokens width"], head: nn.Module, labels: Int[Tensor, " tokens"], logits: Logits
+    hidden: Float[Tensor, "tokens width"], head: nn.Module, labels: Int[Tensor, " tokens"], logits: LogitsTransform
 ) -> Float[Tensor, ""]:
     """Summed cross-entropy of `logits(head(hidden))` against `labels`, in chunks; float32.
 
@@ -181,8 +181,10 @@ def cross_entropy(
             hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
         return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, logits)
 
-    def chunk(part: Tensor, wanted: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(logits(head(part).float()), wanted, ignore_index=IGNORED, reduction="sum")
+    def chunk(part: Tensor, part_labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits(head(part).float()), part_labels, ignore_index=IGNORED, reduction="sum"
+        )
 
     weight = module.weight if hasattr(module, "weight") else module.base_layer.weight
     losses = [
@@ -205,7 +207,7 @@ class NextTokenLoss(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._logits = logits_of(self._inner)
+        self._logits = logits_transform(self._inner)
         if not any(p.is_meta or hasattr(p, "placements") for p in model.parameters()):
             self._check_family()
 
@@ -254,17 +256,21 @@ class NextTokenLoss(nn.Module):
 
     @torch.no_grad()
     def _check_family(self) -> None:
-        """Compare the logits of a few tokens with the model's own; a mismatch names the family."""
+        """Compare `head` and `LogitsTransform` on eight tokens with the logits of the model's own forward pass.
+
+        Raises:
+            UserError: they differ; it names the family.
+        """
         inner, was_training = self._inner, self.model.training
         device, vocabulary = next(self.model.parameters()).device, inner.config.get_text_config().vocab_size
         ids = torch.arange(8, device=device)[None] % vocabulary
         self.model.eval()
-        own = inner(input_ids=ids, use_cache=False).logits.float()
-        ours = self._logits(self.head(self._hidden(ids, None)).float())
+        expected = inner(input_ids=ids, use_cache=False).logits.float()
+        computed = self._logits(self.head(self._hidden(ids, None)).float())
         self.model.train(was_training)
         # The same products in the same precision: only the order of scale, cap and cast may differ, so one rounding.
         step = torch.finfo(next(self.model.parameters()).dtype).eps
-        if not torch.allclose(own, ours, rtol=4 * step, atol=4 * step * float(own.abs().max())):
+        if not torch.allclose(expected, computed, rtol=4 * step, atol=4 * step * float(expected.abs().max())):
             raise UserError(
                 f"the loss of a {inner.config.model_type} model cannot be computed in chunks: its head does more than one "
                 f"linear layer, a scale and a cap; train another family"

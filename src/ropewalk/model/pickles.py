@@ -16,8 +16,6 @@ from safetensors.torch import save_file
 from ropewalk.checkpoint.headers import INDEX, SINGLE
 from ropewalk.errors import UserError
 
-_INDEX = "pytorch_model.bin.index.json"
-
 
 def convert(source: Path, target: Path) -> None:
     """Rewrite the `*.bin` weights of `source` as safetensors in `target`, one shard in memory at a time.
