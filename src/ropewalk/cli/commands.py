@@ -3,7 +3,7 @@
 make.py        extend, train, report, demo
 measure.py     perplexity, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
-foresee.py     theory, plan
+predict.py     theory, plan
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from ropewalk.cli import downstream, foresee, make, measure
+from ropewalk.cli import downstream, make, measure, predict
 from ropewalk.settings.command import fields
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 from ropewalk.settings.extend import ExtendSettings
@@ -67,8 +67,8 @@ COMMANDS: dict[str, Command] = {
     "summarize": Command(SummarizeSettings, downstream.summarize),
     "evaluate": Command(EvaluateSettings, downstream.evaluate),
     "attention": Command(AttentionSettings, measure.attention),
-    "theory": Command(TheorySettings, foresee.theory),
-    "plan": Command(PlanSettings, foresee.plan),
+    "theory": Command(TheorySettings, predict.theory),
+    "plan": Command(PlanSettings, predict.plan),
     "report": Command(ReportSettings, make.report),
 }
 

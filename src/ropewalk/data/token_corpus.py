@@ -109,8 +109,8 @@ def _documents(sources: Sources, field: str | None, seed: int, *, in_turn: bool)
     if not in_turn:
         return read_documents(listed, field=field, seed=seed)
     readers: list[Any] = [read_documents(source, field=field, seed=seed) for source in listed]
-    turns = itertools.zip_longest(*readers)
-    return (document for turn in turns for document in turn if document is not None)
+    rounds = itertools.zip_longest(*readers)
+    return (document for one_each in rounds for document in one_each if document is not None)
 
 
 def _key(

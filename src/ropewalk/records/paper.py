@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE = "Chen et al. 2023, arXiv 2306.15595 v2"
 WINDOW = 2048  # L, the pretraining window of every model in the paper
 WINDOWS = (2048, 4096, 8192, 16384, 32768)
 STEPS = (200, 400, 600, 800, 1000, 10000)
@@ -24,7 +23,7 @@ ABOVE_1000 = float("inf")  # the paper prints "> 10^3" and no figure
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row of a table.
 
     Attributes:
@@ -43,28 +42,29 @@ class Row:
 
     @property
     def factor(self) -> float:
+        """`window` over the pretraining window."""
         return self.window / WINDOW
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table of the paper: what it measures, on what, and its rows."""
 
     number: int
     title: str
     text: str
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
 
 
-def _rows(columns: tuple, figures: list[tuple[str, str, int, str]]) -> tuple[Row, ...]:
+def _rows(columns: tuple, figures: list[tuple[str, str, int, str]]) -> tuple[PaperRow, ...]:
     """Rows whose figures fill the columns from the left; fewer figures than columns leave the rest empty."""
     return tuple(
-        Row(model, method, window, dict(zip(columns, map(float, line.split()), strict=False)))
+        PaperRow(model, method, window, dict(zip(columns, map(float, line.split()), strict=False)))
         for model, method, window, line in figures
     )
 
 
-TABLE_1 = Table(
+TABLE_1 = PaperTable(
     1,
     "Perplexity by evaluation window",
     "PG-19 test, 100 books",
@@ -91,7 +91,7 @@ TABLE_1 = Table(
     ),
 )
 
-TABLE_2 = Table(
+TABLE_2 = PaperTable(
     2,
     "Perplexity by evaluation window",
     "proof-pile, 128 documents",
@@ -118,7 +118,7 @@ TABLE_2 = Table(
     ),
 )
 
-TABLE_3 = Table(
+TABLE_3 = PaperTable(
     3,
     "Perplexity by fine-tuning steps",
     "PG-19 test, evaluated in the new window",
@@ -131,7 +131,7 @@ TABLE_3 = Table(
     ),
 )
 
-TABLE_4 = Table(
+TABLE_4 = PaperTable(
     4,
     "Effective window (k_max) by fine-tuning steps",
     "passkey retrieval",
@@ -149,22 +149,22 @@ TABLE_4 = Table(
     ),
 )
 
-TABLE_5 = Table(
+TABLE_5 = PaperTable(
     5,
     "Benchmarks in the original window",
     "zero-shot accuracy, %",
     (
         *_rows(BENCHMARKS, [("7B", "none", 2048, "76.1 78.9 55.7 42.2 69.6")]),
-        Row("7B", "PI", 8192, dict(zip(BENCHMARKS, (73.2, 78.2, 53.8, 41.7, 69.0), strict=True)), "Pile"),
-        Row("7B", "PI", 16384, dict(zip(BENCHMARKS, (69.8, 77.6, 53.3, 40.9, 67.8), strict=True)), "Pile"),
-        Row("7B", "PI", 32768, dict(zip(BENCHMARKS, (64.7, 77.2, 50.1, 39.6, 66.9), strict=True)), "Pile"),
-        Row("7B", "PI", 8192, dict(zip(BENCHMARKS, (75.5, 77.4, 54.5, 41.5, 68.1), strict=True)), "RedPajama"),
+        PaperRow("7B", "PI", 8192, dict(zip(BENCHMARKS, (73.2, 78.2, 53.8, 41.7, 69.0), strict=True)), "Pile"),
+        PaperRow("7B", "PI", 16384, dict(zip(BENCHMARKS, (69.8, 77.6, 53.3, 40.9, 67.8), strict=True)), "Pile"),
+        PaperRow("7B", "PI", 32768, dict(zip(BENCHMARKS, (64.7, 77.2, 50.1, 39.6, 66.9), strict=True)), "Pile"),
+        PaperRow("7B", "PI", 8192, dict(zip(BENCHMARKS, (75.5, 77.4, 54.5, 41.5, 68.1), strict=True)), "RedPajama"),
         *_rows(BENCHMARKS, [("33B", "none", 2048, "81.6 80.2 61.1 45.9 76.2")]),
-        Row("33B", "PI", 8192, dict(zip(BENCHMARKS, (80.2, 80.7, 60.2, 45.7, 75.9), strict=True)), "Pile"),
+        PaperRow("33B", "PI", 8192, dict(zip(BENCHMARKS, (80.2, 80.7, 60.2, 45.7, 75.9), strict=True)), "Pile"),
     ),
 )
 
-TABLE_6 = Table(
+TABLE_6 = PaperTable(
     6,
     "Long-document summarisation",
     "GovReport, ROUGE",

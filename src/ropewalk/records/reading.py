@@ -32,9 +32,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Unspecified(Scaling):
-    """A scaling of which a record has the method and the factor and not all that the method needs, thresholds for one.
+    """A scaling of which a record names the method and the factor, but not every parameter, such as Llama 3's thresholds.
 
-    Records were written so before schema 1, and may be by a version that knows more methods than this one.
+    Records from before schema 1 are like this, and those of a newer version with a method that this one does not know.
     """
 
     method: str  # pyrefly: ignore[bad-override] (one class for many methods)
@@ -66,6 +66,7 @@ class LeftOut:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, kind: str, place: str, error: Exception) -> None:
+        """Count a row that does not fit its kind; keep the reason of the first."""
         self.malformed[kind] += 1
         self.reasons.setdefault(kind, f"{place}: {error}")
 
@@ -164,7 +165,7 @@ def _header(line: _Line) -> Run:
 
 
 def _row(kind: type[R], text: bytes) -> R:
-    """A row as it was before it was written. At first without a second look, which few rows need."""
+    """A row from its line: decoded straight; where that fails, with older names converted and null read as NaN where no None is allowed."""
     try:
         return _decoder(kind).decode(text)
     except msgspec.ValidationError:
@@ -181,7 +182,7 @@ def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
 
 @functools.cache
 def _optional(kind: type) -> frozenset[str]:
-    """The fields that may be None. Anywhere else null stands for a number that was not finite."""
+    """The fields whose type allows None. In all others null stands for a number that was not finite."""
     return frozenset(name for name, hint in get_type_hints(kind).items() if NoneType in get_args(hint))
 
 
@@ -194,16 +195,16 @@ def _nan_for_null(value: Any) -> Any:
 
 
 def _as_schema_1(entry: dict[str, Any]) -> dict[str, Any]:
-    """A line as schema 1 has it. Before, headers and rows named a scaling by method and factor, and some fields otherwise."""
+    """A line of before schema 1 as schema 1 has it: a scaling with all its parameters, and the fields by their present names."""
     if isinstance(model := entry.get("model"), dict) and "scaling" not in model:
-        return entry | {"model": {"rope_theta": model.get("theta", 10000.0), **model, "scaling": _named(model)}}
+        return entry | {"model": {"rope_theta": model.get("theta", 10000.0), **model, "scaling": _scaling_entry(model)}}
     if entry["kind"] == "theory_resolution" and "scaling" not in entry:
-        return entry | {"scaling": _named(entry)}
+        return entry | {"scaling": _scaling_entry(entry)}
     renamed = _RENAMED.get(entry["kind"], {})
     return entry | {new: entry[old] for old, new in renamed.items() if old in entry}
 
 
-def _named(entry: dict[str, Any]) -> dict[str, Any]:
+def _scaling_entry(entry: dict[str, Any]) -> dict[str, Any]:
     return {"method": entry.get("method", "plain"), "factor": entry.get("factor", 1.0)}
 
 

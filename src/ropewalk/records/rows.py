@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from ropewalk.checkpoint.model_info import ModelInfo
 
-#: What no measurement has none of; past the upper end it is a slip of the hand.
+#: Whole numbers above 0. No measurement reaches the upper bound, so a row beyond it was edited or damaged.
 Tokens = Annotated[int, Meta(gt=0, lt=10**12)]
 Count = Annotated[int, Meta(gt=0, lt=10**12)]
 

@@ -173,7 +173,7 @@ def _table(clean: Clean, group: Group) -> Table:
     )
 
 
-def paper_table(data: str) -> paper.Table:
+def paper_table(data: str) -> paper.PaperTable:
     """The table whose text is of the same sort: mathematics goes with the proof-pile, everything else with PG-19."""
     sources = _sources(data)
     mathematics = sources and all(re.search(r"math|proof|arxiv", source, re.IGNORECASE) for source in sources)
@@ -199,7 +199,7 @@ def _change(value: float, base: float) -> str:
     return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
 
 
-def _paper_lines(table: paper.Table, multiples: list[float], variants: list[Variant]) -> list[Line]:
+def _paper_lines(table: paper.PaperTable, multiples: list[float], variants: list[Variant]) -> list[Line]:
     """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits."""
     methods = {paper.METHODS.get(variant.method) for variant in variants if variant.extended}
     factors = {variant.window / variant.original_window for variant in variants if variant.extended}
@@ -215,7 +215,7 @@ def _paper_lines(table: paper.Table, multiples: list[float], variants: list[Vari
     return lines
 
 
-def paper_label(row: paper.Row) -> str:
+def paper_label(row: paper.PaperRow) -> str:
     """What a row of the paper is called beside one's own."""
     if not row.method:
         return row.model

@@ -23,9 +23,9 @@ Distances = Real[np.ndarray, " n"]
 AtDistances = Float[np.ndarray, " n"]
 #: One distance, in tokens.
 Distance = float | int
-#: Distances are worked through in blocks of this many phases, so that memory does not grow with the window.
+#: Phases s theta_j computed at a time: distances are taken in blocks, so that memory does not grow with the window.
 _PHASES = 1 << 20
-#: No model reads farther; a window past it is a slip of the hand, and its curve would take minutes.
+#: No model reads farther, and a curve beyond it would take minutes: a longer window is taken for a typing error.
 FARTHEST = 1 << 24
 
 
@@ -63,7 +63,7 @@ def interpolation_supremum(
 
 
 def worst_coefficients(inv_freq: InvFreq, s: Distance, s1: Distance, s2: Distance) -> Complex[np.ndarray, " half"]:
-    """The h with |h_j| = 1 that strays farthest from the chord at s: each h_j rotates its gap onto the real axis (§ 2.1)."""
+    """The h with |h_j| = 1 that deviates most from the chord at s: each h_j rotates its gap onto the real axis (§ 2.1)."""
     return np.exp(-1j * np.angle(chord_gap(inv_freq, np.array([s]), s1, s2)[0]))
 
 
@@ -253,17 +253,21 @@ def bounds(rope: Rope, reach: int) -> Bounds:
 
 
 def _farthest_from_grid(factor: float) -> float:
-    """The k/factor whose fractional part is nearest to 1/2. Fractions repeat or fill the interval: 4096 k's show either."""
+    """Of the multiples k/factor, the fractional part nearest to 1/2.
+
+    For a rational factor the parts repeat, else they fill the interval evenly; k up to 4096 is enough for both.
+    """
     fractions = np.arange(1, 4097) / max(factor, 1.0) % 1.0
     return float(fractions[np.abs(fractions - 0.5).argmin()])
 
 
 def _plotted(rope: Rope) -> int:
+    """Distances in the paper's figure 5, twice the window; at most 262144."""
     return min(2 * rope.window, 1 << 18)
 
 
 def check_reach(reach: int) -> None:
-    """Raises UserError for a window that no model has."""
+    """Raises UserError for a window below 1 or past `FARTHEST`, which no model has."""
     if not 1 <= reach <= FARTHEST:
         raise UserError(
             f"a window is between 1 and {FARTHEST} tokens, got {reach}; check --window and the config's max_position_embeddings"

@@ -111,11 +111,15 @@ def growth(rope: Rope, reach: int, *, seeds: int = 20, window: int | None = None
     fitted = _fitted(window)
     inside, all_seen = features(inv_freq, fitted), features(inv_freq, distances)
     targets = np.stack([np.random.default_rng(seed).standard_normal(len(fitted)) for seed in range(seeds)], axis=1)
-    return [_one(solver, inside, targets, all_seen, distances, window, reach) for solver in SOLVERS]
+    return [_growth_of(solver, inside, targets, all_seen, distances, window, reach) for solver in SOLVERS]
 
 
 def check_size(rope: Rope, reach: int) -> None:
-    """Raises UserError, before anything is allocated, for a window or a head that no model has."""
+    """Refuse sizes that would take minutes and gigabytes, before anything is allocated.
+
+    Raises:
+        UserError: a reach past `FARTHEST`, or more than `WIDEST` rotated coordinates.
+    """
     check_reach(reach)
     if rope.head_dim > WIDEST:
         # The features at the fitted and the drawn distances, in float64, and the phases they are made from.
@@ -141,7 +145,7 @@ def _drawn(window: int, reach: int) -> Float[np.ndarray, " n"]:
     return np.unique(edges.round())
 
 
-def _one(
+def _growth_of(
     solver: str,
     basis: Float[np.ndarray, "n d"],
     targets: Float[np.ndarray, "n k"],
@@ -150,6 +154,7 @@ def _one(
     window: int,
     reach: int,
 ) -> Growth:
+    """Fit every column of targets by one solver; `seen` is the basis at `distances`, which reach beyond the window."""
     size = np.abs(seen @ fit(basis, targets, solver))
     outside = size[distances >= window].max(axis=0)
     running = np.median(np.maximum.accumulate(size, axis=0), axis=1)

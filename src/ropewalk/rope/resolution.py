@@ -131,16 +131,16 @@ def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
 def bands(rope: Rope, scaling: Scaling) -> list[Band]:
     """The mean angle per token in each of `BANDS`, radians, before and after a scaling."""
     before, after = rope.inv_freq(), scaling.inv_freq(rope)
-    turns = rope.window * before / (2 * math.pi)
+    rotations = rope.window * before / (2 * math.pi)
     rows = []
     for name, (least, most) in BANDS.items():
-        inside = (turns >= least) & (turns < most)
+        inside = (rotations >= least) & (rotations < most)
         angles = [float(x[inside].mean()) if inside.any() else 0.0 for x in (before, after)]
         rows.append(Band(name, int(inside.sum()), *angles))
     return rows
 
 
-def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Scaling]:
+def scalings_for(rope: Rope, reach: int, current: Scaling | None = None) -> list[Scaling]:
     """Every method at the factor that reaches `reach`, its other parameters those of its paper.
 
     A method is left out where it has no such default, or none for this head (NTK's needs 4 rotated coordinates).
@@ -148,7 +148,7 @@ def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Sca
     Args:
         rope: the rotary embedding as pretrained.
         reach: the window asked for, tokens.
-        own: the scaling of a model that reads `reach` tokens already; it stands in its method's place, with its own numbers
+        current: the scaling of a model that reads `reach` tokens already; it takes the place of its method, with its own parameters
             (Llama 3.1 has factor 8 in a window 16 times as long).
     """
     factor = reach / rope.window
@@ -158,7 +158,7 @@ def scalings_for(rope: Rope, reach: int, own: Scaling | None = None) -> list[Sca
     scalings = []
     for method, kind in SCALINGS.items():
         with contextlib.suppress(UserError):
-            scaling = own if own is not None and own.method == method else kind.for_extension(rope, factor)
+            scaling = current if current is not None and current.method == method else kind.for_extension(rope, factor)
             scaling.inv_freq(rope)
             scalings.append(scaling)
     return scalings

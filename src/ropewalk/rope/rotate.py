@@ -1,7 +1,7 @@
-"""Head vectors turned by a rotary embedding, in float64: what a model does with its inv_freq, in numpy.
+"""Head vectors rotated by a rotary embedding, in float64: what a model does with its inv_freq, in numpy.
 
 in   head vectors (..., n, d), their positions, an inv_freq
-out  the vectors turned
+out  the vectors rotated
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def rotate(
     *,
     pairing: Literal["half", "interleaved"] = "half",
 ) -> Float[np.ndarray, "... d"]:
-    """Turn head vectors: pair j of x at position m is multiplied, as a complex number, by exp(i m theta_j).
+    """Rotate head vectors: pair j of x at position m is multiplied, as a complex number, by exp(i m theta_j).
 
     Args:
         x: (..., n, d) head vectors, one a position; coordinates past 2 len(inv_freq) pass through (partial rotary).
@@ -32,11 +32,14 @@ def rotate(
 
     Returns:
         (..., n, d), float64. Source: Su et al. 2021, eq. 16; Chen et al. 2023, eq. 1.
+
+    Raises:
+        ValueError: more rotated coordinates than x has.
     """
     rotated = 2 * len(inv_freq)
     if rotated > x.shape[-1]:
         raise ValueError(
-            f"an inv_freq of {len(inv_freq)} pairs turns {rotated} coordinates, but x has {x.shape[-1]}; pass whole heads"
+            f"an inv_freq of {len(inv_freq)} pairs rotates {rotated} coordinates, but x has {x.shape[-1]}; pass whole heads"
         )
     angle = np.asarray(positions, dtype=np.float64)[:, None] * inv_freq
     cos, sin = np.cos(angle), np.sin(angle)

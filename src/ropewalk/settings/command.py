@@ -96,18 +96,18 @@ def _refuse_other(name: str, value: Any, choices: tuple[Any, ...], hint: str) ->
     """Words are checked, one or several; other types that a field may have (None, a torch.dtype) are its function's concern."""
     for word in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
         if isinstance(word, str) and word not in choices:
-            raise UserError(f"{option(name)} is one of {', '.join(choices)}, got {word!r}; {hint}")
+            raise UserError(f"{option_name(name)} is one of {', '.join(choices)}, got {word!r}; {hint}")
 
 
-def option(name: str) -> str:
+def option_name(name: str) -> str:
     """A field as the command line names it."""
     return name.replace("_", "-")
 
 
-def whole(name: str, value: Any, *, at_least: int) -> None:
+def check_whole(name: str, value: Any, *, at_least: int) -> None:
     """Refuse what is not a whole number of at least so much."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UserError(f"{option(name)} is a whole number of at least {at_least}, got {value!r}; change it")
+        raise UserError(f"{option_name(name)} is a whole number of at least {at_least}, got {value!r}; change it")
 
 
 def _signature(settings: Any, function: Callable[..., Any]) -> inspect.Signature:

@@ -13,13 +13,13 @@ from ropewalk.settings.options import (
     Files,
     Flag,
     Loading,
-    MaybeDirectory,
     MeasuringOptions,
-    Minutes,
-    MoreFiles,
-    Name,
-    OtherModel,
-    OtherName,
+    NamedModel,
+    OptionalDirectory,
+    OptionalFiles,
+    OptionalMinutes,
+    OptionalModel,
+    OptionalNamedModel,
     PythonOnly,
 )
 
@@ -60,9 +60,9 @@ class BenchmarksSettings(MeasuringOptions, Batched):
 
     tasks: Sequence[BenchmarkTask] | None = None
     """All five if not given."""
-    data: MaybeDirectory = None
+    data: OptionalDirectory = None
     """Directory of <task>.jsonl files (or .xz, .gz, .zst); the hub's sets if not given."""
-    base: OtherModel = None
+    base: OptionalModel = None
     """The model before its extension."""
     limit: int | None = None
     """The first so many items of each."""
@@ -76,9 +76,9 @@ class SummarizeSettings(MeasuringOptions):
 
     data: Files
     """JSON-lines files with document and summary, or data-set ids as owner/name:split, to measure on."""
-    train: MoreFiles = None
+    train: OptionalFiles = None
     """Pairs to fine-tune on first; none of them may be in --data."""
-    trained: MaybeDirectory = None
+    trained: OptionalDirectory = None
     """Directory of the fine-tuned model; needed with --train, and training goes on from what lies there."""
     epochs: int = 10
     """Passes over the pairs (paper: 10)."""
@@ -117,27 +117,27 @@ class SummarizeSettings(MeasuringOptions):
 class EvaluateSettings(Loading):
     """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was."""
 
-    model: Name = field(kw_only=False)
+    model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory or a hub id."""
     out: Directory
     """Directory of records.jsonl, stages.jsonl and report.html; a suite that lies there already goes on."""
     suite: Literal["paper"] = "paper"
     """Which measurements."""
-    base: OtherName = None
+    base: OptionalNamedModel = None
     """The model before its extension; benchmarks are then paired, and the untrained extension is measured too."""
     size: SizeName = "auto"
     """full is the paper's, small a quarter of an hour on two cores; auto is full where there is a GPU."""
-    data: MoreFiles = None
+    data: OptionalFiles = None
     """Long documents for perplexity and attention; the standard library's held-out modules if not given."""
-    math: MoreFiles = None
+    math: OptionalFiles = None
     """Further documents for perplexity, in a row of their own (paper: proof-pile)."""
-    benchmarks: MaybeDirectory = None
+    benchmarks: OptionalDirectory = None
     """Directory of benchmark files; the hub's sets if not given."""
-    pairs: MoreFiles = None
+    pairs: OptionalFiles = None
     """Documents and summaries; no summaries if not given."""
-    train_pairs: MoreFiles = None
+    train_pairs: OptionalFiles = None
     """Pairs to fine-tune on before summarising."""
-    budget: Minutes = None
+    budget: OptionalMinutes = None
     """Minutes for each perplexity, which is then an estimate."""
     documents: int | None = None
     """Documents of the perplexity, if not the size's number."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.options import Batched, Data, MeasuringOptions, Minutes, Numbers, OtherModel
+from ropewalk.settings.options import Batched, Data, MeasuringOptions, OptionalInts, OptionalMinutes, OptionalModel
 
 Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
@@ -21,13 +21,13 @@ class PerplexitySettings(MeasuringOptions, Batched):
 
     data: Data
     """Files, directories or data-set ids; in Python also documents."""
-    windows: Numbers = None
+    windows: OptionalInts = None
     """Tokens, one or more, each a row; the model's own if not given. Beyond it is extrapolation."""
     stride: int = 256
     """Tokens a window moves by (paper: 256)."""
     convention: Annotated[Convention, tyro.conf.arg(name="as")] = "ropewalk"
     """Whose definition; the others explain published figures. They have no interval and are not resumed."""
-    budget: Minutes = None
+    budget: OptionalMinutes = None
     """Estimate from random windows within so many minutes a window."""
     tolerance: float = 0.005
     """With --budget, stop when half the interval is at most this share of the perplexity."""
@@ -107,7 +107,7 @@ class AttentionSettings(MeasuringOptions):
     """Files, directories or data-set ids, in Python also documents; each is cut to its first --window tokens."""
     window: int | None = None
     """Tokens; the model's own if not given."""
-    base: OtherModel = None
+    base: OptionalModel = None
     """The model before extension, measured too; its scores in its own window are what is in range."""
     documents: int = 1
     """The first so many that fill the window. Each has window squared over 2 scores a head."""

@@ -37,25 +37,26 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 PythonOnly = tyro.conf.Suppress
 
 
-def _word(kind: Any, metavar: str, *, optional: bool = False, name: str | None = None) -> Any:
-    """What the command line reads, where that is less than Python takes."""
+def _word(kind: Any, metavar: str, *, optional: bool = False) -> Any:
+    """What the command line makes of a word, where Python takes more: `kind` is called with it, `metavar` is shown in the help."""
     if optional:
-        return tyro.conf.arg(constructor=kind | None, metavar=metavar, name=name, help_behavior_hint="(default: None)")
-    return tyro.conf.arg(constructor=kind, metavar=metavar, name=name)
+        return tyro.conf.arg(constructor=kind | None, metavar=metavar, help_behavior_hint="(default: None)")
+    return tyro.conf.arg(constructor=kind, metavar=metavar)
 
 
-Name = Annotated[ModelName, tyro.conf.Positional, _word(str, "MODEL")]
-OtherName = Annotated[ModelName | None, _word(str, "MODEL", optional=True)]
+#: A model that must lie on disk or on the hub; `AnyModel` may be in memory too.
+NamedModel = Annotated[ModelName, tyro.conf.Positional, _word(str, "MODEL")]
+OptionalNamedModel = Annotated[ModelName | None, _word(str, "MODEL", optional=True)]
 AnyModel = Annotated[Loadable, tyro.conf.Positional, _word(str, "MODEL")]
-OtherModel = Annotated[Loadable | None, _word(str, "MODEL", optional=True)]
+OptionalModel = Annotated[Loadable | None, _word(str, "MODEL", optional=True)]
 Data = Annotated[Texts, _word(list[str], "DATA...")]
 Files = Annotated[str | Path | Sequence[str | Path], _word(list[str], "DATA...")]
-MoreFiles = Annotated[str | Path | Sequence[str | Path] | None, _word(list[str], "DATA...", optional=True)]
+OptionalFiles = Annotated[str | Path | Sequence[str | Path] | None, _word(list[str], "DATA...", optional=True)]
 Directory = Annotated[str | Path, _word(Path, "DIR")]
-MaybeDirectory = Annotated[str | Path | None, _word(Path, "DIR", optional=True)]
-RecordFile = Annotated[str | Path | None, _word(Path, "FILE.jsonl", optional=True)]
-Numbers = Annotated[Sequence[int] | None, _word(list[int], "INT...", optional=True)]
-Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
+OptionalDirectory = Annotated[str | Path | None, _word(Path, "DIR", optional=True)]
+OptionalRecordFile = Annotated[str | Path | None, _word(Path, "FILE.jsonl", optional=True)]
+OptionalInts = Annotated[Sequence[int] | None, _word(list[int], "INT...", optional=True)]
+OptionalMinutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class MeasuringOptions(Loading):
     """`hemp`, a local directory or a hub id; in Python also a transformers model, then with its tokenizer."""
     tokenizer: Annotated[Tokenizer | None, PythonOnly] = None
     """Of a model that is given as an object."""
-    out: RecordFile = None
+    out: OptionalRecordFile = None
     """Record file to append to; a killed run goes on from it."""
 
 
@@ -100,7 +101,7 @@ class Overwriting(Settings):
 class Checkpointed(Overwriting, ScalingOptions):
     """A checkpoint that becomes another one."""
 
-    model: Name = field(kw_only=False)
+    model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory or a hub id."""
     out: Directory
     """Directory of the new checkpoint."""

@@ -10,18 +10,18 @@ from typing import Annotated
 import tyro
 
 from ropewalk.settings.command import Settings
-from ropewalk.settings.options import Flag, MaybeDirectory, OtherName, Overwriting, PythonOnly
+from ropewalk.settings.options import Flag, OptionalDirectory, OptionalNamedModel, Overwriting, PythonOnly
 
 
 @dataclass(frozen=True, kw_only=True)
 class TheorySettings(Settings):
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights."""
 
-    model: OtherName = field(default=None, kw_only=False)
+    model: OptionalNamedModel = field(default=None, kw_only=False)
     """`hemp`, a local directory or a hub id; LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
     window: int | None = None
     """Tokens; the model's own window if it was extended, else 16 times that."""
-    out: MaybeDirectory = None
+    out: OptionalDirectory = None
     """Directory for figures and records; theory-NAME-WINDOW if not given."""
     overwrite: Flag = False
     """Write into --out if it exists."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.options import Name
+from ropewalk.settings.options import NamedModel
 from ropewalk.settings.train import Recipe
 
 
@@ -17,7 +17,7 @@ from ropewalk.settings.train import Recipe
 class PlanSettings(Recipe):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
-    model: Name = field(kw_only=False)
+    model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet; without it this machine, timed for ten seconds."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
-from ropewalk.settings.command import Settings, option, whole
+from ropewalk.settings.command import Settings, check_whole, option_name
 from ropewalk.settings.options import Checkpointed, Data, Flag
 from ropewalk.settings.scaling import TrainMethod, parameter_names
 
@@ -58,10 +58,10 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("window", "steps", "batch_size", "lora_rank"):
-            whole(name, getattr(self, name), at_least=1)
+            check_whole(name, getattr(self, name), at_least=1)
         for name in ("micro_batch", "chunk_window"):
             if getattr(self, name) is not None:
-                whole(name, getattr(self, name), at_least=1)
+                check_whole(name, getattr(self, name), at_least=1)
         if self.chunk_window is None:
             return
         if self.mode != "pose":
@@ -127,12 +127,12 @@ class TrainSettings(Recipe, Checkpointed):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("keep_checkpoints", "cp", "replicas", "lora_alpha"):
-            whole(name, getattr(self, name), at_least=1)
+            check_whole(name, getattr(self, name), at_least=1)
         for name in ("warmup", "save_every", "seed"):
-            whole(name, getattr(self, name), at_least=0)
+            check_whole(name, getattr(self, name), at_least=0)
         for name in ("threads", "current_window"):
             if getattr(self, name) is not None:
-                whole(name, getattr(self, name), at_least=1)
+                check_whole(name, getattr(self, name), at_least=1)
         if self.threads is not None and self.threads > _MOST_THREADS:
             raise UserError(f"threads is at most {_MOST_THREADS}, got {self.threads}; leave it out to have it chosen")
         for name in ("clip", "weight_decay"):
@@ -191,4 +191,4 @@ class TrainSettings(Recipe, Checkpointed):
 
 def _number(name: str, value: Any, *, lowest: float) -> None:
     if not (isinstance(value, int | float) and math.isfinite(value) and value >= lowest):
-        raise UserError(f"{option(name)} is a finite number of at least {lowest:g}, got {value!r}; change it")
+        raise UserError(f"{option_name(name)} is a finite number of at least {lowest:g}, got {value!r}; change it")

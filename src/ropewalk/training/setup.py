@@ -33,7 +33,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config
 from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.rope.scaling import Plain
-from ropewalk.settings.command import option
+from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
 
 
@@ -140,7 +140,7 @@ def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
         return extended_config(source, window=settings.window, options=settings)
     for name in settings.parameters:
         raise UserError(
-            f"--{option(name)} says how a model is extended, and nothing is: the model reads {rope_config.window} tokens, and this "
+            f"--{option_name(name)} says how a model is extended, and nothing is: the model reads {rope_config.window} tokens, and this "
             f"is method {settings.method} at window {settings.window}; leave it out"
         )
     if rope_config.block and settings.window == rope_config.window:

@@ -1,4 +1,4 @@
-"""Commands that tell what to expect before anything is loaded. Call, print."""
+"""Commands that predict from a config alone, before any weight is loaded: theory, plan. Call, print."""
 
 from __future__ import annotations
 
