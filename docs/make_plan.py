@@ -21,10 +21,10 @@ from typing import Any
 from ropewalk.planner import Plan, plan
 from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
-from ropewalk.planner.memory import GIB, memory
+from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.planner import shape_of
-from ropewalk.planner.shape import read
-from ropewalk.planner.speed import time
+from ropewalk.planner.shape import read_shape
+from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe
 
 PAGE = Path(__file__).with_name("plan.md")
@@ -65,7 +65,7 @@ class Checked:
 
 def check(point: dict[str, Any]) -> Checked:
     """The planner's word on one point."""
-    shape = read(point["config"], name=point["model"]) if point.get("config") else shape_of(point["model"])
+    shape = read_shape(point["config"], name=point["model"]) if point.get("config") else shape_of(point["model"])
     kept = point["keep"]
     recipe = Recipe(
         window=point["window"],
@@ -87,8 +87,8 @@ def check(point: dict[str, Any]) -> Checked:
     chip = CHIPS[point.get("chip", "H200")]
     rates = Rates(**point["rates"]) if point.get("rates") else datasheet_rates(chip)
     cpu = point["machine"].startswith("CPU")  # whose peak is the process's, holes and libraries included
-    need = memory(job, cpu=True).total if cpu else memory(job).allocated
-    return Checked(point, time(job, rates, chip).tokens_per_second, need / GIB)
+    need = step_memory(job, cpu=True).total if cpu else step_memory(job).allocated
+    return Checked(point, step_time(job, rates, chip).tokens_per_second, need / GIB)
 
 
 def checks() -> list[Checked]:

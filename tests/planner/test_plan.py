@@ -20,10 +20,10 @@ from ropewalk.errors import UserError
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner import calibrate, chips, layout, plan
 from ropewalk.planner.job import FULL, NONE, Job, keeping_in, kept_bytes, products, regime, tensors
-from ropewalk.planner.memory import GIB, memory
+from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.planner import shape_of
-from ropewalk.planner.shape import LLAMA, read
-from ropewalk.planner.speed import time
+from ropewalk.planner.shape import LLAMA, read_shape
+from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe
 from ropewalk.training import recompute as kept_memory
 
@@ -113,7 +113,7 @@ def test_weights_are_counted_as_transformers_builds_them(name: str) -> None:
     config = CONFIGS[name]
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    shape = read(json.loads(config.to_json_string(use_diff=False)), name=name)
+    shape = read_shape(json.loads(config.to_json_string(use_diff=False)), name=name)
     assert shape.counted == sum(p.numel() for p in model.parameters())
 
 
@@ -127,12 +127,12 @@ def test_a_token_costs_what_the_training_log_counts() -> None:
     from ropewalk.training.throughput import flops_per_token
 
     model = testing.tiny("llama", window=64, num_key_value_heads=2)
-    shape = read(model.config.to_dict(), name="tiny")
+    shape = read_shape(model.config.to_dict(), name="tiny")
     assert shape.flops(64) == pytest.approx(flops_per_token(model, 64), rel=1e-12)
 
 
 def test_layers_with_a_sliding_window_cost_less_attention() -> None:
-    gemma = read(CONFIGS["gemma3_text"].to_dict(), name="gemma")
+    gemma = read_shape(CONFIGS["gemma3_text"].to_dict(), name="gemma")
     assert (gemma.sliding, gemma.sliding_window) == (1, 16)
     full = replace(gemma, sliding=0)
     # Query i of 64 sees min(i, 16) keys on average: by hand, sum over the causal band.
@@ -147,12 +147,12 @@ def test_layers_with_a_sliding_window_cost_less_attention() -> None:
 def test_a_missing_key_is_named(key: str) -> None:
     config = {k: v for k, v in CONFIGS["llama"].to_dict().items() if k != key}
     with pytest.raises(UserError, match=key):
-        read(config, name="x")
+        read_shape(config, name="x")
 
 
 def test_layers_of_another_kind_are_refused_by_their_key() -> None:
     with pytest.raises(UserError, match="kv_lora_rank"):
-        read({**CONFIGS["llama"].to_dict(), "model_type": "deepseek_v3", "kv_lora_rank": 512}, name="x")
+        read_shape({**CONFIGS["llama"].to_dict(), "model_type": "deepseek_v3", "kv_lora_rank": 512}, name="x")
 
 
 def test_chips_are_read_as_people_write_them() -> None:
@@ -232,7 +232,7 @@ def test_what_autograd_saves_in_a_layer_is_what_is_counted() -> None:
         return sum(size for size, _ in packed.values())
 
     config = testing.tiny_config("llama", 256, hidden_size=128, intermediate_size=344)
-    job = _job(read(config.to_dict(), name="x"), 256, precision="float32", fused=False)
+    job = _job(read_shape(config.to_dict(), name="x"), 256, precision="float32", fused=False)
     # Root mean squares and the like, one number a token, are not listed: well under 2 % at this width.
     assert saved(3) - saved(2) == pytest.approx(sum(tensors(job).values()) * 256, rel=0.02)
 
@@ -243,7 +243,7 @@ def test_keeping_more_takes_memory_and_saves_time() -> None:
     rooms = [0.0, 10 * GIB, 40 * GIB, 200 * GIB]
     jobs = [keeping_in(job, room) for room in rooms]
     assert all(a < b for a, b in zip(map(kept_bytes, jobs), map(kept_bytes, jobs[1:]), strict=False))
-    seconds = [time(j, rates).seconds for j in jobs]
+    seconds = [step_time(j, rates).seconds for j in jobs]
     assert seconds == sorted(seconds, reverse=True)
     for j, room in zip(jobs, rooms, strict=True):
         extra = (kept_bytes(j) - kept_bytes(job)) * job.tokens * job.shape.layers
@@ -309,7 +309,7 @@ def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_n
     chosen, fits = layout.choose(job, slow, rates, cp=1)
     assert fits and chosen.replicas == 2
     # Weights twice in bfloat16 and gradients in float32 through eight such networks, against an eighth of the gradients there and back.
-    sharded, copied = (time(replace(job, replicas=n), rates, slow) for n in (1, 2))
+    sharded, copied = (step_time(replace(job, replicas=n), rates, slow) for n in (1, 2))
     assert sharded.links == pytest.approx(6.74e9 * 15 / 16 * 8 / 8e9, rel=0.3)
     assert copied.links < sharded.links
     assert layout.choose(job, chips.CHIPS["H100"], rates, cp=1)[0].replicas == 1
@@ -336,7 +336,7 @@ def test_adapters_are_counted_as_training_adds_them() -> None:
     from ropewalk.training import lora
 
     model = testing.tiny("llama", window=64, num_key_value_heads=2)
-    shape = read(model.config.to_dict(), name="x")
+    shape = read_shape(model.config.to_dict(), name="x")
     wrapped = lora.add(model, rank=8, alpha=16)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     assert _job(shape, 64, mode="lora", lora_rank=8).trained == trained
@@ -429,7 +429,7 @@ def test_hemp_and_directories_are_read_without_weights_or_torch(tmp_path: Path) 
 
 
 def test_this_machine_is_timed_for_the_models_own_shapes() -> None:
-    job = _job(read(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", activations=NONE, fused=False)
+    job = _job(read_shape(CONFIGS["llama"].to_dict(), name="x"), 64, precision="float32", activations=NONE, fused=False)
     chip, rates = calibrate.present(job, seconds=0.2)
     assert chip.memory > 1
     for value in (rates.matrix, rates.attention_forward, rates.attention_backward, rates.bandwidth, rates.update):
@@ -456,10 +456,10 @@ def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool) -> No
                 root(input_ids=ids, labels=ids).backward()
             optimizer.step()
     seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
-    shape = read(model.config.to_dict(), name="x")
+    shape = read_shape(model.config.to_dict(), name="x")
     keep = FULL if checkpointed else NONE
     job = _job(shape, 512, 2 * micros, precision="float32", activations=keep, fused=False, micro=2)
-    assert memory(job, cpu=True).allocated == pytest.approx(seen, rel=0.10)
+    assert step_memory(job, cpu=True).allocated == pytest.approx(seen, rel=0.10)
 
 
 def _page_maker():

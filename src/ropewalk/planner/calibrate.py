@@ -20,6 +20,7 @@ from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, named
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED
+from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 #: Most tokens that are timed at once; more make no product faster.
 _TOKENS = {"cuda": 16384, "cpu": 4096}
@@ -119,16 +120,18 @@ def _products(job: Job, bench: _Bench) -> float:
     for pair in pairs:
         counts[pair] = counts.get(pair, 0) + (shape.active if shape.inner in pair else 1) * shape.layers
     counts[(d, shape.vocabulary)] = counts.get((d, shape.vocabulary), 0) + 1
-    spent = done = 0.0
+    spent = flops = 0.0  # a token
     for (rows, columns), times in counts.items():
-        some = max(16, min(tokens, 2**27 // columns))  # as the loss does, never more logits than this at a time
+        timed = max(
+            16, min(tokens, CHUNK_ELEMENTS // columns)
+        )  # as the loss does, never more logits than this at a time
         if bench.device.type == "cpu":
-            some = max(16, min(some, int(_CPU_FLOPS / (3 * 2 * rows * columns))))
-        x, w, g = bench.random(some, rows), bench.random(columns, rows), bench.random(some, columns)
-        each = bench.seconds(lambda x=x, w=w, g=g: (x @ w.t(), g @ w, g.t() @ x), 1 / len(counts))
-        spent += times * each / some
-        done += times * 3 * 2 * rows * columns
-    return done / spent
+            timed = max(16, min(timed, int(_CPU_FLOPS / (3 * 2 * rows * columns))))
+        x, w, g = bench.random(timed, rows), bench.random(columns, rows), bench.random(timed, columns)
+        seconds = bench.seconds(lambda x=x, w=w, g=g: (x @ w.t(), g @ w, g.t() @ x), 1 / len(counts))
+        spent += times * seconds / timed
+        flops += times * 3 * 2 * rows * columns
+    return flops / spent
 
 
 def _attention(job: Job, bench: _Bench) -> tuple[float, float]:
@@ -137,8 +140,8 @@ def _attention(job: Job, bench: _Bench) -> tuple[float, float]:
     length = min(job.length, 32768 if bench.device.type == "cuda" else 4096)
     heads, kv_heads = shape.heads, shape.kv_heads
     if bench.device.type == "cpu":  # heads are alike: some of them, each with keys of its own, show the rate
-        each = 3 * 2.0 * length * length * shape.head_dim
-        heads = kv_heads = max(1, min(heads, int(_CPU_FLOPS / each)))
+        head_flops = 3 * 2.0 * length * length * shape.head_dim
+        heads = kv_heads = max(1, min(heads, int(_CPU_FLOPS / head_flops)))
     q = bench.random(1, heads, length, shape.head_dim).requires_grad_()
     k, v = (bench.random(1, kv_heads, length, shape.head_dim).requires_grad_() for _ in range(2))
 

@@ -129,8 +129,11 @@ class Job:
 
     @property
     def stream(self) -> int:
-        """Bytes of a number in the residual stream: under autocast float32 weights make it float32; sharded weights are gathered in the
-        precision of the arithmetic, and so is the stream."""
+        """Bytes of a number in the residual stream.
+
+        Under autocast float32 weights make it float32. Sharded weights are gathered in the precision of the arithmetic, which
+        the stream then has too.
+        """
         return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
 
     @property
@@ -222,8 +225,10 @@ def by_cost_per_byte(job: Job) -> list[list[str]]:
 
 
 def keeping_in(job: Job, room: float) -> Job:
-    """The job with as much kept as `room` bytes hold, as `recompute.SelectiveCheckpointing.within` does it: a group of equal cost goes together, into
-    all layers or into as many as there is room for, but not into less than an eighth of them."""
+    """The job with as many activations kept as `room` bytes hold, by the rule of `SelectiveCheckpointing.within` (training/recompute.py).
+
+    Products of equal cost are kept together, in all layers or in as many as there is room for, but in an eighth of them at least.
+    """
     sizes, layers = products(job), job.shape.layers
     shares: dict[str, float] = {}
     for group in by_cost_per_byte(job):
@@ -234,6 +239,8 @@ def keeping_in(job: Job, room: float) -> Job:
         room -= fit * size
         if fit < layers:
             break
-    kinds = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
-    words = [", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in kinds.items()]
+    by_share = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
+    words = [
+        ", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in by_share.items()
+    ]
     return replace(job, activations=ActivationChoice("; ".join(words) or FULL.name, shares))

@@ -13,8 +13,8 @@ from typing import Any
 from ropewalk.errors import UserError
 from ropewalk.planner.chips import Chip, Rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job, keeping_in, products
-from ropewalk.planner.memory import CONTEXT, GIB, memory
-from ropewalk.planner.speed import time
+from ropewalk.planner.memory import CONTEXT, GIB, step_memory
+from ropewalk.planner.speed import step_time
 from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, head_bytes
 
 #: More tokens at a time than this make no product faster and only take memory.
@@ -23,7 +23,7 @@ _MOST_TOKENS = 65536
 
 def fits(job: Job, chip: Chip) -> bool:
     """Whether the chip has the memory that the job needs."""
-    return memory(job).total <= chip.memory * GIB
+    return step_memory(job).total <= chip.memory * GIB
 
 
 def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int | None = None) -> tuple[Job, bool]:
@@ -32,19 +32,20 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int 
     Args:
         job: shape and recipe, which says how activations and the micro batch are chosen; cp, micro, replicas and activations are settled here.
         chip, rates: what it runs on.
-        cp, replicas: as the user fixed them, or None; a copy of the weights a machine is tried where there are several machines.
+        cp, replicas: as the user fixed them, or None. Where there are several machines, one copy of the weights on each is
+            tried beside one copy over all.
     """
     fastest, best_rate, smallest, least_memory = None, 0.0, job, float("inf")
     for copies in _replicated(job, chip, replicas):
         for candidate in _candidates(copies, cp, job.recipe.micro_batch):
             bare = replace(candidate, activations=_least_kept(job))
-            need = memory(bare).total
+            need = step_memory(bare).total
             if need < least_memory:
                 smallest, least_memory = bare, need
             settled = _with_activations(candidate, chip)
             if settled is None:
                 continue
-            rate = time(settled, rates, chip).tokens_per_second
+            rate = step_time(settled, rates, chip).tokens_per_second
             # Of nearly equal layouts the first wins: it has less context parallelism and smaller micro batches.
             if rate > best_rate * 1.005:
                 fastest, best_rate = settled, rate
@@ -57,12 +58,12 @@ def _least_kept(job: Job) -> ActivationChoice:
 
 
 def refuse_undivided(job: Job, cp: int | None) -> None:
-    """Say so if no layout deals the windows of a step out as training does: as many to each group, each split evenly.
+    """Refuse a step whose windows cannot be dealt out as training does it: as many to each group, each split evenly.
 
     Raises:
         UserError: with what would be divisible.
     """
-    if next(_shares(job, cp), None) is not None:
+    if next(_cp_sizes(job, cp), None) is not None:
         return
     if cp is None:
         raise UserError(
@@ -80,13 +81,16 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
     )
 
 
-def _shares(job: Job, cp: int | None) -> Iterator[int]:
-    """How many chips of one copy may share a window: as asked for, or any number that leaves as many windows to each group
-    (training/setup.py) and splits a window evenly (distributed/mesh.py)."""
-    for share in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
-        even = job.shards % share == 0 and job.recipe.batch_size % (job.gpus // share) == 0
-        if even and (share == 1 or job.length % (2 * share) == 0):
-            yield share
+def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
+    """How many chips may share a window, of those asked for (or of all up to the number of heads).
+
+    Every group must get the same number of windows a step, which training/setup.py demands, and a window must split into
+    2 x cp equal parts (distributed/mesh.py).
+    """
+    for size in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
+        even = job.shards % size == 0 and job.recipe.batch_size % (job.gpus // size) == 0
+        if even and (size == 1 or job.length % (2 * size) == 0):
+            yield size
 
 
 def _replicated(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
@@ -97,15 +101,17 @@ def _replicated(job: Job, chip: Chip, replicas: int | None) -> Iterator[Job]:
 
 
 def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
-    for share in _shares(job, cp):
-        groups = job.gpus // share
-        for windows in [micro] if micro else _micros(job, groups, share):
-            yield replace(job, cp=share, micro=windows)
+    """The job with every context parallel size and micro batch that training would take, or with those asked for."""
+    for cp_size in _cp_sizes(job, cp):
+        groups = job.gpus // cp_size
+        for windows in [micro] if micro else _micros(job, groups, cp_size):
+            yield replace(job, cp=cp_size, micro=windows)
 
 
 def _micros(job: Job, groups: int, cp: int) -> list[int]:
-    each = max(1, job.recipe.batch_size // groups)
-    divisors = [n for n in range(1, each + 1) if each % n == 0 and n * job.length / cp <= _MOST_TOKENS]
+    """Micro batch sizes: divisors of a group's windows a step, up to `_MOST_TOKENS` a chip."""
+    windows = max(1, job.recipe.batch_size // groups)
+    divisors = [n for n in range(1, windows + 1) if windows % n == 0 and n * job.length / cp <= _MOST_TOKENS]
     return divisors or [1]
 
 
@@ -125,9 +131,9 @@ def _with_activations(job: Job, chip: Chip) -> Job | None:
 
 def _room(job: Job, chip: Chip) -> float:
     """Bytes for kept products, as training/activations.py and training/recompute.py count them when training begins."""
-    shape, bare = job.shape, memory(replace(job, activations=FULL))
-    each = job.trained / job.shards
-    reserved = each * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.shards * job.regime.cast
+    shape, bare = job.shape, step_memory(replace(job, activations=FULL))
+    trained = job.trained / job.shards
+    reserved = trained * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.shards * job.regime.cast
     stream = shape.layers * shape.width * job.regime.weight * job.tokens
     head = head_bytes(job.tokens, shape.width, shape.vocabulary)
     workspace = max(BACKWARD_RESULTS * sum(products(job).values()) * job.tokens, head)
@@ -158,4 +164,5 @@ def _changed(job: Job, **options: Any) -> Job:
 
 
 def _fit_somewhere(job: Job, chip: Chip) -> bool:
+    """Whether the job fits in any layout with one window at a time and full checkpointing."""
     return any(fits(replace(other, activations=FULL), chip) for other in _candidates(job, None, 1))

@@ -60,8 +60,8 @@ class Memory:
         return self.allocated + self.slack + self.context
 
 
-def memory(job: Job, *, cpu: bool = False) -> Memory:
-    """Memory of one training step on each chip, or in one process on a CPU."""
+def step_memory(job: Job, *, cpu: bool = False) -> Memory:
+    """Bytes of one training step on each chip, or of one process on a CPU (`cpu`), at the moment when most is held."""
     shape, regime = job.shape, job.regime
     # Adapters are trained in float32 whatever the precision of the weights they sit on (training/lora.py).
     adapters = job.recipe.mode == "lora"
@@ -69,11 +69,27 @@ def memory(job: Job, *, cpu: bool = False) -> Memory:
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
     weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.shards
     gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
+    moment, parts = max(_moments(job, gradients).items(), key=lambda entry: sum(entry[1].values()))
+    parts["workspace"] += 0.0 if cpu else WORKSPACE
+    allocated = weights + states + sum(parts.values())
+    return Memory(
+        weights=weights,
+        states=states,
+        **parts,
+        context=CPU_CONTEXT if cpu else CONTEXT,
+        slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
+        host=job.trained * regime.host / job.shards,
+        moment=moment,
+    )
+
+
+def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
+    """Moment of the step → bytes of each part that comes and goes; `gradients` is the size of all of them."""
     held = job.micros > 1  # gradients of former micro batches
-    kept = shape.layers * kept_bytes(job) * job.tokens
+    kept = job.shape.layers * kept_bytes(job) * job.tokens
     gathered_forward, gathered_layer = _copies(job)
     layer = _workspace(job)
-    moments = {
+    return {
         "forward": dict(
             gradients=gradients if held else 0.0,
             cast=gathered_forward,
@@ -91,24 +107,12 @@ def memory(job: Job, *, cpu: bool = False) -> Memory:
         "end": dict(
             gradients=gradients if held else gradients - _last_gradients(job),
             cast=gathered_layer,
-            activations=kept / shape.layers,
+            activations=kept / job.shape.layers,
             logits=0.0,
             workspace=layer,
         ),
         "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
     }
-    moment, parts = max(moments.items(), key=lambda entry: sum(entry[1].values()))
-    parts["workspace"] += 0.0 if cpu else WORKSPACE
-    allocated = weights + states + sum(parts.values())
-    return Memory(
-        weights=weights,
-        states=states,
-        **parts,
-        context=CPU_CONTEXT if cpu else CONTEXT,
-        slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
-        host=job.trained * regime.host / job.shards,
-        moment=moment,
-    )
 
 
 def loss_bytes(job: Job) -> float:
@@ -152,7 +156,7 @@ def _copies(job: Job) -> tuple[float, float]:
 def _workspace(job: Job) -> float:
     """Bytes that one layer's backward pass needs beyond what was kept: its tensors computed again, and gradients of a few of them."""
     every = tensors(job)
-    flowing = every["up"] * (1 if job.fused else 2) + 2 * every["input"]
+    gradients = every["up"] * (1 if job.fused else 2) + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
-    return (recomputed_bytes(job) + flowing) * job.tokens + largest * (job.regime.compute != job.regime.gradient)
+    return (recomputed_bytes(job) + gradients) * job.tokens + largest * (job.regime.compute != job.regime.gradient)

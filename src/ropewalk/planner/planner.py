@@ -19,9 +19,9 @@ from ropewalk.errors import UserError
 from ropewalk.planner import layout
 from ropewalk.planner.chips import Chip, Rates, datasheet_rates, parse
 from ropewalk.planner.job import NONE, Job
-from ropewalk.planner.memory import GIB, Memory, memory
-from ropewalk.planner.shape import LLAMA, Shape, read
-from ropewalk.planner.speed import Time, time
+from ropewalk.planner.memory import GIB, Memory, step_memory
+from ropewalk.planner.shape import LLAMA, Shape, read_shape
+from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, micro_windows
 from ropewalk.settings.command import takes
 from ropewalk.settings.plan import PlanSettings
@@ -84,19 +84,19 @@ def plan(settings: PlanSettings) -> Plan:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
         )
-    count, chip = (_present_gpus(), None) if settings.gpus is None else parse(settings.gpus)
+    count, chip = (_gpus_here(), None) if settings.gpus is None else parse(settings.gpus)
     on_gpu = chip is not None or count > 0
     _refuse_undivided(settings, max(count, 1))
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
         job, chip, rates, need = _on_cpu(job)
         fits = need.total <= chip.memory * GIB
-        return Plan(job, chip, rates, need, time(job, rates, chip), fits, (), settings.price)
+        return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, (), settings.price)
     chip, rates = _measured(job) if chip is None else (chip, datasheet_rates(chip))
     layout.refuse_undivided(job, settings.cp)
     job, fits = layout.choose(job, chip, rates, cp=settings.cp, replicas=settings.replicas)
     ways = () if fits else tuple(layout.ways_out(job, chip))
-    return Plan(job, chip, rates, memory(job), time(job, rates, chip), fits, ways, settings.price)
+    return Plan(job, chip, rates, step_memory(job), step_time(job, rates, chip), fits, ways, settings.price)
 
 
 def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
@@ -130,12 +130,12 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
 
 
 def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
-    """Training on a CPU keeps every activation, in micro batches of about 2048 tokens."""
+    """The job as training runs it on a CPU, with every activation kept and micro batches of about 2048 tokens; and what it takes."""
     recipe = job.recipe
     micro = recipe.micro_batch or micro_windows(job.length, recipe.batch_size, on_gpu=False)
     job = replace(job, activations=NONE, micro=micro)
     chip, rates = _measured(job)
-    return job, chip, rates, memory(job, cpu=True)
+    return job, chip, rates, step_memory(job, cpu=True)
 
 
 def _measured(job: Job) -> tuple[Chip, Rates]:
@@ -144,7 +144,7 @@ def _measured(job: Job) -> tuple[Chip, Rates]:
     return calibrate.present(job)
 
 
-def _present_gpus() -> int:
+def _gpus_here() -> int:
     """GPUs of this machine; torch, which counts them, is imported only if a driver is installed."""
     if not (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()):
         return 0
@@ -165,13 +165,13 @@ def shape_of(model: ModelName) -> Shape:
             raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "
                             "a directory, or a hub id such as owner/name")  # fmt: skip
         return _shape(Checkpoint.open(name))
-    return read(_hub_config(name), name=name)
+    return read_shape(_hub_config(name), name=name)
 
 
 def _shape(checkpoint: Checkpoint) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
     stored = checkpoint.parameters if checkpoint.has_weights else None
-    return read(checkpoint.config, name=checkpoint.name, stored=stored)
+    return read_shape(checkpoint.config, name=checkpoint.name, stored=stored)
 
 
 def _hub_config(name: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _hub_config(name: str) -> dict[str, Any]:
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    ways: tuple[tuple[type[Exception], Callable[[Any], str]], ...] = (
+    sentences: tuple[tuple[type[Exception], Callable[[Any], str]], ...] = (
         (HFValidationError, lambda _: "is no valid hub id; check the spelling"),
         (
             LocalEntryNotFoundError,
@@ -199,6 +199,6 @@ def _hub_config(name: str) -> dict[str, Any]:
     )
     try:
         return json.loads(Path(huggingface_hub.hf_hub_download(name, "config.json")).read_text(encoding="utf-8"))
-    except tuple(kind for kind, _ in ways) as error:
-        say = next(say for kind, say in ways if isinstance(error, kind))
-        raise UserError(f"{name} {say(error)}") from None
+    except tuple(kind for kind, _ in sentences) as error:
+        sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))
+        raise UserError(f"{name} {sentence(error)}") from None

@@ -16,8 +16,8 @@ from ropewalk.checkpoint.families import LLAMA_LAYERS, Family, Layers, family_of
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 
-#: Keys of layers that no count here describes.
-_STRANGE = (
+#: Config keys of layers that this module cannot count (latent attention, state spaces, hybrids).
+_UNCOUNTED = (
     "kv_lora_rank",
     "ssm_cfg",
     "mamba_d_state",
@@ -110,7 +110,7 @@ class Shape:
 
     @property
     def counted(self) -> int:
-        """Weights by this module's arithmetic."""
+        """Weights by this module's arithmetic, whatever the files hold."""
         tables = self.embedding * (1 if self.tied else 2)
         return self.layers * self.layer_weights + self.small + tables + self.last
 
@@ -121,20 +121,20 @@ class Shape:
 
     def keys(self, tokens: int) -> tuple[float, float]:
         """Keys a query sees on average in a full layer and in a sliding one; causal, so half the square in a full layer."""
-        near = min(self.sliding_window or tokens, tokens)
-        return tokens / 2, near - near * near / (2 * tokens)
+        window = min(self.sliding_window or tokens, tokens)
+        return tokens / 2, window - window * window / (2 * tokens)
 
     def attention_flops(self, tokens: int) -> float:
         """Of all layers' two attention products, forward, a token, at a sequence of `tokens`."""
-        full, near = self.keys(tokens)
-        return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * near)
+        full, sliding = self.keys(tokens)
+        return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * sliding)
 
     def flops(self, tokens: int) -> float:
         """Of a training step, a token: 3 x (2 x weights without the embedding + 2 x layers x window x width), nothing recomputed."""
         return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
 
 
-def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> Shape:
+def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> Shape:
     """The shape that a config.json describes.
 
     Args:
@@ -147,12 +147,7 @@ def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> 
     """
     text = text_section(dict(config))
     kind = str(text.get("model_type", ""))
-    for key in _STRANGE:
-        if text.get(key):
-            raise UserError(
-                f"the planner counts layers of attention and an MLP, but the config of this {kind or 'unnamed'} model has {key}; "
-                "plan a model of another family"
-            )
+    _refuse_uncounted(text, kind)
     family = family_of(kind)
     layer_facts = family.layers or LLAMA_LAYERS
     width, heads = _whole(text, "hidden_size", kind), _whole(text, "num_attention_heads", kind)
@@ -161,7 +156,7 @@ def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> 
     kv_heads = int(text.get("num_key_value_heads") or layer_facts.kv_heads or heads)
     experts = int(text.get("num_local_experts") or text.get("num_experts") or 1)
     active = _whole(text, "num_experts_per_tok", kind) if experts > 1 else 1
-    sliding, near = _sliding(text, family, layers)
+    sliding, sliding_window = _sliding(text, family, layers)
     shape = Shape(
         name=name,
         family=kind,
@@ -178,11 +173,20 @@ def read(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> 
         experts=experts,
         active=active,
         sliding=sliding,
-        sliding_window=near,
+        sliding_window=sliding_window,
         stored=stored,
         assumed=family.layers is None,
     )
     return _with_small(shape, layer_facts, text)
+
+
+def _refuse_uncounted(text: Mapping[str, Any], kind: str) -> None:
+    for key in _UNCOUNTED:
+        if text.get(key):
+            raise UserError(
+                f"the planner counts layers of attention and an MLP, but the config of this {kind or 'unnamed'} model has {key}; "
+                "plan a model of another family"
+            )
 
 
 def _whole(text: Mapping[str, Any], key: str, kind: str, default: int | None = None) -> int:
@@ -203,18 +207,20 @@ def _inner(text: Mapping[str, Any], kind: str) -> int:
 
 def _sliding(text: Mapping[str, Any], family: Family, layers: int) -> tuple[int, int]:
     """(layers with a sliding window, that window); (0, 0) where every layer sees everything."""
-    near = text.get("sliding_window")
-    if not near or text.get("use_sliding_window") is False:
+    window = text.get("sliding_window")
+    if not window or text.get("use_sliding_window") is False:
         return 0, 0
     if text.get("layer_types"):
-        return list(text["layer_types"]).count("sliding_attention"), int(near)
+        return list(text["layer_types"]).count("sliding_attention"), int(window)
     if text.get("sliding_window_pattern"):  # every n-th layer sees everything (Gemma 3 in older spelling)
-        return layers - layers // int(text["sliding_window_pattern"]), int(near)
+        return layers - layers // int(text["sliding_window_pattern"]), int(window)
     if family.full_every:
-        return layers - layers // family.full_every, int(near)
+        return layers - layers // family.full_every, int(window)
     if family.sliding_if_asked:
-        return (layers - int(text.get("max_window_layers", layers)) if text.get("use_sliding_window") else 0), int(near)
-    return layers, int(near)
+        return (layers - int(text.get("max_window_layers", layers)) if text.get("use_sliding_window") else 0), int(
+            window
+        )
+    return layers, int(window)
 
 
 def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:

@@ -56,7 +56,7 @@ class Time:
         return self.flops / (self.seconds * matrix * gpus)
 
 
-def time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
+def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     """Time of one step.
 
     Args:
@@ -119,27 +119,27 @@ def _elementwise(job: Job) -> float:
 
 def _update(job: Job, rates: Rates) -> float:
     """Seconds of clipping and AdamW: gradients read twice and written, everything read, weights and states written."""
-    regime, each = job.regime, job.trained / job.shards
+    regime, trained = job.regime, job.trained / job.shards
     gradient = 3 * regime.gradient + regime.gradient
     if regime.host:  # gradients go down, weights come up; the host's own pass is about as fast as its link
-        return each * (2 * 4 / rates.host_link + (gradient + regime.host) / rates.update)
-    return each * (gradient + 2 * regime.weight + 2 * regime.states) / rates.update
+        return trained * (2 * 4 / rates.host_link + (gradient + regime.host) / rates.update)
+    return trained * (gradient + 2 * regime.weight + 2 * regime.states) / rates.update
 
 
 def _links(job: Job, chip: Chip, busy: float) -> float:
     """Seconds of a micro batch's traffic that its arithmetic does not hide.
 
     Sharded weights are gathered for the forward pass and again for the backward pass, and gradients are scattered once, in float32; between
-    copies of the weights each chip's own share of them is summed. Context parallel passes keys and values round: once forward, twice
+    copies of the weights each chip's own share of them is summed. Context parallelism passes keys and values round the ring: once forward, twice
     backward. Across machines the network is the narrower way.
     """
     shape, regime = job.shape, job.regime
     weights = shape.parameters * (1 - 1 / job.shards) * (2 * regime.compute + 4)
-    pipe = chip.link if job.shards <= chip.peers else min(chip.link, chip.network * chip.peers)
-    seconds = weights / pipe
+    bandwidth = chip.link if job.shards <= chip.peers else min(chip.link, chip.network * chip.peers)
+    seconds = weights / bandwidth
     if job.replicas > 1:
-        summed = 2 * (1 - 1 / job.replicas) * 4 * shape.parameters / job.shards
-        seconds += summed / (chip.link if job.gpus <= chip.peers else chip.network)
+        all_reduced = 2 * (1 - 1 / job.replicas) * 4 * shape.parameters / job.shards
+        seconds += all_reduced / (chip.link if job.gpus <= chip.peers else chip.network)
     if job.cp > 1:
         pairs = 2 * shape.kv_width * regime.compute * job.micro * job.length * shape.layers * (job.cp - 1) / job.cp
         seconds += 3 * pairs / (chip.link if job.cp <= chip.peers else chip.network)

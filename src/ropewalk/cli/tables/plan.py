@@ -24,13 +24,13 @@ def show_plan(plan: Plan) -> None:
     job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
     counted = "counted from the config" if shape.stored is None else "counted from the files"
-    say = [
+    lines = [
         f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
     if shape.assumed:
-        say.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
-    terminal.print("\n".join(say), markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
+    terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     terminal.print(memory_table(plan))
     terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
