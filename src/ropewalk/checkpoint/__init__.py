@@ -6,5 +6,5 @@ families.py     one row a family: what its config.json need not say
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      what safetensors files promise, without reading a weight
-rope_config.py  a config.json → a `RopeConfig`, and back
+rope_config.py  a config.json → a `RopeConfig`, and back; ropewalk_block.py, the block of our own in it
 """

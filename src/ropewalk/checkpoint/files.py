@@ -168,7 +168,7 @@ def _os_error(error: SafetensorError) -> int | None:
 
 
 def _share(directory: Path) -> None:
-    """Weights may be read by whom the directory may: safetensors (0.8) makes its files private, the user's umask aside."""
+    """Give weights the directory's read and write permissions: safetensors (0.8) makes its files private whatever the umask."""
     for path in directory.rglob("*.safetensors"):
         if path.stat().st_nlink == 1:  # a linked file is the original's too, and its owner's to open up
             path.chmod(directory.stat().st_mode & 0o666)
@@ -185,6 +185,7 @@ def _sync(directory: Path) -> None:
 
 
 def _replace(new: Path, out: Path) -> None:
+    """Rename `new` to `out`; an old `out` is put back if that fails, and deleted after it."""
     old = new.with_suffix(".old")
     if out.exists():
         os.rename(out, old)

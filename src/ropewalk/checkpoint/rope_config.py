@@ -10,7 +10,7 @@ Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/
 - v4 knows only `rope_theta` and `rope_scaling`; v5 writes only `rope_parameters`. Both must be there.
 - v5 lets `rope_scaling` win over `rope_parameters`, and takes a missing rope_theta from the top level.
 - `original_max_position_embeddings` in a linear block is "unrecognised" to both, so the original window stands in a block
-  of our own, `ropewalk`, together with the scaling, the pretrained rope_theta, the steps trained and the history.
+  of our own, `ropewalk` (ropewalk_block.py).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of
+from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import SCALINGS, InvFreq, Linear, Rope, Scaling, from_dict, to_dict
+from ropewalk.rope.scaling import SCALINGS, InvFreq, Linear, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ def read_rope(config_dict: dict[str, Any]) -> RopeConfig:
     rope = Rope(head_dim, rope_theta, original)
     block = config_dict.get("ropewalk") or {}
     if block:
-        rope, scaling, window = _from_block(block, rope, scaling)
+        rope, scaling, window = read_block(block, rope, scaling)
     return RopeConfig(
         family=model_type,
         rope=rope,
         scaling=scaling,
         window=window,
-        unscaled={layer_type: replace(rope, rope_theta=theta) for layer_type, theta in unscaled.items()},
+        unscaled={layer_type: replace(rope, rope_theta=of_layers) for layer_type, of_layers in unscaled.items()},
         block=block,
     )
 
@@ -102,54 +103,6 @@ def _refuse_other_positions(model_type: str, family: Family) -> None:
         )
 
 
-def block_for(
-    scaling: Scaling, rope: Rope, *, window: int, steps: int, history: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What stands under `ropewalk` in a config: what its other keys cannot say.
-
-    Args:
-        scaling: relative to `rope`, the rotary embedding as pretrained.
-        window: tokens the model is meant for now.
-        steps: fine-tuning steps since the last extension.
-        history: the extensions so far, oldest first.
-    """
-    return {
-        "original_window": rope.window,
-        "window": window,
-        "scaling": to_dict(scaling),
-        "rope_theta": rope.rope_theta,
-        "steps": steps,
-        "history": history,
-    }
-
-
-def _from_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[Rope, Scaling, int]:
-    """(the RoPE as pretrained, scaling, window) by the `ropewalk` block, held against the `named` scaling of the other keys.
-
-    The block alone knows the original window, and a scaling of which the other keys show no more than another rope_theta.
-    """
-    try:
-        original, window = int(block["original_window"]), int(block["window"])
-        scaling, rope_theta = from_dict(block["scaling"]), float(block["rope_theta"])
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"the config's ropewalk block is damaged ({error!r}); run `ropewalk extend` again") from None
-    if not scaling.rope_types:
-        pretrained = Rope(rope.head_dim, rope_theta, original)
-        _, scaled_theta = scaling.config_entry(pretrained)
-        if abs(scaled_theta / rope.rope_theta - 1) > 1e-9:
-            raise UserError(
-                f"the ropewalk block says {scaling.label} factor {scaling.factor:g} on rope_theta {rope_theta:g}, which makes "
-                f"{scaled_theta:.6g}, but the config has {rope.rope_theta:.6g}; run `ropewalk extend` on the original model again"
-            )
-        return pretrained, scaling, window
-    if (named.method, named.factor) != (scaling.method, scaling.factor):
-        raise UserError(
-            f"the ropewalk block says {scaling.method} with factor {scaling.factor:g}, but the config's RoPE keys say {named.method} "
-            f"with factor {named.factor:g}: one was edited without the other; run `ropewalk extend` on the original model again"
-        )
-    return replace(rope, window=original), named, window
-
-
 def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, float]]:
     """The RoPE dictionary in force (v5's rule: `rope_scaling` wins), and by layer type the rope_theta of unscaled layers."""
     parameters, legacy = _object(text, "rope_parameters"), _object(text, "rope_scaling")
@@ -157,8 +110,8 @@ def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any]
     unscaled: dict[str, float] = {}
     if layer_type := family.unscaled_layers:
         default = text.get("rope_local_base_freq", family.unscaled_theta)
-        theta = _object(parameters, layer_type).get("rope_theta", default)
-        unscaled[layer_type] = as_number(theta, "the sliding layers' rope_theta")
+        rope_theta = _object(parameters, layer_type).get("rope_theta", default)
+        unscaled[layer_type] = as_number(rope_theta, "the sliding layers' rope_theta")
         parameters = _object(parameters, FULL_LAYERS)
     elif any(isinstance(value, dict) for value in parameters.values()):
         raise UserError(
@@ -169,6 +122,7 @@ def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any]
 
 
 def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, config_dict: dict[str, Any]) -> float:
+    """rope_theta as the config names it, or the family's default where a config of v4 may leave it out."""
     named = entry.get("rope_theta", text.get("rope_theta", text.get("rotary_emb_base")))
     if named is not None:
         return as_number(named, "rope_theta")
@@ -183,7 +137,8 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
 
 
 def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], family: Family) -> int:
-    # What is null is absent; what is 0 is wrong, and must not be taken for absent.
+    """d, the coordinates of a head that are rotated."""
+    # Null means absent. 0 is a wrong value: it is looked up, so that it is refused, where `or` would take it for absent.
     key = next((key for key in ("qk_rope_head_dim", "head_dim") if text.get(key) is not None), None)
     if key:
         head = whole_number(text, key)
@@ -257,7 +212,7 @@ def write_rope(
         config_dict: of the original's config.json.
         scaling: relative to `rope`, the rotary embedding as pretrained.
         window: the new window, tokens.
-        block: what stands under `ropewalk`, from `block_for`.
+        block: what stands under `ropewalk`, from `ropewalk_block.block_for`.
     """
     out = copy.deepcopy(config_dict)
     text = text_section(out)
@@ -273,7 +228,9 @@ def write_rope(
     parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **partial}
     if unscaled:
         parameters = {FULL_LAYERS: parameters}
-        parameters |= {layer: {"rope_theta": theta, "rope_type": "default"} for layer, theta in unscaled.items()}
+        parameters |= {
+            layer_type: {"rope_theta": of_layers, "rope_type": "default"} for layer_type, of_layers in unscaled.items()
+        }
         text["rope_local_base_freq"] = unscaled[family.unscaled_layers]
     text["rope_parameters"] = parameters
     text["rope_scaling"] = None if entry["rope_type"] == "default" else legacy
@@ -285,6 +242,7 @@ def write_rope(
 
 
 def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, share: float | None) -> None:
+    """Older spellings of rope_theta and the rotated share, for families whose readers look there (GPT-NeoX)."""
     if "rotary_emb_base" in text or family.theta_key:
         text[family.theta_key or "rotary_emb_base"] = rope_theta
     if family.share_key and share is not None:

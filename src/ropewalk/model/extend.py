@@ -22,7 +22,8 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import INDEX
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.rope_config import RopeConfig, block_for, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
+from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
@@ -114,7 +115,7 @@ def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:
 
 
 def _scaling(rope_config: RopeConfig, rope: Rope, factor: float, options: ScalingOptions) -> Scaling:
-    """What the model has after it was made `factor` times as long by the method asked for."""
+    """The scaling of the model once its window is `factor` times as long, by the method asked for."""
     if not math.isfinite(factor):
         raise UserError(f"the factor must be finite, got {factor}; it is new window / old window")
     method: str = options.method

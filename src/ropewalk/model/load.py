@@ -57,13 +57,13 @@ def load_model(
 
 
 def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
-    """What can be told from config and headers is told before any weight is loaded.
+    """Refuse, before any weight is loaded, what config and headers show to be unusable.
 
     Raises:
         UserError: code of its own that was not trusted, no RoPE that ropewalk knows, weights missing or damaged.
     """
     refuse_remote_code(checkpoint, trusted=trust_remote_code)
-    checkpoint.rope  # noqa: B018  # reading them is the check
+    checkpoint.rope  # noqa: B018  # a cached property: reading it raises
     checkpoint.headers  # noqa: B018
 
 

@@ -23,7 +23,7 @@ Activations = Literal["auto", "full", "none"]
 Optimizer = Literal["adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
-_LARGE = 20e9
+_LARGE_MODEL = 20e9
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
 _MOST_THREADS = 1024
 
@@ -149,10 +149,10 @@ class TrainSettings(Recipe, Checkpointed):
             raise UserError(
                 "--resume goes on with what lies in --out and --overwrite throws it away; use one of the two"
             )
-        self._refuse_what_cannot_end_well()
+        self._refuse_before_loading()
 
-    def _refuse_what_cannot_end_well(self) -> None:
-        """What would otherwise show only when the model is loaded, or an old `out` is gone."""
+    def _refuse_before_loading(self) -> None:
+        """Refuse an unwritable `out`, one that holds the run's own sources, and packages that are missing."""
         refuse_unwritable(self.out)
         if self.overwrite:
             sources = [self.data] if isinstance(self.data, str | Path) else self.data
@@ -171,7 +171,7 @@ class TrainSettings(Recipe, Checkpointed):
 
     def peak_rate(self, parameters: int) -> float:
         """The learning rate asked for, or section 3.1's for a model of this size."""
-        return self.learning_rate or (1e-5 if parameters >= _LARGE else 2e-5)
+        return self.learning_rate or (1e-5 if parameters >= _LARGE_MODEL else 2e-5)
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its resumption, or the two would not be one run."""

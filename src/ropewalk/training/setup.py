@@ -24,7 +24,8 @@ import transformers
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.rope_config import RopeConfig, block_for, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
+from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh

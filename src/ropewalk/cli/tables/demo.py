@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_demo(goals: list[Goal], seconds: float) -> None:
-    """Print the verdict as a table."""
+    """Print each goal, what was measured, and whether it was met."""
     table = Table(title="What the demo shows", show_lines=False)
     for heading in ("promised", "found", ""):
         table.add_column(heading)
