@@ -176,9 +176,9 @@ def test_too_little_memory_is_a_sentence_and_another_fault_is_not_hidden(monkeyp
     command = ["extend", "hemp", "--window", "1024", "--out", "nowhere"]
     with pytest.raises(SystemExit) as stopped:
         cli.main(command)
-    said = capsys.readouterr().err
-    assert stopped.value.code == 1 and said.count("\n") == 1
-    assert "more memory than there is (CUDA out of memory. Tried to allocate 2.00 GiB); a smaller window" in said
+    stderr = capsys.readouterr().err
+    assert stopped.value.code == 1 and stderr.count("\n") == 1
+    assert "more memory than there is (CUDA out of memory. Tried to allocate 2.00 GiB); a smaller window" in stderr
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(command)
 
@@ -199,5 +199,5 @@ def test_a_gpus_memory_is_not_lost_between_blocks_unless_the_user_says_otherwise
         monkeypatch.setenv(own, "max_split_size_mb:512")
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    said = {os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")}
-    assert said == {None, "max_split_size_mb:512" if own else "expandable_segments:True"}
+    allocator_settings = {os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")}
+    assert allocator_settings == {None, "max_split_size_mb:512" if own else "expandable_segments:True"}

@@ -100,15 +100,17 @@ def test_a_model_trained_at_one_length_starts_its_count_again_at_the_next(tmp_pa
 def test_every_spelling_says_the_same(method: str, tmp_path: Path) -> None:
     testing.tiny_directory(tmp_path / "a", window=WINDOW)
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", method=method)
-    said = read_config(tmp_path / "b")
-    assert said["rope_theta"] == said["rope_parameters"]["rope_theta"]
-    assert type(said["max_position_embeddings"]) is int and said["max_position_embeddings"] == LONGER
+    config_dict = read_config(tmp_path / "b")
+    assert config_dict["rope_theta"] == config_dict["rope_parameters"]["rope_theta"]
+    assert type(config_dict["max_position_embeddings"]) is int and config_dict["max_position_embeddings"] == LONGER
     if method == "ntk":
-        assert said["rope_scaling"] is None and said["rope_theta"] == pytest.approx(10000 * 4 ** (16 / 14))
+        assert config_dict["rope_scaling"] is None and config_dict["rope_theta"] == pytest.approx(
+            10000 * 4 ** (16 / 14)
+        )
     else:
-        for block in (said["rope_scaling"], said["rope_parameters"]):
+        for block in (config_dict["rope_scaling"], config_dict["rope_parameters"]):
             assert block["rope_type"] == method and type(block["factor"]) is float
-        assert said["rope_scaling"]["type"] == method
+        assert config_dict["rope_scaling"]["type"] == method
     lengths = json.loads((tmp_path / "b/tokenizer_config.json").read_text())
     assert lengths["model_max_length"] == LONGER
 
@@ -117,8 +119,8 @@ def test_the_generation_limit_grows_with_the_window(tmp_path: Path) -> None:
     testing.tiny_directory(tmp_path / "a", window=WINDOW)
     (tmp_path / "a/generation_config.json").write_text('{"max_length": 64, "temperature": 0.6}')
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
-    said = json.loads((tmp_path / "b/generation_config.json").read_text())
-    assert said == {"max_length": LONGER, "temperature": 0.6}
+    config_dict = json.loads((tmp_path / "b/generation_config.json").read_text())
+    assert config_dict == {"max_length": LONGER, "temperature": 0.6}
 
 
 def test_auto_keeps_the_method_the_model_has(tmp_path: Path) -> None:
@@ -171,13 +173,13 @@ def _shorter(file: Path) -> None:
 
 
 def _edit(directory: Path, **changes: object) -> None:
-    said = read_config(directory)
+    config_dict = read_config(directory)
     for key, value in changes.items():
         if value is None:
-            said.pop(key, None)
+            config_dict.pop(key, None)
         else:
-            said[key] = value
-    (directory / "config.json").write_text(json.dumps(said))
+            config_dict[key] = value
+    (directory / "config.json").write_text(json.dumps(config_dict))
 
 
 BAD = {
@@ -220,10 +222,10 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gets_a_sentence_and_leaves_nothing(name: str, tmp_path: Path) -> None:
-    spoil, said = BAD[name]
+    spoil, sentence = BAD[name]
     a = testing.tiny_directory(tmp_path / "a", window=WINDOW)
     spoil(a)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=sentence):
         extend(a, window=LONGER * 4, out=tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
@@ -299,8 +301,8 @@ def test_a_hub_id_in_the_cache_is_read_from_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_linear_on_llama_3_scaling_is_refused_with_the_reason(tmp_path: Path) -> None:
-    said = testing.tiny_config(window=131072).to_dict()
-    said["rope_parameters"] = {
+    config_dict = testing.tiny_config(window=131072).to_dict()
+    config_dict["rope_parameters"] = {
         "rope_type": "llama3",
         "rope_theta": 500000.0,
         "factor": 8.0,
@@ -308,16 +310,16 @@ def test_linear_on_llama_3_scaling_is_refused_with_the_reason(tmp_path: Path) ->
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    assert read_rope(said).scaling == Llama3(8.0, 1.0, 4.0, 8192)
+    assert read_rope(config_dict).scaling == Llama3(8.0, 1.0, 4.0, 8192)
     with pytest.raises(UserError, match="linear scaling cannot be put on top of llama3"):
-        extended_config(Checkpoint("llama-3", tmp_path, said), window=262144)
+        extended_config(Checkpoint("llama-3", tmp_path, config_dict), window=262144)
 
 
 def test_a_foreign_linear_model_is_extended_once_its_window_is_said(tmp_path: Path) -> None:
-    said = testing.tiny_config(window=4096).to_dict()
-    said["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+    config_dict = testing.tiny_config(window=4096).to_dict()
+    config_dict["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
     options = ScalingOptions(current_window=4096)
-    new = extended_config(Checkpoint("foreign", tmp_path, said), window=16384, options=options)
+    new = extended_config(Checkpoint("foreign", tmp_path, config_dict), window=16384, options=options)
     assert new["rope_parameters"]["factor"] == 8.0 and new["ropewalk"]["original_window"] == 2048
 
 
@@ -344,10 +346,10 @@ def test_v4_configs_are_read_too() -> None:
 def test_an_edited_ropewalk_config_is_noticed(tmp_path: Path) -> None:
     testing.tiny_directory(tmp_path / "a", window=WINDOW)
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
-    said = read_config(tmp_path / "b")
-    said["rope_scaling"]["factor"] = 2.0
+    config_dict = read_config(tmp_path / "b")
+    config_dict["rope_scaling"]["factor"] = 2.0
     with pytest.raises(UserError, match="one was edited without the other"):
-        read_rope(said)
+        read_rope(config_dict)
 
 
 def test_ntk_is_read_back_as_ntk(tmp_path: Path) -> None:

@@ -168,8 +168,8 @@ def test_chips_are_read_as_people_write_them() -> None:
         "NVIDIA GeForce RTX 4090": "4090",
         "AMD Instinct MI300X": "MI300X",
     }.items():
-        found = chips.named(driver)
-        assert found is not None and found.name == name
+        chip = chips.named(driver)
+        assert chip is not None and chip.name == name
     assert chips.named("NVIDIA T4") is None
 
 
@@ -199,9 +199,11 @@ def _job(shape="llama-7b", window=32768, batch=1, *, activations=FULL, fused=Tru
     ],
 )
 def test_a_regime_costs_the_bytes_that_the_optimiser_states(precision: str, optimizer: str, each: int) -> None:
-    found = regime(precision, optimizer)
+    bytes_per_weight = regime(precision, optimizer)
     # 8-bit states carry a scale for every 256 values: 2 * 4 / 256 of a byte.
-    assert found.weight + found.gradient + found.states == pytest.approx(each, abs=0.04)
+    assert bytes_per_weight.weight + bytes_per_weight.gradient + bytes_per_weight.states == pytest.approx(
+        each, abs=0.04
+    )
 
 
 def test_regimes_that_do_not_exist_are_refused() -> None:
@@ -269,18 +271,18 @@ def test_what_is_kept_is_what_training_would_keep() -> None:
 
 def test_seven_billion_weights_at_32768_fit_one_h200_and_65_billion_do_not() -> None:
     assert plan("llama-7b", window=32768, gpus="H200").fits
-    found = plan("llama-65b", window=8192, gpus="H200")
-    assert not found.fits
+    planned = plan("llama-65b", window=8192, gpus="H200")
+    assert not planned.fits
     assert any(
-        way.startswith("--gpus 8xH200") for way in found.ways
+        way.startswith("--gpus 8xH200") for way in planned.ways
     )  # 65e9 * 16 bytes / 139.8 GiB: 6.9 chips for the weights alone
 
 
 def test_ways_out_do_fit() -> None:
-    found = plan("llama-13b", window=8192, gpus="H200")
-    assert not found.fits
-    assert found.ways
-    for way in found.ways:
+    planned = plan("llama-13b", window=8192, gpus="H200")
+    assert not planned.fits
+    assert planned.ways
+    for way in planned.ways:
         words = way.split()
         options = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
         assert plan("llama-13b", **{"window": 8192, "gpus": "H200", **options}).fits, way
@@ -321,9 +323,9 @@ def test_context_parallel_makes_a_window_fit_that_one_chip_cannot_hold() -> None
 
 
 def test_hours_and_cost_add_up() -> None:
-    found = plan("llama-7b", window=8192, gpus="8xH100", steps=100, batch_size=32, price=2.0)
-    assert found.hours == pytest.approx(100 * 32 * 8192 / found.time.tokens_per_second / 3600)
-    assert found.cost == pytest.approx(2.0 * 8 * found.hours)
+    planned = plan("llama-7b", window=8192, gpus="8xH100", steps=100, batch_size=32, price=2.0)
+    assert planned.hours == pytest.approx(100 * 32 * 8192 / planned.time.tokens_per_second / 3600)
+    assert planned.cost == pytest.approx(2.0 * 8 * planned.hours)
 
 
 def test_low_rank_adapters_take_less_memory_and_less_time() -> None:

@@ -55,9 +55,9 @@ def rows(tmp_path):
         (PI, 16, [[9.0, 5.0, 4.0], [6.0, 3.0, 2.0]], [0.2, 0.3]),
         (TRAINED, 16, [[9.0, 5.0, 4.0], [6.0, 3.0, 2.0]], [0.3, 0.4]),
     ):
-        made = records.Recorder(path, records.new_run(state, device="cpu", dtype="float32", command="made by hand"))
-        made.add(scores(window, heads))
-        made.add(near(window, told))
+        recorder = records.Recorder(path, records.new_run(state, device="cpu", dtype="float32", command="made by hand"))
+        recorder.add(scores(window, heads))
+        recorder.add(near(window, told))
     return clean(records.read([path]))
 
 
@@ -141,13 +141,14 @@ def test_a_measurement_made_twice_is_drawn_once_and_the_newest(rows, tmp_path):
 
 
 def test_the_page_says_how_many_heads_are_out_of_range(rows):
-    made = section(rows)
+    page_section = section(rows)
     assert (
-        "Base, extrapolating in 16 tokens: the largest score beyond 8 is 18.0, and 50\u202f% of the heads" in made.lead
+        "Base, extrapolating in 16 tokens: the largest score beyond 8 is 18.0, and 50\u202f% of the heads"
+        in page_section.lead
     )
-    assert len(made.pictures) == 3
-    assert len(made.tables[0].lines) == 4
-    assert [[cell.text for cell in line.cells] for line in made.tables[1].lines][1] == [
+    assert len(page_section.pictures) == 3
+    assert len(page_section.tables[0].lines) == 4
+    assert [[cell.text for cell in line.cells] for line in page_section.tables[1].lines][1] == [
         "3.0",
         "75\u202f%",
         "60\u202f%",

@@ -45,9 +45,9 @@ def test_a_method_of_another_version_is_called_by_its_own_word():
 
 
 def test_states_that_share_a_label_are_told_apart():
-    one, other = (variant_of(made_up.extended(4, 200, name=name)) for name in ("seed-1", "seed-2"))
-    assert sorted(labels([one, other]).values()) == ["PI ×4, 200 steps (seed-1)", "PI ×4, 200 steps (seed-2)"]
-    assert labels([one]) == {one: "PI ×4, 200 steps"}
+    first, other = (variant_of(made_up.extended(4, 200, name=name)) for name in ("seed-1", "seed-2"))
+    assert sorted(labels([first, other]).values()) == ["PI ×4, 200 steps (seed-1)", "PI ×4, 200 steps (seed-2)"]
+    assert labels([first]) == {first: "PI ×4, 200 steps"}
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def test_coordinates_that_do_not_turn_add_a_constant_to_the_score():
     """A head of 16 of which 8 turn: however the key moves, its score differs from that of the turning part by one number."""
     rope, draw = Rope(8), np.random.default_rng(0)
     q, k = draw.standard_normal((2, 1, 16))
-    theta, places = rope.inv_freq(), np.linspace(0, 100, 41)
-    whole = [float(q[0] @ rotate(k, np.array([-s]), theta)[0]) for s in places]
-    part = [float(q[0, :8] @ rotate(k[:, :8], np.array([-s]), theta)[0]) for s in places]
+    pretrained, places = rope.inv_freq(), np.linspace(0, 100, 41)
+    whole = [float(q[0] @ rotate(k, np.array([-s]), pretrained)[0]) for s in places]
+    part = [float(q[0, :8] @ rotate(k[:, :8], np.array([-s]), pretrained)[0]) for s in places]
     np.testing.assert_allclose(np.subtract(whole, part), q[0, 8:] @ k[0, 8:], atol=1e-12)
     assert np.ptp(whole) > 1
 
@@ -54,19 +54,19 @@ def test_the_table_of_heads_is_what_the_definitions_give():
     assert len(rows) == 6
     for name, *cells in rows:
         d, c = (float(x) for x in name.split(" (")[0].split(","))
-        theta = inv_freq(int(d), c)
-        printed, holds, exact = d / (32 * math.log(c)), np.sum(theta**2) / 8, np.sum(1 - np.cos(theta / 2))
+        pretrained = inv_freq(int(d), c)
+        printed, holds, exact = d / (32 * math.log(c)), np.sum(pretrained**2) / 8, np.sum(1 - np.cos(pretrained / 2))
         assert [digits(cell) for cell in cells] == pytest.approx([printed, holds, exact, exact / printed], abs=5.1e-4)
         assert [digits(cell) for cell in cells[:3]] == pytest.approx([printed, holds, exact], abs=5.1e-5)
-        found = bounds(Rope(int(d), c), 4096)
-        assert (found.interpolation_printed, found.interpolation) == pytest.approx((printed, holds), rel=1e-9)
-        assert found.interpolation_exact == pytest.approx(exact, rel=1e-9)
+        computed = bounds(Rope(int(d), c), 4096)
+        assert (computed.interpolation_printed, computed.interpolation) == pytest.approx((printed, holds), rel=1e-9)
+        assert computed.interpolation_exact == pytest.approx(exact, rel=1e-9)
 
 
 def test_what_is_printed_is_13_7_percent_too_small_and_what_holds_1_2_percent_too_large():
-    found = bounds(LLAMA, 32768)
-    assert found.interpolation_exact / found.interpolation_printed == pytest.approx(1.137, abs=5e-4)
-    assert found.interpolation / found.interpolation_exact == pytest.approx(1.012, abs=5e-4)
+    computed = bounds(LLAMA, 32768)
+    assert computed.interpolation_exact / computed.interpolation_printed == pytest.approx(1.137, abs=5e-4)
+    assert computed.interpolation / computed.interpolation_exact == pytest.approx(1.012, abs=5e-4)
     closed = 128 / (4 * math.log(1e4)) + 1 / 2 + math.log(1e4) / (3 * 128)
     assert (sum_of_squares(inv_freq(128, 1e4)), closed) == pytest.approx((3.9983, 3.9983), abs=5e-5)
 
@@ -87,17 +87,17 @@ def test_how_wide_a_head_must_be_for_the_printed_theorem_to_hold_on_the_shortest
 
 
 def test_out_to_a_million_tokens_b_is_never_a_quarter_of_d():
-    theta, least = LLAMA.inv_freq(), math.inf
+    pretrained, least = LLAMA.inv_freq(), math.inf
     for start in range(0, 1 << 20, 1 << 16):
-        least = min(least, abel_sum(theta, np.arange(start, start + (1 << 16))).min() / 128)
+        least = min(least, abel_sum(pretrained, np.arange(start, start + (1 << 16))).min() / 128)
     assert least == pytest.approx(0.5349, abs=5e-5)
 
 
 def test_heads_of_64_lie_below_one_on_13_percent_of_the_range_that_the_paper_extends_to():
     curve = np.abs(np.cumsum(np.exp(1j * np.outer(np.arange(32768), inv_freq(64, 1e4))), axis=1)).sum(axis=1) / 64
     assert (curve[:4096].argmin(), (curve < 1).mean()) == (3901, pytest.approx(0.131, abs=5e-4))
-    found = bounds(Rope(64, 10000.0, 2048), 32768)
-    assert (found.b_min_plotted_at, found.b_below_one) == (3901, (curve < 1).mean())
+    computed = bounds(Rope(64, 10000.0, 2048), 32768)
+    assert (computed.b_min_plotted_at, computed.b_below_one) == (3901, (curve < 1).mean())
 
 
 # 4
@@ -117,20 +117,20 @@ def test_numpy_solves_in_float64_what_it_is_given_in_float32():
 
 def test_the_table_of_solvers_is_what_growth_finds():
     rows = {name: cells for name, *cells in table("solved by")}
-    found = {row.solver: row for row in growth(LLAMA, 4096, seeds=20)}
+    computed = {row.solver: row for row in growth(LLAMA, 4096, seeds=20)}
     # Where rounding does not decide, or is done once, the figures are the same on every machine. Three digits are given.
     for name, solver in (
         ("normal equations, sums rounded to float32 once", "normal equations, float32"),
         ("ridge 1.0, float64", "ridge 1.0, float64"),
     ):
         inside, outside, extremes = rows[name]
-        row = found[solver]
-        said = [digits(inside), digits(outside), *map(digits, extremes.split(","))]
-        assert [row.inside, row.outside, row.lowest, row.highest] == pytest.approx(said, rel=1e-2), solver
+        row = computed[solver]
+        printed = [digits(inside), digits(outside), *map(digits, extremes.split(","))]
+        assert [row.inside, row.outside, row.lowest, row.highest] == pytest.approx(printed, rel=1e-2), solver
     inside, _, extremes = rows["least squares by singular values, float64"]
-    assert found["least squares, float64"].inside == pytest.approx(digits(inside), rel=1e-2)
+    assert computed["least squares, float64"].inside == pytest.approx(digits(inside), rel=1e-2)
     least, most = map(digits, extremes.split(","))
-    assert least / 3 < found["least squares, float64"].lowest < found["least squares, float64"].highest < 3 * most
+    assert least / 3 < computed["least squares, float64"].lowest < computed["least squares, float64"].highest < 3 * most
 
 
 # 5
@@ -138,18 +138,20 @@ def test_the_table_of_solvers_is_what_growth_finds():
 
 def by_each_papers_formula(factor: float) -> dict[str, np.ndarray]:
     """NTK (bloc97), YaRN (Peng et al. 2023, eqs. 17 to 23, and its published code's rounding), Llama 3 (Meta's apply_scaling)."""
-    theta, d, length = inv_freq(128, 1e4), 128, 2048
-    low, high = (d * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(1e4)) for turns in (32, 1))
+    pretrained, d, length = inv_freq(128, 1e4), 128, 2048
+    low, high = (d * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(1e4)) for rotations in (32, 1))
     ramp = np.clip((np.arange(64) - math.floor(low)) / (math.ceil(high) - math.floor(low)), 0, 1)
-    smooth = (length * theta / (2 * math.pi) - 1) / (4 - 1)
-    wavelength = 2 * math.pi / theta
-    mixed = (1 - smooth) * theta / factor + smooth * theta
+    smooth = (length * pretrained / (2 * math.pi) - 1) / (4 - 1)
+    wavelength = 2 * math.pi / pretrained
+    mixed = (1 - smooth) * pretrained / factor + smooth * pretrained
     return {
-        "unscaled": theta,
-        "PI": theta / factor,
+        "unscaled": pretrained,
+        "PI": pretrained / factor,
         "NTK": inv_freq(128, 1e4 * factor ** (128 / 126)),
-        "YaRN": theta / factor * ramp + theta * (1 - ramp),
-        "Llama 3": np.where(wavelength < length / 4, theta, np.where(wavelength > length / 1, theta / factor, mixed)),
+        "YaRN": pretrained / factor * ramp + pretrained * (1 - ramp),
+        "Llama 3": np.where(
+            wavelength < length / 4, pretrained, np.where(wavelength > length / 1, pretrained / factor, mixed)
+        ),
     }
 
 
@@ -158,19 +160,23 @@ def test_the_table_of_methods_is_what_each_papers_formula_gives():
     rows = {name: cells for name, *cells in table("| unscaled")}
     ours = (Plain(), Linear(16.0), Ntk(16.0), Yarn(16.0), Llama3(16.0, 1.0, 4.0, 2048))
     for column, (name, scaling) in enumerate(zip(names, ours, strict=True)):
-        theta, after = inv_freq(128, 1e4), by_each_papers_formula(16)[name]
-        never = 2048 * theta < 2 * math.pi
-        over = np.where(never, 32768 * after / (2048 * theta), 1)
+        pretrained, after = inv_freq(128, 1e4), by_each_papers_formula(16)[name]
+        never = 2048 * pretrained < 2 * math.pi
+        over = np.where(never, 32768 * after / (2048 * pretrained), 1)
         over = np.where(over > 1 + 1e-9, over, 1)
-        told = [after.mean(), 100 * after.mean() / theta.mean(), 100 * (over > 1).mean(), over.max()]
+        told = [after.mean(), 100 * after.mean() / pretrained.mean(), 100 * (over > 1).mean(), over.max()]
         rounded = {"radians a token, mean": 5e-5, "kept": 0.05, "pairs at unseen angles": 0.05, "the farthest": 5e-3}
         for (row, half), expected in zip(rounded.items(), told, strict=True):
             assert digits(rows[row][column]) == pytest.approx(expected, abs=1.001 * half), (name, row)
-        found = resolution(LLAMA, scaling, 32768)
-        assert [found.mean_angle, 100 * found.kept, 100 * found.unseen, found.overshoot] == pytest.approx(told), name
-        assert found.incomplete == pytest.approx(0.359, abs=5e-4)
-        assert found.incomplete_after == pytest.approx((32768 * after < 2 * math.pi).mean()), name
-        assert found.separation == pytest.approx(np.sqrt(np.mean(np.abs(np.exp(1j * after) - 1) ** 2))), name
-        turns = 2048 * theta / (2 * math.pi)
-        for band, inside in zip(found.bands, (turns >= 32, (turns >= 1) & (turns < 32), turns < 1), strict=True):
+        computed = resolution(LLAMA, scaling, 32768)
+        assert [computed.mean_angle, 100 * computed.kept, 100 * computed.unseen, computed.overshoot] == pytest.approx(
+            told
+        ), name
+        assert computed.incomplete == pytest.approx(0.359, abs=5e-4)
+        assert computed.incomplete_after == pytest.approx((32768 * after < 2 * math.pi).mean()), name
+        assert computed.separation == pytest.approx(np.sqrt(np.mean(np.abs(np.exp(1j * after) - 1) ** 2))), name
+        rotations = 2048 * pretrained / (2 * math.pi)
+        for band, inside in zip(
+            computed.bands, (rotations >= 32, (rotations >= 1) & (rotations < 32), rotations < 1), strict=True
+        ):
             assert (band.pairs, band.after) == (inside.sum(), pytest.approx(after[inside].mean())), (name, band.name)

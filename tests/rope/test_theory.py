@@ -66,9 +66,9 @@ def test_the_score_is_the_inner_product_of_two_rotated_vectors():
     q, k = draw.standard_normal((2, 128))
     h = (q[0::2] + 1j * q[1::2]) * (k[0::2] - 1j * k[1::2])
     for m, n in ((0, 0), (17, 3), (2047, 0), (40000.5, 12.25)):
-        found = score(h, THETA, np.array([m - n]))[0]
+        computed = score(h, THETA, np.array([m - n]))[0]
         # Phases of 40000 radians lose 5 digits of 16; 64 terms of size about 1.
-        assert found == pytest.approx(score_by_rotation(q, k, m, n), abs=1e-9)
+        assert computed == pytest.approx(score_by_rotation(q, k, m, n), abs=1e-9)
 
 
 # 2. Interpolation
@@ -81,19 +81,19 @@ def test_theorem_2_1_as_printed_is_false_at_llamas_own_setting():
     q, k = np.zeros(128), np.zeros(128)
     q[0::2], q[1::2], k[0::2] = h.real, h.imag, 1
     ends = [score_by_rotation(q, k, m, 0) for m in (0, 1)]
-    strays = abs(score_by_rotation(q, k, 0.5, 0) - sum(ends) / 2)
+    distance_to_chord = abs(score_by_rotation(q, k, 0.5, 0) - sum(ends) / 2)
     printed = interpolation_bound_printed(LLAMA, MIDDLE, 0.0, 1.0)[0]
-    assert strays == pytest.approx(0.4939, abs=5e-5)  # four digits are given
+    assert distance_to_chord == pytest.approx(0.4939, abs=5e-5)  # four digits are given
     assert printed == pytest.approx(0.4343, abs=5e-5)
-    assert strays > 1.13 * printed
+    assert distance_to_chord > 1.13 * printed
 
 
 def test_the_printed_denominator_is_32_ln_c_and_the_corrected_one_256():
-    found = bounds(LLAMA, 32768)
-    assert found.denominator_printed == pytest.approx(294.73, abs=0.005)
-    assert 128 / found.interpolation == pytest.approx(256.1, abs=0.05)
-    assert 128 / found.interpolation_exact == pytest.approx(259.2, abs=0.05)
-    assert not found.holds
+    computed = bounds(LLAMA, 32768)
+    assert computed.denominator_printed == pytest.approx(294.73, abs=0.005)
+    assert 128 / computed.interpolation == pytest.approx(256.1, abs=0.05)
+    assert 128 / computed.interpolation_exact == pytest.approx(259.2, abs=0.05)
+    assert not computed.holds
 
 
 @pytest.mark.parametrize("theta", [THETA, Linear(8.0).inv_freq(LLAMA), Rope(16, 500000.0).inv_freq()], ids=len)
@@ -107,9 +107,9 @@ def test_the_corrected_bound_holds_for_a_hundred_thousand_random_scores(theta):
         s2 = s1 + draw.choice([1.0, 1.0, 2.0, 0.25, 16.0], n)
         s = s1 + (s2 - s1) * draw.random(n)
         bound = (s - s1) * (s2 - s) / 2 * np.sum(theta**2) * np.abs(h).max(axis=1)
-        strays = deviation(h, theta, s, s1, s2)
-        assert np.all(strays <= bound + 1e-10)  # phases up to 2064 radians, rounded
-        closest = max(closest, float(np.max(strays[bound > 1e-6] / bound[bound > 1e-6])))
+        distance_to_chord = deviation(h, theta, s, s1, s2)
+        assert np.all(distance_to_chord <= bound + 1e-10)  # phases up to 2064 radians, rounded
+        closest = max(closest, float(np.max(distance_to_chord[bound > 1e-6] / bound[bound > 1e-6])))
     assert closest > 0.2  # else the draws never came near and the test would say nothing
 
 
@@ -165,11 +165,11 @@ def test_the_supremum_is_the_same_at_every_distance():
 @given(ropes)
 def test_the_sum_of_squares_is_a_geometric_series_between_its_closed_bounds(rope):
     d, c = rope.head_dim, rope.rope_theta
-    found = sum_of_squares(rope.inv_freq())
-    assert found == pytest.approx((1 - c**-2) / (1 - c ** (-4 / d)), rel=1e-9)  # c^-2 cancels to 9 digits at c = 1.5
+    computed = sum_of_squares(rope.inv_freq())
+    assert computed == pytest.approx((1 - c**-2) / (1 - c ** (-4 / d)), rel=1e-9)  # c^-2 cancels to 9 digits at c = 1.5
     printed = sum_of_squares_printed(rope)
-    assert found >= (1 - c**-2) * (printed + 1 / 2) * (1 - 1e-12)
-    assert found <= (printed + 1 / 2 + np.log(c) / (3 * d)) * (1 + 1e-12)
+    assert computed >= (1 - c**-2) * (printed + 1 / 2) * (1 - 1e-12)
+    assert computed <= (printed + 1 / 2 + np.log(c) / (3 * d)) * (1 + 1e-12)
 
 
 def test_the_inequality_in_the_papers_proof_points_the_other_way():
@@ -215,9 +215,9 @@ def test_b_stays_above_one_where_the_paper_plots_it_and_falls_below_where_it_ext
 
 def test_abel_sum_is_its_definition():
     s = np.array([0.0, 1.0, 777.0, 4000.5])
-    for distance, found in zip(s, abel_sum(THETA, s), strict=True):
+    for distance, computed in zip(s, abel_sum(THETA, s), strict=True):
         naive = sum(abs(sum(np.exp(1j * distance * THETA[j]) for j in range(k))) for k in range(1, 65))
-        assert found == pytest.approx(naive, rel=1e-10)
+        assert computed == pytest.approx(naive, rel=1e-10)
     assert abel_sum(THETA, np.array([0.0]))[0] == pytest.approx(64 * 65 / 2)
 
 
@@ -238,31 +238,31 @@ def test_neither_abel_bound_can_be_tightened_by_dropping_a_term():
     assert abel_bound(same, THETA, np.zeros(1))[0] == score(same, THETA, np.zeros(1))[0] == 64
     at = np.array([3.0, 700.0, 3643.0])
     left_over = np.abs(np.exp(1j * np.outer(at, THETA)).sum(axis=1))
-    found = extrapolation_bound(THETA, at, 1.0) - abel_bound(turned, THETA, at)
-    np.testing.assert_allclose(found, left_over, atol=1e-9)
+    computed = extrapolation_bound(THETA, at, 1.0) - abel_bound(turned, THETA, at)
+    np.testing.assert_allclose(computed, left_over, atol=1e-9)
 
 
 def test_a_models_bounds_are_read_off_its_own_curve():
-    found = bounds(Rope(64, 10000.0, 256), 4096)
+    computed = bounds(Rope(64, 10000.0, 256), 4096)
     theta = 10000.0 ** (-np.arange(32) / 32)
     curve = np.abs(np.cumsum(np.exp(1j * np.outer(np.arange(4096), theta)), axis=1)).sum(axis=1)
     # Beyond the window alone: nearer, at distance 0, the curve is highest.
-    assert found.extrapolation_lowest == pytest.approx(2 * curve[256:].min())
-    assert found.extrapolation_highest == pytest.approx(2 * curve[256:].max()) and curve.argmax() == 0
-    assert (found.b_min, found.b_min_at) == (pytest.approx(curve.min() / 64), curve.argmin())
-    assert (found.b_min_plotted, found.b_min_plotted_at) == (
+    assert computed.extrapolation_lowest == pytest.approx(2 * curve[256:].min())
+    assert computed.extrapolation_highest == pytest.approx(2 * curve[256:].max()) and curve.argmax() == 0
+    assert (computed.b_min, computed.b_min_at) == (pytest.approx(curve.min() / 64), curve.argmin())
+    assert (computed.b_min_plotted, computed.b_min_plotted_at) == (
         pytest.approx(curve[:512].min() / 64),
         curve[:512].argmin(),
     )
-    assert found.b_below_one == (curve < 64).mean() > 0
-    assert (found.trivial, found.factor, found.b_stride) == (32, 16, 1)
+    assert computed.b_below_one == (curve < 64).mean() > 0
+    assert (computed.trivial, computed.factor, computed.b_stride) == (32, 16, 1)
 
 
 def test_in_a_window_of_which_one_distance_in_two_is_looked_at_the_lowest_is_where_it_is_said_to_be():
-    found = bounds(Rope(16, 10000.0, 2048), 300_000)
-    assert found.b_stride == 2
-    at = abel_sum(Rope(16, 10000.0).inv_freq(), np.array([float(found.b_min_at)]))[0]
-    assert at / 16 == pytest.approx(found.b_min)
+    computed = bounds(Rope(16, 10000.0, 2048), 300_000)
+    assert computed.b_stride == 2
+    at = abel_sum(Rope(16, 10000.0).inv_freq(), np.array([float(computed.b_min_at)]))[0]
+    assert at / 16 == pytest.approx(computed.b_min)
 
 
 def test_the_trivial_bound_is_attained_and_beats_the_extrapolation_bound_everywhere_to_32768():
@@ -273,15 +273,15 @@ def test_the_trivial_bound_is_attained_and_beats_the_extrapolation_bound_everywh
 
 
 def test_heads_of_64_fall_below_one_already_where_the_paper_plots():
-    found = bounds(Rope(64, 10000.0, 2048), 4096)
-    assert found.b_min == pytest.approx(0.628, abs=5e-4)
+    computed = bounds(Rope(64, 10000.0, 2048), 4096)
+    assert computed.b_min == pytest.approx(0.628, abs=5e-4)
 
 
 def test_about_600_times_is_512_by_its_own_logic_and_128_against_the_trivial_bound():
-    found = bounds(LLAMA, 32768)
-    assert found.ratio_printed == pytest.approx(2 * 294.73, abs=0.01)
-    assert found.ratio_corrected == pytest.approx(512, abs=0.5)
-    assert found.ratio_honest == pytest.approx(128, abs=0.5)
+    computed = bounds(LLAMA, 32768)
+    assert computed.ratio_printed == pytest.approx(2 * 294.73, abs=0.01)
+    assert computed.ratio_corrected == pytest.approx(512, abs=0.5)
+    assert computed.ratio_honest == pytest.approx(128, abs=0.5)
 
 
 def test_the_order_of_the_pairs_changes_b_but_not_the_score():
@@ -327,12 +327,12 @@ def test_the_float32_figure_is_one_machines_rounding_and_no_other(grown):
     s = np.arange(4096)
     basis = features(THETA, s).astype(np.float32)
     inside = basis[:2048]
-    found = []
+    computed = []
     for seed in range(20):
         y = np.random.default_rng(seed).standard_normal(2048).astype(np.float32)
         weights = np.linalg.solve(inside.T @ inside, inside.T @ y)
-        found.append(np.abs(basis[2048:] @ weights).max())
-    assert 10 < np.median(found) < 1e5 < grown["normal equations, float64"].outside
+        computed.append(np.abs(basis[2048:] @ weights).max())
+    assert 10 < np.median(computed) < 1e5 < grown["normal equations, float64"].outside
 
 
 def test_a_ridge_keeps_the_fit_and_removes_the_explosion(grown):
@@ -356,43 +356,43 @@ def test_every_solver_fits_what_the_basis_can_say():
 
 
 def test_the_envelope_is_the_largest_so_far_and_ends_at_the_largest_of_all(grown):
-    for found in grown.values():
-        assert found.lowest <= found.outside <= found.highest
-        assert np.all(np.diff(found.envelope) >= 0)
+    for computed in grown.values():
+        assert computed.lowest <= computed.outside <= computed.highest
+        assert np.all(np.diff(computed.envelope) >= 0)
         # A median of maxima over all distances; the outside ones are the larger.
-        assert found.envelope[-1] == pytest.approx(found.outside, rel=0.05)
-        assert (found.distances[0], found.distances[-1]) == (0, 4095)
+        assert computed.envelope[-1] == pytest.approx(computed.outside, rel=0.05)
+        assert (computed.distances[0], computed.distances[-1]) == (0, 4095)
 
 
 def test_a_singular_fit_says_nan_and_does_not_stop():
-    found = {g.solver: g.outside for g in growth(Rope(128, 1e12, 256), 512, seeds=2)}
-    assert np.isnan(found["normal equations, float32"])
-    assert np.isfinite(found["ridge 1.0, float64"])
+    computed = {g.solver: g.outside for g in growth(Rope(128, 1e12, 256), 512, seeds=2)}
+    assert np.isnan(computed["normal equations, float32"])
+    assert np.isfinite(computed["ridge 1.0, float64"])
 
 
 # 5. Angular resolution
 
 
 def test_pi_divides_every_angle_by_the_factor_and_shows_no_new_one():
-    found = resolution(LLAMA, Linear(16.0), 32768)
-    assert found.kept == pytest.approx(1 / 16)
-    assert (found.unseen, found.overshoot) == (0, 1)
-    assert all(band.after == pytest.approx(band.before / 16) for band in found.bands)
+    computed = resolution(LLAMA, Linear(16.0), 32768)
+    assert computed.kept == pytest.approx(1 / 16)
+    assert (computed.unseen, computed.overshoot) == (0, 1)
+    assert all(band.after == pytest.approx(band.before / 16) for band in computed.bands)
 
 
 def test_extrapolation_keeps_every_angle_and_shows_new_ones_to_each_pair_that_never_turned():
-    found = resolution(LLAMA, Plain(), 32768)
-    assert found.kept == 1
+    computed = resolution(LLAMA, Plain(), 32768)
+    assert computed.kept == 1
     # theta_j < 2 pi / 2048 from j = 41 on: ln(2048 / 2 pi) / ln(10000) * 64 = 40.2.
-    assert found.incomplete == found.unseen == 23 / 64
-    assert found.overshoot == pytest.approx(16)
+    assert computed.incomplete == computed.unseen == 23 / 64
+    assert computed.overshoot == pytest.approx(16)
 
 
 def test_ntk_keeps_most_angles_but_overshoots_in_the_middle():
-    found = resolution(LLAMA, Ntk(16.0), 32768)
-    assert found.kept > 0.7
-    assert 1 < found.overshoot < 16
-    assert found.unseen == 22 / 64  # all that never turned, but the slowest, which NTK puts exactly on the edge
+    computed = resolution(LLAMA, Ntk(16.0), 32768)
+    assert computed.kept > 0.7
+    assert 1 < computed.overshoot < 16
+    assert computed.unseen == 22 / 64  # all that never turned, but the slowest, which NTK puts exactly on the edge
 
 
 def test_yarn_keeps_the_fast_and_interpolates_the_slow():
@@ -402,8 +402,8 @@ def test_yarn_keeps_the_fast_and_interpolates_the_slow():
 
 
 def test_llama3_scaling_has_a_resolution_too():
-    found = resolution(Rope(128, 500000.0, 8192), Llama3(8.0, 1.0, 4.0, 8192), 65536)
-    assert 0.9 < found.kept < 1
+    computed = resolution(Rope(128, 500000.0, 8192), Llama3(8.0, 1.0, 4.0, 8192), 65536)
+    assert 0.9 < computed.kept < 1
 
 
 def test_mean_angle_is_a_geometric_series_near_one_over_ln_c():
