@@ -9,5 +9,5 @@ for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
     text = path.read_text(encoding="utf-8")
     if "__main__" not in text:
         continue  # what a timing is made of
-    said = ast.get_docstring(ast.parse(text)) or ""
-    print(f"python -m bench.{path.stem:12} {said.splitlines()[0] if said else ''}")
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    print(f"python -m bench.{path.stem:12} {docstring.splitlines()[0] if docstring else ''}")

@@ -49,8 +49,8 @@ def published(folder: Path):
                 articles.setdefault(row["article"], []).append(problem)
             rows = [{"article": article, "problems": str(problems)} for article, problems in articles.items()]
             split = "test"
-        made = datasets.Dataset.from_list(rows)
-        return {split: made, "train": made}
+        dataset = datasets.Dataset.from_list(rows)
+        return {split: dataset, "train": dataset}
 
     return load
 

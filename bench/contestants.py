@@ -67,7 +67,7 @@ class Bench:
             self.model = transformers.AutoModelForCausalLM.from_config(config)
         torch.set_default_dtype(torch.float32)
         self.model.train()
-        # `transformers` keeps phases in float32 whatever the default dtype was; be sure of it.
+        # inv_freq in float32 whatever the default dtype was, as transformers keeps it.
         rotary = self.model.model.rotary_emb
         rotary.inv_freq = 1.0 / 10000 ** (torch.arange(0, 1, 2 / rotary.inv_freq.numel() / 2, device=device).float())
         self.root = NextTokenLoss(self.model)
@@ -111,7 +111,7 @@ class Bench:
     def turn(self, who: str, batch: int, tokens: int, steps: int) -> Turn:
         """`steps` timed steps after one that is not; an error, out of memory included, is written down and the next turn comes."""
         out = Turn(who, batch, tokens)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             self._turn(out, steps)
         except Exception as error:  # noqa: BLE001 - one contestant's failure must not end the others' turns
@@ -121,7 +121,7 @@ class Bench:
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        print(f"[{time.perf_counter() - begun:6.1f} s] {out}", flush=True)
+        print(f"[{time.perf_counter() - started:6.1f} s] {out}", flush=True)
         if out.error and self.fastest and who == "ropewalk":
             self.fastest = False  # once more with the attention that every contestant has
             torch._dynamo.reset()
@@ -200,12 +200,12 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
 
     fastest: FlashAttention-4 where it is installed.
     """
-    made: dict[bool, recompute.SelectiveCheckpointing] = {}
+    by_fastest: dict[bool, recompute.SelectiveCheckpointing] = {}
 
     @contextlib.contextmanager
     def contestant(bench: Bench, turn: Turn) -> Iterator[Entry]:
-        # One for the whole run, so that a second turn finds what the first one compiled.
-        kept = made.setdefault(bench.fastest, recompute.SelectiveCheckpointing(bench.root, compiled=compiled))
+        # One for the whole run, so that a second turn reuses what the first one compiled.
+        kept = by_fastest.setdefault(bench.fastest, recompute.SelectiveCheckpointing(bench.root, compiled=compiled))
         size = bench.model.config.head_dim
         stack = contextlib.ExitStack()
         print(
@@ -213,17 +213,17 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
             if fastest and bench.fastest
             else "as PyTorch picks"
         )
-        found = kept.candidates(bench.root.body, turn.batch, turn.tokens)
+        candidates = kept.candidates(bench.root.body, turn.batch, turn.tokens)
         if most == "attention":
-            found = [c for c in found if "attention" in c.op]
-        room = _room(bench, turn, found, len(kept.layers))
+            candidates = [c for c in candidates if "attention" in c.op]
+        room = _room(bench, turn, candidates, len(kept.layers))
 
         def loss_of(ids: Tensor) -> Tensor:
             labels = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
             return bench.root(ids, labels) / (labels != IGNORED).sum()
 
         def first(call: Callable[[], Tensor]) -> Tensor:
-            loss = kept.fit(call, found, room)
+            loss = kept.fit(call, candidates, room)
             turn.kept = _say(kept.kept)
             return loss
 
@@ -236,7 +236,7 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
     return contestant
 
 
-def _room(bench: Bench, turn: Turn, found: list[recompute.Candidate], layers: int) -> int:
+def _room(bench: Bench, turn: Turn, candidates: list[recompute.Candidate], layers: int) -> int:
     if bench.device.type != "cuda":
         return 2**40
     config = bench.model.config
@@ -244,14 +244,17 @@ def _room(bench: Bench, turn: Turn, found: list[recompute.Candidate], layers: in
     weights = sum(p.numel() for p in bench.model.parameters())
     head = head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
     states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
-    room = recompute.free_bytes(bench.device, found, layers=layers, stream=stream, head=head, reserved=states)
-    print(f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in found) / GIB:.1f} GiB", flush=True)
+    room = recompute.free_bytes(bench.device, candidates, layers=layers, stream=stream, head=head, reserved=states)
+    print(
+        f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in candidates) / GIB:.1f} GiB",
+        flush=True,
+    )
     return room
 
 
 def _say(choice: list[recompute.Kept]) -> str:
-    kinds = {keep: choice.count(keep) for keep in choice}
-    return ", ".join(f"{count} x {sorted(keep) if keep is not None else 'all'}" for keep, count in kinds.items())
+    kinds = {kept: choice.count(kept) for kept in choice}
+    return ", ".join(f"{count} x {sorted(kept) if kept is not None else 'all'}" for kept, count in kinds.items())
 
 
 CONTESTANTS: dict[str, Any] = {

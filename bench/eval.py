@@ -72,11 +72,11 @@ def bench_budget(
     loaded = LoadedModel(
         load_model(name, device=device, dtype="float32"), load_tokenizer(name), Checkpoint.open(name).info
     )
-    ids = [encode(loaded.tokenizer, one)[:tokens] for one in texts]
-    held = [TokenizedDocument(str(at), one) for at, one in enumerate(ids)]
-    score_document(loaded, held[0], window, stride)
-    exact, seconds, _ = clock(lambda: [score_document(loaded, one, window, stride) for one in held])
-    figure = math.exp(sum(one.nll for one in exact) / sum(one.tokens for one in exact))
+    ids = [encode(loaded.tokenizer, text)[:tokens] for text in texts]
+    tokenized = [TokenizedDocument(str(number), row) for number, row in enumerate(ids)]
+    score_document(loaded, tokenized[0], window, stride)
+    exact, seconds, _ = clock(lambda: [score_document(loaded, document, window, stride) for document in tokenized])
+    figure = math.exp(sum(row.nll for row in exact) / sum(row.tokens for row in exact))
     short = ids[0][: window + 8 * stride]
     plain, ours = (measure(loaded.model, short, window, stride) for measure in (plain_perplexity, our_perplexity))
     rows = [
@@ -91,15 +91,15 @@ def bench_budget(
         },
     ]
     for seed in range(5):
-        (found, drawn, _), spent, _ = clock(
+        (estimate, drawn, _), spent, _ = clock(
             lambda seed=seed: sampled.sample(
                 loaded.model, ids, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
             )
         )
-        low, high = (math.exp(end) for end in found.interval)
+        low, high = (math.exp(end) for end in estimate.interval)
         rows.append(
-            {"what": "budget", "who": f"seed {seed}", "perplexity": math.exp(found.nats), "low": low, "high": high}
-            | {"seconds": spent, "share": len(drawn) / found.windows, "holds": low <= figure <= high}
+            {"what": "budget", "who": f"seed {seed}", "perplexity": math.exp(estimate.nats), "low": low, "high": high}
+            | {"seconds": spent, "share": len(drawn) / estimate.windows, "holds": low <= figure <= high}
         )
     for row in rows:
         print(json.dumps(row), flush=True)
@@ -110,7 +110,7 @@ def medians(rows: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
     """One row a contestant: the turn whose seconds are the median of its turns."""
     measured = [row for row in rows if row["what"] == what and "error" not in row]
     turns = {who: [row for row in measured if row["who"] == who] for who in dict.fromkeys(r["who"] for r in measured)}
-    return [sorted(own, key=lambda row: row["seconds"])[(len(own) - 1) // 2] for own in turns.values()]
+    return [sorted(rows, key=lambda row: row["seconds"])[(len(rows) - 1) // 2] for rows in turns.values()]
 
 
 def table(rows: list[dict[str, Any]], machine: str) -> str:
@@ -121,11 +121,11 @@ def table(rows: list[dict[str, Any]], machine: str) -> str:
         lines += [
             f"perplexity, W {measured[0]['window']}, S {measured[0]['stride']}   tokens/s   x plain   peak GiB   x plain"
         ]
-        base = measured[0]
+        plain = measured[0]
         for row in measured:
             lines.append(
-                f"  {row['who']:36}{row['tokens_per_second']:10.0f}{row['tokens_per_second'] / base['tokens_per_second']:10.2f}"
-                f"{row['peak'] / 2**30:11.2f}{row['peak'] / base['peak']:10.2f}   perplexity {row['perplexity']:.2f}"
+                f"  {row['who']:36}{row['tokens_per_second']:10.0f}{row['tokens_per_second'] / plain['tokens_per_second']:10.2f}"
+                f"{row['peak'] / 2**30:11.2f}{row['peak'] / plain['peak']:10.2f}   perplexity {row['perplexity']:.2f}"
             )
     asked = medians(rows, "passkey")
     if asked:

@@ -45,14 +45,14 @@ def main() -> None:
     print(f"numpy {records.versions()['numpy']}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     for phases in (np.float64, np.float32):
         features = basis(phases)
-        for name, sums in (("BLAS", by_blas), ("rounded once", rounded_once), ("in order", in_order)):
+        for name, normal_equations in (("BLAS", by_blas), ("rounded once", rounded_once), ("in order", in_order)):
             # One seed at a time: a BLAS multiplies a matrix and a vector in other blocks than two matrices.
-            found = []
+            largest = []
             for seed in range(SEEDS):
-                gram, right = sums(features[:2048], targets[:, seed : seed + 1].astype(np.float32))
-                found.append(float(np.abs(features[2048:] @ np.linalg.solve(gram, right)).max()))
-            said = f"median {np.median(found):8.0f}, {min(found):6.0f} to {max(found):6.0f}"
-            print(f"phases in {phases.__name__}, sums {name:12}: {said}")
+                gram, right = normal_equations(features[:2048], targets[:, seed : seed + 1].astype(np.float32))
+                largest.append(float(np.abs(features[2048:] @ np.linalg.solve(gram, right)).max()))
+            spread = f"median {np.median(largest):8.0f}, {min(largest):6.0f} to {max(largest):6.0f}"
+            print(f"phases in {phases.__name__}, sums {name:12}: {spread}")
 
 
 if __name__ == "__main__":

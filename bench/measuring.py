@@ -65,16 +65,16 @@ class Clock:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         result = call()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return result, time.perf_counter() - begun, peak_bytes(self.device)
+        return result, time.perf_counter() - started, peak_bytes(self.device)
 
 
 @torch.no_grad()
 def plain_perplexity(model: Any, ids: np.ndarray, window: int, stride: int, **arguments: Any) -> float:
-    """The loop of transformers' guide to perplexity, with the sums put together per token."""
+    """The loop of transformers' guide to perplexity, with the losses weighted by their tokens."""
     row = torch.from_numpy(ids)[None].to(model.device)
     total, tokens = 0.0, 0
     for start, stop, first in sliding(len(ids), window, stride):
@@ -89,9 +89,9 @@ def plain_perplexity(model: Any, ids: np.ndarray, window: int, stride: int, **ar
 
 def our_perplexity(model: Any, ids: np.ndarray, window: int, stride: int) -> float:
     spans = sliding(len(ids), window, stride)
-    passes = [Pass(ids[one.start : one.stop], one.scored) for one in spans]
-    sums = [float(nll.sum(dtype=np.float64)) for nll in negative_log_likelihoods(model, passes, batch_tokens=window)]
-    return math.exp(math.fsum(sums) / sum(one.scored for one in passes))
+    passes = [Pass(ids[span.start : span.stop], span.scored) for span in spans]
+    nlls = [float(nll.sum(dtype=np.float64)) for nll in negative_log_likelihoods(model, passes, batch_tokens=window)]
+    return math.exp(math.fsum(nlls) / sum(item.scored for item in passes))
 
 
 def bench_perplexity(
@@ -204,8 +204,8 @@ def bench_products(
         for name, call in {"apart": apart, "joined": joined}.items():
             spent, calls = 0.0, 0
             while spent < seconds:
-                _, one, _ = Clock(device)(lambda call=call: [call() for _ in range(8)])
-                spent, calls = spent + one, calls + 8
+                _, passed, _ = Clock(device)(lambda call=call: [call() for _ in range(8)])
+                spent, calls = spent + passed, calls + 8
             rows.append({"what": "products", "who": f"{library} {name}".strip(), "rate": operations * calls / spent})
             print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -213,7 +213,7 @@ def bench_products(
 
 def generated(model: Any, ids: np.ndarray, tokens: int) -> np.ndarray:
     row = torch.from_numpy(ids)[None].to(model.device)
-    found = model.generate(
+    whole = model.generate(
         row,
         attention_mask=torch.ones_like(row),
         max_new_tokens=tokens,
@@ -222,7 +222,7 @@ def generated(model: Any, ids: np.ndarray, tokens: int) -> np.ndarray:
         pad_token_id=0,
         use_cache=True,
     )
-    return found[0, row.shape[1] :].cpu().numpy()
+    return whole[0, row.shape[1] :].cpu().numpy()
 
 
 def bench_passkey(
@@ -250,30 +250,30 @@ def bench_passkey(
     def judged(context: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
         with context():
             verdicts(model, warm, prefix=prefix)
-            found, seconds, peak = clock(lambda: verdicts(model, prompts, prefix=prefix))
+            results, seconds, peak = clock(lambda: verdicts(model, prompts, prefix=prefix))
             if profiled:
                 profile(lambda: verdicts(model, prompts[::4], prefix=prefix))
             return {"prompts": len(prompts), "seconds": seconds, "peak": peak} | agreement(
-                model, chosen, said, prefix
-            ), found
+                model, chosen, answers, prefix
+            ), results
 
     generated(model, prompts[0].ids, size)
     for _ in range(rounds):
         torch._dynamo.reset()
         for name, tokens in {"plain": 10, "plain, no more tokens than the key": size}.items():
-            said, seconds, peak = clock(
+            answers, seconds, peak = clock(
                 lambda tokens=tokens: [generated(model, prompt.ids, tokens) for prompt in chosen]
             )
             rows.append({"what": "passkey", "who": name, "prompts": plain, "seconds": seconds, "peak": peak})
-        plain_right = [bool((one == prompt.answer).all()) for one, prompt in zip(said, chosen, strict=True)]
+        plain_right = [bool((answer == prompt.answer).all()) for answer, prompt in zip(answers, chosen, strict=True)]
         for name, context in {
             "ropewalk": partial(compile.faster, model, passes=10**9, window=window),
             "ropewalk, not compiled": nullcontext,
         }.items():
             row: dict[str, Any] = {"what": "passkey", "who": name}
             try:
-                figures, found = judged(context)
-                by_prompt = {id(prompt): bool(one.all()) for prompt, one in zip(prompts, found, strict=True)}
+                figures, results = judged(context)
+                by_prompt = {id(prompt): bool(result.all()) for prompt, result in zip(prompts, results, strict=True)}
                 row |= figures
                 row["same_verdicts_on_keys"] = [by_prompt[id(prompt)] for prompt in chosen] == plain_right
             except Exception as error:  # noqa: BLE001
@@ -284,12 +284,10 @@ def bench_passkey(
     return rows
 
 
-def agreement(model: Any, prompts: list[Prompt], said: list[np.ndarray], prefix: np.ndarray) -> dict[str, Any]:
-    """Verdicts on what `generate` said (right by definition), and on the same with one token changed (wrong)."""
-    right = [Prompt(prompt.ids, answer) for prompt, answer in zip(prompts, said, strict=True)]
-    wrong = [
-        Prompt(one.ids, np.where(np.arange(len(one.answer)) == 1, (one.answer + 1) % 100, one.answer)) for one in right
-    ]
-    judged = [bool(one.all()) for one in verdicts(model, right + wrong, prefix=prefix)]
-    agreed = sum(judged[: len(right)]) + sum(not one for one in judged[len(right) :])
+def agreement(model: Any, prompts: list[Prompt], answers: list[np.ndarray], prefix: np.ndarray) -> dict[str, Any]:
+    """Verdicts on what `generate` gave (right by definition), and on the same with one token changed (wrong)."""
+    right = [Prompt(prompt.ids, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    wrong = [Prompt(p.ids, np.where(np.arange(len(p.answer)) == 1, (p.answer + 1) % 100, p.answer)) for p in right]
+    judged = [bool(result.all()) for result in verdicts(model, right + wrong, prefix=prefix)]
+    agreed = sum(judged[: len(right)]) + sum(not verdict for verdict in judged[len(right) :])
     return {"agreed": agreed, "of": len(judged)}

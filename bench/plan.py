@@ -156,12 +156,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = process(Path(folder))
         for setting in chosen:
-            found = point(*setting, Path(folder), before)
-            print(json.dumps(found), flush=True)
+            measured = point(*setting, Path(folder), before)
+            print(json.dumps(measured), flush=True)
             points = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
             same = ("machine", "model", "window", "batch", "micro")
-            points = [p for p in points if any(p[key] != found[key] for key in same)]
-            arguments.json.write_text(json.dumps([*points, found], indent=1) + "\n")
+            points = [p for p in points if any(p[key] != measured[key] for key in same)]
+            arguments.json.write_text(json.dumps([*points, measured], indent=1) + "\n")
 
 
 if __name__ == "__main__":

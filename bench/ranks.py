@@ -44,7 +44,9 @@ def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
     return NextTokenLoss(model.train())
 
 
-def room(mesh: meshes.Mesh, root: NextTokenLoss, found: list[recompute.Candidate], layers: int, tokens: int) -> int:
+def room(
+    mesh: meshes.Mesh, root: NextTokenLoss, candidates: list[recompute.Candidate], layers: int, tokens: int
+) -> int:
     """Bytes for kept results on the device that has least."""
     if mesh.device.type != "cuda":
         return 2**40
@@ -55,7 +57,7 @@ def room(mesh: meshes.Mesh, root: NextTokenLoss, found: list[recompute.Candidate
     reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
     return min(
         mesh.gather(
-            recompute.free_bytes(mesh.device, found, layers=layers, stream=stream, head=head, reserved=reserved)
+            recompute.free_bytes(mesh.device, candidates, layers=layers, stream=stream, head=head, reserved=reserved)
         )
     )
 
@@ -77,10 +79,10 @@ def main() -> None:
     root = module(mesh.device, arguments.shape, arguments.layers)
     flops = throughput.flops_per_token(root.model, arguments.tokens)
     kept = recompute.SelectiveCheckpointing(root, compiled=mesh.device.type == "cuda")
-    own = arguments.tokens // arguments.cp
-    found = kept.candidates(root.body, 1, own)
+    local_tokens = arguments.tokens // arguments.cp
+    candidates = kept.candidates(root.body, 1, local_tokens)
     mesh.shard(root)
-    kept.keep(kept.within(found, room(mesh, root, found, len(kept.layers), own)))
+    kept.keep(kept.within(candidates, room(mesh, root, candidates, len(kept.layers), local_tokens)))
     parameters = list(root.parameters())
     optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
     seconds, losses = [], []
@@ -116,7 +118,7 @@ def main() -> None:
         seconds=seconds,
         losses=losses,
         peak_gib=throughput.peak_bytes(mesh.device) / GIB,
-        kept=[sorted(keep) if keep is not None else None for keep in sorted(set(kept.kept), key=str)],
+        kept=[None if choice is None else sorted(choice) for choice in sorted(set(kept.kept), key=str)],
         versions=records.versions(),
     )
     if mesh.main:

@@ -59,11 +59,11 @@ def trust_fastest(device: torch.device, tokens: int) -> bool:
     print(f"attention at {tokens}, as PyTorch picks: {rate / 1e12:.0f} TFLOP/s", flush=True)
     try:
         with kernels.fastest(device, 128) as name:
-            rate, found = attention(device, tokens)
+            rate, results = attention(device, tokens)
     except Exception:  # noqa: BLE001 - a kernel that fails is reported and not used
         traceback.print_exc()
         return False
-    errors = [float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(found, expected, strict=True)]
+    errors = [float((a.float() - b.float()).norm() / b.float().norm()) for a, b in zip(results, expected, strict=True)]
     print(f"{name}: {rate / 1e12:.0f} TFLOP/s, relative differences {[f'{e:.1e}' for e in errors]}", flush=True)
     return max(errors) < 2e-2  # two bfloat16 kernels differ by 1e-3 to 1e-2
 
@@ -77,25 +77,26 @@ def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None) 
     sizes = list(dict.fromkeys((t.batch, t.tokens) for t in turns))
     for batch, tokens in sizes:
         here = [t for t in turns if (t.batch, t.tokens) == (batch, tokens)]
-        speeds = {who: _speeds([t for t in here if t.who == who]) for who in dict.fromkeys(t.who for t in here)}
-        medians = {who: statistics.median(all_) for who, all_ in speeds.items() if all_}
+        rates = {who: _rates([t for t in here if t.who == who]) for who in dict.fromkeys(t.who for t in here)}
+        medians = {who: statistics.median(all_) for who, all_ in rates.items() if all_}
         for who, median in medians.items():
-            mine = [t for t in here if t.who == who and not t.error]
+            own_turns = [t for t in here if t.who == who and not t.error]
             ratios = [
                 f"{median / medians[other]:.3f}" if other in medians else "" for other in ("transformers", "liger")
             ]
             mfu = f"{median * flops(tokens) / rate:.3f}" if rate else ""
-            spread = (max(speeds[who]) - min(speeds[who])) / median
-            losses = " ".join(f"{loss:.4f}" for loss in mine[0].losses)
+            spread = (max(rates[who]) - min(rates[who])) / median
+            losses = " ".join(f"{loss:.4f}" for loss in own_turns[0].losses)
             lines.append(
-                f"| {batch} x {tokens} | {who} | {median:.0f} | {mfu} | {ratios[0]} | {ratios[1]} | {mine[0].peak:.1f} | "
+                f"| {batch} x {tokens} | {who} | {median:.0f} | {mfu} | {ratios[0]} | {ratios[1]} | {own_turns[0].peak:.1f} | "
                 f"{spread:.1%} | {losses} |"
             )
         lines += [f"| {batch} x {tokens} | {t.who} | {t.error[:60]} | | | | | | |" for t in here if t.error]
     return "\n".join(lines)
 
 
-def _speeds(turns: list[Turn]) -> list[float]:
+def _rates(turns: list[Turn]) -> list[float]:
+    """Tokens a second of every timed step."""
     return [t.batch * t.tokens / seconds for t in turns if not t.error for seconds in t.seconds[1:]]
 
 
@@ -108,14 +109,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns of each contestant at each size")
     parser.add_argument("--shape", default="7b", choices=list(SHAPES))
     parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--budget", type=float, default=520, help="seconds after which no new turn is begun")
+    parser.add_argument("--budget", type=float, default=520, help="seconds after which no new turn starts")
     parser.add_argument("--longest-steps", type=int, default=1, help="timed steps at those sizes")
     parser.add_argument(
         "--profile", choices=list(CONTESTANTS), help="list this contestant's kernels by time after its turns"
     )
     parser.add_argument("--json", type=Path, help="write every turn here")
     arguments = parser.parse_args()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     # Each size and each choice of what is kept is compiled by itself.
     torch._dynamo.config.recompile_limit = 64
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,14 +128,14 @@ def main() -> None:
         print(f"matrix {rate / 1e12:.0f} TFLOP/s", flush=True)
         bench.fastest = trust_fastest(device, 32768)
         torch.cuda.empty_cache()
-    print(f"[{time.perf_counter() - begun:6.1f} s] ready", flush=True)
+    print(f"[{time.perf_counter() - started:6.1f} s] ready", flush=True)
     turns: list[Turn] = []
     todo = [
         (who, s, arguments.steps) for s in arguments.sizes for _ in range(arguments.rounds) for who in arguments.who
     ]
     todo += [("ropewalk", size, arguments.longest_steps) for size in arguments.longest]
     for who, size, steps in todo:
-        if time.perf_counter() - begun > arguments.budget:
+        if time.perf_counter() - started > arguments.budget:
             print(f"no time left for {who} at {size}", flush=True)
             continue
         batch, tokens = (int(part) for part in size.split("x"))
@@ -143,7 +144,7 @@ def main() -> None:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             about = dict(device=name, versions=records.versions(), command=sys.argv, matrix_rate=rate)
             arguments.json.write_text(json.dumps({**about, "turns": [asdict(t) for t in turns]}, indent=1))
-    print(f"\n{name}, matrix rate {(rate or 0) / 1e12:.0f} TFLOP/s, {time.perf_counter() - begun:.0f} s in all\n")
+    print(f"\n{name}, matrix rate {(rate or 0) / 1e12:.0f} TFLOP/s, {time.perf_counter() - started:.0f} s in all\n")
     print(table(turns, lambda tokens: throughput.flops_per_token(bench.model, tokens), rate))
 
 
