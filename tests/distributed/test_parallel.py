@@ -59,8 +59,8 @@ def pass_through(mesh: Mesh, family: str, kind: str, *, keep: Any = "all") -> di
         recompute.SelectiveCheckpointing(model).keep([keep] * 2)
     rows = batch(kind)
     counted = (rows["labels"] != IGNORED).sum()
-    mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
-    loss = root(**mesh.split(mine))
+    local_rows = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
+    loss = root(**mesh.split(local_rows))
     (loss / counted).backward()
     norm = mesh.clip(model.parameters(), 0.0)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -76,9 +76,9 @@ def training(mesh: Mesh, steps: range, *, load: Path | None = None, save: Path |
         mesh.load(model, optimizer, load)
     for step in steps:
         rows = {name: value.roll(step, 0) for name, value in batch("plain").items()}
-        mine = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
+        local_rows = {name: value[mesh.data_rank :: mesh.data_size] for name, value in rows.items()}
         optimizer.zero_grad()
-        (root(**mesh.split(mine)) / 100).backward()
+        (root(**mesh.split(local_rows)) / 100).backward()
         optimizer.step()
     if save is not None:
         mesh.save(model, optimizer, save)
@@ -102,8 +102,8 @@ def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
         for place, name in places:
             counted = counting(name, getattr(place, name))
             stack.enter_context(unittest.mock.patch.object(place, name, counted))
-        own = (numbered(name, dtype)[:, :, places_of(rank)] for name in (0, 1))
-        k, v = collectives.gather_sequence(*own, group)
+        local = (numbered(name, dtype)[:, :, places_of(rank)] for name in (0, 1))
+        k, v = collectives.gather_sequence(*local, group)
         parts = collectives.by_owner(numbered(10 * rank + 2), numbered(10 * rank + 3), dtype, group)
         dk, dv = collectives.summed(parts, group)
     return dict(k=k, v=v, dk=dk, dv=dv, carried=carried)
@@ -242,9 +242,9 @@ def test_many_parts_in_16_bits_are_added_in_float32(monkeypatch) -> None:
     parts = torch.randn(8, 2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda out, sent, group: out.copy_(sent))
     monkeypatch.setattr(collectives, "_process_group", lambda name: None)
-    for found, exact in zip(collectives.summed(parts, ""), parts.double().sum(0), strict=True):
+    for summed, exact in zip(collectives.summed(parts, ""), parts.double().sum(0), strict=True):
         # But for float32's own errors near ties.
-        assert float((found == exact.bfloat16()).double().mean()) > 0.999
+        assert float((summed == exact.bfloat16()).double().mean()) > 0.999
 
 
 def test_a_checkpoint_of_two_goes_on_alone_and_one_of_one_goes_on_as_two(found: dict[str, Any], out: Path) -> None:
@@ -387,13 +387,13 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
         for row, q0, _, k0, k1, _ in calls:
             expected[attention_blocks._rows(row), k0:k1] += 2.0**q0
         order, gaps = attention_blocks._by_keys(calls, 2, 12)
-        found = torch.full((2, 12), torch.nan)
+        gathered = torch.full((2, 12), torch.nan)
         for row, begin, end in gaps:
-            found[attention_blocks._rows(row), begin:end] = 0
+            gathered[attention_blocks._rows(row), begin:end] = 0
         for (row, q0, _, k0, k1, _), first in order:
             part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            attention_blocks._put(found[attention_blocks._rows(row), k0:k1], part, first)
-        assert torch.equal(found, expected), calls
+            attention_blocks._put(gathered[attention_blocks._rows(row), k0:k1], part, first)
+        assert torch.equal(gathered, expected), calls
 
 
 @pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2)])

@@ -79,8 +79,8 @@ def test_what_the_probe_sees_is_what_transformers_softmaxes(family):
     distance = torch.arange(40)[:, None] - torch.arange(40)[None]
     for layer, expected in zip(layers, weights, strict=True):
         hidden = (distance < 0) | (distance >= (layer.local or 40))
-        found = naive(layer).masked_fill(hidden, -math.inf).softmax(-1)
-        torch.testing.assert_close(found, expected[0])  # float32 defaults
+        attention = naive(layer).masked_fill(hidden, -math.inf).softmax(-1)
+        torch.testing.assert_close(attention, expected[0])  # float32 defaults
 
 
 def test_capped_scores_and_eager_attention_are_seen_too():
@@ -153,11 +153,11 @@ class Largest(TorchDispatchMode):
         self.most = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        made = function(*arguments, **(options or {}))
-        for one in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(one, torch.Tensor):
-                self.most = max(self.most, one.numel())
-        return made
+        results = function(*arguments, **(options or {}))
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, torch.Tensor):
+                self.most = max(self.most, result.numel())
+        return results
 
 
 def test_no_n_by_n_matrix_is_ever_made(monkeypatch):
@@ -191,16 +191,16 @@ def test_the_largest_h_is_the_largest_over_all_causal_pairs(family):
 def test_the_deviation_is_the_distance_from_the_chord_half_a_token_on():
     """The oracle turns the keys by rope.rotate to fractional places and subtracts."""
     rope = Rope(16, 10000.0, 64)
-    theta = rope.inv_freq()
+    inv_freq = rope.inv_freq()
     draw = np.random.default_rng(0)
     plain = draw.standard_normal((2, 1, 20, 16))
     places = np.arange(20.0)
-    query, key = (rotate(x[0], places, theta) for x in plain)
-    scores = [query @ rotate(plain[1, 0], places - shift, theta).T for shift in (0.0, 0.5, 1.0)]
+    query, key = (rotate(x[0], places, inv_freq) for x in plain)
+    scores = [query @ rotate(plain[1, 0], places - shift, inv_freq).T for shift in (0.0, 0.5, 1.0)]
     expected = np.abs(np.tril(scores[1] - (scores[0] + scores[2]) / 2)).max()
     turned = [complex_pairs.to_complex(torch.tensor(x, dtype=torch.float32)[None], 8, "half") for x in (query, key)]
-    found = complex_pairs.deviation(*turned, theta, 1.0)
-    assert float(found[0]) == pytest.approx(expected, rel=1e-5)
+    deviation = complex_pairs.deviation(*turned, inv_freq, 1.0)
+    assert float(deviation[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_both_pairings_give_the_same_score():
@@ -232,13 +232,13 @@ def test_what_is_found_keeps_within_the_bounds_that_hold():
 
 def test_the_bounds_of_a_record_are_the_theorys_times_the_largest_h_and_the_scale():
     rope = Rope(128)
-    found = bounds_on(np.full((1, 64), 2.0), rope, rope.inv_freq(), 0.5, 4096)
-    assert found["largest_h"] == [1.0]
-    assert found["printed"] == pytest.approx([0.4343], abs=5e-5)
-    assert found["corrected"] == pytest.approx([0.4998], abs=5e-5)
-    assert found["profile"] == pytest.approx([0.4939], abs=5e-5)
-    assert found["extrapolation"] == pytest.approx([2 * 128 * 1.1159], rel=1e-4)
-    assert found["trivial"] == [64.0]
+    bounds = bounds_on(np.full((1, 64), 2.0), rope, rope.inv_freq(), 0.5, 4096)
+    assert bounds["largest_h"] == [1.0]
+    assert bounds["printed"] == pytest.approx([0.4343], abs=5e-5)
+    assert bounds["corrected"] == pytest.approx([0.4998], abs=5e-5)
+    assert bounds["profile"] == pytest.approx([0.4939], abs=5e-5)
+    assert bounds["extrapolation"] == pytest.approx([2 * 128 * 1.1159], rel=1e-4)
+    assert bounds["trivial"] == [64.0]
 
 
 # States
@@ -246,24 +246,24 @@ def test_the_bounds_of_a_record_are_the_theorys_times_the_largest_h_and_the_scal
 
 def test_interpolating_in_place_is_what_extending_writes(base, tmp_path):
     extend(str(base), window=256, out=tmp_path / "pi")
-    there = load_model(tmp_path / "pi")
+    saved = load_model(tmp_path / "pi")
     here = load_model(base)
     before = here(input_ids=IDS).logits
     with interpolated(here, 4.0):
         # transformers computes its table in float32, ours is rounded once: the last bit of a speed may differ.
-        torch.testing.assert_close(here(input_ids=IDS).logits, there(input_ids=IDS).logits)
-    assert not torch.allclose(there(input_ids=IDS).logits, before)
+        torch.testing.assert_close(here(input_ids=IDS).logits, saved(input_ids=IDS).logits)
+    assert not torch.allclose(saved(input_ids=IDS).logits, before)
     torch.testing.assert_close(here(input_ids=IDS).logits, before)
 
 
 def test_a_base_past_its_window_is_measured_in_three_states(base, tmp_path):
     out = tmp_path / "scores.jsonl"
-    found = attention(str(base), data=[text_of(400)], window=200, out=out)
-    states = [variant_of(one.run.model, one.rows[0].window) for one in found]
+    measured = attention(str(base), data=[text_of(400)], window=200, out=out)
+    states = [variant_of(variant.run.model, variant.rows[0].window) for variant in measured]
     assert [state.role for state in states] == ["base", "extrapolation", "untrained"]
-    assert [one.rows[0].window for one in found] == [64, 200, 200]
+    assert [variant.rows[0].window for variant in measured] == [64, 200, 200]
     # Inside the old window, extrapolation has seen the same tokens at the same places.
-    short, long = (one.rows[0] for one in found[:2])
+    short, long = (variant.rows[0] for variant in measured[:2])
     assert np.all(np.array(long.maximum)[:, :4] >= np.array(short.maximum)[:, :4] - 1e-5)
     kept = clean(records.read([out]))
     assert len(kept.measurements) == 3 * 2 * 2
@@ -272,15 +272,15 @@ def test_a_base_past_its_window_is_measured_in_three_states(base, tmp_path):
 
 def test_an_extended_model_and_its_base_make_four_states(base, tmp_path):
     extend(str(base), window=256, out=tmp_path / "pi")
-    found = attention(str(tmp_path / "pi"), base=str(base), data=[text_of(400)])
-    assert [(one.run.model.method, one.rows[0].window) for one in found] == [
+    measured = attention(str(tmp_path / "pi"), base=str(base), data=[text_of(400)])
+    assert [(variant.run.model.method, variant.rows[0].window) for variant in measured] == [
         ("plain", 64),
         ("plain", 256),
         ("linear", 256),
         ("linear", 256),
     ]
     # Untrained, the checkpoint is the base interpolated: the third and the fourth are the same measurement.
-    for here, there in zip(found[2].rows, found[3].rows, strict=True):
+    for here, there in zip(measured[2].rows, measured[3].rows, strict=True):
         for name, value in vars(here).items():
             # The last bit of a table (see above) moves a score by 1e-6; a 99.9 % quantile falls in this bin or the next.
             if isinstance(value, list):

@@ -48,12 +48,12 @@ def test_the_deviation_of_an_interpolated_model_is_from_the_chords_of_the_grid_i
         rows = [row for row in measure_layers(loaded, [ids(200)], 200) if row.kind == "attention"]
         with torch.inference_mode(), probing(model, seen.append):
             model(input_ids=torch.from_numpy(ids(200))[None])
-    theta, causal = ROPE.inv_freq(), np.tril(np.ones((200, 200), bool))
+    inv_freq, causal = ROPE.inv_freq(), np.tril(np.ones((200, 200), bool))
     for row, layer in zip(rows, seen, strict=True):
         query, key = (x.double().numpy()[..., :8] + 1j * x.double().numpy()[..., 8:] for x in (layer.query, layer.key))
-        phase = np.exp(0.5j * theta) - (1 + np.exp(1j * theta)) / 2
-        found = np.abs(((query * phase) @ key.conj().transpose(0, 2, 1)).real[:, causal]).max(axis=1) * layer.scale
-        np.testing.assert_allclose(row.deviation, found, rtol=1e-4)  # float32, six digits kept
+        phase = np.exp(0.5j * inv_freq) - (1 + np.exp(1j * inv_freq)) / 2
+        deviation = np.abs(((query * phase) @ key.conj().transpose(0, 2, 1)).real[:, causal]).max(axis=1) * layer.scale
+        np.testing.assert_allclose(row.deviation, deviation, rtol=1e-4)  # float32, six digits kept
 
 
 def test_with_partial_rotary_the_bounds_on_a_score_count_the_part_that_does_not_turn():
@@ -117,17 +117,17 @@ def test_a_base_is_interpolated_by_the_factor_of_the_model_that_came_of_it(tmp_p
     base = testing.tiny_directory(tmp_path / "base", window=64)
     extend(str(base), window=256, out=tmp_path / "pi")
     text = [Document("made-up", testing.prose(400)[:399])]
-    found = attention(str(tmp_path / "pi"), base=str(base), data=text, window=128)
-    assert [(one.run.model.factor, one.rows[0].window) for one in found][2:] == [(4.0, 128), (4.0, 128)]
+    measured = attention(str(tmp_path / "pi"), base=str(base), data=text, window=128)
+    assert [(variant.run.model.factor, variant.rows[0].window) for variant in measured][2:] == [(4.0, 128), (4.0, 128)]
 
 
 def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     base = testing.tiny_directory(tmp_path / "base", window=64)
     extend(str(base), window=256, out=tmp_path / "pi")
     text = [Document("made-up", testing.prose(400)[:399])]
-    found = attention(str(tmp_path / "pi"), base=str(base), data=text)
+    measured = attention(str(tmp_path / "pi"), base=str(base), data=text)
     capsys.readouterr()
-    show_attention(found)
+    show_attention(measured)
     printed = capsys.readouterr().out.splitlines()
     assert "softmax, 1 document " in printed[0]
     assert max(map(len, printed)) <= 80
@@ -152,14 +152,14 @@ class Live(TorchDispatchMode):
         self.most = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        made = function(*arguments, **(options or {}))
-        for one in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(one, torch.Tensor) and (place := one.untyped_storage().data_ptr()):
+        results = function(*arguments, **(options or {}))
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, torch.Tensor) and (place := result.untyped_storage().data_ptr()):
                 if place not in self.sizes:
-                    weakref.finalize(one.untyped_storage(), self.sizes.pop, place, None)
-                self.sizes[place] = one.untyped_storage().nbytes()
+                    weakref.finalize(result.untyped_storage(), self.sizes.pop, place, None)
+                self.sizes[place] = result.untyped_storage().nbytes()
         self.most = max(self.most, sum(self.sizes.values()))
-        return made
+        return results
 
 
 @pytest.mark.parametrize("window", [256, 2048])

@@ -83,8 +83,8 @@ def _as_published(path: str, name: str | None = None, **_) -> dict:
         rows = items[{"baber/piqa": "piqa", "allenai/winogrande": "winogrande"}[path]]
         split = "validation"
     rows = [{k: v for k, v in row.items() if k != "answer" or path == "allenai/winogrande"} for row in rows]
-    made = datasets.Dataset.from_list(rows)
-    return {split: made, "train": made}
+    dataset = datasets.Dataset.from_list(rows)
+    return {split: dataset, "train": dataset}
 
 
 def test_local_files_give_plain_lm_evals_numbers(data, loaded, monkeypatch):
@@ -115,8 +115,8 @@ def test_answers_are_as_likely_as_when_read_whole(family):
         prompt = [draw.randrange(256) for _ in range(length)]
         pairs += [(prompt, [draw.randrange(256) for _ in range(n)]) for n in (1, 5, 1, 9)]
     for window in (512, 200):
-        found = log_likelihoods(model, pairs, window=window, batch_tokens=900)
-        for (prompt, answer), value in zip(pairs, found, strict=True):
+        values = log_likelihoods(model, pairs, window=window, batch_tokens=900)
+        for (prompt, answer), value in zip(pairs, values, strict=True):
             text = (prompt + answer)[-(window + 1) :]
             with torch.no_grad():
                 logits = model(torch.tensor([text[:-1]])).logits[0, -len(answer) :].double()
@@ -129,7 +129,7 @@ def test_an_answer_longer_than_the_window_is_scored_in_pieces():
     """Each piece of half a window after what stands before it, against a loop that says just that."""
     model, draw = testing.tiny("llama", window=64), random.Random(1)
     prompt, answer = ([draw.randrange(256) for _ in range(n)] for n in (30, 45))
-    found = log_likelihoods(model, [(prompt, answer), (prompt, answer[:5])], window=20, batch_tokens=64)
+    values = log_likelihoods(model, [(prompt, answer), (prompt, answer[:5])], window=20, batch_tokens=64)
     expected = [0.0, 0.0]
     for which, whole in enumerate((answer, answer[:5])):
         for start in range(0, len(whole), 10):
@@ -138,7 +138,7 @@ def test_an_answer_longer_than_the_window_is_scored_in_pieces():
             with torch.no_grad():
                 logits = model(torch.tensor([text[:-1]])).logits[0, -len(piece) :]
             expected[which] += logits.log_softmax(-1).gather(1, torch.tensor(piece)[:, None]).sum().item()
-    assert found == pytest.approx(expected, abs=1e-4)  # 45 float32 terms of size 6
+    assert values == pytest.approx(expected, abs=1e-4)  # 45 float32 terms of size 6
 
 
 def test_race_middle_asks_as_race_high_does(data):
@@ -225,11 +225,13 @@ def test_tables_name_the_model_and_are_whole_in_eighty_columns(pair_of_models, d
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
     show_benchmarks(shown)
-    said = capsys.readouterr().out
-    assert "…" not in said and max(map(len, said.splitlines())) <= 80
-    assert said.count("1.000") == 5 and said.count("-12.5, -99.9 to -10.1") == 5
+    output = capsys.readouterr().out
+    assert "…" not in output and max(map(len, output.splitlines())) <= 80
+    assert output.count("1.000") == 5 and output.count("-12.5, -99.9 to -10.1") == 5
     assert (
-        said.index("base-model: accuracy") < said.index("long-model: accuracy") < said.index("base-model → long-model")
+        output.index("base-model: accuracy")
+        < output.index("long-model: accuracy")
+        < output.index("base-model → long-model")
     )
 
 
@@ -256,10 +258,10 @@ def test_what_is_on_record_is_not_measured_again(pair_of_models, data, tmp_path,
 
 def test_another_tokenizer_is_refused_before_anything_is_measured(pair_of_models, data, tmp_path):
     base, other = pair_of_models
-    said = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary = said["model"]["vocab"]
+    tokenizer_dict = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokenizer_dict["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    (other / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer_dict), encoding="utf-8")
     out = tmp_path / "records.jsonl"
     with pytest.raises(UserError, match="share a tokenizer"):
         benchmarks.benchmarks(other, base=base, tasks=["piqa"], data=data, out=out)

@@ -15,9 +15,9 @@ from ropewalk.records.attention_summary import Gist, gist
 @pytest.fixture(scope="module")
 def states() -> dict[str, Gist]:
     """Base inside its window, base beyond it, PI before training."""
-    found = attention("hemp", data=list(standard_library("held_out"))[:6], window=1024)
-    base = found[0].rows
-    return {name: gist(one.rows, 256, base) for name, one in zip(("base", "beyond", "pi"), found, strict=True)}
+    measured = attention("hemp", data=list(standard_library("held_out"))[:6], window=1024)
+    base = measured[0].rows
+    return {name: gist(one.rows, 256, base) for name, one in zip(("base", "beyond", "pi"), measured, strict=True)}
 
 
 def test_beyond_its_window_most_heads_score_above_all_that_they_did_inside(states):

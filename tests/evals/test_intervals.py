@@ -90,10 +90,10 @@ def test_the_paired_test_gives_the_published_p_value():
     ],
 )
 def test_the_interval_of_a_paired_difference_is_the_published_one(table, low, high, source):
-    found = Paired(*table).interval()
+    interval = Paired(*table).interval()
     # They subtract the second share from the first, we the first from the second.
     digits = 0.5 * 10 ** -max(len(str(low).split(".")[1]), len(str(high).split(".")[1]))
-    assert (-found[1], -found[0]) == pytest.approx((low, high), abs=digits), source
+    assert (-interval[1], -interval[0]) == pytest.approx((low, high), abs=digits), source
 
 
 @given(counts, counts, counts, counts)

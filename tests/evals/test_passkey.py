@@ -71,11 +71,11 @@ def test_a_prompt_is_exactly_the_window_and_the_key_stands_at_k(tokenizer):
 
 def test_the_prompt_and_the_key_read_as_the_protocol_says(tokenizer):
     prompt, _ = passkey.Protocol(tokenizer, 900).prompt("24680", 450)
-    said = tokenizer.decode(np.concatenate([prompt.ids, prompt.answer]), skip_special_tokens=True)
+    text = tokenizer.decode(np.concatenate([prompt.ids, prompt.answer]), skip_special_tokens=True)
     filler = re.escape(passkey.FILLER)
     pattern = rf" ?{re.escape(passkey.HEADER)}\n({filler} )*.*\n{re.escape(passkey.KEY_LINE.format(key='24680'))}\n"
     pattern += rf"({filler} )*.*\n{re.escape(passkey.QUESTION)} 24680"
-    assert re.fullmatch(pattern, said), said
+    assert re.fullmatch(pattern, text), text
 
 
 def test_the_answer_is_the_key_alone_whatever_becomes_of_the_blank():
@@ -97,8 +97,8 @@ def test_the_record_and_the_terminal_say_where_the_prompt_ended(name, after_blan
     assert summary.after_blank is after_blank
     assert summary.key_tokens == 5 or (name == "merging" and 1 <= summary.key_tokens < 5)
     show_passkey(rows, summary)
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in output
 
 
 def test_what_does_not_fit_is_moved_to_the_nearest_place_that_does():
@@ -149,10 +149,10 @@ def test_the_verdict_is_that_of_generate_with_and_without_a_shared_prefix(family
     prompts, expected = [], []
     for own in (0, 33, 70, 70, 119):
         ids = np.concatenate([prefix[:own], random.integers(0, 256, 120 - own)])
-        said = greedy(model, ids, 4)
-        other = said.copy()
+        generated = greedy(model, ids, 4)
+        other = generated.copy()
         other[2] = (other[2] + 1) % 256
-        prompts += [Prompt(ids, said), Prompt(ids, other)]
+        prompts += [Prompt(ids, generated), Prompt(ids, other)]
         expected += [True, False]
     for arguments in ({}, {"prefix": prefix}, {"prefix": prefix, "batch_tokens": 1}):
         assert [bool(one.all()) for one in verdicts(model, prompts, **arguments)] == expected
@@ -295,11 +295,11 @@ def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
     )
     for steps in (20, 10):
         path = tiny_directory(tmp_path / "run" / "checkpoints" / f"step-{steps:06d}", window=300, seed=steps)
-        said = json.loads((path / "config.json").read_text())
-        said["ropewalk"] = config["ropewalk"] | {"steps": steps}
-        (path / "config.json").write_text(json.dumps(said))
-    found = by_step(passkey.passkey, tmp_path / "run", depths=2, trials=1, out=tmp_path / "r.jsonl")
-    assert list(found) == [10, 20]
+        config_dict = json.loads((path / "config.json").read_text())
+        config_dict["ropewalk"] = config["ropewalk"] | {"steps": steps}
+        (path / "config.json").write_text(json.dumps(config_dict))
+    by_steps = by_step(passkey.passkey, tmp_path / "run", depths=2, trials=1, out=tmp_path / "r.jsonl")
+    assert list(by_steps) == [10, 20]
     rows = records.read([tmp_path / "r.jsonl"]).of(records.PasskeySummary)
     assert [m.run.model.steps for m in rows] == [10, 20]
 

@@ -42,9 +42,9 @@ def solve(family, said):
 def test_prompts_are_exactly_the_window_and_their_answers_follow_from_their_text(tokenizer, family):
     for prompt, digits, _ in retrieval.prompts_of(tokenizer, family, WINDOW, 12, seed=0):
         assert len(prompt.ids) == WINDOW
-        said = tokenizer.decode(prompt.ids, skip_special_tokens=True)
+        text = tokenizer.decode(prompt.ids, skip_special_tokens=True)
         answer = tokenizer.decode(prompt.answer)
-        assert said.endswith(" ") and answer == solve(family, said)
+        assert text.endswith(" ") and answer == solve(family, text)
         assert "".join(np.array(list(answer))[digits]) == re.sub(r"\D", "", answer)
 
 
@@ -52,8 +52,8 @@ def test_prompts_are_exactly_the_window_and_their_answers_follow_from_their_text
 def test_the_asked_fact_stands_where_the_record_says_from_end_to_end(tokenizer, family):
     places = []
     for prompt, _, placed in retrieval.prompts_of(tokenizer, family, 4000, 24, seed=1):
-        said = tokenizer.decode(prompt.ids[len(prompt.ids) - placed :])
-        assert said.strip().startswith(said.rsplit("\n", 1)[1].strip())  # the fact begins as the question reads
+        text = tokenizer.decode(prompt.ids[len(prompt.ids) - placed :])
+        assert text.strip().startswith(text.rsplit("\n", 1)[1].strip())  # the fact begins as the question reads
         places.append(placed / 4000)
     counts, _ = np.histogram(places, bins=4, range=(0, 1))
     assert (counts >= 3).all(), counts
@@ -129,8 +129,8 @@ def test_rows_go_on_record(tokenizer, tmp_path):
 
 def test_a_model_that_knows_is_right_and_the_commas_are_not_judged(tokenizer, monkeypatch):
     """With every digit right and every comma wrong a trial counts; with one digit wrong it does not."""
-    made = retrieval.prompts_of(tokenizer, "values", WINDOW, 2, seed=0)
-    wrong = [made[0][1].copy(), made[1][1].copy()]
+    prompts = retrieval.prompts_of(tokenizer, "values", WINDOW, 2, seed=0)
+    wrong = [prompts[0][1].copy(), prompts[1][1].copy()]
     wrong[1][0] = False
     monkeypatch.setattr(retrieval, "verdicts", lambda *args, **kwargs: wrong)
     (row,) = retrieval.retrieval(tiny(window=WINDOW), tokenizer=tokenizer, families=["values"], trials=2)

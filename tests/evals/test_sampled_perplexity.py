@@ -27,9 +27,9 @@ def population(seed=0):
 
 def test_all_windows_give_the_exact_figure_with_no_error():
     units, nll, exact = population()
-    found = strata.Population(units).estimate(nll)
-    assert found.nats == pytest.approx(exact, rel=1e-12)
-    assert found.error == 0 and found.drawn == found.windows == len(units)
+    estimate = strata.Population(units).estimate(nll)
+    assert estimate.nats == pytest.approx(exact, rel=1e-12)
+    assert estimate.error == 0 and estimate.drawn == estimate.windows == len(units)
 
 
 def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
@@ -41,10 +41,10 @@ def test_the_interval_holds_the_exact_figure_as_often_as_it_says():
     held, errors = 0, []
     for seed in range(400):
         order = strata.order_of(units, seed)[: len(units) // 12]
-        found = strata.Population(units).estimate({at: nll[at] for at in order})
-        low, high = found.interval
+        estimate = strata.Population(units).estimate({at: nll[at] for at in order})
+        low, high = estimate.interval
         held += low <= exact <= high
-        errors.append(found.nats - exact)
+        errors.append(estimate.nats - exact)
     assert 0.917 <= held / 400 <= 0.995  # above: documents are strata only from two windows each, else it is wider
     # Unbiased: the mean of 400 errors lies within 4 of its own standard errors of zero.
     assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(400)

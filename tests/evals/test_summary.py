@@ -66,9 +66,9 @@ def test_the_loss_is_on_the_summary_alone():
     """Labels are the next token's wherever they count, and they count exactly on summary and end mark."""
     tokenizer, sizes = testing.byte_tokenizer(), Sizes(400, 100, 20)
     rows = PairRows(_pairs(3), tokenizer, sizes, end=257)
-    made = rows.rows([0, 2])
+    tensors = rows.rows([0, 2])
     for row, pair in zip(range(2), (_pairs(3)[0], _pairs(3)[2]), strict=True):
-        ids, labels = made["input_ids"][row], made["labels"][row]
+        ids, labels = tensors["input_ids"][row], tensors["labels"][row]
         counted = np.flatnonzero(labels != -100)
         assert tokenizer.decode(labels[counted][:-1]) == pair.summary[:20]
         assert labels[counted][-1] == 257
@@ -76,7 +76,7 @@ def test_the_loss_is_on_the_summary_alone():
         prompt = ids[: counted[0] + 1]
         assert tokenizer.decode(prompt[1:]).endswith("Summary:\n")
         assert (prompt == prompt_ids(tokenizer, pair.document, 100)).all(), "trained on what is later asked"
-        assert (made["position_ids"][row] == np.arange(400)).all()
+        assert (tensors["position_ids"][row] == np.arange(400)).all()
     assert is_cut(tokenizer, _pairs(3)[2], sizes) and not is_cut(tokenizer, Pair("s", "short", "s"), sizes)
 
 
@@ -84,9 +84,9 @@ def test_a_masked_loss_is_that_of_the_summary_in_plain_transformers(model):
     """The rows' loss against transformers' own, which shifts labels itself."""
     tokenizer, sizes = testing.byte_tokenizer(), Sizes(400, 100, 20)
     rows = PairRows(_pairs(1), tokenizer, sizes, end=257)
-    made = {name: torch.from_numpy(value) for name, value in rows.rows([0]).items()}
-    logits = model(made["input_ids"], position_ids=made["position_ids"]).logits
-    ours = torch.nn.functional.cross_entropy(logits[0], made["labels"][0])
+    tensors = {name: torch.from_numpy(value) for name, value in rows.rows([0]).items()}
+    logits = model(tensors["input_ids"], position_ids=tensors["position_ids"]).logits
+    ours = torch.nn.functional.cross_entropy(logits[0], tensors["labels"][0])
     prompt, target = (torch.from_numpy(part).long() for part in rows.examples[0])
     whole = torch.cat([prompt, target])[None]
     labels = torch.cat([torch.full_like(prompt, -100), target])[None]
@@ -132,10 +132,10 @@ def test_draws_fall_as_often_as_temperature_and_top_p_say():
         .argmax(dim=1)
         .numpy()
     )
-    found = np.bincount(drawn, minlength=4) / 4000
+    drawn_shares = np.bincount(drawn, minlength=4) / 4000
     # Standard error of a share over 4000 draws: at most 0.008; 4 of them.
-    assert found == pytest.approx(expected, abs=0.032)
-    assert expected[3] == found[3] == 0
+    assert drawn_shares == pytest.approx(expected, abs=0.032)
+    assert expected[3] == drawn_shares[3] == 0
 
 
 def test_another_seed_writes_another_text(model):
@@ -170,13 +170,13 @@ def test_a_checkpoints_own_generation_settings_do_not_mix_in(model):
 
 def test_rouge_is_rouge_scores_with_the_stemmer():
     written, reference = "The ships were sailing.\nRopes are long.", "Ropes are longer.\nA ship sails."
-    found = summary.rouge(written, reference)
+    scores = summary.rouge(written, reference)
     theirs = rouge_scorer.RougeScorer(["rouge1", "rougeL", "rougeLsum"], use_stemmer=True).score(reference, written)
-    assert found["rouge_1"] == theirs["rouge1"].fmeasure
-    assert found["rouge_l"] == theirs["rougeLsum"].fmeasure > found["rouge_l_plain"] == theirs["rougeL"].fmeasure
+    assert scores["rouge_1"] == theirs["rouge1"].fmeasure
+    assert scores["rouge_l"] == theirs["rougeLsum"].fmeasure > scores["rouge_l_plain"] == theirs["rougeL"].fmeasure
     # By hand: ship(s), sail(ing), rope(s), are match, of 7 and 6 words; without the stemmer only ropes and are would.
     words = dict(match=4, written=7, reference=6)
-    assert found["rouge_1"] == pytest.approx(2 * words["match"] / (words["written"] + words["reference"]))
+    assert scores["rouge_1"] == pytest.approx(2 * words["match"] / (words["written"] + words["reference"]))
 
 
 def test_summaries_end_in_records_and_are_not_written_twice(model, tmp_path, monkeypatch):
@@ -265,8 +265,8 @@ def test_the_govreport_documents_are_read():
     path = SHARED / "data" / "pairs" / "leval_gov_report_summ.jsonl.xz"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
-    found = first(path, None)
-    assert len(found) == 14 and all(len(pair.document) > 10_000 for pair in found)
+    first_pairs = first(path, None)
+    assert len(first_pairs) == 14 and all(len(pair.document) > 10_000 for pair in first_pairs)
 
 
 # Fine-tuning

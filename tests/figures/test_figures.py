@@ -29,8 +29,8 @@ def rows(tmp_path_factory):
 
 def lines(figure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """label → the line's data, for lines that have one."""
-    found = {line.get_label(): line.get_data() for axes in figure.axes for line in axes.get_lines()}
-    return {label: data for label, data in found.items() if not label.startswith("_")}
+    lines = {line.get_label(): line.get_data() for axes in figure.axes for line in axes.get_lines()}
+    return {label: data for label, data in lines.items() if not label.startswith("_")}
 
 
 def test_each_state_is_a_line_through_its_own_perplexities(rows):

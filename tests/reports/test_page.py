@@ -106,9 +106,9 @@ def measure(pages: dict[int, Path]) -> dict:
         f"<!doctype html><body>{frames}<script>onload = () => {{ {MEASURE} }}</script></body>", encoding="utf-8"
     )
     run = chromium("--dump-dom", frame.as_uri(), home=folder / "browser")
-    found = re.search(r'<pre id="measured">(.*?)</pre>', run.stdout, re.DOTALL)
-    assert found, run.stderr[-2000:]
-    return {"errors": [line for line in run.stderr.splitlines() if "CONSOLE" in line], **json.loads(unescape(found[1]))}
+    match = re.search(r'<pre id="measured">(.*?)</pre>', run.stdout, re.DOTALL)
+    assert match, run.stderr[-2000:]
+    return {"errors": [line for line in run.stderr.splitlines() if "CONSOLE" in line], **json.loads(unescape(match[1]))}
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +139,10 @@ def small(tmp_path_factory) -> dict:
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP, PAPER])
 def test_nothing_runs_over_the_edge(measured, width):
-    found = measured[f"w{width}"]
-    assert found["width"] == width
-    assert found["outside"] == []
-    assert found["scrollWidth"] <= width
+    layout = measured[f"w{width}"]
+    assert layout["width"] == width
+    assert layout["outside"] == []
+    assert layout["scrollWidth"] <= width
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
@@ -151,16 +151,16 @@ def test_every_word_of_a_figure_stays_inside_it(measured, width):
 
 
 def test_a_phone_shows_one_column_of_legible_figures(measured):
-    found = measured[f"w{PHONE}"]
-    assert found["columns"] == 1
-    assert min(found["figures"]) > 0.85 * PHONE
-    assert found["smallest"] >= 7  # px of line height of the smallest tick label; below that it cannot be read
+    layout = measured[f"w{PHONE}"]
+    assert layout["columns"] == 1
+    assert min(layout["figures"]) > 0.85 * PHONE
+    assert layout["smallest"] >= 7  # px of line height of the smallest tick label; below that it cannot be read
 
 
 def test_a_desktop_shows_two_columns_and_no_table_scrolls(measured, small):
-    found = measured[f"w{DESKTOP}"]
-    assert found["columns"] == 2
-    for tables in (found["tables"], small[f"w{DESKTOP}"]["tables"]):
+    layout = measured[f"w{DESKTOP}"]
+    assert layout["columns"] == 2
+    for tables in (layout["tables"], small[f"w{DESKTOP}"]["tables"]):
         assert [pair for pair in tables if pair[1] > pair[0] + 1] == []
 
 
@@ -175,9 +175,9 @@ def test_no_table_is_cut_off_on_paper(measured):
 
 
 def test_ids_are_unique_and_every_marker_is_found(measured):
-    found = measured[f"w{DESKTOP}"]
-    assert len(found["ids"]) == len(set(found["ids"]))
-    assert found["broken"] == 0
+    layout = measured[f"w{DESKTOP}"]
+    assert len(layout["ids"]) == len(set(layout["ids"]))
+    assert layout["broken"] == 0
 
 
 def test_the_browser_reports_no_error(measured):

@@ -96,8 +96,8 @@ def test_perplexities_measured_in_different_ways_share_no_table(tmp_path):
         (made_up.BASE, made_up.row(2.0), made_up.row(2.4, convention="lm-eval")),
         (made_up.extended(4, 9), made_up.row(2.1, bos=False)),
     )
-    found = groups(clean(records.read([path])))
-    assert len(found) == 3
+    comparable = groups(clean(records.read([path])))
+    assert len(comparable) == 3
     assert "only those measured alike share a figure" in made_up.words(render(records.read([path])))
 
 
@@ -144,8 +144,8 @@ def test_a_loss_that_is_no_number_is_a_dash_and_said(tmp_path):
 def test_theory_is_computed_and_mixes_no_devices_and_no_formats(tmp_path):
     """A suite on a GPU has its theory from a CPU, in float64: no figure that was measured."""
     path = tmp_path / "r.jsonl"
-    made = dict(device="cuda", dtype="bfloat16")
-    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), (made_up.extended(), made_up.row(2.1)), **made)
+    run_fields = dict(device="cuda", dtype="bfloat16")
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), (made_up.extended(), made_up.row(2.1)), **run_fields)
     put_on_record(made_up.extended(), path)
     page = made_up.words(render(records.read([path])))
     assert "Theory" in page
@@ -180,9 +180,9 @@ def test_depths_of_two_passkey_tests_are_not_mixed(tmp_path):
 
     test(8, 10, 10, hour=5)
     test(2, 4, 0, hour=6)
-    found = clean(records.read([path]))
-    assert [(m.row.k, m.row.trials) for m in found.of(records.Passkey)] == [(160, 4), (320, 4)]
-    assert [m.row.k_max for m in found.of(records.PasskeySummary)] == [0]
+    cleaned = clean(records.read([path]))
+    assert [(m.row.k, m.row.trials) for m in cleaned.of(records.Passkey)] == [(160, 4), (320, 4)]
+    assert [m.row.k_max for m in cleaned.of(records.PasskeySummary)] == [0]
     page = made_up.words(render(records.read([path])))
     # 2 depths and the summary were measured again, 6 depths have no like in the newer test.
     assert "9 rows measured what another row measured too (3 of them over more or fewer tokens or trials)" in page

@@ -29,13 +29,13 @@ def written(path: Path, rope: Rope, reach: int, own=None) -> Path:
 
 
 def test_figure_2_its_solvers_and_the_bands_are_on_the_page(tmp_path):
-    made = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(64, 10000.0, 256), 1024)])))
-    assert [picture.title for picture in made.pictures] == [
+    part = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(64, 10000.0, 256), 1024)])))
+    assert [picture.title for picture in part.pictures] == [
         "B(s)/d by distance",
         "Why a fit explodes",
         "Angular resolution",
     ]
-    by_caption = {table.caption.split(":")[0]: table for table in made.tables}
+    by_caption = {table.caption.split(":")[0]: table for table in part.tables}
     assert list(by_caption) == [
         "Bounds in units of max|h|",
         "Figure 2 by solver",
@@ -53,8 +53,8 @@ def test_figure_2_its_solvers_and_the_bands_are_on_the_page(tmp_path):
 
 
 def test_a_fit_that_was_singular_is_a_dash_and_no_line(tmp_path):
-    made = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(128, 1e12, 256), 512)])))
-    solvers = next(table for table in made.tables if table.caption.startswith("Figure 2"))
+    part = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(128, 1e12, 256), 512)])))
+    solvers = next(table for table in part.tables if table.caption.startswith("Figure 2"))
     told = {line.label: line.cells[1].text for line in solvers.lines}
     assert told["normal equations, float32"] == "–" and math.isfinite(float(told["ridge 1.0, float64"]))
 
@@ -62,23 +62,23 @@ def test_a_fit_that_was_singular_is_a_dash_and_no_line(tmp_path):
 def test_the_methods_are_drawn_at_the_factors_on_record(tmp_path):
     rope = Rope(64, 500000.0, 256)
     path = written(tmp_path / "t.jsonl", rope, 4096, own=Llama3(8.0, 1.0, 4.0, 256))
-    made = section(clean(records.read([path])))
-    assert "Llama 3 scaling ×8" in made.pictures[-1].svg and "PI ×16" in made.pictures[-1].svg
+    part = section(clean(records.read([path])))
+    assert "Llama 3 scaling ×8" in part.pictures[-1].svg and "PI ×16" in part.pictures[-1].svg
 
 
 def test_a_yarn_model_is_drawn_by_its_own_thresholds(tmp_path):
     """64 and 4 turns here; by the published 32 and 1 the curve is another."""
     model = dataclasses.replace(made_up.extended(4), scaling=Yarn(4.0, 64.0, 4.0), head_dim=64)
     put_on_record(model, tmp_path / "t.jsonl")
-    made = section(clean(records.read([tmp_path / "t.jsonl"])))
+    part = section(clean(records.read([tmp_path / "t.jsonl"])))
 
     def drawn(yarn: Yarn) -> str:
         rope = model.rope
         scalings = [Plain(), Linear(4.0), Ntk(4.0), yarn, Llama3(4.0, 1.0, 4.0, 256)]
-        picture = made.pictures[-1]
+        picture = part.pictures[-1]
         return style.svg(theory_figures.resolution(rope, scalings), "theory-3", picture.title, picture.caption)
 
-    assert made.pictures[-1].svg == drawn(Yarn(4.0, 64.0, 4.0)) != drawn(Yarn(4.0))
+    assert part.pictures[-1].svg == drawn(Yarn(4.0, 64.0, 4.0)) != drawn(Yarn(4.0))
 
 
 def test_thresholds_that_are_not_on_record_are_said_and_not_drawn(tmp_path):
@@ -90,15 +90,15 @@ def test_thresholds_that_are_not_on_record_are_said_and_not_drawn(tmp_path):
             scaling = row.pop("scaling")
             row |= {"method": scaling["method"], "factor": scaling["factor"]}
     path.write_text("\n".join(map(json.dumps, rows)))
-    made = section(clean(records.read([path])))
-    assert "Not drawn, because their thresholds are not on record: YaRN ×4, Llama 3 scaling ×4." in made.notes
-    assert "PI ×4" in made.pictures[-1].svg and "YaRN" not in made.pictures[-1].svg
-    assert "YaRN ×4" in [line.label for table in made.tables for line in table.lines]
+    part = section(clean(records.read([path])))
+    assert "Not drawn, because their thresholds are not on record: YaRN ×4, Llama 3 scaling ×4." in part.notes
+    assert "PI ×4" in part.pictures[-1].svg and "YaRN" not in part.pictures[-1].svg
+    assert "YaRN ×4" in [line.label for table in part.tables for line in table.lines]
 
 
 def test_a_window_that_was_looked_at_in_steps_is_said_to_be(tmp_path):
-    made = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(8, 10000.0, 2048), 600_000)])))
-    assert "600000 tokens (one in 3 looked at)" in made.lead
+    part = section(clean(records.read([written(tmp_path / "t.jsonl", Rope(8, 10000.0, 2048), 600_000)])))
+    assert "600000 tokens (one in 3 looked at)" in part.lead
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,8 @@ def test_a_model_that_was_not_trained_is_not_held_against_itself_before_training
     path = tmp_path / "r.jsonl"
     made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
     made_up.record_rows(path, (made_up.extended(), made_up.row(2.4), made_up.row(2.3, window=1024)))
-    said = made_up.words(render(records.read([path])))
-    assert "At 1024 tokens: 9.97." in said and "before training 9.97" not in said
+    text = made_up.words(render(records.read([path])))
+    assert "At 1024 tokens: 9.97." in text and "before training 9.97" not in text
 
 
 def test_the_same_files_named_by_another_path_are_the_same_documents(tmp_path):

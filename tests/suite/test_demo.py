@@ -92,9 +92,9 @@ def test_the_splits_share_no_module():
 
 def test_every_listed_module_is_in_this_library():
     for split in ("validation", "held_out"):
-        found = {path.stem for path in standard_library(split)}
-        found |= {path.parent.name for path in standard_library(split)}
-        assert split_names()[split] <= found
+        names = {path.stem for path in standard_library(split)}
+        names |= {path.parent.name for path in standard_library(split)}
+        assert split_names()[split] <= names
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ def test_exercises_can_be_answered_from_what_stands_before():
     rng = random.Random(5)
     for _ in range(200):
         stated, asked = fact(rng)
-        said = tokenizer.encode(stated, add_special_tokens=False).ids
+        ids = tokenizer.encode(stated, add_special_tokens=False).ids
         wanted = tokenizer.encode(asked, add_special_tokens=False).ids
         digits = {i for i in wanted if tokenizer.id_to_token(i).isdigit()}
-        assert digits <= set(said)
+        assert digits <= set(ids)
 
 
 def test_the_card_names_the_held_out_modules():

@@ -52,9 +52,9 @@ def _suite(model, base, out, **change):
 
 
 def test_the_stages_are_the_papers(base, extended, tmp_path):
-    found = [(one.name, one.model) for one in _suite(extended, base, tmp_path, math="m", pairs="p").stages()]
+    stages = [(stage.name, stage.model) for stage in _suite(extended, base, tmp_path, math="m", pairs="p").stages()]
     old, new = str(base), str(extended)
-    assert found == [
+    assert stages == [
         ("passkey", old),
         ("passkey", new),
         ("perplexity", old),
@@ -68,7 +68,7 @@ def test_the_stages_are_the_papers(base, extended, tmp_path):
         ("theory", new),
         ("summaries", new),
     ]
-    settings = {one.name: one.settings for one in _suite(extended, base, tmp_path).stages()}
+    settings = {stage.name: stage.settings for stage in _suite(extended, base, tmp_path).stages()}
     assert settings["perplexity"]["windows"] == [128, 256]
     assert settings["passkey"]["depths"] == 32 and settings["passkey"]["trials"] == 10
     assert settings["benchmarks"]["base"] == old
@@ -78,8 +78,8 @@ def test_a_small_machine_is_given_what_it_can_do_and_all_models_the_same(base, e
     def asked(allowance):
         size = Size(documents=50, strides_past=4, allowance=allowance)
         suite = dataclasses.replace(_suite(extended, base, tmp_path), size=size)
-        found = list(suite.stages())
-        return {(one.name, one.model): one.settings for one in found}
+        stages = list(suite.stages())
+        return {(stage.name, stage.model): stage.settings for stage in stages}
 
     poor, rich = asked(1e6), asked(None)
     for model in (str(base), str(extended)):
@@ -93,8 +93,10 @@ def test_a_small_machine_is_given_what_it_can_do_and_all_models_the_same(base, e
 
 def test_families_that_do_not_fit_are_a_stage_that_says_so(tmp_path):
     """256 tokens of hemp hold the facts of three families; these are measured, and the fourth is left out and says why."""
-    found = [one.settings["families"] for one in _suite("hemp", None, tmp_path).stages() if one.name == "retrieval"]
-    assert found == [["keys", "values", "chain"], ["lookalikes"]]
+    families = [
+        stage.settings["families"] for stage in _suite("hemp", None, tmp_path).stages() if stage.name == "retrieval"
+    ]
+    assert families == [["keys", "values", "chain"], ["lookalikes"]]
 
 
 def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, extended, tmp_path):
@@ -105,14 +107,14 @@ def test_a_trained_model_brings_its_untrained_self_and_its_checkpoints(base, ext
             for path in extended.iterdir():
                 if path.is_file():
                     link_or_copy(path, folder / path.name)
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        said["ropewalk"]["steps"] = steps
+        config_dict = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config_dict["ropewalk"]["steps"] = steps
         (folder / "config.json").unlink()
-        (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config_dict), encoding="utf-8")
     suite = _suite(extended, base, tmp_path)
     suite.prepare()
-    found = [one for one in suite.stages() if one.name == "perplexity"]
-    assert [(one.model, one.settings["windows"]) for one in found] == [
+    stages = [stage for stage in suite.stages() if stage.name == "perplexity"]
+    assert [(stage.model, stage.settings["windows"]) for stage in stages] == [
         (str(base), [128, 256]),
         (str(tmp_path / "untrained"), [256]),
         (str(extended / "checkpoints" / "step-000200"), [256]),
@@ -177,10 +179,10 @@ def test_a_suite_ends_in_a_page_and_says_what_it_left_out(base, extended, text, 
 def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, extended, text, tmp_path):
     """A budget of nothing would leave every stage out, one by one; a base that is none would make pairs of strangers."""
     other = testing.tiny_directory(tmp_path / "other", window=128, seed=1)
-    said = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary = said["model"]["vocab"]
+    tokenizer_dict = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokenizer_dict["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    (other / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer_dict), encoding="utf-8")
     shorter = testing.tiny_directory(tmp_path / "shorter", window=64, seed=1)
     for change, message in (
         (dict(budget=0.0), "minutes above 0, got 0.0"),

@@ -45,24 +45,24 @@ def model(tmp_path):
 
 def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys):
     out = tmp_path / "out"
-    found = theory(model, window=2048, out=out)
+    result = theory(model, window=2048, out=out)
     # Partial rotary: a quarter of heads of 16 coordinates.
-    assert (found.rope.head_dim, found.rope.window, found.bounds.factor) == (4, 512, 4)
+    assert (result.rope.head_dim, result.rope.window, result.bounds.factor) == (4, 512, 4)
     assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
         "theory.jsonl"
     }
     for name in FIGURES:
         assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
-    show_theory(found)
+    show_theory(result)
     printed = capsys.readouterr().out
     assert "4 rotated coordinates a head, rope_theta 10000" in printed
-    assert f"{found.bounds.interpolation:.4f}" in printed
+    assert f"{result.bounds.interpolation:.4f}" in printed
 
 
 def test_every_row_can_be_put_on_the_page(model, tmp_path):
-    found = theory(model, window=2048, out=tmp_path / "out")
+    result = theory(model, window=2048, out=tmp_path / "out")
     kept = clean(records.read([tmp_path / "out" / "theory.jsonl"]))
-    assert len(kept.measurements) == len(found.rows)
+    assert len(kept.measurements) == len(result.rows)
     assert kept.left_out == records.LeftOut()
 
 
@@ -114,8 +114,8 @@ def test_a_head_too_wide_to_work_out_is_refused_before_anything_is_allocated(tmp
 def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
     """Llama 3.1 turns its slow pairs 8 times slower in a window 16 times as long: twice past what training showed."""
     block = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
-    said = dict(model_type="llama", head_dim=128, max_position_embeddings=131072, rope_theta=500000.0)
-    (tmp_path / "config.json").write_text(json.dumps(said | {"rope_scaling": {"rope_type": "llama3", **block}}))
+    config_dict = dict(model_type="llama", head_dim=128, max_position_embeddings=131072, rope_theta=500000.0)
+    (tmp_path / "config.json").write_text(json.dumps(config_dict | {"rope_scaling": {"rope_type": "llama3", **block}}))
     own = {row.method: row for row in theory(str(tmp_path), out=tmp_path / "own").resolution}
     assert own["llama3"].factor == 8
     assert own["llama3"].overshoot == pytest.approx(2)
@@ -136,10 +136,10 @@ def test_abf_has_no_rope_theta_but_that_of_a_model_that_has_it(tmp_path):
 
 
 def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):
-    said = CONFIG | {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
-    (tmp_path / "config.json").write_text(json.dumps(said))
-    found = theory(str(tmp_path), out=tmp_path / "out")
-    assert (found.rope.window, found.reach) == (512, 2048)
+    config_dict = CONFIG | {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    (tmp_path / "config.json").write_text(json.dumps(config_dict))
+    result = theory(str(tmp_path), out=tmp_path / "out")
+    assert (result.rope.window, result.reach) == (512, 2048)
 
 
 def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsys):
@@ -163,19 +163,19 @@ def test_a_model_without_rope_is_refused(tmp_path):
 
 
 def test_at_its_own_window_there_is_nothing_to_scale():
-    found = forecast(Rope(64, 10000.0, 256), 256, seeds=2)
-    assert found.scalings == [Plain()]
-    assert found.bounds.at_factor == 0
+    result = forecast(Rope(64, 10000.0, 256), 256, seeds=2)
+    assert result.scalings == [Plain()]
+    assert result.bounds.at_factor == 0
 
 
 @pytest.mark.parametrize("rope", [Rope(2, 10000.0, 16), Rope(256, 1e9, 64), Rope(64, 1.5, 128)])
 def test_odd_rotations_are_drawn_without_a_warning(rope):
-    found = forecast(rope, 8 * rope.window, seeds=2)
+    result = forecast(rope, 8 * rope.window, seeds=2)
     for figure in (
         theory_figures.figure_2(rope),
-        theory_figures.growth(found.growth),
+        theory_figures.growth(result.growth),
         theory_figures.figure_5(rope, reach=8 * rope.window),
-        theory_figures.resolution(rope, found.scalings),
+        theory_figures.resolution(rope, result.scalings),
     ):
         figure.canvas.draw()
 

@@ -35,9 +35,9 @@ def three(tmp_path):
 
 
 def test_the_newest_is_found_with_what_was_noted(three):
-    found = three.latest()
-    assert (found.step, found.about) == (30, {"note": 30})
-    assert (found.state / "weights.bin").read_bytes() == bytes([31]) * SIZE
+    latest = three.latest()
+    assert (latest.step, latest.about) == (30, {"note": 30})
+    assert (latest.state / "weights.bin").read_bytes() == bytes([31]) * SIZE
 
 
 @pytest.mark.parametrize("file", ["model.bin", "state/weights.bin", "state/manifest.json"])
@@ -128,10 +128,10 @@ def test_a_file_over_the_size_limit_ends_the_same_way(tmp_path):
 
 def test_a_run_is_resumed_with_its_own_settings_only(three):
     three.save(40, writer(40), {"identity": {"seed": 1, "window": 64}})
-    found = three.latest()
-    refuse_other_run(found, {"seed": 1, "window": 64})
+    latest = three.latest()
+    refuse_other_run(latest, {"seed": 1, "window": 64})
     with pytest.raises(UserError, match="made with seed 1, and this run has 2"):
-        refuse_other_run(found, {"seed": 2, "window": 64})
+        refuse_other_run(latest, {"seed": 2, "window": 64})
 
 
 def test_a_run_is_not_resumed_with_another_rope_theta(three):

@@ -90,9 +90,9 @@ def test_peft_by_itself_refuses_the_adapter(trained):
 def test_an_adapter_without_its_config_is_refused(trained, tmp_path):
     _, extended, out = trained
     shutil.copytree(out / "adapter", tmp_path / "adapter")
-    said = json.loads((tmp_path / "adapter/config.json").read_text())
-    del said["ropewalk"]
-    (tmp_path / "adapter/config.json").write_text(json.dumps(said))
+    config_dict = json.loads((tmp_path / "adapter/config.json").read_text())
+    del config_dict["ropewalk"]
+    (tmp_path / "adapter/config.json").write_text(json.dumps(config_dict))
     with pytest.raises(UserError, match="has no ropewalk block"):
         lora.attach(load_model(extended), tmp_path / "adapter")
     (tmp_path / "adapter/config.json").unlink()

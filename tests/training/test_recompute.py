@@ -44,9 +44,9 @@ class Expensive(TorchDispatchMode):
 def test_candidates_are_counted_as_by_hand() -> None:
     """LLaMA, width 64, hidden 128: FLOPs a byte are the width for products, the tokens for attention (float32: half of each)."""
     root = NextTokenLoss(testing.tiny().train())
-    found = recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
+    candidates = recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
     tokens = BATCH * TOKENS
-    by_index = {c.index: c for c in found}
+    by_index = {c.index: c for c in candidates}
     assert sorted(by_index) == [0, 1, 2, 3, 4, 5, 6]  # q, k, v, attention, o, gate, up; the down projection never
     for index in (0, 1, 2, 4):
         assert (by_index[index].flops, by_index[index].size) == (2 * tokens * 64 * 64, tokens * 64 * 4)
@@ -62,8 +62,10 @@ def test_a_model_without_weights_has_the_same_candidates(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
     with torch.device("meta"):
         empty = NextTokenLoss(testing.tiny(family, tie_word_embeddings=True).train())
-    found = recompute.SelectiveCheckpointing(empty).candidates(empty.body, BATCH, TOKENS, device=torch.device("cpu"))
-    assert found == recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
+    candidates = recompute.SelectiveCheckpointing(empty).candidates(
+        empty.body, BATCH, TOKENS, device=torch.device("cpu")
+    )
+    assert candidates == recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
     assert all(parameter.is_meta for parameter in empty.parameters())
 
 
@@ -72,12 +74,12 @@ def test_what_is_kept_changes_no_gradient(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())
     expected = gradients(root)
     kept = recompute.SelectiveCheckpointing(root)
-    found = kept.candidates(root.body, BATCH, TOKENS)
-    every = frozenset(c.index for c in found)
+    candidates = kept.candidates(root.body, BATCH, TOKENS)
+    every = frozenset(c.index for c in candidates)
     for choice in (
         [recompute.NOTHING] * 2,
         [every] * 2,
-        [frozenset([found[0].index]), every],
+        [frozenset([candidates[0].index]), every],
         [None, recompute.NOTHING],
     ):
         kept.keep(choice)
@@ -88,17 +90,17 @@ def test_what_is_kept_changes_no_gradient(family: str) -> None:
 def test_what_is_kept_is_not_computed_again() -> None:
     root = NextTokenLoss(testing.tiny().train())
     kept = recompute.SelectiveCheckpointing(root)
-    found = kept.candidates(root.body, BATCH, TOKENS)
+    candidates = kept.candidates(root.body, BATCH, TOKENS)
     counts = {}
-    for amount in (None, 0, 3, len(found)):
-        kept.keep([None if amount is None else frozenset(c.index for c in found[:amount])] * 2)
+    for amount in (None, 0, 3, len(candidates)):
+        kept.keep([None if amount is None else frozenset(c.index for c in candidates[:amount])] * 2)
         loss = root(ids()[:, :-1], ids()[:, 1:])
         with Expensive() as counted:
             loss.backward()
         counts[amount] = counted.count
     again = {amount: count - counts[None] for amount, count in counts.items()}
     # Two layers of seven expensive results each; the eighth, the last product, is never computed again.
-    assert again == {None: 0, 0: 2 * 7, 3: 2 * 4, len(found): 0}
+    assert again == {None: 0, 0: 2 * 7, 3: 2 * 4, len(candidates): 0}
 
 
 def test_layers_go_back_to_what_they_were() -> None:
@@ -134,12 +136,12 @@ def saved(root: NextTokenLoss, layer: torch.nn.Module) -> int:
 def test_where_everything_fits_nothing_is_chosen(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())
     kept = recompute.SelectiveCheckpointing(root)
-    found = kept.candidates(root.body, BATCH, TOKENS)
+    candidates = kept.candidates(root.body, BATCH, TOKENS)
     # Results that the next operation uses up are made and not saved, so that a bound it is.
     assert saved(root, kept.layers[0]) <= kept.layer_bytes <= 2 * saved(root, kept.layers[0])
     room = len(kept.layers) * kept.layer_bytes
-    assert kept.within(found, room) == [None] * len(kept.layers)
-    assert None not in kept.within(found, room - 1)
+    assert kept.within(candidates, room) == [None] * len(kept.layers)
+    assert None not in kept.within(candidates, room - 1)
 
 
 def candidates() -> list[recompute.Candidate]:
@@ -172,19 +174,19 @@ def test_most_work_a_byte_comes_first() -> None:
 def test_running_out_of_memory_keeps_less_and_tries_again() -> None:
     root = NextTokenLoss(testing.tiny(num_hidden_layers=16).train())
     kept = recompute.SelectiveCheckpointing(root)
-    found = kept.candidates(root.body, BATCH, TOKENS)
-    whole = sum(c.size for c in found) * 16
+    candidates = kept.candidates(root.body, BATCH, TOKENS)
+    whole = sum(c.size for c in candidates) * 16
     limit, tried = whole * 0.6, []
 
     def call() -> dict[str, torch.Tensor]:
-        sizes = {c.index: c.size for c in found}
+        sizes = {c.index: c.size for c in candidates}
         tried.append(sum(sizes[index] for keep in kept.kept for index in keep or ()))
         out = gradients(root)
         if tried[-1] > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return out
 
-    found_gradients = kept.fit(call, found, whole)
+    found_gradients = kept.fit(call, candidates, whole)
     assert tried[0] == whole and len(tried) > 1
     assert 0.4 * whole < tried[-1] <= limit
     assert tried == sorted(tried, reverse=True)
@@ -211,12 +213,12 @@ def test_a_compiled_layer_keeps_the_same_and_is_compiled_once(monkeypatch) -> No
     root = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())
     expected = gradients(root)
     kept = recompute.SelectiveCheckpointing(root, compiled=True)
-    found = kept.candidates(root.body, BATCH, TOKENS)
+    candidates = kept.candidates(root.body, BATCH, TOKENS)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     try:
         for _ in itertools.repeat(None, 2):  # the second time nothing is compiled any more
-            kept.keep([frozenset(c.index for c in found)] * 4)
+            kept.keep([frozenset(c.index for c in candidates)] * 4)
             for name, value in gradients(root).items():
                 torch.testing.assert_close(
                     value, expected[name], rtol=1e-4, atol=1e-5 * expected[name].abs().max().item()

@@ -197,11 +197,11 @@ def test_the_flops_of_a_token_are_those_torch_counts():
 
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
 def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp_path, monkeypatch, rank, count):
-    begun, told = [], []
+    started, told = [], []
 
     class Sink:
         def __init__(self, *_, **__):
-            begun.append(self)
+            started.append(self)
 
         def add_scalar(self, name, value, step):
             told.append((name, step))
@@ -222,7 +222,7 @@ def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setenv("RANK", rank)
     go(base, tmp_path / "out", steps=2, tensorboard=True, wandb="project")
-    assert len(begun) == 2 * count
+    assert len(started) == 2 * count
     assert told.count(("train/loss", 2)) == 2 * count
 
 
@@ -231,11 +231,11 @@ def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp
 def test_skipped_positions_rise_stay_in_the_window_and_jump_once(seed, sequence, short, long):
     from ropewalk.training.pose import positions
 
-    found = positions(seed, sequence, short, max(short, long))
-    assert len(found) == short and found[0] == 0 and found[-1] < max(short, long)
-    steps = np.diff(found)
+    drawn = positions(seed, sequence, short, max(short, long))
+    assert len(drawn) == short and drawn[0] == 0 and drawn[-1] < max(short, long)
+    steps = np.diff(drawn)
     assert (steps >= 1).all() and (steps > 1).sum() <= 1
-    assert np.array_equal(found, positions(seed, sequence, short, max(short, long)))
+    assert np.array_equal(drawn, positions(seed, sequence, short, max(short, long)))
 
 
 def test_skipped_positions_reach_every_distance_of_the_long_window():
@@ -243,8 +243,8 @@ def test_skipped_positions_reach_every_distance_of_the_long_window():
 
     seen = np.zeros(32, dtype=bool)
     for sequence in range(2000):
-        found = positions(0, sequence, 8, 32)
-        seen[(found[:, None] - found[None, :]).clip(0).ravel()] = True
+        drawn = positions(0, sequence, 8, 32)
+        seen[(drawn[:, None] - drawn[None, :]).clip(0).ravel()] = True
     assert seen.all()
 
 

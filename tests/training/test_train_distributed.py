@@ -62,8 +62,8 @@ def spread_models(place):
         testing.tiny_directory(place / "spread" / name, family, window=64, **overrides)
     # The config says tied, the file has two embeddings that differ: transformers goes by the file.
     untied = testing.tiny_directory(place / "spread/untied", window=64)
-    said = json.loads((untied / "config.json").read_text())
-    (untied / "config.json").write_text(json.dumps({**said, "tie_word_embeddings": True}))
+    config_dict = json.loads((untied / "config.json").read_text())
+    (untied / "config.json").write_text(json.dumps({**config_dict, "tie_word_embeddings": True}))
     # 46 million parameters, 185 MB: enough to stand out from what Python and PyTorch take.
     large = dict(hidden_size=640, intermediate_size=1920, num_hidden_layers=9, vocab_size=258)
     testing.tiny_directory(place / "large", window=64, **large)
@@ -105,25 +105,25 @@ def test_every_mode_is_the_same_on_two_processes(place, name):
 
 
 def test_what_cannot_be_divided_is_refused(place):
-    said = json.loads((place / "said.json").read_text())
-    assert "--batch-size is a multiple of 2 here, got 3" in said["batch"]
-    assert "multiple of 2 x cp = 4, got 97" in said["window"]
-    assert "a multiple of replicas, got 2 processes and replicas 4" in said["replicas"]
+    messages = json.loads((place / "said.json").read_text())
+    assert "--batch-size is a multiple of 2 here, got 3" in messages["batch"]
+    assert "multiple of 2 x cp = 4, got 97" in messages["window"]
+    assert "a multiple of replicas, got 2 processes and replicas 4" in messages["replicas"]
 
 
 def test_nan_on_one_process_stops_all_and_names_the_rank(place):
-    said = json.loads((place / "said.json").read_text())["nan"]
-    assert "step 1 was not taken: the loss is nan" in said
-    assert "rank 0: nan on" in said and "rank 1: nan on" in said
+    messages = json.loads((place / "said.json").read_text())["nan"]
+    assert "step 1 was not taken: the loss is nan" in messages
+    assert "rank 0: nan on" in messages and "rank 1: nan on" in messages
 
 
 def test_what_the_main_process_cannot_load_or_train_stops_all(place):
-    said = json.loads((place / "said.json").read_text())
-    assert len(said["damaged"]) == 2
+    messages = json.loads((place / "said.json").read_text())
+    assert len(messages["damaged"]) == 2
     assert all(
-        "lacks 1 tensors that its config asks for (model.norm.weight" in sentence for sentence in said["damaged"]
+        "lacks 1 tensors that its config asks for (model.norm.weight" in sentence for sentence in messages["damaged"]
     )
-    assert said["family"] == ["train another family"] * 2
+    assert messages["family"] == ["train another family"] * 2
 
 
 SPREAD = [f"{name}-{layout}-full" for name in [*many_processes.SPREAD, "untied"] for layout in many_processes.LAYOUTS]
@@ -132,10 +132,10 @@ SPREAD = [f"{name}-{layout}-full" for name in [*many_processes.SPREAD, "untied"]
 @pytest.mark.parametrize("name", [*SPREAD, "llama-dp-lora", "tied-dp-lora"])
 def test_one_process_reads_the_weights_and_each_gets_its_part(place, name):
     model, layout, mode = name.split("-")
-    found = json.loads((place / "said.json").read_text())["spread"][name]
-    main, other = found
+    measured = json.loads((place / "said.json").read_text())["spread"][name]
+    main, other = measured
     assert main["before"] == main["whole"] and other["before"] == 0
-    for rank in found:
+    for rank in measured:
         # Half of each tensor; of an odd number of rows one rank has one more. HSDP with two replicas has them whole.
         assert rank["after"] == pytest.approx(main["whole"] * (1 if layout == "hsdp" else 0.5), rel=0.01)
         assert rank["meta"] == []

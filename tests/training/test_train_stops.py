@@ -144,15 +144,15 @@ def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp
     )
     with pytest.raises(Diverged) as stopped:
         go(tmp_path / "poisoned", tmp_path / "out", data=documents, steps=20, save_every=1)
-    said = str(stopped.value)
+    message = str(stopped.value)
     # The window that holds the byte may begin in the document before, so the poison may wait for a later window.
-    step = int(said.split()[1])
-    assert step >= first and "the loss is nan" in said and "rank 0" in said and "the bad one" in said
-    found = Snapshots(tmp_path / "out/checkpoints").latest()
-    assert (found.step if found else 0) == step - 1 == len(steps(tmp_path / "out"))
+    step = int(message.split()[1])
+    assert step >= first and "the loss is nan" in message and "rank 0" in message and "the bad one" in message
+    latest = Snapshots(tmp_path / "out/checkpoints").latest()
+    assert (latest.step if latest else 0) == step - 1 == len(steps(tmp_path / "out"))
     assert not (tmp_path / "out/config.json").exists()
-    if found:
-        kept = safetensors.torch.load_file(found.state / "weights.safetensors")
+    if latest:
+        kept = safetensors.torch.load_file(latest.state / "weights.safetensors")
         assert torch.isfinite(kept["lm_head.weight"]).all()
 
 
