@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
-from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.progress import Progress, clock
+from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, to_line
 from ropewalk.settings.train import TrainSettings
 
@@ -32,10 +31,9 @@ class Log:
         out = Path(settings.out)
         self._recorder = Recorder(out / "records.jsonl", run)
         self._sinks: list[Any] = []
-        is_first = ranks.rank() == 0
-        if settings.tensorboard and is_first:
+        if settings.tensorboard and is_first_process():
             self._sinks.append(_tensorboard(out / "tensorboard", first))
-        if settings.wandb and is_first:
+        if settings.wandb and is_first_process():
             self._sinks.append(_wandb(settings.wandb, run))
         self._steps = settings.steps
         self._progress = Progress("training", settings.steps, done=first, news=True)
