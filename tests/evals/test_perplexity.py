@@ -119,11 +119,11 @@ def test_documents_are_cut_where_asked():
 
 @pytest.mark.parametrize("limit", [0, -3])
 def test_a_limit_of_no_document_is_refused_and_not_taken_for_all(limit):
-    with pytest.raises(UserError, match=f"at least one document, got {limit}"):
+    with pytest.raises(UserError, match=f"limit is a whole number of at least 1 .*, got {limit}"):
         perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(100), windows=[64], stride=32, limit=limit)
 
 
-@pytest.mark.parametrize("max_tokens", [-5, 0, 63])
+@pytest.mark.parametrize("max_tokens", [1, 63])
 def test_documents_cut_below_the_window_are_refused_with_the_cut_that_would_do(max_tokens):
     arguments = dict(tokenizer=byte_tokenizer(), data=documents(100), stride=32, max_tokens=max_tokens)
     for windows, least in (([64], 64), (None, 64), ([32, 64], 64)):

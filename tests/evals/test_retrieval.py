@@ -138,5 +138,5 @@ def test_a_model_that_knows_is_right_and_the_commas_are_not_judged(tokenizer, mo
 
 
 def test_an_unknown_family_is_refused_by_name(tokenizer):
-    with pytest.raises(UserError, match="keys, values, lookalikes, chain, got 'needles'"):
+    with pytest.raises(UserError, match="keys, values, lookalikes, chain, got .'needles'"):
         retrieval.retrieval(tiny(), tokenizer=tokenizer, families=["needles"])

@@ -228,7 +228,7 @@ def test_mistakes_in_settings_are_said(model, tmp_path):
     for settings, message in (
         (dict(window=WINDOW + 1), f"at most the model's own {WINDOW}"),
         (dict(summary_tokens=WINDOW), "must hold a document"),
-        (dict(limit=0), "a limit is at least one document"),
+        (dict(limit=0), "limit is a whole number of at least 1"),
         (dict(trained=tmp_path / "tuned"), "needs pairs to train on; give --train"),
     ):
         with pytest.raises(UserError, match=message):

@@ -13,9 +13,7 @@ import pytest
 
 import ropewalk
 from ropewalk import cli
-from ropewalk.errors import UserError
-from ropewalk.settings.command import choices_of, docs_of, fields
-from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
+from ropewalk.settings.command import docs_of, fields
 from ropewalk.settings.train import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,34 +35,6 @@ def test_every_option_has_a_docstring_and_help_shows_it(name: str) -> None:
     assert set(docs) == {field.name for field in dataclasses.fields(settings)}
     for words in docs.values():
         assert words in function.__doc__
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_every_word_that_is_no_choice_is_refused_before_anything_is_loaded(name: str) -> None:
-    settings, function = cli.COMMANDS[name].settings, getattr(ropewalk, name)
-    numbers = {"window": 512} if name in ("train", "extend", "plan") else {}
-    given = {field.name: "x" for field in fields(settings) if field.default is dataclasses.MISSING} | numbers
-    for option, choices in choices_of(settings).items():
-        with pytest.raises(UserError, match=f"is one of {choices[0]}.*, got 'bogus'; ."):
-            function(**given | {option: "bogus"})
-
-
-def test_the_choices_of_training_are_among_them() -> None:
-    assert choices_of(TrainSettings)["activations"] == ("auto", "full", "none")
-    assert choices_of(RetrievalSettings).keys() == {"families", "dtype"}
-
-
-def test_each_of_several_words_is_checked() -> None:
-    RetrievalSettings("m", families=["keys", "chain"])
-    with pytest.raises(UserError, match="families is one of keys, values, lookalikes, chain, got 'lock'"):
-        RetrievalSettings("m", families=["keys", "lock"])
-
-
-def test_what_is_not_a_word_is_left_to_the_function() -> None:
-    import torch
-
-    assert PerplexitySettings("m", data="d", dtype=torch.float32).dtype is torch.float32
-    assert PerplexitySettings("m", data="d", dtype=None).dtype is None
 
 
 def test_settings_cannot_be_changed_once_they_are_checked() -> None:

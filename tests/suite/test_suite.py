@@ -185,9 +185,10 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, exten
     (other / "tokenizer.json").write_text(json.dumps(tokenizer_dict), encoding="utf-8")
     shorter = testing.tiny_directory(tmp_path / "shorter", window=64, seed=1)
     for change, message in (
-        (dict(budget=0.0), "minutes above 0, got 0.0"),
-        (dict(change={"documents": 0}), "--documents is at least 1, got 0"),
-        (dict(change={"items": -1}), "--items is at least 1, got -1"),
+        (dict(budget=0.0), "budget is a finite number above 0 .*, got 0.0"),
+        (dict(change={"documents": 0}), "documents is a whole number of at least 1 .*, got 0"),
+        (dict(change={"items": -1}), "items is a whole number of at least 1 .*, got -1"),
+        (dict(change={"itms": 1}), "change names fields of a size, .*, got itms"),
         (dict(base=other), "must share a tokenizer"),
         (dict(base=shorter), f"the original window of {extended} is 128 and that of {shorter} 64"),
     ):

@@ -1,4 +1,4 @@
-"""What makes a settings class a command: its choices are checked, and a function takes its fields as arguments.
+"""What makes a settings class a command: its values are checked (values.py), and a function takes its fields as arguments.
 
 in   a frozen dataclass with a docstring under each field
 out  a Python function with the class's own signature and help; the command line reads the same class with tyro
@@ -13,9 +13,10 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
+from ropewalk.settings.values import Kind, Refused, kind_of, shown
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -29,8 +30,31 @@ class Settings:
     HINTS: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
-        for name, choices in choices_of(type(self)).items():
-            _refuse_other(name, getattr(self, name), choices, self.HINTS.get(name, "choose one of them"))
+        for field in fields(type(self)):
+            object.__setattr__(self, field.name, _taken(self, field))
+
+
+def _taken(settings: Any, field: dataclasses.Field[Any]) -> Any:
+    """A field's value as its type has it."""
+    value, kind = getattr(settings, field.name), _kinds_of(type(settings))[field.name]
+    try:
+        return kind.take(value)
+    except Refused:
+        way_out = settings.HINTS.get(field.name) or _way_out(field)
+        raise UserError(f"{option_name(field.name)} is {kind.words}, got {shown(value)}; {way_out}") from None
+
+
+def _way_out(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "give one"
+    return "leave it out" if field.default is None else f"leave it out for {field.default}"
+
+
+@functools.cache
+def _kinds_of(settings: type) -> dict[str, Kind]:
+    """Field → what it may hold."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {field.name: kind_of(hints[field.name]) for field in fields(settings)}
 
 
 def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
@@ -68,13 +92,6 @@ def fields(settings: Any) -> list[dataclasses.Field[Any]]:
     return sorted(dataclasses.fields(settings), key=place)
 
 
-@functools.cache
-def choices_of(settings: type) -> dict[str, tuple[Any, ...]]:
-    """Field → the values that its `Literal` type allows, for the fields that have one."""
-    every = {name: tuple(_literals(hint)) for name, hint in get_type_hints(settings).items()}
-    return {name: choices for name, choices in every.items() if choices}
-
-
 def docs_of(settings: Any) -> dict[str, str]:
     """Field → the docstring under it, own or inherited."""
     docs: dict[str, str] = {}
@@ -84,30 +101,9 @@ def docs_of(settings: Any) -> dict[str, str]:
     return docs
 
 
-def _literals(hint: Any) -> Iterator[Any]:
-    if get_origin(hint) is Literal:
-        yield from get_args(hint)
-    else:
-        for part in get_args(hint):
-            yield from _literals(part)
-
-
-def _refuse_other(name: str, value: Any, choices: tuple[Any, ...], hint: str) -> None:
-    """Words are checked, one or several; other types that a field may have (None, a torch.dtype) are its function's concern."""
-    for word in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
-        if isinstance(word, str) and word not in choices:
-            raise UserError(f"{option_name(name)} is one of {', '.join(choices)}, got {word!r}; {hint}")
-
-
 def option_name(name: str) -> str:
     """A field as the command line names it."""
     return name.replace("_", "-")
-
-
-def check_whole(name: str, value: Any, *, at_least: int) -> None:
-    """Refuse what is not a whole number of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UserError(f"{option_name(name)} is a whole number of at least {at_least}, got {value!r}; change it")
 
 
 def _signature(settings: Any, function: Callable[..., Any]) -> inspect.Signature:

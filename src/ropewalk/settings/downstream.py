@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ropewalk.errors import UserError
+from ropewalk.settings.command import Settings
 from ropewalk.settings.options import (
     Batched,
     Directory,
@@ -22,13 +23,14 @@ from ropewalk.settings.options import (
     OptionalNamedModel,
     PythonOnly,
 )
+from ropewalk.settings.values import Count, LearningRate, Seed, Share, Temperature, Tokens
 
 BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 SizeName = Literal["auto", "small", "full"]
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Settings):
     """How the next token is chosen: the likeliest one (temperature 0), or sampled.
 
     Attributes:
@@ -37,17 +39,9 @@ class Decoding:
         seed: of sampling; unused at temperature 0.
     """
 
-    temperature: float = 0.5
-    top_p: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(
-                f"a temperature is at least 0, got {self.temperature}; 0 takes the likeliest token, 0.5 is the paper's"
-            )
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top-p is a share in (0, 1], got {self.top_p}; the paper has 0.95")
+    temperature: Temperature = 0.5
+    top_p: Share = 0.95
+    seed: Seed = 0
 
     @property
     def name(self) -> str:
@@ -64,9 +58,9 @@ class BenchmarksSettings(MeasuringOptions, Batched):
     """Directory of <task>.jsonl files (or .xz, .gz, .zst); the hub's sets if not given."""
     base: OptionalModel = None
     """The model before its extension."""
-    limit: int | None = None
+    limit: Count | None = None
     """The first so many items of each."""
-    window: int | None = None
+    window: Tokens | None = None
     """Tokens a prompt may have; the original window if not given, for both models."""
 
 
@@ -80,29 +74,29 @@ class SummarizeSettings(MeasuringOptions):
     """Pairs to fine-tune on first; none of them may be in --data."""
     trained: OptionalDirectory = None
     """Directory of the fine-tuned model; needed with --train, and training goes on from what lies there."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the pairs (paper: 10)."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Pairs a step (not stated in section 3.5; section 3.1 has 64)."""
-    learning_rate: float | None = None
+    learning_rate: LearningRate | None = None
     """2e-5, from 33B parameters on 1e-5, if not given (paper)."""
-    window: int | None = None
+    window: Tokens | None = None
     """Tokens of document, prompt and summary; the paper's 16384, or the model's own if that is shorter."""
-    document_tokens: int | None = None
+    document_tokens: Tokens | None = None
     """Tokens of a document that are shown (paper: 15000); what fits a smaller window."""
-    summary_tokens: int | None = None
+    summary_tokens: Tokens | None = None
     """The longest summary (paper: 1000); its share of a smaller window."""
-    temperature: float = 0.5
+    temperature: Temperature = 0.5
     """Of the drawn summaries (paper: 0.5)."""
-    top_p: float = 0.95
+    top_p: Share = 0.95
     """Share of the likeliest tokens drawn from (paper: 0.95)."""
     decodings: Annotated[Sequence[Decoding] | None, PythonOnly] = None
     """Ways of decoding, a row each, in place of --temperature's and greedy."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws, and of the training order."""
-    limit: int | None = None
+    limit: Count | None = None
     """The first so many documents."""
-    batch: int | None = None
+    batch: Count | None = None
     """Documents at a time; from the memory if not given."""
 
     def __post_init__(self) -> None:
@@ -139,13 +133,13 @@ class EvaluateSettings(Loading):
     """Pairs to fine-tune on before summarising."""
     budget: OptionalMinutes = None
     """Minutes for each perplexity, which is then an estimate."""
-    documents: int | None = None
+    documents: Count | None = None
     """Documents of the perplexity, if not the size's number."""
-    items: int | None = None
+    items: Count | None = None
     """Items of each benchmark, if not the size's number."""
     change: Annotated[dict[str, Any] | None, PythonOnly] = None
     """Any other fields of `suite.size.Size`, in place of the size's."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything that is drawn."""
     overwrite: Flag = False
     """Throw an earlier suite in --out away."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from ropewalk.settings.options import Checkpointed, Flag
 from ropewalk.settings.scaling import ExtendMethod
+from ropewalk.settings.values import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendSettings(Checkpointed):
     """Write a checkpoint with a longer context window. No weight is loaded or changed."""
 
-    window: int
+    window: Tokens
     """The new window in tokens, L'; longer than the current one."""
     method: ExtendMethod = "linear"
     """linear is Position Interpolation (Chen et al. 2023, section 2.3); auto keeps the method the model has, linear if it has none."""

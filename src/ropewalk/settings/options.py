@@ -1,7 +1,7 @@
 """Options that several commands share, each defined once: its types, and groups of fields that settings inherit.
 
-A field's type is what Python takes; `tyro.conf.arg(constructor=…)` is what the command line makes of a word. What only Python can
-give (a model in memory, a tokenizer) is marked `PythonOnly`.
+A field's type is what Python takes, with its range (values.py); `tyro.conf.arg(constructor=…)` is what the command line makes of a word.
+What only Python can give (a model in memory, a tokenizer) is marked `PythonOnly`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ropewalk.settings import values
 from ropewalk.settings.command import Settings
 from ropewalk.settings.scaling import ScalingOptions
+from ropewalk.settings.values import Minutes, Tokens
 
 if TYPE_CHECKING:  # none of it is imported: settings are read before torch and transformers are
     import torch
@@ -24,12 +26,17 @@ if TYPE_CHECKING:  # none of it is imported: settings are read before torch and 
     from ropewalk.data.documents import Document
 
     Loadable = ModelName | PreTrainedModel
-    Texts = str | Path | Sequence[str | Path] | Sequence[Document]
+    Name = str | Path
+    Names = str | Path | Sequence[str | Path]
+    Texts = Names | Sequence[Document]
     Tokenizer = PreTrainedTokenizerBase
     TorchDtype = torch.dtype
     TorchDevice = torch.device
-else:
-    ModelName = Loadable = Texts = Tokenizer = TorchDtype = TorchDevice = Any
+else:  # what can be asked of an object without importing its class
+    ModelName, Loadable = Annotated[Any, values.MODEL], Annotated[Any, values.MODEL_OR_LOADED]
+    Name, Names, Texts = Annotated[Any, values.PATH], Annotated[Any, values.PATHS], Annotated[Any, values.TEXTS]
+    Tokenizer = Annotated[Any, values.TOKENIZER]
+    TorchDtype, TorchDevice = Annotated[Any, values.DTYPE], Annotated[Any, values.DEVICE]
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 #: A switch that is off unless named; without its `--no-` twin, which would only lengthen every help page.
@@ -50,13 +57,13 @@ OptionalNamedModel = Annotated[ModelName | None, _word(str, "MODEL", optional=Tr
 AnyModel = Annotated[Loadable, tyro.conf.Positional, _word(str, "MODEL")]
 OptionalModel = Annotated[Loadable | None, _word(str, "MODEL", optional=True)]
 Data = Annotated[Texts, _word(list[str], "DATA...")]
-Files = Annotated[str | Path | Sequence[str | Path], _word(list[str], "DATA...")]
-OptionalFiles = Annotated[str | Path | Sequence[str | Path] | None, _word(list[str], "DATA...", optional=True)]
-Directory = Annotated[str | Path, _word(Path, "DIR")]
-OptionalDirectory = Annotated[str | Path | None, _word(Path, "DIR", optional=True)]
-OptionalRecordFile = Annotated[str | Path | None, _word(Path, "FILE.jsonl", optional=True)]
-OptionalInts = Annotated[Sequence[int] | None, _word(list[int], "INT...", optional=True)]
-OptionalMinutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
+Files = Annotated[Names, _word(list[str], "DATA...")]
+OptionalFiles = Annotated[Names | None, _word(list[str], "DATA...", optional=True)]
+Directory = Annotated[Name, _word(Path, "DIR")]
+OptionalDirectory = Annotated[Name | None, _word(Path, "DIR", optional=True)]
+OptionalRecordFile = Annotated[Name | None, _word(Path, "FILE.jsonl", optional=True)]
+OptionalTokens = Annotated[Sequence[Tokens] | None, _word(list[int], "INT...", optional=True)]
+OptionalMinutes = Annotated[Minutes | None, tyro.conf.arg(metavar="MINUTES")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,7 @@ class MeasuringOptions(Loading):
 class Batched(Settings):
     """Forward passes of a size."""
 
-    batch_tokens: int | None = None
+    batch_tokens: Tokens | None = None
     """Tokens of one forward pass; for speed and memory, figures change by rounding only."""
 
 

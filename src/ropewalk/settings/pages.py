@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from ropewalk.settings.command import Settings
-from ropewalk.settings.options import Flag, OptionalDirectory, OptionalNamedModel, Overwriting, PythonOnly
+from ropewalk.settings.options import Flag, Name, OptionalDirectory, OptionalNamedModel, Overwriting, PythonOnly
+from ropewalk.settings.values import SENTENCES, Count, CountOrNone, LearningRate, Prompts, Seed, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class TheorySettings(Settings):
 
     model: OptionalNamedModel = field(default=None, kw_only=False)
     """`hemp`, a local directory or a hub id; LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
-    window: int | None = None
+    window: Tokens | None = None
     """Tokens; the model's own window if it was extended, else 16 times that."""
     out: OptionalDirectory = None
     """Directory for figures and records; theory-NAME-WINDOW if not given."""
@@ -32,21 +33,21 @@ class ReportSettings(Overwriting):
     """Turn record files into one self-contained page."""
 
     records: Annotated[
-        Sequence[str | Path],
+        Sequence[Name],
         tyro.conf.Positional,
         tyro.conf.arg(constructor=list[Path], metavar="RECORDS.jsonl", help_behavior_hint="(required)"),
     ] = field(kw_only=False)
     """One or more record files."""
-    out: Annotated[str | Path, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
+    out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
     """The page."""
     title: str | None = None
     """Its heading; from what was measured if not given."""
-    left_out: Annotated[Sequence[str], PythonOnly] = ()
+    left_out: Annotated[Sequence[str], SENTENCES, PythonOnly] = ()
     """What was meant to be measured and was not, each in a sentence."""
 
 
 @dataclass(frozen=True)
-class DemoSizes:
+class DemoSizes(Settings):
     """The demo's sizes: what one quiet CPU core does in under six minutes.
 
     Attributes:
@@ -60,25 +61,25 @@ class DemoSizes:
         depths, trials: of the passkey test, as in the paper (section 3.3).
     """
 
-    window: int = 1024
-    steps: int = 500
-    batch_size: int = 2
-    learning_rate: float = 4e-5
-    exercises: int = 400
-    overlap: int = 4
-    documents: int = 14
-    tokens_each: int = 1536
-    depths: int = 32
-    trials: int = 10
-    seed: int = 0
+    window: Tokens = 1024
+    steps: Count = 500
+    batch_size: Count = 2
+    learning_rate: LearningRate = 4e-5
+    exercises: CountOrNone = 400
+    overlap: Count = 4
+    documents: Count = 14
+    tokens_each: Tokens = 1536
+    depths: Prompts = 32
+    trials: Prompts = 10
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings(Overwriting):
     """Run the whole job on the embedded model and this machine's standard library, in minutes, and write the page."""
 
-    out: Annotated[str | Path, tyro.conf.arg(constructor=Path, metavar="DIR", help_behavior_hint="(default: demo)")] = (
-        field(default=Path("demo"), kw_only=False)
+    out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="DIR", help_behavior_hint="(default: demo)")] = field(
+        default=Path("demo"), kw_only=False
     )
     """Directory of the models, the records and report.html."""
     sizes: Annotated[DemoSizes | None, PythonOnly] = None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from ropewalk.errors import UserError
 from ropewalk.settings.options import NamedModel
 from ropewalk.settings.train import Recipe
+from ropewalk.settings.values import Devices, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +20,9 @@ class PlanSettings(Recipe):
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet; without it this machine, timed for ten seconds."""
-    cp: int | None = None
+    cp: Devices | None = None
     """Devices that share one window; chosen if not given."""
-    replicas: int | None = None
+    replicas: Devices | None = None
     """Copies of the weights, each sharded over its own devices; chosen if not given."""
-    price: float | None = None
+    price: Annotated[float, Range(0, 10**9)] | None = None
     """Of a chip and hour, in any currency."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise UserError(
-                f"a price is a finite number of at least 0, got {self.price}; leave it out if you do not know it"
-            )

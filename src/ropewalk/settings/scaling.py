@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
+from ropewalk.settings.values import Range, Tokens
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
 ExtendMethod = Literal["linear", "ntk", "abf", "yarn", "auto"]
@@ -27,15 +27,10 @@ class ScalingOptions(Settings):
 
     method: TrainMethod = "linear"
     """linear is Position Interpolation; auto keeps the method the model has, linear if it has none."""
-    current_window: int | None = None
+    current_window: Tokens | None = None
     """What the model reads now, if its config leaves that open."""
-    rope_theta: float | None = None
+    rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None
     """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.rope_theta, int | float | None):
-            raise UserError(f"rope-theta is a number, got {self.rope_theta!r}; Xiong et al. take 500000 for Llama 2")
 
     @property
     def parameters(self) -> dict[str, Any]:

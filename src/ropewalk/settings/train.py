@@ -6,16 +6,16 @@ Section numbers are those of Chen et al. 2023, arXiv 2306.15595. What the paper 
 from __future__ import annotations
 
 import importlib.util
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
-from ropewalk.settings.command import Settings, check_whole, option_name
+from ropewalk.settings.command import Settings
 from ropewalk.settings.options import Checkpointed, Data, Flag
 from ropewalk.settings.scaling import TrainMethod, parameter_names
+from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
 
 Mode = Literal["full", "lora", "pose"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
@@ -25,7 +25,9 @@ Optimizer = Literal["adamw", "adamw-8bit", "adamw-offload"]
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
 _LARGE_MODEL = 20e9
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
-_MOST_THREADS = 1024
+_Threads = Annotated[int, Range(1, 1024)]
+_Beta = Annotated[float, Range(0, 1, below=True)]
+_Rank = Annotated[int, Range(1, 2**20)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,15 @@ class Recipe(Settings):
 
     HINTS = {"precision": "plain bfloat16 weights are not offered, since updates of 2e-5 vanish in them"}
 
-    window: int
+    window: Tokens
     """Tokens, L'; the model is extended to it first if its own window is shorter."""
-    steps: int = 1000
+    steps: Count = 1000
     """Optimiser steps in all (section 3.1: 1000 for Position Interpolation, 10000 for direct fine-tuning)."""
     mode: Mode = "full"
     """full trains every weight (section 3.1); lora low-rank adapters, embeddings and norms (LongLoRA, arXiv 2309.12307, section 3.3); pose every weight at a short window, with skipped positions (PoSE, arXiv 2309.10400)."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Windows per optimiser step, over all devices (section 3.1: 64 up to 8192 tokens, else 128)."""
-    micro_batch: int | None = None
+    micro_batch: Count | None = None
     """Windows in memory at a time on one device; chosen by window and device if not given."""
     precision: Precision = "auto"
     """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU and bfloat16 on a GPU."""
@@ -50,18 +52,13 @@ class Recipe(Settings):
     """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory (both need torchao)."""
     activations: Activations = "auto"
     """What layers keep for the backward pass: auto as many activations as fit, full checkpointing (each layer's input only), none of it (every activation)."""
-    lora_rank: int = 8
+    lora_rank: _Rank = 8
     """Of the adapters in mode lora (LongLoRA: 8)."""
-    chunk_window: int | None = None
+    chunk_window: Tokens | None = None
     """Tokens in memory in mode pose; the model's original window if not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("window", "steps", "batch_size", "lora_rank"):
-            check_whole(name, getattr(self, name), at_least=1)
-        for name in ("micro_batch", "chunk_window"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), at_least=1)
         if self.chunk_window is None:
             return
         if self.mode != "pose":
@@ -83,23 +80,23 @@ class TrainSettings(Recipe, Checkpointed):
     """Files (text, JSON lines, Parquet, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents."""
     method: TrainMethod = "linear"
     """How the model is extended; linear is Position Interpolation, plain extends nothing and trains on positions past L (direct fine-tuning)."""
-    learning_rate: float | None = None
+    learning_rate: LearningRate | None = None
     """At its maximum; 2e-5, or 1e-5 from 33B parameters on, if not given (section 3.1)."""
-    warmup: int = 20
+    warmup: CountOrNone = 20
     """Steps over which the rate rises linearly from 10 % of its maximum (section 3.1); constant after that (not stated)."""
-    beta1: float = 0.9
+    beta1: _Beta = 0.9
     """AdamW's (section 3.1)."""
-    beta2: float = 0.95
+    beta2: _Beta = 0.95
     """AdamW's (section 3.1)."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """AdamW's (section 3.1)."""
-    clip: float = 1.0
+    clip: Annotated[float, Range(0, 10**9)] = 1.0
     """Largest gradient norm, 0 for none. Not stated by the paper; 1.0 is LLaMA's own pretraining (arXiv 2302.13971, 2.3)."""
-    save_every: int = 200
+    save_every: CountOrNone = 200
     """Steps between checkpoints (the paper measures every 200, table 3); 0 for none before the end."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the reading order and of everything else random."""
     resume: Flag = False
     """Go on from the newest sound checkpoint in --out, or start if there is none."""
@@ -109,15 +106,15 @@ class TrainSettings(Recipe, Checkpointed):
     """Train even if no document is as long as the window."""
     field: str | None = None
     """The field of a row that holds its text."""
-    cp: int = 1
+    cp: Devices = 1
     """Devices that share one window (context parallel)."""
-    replicas: int = 1
+    replicas: Devices = 1
     """Copies of the weights, each sharded over its own devices (HSDP); as many as machines, if these are joined by a slow network."""
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one."""
-    threads: int | None = None
+    threads: _Threads | None = None
     """CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest."""
-    lora_alpha: int = 16
+    lora_alpha: _Rank = 16
     """Of the adapters in mode lora (LongLoRA: 16)."""
     tensorboard: Flag = False
     """Also write TensorBoard files to --out/tensorboard."""
@@ -126,23 +123,6 @@ class TrainSettings(Recipe, Checkpointed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("keep_checkpoints", "cp", "replicas", "lora_alpha"):
-            check_whole(name, getattr(self, name), at_least=1)
-        for name in ("warmup", "save_every", "seed"):
-            check_whole(name, getattr(self, name), at_least=0)
-        for name in ("threads", "current_window"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), at_least=1)
-        if self.threads is not None and self.threads > _MOST_THREADS:
-            raise UserError(f"threads is at most {_MOST_THREADS}, got {self.threads}; leave it out to have it chosen")
-        for name in ("clip", "weight_decay"):
-            _number(name, getattr(self, name), lowest=0.0)
-        rate = self.learning_rate
-        if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
-            raise UserError(f"a learning rate is finite and above 0, got {rate!r}; leave it out for the paper's 2e-5")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} lies in [0, 1), got {getattr(self, name)}; the paper has 0.9 and 0.95")
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
         if self.resume and self.overwrite:
@@ -187,8 +167,3 @@ class TrainSettings(Recipe, Checkpointed):
             "lora_alpha",
         )
         return {name: getattr(self, name) for name in (*names, "chunk_window", *parameter_names())}
-
-
-def _number(name: str, value: Any, *, lowest: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= lowest):
-        raise UserError(f"{option_name(name)} is a finite number of at least {lowest:g}, got {value!r}; change it")

@@ -51,10 +51,9 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
         What became of each stage.
 
     Raises:
-        UserError: numbers that ask for nothing, a model or base that cannot be read, a base that the model was not made from, an
+        UserError: a model or base that cannot be read, a base that the model was not made from, an
             `out` that holds something else.
     """
-    _refuse_nothing(settings)
     suite = Suite(settings, _size(settings))
     if suite.base is not None:
         refuse_other_base(suite.model, suite.base)
@@ -78,18 +77,10 @@ def _size(settings: EvaluateSettings) -> Size:
     full = settings.size == "full" or (settings.size == "auto" and on_gpu)
     change = dict(settings.change or {})
     change |= {name: value for name in ("documents", "items") if (value := getattr(settings, name)) is not None}
+    known = [field.name for field in dataclasses.fields(Size)]
+    if unknown := [name for name in change if name not in known]:
+        raise UserError(f"change names fields of a size, {', '.join(known)}, got {unknown[0]}; leave it out")
     return dataclasses.replace(SIZES["full" if full else "small"], **change)
-
-
-def _refuse_nothing(settings: EvaluateSettings) -> None:
-    """What asks for nothing would leave every stage out, one by one."""
-    budget, change = settings.budget, settings.change or {}
-    if budget is not None and not budget > 0:
-        raise UserError(f"a budget is a number of minutes above 0, got {budget}; leave --budget out for exact figures")
-    for name in ("documents", "items"):
-        number = change.get(name) if getattr(settings, name) is None else getattr(settings, name)
-        if number is not None and number < 1:
-            raise UserError(f"--{name} is at least 1, got {number}; leave it out for the size's own number")
 
 
 def _directory(out: Path, overwrite: bool) -> None:

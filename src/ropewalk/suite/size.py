@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from ropewalk.settings.command import Settings
+from ropewalk.settings.values import Count, CountOrNone, Prompts, Range, Tokens
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(Settings):
     """How much of everything is measured.
 
     Attributes:
@@ -23,19 +27,19 @@ class Size:
             below what still says something. None: no bound.
     """
 
-    documents: int | None = None
-    strides_past: int | None = None
-    strides: int = 8
+    documents: Count | None = None
+    strides_past: Count | None = None
+    strides: Count = 8
     paper_stride: bool = True
-    depths: int = 32
-    trials: int = 10
-    prompts: int = 100
-    items: int | None = None
-    summaries: int | None = None
-    epochs: int = 10
-    checkpoints: int = 5
-    attention_window: int = 32768
-    allowance: float | None = None
+    depths: Prompts = 32
+    trials: Prompts = 10
+    prompts: Prompts = 100
+    items: Count | None = None
+    summaries: Count | None = None
+    epochs: Count = 10
+    checkpoints: CountOrNone = 5
+    attention_window: Tokens = 32768
+    allowance: Annotated[float, Range(0, 10**30)] | None = None
 
     def affordable(self, most: int, cost: float, *, least: int) -> int:
         """How many things of `cost` FLOPs each the allowance pays for: between `least` and `most`."""

@@ -64,10 +64,8 @@ def measure_task(
         digest: `tasks.digest` of these items, where it was computed already.
 
     Raises:
-        UserError: a limit below 1; log-probabilities that are NaN.
+        UserError: log-probabilities that are NaN.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"a limit is at least one item, got {limit}; leave it out for the whole benchmark")
     started = time.perf_counter()
     name = task.task_name
     with definitions.quiet(), definitions.cached_templates():

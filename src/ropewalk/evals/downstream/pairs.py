@@ -123,10 +123,8 @@ def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pa
     """The first `limit` pairs, to measure on.
 
     Raises:
-        UserError: there are none, or a limit below 1.
+        UserError: there are none.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"a limit is at least one document, got {limit}; leave it out for all of them")
     chosen = list(itertools.islice(pairs(data), limit))
     if not chosen:
         raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")

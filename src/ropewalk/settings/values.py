@@ -1,0 +1,230 @@
+"""What a field of a settings class may hold: read off its type and the `Range` beside it, and checked before anything else.
+
+in   a field's type and a value: from the command line, or anything at all from Python
+out  the value as the field holds it (numpy's numbers become Python's), or a sentence
+
+A number has a `Range` in its `Annotated` type (tests/settings/test_values.py holds that each has one), a word its `Literal`. What has no type
+that could be looked at without importing torch (a model, a tokenizer) has a `Kind` there, which looks at what the object can do.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import reprlib
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+#: Bytes of a path and of each of its parts, above which no file system of ours has room.
+_LONGEST_PATH, _LONGEST_PART = 4095, 255
+
+
+class Refused(Exception):
+    """A value is not what its type says."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may hold, from `least` to `most`; the ends belong to them unless `above` or `below` says otherwise."""
+
+    least: float
+    most: float
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        over = value > self.least if self.above else value >= self.least
+        return over and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        first = f"above {self.least:.10g}" if self.above else f"of at least {self.least:.10g}"
+        return f"{first} and {'below' if self.below else 'at most'} {self.most:.10g}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field may hold, where its type alone does not say it.
+
+    words: as a sentence has it ("a model"). take: the value as the field holds it; raises `Refused`.
+    """
+
+    words: str
+    take: Callable[[Any], Any]
+
+
+def kind_of(hint: Any) -> Kind:
+    """What a type says a value is; types in which `None` is one possibility take it, and do not speak of it."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        own = next((each for each in parts[1:] if isinstance(each, Kind)), None)
+        limits = next((each for each in parts[1:] if isinstance(each, Range)), None)
+        return own or (kind_of(parts[0]) if limits is None else _number(parts[0], limits))
+    if origin in (Union, types.UnionType):
+        return _one_of(
+            [kind_of(part) for part in parts if part is not types.NoneType], optional=types.NoneType in parts
+        )
+    if origin is Literal:
+        return _word(parts)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return several(kind_of(parts[0]))
+    if origin is dict:
+        return _instance(dict)
+    plain = {bool: _FLAG, str: _TEXT, int: _number(int, _ANY), float: _number(float, _ANY), Any: _ANYTHING}
+    return plain[hint] if hint in plain else _instance(hint)
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence can quote it: short, on one line, whatever it is."""
+    return " ".join(_REPR.repr(value).split())
+
+
+def several(item: Kind, *, least: int = 1) -> Kind:
+    """A list, tuple or array of at least so many."""
+
+    def take(value: Any) -> list[Any]:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise Refused
+        taken = [item.take(each) for each in value]
+        if len(taken) < least:
+            raise Refused
+        return taken
+
+    return Kind(f"a list of which each is {item.words}", take)
+
+
+def _with(words: str, *names: str) -> Kind:
+    """An object that has all these attributes; a class is none."""
+
+    def take(value: Any) -> Any:
+        if isinstance(value, type) or not all(_has(value, name) for name in names):
+            raise Refused
+        return value
+
+    return Kind(words, take)
+
+
+def _has(value: Any, name: str) -> bool:
+    try:
+        return hasattr(value, name)
+    except Exception:  # noqa: BLE001 - a property of an unknown object may raise anything
+        return False
+
+
+def _take_path(value: Any) -> Any:
+    """A path, or an object that stands for one and is kept as it is."""
+    try:
+        path = os.fsdecode(value)
+        parts = [os.fsencode(part) for part in path.split("/")]
+    except (TypeError, ValueError):
+        raise Refused from None
+    whole = sum(map(len, parts)) + len(parts) - 1
+    if not path.strip() or "\0" in path or whole > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_PART:
+        raise Refused
+    return str(path) if isinstance(value, str | bytes) else value
+
+
+def _take_document(value: Any) -> Any:
+    if not (isinstance(getattr(value, "name", None), str) and isinstance(getattr(value, "text", None), str)):
+        raise Refused
+    return value
+
+
+def _number(kind: type, limits: Range) -> Kind:
+    family = numbers.Integral if kind is int else numbers.Real  # numpy's numbers belong to them too
+
+    def take(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, family):
+            raise Refused
+        try:
+            taken = kind(value)
+        except (OverflowError, ValueError):
+            raise Refused from None
+        if taken not in limits:
+            raise Refused
+        return taken
+
+    return Kind(f"a {'whole' if kind is int else 'finite'} number {limits}", take)
+
+
+def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Kind:
+    def take(value: Any) -> Any:
+        if optional and value is None:
+            return None
+        for kind in kinds:
+            try:
+                return kind.take(value)
+            except Refused:
+                continue
+        raise Refused
+
+    return Kind(words or " or ".join(kind.words for kind in kinds), take)
+
+
+def _word(words: tuple[Any, ...]) -> Kind:
+    def take(value: Any) -> Any:
+        if not isinstance(value, str) or value not in words:
+            raise Refused
+        return str(value)
+
+    return Kind(f"one of {', '.join(words)}", take)
+
+
+def _instance(kind: type) -> Kind:
+    def take(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise Refused
+        return value
+
+    return Kind(f"a {kind.__name__}", take)
+
+
+def _take_flag(value: Any) -> bool:
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's own, and numpy's under both its names
+        raise Refused
+    return bool(value)
+
+
+def _take_text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise Refused
+    return str(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_ANY = Range(-math.inf, math.inf, above=True, below=True)
+_FLAG = Kind("True or False", _take_flag)
+_TEXT = Kind("a text of at least one character", _take_text)
+_ANYTHING = Kind("anything", lambda value: value)
+_LOADED = _with("a transformers model", "config", "parameters", "forward")
+
+PATH = Kind("a path", _take_path)
+PATHS = _one_of([PATH, several(PATH)], "a path or several")
+MODEL = Kind("a model's name or directory", _take_path)
+MODEL_OR_LOADED = _one_of([MODEL, _LOADED])
+TEXTS = _one_of(
+    [PATH, several(PATH), several(Kind("", _take_document))], "one or several files, directories or data-set ids"
+)
+TOKENIZER = _with("a tokenizer", "eos_token_id", "encode", "decode")
+DTYPE = _with("a torch.dtype", "is_floating_point", "itemsize")
+DEVICE = _with("a torch.device", "type", "index")
+SENTENCES = several(_TEXT, least=0)
+
+#: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
+Tokens = Annotated[int, Range(1, 2**31 - 1)]
+#: Things that are made, read or done one by one: more than any machine gets through.
+Count = Annotated[int, Range(1, 10**7)]
+#: As `Count`, where none is a choice too.
+CountOrNone = Annotated[int, Range(0, 10**7)]
+#: Prompts that are all in memory, and devices.
+Prompts = Devices = Annotated[int, Range(1, 2**16)]
+#: What every random generator takes.
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Share = Annotated[float, Range(0, 1, above=True)]
+Temperature = Annotated[float, Range(0, 100)]
+LearningRate = Annotated[float, Range(0, 10, above=True)]
+Minutes = Annotated[float, Range(0, 10**6, above=True)]
