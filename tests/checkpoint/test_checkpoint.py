@@ -110,6 +110,7 @@ def test_weights_that_are_damaged_are_told_when_they_are_asked_for(model) -> Non
 def test_the_same_weights_under_another_config(model) -> None:
     source = Checkpoint.open(model)
     config = {**source.config, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
+    config["max_sequence_length"] = 128
     scaled = source.with_config(config)
     assert scaled.rope.scaling == Linear(2.0) and source.rope.scaling == Plain()
     assert scaled.headers is source.headers and scaled.weights_of is source

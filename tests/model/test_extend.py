@@ -19,13 +19,13 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
 from ropewalk.checkpoint.headers import INDEX
 from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend, extended_config
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model
 from ropewalk.model.verify import pin_rope, rotary_tables, verify_rope
 from ropewalk.rope.scaling import Abf, Linear, Llama3, Ntk, Rope
-from ropewalk.settings.scaling import ScalingOptions
 
 WINDOW, LONGER = 64, 256
 
@@ -206,7 +206,7 @@ BAD = {
     ),
     "a foreign linear model": (
         lambda a: _edit(a, rope_parameters={"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}),
-        "--current-window 64 or --current-window 512",
+        r"--current-window 64 \(original window 8\) or --current-window 512",
     ),
     "remote code": (
         lambda a: _edit(a, model_type="mystery", auto_map={"AutoConfig": "mystery.Config"}),
@@ -318,8 +318,8 @@ def test_linear_on_llama_3_scaling_is_refused_with_the_reason(tmp_path: Path) ->
 def test_a_foreign_linear_model_is_extended_once_its_window_is_said(tmp_path: Path) -> None:
     config_dict = testing.tiny_config(window=4096).to_dict()
     config_dict["rope_parameters"] = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
-    options = ScalingOptions(current_window=4096)
-    new = extended_config(Checkpoint("foreign", tmp_path, config_dict), window=16384, options=options)
+    checkpoint = Checkpoint("foreign", tmp_path, config_dict, answers=Answers(current_window=4096))
+    new = extended_config(checkpoint, window=16384)
     assert new["rope_parameters"]["factor"] == 8.0 and new["ropewalk"]["original_window"] == 2048
 
 

@@ -138,7 +138,7 @@ def test_abf_has_no_rope_theta_but_that_of_a_model_that_has_it(tmp_path):
 def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):
     config_dict = CONFIG | {"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}
     (tmp_path / "config.json").write_text(json.dumps(config_dict))
-    result = theory(str(tmp_path), out=tmp_path / "out")
+    result = theory(str(tmp_path), current_window=2048, out=tmp_path / "out")
     assert (result.rope.window, result.reach) == (512, 2048)
 
 

@@ -6,5 +6,6 @@ families.py     one row a family: what its config.json need not say
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      what safetensors files promise, without reading a weight
-rope_config.py  a config.json → a `RopeConfig`, and back; ropewalk_block.py, the block of our own in it
+rope_config.py  a config.json → a `RopeConfig`, and back; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
+window.py       which window a config names, and the question where it leaves that open
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.headers import tensors, weight_headers
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,28 +37,53 @@ class Checkpoint:
         path: its directory.
         config: the dictionary of its config.json; not to be changed.
         weights_of: the checkpoint whose weights these are, where this one is the same model under another config.
+        answers: what the user said of its windows, where the config leaves them open.
     """
 
     name: str
     path: Path
     config: dict[str, Any]
     weights_of: Checkpoint | None = None
+    answers: Answers = NOTHING_SAID
 
     @classmethod
-    def open(cls, name: str | Path | Checkpoint, *, trust_remote_code: bool = False) -> Checkpoint:
+    def open(
+        cls,
+        name: str | Path | Checkpoint,
+        *,
+        trust_remote_code: bool = False,
+        current_window: int | None = None,
+        original_window: int | None = None,
+    ) -> Checkpoint:
         """Find a checkpoint and parse its config; one that is open already is returned as it is.
 
         Args:
             name: `hemp`, a local directory, a hub id, or a checkpoint.
             trust_remote_code: fetch a hub model's own code too.
+            current_window, original_window: what it reads now and what it was pretrained at, tokens, if its config leaves that open.
 
         Raises:
             UserError: nothing of that name, or no config.json that can be read.
         """
+        answers = Answers(current_window, original_window)
         if isinstance(name, Checkpoint):
-            return name
+            return name if answers in (name.answers, NOTHING_SAID) else name._answered(answers)
         path = locate(name, trust_remote_code=trust_remote_code)
-        return cls(str(name), path, read_config(path))
+        return cls(str(name), path, read_config(path), answers=answers)
+
+    def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:
+        """The model that this one was made from: the original window of both is the same, where its own config leaves it open."""
+        base = Checkpoint.open(name)
+        open_windows = read_rope(base.config, answers=base.answers).question
+        return base if open_windows is None else Checkpoint.open(base, original_window=self.info.original_window)
+
+    def _answered(self, answers: Answers) -> Checkpoint:
+        """The same checkpoint under other answers; what was read of its files is not read again."""
+        answered = copy.copy(self)
+        object.__setattr__(answered, "answers", answers)
+        for name in ("rope", "info"):
+            answered.__dict__.pop(name, None)
+        return answered
 
     def with_config(self, config: dict[str, Any]) -> Checkpoint:
         """The same weights under another config, which lies on no disk yet."""
@@ -68,12 +97,32 @@ class Checkpoint:
 
     @cached_property
     def rope(self) -> RopeConfig:
-        """What the config says of RoPE.
+        """What the config says of RoPE; a second length that settled its windows is logged.
 
         Raises:
-            UserError: see `read_rope`.
+            UserError: see `read_rope`; or the config leaves its windows open, and nobody said what they are.
         """
-        return read_rope(self.config)
+        found = read_rope(self.config, answers=self.answers)
+        if found.question is not None:
+            found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
+        if found.window_key:
+            _logger.info(
+                "%s: its %s says that the window is %d, interpolated from %d",
+                self.name,
+                found.window_key,
+                found.window,
+                found.rope.window,
+            )
+        return found.answered()
+
+    @property
+    def _tokenizer_length(self) -> int | None:
+        """The tokenizer's model_max_length; None where there is none that can be read."""
+        try:
+            length = read_json(self.path / "tokenizer_config.json", what="a tokenizer has a tokenizer_config.json")
+        except UserError:
+            return None
+        return length["model_max_length"] if isinstance(length.get("model_max_length"), int) else None
 
     @property
     def text_config(self) -> dict[str, Any]:

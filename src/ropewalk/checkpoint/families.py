@@ -48,6 +48,8 @@ class Family:
         rotated_share: share of a head's coordinates that is rotated, where a config names none.
         head_dim: size of a head where a config names none; width / heads if None.
         window: max_position_embeddings where a config names none.
+        pretrained_window: original window of its scaled models, where it is not window / factor but longer (Gemma 3 was pretrained at
+            32768 tokens, scaled by 8, and reads 131072).
         theta_key, share_key: older keys of rope_theta and the rotated share, which are written too.
         unscaled_layers: type of the layers that have an unscaled RoPE of their own (a sliding window, which no scaling makes longer).
         unscaled_theta: rope_theta of those layers where a config names none.
@@ -65,6 +67,7 @@ class Family:
     rotated_share: float = 1.0
     head_dim: int | None = None
     window: int | None = None
+    pretrained_window: int | None = None
     theta_key: str = ""
     share_key: str = ""
     unscaled_layers: str = ""
@@ -115,6 +118,7 @@ FAMILIES: dict[str, Family] = {
         1000000.0,
         head_dim=256,
         window=131072,
+        pretrained_window=32768,
         unscaled_layers="sliding_attention",
         tied=True,
         full_every=6,

@@ -20,10 +20,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of
+from ropewalk.checkpoint.named_scaling import named_original, read_scaling
 from ropewalk.checkpoint.ropewalk_block import read_block
+from ropewalk.checkpoint.window import (
+    NOTHING_SAID,
+    Answers,
+    WindowQuestion,
+    Windows,
+    answered_by_keys,
+    lengthened,
+    readings,
+    readings_of_block,
+    refuse_disagreement,
+    second_lengths,
+    settled,
+)
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import SCALINGS, InvFreq, Linear, Rope, Scaling
+from ropewalk.rope.scaling import InvFreq, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class RopeConfig:
         window: tokens the model is meant for now.
         unscaled: by layer type, the RoPE of layers that have an unscaled one of their own (Gemma 3's sliding layers).
         block: the `ropewalk` block, empty in a config that ropewalk did not write.
+        question: what the config leaves open of its windows; `rope.window` and `window` are then one reading of several.
+        window_key: the second length of the config that settled which window max_position_embeddings is; empty where none had to.
     """
 
     family: str
@@ -45,6 +61,18 @@ class RopeConfig:
     window: int
     unscaled: dict[str, Rope] = field(default_factory=dict)
     block: dict[str, Any] = field(default_factory=dict)
+    question: WindowQuestion | None = None
+    window_key: str = ""
+
+    def answered(self) -> RopeConfig:
+        """Itself, once nothing is open.
+
+        Raises:
+            UserError: the question, with its answers as options.
+        """
+        if self.question is not None:
+            raise UserError(str(self.question))
+        return self
 
     def inv_freq(self) -> dict[str, InvFreq]:
         """Closed-form inv_freq by layer type, float64 (rotated / 2,); "" stands for a model with one RoPE for all layers."""
@@ -61,11 +89,19 @@ def text_section(config_dict: dict[str, Any]) -> dict[str, Any]:
     return section if isinstance(section, dict) else config_dict
 
 
-def read_rope(config_dict: dict[str, Any]) -> RopeConfig:
-    """What a config.json says of RoPE.
+def read_rope(
+    config_dict: dict[str, Any], *, answers: Answers = NOTHING_SAID, tokenizer_length: int | None = None
+) -> RopeConfig:
+    """What a config.json says of RoPE. Windows that it leaves open are no error here: `RopeConfig.question` says what is open.
+
+    Args:
+        config_dict: of the config.json.
+        answers: what the user said of the windows.
+        tokenizer_length: the tokenizer's model_max_length, which may answer an open question.
 
     Raises:
-        UserError: no RoPE, a RoPE that no config can scale, a scaling that ropewalk does not know, or a lost rope_theta.
+        UserError: no RoPE, a RoPE that no config can scale, a scaling that ropewalk does not know, a lost rope_theta, or an answer
+            that contradicts the config.
     """
     text = text_section(config_dict)
     model_type = str(text.get("model_type", config_dict.get("model_type", "")))
@@ -74,19 +110,38 @@ def read_rope(config_dict: dict[str, Any]) -> RopeConfig:
     entry, unscaled = _rope_entries(text, model_type)
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
     head_dim = _rotated_coordinates(text, entry, family)
-    window = whole_number(text, "max_position_embeddings", family.window)
-    scaling, original = _scaling(entry, text, model_type, window)
-    rope = Rope(head_dim, rope_theta, original)
+    named = whole_number(text, "max_position_embeddings", family.window)
+    original = named_original(entry, text)
+    scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
     block = config_dict.get("ropewalk") or {}
     if block:
-        rope, scaling, window = read_block(block, rope, scaling)
+        rope_theta, scaling, windows = read_block(block, Rope(head_dim, rope_theta, named), scaling)
+        found = readings_of_block(scaling, windows, family.pretrained_window)
+        said = (
+            f"its ropewalk block names windows that differ by another factor ({windows.original} and {windows.window})"
+        )
+    else:
+        found = readings(scaling, named, original, family.pretrained_window, after=bool(unscaled))
+        said = f"its config does not say whether max_position_embeddings {named} is the window before or after that"
+    found = settled(scaling, found, answers, family.pretrained_window)
+    by_key = ""
+    if (
+        len(found) > 1
+        and not block
+        and (key := answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length))
+    ):
+        found, by_key = (key[0],), key[1]
+    windows = found[0]
+    rope = Rope(head_dim, rope_theta, windows.original)
     return RopeConfig(
         family=model_type,
         rope=rope,
         scaling=scaling,
-        window=window,
+        window=windows.window,
         unscaled={layer_type: replace(rope, rope_theta=of_layers) for layer_type, of_layers in unscaled.items()},
         block=block,
+        question=WindowQuestion(scaling, said, found) if len(found) > 1 else None,
+        window_key=by_key,
     )
 
 
@@ -162,47 +217,6 @@ def _object(text: dict[str, Any], key: str) -> dict[str, Any]:
     return value or {}
 
 
-#: Scalings of other tools that no class here stands for.
-_REFUSED = {
-    "dynamic": "its inv_freq changes with the length of each input, so there is no one rotation to train or to verify",
-    "longrope": "its factors were searched per pair and cannot be composed with another scaling",
-    "su": "its factors were searched per pair and cannot be composed with another scaling",
-}
-
-
-def _scaling(entry: dict[str, Any], text: dict[str, Any], model_type: str, window: int) -> tuple[Scaling, int]:
-    """The scaling a RoPE dictionary names, and the window before it."""
-    rope_type = str(entry.get("rope_type") or entry.get("type") or "default")
-    key = "original_max_position_embeddings"
-    original = next((whole_number(part, key) for part in (entry, text) if part.get(key) is not None), window)
-    kind = next((kind for kind in SCALINGS.values() if rope_type in kind.rope_types), None)
-    try:
-        if kind is not None:
-            return kind.from_config(entry, window=window, original=original)
-    except KeyError as error:
-        raise UserError(
-            f"the config's {rope_type} RoPE scaling lacks {error}; put it back or start from the original model"
-        ) from None
-    if rope_type in ("longrope", "su") and (factor := _uniform(entry, text, window)):
-        return Linear.from_config({"factor": factor}, window=window, original=original)
-    reason = _REFUSED.get(rope_type, "ropewalk does not know it")
-    raise UserError(
-        f"this {model_type} model is scaled by {rope_type!r}: {reason}; start from the model it was made from"
-    )
-
-
-def _uniform(entry: dict[str, Any], text: dict[str, Any], window: int) -> float | None:
-    """The one factor of a longrope block whose factors are all the same and whose attention is not rescaled: that is PI.
-
-    Phi-3's config takes no other scaling, so this is how `write_rope` says linear to it.
-    """
-    lists = {key: entry.get(key) for key in ("short_factor", "long_factor")}
-    factors = {as_number(x, key) for key, values in lists.items() if isinstance(values, list) for x in values}
-    original = text.get("original_max_position_embeddings", entry.get("original_max_position_embeddings"))
-    rescaled = entry.get("attention_factor", 1.0 if original == window else None)
-    return factors.pop() if len(factors) == 1 and rescaled == 1.0 else None
-
-
 def write_rope(
     config_dict: dict[str, Any], scaling: Scaling, *, window: int, rope: Rope, block: dict[str, Any]
 ) -> dict[str, Any]:
@@ -218,11 +232,15 @@ def write_rope(
     text = text_section(out)
     model_type = str(text.get("model_type", ""))
     family = family_of(model_type)
+    windows = Windows(rope.window, int(window))
+    refuse_disagreement(scaling, windows, family.pretrained_window)
     entry, rope_theta = scaling.config_entry(rope)
     old, unscaled = _rope_entries(text, model_type)
     partial = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
     legacy = {**entry, "type": entry["rope_type"], **partial}
+    for part in (text, out):
+        lengthened(part, windows)
     if family.only_longrope:
         entry, legacy = _as_longrope(text, entry, rope, window=window)
     parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **partial}

@@ -6,9 +6,9 @@ out  the block's dictionary; or the RoPE as pretrained, the scaling and the wind
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from ropewalk.checkpoint.window import Windows
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Rope, Scaling, from_dict, to_dict
 
@@ -34,7 +34,7 @@ def block_for(
     }
 
 
-def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[Rope, Scaling, int]:
+def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float, Scaling, Windows]:
     """What the `ropewalk` block says, held against what the config's other keys say.
 
     Args:
@@ -42,29 +42,29 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[Rope,
         rope, named: the RoPE and the scaling that the other keys name.
 
     Returns:
-        The RoPE as pretrained, the scaling, the window in tokens. The block alone knows the original window, and a scaling
-        of which the other keys show nothing but another rope_theta (NTK, ABF).
+        The pretrained rope_theta, the scaling, the windows. The block alone knows the original window, and a scaling of which the
+        other keys show nothing but another rope_theta (NTK, ABF).
 
     Raises:
         UserError: the block is damaged, or contradicts the other keys.
     """
     try:
-        original, window = int(block["original_window"]), int(block["window"])
+        windows = Windows(int(block["original_window"]), int(block["window"]))
         scaling, rope_theta = from_dict(block["scaling"]), float(block["rope_theta"])
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"the config's ropewalk block is damaged ({error!r}); run `ropewalk extend` again") from None
     if not scaling.rope_types:
-        pretrained = Rope(rope.head_dim, rope_theta, original)
+        pretrained = Rope(rope.head_dim, rope_theta, windows.original)
         _, scaled_theta = scaling.config_entry(pretrained)
         if abs(scaled_theta / rope.rope_theta - 1) > 1e-9:
             raise UserError(
                 f"the ropewalk block says {scaling.label} factor {scaling.factor:g} on rope_theta {rope_theta:g}, which makes "
                 f"{scaled_theta:.6g}, but the config has {rope.rope_theta:.6g}; run `ropewalk extend` on the original model again"
             )
-        return pretrained, scaling, window
+        return rope_theta, scaling, windows
     if (named.method, named.factor) != (scaling.method, scaling.factor):
         raise UserError(
             f"the ropewalk block says {scaling.method} with factor {scaling.factor:g}, but the config's RoPE keys say {named.method} "
             f"with factor {named.factor:g}: one was edited without the other; run `ropewalk extend` on the original model again"
         )
-    return replace(rope, window=original), named, window
+    return rope.rope_theta, named, windows

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.model_info import info_of
+from ropewalk.checkpoint.window import Answers
 from ropewalk.data.encode import bos_id
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.verify import rope_of
+from ropewalk.settings.windows import WindowAnswers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,8 @@ def open_model(
     tokenizer: Any = None,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    current_window: int | None = None,
+    original_window: int | None = None,
 ) -> LoadedModel:
     """Load a model by its name, or take one that is loaded.
 
@@ -64,13 +68,14 @@ def open_model(
         model: a name or an open checkpoint for `load_model`, or a transformers model.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
         dtype, device: as in `load_model`; a model object keeps its own.
+        current_window, original_window: as in `Checkpoint.open`.
 
     Raises:
-        UserError: what `load_model` raises; or a model object came without a tokenizer.
+        UserError: what `load_model` raises; a model object came without a tokenizer, or its config leaves its windows open.
     """
     ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
     if isinstance(model, ModelName):
-        checkpoint = Checkpoint.open(model)
+        checkpoint = Checkpoint.open(model, current_window=current_window, original_window=original_window)
         weights = load_model(checkpoint, dtype=dtype, device=device)
         return LoadedModel(weights, tokenizer or load_tokenizer(checkpoint), checkpoint.info)
     if tokenizer is None:
@@ -79,12 +84,20 @@ def open_model(
         )
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
-    return LoadedModel(model.eval(), tokenizer, info_of(rope_of(model), name=name, parameters=count))
+    rope_config = rope_of(model, Answers(current_window, original_window)).answered()
+    return LoadedModel(model.eval(), tokenizer, info_of(rope_config, name=name, parameters=count))
 
 
-def opened(model: Any) -> Any:
-    """A model that was given by its name as an open checkpoint, so that it is read once; anything else as it is."""
-    return Checkpoint.open(model) if isinstance(model, ModelName) else model
+def opened(model: Any, base: Any = None, **answers: Unpack[WindowAnswers]) -> tuple[Any, Any]:
+    """A model and its base, each as an open checkpoint if it was given by its name, so that it is read once; else as it is.
+
+    answers: as in `Checkpoint.open`, of the model's windows.
+    """
+    if isinstance(model, ModelName):
+        model = Checkpoint.open(model, **answers)
+    if isinstance(base, ModelName):
+        base = model.open_base(base) if isinstance(model, Checkpoint) else Checkpoint.open(base)
+    return model, base
 
 
 def fingerprint(model: torch.nn.Module, *, samples: int = 64) -> str:

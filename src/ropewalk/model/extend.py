@@ -49,7 +49,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     from ropewalk.model.verify import verify_directory
 
     refuse_existing(settings.out, overwrite=settings.overwrite)
-    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
     refuse_to_lose(settings.out, [checkpoint.path])
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
@@ -74,36 +74,22 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     """
     options = options or ScalingOptions()
     rope_config = checkpoint.rope
-    current = options.current_window or rope_config.window
-    _refuse_ambiguous(rope_config, options.current_window)
+    current = rope_config.window
     if not isinstance(window, int) or window <= current:
         raise UserError(
             f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
         )
     rope = rope_config.rope
-    if options.current_window and isinstance(rope_config.scaling, Plain):
-        rope = dataclasses.replace(rope, window=options.current_window)
+    if isinstance(
+        rope_config.scaling, Plain
+    ):  # a model that was trained past its pretraining window, unscaled, has another one by now
+        rope = dataclasses.replace(rope, window=current)
     factor = window / current
     scaling = _scaling(rope_config, rope, factor, options)
     step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": __version__}
     step |= options.parameters
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
-
-
-def _refuse_ambiguous(rope_config: RopeConfig, current_window: int | None) -> None:
-    """A scaled config of another tool does not say whether max_position_embeddings is the window before or after scaling.
-
-    Both are in use (readers disagree on which they want), and the wrong guess squares the factor.
-    """
-    foreign = not rope_config.block and not rope_config.unscaled
-    if rope_config.scaling.window_is_ambiguous and foreign and current_window is None:
-        grown = round(rope_config.window * rope_config.scaling.factor)
-        raise UserError(
-            f"this model is already scaled ({rope_config.scaling.method}, factor {rope_config.scaling.factor:g}) and its config does not say "
-            f"whether max_position_embeddings {rope_config.window} is the window before or after that; add --current-window "
-            f"{rope_config.window} or --current-window {grown}"
-        )
 
 
 def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:

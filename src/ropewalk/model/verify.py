@@ -19,6 +19,7 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import InvFreq
 
@@ -35,10 +36,10 @@ def rotary_tables(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str
                 yield module, name, name.removesuffix("inv_freq").rstrip("_"), buffer
 
 
-def rope_of(model: torch.nn.Module) -> RopeConfig:
-    """What the config of a model in memory says of RoPE."""
+def rope_of(model: torch.nn.Module, answers: Answers = NOTHING_SAID) -> RopeConfig:
+    """What the config of a model in memory says of RoPE, with what the user said of its windows."""
     config: Any = model.config
-    return read_rope(config.to_dict())
+    return read_rope(config.to_dict(), answers=answers)
 
 
 def verify_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:

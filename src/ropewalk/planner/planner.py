@@ -12,9 +12,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner import layout
 from ropewalk.planner.chips import Chip, Rates, datasheet_rates, parse
@@ -25,6 +27,7 @@ from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, micro_windows
 from ropewalk.settings.command import takes
 from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.windows import WindowAnswers
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def plan(settings: PlanSettings) -> Plan:
     Raises:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
-    shape = shape_of(settings.model)
+    shape = shape_of(settings.model, **settings.answers)
     if settings.window < shape.window:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
@@ -153,10 +156,13 @@ def _gpus_here() -> int:
     return calibrate.gpus()
 
 
-def shape_of(model: ModelName) -> Shape:
-    """The shape of a model by its name; weights are counted from the files' headers where they lie here."""
+def shape_of(model: ModelName, **answers: Unpack[WindowAnswers]) -> Shape:
+    """The shape of a model by its name; weights are counted from the files' headers where they lie here.
+
+    answers: as in `Checkpoint.open`, of its windows.
+    """
     if isinstance(model, Checkpoint):
-        return _shape(model)
+        return _shape(Checkpoint.open(model, **answers))
     name = str(model)
     if name.lower() in LLAMA and not Path(name).exists():
         return LLAMA[name.lower()]
@@ -164,14 +170,16 @@ def shape_of(model: ModelName) -> Shape:
         if not Path(name).exists() and re.fullmatch(r"llama-\d+b", name.lower()):
             raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "
                             "a directory, or a hub id such as owner/name")  # fmt: skip
-        return _shape(Checkpoint.open(name))
-    return read_shape(_hub_config(name), name=name)
+        return _shape(Checkpoint.open(name, **answers))
+    config = _hub_config(name)
+    window = read_rope(config, answers=Answers(**answers)).answered().window
+    return read_shape(config, name=name, window=window)
 
 
 def _shape(checkpoint: Checkpoint) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
     stored = checkpoint.parameters if checkpoint.has_weights else None
-    return read_shape(checkpoint.config, name=checkpoint.name, stored=stored)
+    return read_shape(checkpoint.config, name=checkpoint.name, stored=stored, window=checkpoint.rope.window)
 
 
 def _hub_config(name: str) -> dict[str, Any]:

@@ -134,13 +134,14 @@ class Shape:
         return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
 
 
-def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = None) -> Shape:
+def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = None, window: int | None = None) -> Shape:
     """The shape that a config.json describes.
 
     Args:
         config: its dictionary.
         name: as the user named the model.
         stored: weights in the checkpoint's files, if they are at hand.
+        window: tokens the model reads now, as `read_rope` has it; max_position_embeddings if not given.
 
     Raises:
         UserError: a key is missing, or the layers are of a kind that no count here describes; the key is named.
@@ -160,7 +161,7 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
     shape = Shape(
         name=name,
         family=kind,
-        window=_whole(text, "max_position_embeddings", kind, family.window),
+        window=window or _whole(text, "max_position_embeddings", kind, family.window),
         layers=layers,
         width=width,
         heads=heads,

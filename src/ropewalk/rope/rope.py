@@ -64,7 +64,8 @@ class Scaling(abc.ABC):
             `ropewalk` block alone tells it from a model that was pretrained so.
         extends: whether `ropewalk extend` offers it.
         multiplies: whether a second scaling of the same class is the same as one with the product of both factors.
-        window_is_ambiguous: whether other tools disagree on which window a config with it names, before scaling or after.
+        factor_is_ratio: whether the window grows by the factor: original window x factor = window.
+        original_is_named: whether a config with it names the original window, so that nothing is open: original x factor is the window.
 
     Every class has a `factor`: by how much it scales, 1 for not at all.
     """
@@ -74,7 +75,8 @@ class Scaling(abc.ABC):
     rope_types: ClassVar[tuple[str, ...]] = ()
     extends: ClassVar[bool] = False
     multiplies: ClassVar[bool] = False
-    window_is_ambiguous: ClassVar[bool] = False
+    factor_is_ratio: ClassVar[bool] = True
+    original_is_named: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # a property that is really there would be taken for the default of each class's own field
 
@@ -86,6 +88,10 @@ class Scaling(abc.ABC):
     @abc.abstractmethod
     def inv_freq(self, rope: Rope) -> InvFreq:
         """Shape (d/2,), radians a token, of a model that was pretrained with `rope`."""
+
+    def attention_factor(self, rope: Rope) -> float:
+        """What queries and keys are multiplied by beside their rotation, so that scores grow by its square: 1 but for YaRN and LongRoPE."""
+        return 1.0
 
     @classmethod
     def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
@@ -105,8 +111,8 @@ class Scaling(abc.ABC):
         return cls(factor=factor, **parameters)
 
     @classmethod
-    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
-        """The scaling that a config's RoPE dictionary names, and the window before it.
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> Scaling:
+        """The scaling that a config's RoPE dictionary names.
 
         Args:
             entry: with one of `rope_types` under `rope_type`.

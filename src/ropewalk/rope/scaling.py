@@ -32,6 +32,7 @@ class Plain(Scaling):
     method: ClassVar[str] = "plain"
     label: ClassVar[str] = "direct fine-tuning"
     rope_types: ClassVar[tuple[str, ...]] = ("default", "mrope")
+    factor_is_ratio: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.factor != 1:
@@ -47,8 +48,8 @@ class Plain(Scaling):
         return cls()
 
     @classmethod
-    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
-        return cls(), window
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> Scaling:
+        return cls()
 
     def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
         return {"rope_type": "default"}, rope.rope_theta
@@ -71,7 +72,6 @@ class Linear(Scaling):
     rope_types: ClassVar[tuple[str, ...]] = ("linear",)
     extends: ClassVar[bool] = True
     multiplies: ClassVar[bool] = True
-    window_is_ambiguous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_factor(self.factor, self.method)
@@ -85,9 +85,8 @@ class Linear(Scaling):
         return rope.inv_freq() / self.factor
 
     @classmethod
-    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
-        scaling = cls(number(entry, "factor"))
-        return scaling, max(1, round(window / scaling.factor))
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> Scaling:
+        return cls(number(entry, "factor"))
 
     def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
         return {"rope_type": "linear", "factor": float(self.factor)}, rope.rope_theta
@@ -234,7 +233,7 @@ class Yarn(Scaling):
     label: ClassVar[str] = "YaRN"
     rope_types: ClassVar[tuple[str, ...]] = ("yarn",)
     extends: ClassVar[bool] = True
-    window_is_ambiguous: ClassVar[bool] = True
+    original_is_named: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_factor(self.factor, self.method)
@@ -262,12 +261,12 @@ class Yarn(Scaling):
         return pretrained * (1 - interpolated) + pretrained / self.factor * interpolated
 
     @classmethod
-    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> Scaling:
         numbers = {"factor": window / original}
         for key in ("factor", "beta_fast", "beta_slow"):
             if entry.get(key) is not None:
                 numbers[key] = number(entry, key)
-        return cls(**numbers, truncate=entry.get("truncate") in (None, True)), original
+        return cls(**numbers, truncate=entry.get("truncate") in (None, True))
 
     def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
         entry = {"rope_type": "yarn", "factor": float(self.factor), "original_max_position_embeddings": rope.window}
@@ -294,6 +293,7 @@ class Llama3(Scaling):
     method: ClassVar[str] = "llama3"
     label: ClassVar[str] = "Llama 3 scaling"
     rope_types: ClassVar[tuple[str, ...]] = ("llama3",)
+    factor_is_ratio: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_factor(self.factor, self.method)
@@ -317,9 +317,9 @@ class Llama3(Scaling):
         return super().for_extension(rope, factor, **thresholds | parameters)
 
     @classmethod
-    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> tuple[Scaling, int]:
+    def from_config(cls, entry: Mapping[str, Any], *, window: int, original: int) -> Scaling:
         factor, low, high = (number(entry, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-        return cls(factor, low, high, original), original
+        return cls(factor, low, high, original)
 
 
 #: Every scaling there is, by the word that records and the command line have for it.

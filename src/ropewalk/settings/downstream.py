@@ -24,6 +24,7 @@ from ropewalk.settings.options import (
     PythonOnly,
 )
 from ropewalk.settings.values import Count, LearningRate, Seed, Share, Temperature, Tokens
+from ropewalk.settings.windows import WindowOptions
 
 BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 SizeName = Literal["auto", "small", "full"]
@@ -108,7 +109,7 @@ class SummarizeSettings(MeasuringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Loading):
+class EvaluateSettings(Loading, WindowOptions):
     """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was."""
 
     model: NamedModel = field(kw_only=False)

@@ -17,6 +17,7 @@ from ropewalk.settings import values
 from ropewalk.settings.command import Settings
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.settings.values import Minutes, Tokens
+from ropewalk.settings.windows import WindowOptions
 
 if TYPE_CHECKING:  # none of it is imported: settings are read before torch and transformers are
     import torch
@@ -77,7 +78,7 @@ class Loading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringOptions(Loading):
+class MeasuringOptions(Loading, WindowOptions):
     """A model that is measured, and where that goes on record."""
 
     model: AnyModel = field(kw_only=False)

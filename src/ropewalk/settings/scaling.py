@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from ropewalk.settings.command import Settings
-from ropewalk.settings.values import Range, Tokens
+from ropewalk.settings.values import Range
+from ropewalk.settings.windows import WindowOptions
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
 ExtendMethod = Literal["linear", "ntk", "abf", "yarn", "auto"]
@@ -19,16 +19,14 @@ TrainMethod = Literal[ExtendMethod, "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingOptions(Settings):
+class ScalingOptions(WindowOptions):
     """How a model's window is made longer.
 
-    A field beside these two is a parameter of a scaling, by the name it has in that scaling's class; None leaves it to the class.
+    A field beside the method is a parameter of a scaling, by the name it has in that scaling's class; None leaves it to the class.
     """
 
     method: TrainMethod = "linear"
     """linear is Position Interpolation; auto keeps the method the model has, linear if it has none."""
-    current_window: Tokens | None = None
-    """What the model reads now, if its config leaves that open."""
     rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None
     """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
 
@@ -40,4 +38,5 @@ class ScalingOptions(Settings):
 
 def parameter_names() -> list[str]:
     """The fields of `ScalingOptions` that are parameters of a scaling."""
-    return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in ("method", "current_window")]
+    others = {"method", *(each.name for each in dataclasses.fields(WindowOptions))}
+    return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in others]

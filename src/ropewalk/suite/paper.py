@@ -35,11 +35,11 @@ class Suite:
 
     @cached_property
     def model(self) -> Checkpoint:
-        return Checkpoint.open(self.settings.model)
+        return Checkpoint.open(self.settings.model, **self.settings.answers)
 
     @cached_property
     def base(self) -> Checkpoint | None:
-        return None if self.settings.base is None else Checkpoint.open(self.settings.base)
+        return None if self.settings.base is None else self.model.open_base(self.settings.base)
 
     @property
     def records(self) -> Path:
@@ -130,9 +130,10 @@ class Suite:
         return window * (2.0 * self.model.info.parameters + attention)
 
     def _stage(self, name: str, model: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
-        about = {**settings, **self.loading, "files": _files(model)}
+        said = {name: tokens for name, tokens in self.settings.answers.items() if tokens is not None}
+        about = {**settings, **self.loading, "files": _files(model), **said}
         if self.base is not None and settings.get("base") is not None:
-            about["base_files"] = _files(self.base)
+            about |= {"base": str(self.base), "base_files": _files(self.base)}
         return Stage(name, str(model), about, lambda: measure(model, out=self.records, **settings, **self.loading))
 
     def _perplexity(self, model: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
@@ -178,15 +179,13 @@ class Suite:
     def _benchmarks(self) -> Stage:
         from ropewalk.evals.downstream.benchmarks import benchmarks
 
-        base = None if self.base is None else str(self.base)
         data = None if self.settings.benchmarks is None else str(self.settings.benchmarks)
-        return self._stage("benchmarks", self.model, benchmarks, data=data, base=base, limit=self.size.items)
+        return self._stage("benchmarks", self.model, benchmarks, data=data, base=self.base, limit=self.size.items)
 
     def _attention(self, window: int) -> Stage:
         from ropewalk.evals.attention import attention
 
-        base = None if self.base is None else str(self.base)
-        return self._stage("attention", self.model, attention, data=_listed(self.data), window=window, base=base)
+        return self._stage("attention", self.model, attention, data=_listed(self.data), window=window, base=self.base)
 
     def _theory(self) -> Stage:
         from ropewalk.suite.theory import put_on_record

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
@@ -23,6 +24,7 @@ from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import TheorySettings
+from ropewalk.settings.windows import WindowAnswers
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
@@ -89,7 +91,7 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    model = _info(settings.model)
+    model = _info(settings.model, **settings.answers)
     rope, reach = _rope_and_reach(model, settings.window)
     out = _directory(settings, f"theory-{Path(model.name).name}-{reach}")
     result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
@@ -126,10 +128,10 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
     return rope, window
 
 
-def _info(model: ModelName | None) -> ModelInfo:
+def _info(model: ModelName | None, **answers: Unpack[WindowAnswers]) -> ModelInfo:
     """The model as records name it; LLaMA 7B if none is named."""
     if model is not None:
-        return Checkpoint.open(model).info
+        return Checkpoint.open(model, **answers).info
     return ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim)
 
 

@@ -123,7 +123,7 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     Raises:
         UserError: what `extend` raises; a window below the model's own.
     """
-    source = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    source = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
     refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
     config_dict = new_config(source, settings)
     return source if config_dict is source.config else source.with_config(config_dict)

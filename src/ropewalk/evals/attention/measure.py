@@ -66,13 +66,16 @@ def attention(settings: AttentionSettings) -> list[Measured]:
         UserError: no document is long enough; it does not fit in memory; a score is NaN; the model has no RoPE.
     """
     records.check_file(settings.out)
-    settings = dataclasses.replace(settings, model=opened(settings.model), base=opened(settings.base))
+    model, base = opened(settings.model, settings.base, **settings.answers)
+    settings = dataclasses.replace(settings, model=model, base=base)
     if settings.window is not None:
         check_reach(settings.window)
     for checked in (settings.base, settings.model):
         if checked is not None:
             check_memory(checked, settings.window, dtype=settings.dtype, device=settings.device)
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+    )
     return measure(loaded, settings)
 
 

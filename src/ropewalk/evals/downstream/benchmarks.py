@@ -19,7 +19,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import lm_eval
 from lm_eval.api.task import ConfigurableTask
@@ -38,6 +38,7 @@ from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import BenchmarksSettings
+from ropewalk.settings.windows import WindowAnswers
 
 TASKS = definitions.TASKS
 
@@ -166,16 +167,20 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
         UserError: see `measure_task`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
     tasks = definitions.build(settings.tasks or TASKS, settings.data)
-    settings = dataclasses.replace(settings, model=opened(settings.model), base=opened(settings.base))
+    model, base = opened(settings.model, settings.base, **settings.answers)
+    settings = dataclasses.replace(settings, model=model, base=base)
     _check_pair(settings.model, settings.base, settings.window)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
     ranks.join()
     recorded_rows, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
-        return list(measure(_open(settings.model, settings), settings, tasks, digests, recorded_rows)[1])
+        loaded = _open(settings.model, settings, **settings.answers)
+        return list(measure(loaded, settings, tasks, digests, recorded_rows)[1])
     base, before = measure(_open(settings.base, settings), settings, tasks, digests, recorded_rows)
-    recorder, after = measure(_open(settings.model, settings), settings, tasks, digests, recorded_rows)
+    recorder, after = measure(
+        _open(settings.model, settings, **settings.answers), settings, tasks, digests, recorded_rows
+    )
     names = (base.run.model.name, recorder.run.model.name)
     pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
     for pair in pairs:
@@ -184,8 +189,8 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     return [*before, *after, *pairs]
 
 
-def _open(model: Any, settings: BenchmarksSettings) -> LoadedModel:
-    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+def _open(model: Any, settings: BenchmarksSettings, **answers: Unpack[WindowAnswers]) -> LoadedModel:
+    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **answers)
 
 
 def measure(

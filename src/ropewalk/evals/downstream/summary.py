@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ropewalk import records
-from ropewalk.checkpoint.checkpoint import ModelName
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
@@ -30,11 +30,12 @@ from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, first, is_cut, 
 from ropewalk.evals.downstream.rouge import SCORES, rouge
 from ropewalk.evals.intervals import bootstrap_mean
 from ropewalk.evals.likelihood import check_window
-from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import Decoding, SummarizeSettings
+from ropewalk.settings.windows import WindowAnswers
 
 
 def measure_decoding(
@@ -167,8 +168,11 @@ def summarize(settings: SummarizeSettings) -> list[records.Summary]:
             `trained` without `train`, logits that are NaN.
     """
     chosen = first(settings.data, settings.limit)  # before a model is trained or loaded
-    model = settings.model if settings.train is None else _finetuned(settings)
-    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    model, _ = opened(settings.model, **settings.answers)
+    if settings.train is not None:
+        model = Checkpoint.open(_finetuned(dataclasses.replace(settings, model=model)))
+    answers = WindowAnswers() if isinstance(model, Checkpoint) else settings.answers
+    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **answers)
     return measure(loaded, chosen, settings)
 
 

@@ -76,7 +76,9 @@ def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
     _check_windows(settings, settings.windows or ())  # before a model is loaded
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+    )
     return measure(loaded, settings)
 
 

@@ -158,7 +158,9 @@ def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
     Raises:
         UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
     """
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+    )
     return measure(loaded, settings)
 
 
