@@ -1,6 +1,6 @@
 """A model in memory: extended, loaded, verified, saved; its layers and its loss.
 
-extend.py   a longer window as a new checkpoint
+extend.py   a longer window as a new checkpoint; carry.py, what it takes over from the old one
 load.py     from a directory to a verified model
 verify.py   every rotary table against the closed form
 save.py     back to a directory that every reader gets right

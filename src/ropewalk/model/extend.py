@@ -8,31 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import (
-    link_or_copy,
-    read_json,
-    refuse_existing,
-    refuse_to_lose,
-    whole_directory,
-    write_json,
-)
-from ropewalk.checkpoint.headers import INDEX
+from ropewalk.checkpoint.files import refuse_existing, refuse_to_lose, whole_directory, write_json
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.errors import UserError
+from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.version import __version__
-
-_REWRITTEN = {"config.json", "tokenizer_config.json", "generation_config.json"}
-_NOT_CARRIED = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".safetensors")
 
 
 @takes(ExtendSettings)
@@ -54,8 +43,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
-        _carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
-        _carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
+        carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
+        carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
         write_json(beside / "config.json", config_dict)
         verify_directory(beside)
     return Checkpoint.open(settings.out).info
@@ -117,43 +106,3 @@ def _scaling(rope_config: RopeConfig, rope: Rope, factor: float, options: Scalin
         rope = dataclasses.replace(rope, rope_theta=rope_theta)
     further = SCALINGS[method].for_extension(rope, factor, **options.parameters)
     return compose(now, further)
-
-
-def _carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool) -> None:
-    try:
-        files = checkpoint.weight_files
-    except UserError:
-        if not convert_pickle:
-            raise
-        from ropewalk.model.pickles import convert
-
-        convert(checkpoint.path, target)
-        return
-    for file in files:
-        link_or_copy(file, target / file.name)
-    if (checkpoint.path / INDEX).is_file():
-        link_or_copy(checkpoint.path / INDEX, target / INDEX)
-
-
-def _carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) -> None:
-    """Tokenizer, generation config, licence, chat template: everything that is neither weights nor rewritten."""
-    for path in sorted(source.iterdir()):
-        skip = path.suffix in _NOT_CARRIED or path.name.startswith(".") or path.name.endswith(".index.json")
-        if path.is_file() and not skip and path.name not in _REWRITTEN:
-            link_or_copy(path, target / path.name)
-    _lengthen(source, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
-    _lengthen(source, target, "generation_config.json", {"max_length": window}, old=old_window)
-
-
-def _lengthen(
-    source: Path, target: Path, name: str, lengths: dict[str, int], *, always: bool = False, old: int | None = None
-) -> None:
-    """Copy a small JSON file with its lengths raised: always, or only where it names the old window."""
-    path = source / name
-    if not path.is_file():
-        return
-    content = read_json(path, what=f"{name} is a JSON file")
-    for key, value in lengths.items():
-        if always or (old is not None and content.get(key) == old):
-            content[key] = value
-    write_json(target / name, content)
