@@ -5,7 +5,8 @@ model_info.py   `ModelInfo`: what records say of a model
 families.py     one row a family: what its config.json need not say
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
-headers.py      what safetensors files promise, without reading a weight
+headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them
+digests.py      hashes of large files, computed once
 rope_config.py  a config.json → a `RopeConfig`, and back; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
 window.py       which window a config names, and the question where it leaves that open
 """

@@ -17,11 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.files import read_config, read_json
-from ropewalk.checkpoint.headers import tensors, weight_headers
+from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.tensor_problems import Problem, tensor_problems
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
 
@@ -52,6 +54,7 @@ class Checkpoint:
         name: str | Path | Checkpoint,
         *,
         trust_remote_code: bool = False,
+        pickles: bool = False,
         current_window: int | None = None,
         original_window: int | None = None,
     ) -> Checkpoint:
@@ -60,6 +63,7 @@ class Checkpoint:
         Args:
             name: `hemp`, a local directory, a hub id, or a checkpoint.
             trust_remote_code: fetch a hub model's own code too.
+            pickles: fetch its pickled weights where it has no others.
             current_window, original_window: what it reads now and what it was pretrained at, tokens, if its config leaves that open.
 
         Raises:
@@ -68,7 +72,7 @@ class Checkpoint:
         answers = Answers(current_window, original_window)
         if isinstance(name, Checkpoint):
             return name if answers in (name.answers, NOTHING_SAID) else name._answered(answers)
-        path = locate(name, trust_remote_code=trust_remote_code)
+        path = locate(name, trust_remote_code=trust_remote_code, pickles=pickles)
         return cls(str(name), path, read_config(path), answers=answers)
 
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:
@@ -130,13 +134,22 @@ class Checkpoint:
         return text_section(self.config)
 
     @cached_property
-    def headers(self) -> dict[str, dict[str, Any]]:
-        """The header of each safetensors file, by the file's name; every file was found whole.
+    def files(self) -> WeightFiles:
+        """Which files the weights are read from: transformers' rule.
 
         Raises:
-            UserError: pickled weights only, no weights, a missing shard, a truncated or damaged file.
+            UserError: pickled weights only, no weights, a missing shard, an index that cannot be used.
         """
-        return self.weights_of.headers if self.weights_of is not None else weight_headers(self.path)
+        return self.weights_of.files if self.weights_of is not None else weight_files(self.path, self.config)
+
+    @cached_property
+    def headers(self) -> dict[str, dict[str, Any]]:
+        """The header of each of `files`, by its name; every file was found whole.
+
+        Raises:
+            UserError: as `files`; a truncated or damaged file.
+        """
+        return self.weights_of.headers if self.weights_of is not None else weight_headers(self.path, self.files)
 
     @property
     def weight_files(self) -> list[Path]:
@@ -145,8 +158,12 @@ class Checkpoint:
 
     @property
     def has_weights(self) -> bool:
-        """Whether any safetensors file lies here; a config.json alone is enough for a plan."""
-        return any(self.path.glob("*.safetensors"))
+        """Whether there are safetensors to read; a config.json alone is enough for a plan."""
+        return any((self.path / name).is_file() for name in (SINGLE, INDEX)) or "transformers_weights" in self.config
+
+    def tensor_problems(self) -> list[Problem]:
+        """What headers, index, config and tokenizer show to be wrong; raises as `headers`."""
+        return tensor_problems(self)
 
     @cached_property
     def parameters(self) -> int:
@@ -169,17 +186,30 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short name of config and tensors (names, shapes, dtypes, places), the same for the same ones; raises as `headers`."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for header in self.headers.values():
-            digest.update(json.dumps(header, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        """Short name of the whole: config, tokenizer and every weight; the same for the same ones, wherever they lie. Raises as `headers`."""
+        weights = [digest_of(file) for file in self.weight_files]
+        others = [
+            (path.name, digest_of(path))
+            for path in sorted(self.path.iterdir())
+            if path.is_file() and _decides(path.name)
+        ]
+        return hashlib.sha256(json.dumps([self.config, weights, others], sort_keys=True).encode()).hexdigest()[:16]
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
 
     def __str__(self) -> str:
         return self.name
+
+
+def _decides(name: str) -> bool:
+    """Whether a file beside config.json and the weights can change what a model says."""
+    fixed = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+    return (
+        name in fixed
+        or name.startswith(("tokenizer", "vocab", "chat_template", "spiece"))
+        or name.endswith((".tiktoken", ".py"))
+    )
 
 
 #: By what a function's caller may name a model.

@@ -17,9 +17,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from safetensors import SafetensorError
 
 from ropewalk.errors import UserError
+
+
+def cache_directory() -> Path:
+    """Where what can be made again is kept, tokenised corpora and hashes of weights: $ROPEWALK_CACHE, or the user's cache directory (on Linux $XDG_CACHE_HOME or ~/.cache)."""
+    from_environment = os.environ.get("ROPEWALK_CACHE")
+    return Path(from_environment) if from_environment else platformdirs.user_cache_path("ropewalk", appauthor=False)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

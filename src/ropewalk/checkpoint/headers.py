@@ -1,9 +1,10 @@
-"""What safetensors files promise, from their headers: which tensors, of which shape and dtype, and how long the file must be.
+"""Which safetensors files a reader takes a checkpoint's weights from, and what their headers promise: tensors, shapes, dtypes.
 
-in   a checkpoint's directory
-out  a header a file; or a sentence that says which file is wrong and how
+in   a checkpoint's directory and config
+out  the files, a header each; or a sentence that says which file is wrong and how
 
-Nothing here imports torch, and no weight is read.
+The rule is that of transformers' `from_pretrained`, and whatever reads a checkpoint here goes by it. Nothing here imports torch,
+and no weight is read.
 """
 
 from __future__ import annotations
@@ -11,64 +12,138 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from ropewalk.checkpoint.files import read_json
 from ropewalk.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+PICKLE = "pytorch_model.bin"
+#: Weights in formats that can run code when they are loaded, or that another program reads.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 #: safetensors' own limit on the header (its format documentation), so that a broken length is not believed.
 _HEADER_LIMIT = 100_000_000
 
 
-def weight_headers(directory: Path) -> dict[str, dict[str, Any]]:
-    """The header of each safetensors file of a checkpoint, by the file's name, each file found whole.
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that weights are read from.
+
+    Attributes:
+        names: relative to the checkpoint's directory, in the order they are read; of a tensor that two of them have, the last counts.
+        index: the name of the index that names them; None where one file holds everything.
+        metadata: the index's.
+        weight_map: the index's: tensor → file.
+    """
+
+    names: list[str]
+    index: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    weight_map: dict[str, str] = field(default_factory=dict)
+
+
+def weight_files(directory: Path, config: dict[str, Any]) -> WeightFiles:
+    """The files that `from_pretrained` reads: what the config names, else model.safetensors, else the shards that the index names.
 
     Raises:
-        UserError: pickled weights only, no weights, a missing shard, a truncated or damaged file.
+        UserError: pickled weights only, no weights, a missing shard, an index that cannot be used.
     """
-    index = directory / INDEX
-    names = [SINGLE]
-    if index.is_file():
-        names = sorted(set(read_json(index, what="an index of shards is a JSON file").get("weight_map", {}).values()))
-    missing = [name for name in names if not (directory / name).is_file()]
-    if names and not missing:
-        return {name: check_safetensors(directory / name) for name in names}
-    pickles = sorted(
-        path.name for pattern in _PICKLES for path in directory.glob(pattern) if path.name != "training_args.bin"
-    )
-    if pickles and not index.is_file():
+    named = config.get("transformers_weights")
+    name = named if isinstance(named, str) else SINGLE if (directory / SINGLE).is_file() else INDEX
+    if not (directory / name).is_file():
+        raise _no_weights(directory, name)
+    return _shards(directory, name) if name.endswith(".index.json") else WeightFiles([name])
+
+
+def _shards(directory: Path, index: str) -> WeightFiles:
+    content = read_json(directory / index, what="an index of shards is a JSON file")
+    weight_map, metadata = content.get("weight_map"), content.get("metadata")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{directory / index} has no weight_map from tensors to files; fetch it again")
+    names = sorted(set(weight_map.values()))
+    outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+    if outside:
         raise UserError(
-            f"ropewalk reads safetensors only, and {directory} has pickled weights ({pickles[0]}), which can run code when "
+            f"shards lie in their checkpoint's directory, but {directory / index} names {outside[0]}; move it"
+        )
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing or not names:
+        raise UserError(f"{directory} lacks {', '.join(missing) or 'its weights'}; fetch the checkpoint again, whole")
+    if not isinstance(metadata, dict):
+        raise UserError(
+            f'{directory / index} has no "metadata", without which transformers reads no index; add "metadata": {{}}'
+        )
+    return WeightFiles(names, index, metadata, weight_map)
+
+
+def _no_weights(directory: Path, name: str) -> UserError:
+    pickled = sorted(
+        path.name for path in directory.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"
+    )
+    if pickled:
+        return UserError(
+            f"ropewalk reads safetensors only, and {directory} has pickled weights ({pickled[0]}), which can run code when "
             "loaded; if you trust them, `--convert-pickle` rewrites them as safetensors through a weights-only load"
         )
-    raise UserError(f"{directory} lacks {', '.join(missing) or 'its weights'}; fetch the checkpoint again, whole")
+    if "snapshots" in directory.parts:  # of the hub's cache, which holds what was fetched and not all there is
+        return UserError(
+            f"{directory} has no safetensors; if its repository has pickled weights (*.bin) that you trust, "
+            "`ropewalk extend --convert-pickle` fetches and rewrites them"
+        )
+    lacks = SINGLE if name == INDEX else name
+    return UserError(f"{directory} lacks {lacks}; fetch the checkpoint again, whole")
+
+
+def weight_headers(directory: Path, files: WeightFiles) -> dict[str, dict[str, Any]]:
+    """The header of each file, by its name, each file found whole.
+
+    Raises:
+        UserError: a truncated or damaged file.
+    """
+    return {name: check_safetensors(directory / name) for name in files.names}
 
 
 def check_safetensors(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file, after checking that the file is as long as the header says.
+    """The header of a safetensors file, after checking that the file is as long as the header says and that safetensors takes it.
 
     The format: 8 bytes of header length, little-endian, then that many bytes of JSON, then the tensors.
     """
+    try:
+        header, promised = _header(file)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); mend its permissions, or fetch it again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise UserError(f"{file} has a damaged safetensors header; fetch it again") from None
+    size = file.stat().st_size
+    if size != promised:
+        raise UserError(f"{file} is {'truncated' if size < promised else 'too long'}: {size} bytes, its header says {promised}; "
+                        "fetch it again")  # fmt: skip
+    try:
+        with safe_open(file, framework="numpy"):  # dtypes, shapes and offsets against each other
+            return header
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"safetensors cannot read {file} ({str(error).splitlines()[0]}); fetch it again") from None
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """The header, and how many bytes it says the file has."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(_HEADER_LIMIT, max(size - 8, 0)):
             raise UserError(f"{file} is no whole safetensors file (its header is cut off or damaged); fetch it again")
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for _, entry in tensors(header)]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} has a damaged safetensors header; fetch it again") from None
-    promised = 8 + length + max(ends, default=0)
-    if size != promised:
-        raise UserError(f"{file} is {'truncated' if size < promised else 'too long'}: {size} bytes, its header says {promised}; "
-                        "fetch it again")  # fmt: skip
-    return header
+        header = json.loads(stream.read(length))
+    ends = [int(entry["data_offsets"][1]) for _, entry in tensors(header)]
+    return header, 8 + length + max(ends, default=0)
 
 
 def tensors(header: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

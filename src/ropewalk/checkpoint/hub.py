@@ -6,16 +6,26 @@ out  the directory; or a sentence
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from ropewalk.errors import UserError
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+#: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
+_BELOW = "*/*"
 
 
-def locate(model: str | Path, *, trust_remote_code: bool = False) -> Path:
+def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool = False) -> Path:
     """The directory of a model: `hemp` (the embedded one), a local directory, or a hub id fetched into the hub's cache.
+
+    Args:
+        model: its name.
+        trust_remote_code: fetch its own code too.
+        pickles: fetch its pickled weights where it has no others.
 
     Raises:
         UserError: nothing of that name here, and the hub cannot be reached or has none.
@@ -34,16 +44,22 @@ def locate(model: str | Path, *, trust_remote_code: bool = False) -> Path:
         raise UserError(
             f"there is no directory {name}; a model is `hemp`, a local directory or a hub id such as owner/name"
         )
-    return _from_hub(name, with_code=trust_remote_code)
+    return _from_hub(name, with_code=trust_remote_code, pickles=pickles)
 
 
-def _from_hub(name: str, *, with_code: bool) -> Path:
+def _from_hub(name: str, *, with_code: bool, pickles: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*_HUB_FILES, "*.py"] if with_code else _HUB_FILES
+    def fetch(*patterns: str, below: bool = False) -> Path:
+        ignored = None if below else [_BELOW]
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=ignored))
+
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        # Repositories hold copies of their weights (original/, consolidated.safetensors, checkpoint-500/): only what is read is fetched.
+        directory = fetch(*_SMALL_FILES, SINGLE, *(["*.py"] if with_code else []))
+        rest = ["additional_chat_templates/*.jinja", *(["*.py"] if with_code else [])]
+        return fetch(*rest, *_further_weights(directory, pickles), below=True)
     except HFValidationError:
         raise UserError(f"{name!r} is neither a directory here nor a valid hub id; check the spelling") from None
     except HfHubHTTPError as error:
@@ -56,3 +72,25 @@ def _from_hub(name: str, *, with_code: bool) -> Path:
             f"{name} is no directory here, and the hub could not be reached to fetch it; check the path, or go online once "
             "so that it lies in the cache"
         ) from None
+
+
+def _further_weights(directory: Path, pickles: bool) -> list[str]:
+    """Which files of weights are still to be fetched, now that config.json and the indices are here."""
+    named = _read(directory / "config.json").get("transformers_weights")
+    if isinstance(named, str) and not (directory / named).is_file():
+        return [named]
+    if (directory / SINGLE).is_file():
+        return []
+    index = named if isinstance(named, str) else INDEX
+    if (directory / index).is_file():
+        return sorted(set(_read(directory / index).get("weight_map", {}).values()))
+    return sorted({PICKLE, *_read(directory / PICKLE_INDEX).get("weight_map", {}).values()}) if pickles else []
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object, empty if there is none; what is wrong with a file is said where it is used."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

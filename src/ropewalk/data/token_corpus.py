@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from jaxtyping import Integer
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.checkpoint.files import whole_directory
+from ropewalk.checkpoint.files import cache_directory, whole_directory
 from ropewalk.data.compression import damage_named
 from ropewalk.data.documents import Document, files_of, kind_of, read_documents
 from ropewalk.data.encode import bos_id, encode_all
@@ -61,12 +60,6 @@ class TokenCorpus:
     def longest(self) -> int:
         """Tokens of the longest document, BOS and EOS included."""
         return int(np.diff(self.starts).max())
-
-
-def cache_directory() -> Path:
-    """Where tokenised corpora are kept: $ROPEWALK_CACHE, or the user's cache directory (on Linux $XDG_CACHE_HOME or ~/.cache)."""
-    from_environment = os.environ.get("ROPEWALK_CACHE")
-    return Path(from_environment) if from_environment else platformdirs.user_cache_path("ropewalk", appauthor=False)
 
 
 def tokenise(

@@ -1,56 +1,80 @@
 """What a new checkpoint takes over from the one it was made from: its weights as links, everything else as copies of its own.
 
 in   an open checkpoint, and the directory of the new one
-out  the weights that a reader of the old one would read, the tokenizer's own files, licence, chat template, generation config
+out  the weights that a reader of the old one would read, the tokenizer's own files, licence, chat template, generation config; a
+     README that says what was done
 
 A file that is linked is the original's too, and whoever appends to it changes both. Weights are never edited but replaced (see
-`link_or_copy`), so they alone are linked.
+`link_or_copy`), so they alone are linked. Tokenizers are copied, not saved again: what transformers 5 writes, version 4 and
+llama.cpp's converter cannot read, and a SentencePiece model would be lost.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
-from ropewalk.checkpoint.headers import INDEX
+from ropewalk.checkpoint.headers import PICKLES, tensors
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
+from ropewalk.version import __version__
 
-_REWRITTEN = {"config.json", "tokenizer_config.json", "generation_config.json"}
-_NOT_CARRIED = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".safetensors")
+_REWRITTEN = ("config.json", "tokenizer_config.json", "generation_config.json", "README.md")
+#: Weights of any kind, and what belongs to the run that made the original and not to the model.
+_NOT_CARRIED = (*PICKLES, ".safetensors", ".gguf", ".msgpack", ".h5", ".onnx", ".npz", ".jsonl", ".html", ".index.json")
+_RUN = ("trainer_state.json", "training_args.json")
+#: The only directory of a checkpoint, beside those of its shards, that transformers reads from.
+_TEMPLATES = "additional_chat_templates"
+_BASE_README = "README.base.md"
 
 
-def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool = False) -> None:
-    """Link the weights, and their index.
-
-    Args:
-        convert_pickle: if there are pickled weights only, rewrite them as safetensors.
+def link_weights(checkpoint: Checkpoint, target: Path, link: Callable[[Path, Path], Any] = link_or_copy) -> None:
+    """Link the files that weights are read from, each under its own name; an index is written anew, from what the shards hold.
 
     Raises:
         UserError: as `Checkpoint.headers`.
     """
+    files, headers = checkpoint.files, checkpoint.headers
+    for name in files.names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        link(checkpoint.path / name, target / name)
+    if files.index is not None:
+        weight_map = {tensor: name for name in files.names for tensor, _ in tensors(headers[name])}
+        write_json(target / files.index, {"metadata": files.metadata, "weight_map": weight_map})
+
+
+def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool = False) -> None:
+    """Link the weights, or rewrite pickled ones as safetensors where there are no others and it was asked for.
+
+    Raises:
+        UserError: as `Checkpoint.headers`; pickles that hold more than weights.
+    """
     try:
-        files = checkpoint.weight_files
+        link_weights(checkpoint, target)
     except UserError:
-        if not convert_pickle:
+        if not convert_pickle or checkpoint.has_weights:
             raise
         from ropewalk.model.pickles import convert
 
         convert(checkpoint.path, target)
-        return
-    for file in files:
-        link_or_copy(file, target / file.name)
-    if (checkpoint.path / INDEX).is_file():
-        link_or_copy(checkpoint.path / INDEX, target / INDEX)
 
 
 def carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) -> None:
-    """Tokenizer, generation config, licence, chat template: everything that is neither weights nor rewritten."""
+    """Copy tokenizer, licence, chat templates: everything that is neither weights nor rewritten; raise the lengths that are said."""
     for path in sorted(source.iterdir()):
-        skip = path.suffix in _NOT_CARRIED or path.name.startswith(".") or path.name.endswith(".index.json")
-        if path.is_file() and not skip and path.name not in _REWRITTEN:
+        skip = path.name.endswith(_NOT_CARRIED) or path.name.startswith(".") or path.name in (*_REWRITTEN, *_RUN)
+        if path.is_file() and not skip:
             shutil.copyfile(path, target / path.name)
+    if (source / _TEMPLATES).is_dir():
+        shutil.copytree(source / _TEMPLATES, target / _TEMPLATES, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    if (source / "README.md").is_file() and not (source / _BASE_README).is_file():
+        shutil.copyfile(source / "README.md", target / _BASE_README)
     _lengthen(source, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
     _lengthen(source, target, "generation_config.json", {"max_length": window}, old=old_window)
 
@@ -67,3 +91,53 @@ def _lengthen(
         if always or (old is not None and content.get(key) == old):
             content[key] = value
     write_json(target / name, content)
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether any tokenizer's file lies in a directory."""
+    kinds = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken.json", "*.tiktoken")
+    return any(path.is_file() for kind in kinds for path in directory.glob(kind))
+
+
+def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save a tokenizer that has no files of its own, under a class that transformers 4 knows as well."""
+    tokenizer.save_pretrained(directory)
+    path = directory / "tokenizer_config.json"
+    content = read_json(path, what="a tokenizer has a tokenizer_config.json")
+    if content.get("tokenizer_class") == "TokenizersBackend":
+        content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_json(path, {key: value for key, value in content.items() if key not in ("backend", "is_local")})
+
+
+def write_readme(target: Path, info: ModelInfo, *, base: str, history: list[dict[str, Any]]) -> None:
+    """A README of the new checkpoint's own.
+
+    Args:
+        info: of the new checkpoint.
+        base: the model it was made from, as the user named it.
+        history: of the `ropewalk` block: every extension, oldest first.
+    """
+    is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
+    lines = ["---", *([f"base_model: {base}"] if is_hub_id else []), "library_name: transformers", "---"]
+    lines += [
+        f"# {info.window} tokens, from `{base}`",
+        "",
+        f"ropewalk {__version__} gave `{base}` a window of {info.window} tokens.",
+    ]
+    lines += ["", "| from | to | method | factor |", "|---|---|---|---|"]
+    lines += [
+        f"| {step.get('from')} | {step.get('to')} | {step.get('method')} | {step.get('factor'):g} |" for step in history
+    ]
+    trained = f"trained for {info.steps} steps at this window" if info.steps else "not trained at this window yet"
+    lines += ["", f"It was pretrained at {info.original_window} tokens, and {trained}.", "", "```python"]
+    lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    lines += ['path = "."  # this directory', "model = AutoModelForCausalLM.from_pretrained(path)"]
+    lines += [
+        "tokenizer = AutoTokenizer.from_pretrained(path)",
+        "```",
+        "",
+        "Its scaling is in config.json; no code of ropewalk is needed to run it.",
+    ]
+    if (target / _BASE_README).is_file():
+        lines += ["", f"What {_BASE_README} says is of the original."]
+    (target / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.errors import UserError
-from ropewalk.model.carry import carry_the_rest, carry_weights
+from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -34,11 +34,16 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    from ropewalk.model.load import refuse_remote_code
+    from ropewalk.model.load import refuse_remote_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.verify import verify_directory
 
     refuse_existing(settings.out, overwrite=settings.overwrite)
-    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
+    checkpoint = Checkpoint.open(
+        settings.model,
+        trust_remote_code=settings.trust_remote_code,
+        pickles=settings.convert_pickle,
+        **settings.answers,
+    )
     refuse_to_lose(settings.out, [checkpoint.path])
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
@@ -46,6 +51,10 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
         write_json(beside / "config.json", config_dict)
+        written = Checkpoint(str(checkpoint), beside, config_dict)
+        settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
+        refuse_what_no_reader_loads(written, trust_remote_code=settings.trust_remote_code)
+        write_readme(beside, written.info, base=str(checkpoint), history=config_dict["ropewalk"]["history"])
         verify_directory(beside)
     return Checkpoint.open(settings.out).info
 

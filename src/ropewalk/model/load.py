@@ -7,17 +7,22 @@ out  a transformers model whose every `inv_freq` equals the closed form of rope/
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.tensor_problems import Problem, doubts
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for, dtype_for
+from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.verify import verify_rope
 
 
@@ -44,16 +49,40 @@ def load_model(
     checkpoint = Checkpoint.open(model, trust_remote_code=trust_remote_code)
     refuse_unusable(checkpoint, trust_remote_code=trust_remote_code)
     device = device_for(device)
-    loaded, info = _from_pretrained(checkpoint.path, dtype_for(dtype, device), attention, trust_remote_code)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"{checkpoint.path} lacks {len(missing)} tensors that its config asks for ({missing[0]}, …), and a model with random "
-            "parts would be of no use; fetch the checkpoint again, or mend its config"
-        )
+    settle(doubts(checkpoint))
+    loaded, report = _from_pretrained(
+        checkpoint.path, trust_remote_code, dtype=dtype_for(dtype, device), attn_implementation=attention
+    )
+    settle(misfits(loaded, report, str(checkpoint)))
     loaded = loaded.to(device).eval()
+    way_out = "fetch it again, or mend the program that wrote it"
+    refuse_not_finite(loaded.named_parameters(), str(checkpoint), way_out)
     verify_rope(loaded, checkpoint.rope)
     return loaded
+
+
+def settle(problems: list[Problem]) -> None:
+    """Raises UserError for the first problem that stops; warns of the others."""
+    for problem in problems:
+        if problem.stops:
+            raise UserError(problem.sentence)
+    for problem in problems:
+        warnings.warn(problem.sentence, stacklevel=2)
+
+
+def refuse_what_no_reader_loads(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+    """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them.
+
+    Raises:
+        UserError: tensors are missing, of other shapes, or have no place in the model that the config describes.
+    """
+    model, report = _from_pretrained(checkpoint.path, trust_remote_code, dtype=torch.bfloat16, device_map="meta")
+    settle(misfits(model, report, str(checkpoint)))
+
+
+def refuse_quantised(checkpoint: Checkpoint) -> None:
+    """Raises UserError for weights that are quantised on disk, which can be measured and neither extended nor trained."""
+    settle([problem for problem in checkpoint.tensor_problems() if problem.stops])
 
 
 def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
@@ -67,22 +96,21 @@ def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
     checkpoint.headers  # noqa: B018
 
 
-def _from_pretrained(
-    directory: Path, dtype: torch.dtype, attention: str | None, trust: bool
-) -> tuple[Any, dict[str, Any]]:
-    chosen = {} if attention is None else {"attn_implementation": attention}
+def _from_pretrained(directory: Path, trust: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model, and transformers' report of the tensors it missed, could not place or found of another shape."""
+    chosen = {name: value for name, value in options.items() if value is not None}
     try:
         with without_bars():
             return transformers.AutoModelForCausalLM.from_pretrained(
                 directory,
-                dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=trust,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
                 **chosen,
             )
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(
             f"transformers cannot load {directory}: {str(error).splitlines()[0]}; the weights and the config do not fit each "
             "other, or this family is newer than the transformers installed"
@@ -91,12 +119,16 @@ def _from_pretrained(
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """transformers draws a progress bar for every load and save, which would cut through ours."""
+    """transformers draws a progress bar for every load and save, and a table of what does not fit, which we say in sentences."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
+    tables = logging.getLogger("transformers.modeling_utils")
+    level = tables.level
+    tables.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        tables.setLevel(level)
         if shown:
             transformers.utils.logging.enable_progress_bar()
 

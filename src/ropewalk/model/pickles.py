@@ -13,19 +13,29 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ropewalk.checkpoint.headers import INDEX, SINGLE
+from ropewalk.checkpoint.files import read_json
+from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from ropewalk.errors import UserError
 
 
 def convert(source: Path, target: Path) -> None:
-    """Rewrite the `*.bin` weights of `source` as safetensors in `target`, one shard in memory at a time.
+    """Rewrite the pickled weights of `source` as safetensors in `target`, one shard in memory at a time.
+
+    Those that transformers reads: pytorch_model.bin, else the shards that its index names.
 
     Raises:
         UserError: no shard, a damaged one, or one that holds more than tensors.
     """
-    shards = sorted(path for path in source.glob("*.bin") if path.name != "training_args.bin")
-    if not shards:
-        raise UserError(f"only *.bin weights can be converted, and {source} has none; fetch the safetensors version")
+    shards = [source / PICKLE]
+    if not shards[0].is_file() and (source / PICKLE_INDEX).is_file():
+        weight_map = read_json(source / PICKLE_INDEX, what="an index of shards is a JSON file").get("weight_map") or {}
+        shards = [source / name for name in sorted(set(weight_map.values()))]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        lacks = ", ".join(missing) or "any shard"
+        raise UserError(
+            f"pickled weights are {PICKLE} or the shards of {PICKLE_INDEX}, and {source} lacks {lacks}; fetch the safetensors version"
+        )
     names: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"

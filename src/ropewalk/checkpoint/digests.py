@@ -1,0 +1,59 @@
+"""A hash of a large file that is computed once, however often it is asked for.
+
+in   a file
+out  its digest, from the cache where a file of that inode, size and date was hashed before
+
+Weights are tens of gigabytes; hashed in pieces by several threads they take seconds, and the next time nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ropewalk.checkpoint.files import cache_directory
+
+_PIECE = 1 << 24
+#: Seconds. A file written within them of being hashed may be written again under the same date, so it is not kept (git has the same rule).
+_RECENT = 2.0
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of the SHA-256s of a file's pieces of 16 MiB."""
+    status = file.stat()
+    key = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    kept = cache_directory() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    try:
+        known = kept.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    except (OSError, ValueError):
+        pass
+    digest = _hashed(file, status.st_size)
+    if time.time() - status.st_mtime > _RECENT and file.stat().st_mtime_ns == status.st_mtime_ns:
+        _keep(kept, digest)
+    return digest
+
+
+def _hashed(file: Path, size: int) -> str:
+    def piece(start: int) -> bytes:
+        with open(file, "rb") as stream:
+            stream.seek(start)
+            return hashlib.sha256(stream.read(_PIECE)).digest()
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return hashlib.sha256(b"".join(pool.map(piece, range(0, size, _PIECE)))).hexdigest()
+
+
+def _keep(place: Path, digest: str) -> None:
+    """Whole or not at all; a cache that cannot be written is done without."""
+    beside = place.with_name(f"{place.name}.{os.getpid()}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(digest, encoding="ascii")
+        os.replace(beside, place)
+    except OSError:
+        beside.unlink(missing_ok=True) if beside.parent.is_dir() else None

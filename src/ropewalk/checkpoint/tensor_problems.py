@@ -1,0 +1,186 @@
+"""What is wrong with a checkpoint's tensors, as far as its files say without torch.
+
+in   an open checkpoint
+out  problems, a sentence each; whether one stops everything, or is only said
+
+What transformers makes of the tensors, which have no place in its model and which it misses, is asked of it in model/fit.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropewalk.checkpoint.headers import PICKLES, tensors
+
+if TYPE_CHECKING:
+    from ropewalk.checkpoint.checkpoint import Checkpoint
+
+#: What families call their input embedding.
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
+#: Tensors that only quantised weights have beside them: GPTQ and AWQ, FP8, bitsandbytes, compressed-tensors, MXFP4.
+_QUANTISED = (
+    ".qweight",
+    ".qzeros",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".absmax",
+    ".SCB",
+    ".weight_packed",
+    "_blocks",
+)
+_NARROW = ("F8_", "F4", "F6_")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a checkpoint's tensors that its user must know.
+
+    Attributes:
+        kind: in a word or two, for tables.
+        sentence: rule, value, way out.
+        stops: whether the checkpoint cannot be used so; otherwise it is said and gone on.
+    """
+
+    kind: str
+    sentence: str
+    stops: bool = False
+
+
+def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
+    """Every problem that headers, index, config and tokenizer show.
+
+    Raises:
+        UserError: files that are missing or damaged, as `Checkpoint.headers`.
+    """
+    found = [_pickles, _ids_beyond_the_embedding, _quantised]
+    return doubts(checkpoint) + [problem for problem in (find(checkpoint) for find in found) if problem]
+
+
+def doubts(checkpoint: Checkpoint) -> list[Problem]:
+    """Where other readers may read other weights from these files; raises as `tensor_problems`."""
+    found = [_two_sets, _index_disagrees, _tensors_twice]
+    return [problem for problem in (find(checkpoint) for find in found) if problem]
+
+
+def _two_sets(checkpoint: Checkpoint) -> Problem | None:
+    read = set(checkpoint.headers)
+    others = sorted(file.name for file in checkpoint.path.glob("*.safetensors") if file.name not in read)
+    if not others:
+        return None
+    return Problem(
+        "two sets of weights",
+        f"{checkpoint.path} has two sets of weights: {listed(sorted(read))} is read, as transformers does, and {listed(others)} is not, "
+        "though some readers take it instead; delete what is stale",
+    )
+
+
+def _index_disagrees(checkpoint: Checkpoint) -> Problem | None:
+    """Readers that go tensor by tensor look where the index says."""
+    there = {(name, file) for file, header in checkpoint.headers.items() for name, _ in tensors(header)}
+    said = set(checkpoint.files.weight_map.items())
+    wrong = sorted({name for name, _ in said - there} | ({name for name, _ in there} - {name for name, _ in said}))
+    if checkpoint.files.index is None or not wrong:
+        return None
+    return Problem(
+        "index",
+        f"{checkpoint.path / checkpoint.files.index} and its shards disagree on {len(wrong)} tensors ({listed(wrong)}); the shards are "
+        "read, as transformers does, and what ropewalk writes has an index that agrees with them",
+    )
+
+
+def _tensors_twice(checkpoint: Checkpoint) -> Problem | None:
+    count = Counter(name for header in checkpoint.headers.values() for name, _ in tensors(header))
+    twice = sorted(name for name, times in count.items() if times > 1)
+    if not twice:
+        return None
+    return Problem(
+        "tensors twice",
+        f"{len(twice)} tensors of {checkpoint.path} are in more than one shard ({listed(twice)}); the last one is read, as transformers "
+        "does, and other readers may take another; fetch the checkpoint again",
+    )
+
+
+def _pickles(checkpoint: Checkpoint) -> Problem | None:
+    pickled = sorted(path.name for path in checkpoint.path.iterdir() if path.suffix in PICKLES)
+    if not pickled:
+        return None
+    return Problem(
+        "pickles",
+        f"{checkpoint.path} has pickled files beside its safetensors ({listed(pickled)}), which are neither read nor carried on and can "
+        "run code where they are loaded; delete them",
+    )
+
+
+def _ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
+    rows = embedding_rows(checkpoint)
+    beyond = {number: token for token, number in tokens_of(checkpoint.path).items() if rows and number >= rows}
+    if not beyond:
+        return None
+    return Problem(
+        "ids beyond the embedding",
+        f"{len(beyond)} tokens of the tokenizer have ids beyond the embedding's {rows} rows ({min(beyond)}, {beyond[min(beyond)]!r}), and a "
+        "text that has one of them cannot be read; take them out of the tokenizer, or resize the embedding",
+    )
+
+
+def _quantised(checkpoint: Checkpoint) -> Problem | None:
+    how = quantisation(checkpoint)
+    if not how:
+        return None
+    return Problem(
+        "quantised weights",
+        f"the weights of {checkpoint.path} are quantised ({how}), rounded for the window they were made for, and cannot be trained; extend "
+        "or train the model they were made from, and quantise the result",
+        stops=True,
+    )
+
+
+def tokens_of(directory: Path) -> dict[str, int]:
+    """token → id, as tokenizer.json lists them; empty where there is none that can be read so."""
+    try:
+        content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        # Unigram lists [token, score] in the order of ids; BPE and WordPiece map tokens to ids.
+        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
+        return {**ids, **{entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return {}
+
+
+def embedding_rows(checkpoint: Checkpoint) -> int | None:
+    """How many token ids the input embedding has rows for: by its tensor, else by the config; None if neither says."""
+    for header in checkpoint.headers.values():
+        for name, entry in tensors(header):
+            if name.endswith(_EMBEDDINGS) and len(entry["shape"]) == 2:
+                return int(entry["shape"][0])
+    stated = checkpoint.text_config.get("vocab_size")
+    return stated if isinstance(stated, int) else None
+
+
+def quantisation(checkpoint: Checkpoint) -> str:
+    """How the weights are quantised on disk, in a word; empty if they are not."""
+    for config in (checkpoint.config, checkpoint.text_config):
+        for key in ("quantization_config", "compression_config"):
+            if config.get(key):
+                said: Any = config[key]
+                return str(said.get("quant_method", key) if isinstance(said, dict) else said)
+    for header in checkpoint.headers.values():
+        for name, entry in tensors(header):
+            if name.endswith(_QUANTISED) or entry["dtype"].startswith(_NARROW):
+                return f"{name}, {entry['dtype']}"
+    return ""
+
+
+def listed(names: list[str]) -> str:
+    """The first few of some names, for a sentence."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,112 @@
+"""Whether a checkpoint's tensors are those of the model that its config describes, and whether they are numbers.
+
+in   a model, and what transformers' loader said of the tensors it read
+out  problems, a sentence each (checkpoint/tensor_problems.py has those that files show without loading)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.checkpoint.tensor_problems import Problem, listed
+from ropewalk.errors import UserError
+
+#: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it
+#: leaves out of what it reports (`_keys_to_ignore_on_load_unexpected` of each family).
+_COMPUTED = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)(attn|attention)\.(masked_)?bias$")
+
+
+def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem]:
+    """What does not fit between a model and the tensors it was loaded from.
+
+    Args:
+        model: transformers'; on the meta device it costs nothing.
+        report: what `from_pretrained(…, output_loading_info=True, ignore_mismatched_sizes=True)` returned beside it.
+        name: of the checkpoint, for the sentences.
+    """
+    problems = []
+    missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
+    if missing:
+        problems.append(
+            Problem(
+                "missing tensors",
+                f"{name} lacks {len(missing)} tensors that its config asks for ({listed(missing)}), and a model with random parts would be "
+                "of no use; fetch the checkpoint again, or mend its config",
+                stops=True,
+            )
+        )
+    if mismatched:
+        tensor, stored, wanted = mismatched[0]
+        problems.append(
+            Problem(
+                "mismatched shapes",
+                f"{len(mismatched)} tensors of {name} have other shapes than its config says: {tensor} is {_shape(stored)} in the file and "
+                f"{_shape(wanted)} by the config; mend the config, or fetch both again",
+                stops=True,
+            )
+        )
+    return problems + _without_a_place(model, report["unexpected_keys"], name)
+
+
+def _without_a_place(model: nn.Module, unexpected: Iterable[str], name: str) -> list[Problem]:
+    """Tensors inside a part that the model has, or among its layers, change what it computes; a part of their own does not."""
+    modules = {module for module, _ in model.named_modules()}
+    whole = {"", getattr(model, "base_model_prefix", "")}
+    inside, beside = [], []
+    for key in sorted(key for key in unexpected if not _COMPUTED.search(key)):
+        (beside if _nearest(key, modules) in whole else inside).append(key)
+    rule = "tensors of {} have no place in the model that its config describes"
+    problems = []
+    if inside:
+        sentence = f"{len(inside)} {rule.format(name)} ({listed(inside)}): without them it computes something else; fetch the config that these weights came with, or mend it"
+        problems.append(Problem("tensors without a place", sentence, stops=True))
+    if beside:
+        sentence = f"{len(beside)} {rule.format(name)} ({listed(beside)}); they are not used, and what is trained from it will not have them"
+        problems.append(Problem("tensors without a place", sentence))
+    return problems
+
+
+def _nearest(key: str, modules: set[str]) -> str:
+    """The innermost module of a model that a tensor of this name would lie in."""
+    parts = key.split(".")[:-1]
+    while parts and ".".join(parts) not in modules:
+        parts.pop()
+    return ".".join(parts)
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Names of the tensors that hold NaN or an infinity; each is read once, and a GPU is waited for once."""
+    checked = [
+        (name, value.detach())
+        for name, value in tensors
+        if value.is_floating_point() and value.numel() and value.itemsize > 1
+    ]
+    flags = [torch.stack(torch.aminmax(value)).isfinite().all() for _, value in checked if not value.is_meta]
+    names = [name for name, value in checked if not value.is_meta]
+    return (
+        [
+            name
+            for name, fine in zip(names, torch.stack([flag.cpu() for flag in flags]).tolist(), strict=True)
+            if not fine
+        ]
+        if flags
+        else []
+    )
+
+
+def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], what: str, way_out: str) -> None:
+    """Raises UserError if any weight is NaN or infinite: what they are weights of, and what can be done."""
+    broken = not_finite(tensors)
+    if broken:
+        raise UserError(
+            f"weights are finite numbers, but {len(broken)} tensors of {what} hold NaN or infinity ({listed(broken)}); {way_out}"
+        )
