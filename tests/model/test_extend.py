@@ -214,7 +214,10 @@ BAD = {
     ),
     "float heads": (lambda a: _edit(a, head_dim=None, num_attention_heads=2.5), "whole number"),
     "missing shard": (
-        lambda a: (a / "model.safetensors").unlink() or (a / INDEX).write_text('{"weight_map": {"x": "model-00002-of-00002.safetensors"}}'),
+        lambda a: (
+            (a / "model.safetensors").unlink()
+            or (a / INDEX).write_text('{"weight_map": {"x": "model-00002-of-00002.safetensors"}}')
+        ),
         "lacks model-00002",
     ),
 }

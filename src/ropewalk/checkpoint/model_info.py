@@ -74,8 +74,8 @@ class ModelInfo:
         return cls(**fields)
 
 
-def info_of(rope_config: RopeConfig, *, name: str, parameters: int = 0) -> ModelInfo:
-    """What a config says of RoPE, as records have it."""
+def info_of(rope_config: RopeConfig, *, name: str, parameters: int = 0, steps: int | None = None) -> ModelInfo:
+    """What a config says of RoPE, as records have it. `steps`: the `ropewalk` block's if not given."""
     return ModelInfo(
         name=name,
         family=rope_config.family,
@@ -85,5 +85,5 @@ def info_of(rope_config: RopeConfig, *, name: str, parameters: int = 0) -> Model
         rope_theta=rope_config.rope.rope_theta,
         head_dim=rope_config.rope.head_dim,
         parameters=parameters,
-        steps=int(rope_config.block.get("steps", 0)),
+        steps=int(rope_config.block.get("steps", 0)) if steps is None else steps,
     )

@@ -1,20 +1,31 @@
 """Write a model as a checkpoint that every reader gets right.
 
-in   a transformers model, its tokenizer
-out  a directory, whole or absent, in which every spelling of RoPE says the same
+in   a transformers model, its tokenizer; the checkpoint it was made from, if it was
+out  a directory, whole or absent, in which every spelling of RoPE says the same; tensors in the dtype they had, the tokenizer's own
+     files as they were
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from transformers.core_model_loading import revert_weight_conversion
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, whole_directory, write_json
+from ropewalk.checkpoint.headers import tensors
+from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
+from ropewalk.model.carry import carry_the_rest, has_tokenizer, save_tokenizer, write_readme
+from ropewalk.model.fit import refuse_not_finite
 from ropewalk.model.load import without_bars
 from ropewalk.model.verify import rope_of, verify_directory
+
+#: From narrow to wide, by safetensors' words.
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
 def save_model(
@@ -27,30 +38,80 @@ def save_model(
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
     state_dict: dict[str, torch.Tensor] | None = None,
+    source: Checkpoint | None = None,
 ) -> Path:
     """Write a checkpoint, whole or not at all, whose config every reader gets right.
 
     `save_pretrained` writes v5's spelling only and would drop the legacy keys, so the config is written again after it.
 
     Args:
+        tokenizer: saved if `source` has no tokenizer's files to copy.
         rope_config: what the config says of RoPE; read from the model's own if not given.
         steps: fine-tuning steps to note in the `ropewalk` block; unchanged if not given.
-        dtype: of the weights on disk; as they are if not given.
+        dtype: of all weights on disk; if not given, each tensor's in `source`, or as they are.
         state_dict: the weights, if they are not the module's own (a gathered sharded model).
+        source: the checkpoint that the model was made from: its small files are copied, and its dtypes kept.
+
+    Raises:
+        UserError: a weight is NaN or infinite.
     """
     rope_config = rope_config or rope_of(model)
-    if state_dict is None and dtype is not None:
-        state_dict = model.state_dict()
-    if state_dict is not None and dtype is not None:
-        state_dict = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state_dict.items()}
+    weights = model.state_dict() if state_dict is None else state_dict
+    kept = {} if source is None or dtype is not None else stored_dtypes(model, weights, source)
+    usual = dtype if source is None or dtype is not None else usual_dtype(source)
+    weights = {name: _cast(value, kept.get(name, usual)) for name, value in weights.items()}
+    refuse_not_finite(
+        weights.items(), "the model", "nothing was written; train again from the last checkpoint, at a lower rate"
+    )
     with whole_directory(out, overwrite=overwrite) as beside:
         with without_bars():
-            model.save_pretrained(beside, state_dict=state_dict)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(beside)
-        rewrite_config(beside, rope_config, steps=steps, dtype=dtype)
+            model.save_pretrained(beside, state_dict=weights)
+        rewrite_config(beside, rope_config, steps=steps, dtype=usual)
+        if source is not None and source.path.is_dir():
+            carry_the_rest(source.path, beside, old_window=source.rope.window, window=rope_config.window)
+            info = info_of(rope_config, name=source.name, steps=steps)
+            write_readme(beside, info, base=source.name, history=rope_config.block.get("history", []))
+        if tokenizer is not None and not has_tokenizer(beside):
+            save_tokenizer(tokenizer, beside)
         verify_directory(beside)
     return Path(out)
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+
+
+def usual_dtype(source: Checkpoint) -> torch.dtype:
+    """The narrowest dtype of a checkpoint's weights, which most of them have."""
+    return next((dtype for word, dtype in _DTYPES.items() if word in source.dtypes), torch.float32)
+
+
+def stored_dtypes(
+    model: transformers.PreTrainedModel, weights: dict[str, torch.Tensor], source: Checkpoint
+) -> dict[str, torch.dtype]:
+    """The dtype that each of a model's tensors has in a checkpoint's files: norms and routers may be wider on purpose.
+
+    A family whose files name or divide tensors otherwise than its model does is asked through transformers; of parts that differ the
+    widest counts.
+    """
+    stored = {name: entry["dtype"] for header in source.headers.values() for name, entry in tensors(header)}
+    order, found = list(_DTYPES), {}
+    for name, value in weights.items():
+        words = [stored[part] for part in _names_on_disk(model, name, value, stored) if stored.get(part) in _DTYPES]
+        if words:
+            found[name] = _DTYPES[max(words, key=order.index)]
+    return found
+
+
+def _names_on_disk(model: Any, name: str, value: torch.Tensor, stored: dict[str, str]) -> list[str]:
+    if name in stored:
+        return [name]
+    try:
+        return list(revert_weight_conversion(model, {name: torch.empty_like(value, device="meta")}))
+    except (
+        Exception
+    ):  # one of several tensors that only together make the stored one: transformers raises whatever its operation does
+        return []
 
 
 def rewrite_config(

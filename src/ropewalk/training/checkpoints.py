@@ -4,7 +4,7 @@ in   a model in training, and a directory
 out  `checkpoints/step-000200/`: a Hugging Face checkpoint that every measurement loads, and in `state/` what training needs to go on;
      at the end the model itself, in the same form
 
-    step-000200/config.json, model.safetensors, tokenizer.json, …     rounded to the dtype of the original
+    step-000200/config.json, model.safetensors, tokenizer.json, …     each tensor rounded to its dtype in the original
     step-000200/state/weights.safetensors                             what is trained, as the optimiser has it (float32)
     step-000200/state/optimizer.safetensors                           AdamW's two moments
     step-000200/state/manifest.json                                   step, the run, and the SHA-256 of every file above
@@ -231,6 +231,9 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
                 lora.save_adapter(model, adapter, directory / "adapter", read_config(directory))
         shutil.rmtree(out / "adapter", ignore_errors=True)
         for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
+            shutil.rmtree(
+                out / path.name, ignore_errors=True
+            )  # a directory is not replaced by renaming another over it
             os.replace(path, out / path.name)
         # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
         shutil.rmtree(beside)
@@ -239,9 +242,12 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
 
 
 def _link(source: Path, target: Path) -> None:
+    """A checkpoint's model: its weights as links, what a user may edit as copies."""
     for path in source.iterdir():
         if path.is_file():
-            link_or_copy(path, target / path.name)
+            (link_or_copy if path.suffix == ".safetensors" else shutil.copyfile)(path, target / path.name)
+        elif path.name != STATE:
+            shutil.copytree(path, target / path.name)
 
 
 def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, torch.Tensor]:
@@ -260,7 +266,7 @@ def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, to
 
 
 def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], start: StartingModel) -> None:
-    """A Hugging Face checkpoint in the dtype of the original."""
+    """A Hugging Face checkpoint with the dtypes and the tokenizer's files of the original."""
     save_model(
         start.model,
         start.tokenizer,
@@ -268,6 +274,6 @@ def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], s
         rope_config=start.rope,
         steps=step,
         overwrite=True,
-        dtype=start.dtype,
         state_dict=weights,
+        source=start.source,
     )

@@ -1,7 +1,7 @@
 """The model a run starts from: extended if its window is shorter, loaded in the precision that training needs, verified.
 
 in   settings
-out  `StartingModel`: model, tokenizer, what the model was before, and the dtype its checkpoints are written in
+out  `StartingModel`: model, tokenizer, and the checkpoint it was
 
 The extended config lies in a temporary directory that links to the original's files: no weight is copied, and what is loaded
 goes through the same `model.load` and the same verification as any checkpoint.
@@ -30,9 +30,10 @@ from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.model.carry import link_weights
 from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config
-from ropewalk.model.load import load_tokenizer, refuse_unusable
+from ropewalk.model.load import load_tokenizer, refuse_quantised, refuse_unusable
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
@@ -47,7 +48,7 @@ class StartingModel:
         tokenizer: its `model_max_length` is the new window.
         info: as records name it; no step taken.
         rope: what the trained config says of RoPE, which the model's rotary tables are held against.
-        dtype: of the weights in the original's files, in which checkpoints are written.
+        source: the original, whose dtypes and small files the checkpoints have.
         compute: of the arithmetic; float32, or bfloat16 under autocast.
         fingerprint: of the original's config and tensors, so that a resumed run starts from the same ones.
     """
@@ -56,7 +57,7 @@ class StartingModel:
     tokenizer: transformers.PreTrainedTokenizerBase
     info: ModelInfo
     rope: RopeConfig
-    dtype: torch.dtype
+    source: Checkpoint
     compute: torch.dtype
     fingerprint: str
 
@@ -91,7 +92,7 @@ def starting_model(
         tokenizer=tokenizer,
         info=info,
         rope=checkpoint.rope,
-        dtype=_stored_dtype(source),
+        source=source,
         compute=compute,
         fingerprint=source.fingerprint,
     )
@@ -125,6 +126,7 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     """
     source = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
     refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
+    refuse_quantised(source)
     config_dict = new_config(source, settings)
     return source if config_dict is source.config else source.with_config(config_dict)
 
@@ -173,11 +175,17 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
 @contextlib.contextmanager
 def _on_disk(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     """A checkpoint whose config is not its directory's, in a temporary directory that links to the files of that one."""
+
+    def link(file: Path, target: Path) -> None:
+        target.symlink_to(file.resolve())
+
     with tempfile.TemporaryDirectory(prefix="ropewalk-") as folder:
         directory = Path(folder)
+        link_weights(checkpoint, directory, link)
         for path in checkpoint.path.iterdir():
-            if path.is_file() and path.name != "config.json":
-                (directory / path.name).symlink_to(path.resolve())
+            linked = (directory / path.name).exists()  # a directory of shards
+            if not linked and path.name != "config.json" and not path.name.endswith((".safetensors", ".index.json")):
+                link(path, directory / path.name)
         write_json(directory / "config.json", checkpoint.config)
         yield checkpoint.at(directory)
 
@@ -188,9 +196,3 @@ def _lengthen(model: Any, tokenizer: Any, old: int, window: int) -> None:
     generation = getattr(model, "generation_config", None)
     if generation is not None and generation.max_length == old:
         generation.max_length = window
-
-
-def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The narrowest dtype of the weights in the files, which most of them have."""
-    names = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-    return next((dtype for name, dtype in names.items() if name in checkpoint.dtypes), torch.float32)
