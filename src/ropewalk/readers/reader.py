@@ -89,7 +89,7 @@ class Reader:
         except BAD_VALUES:
             return None
 
-    def _window(self, text: dict[str, Any], tokenizer_config: dict[str, Any]) -> int | None:
+    def _window(self, text: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
         family = family_of(model_type_of(text))
         found = [text[key] for key in self.lengths if text.get(key) is not None]
         if text.get(self.decisive):
@@ -163,7 +163,8 @@ class Reader:
         part = 1 if rope_type == "proportional" else family.rotated_share if share is None else share
         positions = int(text.get(POSITIONS) or family.window or 0)
         original = int(self._original(text, entry) or 0)
-        return Keys(rope_type, entry, float(theta), int(head * part), positions, original)
+        served = self._window(text, {}) if positions else 0
+        return Keys(rope_type, entry, float(theta), int(head * part), positions, original, served)
 
     def _entry(self, text: dict[str, Any]) -> Mapping[str, Any]:
         """The RoPE dictionary in force. In families with one a layer type, the flat one is laid over that of the full layers."""

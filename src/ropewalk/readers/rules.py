@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ropewalk.readers import spectra
-from ropewalk.readers.reader import POSITIONS, Reader, model_type_of
+from ropewalk.readers.reader import ORIGINAL, POSITIONS, Reader, model_type_of
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum
 
 
@@ -46,11 +46,27 @@ def _factors_for_each_pair(text: dict[str, Any], keys: Keys) -> str | None:
     return f"wants a longrope factor for each of {keys.rotated // 2} pairs, not {wrong}" if wrong is not None else None
 
 
+def _longrope_without_factor(text: dict[str, Any], keys: Keys) -> str | None:
+    known = keys.rope_type not in ("longrope", "su") or keys.entry.get("factor") or text.get(ORIGINAL)
+    return None if known else f"wants the factor of a longrope scaling, or {ORIGINAL} beside {POSITIONS}"
+
+
+def _younger_family(text: dict[str, Any], keys: Keys) -> str | None:
+    return f"knows no {model_type_of(text)} models" if model_type_of(text) in _AFTER_4 else None
+
+
 def _only_as_gguf(text: dict[str, Any], keys: Keys) -> str | None:
     known = model_type_of(text) in _OLLAMA
     return None if known else f"does not convert {model_type_of(text) or 'unnamed'} models itself; give it a GGUF file"
 
 
+#: Language models that came after transformers 4.57.6.
+_AFTER_4 = frozenset(
+    "gemma4_text gemma4_unified_text ministral3 mistral4 qwen3_5_text qwen3_5_moe_text olmo_hybrid granite_swa granitemoe_swa "
+    "cohere2_moe cohere_compass_text deepseek_v32 deepseek_v4 exaone_moe glm4_moe_lite glm_moe_dsa hyperclovax internlm3 "
+    "iquestcoder kimi_linear laguna lfm2_moe lfm3 mellum mimo_v2_flash minicpm3 minimax_m2 nanochat nemotron_h solar_open "
+    "step3p5 youtu zaya hy_v3 afmoe cwm jais2".split()
+)
 #: Families of mlx-lm whose attention makes nn.RoPE from rope_theta alone (models/*.py without initialize_rope or scale=).
 _BARE_IN_MLX = frozenset(
     "gpt_neox phi phimoe stablelm gemma gemma2 gemma3n cohere cohere2 glm glm4 glm4_moe helium mixtral olmo qwen qwen2_moe "
@@ -62,7 +78,7 @@ _MLX_THETAS: dict[str, float | None] = {
 }  # fmt: skip
 _MLX = {
     **{name: SPECTRA[name] for name in ("default", "mrope", "dynamic", "linear", "llama3", "proportional")},
-    "yarn": spectra.rounded_yarn,
+    "yarn": spectra.mlx_yarn,
     "longrope": spectra.long_longrope,
 }
 _MLX_PHI3 = {"linear": spectra.linear, "longrope": spectra.long_longrope, "su": spectra.long_longrope}
@@ -88,7 +104,8 @@ _ROWS = (
         "modeling_rope_utils.py, models/*/configuration_*.py; the window is what generation and the tokenizer's user go by",
         blocks=("rope_scaling",),
         inside=False,
-        objections=(_three_keys_of_phi3, _factors_for_each_pair),
+        legacy_type=True,
+        objections=(_younger_family, _three_keys_of_phi3, _longrope_without_factor, _factors_for_each_pair),
     ),
     Reader(
         "transformers 5",
@@ -109,7 +126,6 @@ _ROWS = (
         unless=frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}),
         nested_too=True,
         longrope_at_original=True,
-        computes={**SPECTRA, "longrope": spectra.short_longrope, "su": spectra.short_longrope},
         objections=(_fraction_of_a_token, _factors_for_each_pair, _two_types, _whole_factor),
     ),
     Reader(

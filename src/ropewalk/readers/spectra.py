@@ -31,6 +31,7 @@ class Keys:
         rotated: coordinates of a head that are rotated.
         positions: max_position_embeddings, tokens.
         original: the window before scaling, tokens; 0 where the reader finds none.
+        served: the window that it serves, tokens.
     """
 
     rope_type: str
@@ -39,6 +40,7 @@ class Keys:
     rotated: int
     positions: int
     original: int = 0
+    served: int = 0
 
 
 Spectrum = Callable[[Keys], InvFreq]
@@ -76,6 +78,11 @@ def rounded_yarn(keys: Keys) -> InvFreq:
     return yarn(replace(keys, entry={**keys.entry, "truncate": True}))
 
 
+def mlx_yarn(keys: Keys) -> InvFreq:
+    """MLX takes 4096 for an original window that the config does not name."""
+    return rounded_yarn(replace(keys, original=keys.original or 4096))
+
+
 def yarn_of_the_new_window(keys: Keys) -> InvFreq:
     """Ollama's converters of Qwen write no original window, so the ramp is laid out for the new one."""
     return yarn(replace(keys, original=keys.positions, entry={"factor": keys.entry["factor"]}))
@@ -93,20 +100,13 @@ def llama3(keys: Keys) -> InvFreq:
 
 def longrope(keys: Keys) -> InvFreq:
     """theta_j / long_factor_j at the end of a window that is longer than the original one, else by short_factor_j."""
-    return (_long if keys.positions > (keys.original or keys.positions) else short_longrope)(keys)
+    longer = keys.served > (keys.original or keys.positions)
+    return _by_factors(keys, "long_factor" if longer else "short_factor")
 
 
-def short_longrope(keys: Keys) -> InvFreq:
-    """vLLM serves longrope models at their original window unless told otherwise, with the short factors."""
-    return _by_factors(keys, "short_factor")
-
-
-def _long(keys: Keys) -> InvFreq:
+def long_longrope(keys: Keys) -> InvFreq:
+    """MLX takes the long factors at every length."""
     return _by_factors(keys, "long_factor")
-
-
-long_longrope = _long
-"""MLX takes the long factors at every length."""
 
 
 def _by_factors(keys: Keys, name: str) -> InvFreq:
