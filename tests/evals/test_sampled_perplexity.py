@@ -127,7 +127,7 @@ def test_the_same_seed_draws_the_same_windows():
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0])
 def test_a_budget_of_nothing_is_refused(minutes):
-    with pytest.raises(UserError, match="minutes above 0"):
+    with pytest.raises(UserError, match="budget is a finite number above 0"):
         measured(budget=minutes)
 
 

@@ -233,7 +233,7 @@ def test_bad_input_gets_a_sentence_and_leaves_nothing(name: str, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
-@pytest.mark.parametrize("window", [64, 1, 0, -5])
+@pytest.mark.parametrize("window", [64, 1])
 def test_a_window_not_above_the_current_one_is_refused(window: int, tmp_path: Path) -> None:
     testing.tiny_directory(tmp_path / "a", window=WINDOW)
     with pytest.raises(UserError, match=f"window {window} is not longer than the model's own 64"):

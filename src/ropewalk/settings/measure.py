@@ -10,7 +10,7 @@ import tyro
 
 from ropewalk.errors import UserError
 from ropewalk.settings.options import Batched, Data, MeasuringOptions, OptionalMinutes, OptionalModel, OptionalTokens
-from ropewalk.settings.values import Count, Prompts, Seed, Share, Tokens
+from ropewalk.settings.values import Count, Prompts, Range, Seed, Share, Tokens
 
 Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
@@ -30,7 +30,7 @@ class PerplexitySettings(MeasuringOptions, Batched):
     """Whose definition; the others explain published figures. They have no interval and are not resumed."""
     budget: OptionalMinutes = None
     """Estimate from random windows within so many minutes a window."""
-    tolerance: Share = 0.005
+    tolerance: Annotated[float, Range(0, 1)] = 0.005
     """With --budget, stop when half the interval is at most this share of the perplexity."""
     limit: Count | None = None
     """Use the first so many documents that fill the largest window."""
