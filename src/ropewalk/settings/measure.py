@@ -10,7 +10,7 @@ import tyro
 
 from ropewalk.errors import UserError
 from ropewalk.settings.options import Batched, Data, MeasuringOptions, OptionalMinutes, OptionalModel, OptionalTokens
-from ropewalk.settings.values import Count, Prompts, Range, Seed, Share, Tokens
+from ropewalk.settings.values import Count, Prompts, Range, Seed, Tokens
 
 Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
