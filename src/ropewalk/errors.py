@@ -1,4 +1,18 @@
-"""What a user is meant to read: the one exception of the package, and torch's OutOfMemoryError made short."""
+"""What a user is meant to read: the one exception of the package, and the errors of other programs as sentences of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+#: What Python raises where data from outside is not of the shape that the code expects: a list for a number, a key that is missing, 1e999.
+STRANGE_DATA = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+#: What torch says on a CPU, where it has no exception of its own for it.
+_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
+_LONGEST = 300
 
 
 class UserError(ValueError):
@@ -9,6 +23,59 @@ class UserError(ValueError):
     """
 
 
+@contextlib.contextmanager
+def told(
+    what: str, way_out: str, errors: type[Exception] | tuple[type[Exception], ...] = STRANGE_DATA
+) -> Iterator[None]:
+    """Where the outside comes in: what is raised in this block becomes a UserError, `what (reason); way_out`.
+
+    UserErrors and a shortage of memory pass as they are. `errors`: Exception where another library reads, which may raise anything.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except errors as error:
+        if is_shortage(error):
+            raise
+        raise UserError(f"{what} ({reason(error)}); {way_out}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, on one line, by the name of the exception where its text alone would say nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:_LONGEST]
+    spoken = isinstance(error, ValueError | RuntimeError) and not isinstance(error, RecursionError) and " " in text
+    return text if spoken else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory is what there was too little of: on a GPU, on the host, or under a limit of the process."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    named = (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    )  # torch's, which is not imported
+    return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+
+
 def shortage(error: BaseException) -> str:
-    """First two sentences of torch's OutOfMemoryError: what was asked for. The rest is addresses and advice."""
-    return ". ".join(str(error).split(". ")[:2])
+    """First two sentences of an error of memory: what was asked for. The rest is addresses and advice."""
+    return ". ".join(reason(error).split(". ")[:2])
+
+
+def refuse_irregular(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse, before it is opened, what is there and is no file: a pipe waits for ever, a device never ends.
+
+    Raises:
+        UserError: it is a directory, a pipe, a device or a socket. What is not there is not refused here.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    kinds = {stat.S_ISDIR: "a directory", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in kinds.items() if is_kind(mode)), "a socket")
+        raise UserError(f"{what}, but {os.fspath(path)} is {kind}; give a file")

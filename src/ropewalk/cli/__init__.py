@@ -3,24 +3,26 @@
 commands.py  the commands and their options, which are the fields of ropewalk.settings
 make.py measure.py downstream.py predict.py  what each command calls
 tables/      all tables
-terminal.py progress.py  stdout and stderr
+terminal.py progress.py  stdout and stderr; streams.py, in whatever state they are found
 
 Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ropewalk.cli.commands import COMMANDS, parse
 from ropewalk.cli.progress import log_to_terminal
-from ropewalk.errors import UserError, shortage
+from ropewalk.cli.streams import delivered, prepare
+from ropewalk.errors import UserError, is_shortage, shortage
 from ropewalk.progress import is_first_process
 
 __all__ = ["COMMANDS", "main", "parse"]
@@ -45,7 +47,11 @@ def _let_the_first_speak() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. Exit 0 done, 2 the user's mistake (a sentence, no traceback), 130 interrupted, 1 anything else."""
+    """Run one command.
+
+    Exit 0 done; 2 what was asked for cannot be done (a sentence, no traceback); 130 interrupted; 141 nobody reads stdout; 1 a fault of ours.
+    """
+    prepare()
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,6 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.formatwarning = _as_sentence
+    try:
+        with delivered():
+            _run(arguments)
+    except UserError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        print("ropewalk: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        _refuse(
+            f"what is asked for takes more memory than there is ({shortage(error)}); a smaller window or --batch-tokens takes less, "
+            "--dtype bfloat16, or --device cpu"
+        )
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     name, options = parse(arguments)
     handler = log_to_terminal(quiet=options.quiet, verbose=options.verbose)
     try:
@@ -60,22 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.quiet:
                 warnings.simplefilter("ignore", UserWarning)
             COMMANDS[name].run(options)
-    except UserError as error:
-        _let_the_first_speak()
-        print(f"ropewalk: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("ropewalk: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    except RuntimeError as error:  # torch's own name for it is asked for without importing torch
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        _let_the_first_speak()
-        print(
-            f"ropewalk: what is asked for takes more memory than there is ({shortage(error)}); a smaller window or --batch-tokens takes less, "
-            "--dtype bfloat16, or --device cpu",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
     finally:
         handler.close()
+
+
+def _refuse(sentence: str) -> NoReturn:
+    _let_the_first_speak()
+    with contextlib.suppress(OSError):  # stderr may be full or gone as well
+        print(f"ropewalk: {sentence}", file=sys.stderr, flush=True)
+    raise SystemExit(2) from None
