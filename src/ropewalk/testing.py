@@ -13,7 +13,7 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from ropewalk.checkpoint.families import FULL_LAYERS, family_of
+from ropewalk.checkpoint.families import FULL_LAYERS, SLIDING_LAYERS, class_defaults
 
 #: A byte each, then `<s>` (beginning) and `</s>` (end).
 BYTE_VOCABULARY = 258
@@ -43,12 +43,12 @@ FAMILIES = tuple(_SETTINGS)
 
 def tiny_config(family: str = "llama", window: int = 64, **overrides: Any) -> transformers.PreTrainedConfig:
     """The configuration of a two-layer model of a family (`testing.FAMILIES`) with a window in tokens."""
-    facts = family_of(family)
+    defaults = class_defaults(family)
     settings: dict[str, Any] = {**_SHARED, "max_position_embeddings": window, **_SETTINGS[family]}
-    if facts.head_dim:
+    if "head_dim" in defaults:
         settings["head_dim"] = 16
-    if facts.unscaled_layers:
-        settings["layer_types"] = [facts.unscaled_layers, FULL_LAYERS]
+    if FULL_LAYERS in defaults["rope_parameters"]:
+        settings["layer_types"] = [SLIDING_LAYERS, FULL_LAYERS]
     return transformers.CONFIG_MAPPING[family](**settings | overrides)
 
 

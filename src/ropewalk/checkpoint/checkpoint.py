@@ -21,6 +21,7 @@ from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.tensor_problems import Problem, tensor_problems
@@ -127,6 +128,15 @@ class Checkpoint:
         except UserError:
             return None
         return length["model_max_length"] if isinstance(length.get("model_max_length"), int) else None
+
+    @cached_property
+    def layers(self) -> LayerLayout:
+        """Which decoder layers rotate, which slide and how far they reach.
+
+        Raises:
+            UserError: see `read_layers`.
+        """
+        return read_layers({"model_type": self.config.get("model_type", ""), **self.text_config})
 
     @property
     def text_config(self) -> dict[str, Any]:

@@ -1,16 +1,29 @@
 """What each model family (a config's `model_type`) does that its config.json need not say: one row a family, in one table.
 
 in   a model_type
-out  its `Family`: defaults of RoPE, layers, logits; or what it has instead of RoPE
+out  its `Family`: how its layers differ, what its logits do; or what it has instead of RoPE
+     `class_defaults`: what transformers' config class takes where a config.json names nothing
 
-Facts of the families' own papers and code, for keys that a config.json may leave out; what a config.json says always wins.
-tests/checkpoint/test_families.py holds them against the config classes of transformers. Everything that knows families reads
-this table: rope_config (RoPE), the planner (layers), the loss (logits), testing (tiny models).
+Facts of the families' own papers and code; what a config.json says always wins. class_defaults.json is made by
+docs/make_families.py; tests/checkpoint/test_families.py holds both against transformers, and docs/families.md shows what comes of
+them. Everything that knows families reads this table: rope_config (RoPE), layers (which rotate, which slide), the planner
+(counts), the loss (logits), testing (tiny models).
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropewalk.errors import UserError
+
+#: In a model with several types of layer, the type that sees the whole window.
+FULL_LAYERS = "full_attention"
+SLIDING_LAYERS = "sliding_attention"
+_FILE = Path(__file__).with_name("class_defaults.json")
 
 
 @dataclass(frozen=True)
@@ -21,10 +34,10 @@ class Layers:
         gated: the MLP has a gate beside its up projection.
         norms, final_norm: vectors of the model's width in a layer's norms and in the last one (a LayerNorm with bias counts two).
         qkv_bias, out_bias, mlp_bias: whether the projections have one, or the config key that says so.
-        bias_default: what such a key means where a config leaves it out.
         qk_norm: vectors on queries and keys, per head ("head") or over the whole projection ("width").
         head_bias: whether the output head has a bias.
-        kv_heads: key and value heads where a config names none; as many as query heads if None.
+        expert_bias: whether router and experts have one each.
+        sinks: a number for each query head beside its scores (gpt-oss).
     """
 
     gated: bool = True
@@ -33,10 +46,36 @@ class Layers:
     qkv_bias: bool | str = False
     out_bias: bool | str = False
     mlp_bias: bool | str = False
-    bias_default: bool = False
     qk_norm: str = ""
     head_bias: bool = False
-    kv_heads: int | None = None
+    expert_bias: bool = False
+    sinks: bool = False
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which layers see the whole window where a config names no layer types: those with index % every == at.
+
+    Attributes:
+        every, at: of the rule.
+        key: the config key that names another `every`.
+        others: type of the layers between.
+        last: whether the last layer sees it in any case.
+    """
+
+    every: int
+    at: int = -1
+    key: str = ""
+    others: str = SLIDING_LAYERS
+    last: bool = False
+
+    def layer_types(self, text: dict[str, Any], layers: int) -> list[str]:
+        """The type of each of `layers` layers."""
+        every = text.get(self.key) or self.every
+        every = len(every) if isinstance(every, str) else int(every)  # "LLLG" of EXAONE 4 means 4
+        at = self.at % every
+        full = {layers - 1} if self.last else set()
+        return [FULL_LAYERS if index % every == at or index in full else self.others for index in range(layers)]
 
 
 @dataclass(frozen=True)
@@ -44,116 +83,210 @@ class Family:
     """One family.
 
     Attributes:
-        rope_theta: where a config names none; None: a config has to name it.
-        rotated_share: share of a head's coordinates that is rotated, where a config names none.
-        head_dim: size of a head where a config names none; width / heads if None.
-        window: max_position_embeddings where a config names none.
         pretrained_window: original window of its scaled models, where it is not window / factor but longer (Gemma 3 was pretrained at
             32768 tokens, scaled by 8, and reads 131072).
         theta_key, share_key: older keys of rope_theta and the rotated share, which are written too.
-        unscaled_layers: type of the layers that have an unscaled RoPE of their own (a sliding window, which no scaling makes longer).
-        unscaled_theta: rope_theta of those layers where a config names none.
+        local_theta_key: older key of the rope_theta of sliding layers that have a RoPE of their own.
+        full_scaling_key: in a family with a RoPE a layer type, whether `rope_scaling` means that of the full layers.
+        full_head_key, full_head_dim: key of the head size in full layers, and its default, where it is another one.
         only_longrope: the config class takes no other scaling than "longrope".
         instead_of_rope: what the family has in its place; empty where it has RoPE.
-        fixed_rope: its RoPE is a table in its code, which no config can scale.
-        tied: whether embedding and output head share their weights, where a config does not say.
-        full_every: every n-th layer sees the whole window, the others `sliding_window` tokens, where a config names no layer types.
-        sliding_if_asked: a sliding window holds from layer `max_window_layers` on, and only with `use_sliding_window`.
+        rope_if: a config key, the value with which there is a RoPE, and what there is with any other.
+        refused: why no config can scale its RoPE, or why ropewalk cannot; the end of a sentence.
+        pattern: the layers' types where a config names none.
+        slides: "" where only layer types say it; "all": every layer has the config's sliding window; "asked": from layer
+            `max_window_layers` on, and only with `use_sliding_window`.
+        rotates: "" for every layer of attention; "sliding": those that slide; "mixed": those that slide if any does, else all;
+            "listed": those with 1 in `no_rope_layers`, every `no_rope_layer_interval`-th not.
         logits_key, logits_divided: the config key of a factor on the logits; whether they are divided by it.
         layers: as the planner counts them; None: counted like Llama's, and said so.
     """
 
-    rope_theta: float | None = None
-    rotated_share: float = 1.0
-    head_dim: int | None = None
-    window: int | None = None
     pretrained_window: int | None = None
     theta_key: str = ""
     share_key: str = ""
-    unscaled_layers: str = ""
-    unscaled_theta: float = 10000.0
+    local_theta_key: str = ""
+    full_scaling_key: bool = False
+    full_head_key: str = ""
+    full_head_dim: int | None = None
     only_longrope: bool = False
     instead_of_rope: str = ""
-    fixed_rope: bool = False
-    tied: bool = False
-    full_every: int = 0
-    sliding_if_asked: bool = False
+    rope_if: tuple[str, Any, str] | None = None
+    refused: str = ""
+    pattern: Pattern | None = None
+    slides: str = ""
+    rotates: str = ""
     logits_key: str = ""
     logits_divided: bool = False
     layers: Layers | None = None
 
 
-#: In a model with several types of layer, the type that sees the whole window.
-FULL_LAYERS = "full_attention"
-_LEARNED = "learned positions"
+_LEARNED = "a learned table of positions"
+_SINUSOIDAL = "a fixed table of sines"
+_RELATIVE = "a learned bias by relative position"
+_NOTHING = "no positions at all"
+_TABLE = "rotates by a table in its code, which no config can scale, and ropewalk never patches a model's code"
+_OWN_THETA = "has a rope_theta of its own for each layer (layer_rope_theta), which no scaling here describes"
+_TWO_ROPES = "rotates its compressed keys by a second RoPE, which no scaling here describes"
+_MSCALES = "takes LongRoPE alone, with attention factors of its own (short_mscale, long_mscale), which no scaling here describes"
 
 LLAMA_LAYERS = Layers(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
 _QWEN3_LAYERS = Layers(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")
+_OLMO2_LAYERS = Layers(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="width")
+_GEMMA_LAYERS = Layers(qkv_bias="attention_bias", out_bias="attention_bias")
+_GEMMA2_LAYERS = Layers(norms=4, qkv_bias="attention_bias", out_bias="attention_bias")
+_GEMMA3_LAYERS = Layers(norms=4, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")
 _NEOX_LAYERS = Layers(
-    gated=False,
-    norms=4,
-    final_norm=2,
-    qkv_bias="attention_bias",
-    out_bias="attention_bias",
-    mlp_bias=True,
-    bias_default=True,
+    gated=False, norms=4, final_norm=2, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias=True
 )
 _STARCODER_LAYERS = Layers(
-    gated=False, norms=4, final_norm=2, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", bias_default=True
+    gated=False, norms=4, final_norm=2, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"
 )
-# One LayerNorm with bias in a layer of Phi, before attention and MLP both.
+# One LayerNorm in a layer of Phi (with bias) and of Cohere (without), before attention and MLP both.
 _PHI_LAYERS = Layers(gated=False, norms=2, final_norm=2, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True)
+_COHERE_LAYERS = Layers(norms=1, qkv_bias="attention_bias", out_bias="attention_bias")
+_GRANITE = Family(logits_key="logits_scaling", logits_divided=True, layers=LLAMA_LAYERS)
 _GRANITE_MOE = Family(logits_key="logits_scaling", logits_divided=True)
+_QWEN2 = Family(slides="asked", layers=Layers(qkv_bias=True))
+_QWEN3 = Family(slides="asked", layers=_QWEN3_LAYERS)
+_LINEAR = Family(pattern=Pattern(4, key="full_attention_interval", others="linear_attention"))
+_GEMMA4 = Family(pattern=Pattern(6, last=True), full_head_key="global_head_dim", full_head_dim=512)
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(10000.0, layers=LLAMA_LAYERS),
-    "mistral": Family(10000.0, layers=Layers(kv_heads=8)),
-    "mixtral": Family(1000000.0, layers=Layers(kv_heads=8)),
-    "qwen2": Family(10000.0, sliding_if_asked=True, layers=Layers(qkv_bias=True)),
-    "qwen3": Family(10000.0, head_dim=128, sliding_if_asked=True, layers=_QWEN3_LAYERS),
-    "qwen3_moe": Family(sliding_if_asked=True, layers=_QWEN3_LAYERS),
-    "gemma": Family(10000.0, head_dim=256, tied=True, layers=Layers()),
-    "gemma2": Family(10000.0, head_dim=256, tied=True, full_every=2, layers=Layers(norms=4)),
+    "llama": Family(layers=LLAMA_LAYERS),
+    "mistral": Family(slides="all", layers=Layers()),
+    "mixtral": Family(slides="all", layers=Layers()),
+    "ministral": Family(slides="all", layers=Layers()),
+    "ministral3": Family(slides="all", layers=Layers()),
+    "qwen2": _QWEN2,
+    "qwen2_moe": Family(slides="asked"),
+    "qwen3": _QWEN3,
+    "qwen3_moe": Family(slides="asked", layers=_QWEN3_LAYERS),
+    "qwen2_vl_text": Family(slides="asked", layers=Layers(qkv_bias=True)),
+    "qwen2_5_vl_text": Family(slides="asked", layers=Layers(qkv_bias=True)),
+    "qwen3_vl_text": Family(layers=_QWEN3_LAYERS),
+    "qwen3_vl_moe_text": Family(layers=_QWEN3_LAYERS),
+    "qwen3_next": _LINEAR,
+    "qwen3_5_text": _LINEAR,
+    "qwen3_5_moe_text": _LINEAR,
+    "gemma": Family(layers=_GEMMA_LAYERS),
+    "gemma2": Family(pattern=Pattern(2), layers=_GEMMA2_LAYERS),
+    "vaultgemma": Family(pattern=Pattern(2), layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias")),
     "gemma3_text": Family(
-        1000000.0,
-        head_dim=256,
-        window=131072,
         pretrained_window=32768,
-        unscaled_layers="sliding_attention",
-        tied=True,
-        full_every=6,
-        layers=Layers(norms=4, qk_norm="head"),
+        local_theta_key="rope_local_base_freq",
+        full_scaling_key=True,
+        pattern=Pattern(6, key="sliding_window_pattern"),
+        layers=_GEMMA3_LAYERS,
     ),
-    "phi": Family(10000.0, rotated_share=0.5, layers=_PHI_LAYERS),
-    "phi3": Family(10000.0, only_longrope=True, layers=Layers()),
-    "gpt_neox": Family(
-        10000.0, rotated_share=0.25, theta_key="rotary_emb_base", share_key="rotary_pct", layers=_NEOX_LAYERS
+    "gemma3n_text": Family(local_theta_key="rope_local_base_freq", full_scaling_key=True, pattern=Pattern(5)),
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": _GEMMA4,
+    "modernbert-decoder": Family(
+        theta_key="global_rope_theta",
+        local_theta_key="local_rope_theta",
+        pattern=Pattern(3, 0, key="global_attn_every_n_layers"),
     ),
-    "olmo": Family(10000.0, layers=Layers(norms=0, final_norm=0)),
-    "olmo2": Family(10000.0, layers=Layers(qk_norm="width")),
-    "stablelm": Family(10000.0, rotated_share=0.25, layers=Layers(norms=4, final_norm=2, qkv_bias="use_qkv_bias")),
-    "starcoder2": Family(10000.0, tied=True, layers=_STARCODER_LAYERS),
-    "granite": Family(10000.0, logits_key="logits_scaling", logits_divided=True, layers=LLAMA_LAYERS),
+    "phi": Family(layers=_PHI_LAYERS),
+    "phi3": Family(slides="all", only_longrope=True, layers=Layers()),
+    "gpt_neox": Family(theta_key="rotary_emb_base", share_key="rotary_pct", layers=_NEOX_LAYERS),
+    "gpt_neox_japanese": Family(theta_key="rotary_emb_base", share_key="rotary_pct"),
+    "gpt_oss": Family(
+        pattern=Pattern(2),
+        layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", expert_bias=True, sinks=True),
+    ),
+    "olmo": Family(layers=Layers(norms=0, final_norm=0, qkv_bias="attention_bias", out_bias="attention_bias")),
+    "olmo2": Family(layers=_OLMO2_LAYERS),
+    "olmo3": Family(local_theta_key="rope_theta", full_scaling_key=True, pattern=Pattern(4), layers=_OLMO2_LAYERS),
+    "olmoe": Family(layers=_OLMO2_LAYERS),
+    "smollm3": Family(rotates="listed", layers=LLAMA_LAYERS),
+    "stablelm": Family(layers=Layers(norms=4, final_norm=2, qkv_bias="use_qkv_bias")),
+    "starcoder2": Family(slides="all", layers=_STARCODER_LAYERS),
+    "granite": _GRANITE,
     "granitemoe": _GRANITE_MOE,
     "granitemoeshared": _GRANITE_MOE,
-    "granitemoehybrid": _GRANITE_MOE,
-    "cohere": Family(logits_key="logit_scale"),
-    "cohere2": Family(logits_key="logit_scale"),
-    "cohere2_moe": Family(logits_key="logit_scale"),
-    "cohere_compass_text": Family(logits_key="logit_scale"),
+    "granitemoehybrid": Family(
+        rope_if=("position_embedding_type", "rope", _NOTHING), logits_key="logits_scaling", logits_divided=True
+    ),
+    "granite_swa": Family(refused=_OWN_THETA),
+    "granitemoe_swa": Family(refused=_OWN_THETA),
+    "cohere": Family(logits_key="logit_scale", layers=_COHERE_LAYERS),
+    "cohere2": Family(
+        logits_key="logit_scale",
+        pattern=Pattern(4, key="sliding_window_pattern"),
+        rotates="sliding",
+        layers=_COHERE_LAYERS,
+    ),
+    "cohere2_moe": Family(
+        logits_key="logit_scale", pattern=Pattern(4, key="sliding_window_pattern"), rotates="sliding"
+    ),
+    "cohere_compass_text": Family(
+        logits_key="logit_scale", refused="may leave each type of layer without a RoPE, which no scaling here describes"
+    ),
+    "exaone4": Family(
+        pattern=Pattern(4, key="sliding_window_pattern"),
+        rotates="mixed",
+        layers=Layers(qk_norm="head"),
+    ),
+    "exaone_moe": Family(pattern=Pattern(4, key="sliding_window_pattern"), rotates="mixed"),
+    "kolibri1": Family(pattern=Pattern(5), rotates="mixed"),
+    "afmoe": Family(pattern=Pattern(4, key="global_attn_every_n_layers"), rotates="sliding"),
+    "flint": Family(rotates="sliding"),
+    "llama4_text": Family(
+        rotates="listed", pattern=Pattern(4, key="no_rope_layer_interval", others="chunked_attention")
+    ),
+    "cwm": Family(pattern=Pattern(4, 0, key="window_pattern"), layers=LLAMA_LAYERS),
+    "glm": Family(layers=Layers(qkv_bias="attention_bias")),
+    "glm4": Family(layers=Layers(norms=4, qkv_bias="attention_bias")),
+    "helium": Family(layers=LLAMA_LAYERS),
+    "nemotron": Family(
+        layers=Layers(
+            gated=False,
+            norms=4,
+            final_norm=2,
+            qkv_bias="attention_bias",
+            out_bias="attention_bias",
+            mlp_bias="mlp_bias",
+        )
+    ),
+    "ernie4_5": Family(layers=Layers(qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias")),
+    "seed_oss": Family(layers=Layers(qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias")),
+    "hunyuan_v1_dense": Family(layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")),
+    "arcee": Family(
+        layers=Layers(gated=False, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
+    ),
     "hyperclovax": Family(logits_key="logits_scaling"),
-    "gpt2": Family(instead_of_rope=_LEARNED),
-    "opt": Family(instead_of_rope=_LEARNED),
-    "gpt_neo": Family(instead_of_rope=_LEARNED),
-    "gpt_bigcode": Family(instead_of_rope=_LEARNED),
-    "bert": Family(instead_of_rope=_LEARNED),
-    "mpt": Family(instead_of_rope="ALiBi"),
-    "bloom": Family(instead_of_rope="ALiBi"),
-    "t5": Family(instead_of_rope="relative position buckets"),
-    "mamba": Family(instead_of_rope="no positions at all"),
-    "mamba2": Family(instead_of_rope="no positions at all"),
-    "gptj": Family(fixed_rope=True),
-    "codegen": Family(fixed_rope=True),
+    "falcon": Family(rope_if=("alibi", False, "ALiBi")),
+    "zamba2": Family(rope_if=("use_mem_rope", True, _NOTHING)),
+    "deepseek_v4": Family(refused=_TWO_ROPES),
+    "moshi": Family(slides="all"),
+    "recurrent_gemma": Family(
+        refused="attends to a fixed number of tokens (attention_window_size) and knows farther ones through a state, which no scaling "
+        "of RoPE makes longer"
+    ),
+    "phimoe": Family(refused=_MSCALES),
+    "phi4_multimodal": Family(refused=_MSCALES),
+    "blt": Family(refused="reads bytes through three transformers, of which the config names one RoPE each"),
+    "gptj": Family(refused=_TABLE),
+    "codegen": Family(refused=_TABLE),
+    "roformer": Family(refused=_TABLE),
+    "chatglm": Family(
+        refused="stretches its rope_theta by rope_ratio in code of its own; the same models exist as transformers has them (glm and glm4, "
+        "names that end in -hf)"
+    ),
+    **dict.fromkeys(
+        "bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small camembert data2vec-text electra ernie "
+        "git gpt-sw3 gpt2 gpt_bigcode gpt_neo mbart megatron-bert mvp openai-gpt opt plbart prophetnet reformer rembert roberta "
+        "roberta-prelayernorm roc_bert trocr whisper xlm xlm-roberta xlm-roberta-xl xmod".split(),
+        Family(instead_of_rope=_LEARNED),
+    ),
+    **dict.fromkeys("ctrl marian musicgen musicgen_melody pegasus xglm".split(), Family(instead_of_rope=_SINUSOIDAL)),
+    **dict.fromkeys("bloom mpt".split(), Family(instead_of_rope="ALiBi")),
+    **dict.fromkeys("cpmant inkling_text inkling2_text t5 xlnet".split(), Family(instead_of_rope=_RELATIVE)),
+    **dict.fromkeys(
+        "falcon_mamba jamba kimi_linear mamba mamba2 nemotron_h rwkv xlstm zamba".split(),
+        Family(instead_of_rope=_NOTHING),
+    ),
 }
 _UNKNOWN = Family()
 
@@ -161,3 +294,47 @@ _UNKNOWN = Family()
 def family_of(model_type: str) -> Family:
     """The row of a family; for one that is not in the table a row that takes everything from the config."""
     return FAMILIES.get(model_type, _UNKNOWN)
+
+
+@functools.cache
+def _all_defaults() -> dict[str, Any]:
+    return json.loads(_FILE.read_text(encoding="utf-8"))
+
+
+def class_defaults(model_type: str) -> dict[str, Any]:
+    """What transformers' config class takes where a config.json names nothing; empty for a family that is not known.
+
+    Nulls, which mean "derived from the others", are left out, and so is a rope_theta on which its versions disagree.
+    """
+    return _all_defaults().get(model_type, {})
+
+
+def with_defaults(text: dict[str, Any]) -> dict[str, Any]:
+    """A config's section of the language model over its class's defaults, by the usual names; its RoPE keys as they are."""
+    defaults = class_defaults(str(text.get("model_type", "")))
+    renamed = {key: text[own] for key, own in defaults.get("names", {}).items() if own in text}
+    return {
+        **{key: value for key, value in defaults.items() if key not in ("rope_parameters", "names")},
+        **renamed,
+        **text,
+    }
+
+
+def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
+    """Refuse a model that has no RoPE, or one that no config can scale.
+
+    Raises:
+        UserError: by the family's name: what it has instead, or why not.
+    """
+    family = family_of(model_type)
+    instead = family.instead_of_rope
+    if family.rope_if is not None:
+        key, value, otherwise = family.rope_if
+        instead = "" if with_defaults(text).get(key, value) == value else otherwise
+    if instead:
+        raise UserError(
+            f"ropewalk extends models that use rotary position embedding, but {'this ' * bool(family.rope_if)}{model_type} has {instead}; "
+            "choose a RoPE model (Llama, Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …)"
+        )
+    if family.refused:
+        raise UserError(f"{model_type} {family.refused}; choose a model of another family")

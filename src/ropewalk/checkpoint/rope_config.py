@@ -16,10 +16,17 @@ Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of
+from ropewalk.checkpoint.families import (
+    FULL_LAYERS,
+    Family,
+    class_defaults,
+    family_of,
+    refuse_without_rope,
+    with_defaults,
+)
 from ropewalk.checkpoint.named_scaling import named_original, read_scaling
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
@@ -105,25 +112,26 @@ def read_rope(
     """
     text = text_section(config_dict)
     model_type = str(text.get("model_type", config_dict.get("model_type", "")))
-    family = family_of(model_type)
-    _refuse_other_positions(model_type, family)
+    refuse_without_rope(text, model_type)
+    text = with_defaults({**text, "model_type": model_type})
     entry, unscaled = _rope_entries(text, model_type)
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
-    head_dim = _rotated_coordinates(text, entry, family)
-    named = whole_number(text, "max_position_embeddings", family.window)
+    head_dim = _rotated_coordinates(text, entry, FULL_LAYERS)
+    named = whole_number(text, "max_position_embeddings")
     original = named_original(entry, text)
     scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
+    pretrained = family_of(model_type).pretrained_window
     block = config_dict.get("ropewalk") or {}
     if block:
         rope_theta, scaling, windows = read_block(block, Rope(head_dim, rope_theta, named), scaling)
-        found = readings_of_block(scaling, windows, family.pretrained_window)
+        found = readings_of_block(scaling, windows, pretrained)
         said = (
             f"its ropewalk block names windows that differ by another factor ({windows.original} and {windows.window})"
         )
     else:
-        found = readings(scaling, named, original, family.pretrained_window, after=bool(unscaled))
+        found = readings(scaling, named, original, pretrained, after=bool(unscaled))
         said = f"its config does not say whether max_position_embeddings {named} is the window before or after that"
-    found = settled(scaling, found, answers, family.pretrained_window)
+    found = settled(scaling, found, answers, pretrained)
     by_key = ""
     if (
         len(found) > 1
@@ -138,51 +146,62 @@ def read_rope(
         rope=rope,
         scaling=scaling,
         window=windows.window,
-        unscaled={layer_type: replace(rope, rope_theta=of_layers) for layer_type, of_layers in unscaled.items()},
+        unscaled={
+            layer_type: Rope(_rotated_coordinates(text, of_layers, layer_type), of_layers["rope_theta"], rope.window)
+            for layer_type, of_layers in unscaled.items()
+        },
         block=block,
         question=WindowQuestion(scaling, said, found) if len(found) > 1 else None,
         window_key=by_key,
     )
 
 
-def _refuse_other_positions(model_type: str, family: Family) -> None:
-    if family.instead_of_rope:
-        raise UserError(
-            f"ropewalk extends models that use rotary position embedding, but {model_type} has {family.instead_of_rope}; "
-            "choose a RoPE model (Llama, Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …)"
-        )
-    if family.fixed_rope:
-        raise UserError(
-            f"{model_type} rotates by a table that no config can scale, and ropewalk never patches a model's code; "
-            "choose a model whose config has rope_theta"
-        )
-
-
-def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """The RoPE dictionary in force (v5's rule: `rope_scaling` wins), and by layer type the rope_theta of unscaled layers."""
+def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The RoPE dictionary in force (v5's rule: `rope_scaling` wins), and by layer type those of layers that are not scaled."""
     parameters, legacy = _object(text, "rope_parameters"), _object(text, "rope_scaling")
-    family = family_of(model_type)
-    unscaled: dict[str, float] = {}
-    if layer_type := family.unscaled_layers:
-        default = text.get("rope_local_base_freq", family.unscaled_theta)
-        rope_theta = _object(parameters, layer_type).get("rope_theta", default)
-        unscaled[layer_type] = as_number(rope_theta, "the sliding layers' rope_theta")
-        parameters = _object(parameters, FULL_LAYERS)
-    elif any(isinstance(value, dict) for value in parameters.values()):
+    family, defaults = family_of(model_type), class_defaults(model_type).get("rope_parameters", {})
+    if not any(isinstance(value, dict) for value in (defaults | parameters).values()):
+        return {**parameters, **legacy}, {}
+    if FULL_LAYERS not in defaults | parameters or not isinstance((defaults | parameters)[FULL_LAYERS], dict):
         raise UserError(
-            f"{model_type} has a RoPE per layer type ({', '.join(parameters)}), which ropewalk knows for Gemma 3 only; "
-            "open an issue with the config.json"
+            f"{model_type} has a RoPE per layer type ({', '.join(defaults | parameters)}), and none for {FULL_LAYERS} layers, "
+            "which are those that ropewalk scales; choose another family"
         )
-    return {**parameters, **legacy}, unscaled
+    unscaled = {
+        layer_type: _unscaled_entry(
+            text, layer_type, {**(defaults.get(layer_type) or {}), **_object(parameters, layer_type)}
+        )
+        for layer_type in (defaults | parameters)
+        if layer_type != FULL_LAYERS and isinstance((defaults | parameters)[layer_type], dict)
+    }
+    flat = {key: value for key, value in parameters.items() if not isinstance(value, dict)}
+    whole = parameters.get(FULL_LAYERS) or (defaults[FULL_LAYERS] if not family.full_scaling_key else {})
+    return {**flat, **whole, **legacy}, unscaled
+
+
+def _unscaled_entry(text: dict[str, Any], layer_type: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """The RoPE dictionary of layers that are not scaled; those that slide, mostly."""
+    if entry.get("rope_type", "default") != "default":
+        raise UserError(
+            f"the {layer_type} layers of this model are scaled ({entry['rope_type']}), and ropewalk scales {FULL_LAYERS} layers alone; "
+            "start from the model it was made from"
+        )
+    key = family_of(str(text.get("model_type", ""))).local_theta_key
+    named = _object(_object(text, "rope_parameters"), layer_type).get(
+        "rope_theta", text.get(key, entry.get("rope_theta"))
+    )
+    return {"rope_type": "default", **entry, "rope_theta": as_number(named, f"the {layer_type} layers' rope_theta")}
 
 
 def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, config_dict: dict[str, Any]) -> float:
     """rope_theta as the config names it, or the family's default where a config of v4 may leave it out."""
-    named = entry.get("rope_theta", text.get("rope_theta", text.get("rotary_emb_base")))
+    older = family_of(model_type).theta_key or "rotary_emb_base"
+    named = entry.get("rope_theta", text.get("rope_theta", text.get(older)))
     if named is not None:
         return as_number(named, "rope_theta")
     written_by_v5 = "rope_parameters" in text or str(config_dict.get("transformers_version", "0")).split(".")[0] >= "5"
-    default = family_of(model_type).rope_theta
+    defaults = class_defaults(model_type).get("rope_parameters", {})
+    default = defaults.get(FULL_LAYERS, defaults).get("rope_theta")
     if default is None or written_by_v5:
         raise UserError(
             f"the config of this {model_type or 'unnamed'} model names no rope_theta, so its inv_freq is lost (a reader would "
@@ -191,17 +210,25 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
     return default
 
 
-def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], family: Family) -> int:
-    """d, the coordinates of a head that are rotated."""
+def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type: str) -> int:
+    """d, the coordinates of a head that are rotated in layers of a type."""
+    family, defaults = family_of(text["model_type"]), class_defaults(text["model_type"]).get("rope_parameters", {})
     # Null means absent. 0 is a wrong value: it is looked up, so that it is refused, where `or` would take it for absent.
-    key = next((key for key in ("qk_rope_head_dim", "head_dim") if text.get(key) is not None), None)
-    if key:
+    keys = (family.full_head_key * (layer_type == FULL_LAYERS), "qk_rope_head_dim", "head_dim", "kv_channels")
+    key = next((key for key in keys if text.get(key) is not None), None)
+    if family.full_head_key and layer_type == FULL_LAYERS:
+        head = whole_number(text, family.full_head_key, family.full_head_dim)
+    elif key:
         head = whole_number(text, key)
     else:
-        head = family.head_dim or whole_number(text, "hidden_size") // whole_number(text, "num_attention_heads")
+        head = whole_number(text, "hidden_size") // whole_number(text, "num_attention_heads")
+    if (
+        entry.get("rope_type") == "proportional"
+    ):  # its share is one of frequencies: all coordinates have one, some of them 0
+        return head
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
     if share is None:
-        share = family.rotated_share
+        share = defaults.get(layer_type, defaults).get("partial_rotary_factor", 1.0)
     if not 0 < as_number(share, "partial_rotary_factor") <= 1:
         raise UserError(
             f"the rotated share of a head is above 0 and at most 1, got {share}; check partial_rotary_factor in the config"
@@ -215,6 +242,13 @@ def _object(text: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise UserError(f"a model's config names {key} as an object or null, got {value!r}; mend its config.json")
     return value or {}
+
+
+#: What scalings write into a RoPE dictionary. Any other key there (mrope_section, partial_rotary_factor) says something else and stays.
+_SCALING_KEYS = frozenset(
+    "rope_type type rope_theta factor original_max_position_embeddings attention_factor beta_fast beta_slow truncate mscale "
+    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned".split()
+)
 
 
 def write_rope(
@@ -235,23 +269,21 @@ def write_rope(
     windows = Windows(rope.window, int(window))
     refuse_disagreement(scaling, windows, family.pretrained_window)
     entry, rope_theta = scaling.config_entry(rope)
-    old, unscaled = _rope_entries(text, model_type)
-    partial = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
+    old, unscaled = _rope_entries(with_defaults(text), model_type)
+    kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS}
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
-    legacy = {**entry, "type": entry["rope_type"], **partial}
+    legacy = {**entry, "type": entry["rope_type"], **kept}
     for part in (text, out):
         lengthened(part, windows)
     if family.only_longrope:
         entry, legacy = _as_longrope(text, entry, rope, window=window)
-    parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **partial}
-    if unscaled:
-        parameters = {FULL_LAYERS: parameters}
-        parameters |= {
-            layer_type: {"rope_theta": of_layers, "rope_type": "default"} for layer_type, of_layers in unscaled.items()
-        }
-        text["rope_local_base_freq"] = unscaled[family.unscaled_layers]
-    text["rope_parameters"] = parameters
+    parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **kept}
+    text["rope_parameters"] = {FULL_LAYERS: parameters, **unscaled} if unscaled else parameters
     text["rope_scaling"] = None if entry["rope_type"] == "default" else legacy
+    if unscaled and not family.full_scaling_key:
+        del text["rope_scaling"]  # these families' classes would put it, null or not, in the place of all layers'
+    if unscaled and family.local_theta_key not in ("", "rope_theta"):
+        text[family.local_theta_key] = next(iter(unscaled.values()))["rope_theta"]
     text["rope_theta"] = rope_theta
     _write_older_keys(text, family, rope_theta, old.get("partial_rotary_factor"))
     text["max_position_embeddings"] = int(window)

@@ -10,7 +10,7 @@ from ropewalk.errors import UserError
 
 
 def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module]:
-    """The model's decoder layers, in order: the outermost list of modules of one class, the longest of several.
+    """The model's decoder layers, in order: the outermost list of modules of one class, or of decoder layers; the longest of several.
 
     Outermost, since a layer may have a list of its own: the experts of a mixture, of which there can be more than layers.
 
@@ -24,7 +24,7 @@ def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module
     depths: list[tuple[int, int, list[nn.Module]]] = [
         (name.count("."), -len(module), list(module))
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+        if isinstance(module, nn.ModuleList) and _alike(module)
     ]
     if depths:
         return min(depths, key=lambda entry: entry[:2])[2]
@@ -33,6 +33,12 @@ def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module
     raise UserError(
         f"a model that is trained has a list of decoder layers of one kind, and {type(model).__name__} has none; use another family"
     )
+
+
+def _alike(modules: nn.ModuleList) -> bool:
+    """Whether modules are of one class, or of several classes of decoder layer (attention here, a state space there)."""
+    classes = {type(module) for module in modules}
+    return len(classes) == 1 or (len(classes) > 1 and all("DecoderLayer" in each.__name__ for each in classes))
 
 
 def head_size(model: Any) -> int:

@@ -3,7 +3,8 @@
 in   the dictionary of a config.json
 out  a `Shape`: layers, widths, heads, experts; weights by part; floating-point operations a token
 
-Pure arithmetic, no torch. A weight count is exact for the families below (tests/planner/test_plan.py holds it against transformers).
+Pure arithmetic, no torch. A weight count is exact for the families with a `Layers` in families.py (tests/planner/test_shape.py holds
+it against transformers). Keys that a config.json leaves out are those of transformers' config class.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ropewalk.checkpoint.families import LLAMA_LAYERS, Family, Layers, family_of
+from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, with_defaults
+from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 
-#: Config keys of layers that this module cannot count (latent attention, state spaces, hybrids).
+#: Config keys of layers that this module cannot count (latent attention, state spaces, embeddings by layer).
 _UNCOUNTED = (
+    "hidden_size_per_layer_input",
     "kv_lora_rank",
     "ssm_cfg",
     "mamba_d_state",
@@ -42,6 +45,7 @@ class Shape:
         small: weights of norms and biases in all layers; last: those after the last layer.
         stored: weights in the checkpoint's files, where those were at hand.
         assumed: the family is none that is known by name, and was counted as Llama's.
+        layout: which layers rotate and slide; None for the paper's models, whose layers are all alike.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Shape:
     last: int = 0
     stored: int | None = None
     assumed: bool = False
+    layout: LayerLayout | None = None
 
     @property
     def query_width(self) -> int:
@@ -146,52 +151,52 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
     Raises:
         UserError: a key is missing, or the layers are of a kind that no count here describes; the key is named.
     """
-    text = text_section(dict(config))
-    kind = str(text.get("model_type", ""))
-    _refuse_uncounted(text, kind)
+    section = text_section(dict(config))
+    kind = str(section.get("model_type", config.get("model_type", "")))
+    text = with_defaults({**section, "model_type": kind})
+    layout = read_layers(text)
+    _refuse_uncounted(text, kind, layout)
     family = family_of(kind)
     layer_facts = family.layers or LLAMA_LAYERS
     width, heads = _whole(text, "hidden_size", kind), _whole(text, "num_attention_heads", kind)
-    layers, inner = _whole(text, "num_hidden_layers", kind), _inner(text, kind)
-    head_dim = int(text.get("head_dim") or family.head_dim or width // heads)
-    kv_heads = int(text.get("num_key_value_heads") or layer_facts.kv_heads or heads)
     experts = int(text.get("num_local_experts") or text.get("num_experts") or 1)
-    active = _whole(text, "num_experts_per_tok", kind) if experts > 1 else 1
-    sliding, sliding_window = _sliding(text, family, layers)
+    tied = {"tie_word_embeddings": config.get("tie_word_embeddings", text.get("tie_word_embeddings")), **section}
     shape = Shape(
         name=name,
         family=kind,
-        window=window or _whole(text, "max_position_embeddings", kind, family.window),
-        layers=layers,
+        window=window or _whole(text, "max_position_embeddings", kind),
+        layers=len(layout.layers),
         width=width,
         heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        inner=inner,
+        kv_heads=int(text.get("num_key_value_heads") or heads),
+        head_dim=int(text.get("head_dim") or width // heads),
+        inner=_inner(text, kind),
         vocabulary=_whole(text, "vocab_size", kind),
         gated=layer_facts.gated,
-        tied=bool(text.get("tie_word_embeddings", family.tied)),
+        tied=bool(tied["tie_word_embeddings"]),
         experts=experts,
-        active=active,
-        sliding=sliding,
-        sliding_window=sliding_window,
+        active=_whole(text, "num_experts_per_tok", kind) if experts > 1 else 1,
+        sliding=len(layout.sliding),
+        sliding_window=layout.sliding_window or 0,
         stored=stored,
         assumed=family.layers is None,
+        layout=layout,
     )
     return _with_small(shape, layer_facts, text)
 
 
-def _refuse_uncounted(text: Mapping[str, Any], kind: str) -> None:
-    for key in _UNCOUNTED:
-        if text.get(key):
+def _refuse_uncounted(text: Mapping[str, Any], kind: str, layout: LayerLayout) -> None:
+    others = [layer.kind for layer in layout.layers if not layer.attends][:1]
+    for key in (*_UNCOUNTED, *others):
+        if text.get(key) or key in others:
             raise UserError(
                 f"the planner counts layers of attention and an MLP, but the config of this {kind or 'unnamed'} model has {key}; "
                 "plan a model of another family"
             )
 
 
-def _whole(text: Mapping[str, Any], key: str, kind: str, default: int | None = None) -> int:
-    value = text.get(key, default)
+def _whole(text: Mapping[str, Any], key: str, kind: str) -> int:
+    value = text.get(key)
     if value is None:
         raise UserError(
             f"a plan needs {key}, and the config.json of this {kind or 'unnamed'} model has no such key; add it, or plan from the "
@@ -206,29 +211,11 @@ def _inner(text: Mapping[str, Any], kind: str) -> int:
     return _whole(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size", kind)
 
 
-def _sliding(text: Mapping[str, Any], family: Family, layers: int) -> tuple[int, int]:
-    """(layers with a sliding window, that window); (0, 0) where every layer sees everything."""
-    window = text.get("sliding_window")
-    if not window or text.get("use_sliding_window") is False:
-        return 0, 0
-    if text.get("layer_types"):
-        return list(text["layer_types"]).count("sliding_attention"), int(window)
-    if text.get("sliding_window_pattern"):  # every n-th layer sees everything (Gemma 3 in older spelling)
-        return layers - layers // int(text["sliding_window_pattern"]), int(window)
-    if family.full_every:
-        return layers - layers // family.full_every, int(window)
-    if family.sliding_if_asked:
-        return (layers - int(text.get("max_window_layers", layers)) if text.get("use_sliding_window") else 0), int(
-            window
-        )
-    return layers, int(window)
-
-
 def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
     """Add what norms and biases weigh: little, but then the count is exact."""
 
     def has(flag: bool | str) -> bool:
-        return bool(text.get(flag, facts.bias_default)) if isinstance(flag, str) else flag
+        return bool(text.get(flag)) if isinstance(flag, str) else flag
 
     layer = facts.norms * shape.width
     if has(facts.qkv_bias):
@@ -236,6 +223,8 @@ def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
     layer += shape.width if has(facts.out_bias) else 0
     layer += shape.inner * (2 if shape.gated else 1) + shape.width if has(facts.mlp_bias) else 0
     layer += {"head": 2 * shape.head_dim, "width": shape.query_width + shape.kv_width, "": 0}[facts.qk_norm]
+    layer += shape.heads if facts.sinks else 0
+    layer += shape.experts * (1 + 2 * shape.inner + shape.width) if facts.expert_bias else 0
     last = facts.final_norm * shape.width + (shape.vocabulary if facts.head_bias else 0)
     return replace(shape, small=layer * shape.layers, last=last)
 

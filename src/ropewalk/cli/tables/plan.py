@@ -28,6 +28,8 @@ def show_plan(plan: Plan) -> None:
         f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
+    if shape.layout is not None:
+        lines.append(str(shape.layout))
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
     terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

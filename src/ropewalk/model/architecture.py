@@ -1,0 +1,56 @@
+"""Which class of transformers a config.json makes a model of, and where the language model is in it.
+
+in   the dictionary of a config.json, or a model
+out  an Auto class; the decoder: the whole but for the head, or the language model beside an image encoder
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
+
+from ropewalk.errors import UserError
+
+
+def auto_class(config_dict: dict[str, Any]) -> Any:
+    """AutoModelForCausalLM, or AutoModelForImageTextToText for a language model inside a multimodal one.
+
+    Raises:
+        UserError: a family that the installed transformers does not have, or one that is no decoder of text.
+    """
+    model_type = config_dict.get("model_type")
+    if "auto_map" in config_dict and model_type not in transformers.CONFIG_MAPPING:
+        return transformers.AutoModelForCausalLM  # code of its own, which is trusted or refused elsewhere
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise UserError(
+            f"transformers {transformers.__version__} has no family {model_type!r}, the model_type in this config.json; it may be newer "
+            "than that (pip install --upgrade transformers) or misspelt"
+        )
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return transformers.AutoModelForCausalLM
+    beside_images = model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if beside_images and isinstance(config_dict.get("text_config"), dict) and not _encodes(str(model_type)):
+        return transformers.AutoModelForImageTextToText
+    raise UserError(
+        f"ropewalk extends decoders of text, alone or beside an image encoder, and {model_type} is neither; choose a causal language "
+        "model"
+    )
+
+
+def _encodes(model_type: str) -> bool:
+    """Whether a family has an encoder that a decoder attends to."""
+    return bool(transformers.CONFIG_MAPPING[model_type]().is_encoder_decoder)
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The language model in a multimodal one, wrapped or bare; any other model as it is."""
+    for module in model.modules():
+        if isinstance(module, transformers.PreTrainedModel) and module.config.get_text_config() is not module.config:
+            return module.get_decoder()
+    return model
