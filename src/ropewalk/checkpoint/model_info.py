@@ -25,6 +25,7 @@ class ModelInfo:
         rope_theta, head_dim: the RoPE base as pretrained, and the number of rotated coordinates of a head.
         parameters: weights, counted once where tied; 0 if not known without loading.
         steps: fine-tuning steps taken since the extension (0: not trained).
+        fingerprint: of the whole, config, tokenizer and every weight; empty where the weights were not asked for.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelInfo:
     head_dim: int = 0
     parameters: int = 0
     steps: int = 0
+    fingerprint: str = ""
 
     @property
     def method(self) -> str:

@@ -16,6 +16,10 @@ import numpy as np
 from jaxtyping import Integer
 from transformers import PreTrainedTokenizerBase
 
+from ropewalk.errors import UserError
+
+#: Where a tokenizer remembers what `limit_ids` told it.
+_ROWS = "embedding_rows"
 #: Token ids of one text, (tokens,), of any integer type: its own length, whatever other texts beside it have.
 TokenIds = Integer[np.ndarray, " _"]
 
@@ -38,6 +42,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, e
         text: of any length; it is neither cut at the tokenizer's `model_max_length` nor warned of.
         bos: put BOS in front if the tokenizer does so itself (`bos_id`).
         eos: put EOS at the end if the tokenizer has one.
+
+    Raises:
+        UserError: a token that the model has no embedding for (`limit_ids`).
     """
     return encode_all(tokenizer, [text], bos=bos, eos=eos)[0]
 
@@ -53,7 +60,30 @@ def encode_all(
     eos_token = tokenizer.eos_token_id if eos else None
     head = [] if bos_token is None else [bos_token]
     tail = [] if eos_token is None else [eos_token]
-    return [np.array(head + row + tail, dtype=np.int64) for row in rows]
+    encoded = [np.array(head + row + tail, dtype=np.int64) for row in rows]
+    for ids in encoded:
+        check_ids(tokenizer, ids)
+    return encoded
+
+
+def limit_ids(tokenizer: PreTrainedTokenizerBase, rows: int | None) -> None:
+    """Tell a tokenizer how many rows its model's embedding has; from then on no text is encoded that the model cannot read."""
+    setattr(tokenizer, _ROWS, rows)
+
+
+def check_ids(tokenizer: PreTrainedTokenizerBase, ids: TokenIds | Sequence[int]) -> None:
+    """Hold token ids against the embedding of `limit_ids`, if that was called.
+
+    Raises:
+        UserError: an id without a row.
+    """
+    rows = getattr(tokenizer, _ROWS, None)
+    largest = int(max(ids, default=0)) if isinstance(ids, list) else int(np.max(ids, initial=0))
+    if rows is not None and largest >= rows:
+        raise UserError(
+            f"the text has token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the model's embedding has {rows} rows (0 … {rows - 1}); "
+            "take that token out of the text or out of the tokenizer, or resize the embedding"
+        )
 
 
 @contextlib.contextmanager

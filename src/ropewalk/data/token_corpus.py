@@ -28,9 +28,10 @@ from ropewalk.checkpoint.files import cache_directory, whole_directory
 from ropewalk.data.compression import damage_named
 from ropewalk.data.documents import Document, files_of, kind_of, read_documents
 from ropewalk.data.encode import bos_id, encode_all
+from ropewalk.errors import UserError
 from ropewalk.progress import Progress
 
-_FORMAT = 2
+_FORMAT = 3
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
@@ -188,14 +189,21 @@ def _write(
     limit: int | None,
 ) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+    # By the largest id, not by their number: vocabularies have gaps.
+    largest = max([*tokenizer.get_vocab().values(), bos_id(tokenizer) or 0, tokenizer.eos_token_id or 0])
+    dtype = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
     starts, names = [0], []
     with whole_directory(place, overwrite=True) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file:
             for batch in _batches(documents):
                 encoded = encode_all(tokenizer, [document.text for document in batch], eos=True)
                 for document, ids in zip(batch, encoded, strict=True):
-                    file.write(ids.astype(dtype).tobytes())
+                    stored = ids.astype(dtype)
+                    if (stored != ids).any():
+                        raise UserError(
+                            f"token ids are at most the vocabulary's largest, {largest}, but {document.name} has {ids.max()}; mend the tokenizer"
+                        )
+                    file.write(stored.tobytes())
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
                 tokens = sum(map(len, encoded))

@@ -1,13 +1,14 @@
 """A model in memory, ready to be measured: opened by its name, or taken as an object.
 
 in   `hemp`, a directory, a hub id, or a transformers model and its tokenizer
-out  a `LoadedModel`: model, tokenizer and `ModelInfo`; `fingerprint` tells one set of weights from another
+out  a `LoadedModel`: model, tokenizer and `ModelInfo`; `fingerprint` tells one model from another
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from typing import Any, Unpack
 
 import torch
@@ -16,7 +17,8 @@ from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.window import Answers
-from ropewalk.data.encode import bos_id
+from ropewalk.data import encode
+from ropewalk.data.token_corpus import tokenizer_digest
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
@@ -44,7 +46,7 @@ class LoadedModel:
     @property
     def bos(self) -> int | None:
         """The token in front of every document, or None (data.encode.bos_id)."""
-        return bos_id(self.tokenizer)
+        return encode.bos_id(self.tokenizer)
 
     def run(self, *, seed: int = 0, **settings: Any) -> records.Run:
         """A record header for a measurement that starts now."""
@@ -77,15 +79,28 @@ def open_model(
     if isinstance(model, ModelName):
         checkpoint = Checkpoint.open(model, current_window=current_window, original_window=original_window)
         weights = load_model(checkpoint, dtype=dtype, device=device)
-        return LoadedModel(weights, tokenizer or load_tokenizer(checkpoint), checkpoint.info)
+        whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
+        if tokenizer is None:
+            tokenizer = load_tokenizer(checkpoint)
+        else:
+            whole += f" {tokenizer_digest(tokenizer)[:16]}"
+        encode.limit_ids(tokenizer, _rows(weights))
+        return LoadedModel(weights, tokenizer, dataclasses.replace(checkpoint.info, fingerprint=whole))
     if tokenizer is None:
         raise UserError(
             "a model given as an object needs its tokenizer too; pass tokenizer=…, or the model's directory"
         )
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
+    encode.limit_ids(tokenizer, _rows(model))
     rope_config = rope_of(model, Answers(current_window, original_window)).answered()
-    return LoadedModel(model.eval(), tokenizer, info_of(rope_config, name=name, parameters=count))
+    info = info_of(rope_config, name=name, parameters=count)
+    return LoadedModel(model.eval(), tokenizer, dataclasses.replace(info, fingerprint=_of_object(model, tokenizer)))
+
+
+def _rows(model: Any) -> int:
+    """How many token ids a model has an embedding for."""
+    return model.get_input_embeddings().weight.shape[0]
 
 
 def opened(model: Any, base: Any = None, **answers: Unpack[WindowAnswers]) -> tuple[Any, Any]:
@@ -100,18 +115,33 @@ def opened(model: Any, base: Any = None, **answers: Unpack[WindowAnswers]) -> tu
     return model, base
 
 
-def fingerprint(model: torch.nn.Module, *, samples: int = 64) -> str:
-    """A short hash of a model's weights and rotary tables: equal for equal ones, different after any training step.
+def fingerprint(loaded: LoadedModel, *, samples: int = 64) -> str:
+    """A short hash of everything about a model that decides its figures; equal for equal ones.
 
-    A directory's name is no proof, since it may have been written again. A few numbers of every tensor are, and cost nothing.
+    `ModelInfo.fingerprint` has the whole: config, tokenizer, every weight. A few numbers of every tensor in memory are added, rotary
+    tables among them, since a model may be changed after it was opened (a base that is interpolated for a while, say).
 
     Args:
-        model: any module.
+        loaded: by `open_model`.
         samples: numbers hashed of each tensor, evenly spread.
     """
-    digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        flat = tensor.detach().flatten()
+    digest = hashlib.sha256((loaded.info.fingerprint or _of_object(loaded.model, loaded.tokenizer)).encode())
+    for name, tensor in _tensors(loaded.model):
+        flat = tensor.flatten()
         digest.update(name.encode())
         digest.update(flat[:: max(1, len(flat) // samples)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _of_object(model: Any, tokenizer: Any) -> str:
+    """As `Checkpoint.fingerprint`, of a model that was given as an object and has no files."""
+    digest = hashlib.sha256(f"{tokenizer_digest(tokenizer)} {model.config.to_json_string()}".encode())
+    for name, tensor in _tensors(model):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        yield name, tensor.detach()

@@ -22,6 +22,7 @@ from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.tensor_problems import Problem, doubts
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for, dtype_for
+from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.verify import verify_rope
 
@@ -147,10 +148,10 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
     """The tokenizer that lies with a model.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be loaded.
     """
     directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trust_remote_code)
-    if not any((directory / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not has_tokenizer(directory):
         raise UserError(
             f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
@@ -159,7 +160,8 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
             directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
         return tokenizer
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers' Rust raises plain Exception, SentencePiece RuntimeError
         raise UserError(
-            f"the tokenizer in {directory} cannot be loaded ({str(error).splitlines()[0]}); copy the original model's files again"
+            f"the tokenizer in {directory} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}); copy the original "
+            "model's files again"
         ) from error

@@ -16,6 +16,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.sliding import sliding
 from ropewalk.data.stdlib import standard_library
 from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
 from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.suite.size import Size
@@ -131,9 +132,9 @@ class Suite:
 
     def _stage(self, name: str, model: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
         said = {name: tokens for name, tokens in self.settings.answers.items() if tokens is not None}
-        about = {**settings, **self.loading, "files": _files(model), **said}
+        about = {**settings, **self.loading, "whole": _whole(model), **said}
         if self.base is not None and settings.get("base") is not None:
-            about |= {"base": str(self.base), "base_files": _files(self.base)}
+            about |= {"base": str(self.base), "base_whole": _whole(self.base)}
         return Stage(name, str(model), about, lambda: measure(model, out=self.records, **settings, **self.loading))
 
     def _perplexity(self, model: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
@@ -190,7 +191,7 @@ class Suite:
     def _theory(self) -> Stage:
         from ropewalk.suite.theory import put_on_record
 
-        settings = {"files": _files(self.model)}
+        settings = {"whole": _whole(self.model)}
 
         def measure() -> None:
             if ranks.rank() == 0:
@@ -230,7 +231,9 @@ def _listed(sources: Any) -> list[str]:
     return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
 
 
-def _files(checkpoint: Checkpoint) -> list[list[Any]]:
-    """A checkpoint's files by size and date: another model under the same name is measured anew."""
-    files = [path for path in checkpoint.path.iterdir() if path.suffix in (".json", ".safetensors")]
-    return sorted([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files)
+def _whole(checkpoint: Checkpoint) -> str:
+    """A checkpoint's fingerprint: another model under the same name is measured anew. Empty where files are damaged, which its stage says."""
+    try:
+        return checkpoint.fingerprint
+    except UserError:
+        return ""

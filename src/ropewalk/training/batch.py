@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.tensor_problems import embedding_rows
+from ropewalk.data.encode import check_ids, limit_ids
 from ropewalk.data.packing import PackedBlocks, TrainingRows, order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
@@ -103,13 +105,14 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     """The packed blocks of a run's data, tokenised once on each machine, as micro batches.
 
     Raises:
-        UserError: data that cannot be read or is too short; a window that cannot be divided among the devices that share it.
+        UserError: data that cannot be read, is too short or has tokens that the model has no embedding for; a window that cannot be divided among the devices that share it.
     """
     window = settings.window
     if settings.mode == "pose":
         window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
     mesh.check_window(window)
     tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    limit_ids(tokenizer, embedding_rows(checkpoint))
     with mesh.first_on_each_machine():
         corpus = tokenise(
             settings.data,
@@ -118,6 +121,7 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
             limit=settings.steps * settings.batch_size * window + 1,
             seed=settings.seed,
         )
+    check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
     windows = PackedBlocks(corpus, window, allow_short=settings.allow_short)
     micro = settings.micro_batch or default_micro(window, settings.batch_size // mesh.data_size, mesh.device)
     return Batches(windows, settings, micro)

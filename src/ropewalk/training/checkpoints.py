@@ -163,7 +163,9 @@ def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
     for name, value in identity.items():
         if before.get(name) != value:
             if name in ("model", "data"):  # known by hashes, which say nothing to anybody
-                differs = f"other {'data' if name == 'data' else 'weights to begin with'} than this run"
+                differs = (
+                    f"other {'data' if name == 'data' else 'weights, config or tokenizer to begin with'} than this run"
+                )
             else:
                 differs = f"{name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}"
             raise UserError(

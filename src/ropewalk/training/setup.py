@@ -50,7 +50,7 @@ class StartingModel:
         rope: what the trained config says of RoPE, which the model's rotary tables are held against.
         source: the original, whose dtypes and small files the checkpoints have.
         compute: of the arithmetic; float32, or bfloat16 under autocast.
-        fingerprint: of the original's config and tensors, so that a resumed run starts from the same ones.
+        fingerprint: of the original's config, tokenizer and every weight, so that a resumed run starts from the same ones.
     """
 
     model: transformers.PreTrainedModel
@@ -94,7 +94,7 @@ def starting_model(
         rope=checkpoint.rope,
         source=source,
         compute=compute,
-        fingerprint=source.fingerprint,
+        fingerprint=mesh.same(source.fingerprint if mesh.main else "") if mesh is not None else source.fingerprint,
     )
 
 

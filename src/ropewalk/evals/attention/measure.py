@@ -159,7 +159,7 @@ def _measure_variant(
     names = [document.name for document in documents]
     with context:
         # The fingerprint includes the rotary tables, so it tells a base as it is from the same one interpolated.
-        run = ranks.same(loaded.run(window=window, documents=names, weights=fingerprint(loaded.model)))
+        run = ranks.same(loaded.run(window=window, documents=names, weights=fingerprint(loaded)))
         recorded = ranks.same(_recorded(loaded, out, run))
         if recorded:
             return Measured(run, recorded)

@@ -102,7 +102,7 @@ def measure_task(
 
 def _key(loaded: LoadedModel, task: str, digest: str, window: int) -> str:
     """A short hash of everything that decides a row: a row on record with this key need not be measured again."""
-    parts = [fingerprint(loaded.model), loaded.dtype, task, digest, window]
+    parts = [fingerprint(loaded), loaded.dtype, task, digest, window]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from ropewalk.data.encode import check_ids
 from ropewalk.distributed import ranks
 from ropewalk.evals.downstream import choices
 from ropewalk.evals.loaded import LoadedModel
@@ -50,7 +51,9 @@ class Harness(HFLM):
         if string not in self._encoded:
             if len(self._encoded) == _ENCODED:
                 del self._encoded[next(iter(self._encoded))]
+            tokenizer: Any = self.tokenizer
             self._encoded[string] = super().tok_encode(string)
+            check_ids(tokenizer, self._encoded[string])
         return list(self._encoded[string])
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:

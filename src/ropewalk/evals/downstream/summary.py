@@ -63,7 +63,7 @@ def measure_decoding(
     """
     recorded_rows = recorded_rows or {}
     prompts = [prompt_ids(loaded.tokenizer, pair.document, sizes.document) for pair in chosen]
-    weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
+    weights = f"{fingerprint(loaded)} {loaded.dtype}"
     keys = [_key(weights, prompt, pair, sizes, decoding) for prompt, pair in zip(prompts, chosen, strict=True)]
     rows = {place: recorded_rows[key] for place, key in enumerate(keys) if key in recorded_rows}
     local = [place for place in range(len(chosen)) if place not in rows][ranks.rank() :: ranks.size()]

@@ -184,7 +184,7 @@ def _score_documents(
     recorded_scores: dict[str, records.DocumentScore],
 ) -> dict[int, records.DocumentScore]:
     """This rank's documents, by their place in `documents`."""
-    weights = f"{fingerprint(loaded.model)} {loaded.dtype}"
+    weights = f"{fingerprint(loaded)} {loaded.dtype}"
     local = range(ranks.rank(), len(documents), ranks.size())
     passes = {place: len(sliding(len(documents[place].ids), window, stride)) for place in local}
     total = sum(passes.values())

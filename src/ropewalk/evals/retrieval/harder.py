@@ -169,7 +169,7 @@ def measure(loaded: LoadedModel, settings: RetrievalSettings) -> list[records.Re
     families, trials, seed = settings.families or tuple(FAMILIES), settings.trials, settings.seed
     window = loaded.info.window if settings.window is None else settings.window
     check_window(loaded.model, window)
-    run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded.model)))
+    run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded)))
     _check_prompts_fit(loaded.tokenizer, families, window, trials, seed)
     recorded = {row.family: row for row in recorded_rows(settings.out, run, records.Retrieval)}
     recorder, rows = records.Recorder(settings.out, run), []

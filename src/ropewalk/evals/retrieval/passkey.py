@@ -170,7 +170,7 @@ def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[record
     depths, trials, seed, out = settings.depths, settings.trials, settings.seed, settings.out
     window = loaded.info.window if settings.window is None else settings.window
     check_window(loaded.model, window)
-    weights = fingerprint(loaded.model)
+    weights = fingerprint(loaded)
     run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
     recorded = recorded_rows(out, run, records.PasskeySummary)
     if recorded:
