@@ -21,8 +21,8 @@ from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.tensor_problems import Problem, doubts
 from ropewalk.errors import UserError
-from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.carry import has_tokenizer
+from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.verify import verify_rope
 
