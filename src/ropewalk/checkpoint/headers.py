@@ -130,7 +130,9 @@ def check_safetensors(file: Path) -> dict[str, Any]:
         with safe_open(file, framework="numpy"):  # dtypes, shapes and offsets against each other
             return header
     except (SafetensorError, OSError) as error:
-        raise UserError(f"safetensors cannot read {file} ({str(error).splitlines()[0]}); fetch it again") from None
+        raise UserError(
+            f"safetensors cannot read {file} ({str(error).splitlines()[0][:120]}); fetch it again"
+        ) from None
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:

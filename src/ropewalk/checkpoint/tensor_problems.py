@@ -93,7 +93,7 @@ def _index_disagrees(checkpoint: Checkpoint) -> Problem | None:
         return None
     return Problem(
         "index",
-        f"{checkpoint.path / checkpoint.files.index} and its shards disagree on {len(wrong)} tensors ({listed(wrong)}); the shards are "
+        f"{checkpoint.path / checkpoint.files.index} and its shards disagree on {several(wrong)} ({listed(wrong)}); the shards are "
         "read, as transformers does, and what ropewalk writes has an index that agrees with them",
     )
 
@@ -105,7 +105,7 @@ def _tensors_twice(checkpoint: Checkpoint) -> Problem | None:
         return None
     return Problem(
         "tensors twice",
-        f"{len(twice)} tensors of {checkpoint.path} are in more than one shard ({listed(twice)}); the last one is read, as transformers "
+        f"{several(twice)} of {checkpoint.path} in more than one shard ({listed(twice)}); the last one is read, as transformers "
         "does, and other readers may take another; fetch the checkpoint again",
     )
 
@@ -179,6 +179,11 @@ def quantisation(checkpoint: Checkpoint) -> str:
             if name.endswith(_QUANTISED) or entry["dtype"].startswith(_NARROW):
                 return f"{name}, {entry['dtype']}"
     return ""
+
+
+def several(names: list[str], what: str = "tensor") -> str:
+    """How many of a thing, in words that fit one and many."""
+    return f"{len(names)} {what}{'s' if len(names) != 1 else ''}"
 
 
 def listed(names: list[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ropewalk.checkpoint.tensor_problems import Problem, listed
+from ropewalk.checkpoint.tensor_problems import Problem, listed, several
 from ropewalk.errors import UserError
 
 #: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it
@@ -35,7 +35,7 @@ def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem
         problems.append(
             Problem(
                 "missing tensors",
-                f"{name} lacks {len(missing)} tensors that its config asks for ({listed(missing)}), and a model with random parts would be "
+                f"{name} lacks {several(missing)} that its config asks for ({listed(missing)}), and a model with random parts would be "
                 "of no use; fetch the checkpoint again, or mend its config",
                 stops=True,
             )
@@ -45,7 +45,7 @@ def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem
         problems.append(
             Problem(
                 "mismatched shapes",
-                f"{len(mismatched)} tensors of {name} have other shapes than its config says: {tensor} is {_shape(stored)} in the file and "
+                f"{several(mismatched)} of {name} with another shape than its config says: {tensor} is {_shape(stored)} in the file and "
                 f"{_shape(wanted)} by the config; mend the config, or fetch both again",
                 stops=True,
             )
@@ -60,13 +60,13 @@ def _without_a_place(model: nn.Module, unexpected: Iterable[str], name: str) -> 
     inside, beside = [], []
     for key in sorted(key for key in unexpected if not _COMPUTED.search(key)):
         (beside if _nearest(key, modules) in whole else inside).append(key)
-    rule = "tensors of {} have no place in the model that its config describes"
+    rule = f"of {name} without a place in the model that its config describes"
     problems = []
     if inside:
-        sentence = f"{len(inside)} {rule.format(name)} ({listed(inside)}): without them it computes something else; fetch the config that these weights came with, or mend it"
+        sentence = f"{several(inside)} {rule} ({listed(inside)}), and without them it computes something else; fetch the config that these weights came with, or mend it"
         problems.append(Problem("tensors without a place", sentence, stops=True))
     if beside:
-        sentence = f"{len(beside)} {rule.format(name)} ({listed(beside)}); they are not used, and what is trained from it will not have them"
+        sentence = f"{several(beside)} {rule} ({listed(beside)}); they are not used, and what is trained from it will not have them"
         problems.append(Problem("tensors without a place", sentence))
     return problems
 
@@ -108,5 +108,5 @@ def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], what: str, way_out:
     broken = not_finite(tensors)
     if broken:
         raise UserError(
-            f"weights are finite numbers, but {len(broken)} tensors of {what} hold NaN or infinity ({listed(broken)}); {way_out}"
+            f"weights are finite numbers, but {what} has {several(broken)} with NaN or infinity ({listed(broken)}); {way_out}"
         )

@@ -28,6 +28,7 @@ class Variant:
         steps: fine-tuning steps taken since the extension.
         lineage: what an extension leaves as it was; variants of one lineage come from one base model.
         name: as the user named the checkpoint.
+        fingerprint: of config, tokenizer and every weight; empty where it is not on record. Two models of one name are two variants.
     """
 
     role: str
@@ -37,6 +38,7 @@ class Variant:
     steps: int
     lineage: tuple
     name: str
+    fingerprint: str = ""
 
     @property
     def short_name(self) -> str:
@@ -104,6 +106,7 @@ def variant_of(model: ModelInfo, window: int | None = None) -> Variant:
         steps=model.steps,
         lineage=(model.family, model.original_window, model.head_dim, model.parameters),
         name=model.name,
+        fingerprint=model.fingerprint,
     )
 
 
@@ -114,9 +117,9 @@ def trained_variant(model: ModelInfo) -> Variant:
 
 
 def labels(variants: list[Variant]) -> dict[Variant, str]:
-    """variant → a label that is unique among these: the window is added where two share a label, then the name."""
+    """variant → a label that is unique among these: where two share one the window is added, then the name, then the fingerprint."""
     unique = {variant: variant.label for variant in variants}
-    for extra in (lambda v: f"window {v.window}", lambda v: v.name):
+    for extra in (lambda v: f"window {v.window}", lambda v: v.name, lambda v: v.fingerprint[:6] or "unknown weights"):
         shared: dict[str, set[str]] = {}
         for variant, label in unique.items():
             shared.setdefault(label, set()).add(extra(variant))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from ropewalk.records import (
     AttentionScores,
     LeftOut,
     Measurement,
+    ModelInfo,
     Passkey,
     PasskeySummary,
     Perplexity,
@@ -86,8 +88,8 @@ def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T
 
 
 def clean(records: Records) -> Clean:
-    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters."""
-    runs = _with_parameters(records.runs)
+    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint."""
+    runs = _with_fingerprints(_with_parameters(records.runs))
     page = Clean(runs, [Measurement(m.row, runs[m.run.id]) for m in records.measurements], records.left_out)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
@@ -96,18 +98,24 @@ def clean(records: Records) -> Clean:
 
 def _with_parameters(runs: dict[str, Run]) -> dict[str, Run]:
     """A header written without loading the model says 0 parameters; take the count from its siblings if they agree."""
+    return _filled(runs, "parameters", lambda model: (model.family, model.original_window, model.head_dim))
 
-    def sibling(run: Run) -> tuple:
-        return (run.model.family, run.model.original_window, run.model.head_dim)
 
-    counts: dict[tuple, set[int]] = {}
+def _with_fingerprints(runs: dict[str, Run]) -> dict[str, Run]:
+    """Headers of earlier versions have no fingerprint; take that of the one model on record that is called and scaled the same."""
+    return _filled(runs, "fingerprint", lambda model: (model.name, model.scaling, model.window, model.steps))
+
+
+def _filled(runs: dict[str, Run], field: str, sibling: Callable[[ModelInfo], tuple]) -> dict[str, Run]:
+    """Where a header's model says nothing (0, "") of a field, what its siblings say, if they say one thing."""
+    said: dict[tuple, set[Any]] = {}
     for run in runs.values():
-        counts.setdefault(sibling(run), set()).add(run.model.parameters)
+        said.setdefault(sibling(run.model), set()).add(getattr(run.model, field))
     filled = dict(runs)
     for key, run in runs.items():
-        others = counts[sibling(run)] - {0}
-        if not run.model.parameters and len(others) == 1:
-            model = dataclasses.replace(run.model, parameters=next(iter(others)))
+        others = {value for value in said[sibling(run.model)] if value}
+        if not getattr(run.model, field) and len(others) == 1:
+            model = dataclasses.replace(run.model, **{field: next(iter(others))})
             filled[key] = dataclasses.replace(run, model=model)
     return filled
 
