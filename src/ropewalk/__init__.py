@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
     from ropewalk.evals.retrieval.passkey import passkey as passkey
+    from ropewalk.model.doctor import doctor as doctor
     from ropewalk.model.extend import extend as extend
     from ropewalk.model.load import load_model as load_model
     from ropewalk.planner.planner import plan as plan
@@ -45,6 +46,7 @@ _HOMES = {
     "attention": "ropewalk.evals.attention",
     "benchmarks": "ropewalk.evals.downstream.benchmarks",
     "demo": "ropewalk.suite.demo",
+    "doctor": "ropewalk.model.doctor",
     "evaluate": "ropewalk.suite.runner",
     "extend": "ropewalk.model.extend",
     "load_model": "ropewalk.model.load",

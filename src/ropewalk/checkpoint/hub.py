@@ -19,13 +19,14 @@ _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.m
 _BELOW = "*/*"
 
 
-def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool = False) -> Path:
+def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool = False, weights: bool = True) -> Path:
     """The directory of a model: `hemp` (the embedded one), a local directory, or a hub id fetched into the hub's cache.
 
     Args:
         model: its name.
         trust_remote_code: fetch its own code too.
         pickles: fetch its pickled weights where it has no others.
+        weights: fetch its weights at all.
 
     Raises:
         UserError: nothing of that name here, and the hub cannot be reached or has none.
@@ -44,10 +45,10 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
         raise UserError(
             f"there is no directory {name}; a model is `hemp`, a local directory or a hub id such as owner/name"
         )
-    return _from_hub(name, with_code=trust_remote_code, pickles=pickles)
+    return _from_hub(name, with_code=trust_remote_code, pickles=pickles, weights=weights)
 
 
-def _from_hub(name: str, *, with_code: bool, pickles: bool) -> Path:
+def _from_hub(name: str, *, with_code: bool, pickles: bool, weights: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -57,6 +58,8 @@ def _from_hub(name: str, *, with_code: bool, pickles: bool) -> Path:
 
     try:
         # Repositories hold copies of their weights (original/, consolidated.safetensors, checkpoint-500/): only what is read is fetched.
+        if not weights:
+            return fetch(*_SMALL_FILES)
         directory = fetch(*_SMALL_FILES, SINGLE, *(["*.py"] if with_code else []))
         rest = ["additional_chat_templates/*.jinja", *(["*.py"] if with_code else [])]
         return fetch(*rest, *_further_weights(directory, pickles), below=True)

@@ -3,7 +3,7 @@
 make.py        extend, train, report, demo
 measure.py     perplexity, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
-predict.py     theory, plan
+predict.py     theory, plan, doctor
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tyro
 
 from ropewalk.cli import downstream, make, measure, predict
 from ropewalk.settings.command import fields
+from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import AttentionSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
@@ -44,6 +45,14 @@ class ByStep:
     """MODEL is the --out of a training run: measure each of its checkpoints (tables 3 and 4)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AsJson:
+    """Commands whose result other programs read."""
+
+    json: Flag = False
+    """Print the result as JSON."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command.
@@ -69,6 +78,7 @@ COMMANDS: dict[str, Command] = {
     "attention": Command(AttentionSettings, measure.attention),
     "theory": Command(TheorySettings, predict.theory),
     "plan": Command(PlanSettings, predict.plan),
+    "doctor": Command(DoctorSettings, predict.doctor, (AsJson,)),
     "report": Command(ReportSettings, make.report),
 }
 

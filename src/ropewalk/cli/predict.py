@@ -1,11 +1,13 @@
-"""Commands that predict from a config alone, before any weight is loaded: theory, plan. Call, print."""
+"""Commands that need no weight loaded: theory, plan, doctor. Call, print."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
+from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.pages import TheorySettings
 from ropewalk.settings.plan import PlanSettings
 
@@ -24,3 +26,16 @@ def plan(options: Any) -> None:
     from ropewalk.planner.planner import plan
 
     show_plan(plan(**arguments(PlanSettings, options)))
+
+
+def doctor(options: Any) -> None:
+    from ropewalk.cli.tables.doctor import show_diagnosis
+    from ropewalk.model.doctor import doctor
+
+    diagnosis = doctor(**arguments(DoctorSettings, options))
+    if options.json:
+        say(json.dumps(diagnosis.to_dict(), indent=2))
+    else:
+        show_diagnosis(diagnosis)
+    if not diagnosis.sound:
+        raise SystemExit(1)

@@ -1,6 +1,10 @@
 """What other programs make of a checkpoint: one row a reader, and the checks of `ropewalk doctor`. No torch.
 
-reader.py   `Reader`: the window it would serve, the inv_freq it would compute, what it refuses
-rules.py    `READERS`: one row a reader
-spectra.py  the closed forms as the readers' own code has them
+rules.py          `READERS`: one row a reader
+reader.py         `Reader`: the window it would serve, the inv_freq it would compute, what it refuses
+spectra.py        the closed forms as the readers' own code has them
+examine.py        every check in order, and a row a reader: a `Diagnosis` (diagnosis.py)
+spelling_checks.py config_checks.py file_checks.py   the checks of a directory (subject.py)
+gguf_checks.py    those of a GGUF file, by its header (gguf_header.py)
+mend.py           what `--fix` changes
 """

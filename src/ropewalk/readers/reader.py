@@ -6,9 +6,12 @@ out  the window, the inv_freq, the reason to refuse; None where the keys are of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of
 from ropewalk.checkpoint.rope_config import text_section
@@ -22,6 +25,8 @@ POSITIONS = "max_position_embeddings"
 ORIGINAL = "original_max_position_embeddings"
 #: transformers' word for "no limit" in a tokenizer_config.json is a number of this kind.
 NO_LIMIT = 10**12
+#: A head has 64 to 256 coordinates; a number far beyond that is no head.
+_LARGEST_HEAD = 2**16
 #: Older keys of rope_theta and the rotated share, which stand alone in these families.
 _OWN_KEYS = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
 _KEYS = ("rope_theta", "partial_rotary_factor")
@@ -115,7 +120,7 @@ class Reader:
         """What the reader would compute for the layers that see the whole window, float64 (rotated / 2,); None where it refuses."""
         try:
             keys = self.keys(config)
-            return None if self._objection(text_section(config), keys) else self._spectrum(config)(keys)
+            return None if self._objection(text_section(config), keys) else self._compute(config, keys)
         except BAD_VALUES:
             return None
 
@@ -125,11 +130,18 @@ class Reader:
             keys = self.keys(config)
             objection = self._objection(text_section(config), keys)
             if objection is None:
-                self._spectrum(config)(keys)
+                self._compute(config, keys)
         except BAD_VALUES as error:
             missing = f"no {error}" if isinstance(error, KeyError) else str(error)
             return f"{self.name} cannot compute a rotation from these keys ({missing})"
         return objection
+
+    def _compute(self, config: dict[str, Any], keys: Keys) -> InvFreq:
+        with np.errstate(all="ignore"):
+            computed = self._spectrum(config)(keys)
+        if not np.isfinite(computed).all():
+            raise ValueError("what it computes are no numbers")
+        return computed
 
     def scaling_is_ignored(self, config: dict[str, Any]) -> bool:
         """Whether the reader leaves a scaling out of which it finds the keys."""
@@ -151,7 +163,8 @@ class Reader:
         family, entry = family_of(model_type), self._entry(text)
         theta_key, share_key = _OWN_KEYS.get(model_type, _KEYS)
         inside = entry if self.inside else {}
-        theta = next((part[key] for part, key in ((inside, "rope_theta"), (text, theta_key)) if part.get(key)), None)
+        named = (part.get(key) for part, key in ((inside, "rope_theta"), (text, theta_key)))
+        theta = next((value for value in named if value is not None), None)
         if theta is None or (self.without_theta and model_type in self.unscaled):
             theta = self.thetas.get(model_type, family.rope_theta or 10000.0)
         if theta is None:
@@ -161,10 +174,12 @@ class Reader:
         head = _head(text, family)
         # Gemma 4's share is one of turning pairs; everywhere else the unrotated part of a head has no pairs at all.
         part = 1 if rope_type == "proportional" else family.rotated_share if share is None else share
-        positions = int(text.get(POSITIONS) or family.window or 0)
+        rotated, positions = int(head * part), int(text.get(POSITIONS) or family.window or 0)
+        if isinstance(theta, bool | str) or not 0 < theta < math.inf or not 2 <= rotated <= _LARGEST_HEAD:
+            raise ValueError(f"rope_theta {theta!r}, {rotated} rotated coordinates")
         original = int(self._original(text, entry) or 0)
         served = self._window(text, {}) if positions else 0
-        return Keys(rope_type, entry, float(theta), int(head * part), positions, original, served)
+        return Keys(rope_type, entry, float(theta), rotated, positions, original, served)
 
     def _entry(self, text: dict[str, Any]) -> Mapping[str, Any]:
         """The RoPE dictionary in force. In families with one a layer type, the flat one is laid over that of the full layers."""

@@ -18,18 +18,21 @@ from ropewalk.readers.reader import ORIGINAL, POSITIONS, Reader, model_type_of
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum
 
 
-def _fraction_of_a_token(text: dict[str, Any], keys: Keys) -> str | None:
+def _no_whole_length(text: dict[str, Any], keys: Keys) -> str | None:
     length = text.get(POSITIONS)
-    return f"takes {POSITIONS} as a whole number only, not {length!r}" if isinstance(length, float) else None
+    wrong = length is not None and (isinstance(length, bool) or not isinstance(length, int))
+    return f"takes {POSITIONS} as a whole number only, not {length!r}" if wrong else None
 
 
-def _two_types(text: dict[str, Any], keys: Keys) -> str | None:
+def two_types(text: dict[str, Any], keys: Keys) -> str | None:
+    """`type` and `rope_type` name two scalings."""
     old, new = keys.entry.get("type"), keys.entry.get("rope_type")
     same = {("su", "longrope"), ("mrope", "default"), (new, new)}
     return f"finds type {old!r} beside rope_type {new!r}" if old and new and (old, new) not in same else None
 
 
-def _whole_factor(text: dict[str, Any], keys: Keys) -> str | None:
+def whole_factor(text: dict[str, Any], keys: Keys) -> str | None:
+    """A linear factor without a decimal point, over which vLLM and SGLang iterate."""
     factor = keys.entry.get("factor")
     whole = keys.rope_type == "linear" and isinstance(factor, int)
     return f"takes a linear factor as a float only: {factor}.0 in place of {factor}" if whole else None
@@ -111,7 +114,7 @@ _ROWS = (
         "transformers 5",
         "5.23.0",
         "modeling_rope_utils.py: RotaryEmbeddingConfigMixin.convert_rope_params_to_dict, standardize_rope_params",
-        objections=(_fraction_of_a_token, _factors_for_each_pair),
+        objections=(_no_whole_length, _factors_for_each_pair),
     ),
     Reader(
         "vllm",
@@ -126,7 +129,7 @@ _ROWS = (
         unless=frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}),
         nested_too=True,
         longrope_at_original=True,
-        objections=(_fraction_of_a_token, _factors_for_each_pair, _two_types, _whole_factor),
+        objections=(_no_whole_length, _factors_for_each_pair, two_types, whole_factor),
     ),
     Reader(
         "sglang",
@@ -138,7 +141,7 @@ _ROWS = (
         unless=frozenset({"su", "longrope", "llama3", "yarn"}),
         computes={**SPECTRA, "dynamic": spectra.static_ntk},
         unscaled=frozenset({"gemma3_text"}),
-        objections=(_fraction_of_a_token, _factors_for_each_pair, _whole_factor),
+        objections=(_no_whole_length, _factors_for_each_pair, whole_factor),
     ),
     Reader(
         "llama.cpp",
@@ -154,7 +157,7 @@ _ROWS = (
         unscaled=frozenset({"gpt_neox"}),
         without_theta=True,
         refuses_others=False,
-        objections=(_fraction_of_a_token, _factors_for_each_pair),
+        objections=(_no_whole_length, _factors_for_each_pair),
     ),
     Reader(
         "mlx",
@@ -184,7 +187,7 @@ _ROWS = (
         "peft",
         "0.21.2",
         "the base of an adapter is loaded by transformers; peft keeps nothing of RoPE",
-        objections=(_fraction_of_a_token, _factors_for_each_pair),
+        objections=(_no_whole_length, _factors_for_each_pair),
     ),
     Reader(
         "lm-eval",
@@ -192,7 +195,7 @@ _ROWS = (
         "models/utils.py: resolve_max_length; longer inputs lose their left end",
         lengths=("n_positions", POSITIONS, "n_ctx"),
         tokenizer_length=True,
-        objections=(_fraction_of_a_token, _factors_for_each_pair),
+        objections=(_no_whole_length, _factors_for_each_pair),
     ),
 )  # fmt: skip
 

@@ -1,0 +1,71 @@
+"""What `ropewalk doctor` found: a line a finding, then a row a reader."""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich import box
+from rich.table import Table
+
+from ropewalk.cli.terminal import console, say
+from ropewalk.readers.diagnosis import Diagnosis, ReaderRow
+
+_MARK = "*"
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print a diagnosis."""
+    say(f"{diagnosis.name}: {diagnosis.summary}\n")
+    for finding in diagnosis.findings:
+        head = f"{finding.number:2}  {finding.verdict:11}  "
+        say(textwrap.fill(f"{finding.check}: {finding.sentence}", 110, initial_indent=head, subsequent_indent=" " * len(head),
+                          break_long_words=False, break_on_hyphens=False))  # fmt: skip
+    if diagnosis.readers:
+        say("")
+        console().print(readers_table(diagnosis))
+        for row in diagnosis.readers:
+            if row.refusal:
+                say(f"{row.reader} refuses: {row.refusal}")
+    for sentence in diagnosis.changed:
+        say(f"mended: {sentence}")
+    for path in diagnosis.kept:
+        say(f"as it was: {path}")
+    say(verdict(diagnosis))
+
+
+def verdict(diagnosis: Diagnosis) -> str:
+    """The last line."""
+    count = len(diagnosis.wrong)
+    return "sound" if not count else f"{count} thing{'s are' if count > 1 else ' is'} wrong"
+
+
+def readers_table(diagnosis: Diagnosis) -> Table:
+    """A row a reader; what differs from the model's own window or closed form is marked."""
+    marked = any(row.window_differs or row.inv_freq_differs for row in diagnosis.readers)
+    caption = f"{_MARK} not what the model is meant for" if marked else None
+    table = Table(
+        title="What each reader would compute",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=caption,
+    )
+    for heading, side in (
+        ("reader", "left"),
+        ("window", "right"),
+        ("first inv_freq", "right"),
+        ("last inv_freq", "right"),
+    ):
+        table.add_column(heading, justify=side)  # pyrefly: ignore[bad-argument-type]
+    for row in diagnosis.readers:
+        table.add_row(row.reader, *_cells(row))
+    return table
+
+
+def _cells(row: ReaderRow) -> list[str]:
+    if row.refusal:
+        return ["refuses", "", ""]
+    window = "none" if row.window is None else str(row.window)
+    mark = _MARK * row.inv_freq_differs
+    numbers = ["" if value is None else f"{value:.6g}{mark}" for value in (row.first, row.last)]
+    return [window + _MARK * row.window_differs, *numbers]

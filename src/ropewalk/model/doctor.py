@@ -1,0 +1,59 @@
+"""`ropewalk doctor`: the checks of the room `readers`, and those that need transformers, where it is installed.
+
+in   a model's name
+out  a `Diagnosis`; nothing is printed, and no weight is loaded
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.hub import locate
+from ropewalk.readers.diagnosis import Diagnosis, Finding
+from ropewalk.readers.examine import examine
+from ropewalk.settings.command import takes
+from ropewalk.settings.doctor import DoctorSettings
+
+_NEEDED = ("torch", "transformers")
+_VERIFIED = 9
+_TOKENIZER = 5
+
+
+@takes(DoctorSettings)
+def doctor(settings: DoctorSettings) -> Diagnosis:
+    """Examine a checkpoint: its config, its tokenizer, its adapter, its files' headers, and what each reader would make of it.
+
+    Returns:
+        Findings and a row a reader; `sound` says whether nothing is wrong. With `fix`, as it is after mending.
+
+    Raises:
+        UserError: there is nothing that could be examined, or a file that is to be mended cannot be written.
+    """
+    model = settings.model.path if isinstance(settings.model, Checkpoint) else settings.model
+    diagnosis = examine(model, fix=settings.fix)
+    if not diagnosis.readers or Path(model).is_file():
+        return diagnosis
+    missing = [name for name in _NEEDED if not _installed(name)]
+    if missing:
+        why = Finding(_VERIFIED, "not checked", f"needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        return diagnosis.with_findings([why], _VERIFIED)
+    return _with_transformers(diagnosis, locate(model, weights=False))
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # a module that stands in sys.modules as None
+        return False
+
+
+def _with_transformers(diagnosis: Diagnosis, path: Path) -> Diagnosis:
+    from ropewalk.model.opens import tokenizer_fault, verified
+
+    diagnosis = diagnosis.with_findings([verified(path, _VERIFIED)], _VERIFIED)
+    tokenizer = [finding for finding in diagnosis.findings if finding.number == _TOKENIZER]
+    if any(finding.verdict == "ok" for finding in tokenizer) and (fault := tokenizer_fault(path)):
+        return diagnosis.with_findings([Finding(_TOKENIZER, "wrong", fault)], _TOKENIZER)
+    return diagnosis

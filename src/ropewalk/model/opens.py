@@ -1,0 +1,40 @@
+"""Whether transformers opens what lies in a directory, for `ropewalk doctor`: the model's rotation, the tokenizer.
+
+in   a directory
+out  a finding, or the fault in a sentence; no weight is loaded
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import transformers
+
+from ropewalk.errors import UserError
+from ropewalk.model.verify import verify_directory
+from ropewalk.readers.diagnosis import Finding
+
+
+def verified(path: Path, number: int) -> Finding:
+    """9. The inv_freq that transformers computes from the config, against the closed form."""
+    try:
+        verify_directory(path)
+    except UserError as error:
+        return Finding(number, "wrong", str(error))
+    except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
+        return Finding(number, "not checked", f"transformers builds no model from this config ({_first_line(error)})")
+    return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
+
+
+def tokenizer_fault(path: Path) -> str:
+    """What transformers says when it opens the tokenizer; empty if it does."""
+    try:
+        transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:
+        return f"transformers {transformers.__version__} does not open the tokenizer ({_first_line(error)}); fetch it again"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,0 +1,214 @@
+"""The checks of a config.json: block, lengths, windows, reach, readers that rotate otherwise (spelling_checks.py has the first).
+
+in   a `Subject`
+out  findings, a sentence each: rule, value, way out
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ropewalk.errors import UserError
+from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.reader import NO_LIMIT, ORIGINAL, POSITIONS
+from ropewalk.readers.rules import READERS
+from ropewalk.readers.spelling_checks import same, theta_is_lost
+from ropewalk.readers.subject import Subject
+from ropewalk.rope.rope import InvFreq
+
+#: Every key that some reader takes the window from.
+LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
+#: Readers that compute what transformers does; check 1 is of those.
+_BY_TRANSFORMERS = ("transformers 4", "transformers 5", "peft", "lm-eval")
+#: How a reader is told to serve less than it would.
+_LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
+#: Scalings in which the new window is the original one times the factor. Llama 3's is another number, abf's and longrope's are free.
+_FACTOR_IS_RATIO = ("linear", "ntk", "yarn")
+
+
+def block(subject: Subject) -> Iterator[Finding]:
+    """2. The ropewalk block and the other keys say one thing, and original × factor = window."""
+    if not subject.config.get("ropewalk"):
+        return
+    if subject.rope is None:
+        yield Finding(2, "wrong", subject.rope_error)
+        return
+    rope, positions = subject.rope, subject.text.get(POSITIONS)
+    original, window = subject.block.get("original_window"), subject.block.get("window")
+    if contradicts_itself(subject):
+        yield Finding(
+            2,
+            "wrong",
+            f"the block says original window {original} and window {window}, but its factor is {rope.scaling.factor:g}; original × factor "
+            "is the window: mend the one that is wrong, or run ropewalk doctor --fix",
+        )
+    if positions not in (window, original):
+        yield Finding(
+            2,
+            "wrong",
+            f"the block says that the window is {window} and {POSITIONS} is {positions}; ropewalk doctor --fix makes it {window}",
+        )
+    elif positions != window:
+        yield Finding(
+            2,
+            "note",
+            f"{POSITIONS} is {positions}, as vLLM and SGLang want it; transformers, lm-eval, llama.cpp and MLX take that for the window, "
+            f"which is {window}",
+        )
+
+
+def contradicts_itself(subject: Subject) -> bool:
+    """Whether the block's two windows are another factor apart than its scaling says."""
+    original, window = subject.block.get("original_window"), subject.block.get("window")
+    scaling = subject.rope.scaling if subject.rope else None
+    if scaling is None or scaling.method not in _FACTOR_IS_RATIO or not isinstance(original, int | float):
+        return False
+    return not isinstance(window, int) or abs(original * scaling.factor - window) > scaling.factor
+
+
+def stale_lengths(subject: Subject) -> dict[str, Any]:
+    """Keys from which some reader would take another window, with their values."""
+    window, positions = subject.window, subject.text.get(POSITIONS)
+    parts = [subject.text] if subject.text is subject.config else [subject.text, subject.config]
+    found = {key: part[key] for part in parts for key in LENGTH_KEYS if key != POSITIONS and part.get(key) is not None}
+    if subject.family == "gpt_neox" or not isinstance(window, int):
+        found.pop("max_length", None)
+    if window is None:
+        return {}
+    if subject.block:
+        return {key: value for key, value in found.items() if value not in (window, positions)}
+    return {
+        key: value
+        for key, value in found.items()
+        if not isinstance(value, int) or value < min(window, positions or window)
+    }
+
+
+def lengths(subject: Subject) -> Iterator[Finding]:
+    """3. Every reader takes the window from a key that says it."""
+    if subject.window is None:
+        return
+    for key, value in stale_lengths(subject).items():
+        who = [name for name, reader in READERS.items() if key in reader.lengths]
+        yield Finding(
+            3,
+            "wrong",
+            f"{key} is {value!r} and the window {subject.window}: {' and '.join(who)} may take the former; "
+            + (f"ropewalk doctor --fix makes it {subject.window}" if subject.block else "mend the one that is wrong"),
+        )
+    limit = subject.tokenizer_config.get("model_max_length")
+    if is_short(limit, subject.window):
+        verdict = "wrong" if subject.block else "note"
+        yield Finding(
+            3,
+            verdict,
+            f"the tokenizer warns of, or cuts, what is longer than model_max_length {limit}; the window is {subject.window}",
+        )
+    yield from _other_windows(subject)
+
+
+def is_short(limit: Any, window: int) -> bool:
+    """Whether a tokenizer's model_max_length lies below a window."""
+    return isinstance(limit, int | float) and not isinstance(limit, bool) and limit < min(window, NO_LIMIT)
+
+
+def _other_windows(subject: Subject) -> Iterator[Finding]:
+    """Windows that readers would serve though the keys are as they ought to be."""
+    by_window: dict[int, list[str]] = {}
+    for name, reader in READERS.items():
+        served = reader.window(subject.config, subject.tokenizer_config)
+        if served is not None and served != subject.window and not reader.refusal(subject.config):
+            by_window.setdefault(served, []).append(name)
+    for served, names in by_window.items():
+        options = [f"{name} {_LENGTH_OPTIONS[name]} {subject.window}" for name in names if name in _LENGTH_OPTIONS]
+        hint = f": give {' and '.join(options)}" if options and served > (subject.window or 0) else ""
+        yield Finding(3, "note", f"{', '.join(names)} would serve {served} tokens, not {subject.window}{hint}")
+
+
+def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
+    """4. Which window a scaling of another tool is for."""
+    rope = subject.rope
+    if rope is None and not subject.instead_of_rope and READERS["transformers 5"].refusal(subject.config) is None:
+        if not theta_is_lost(subject) and not subject.config.get("ropewalk"):
+            yield Finding(4, "note", f"ropewalk does not take this model: {subject.rope_error}")
+    if rope is None or subject.block:
+        return
+    if subject.question is not None:
+        yield Finding(4, "note", str(subject.question))
+        return
+    keys = READERS["transformers 5"].keys(subject.config)
+    factor, original = keys.entry.get("factor"), keys.entry.get(ORIGINAL)
+    if keys.rope_type == "yarn" and isinstance(factor, int | float) and isinstance(original, int):
+        reach = round(original * factor)
+        if reach != keys.positions:
+            yield Finding(
+                4,
+                "note",
+                f"this YaRN is for {original} × {factor:g} = {reach} tokens, and {POSITIONS} {keys.positions} is what readers serve; raise it "
+                f"to {reach} for the whole window",
+            )
+
+
+def reach(subject: Subject) -> Iterator[Finding]:
+    """6. Layers that need the longer window see all of it."""
+    try:
+        layout: Any = getattr(subject.checkpoint, "layers", None)
+    except UserError as error:
+        yield Finding(6, "note", f"which layers slide could not be read: {error}")
+        return
+    window = subject.window or subject.text.get(POSITIONS)
+    if not isinstance(window, int) or layout is None:
+        return
+    if not layout.scaled(window):
+        verdict = "wrong" if subject.block and subject.scaled else "note"
+        yield Finding(6, verdict, f"no layer that rotates sees all {window} tokens ({layout})")
+    elif layout.within(window).sliding or not all(layer.rotates for layer in layout.attention):
+        yield Finding(6, "note", str(layout))
+
+
+def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
+    """7. Readers that leave the scaling out, or compute another rotation from the same keys."""
+    closed_form = subject.closed_form
+    if closed_form is None:
+        return
+    how: dict[str, list[str]] = {}
+    for name, reader in READERS.items():
+        computed = reader.inv_freq(subject.config)
+        if name in _BY_TRANSFORMERS or computed is None or same(computed, closed_form):
+            continue
+        how.setdefault(_how_it_differs(subject, name, computed, closed_form), []).append(f"{name} ({reader.version})")
+    yield from (Finding(7, "note", f"{', '.join(names)}: {sentence}") for sentence, names in how.items())
+
+
+def _how_it_differs(subject: Subject, name: str, computed: InvFreq, closed_form: InvFreq) -> str:
+    if READERS[name].scaling_is_ignored(subject.config):
+        scaling = subject.rope.scaling if subject.rope else None
+        by_hand = name == "llama.cpp" and scaling is not None and scaling.method == "linear"
+        way_out = f": run it with --rope-freq-scale {1 / scaling.factor:g}" if by_hand and scaling else ""
+        return f"the scaling of {subject.family} models is left out{way_out}"
+    if computed.shape != closed_form.shape:
+        return f"rotated are {2 * computed.size} coordinates of a head, not {2 * closed_form.size}"
+    worst = int(np.abs(np.log(computed / np.maximum(closed_form, math.ulp(0.0)))).argmax())
+    return (
+        f"pair {worst} turns by {computed[worst]:.6g} radians a token, where the config says {closed_form[worst]:.6g}"
+    )
+
+
+def later_on(subject: Subject) -> Iterator[Finding]:
+    """11. What goes wrong after loading, and is no fault of the files."""
+    if subject.instead_of_rope:
+        return
+    yield Finding(
+        11,
+        "note",
+        "model.half() or .to(float16) after loading rounds inv_freq too (up to 0.2 % in bfloat16): load with dtype=… instead"
+        + (
+            "; transformers reads a GGUF of this model without its scaling, whatever the file says"
+            if subject.scaled and subject.family != "gpt_oss"
+            else ""
+        ),
+    )

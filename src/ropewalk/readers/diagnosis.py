@@ -1,0 +1,104 @@
+"""What `doctor` found: a finding a line, a row a reader, what was mended.
+
+in   findings and rows
+out  the verdict, an exit status, JSON
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Verdict = Literal["ok", "wrong", "not checked", "note"]
+
+#: The checks, by number, as docs/doctor.md lists them.
+CHECKS: dict[int, str] = {
+    1: "spellings of RoPE",
+    2: "ropewalk block",
+    3: "lengths",
+    4: "another tool's scaling",
+    5: "tokenizer",
+    6: "reach of attention",
+    7: "readers that rotate otherwise",
+    8: "adapter",
+    9: "transformers' own inv_freq",
+    10: "files",
+    11: "later on",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says, in a sentence."""
+
+    number: int
+    verdict: Verdict
+    sentence: str
+
+    @property
+    def check(self) -> str:
+        """The check's name."""
+        return CHECKS[self.number]
+
+
+@dataclass(frozen=True)
+class ReaderRow:
+    """What one reader would make of the model.
+
+    Attributes:
+        reader, version: which.
+        window: tokens it would serve by default; None if it finds no length or refuses the model.
+        first, last: inv_freq of the first and the last pair, radians a token.
+        window_differs, inv_freq_differs: from what the model is meant for, from the closed form.
+        refusal: why it would not load the model.
+    """
+
+    reader: str
+    version: str
+    window: int | None = None
+    first: float | None = None
+    last: float | None = None
+    window_differs: bool = False
+    inv_freq_differs: bool = False
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was found out about a model.
+
+    Attributes:
+        name: as the user named it.
+        summary: family, scaling and window in a line.
+        findings: at least one for each check that applies.
+        readers: a row each.
+        changed: what `--fix` changed, a sentence each.
+        kept: where the files lie that it changed, as they were.
+    """
+
+    name: str
+    summary: str
+    findings: tuple[Finding, ...]
+    readers: tuple[ReaderRow, ...] = ()
+    changed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    @property
+    def wrong(self) -> list[Finding]:
+        """What is wrong."""
+        return [finding for finding in self.findings if finding.verdict == "wrong"]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.wrong
+
+    def with_findings(self, findings: list[Finding], number: int) -> Diagnosis:
+        """The same with other findings of one check."""
+        others = [finding for finding in self.findings if finding.number != number]
+        return replace(self, findings=tuple(sorted([*others, *findings], key=lambda finding: finding.number)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        findings = [{**asdict(finding), "check": finding.check} for finding in self.findings]
+        return {**asdict(self), "sound": self.sound, "findings": findings}

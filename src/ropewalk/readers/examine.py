@@ -1,0 +1,105 @@
+"""Examine a model without torch and without transformers: every check in order, then what each reader would make of it.
+
+in   `hemp`, a directory, a hub id, a GGUF file, an adapter's directory
+out  a `Diagnosis`; or the sentence why there is nothing to examine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ropewalk.errors import UserError
+from ropewalk.readers import config_checks, file_checks, spelling_checks
+from ropewalk.readers.diagnosis import Diagnosis, Finding, ReaderRow
+from ropewalk.readers.gguf_checks import examine_gguf
+from ropewalk.readers.mend import mend
+from ropewalk.readers.rules import READERS
+from ropewalk.readers.spelling_checks import same
+from ropewalk.readers.subject import Subject
+
+Check = Callable[[Subject], Iterable[Finding]]
+#: Each check of a directory, and what it says where it finds nothing. What only some models have is checked in those alone.
+_CHECKS: tuple[tuple[int, Check, str], ...] = (
+    (1, spelling_checks.spellings, "transformers 4 and 5 find the same rotation"),
+    (2, config_checks.block, ""),
+    (3, config_checks.lengths, "every key says the same window"),
+    (4, config_checks.other_tools_scaling, ""),
+    (5, file_checks.tokenizer, "transformers 4.57 knows the tokenizer's class"),
+    (6, config_checks.reach, "every layer sees the whole window"),
+    (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
+    (8, file_checks.adapter, ""),
+    (10, file_checks.weights, "one set of weights, as its headers and the config say"),
+    (11, config_checks.later_on, ""),
+)
+
+
+def examine(name: str | Path, *, fix: bool = False) -> Diagnosis:
+    """Every check that needs neither torch nor transformers.
+
+    Args:
+        name: `hemp`, a directory, a hub id or a GGUF file.
+        fix: mend what is certain first; the old files stay beside the new ones.
+
+    Raises:
+        UserError: there is nothing that could be examined, or it cannot be written.
+    """
+    if Path(name).is_file():
+        if fix:
+            raise UserError(
+                f"--fix mends config.json, and {name} is one file; export the model again with `ropewalk export`"
+            )
+        return examine_gguf(Path(name))
+    subject, changed, kept = Subject.open(name), [], []
+    if fix:
+        subject, changed, kept = mend(subject)
+    findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
+    rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
+    return Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
+
+
+def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding]:
+    if not subject.config and number not in (5, 8, 10):
+        return []
+    findings = list(check(subject))
+    said = any(finding.verdict in ("wrong", "not checked") for finding in findings)
+    if fine and not said and not (number in (3, 6, 7) and findings) and not subject.instead_of_rope:
+        findings.insert(0, Finding(number, "ok", fine))
+    elif number == 2 and subject.block and not said:
+        findings.insert(0, Finding(2, "ok", "the block and the other keys say one thing"))
+    elif number == 8 and subject.adapter and not said:
+        findings.insert(0, Finding(8, "ok", "the adapter says what it belongs to"))
+    return findings
+
+
+def _summary(subject: Subject) -> str:
+    rope = subject.rope
+    if not subject.config:
+        return "an adapter without a config.json"
+    if rope is None:
+        return subject.family or "no model_type"
+    window = f"window {rope.window}" if subject.question is None else "window open"
+    scaled = (
+        f"{rope.rope.window} tokens, {rope}"
+        if rope.scaling.method != "plain"
+        else f"rope_theta {rope.rope.rope_theta:g}"
+    )
+    return f"{rope.family}, {scaled}; {window}"
+
+
+def _rows(subject: Subject) -> Iterator[ReaderRow]:
+    closed_form = subject.closed_form
+    for name, reader in READERS.items():
+        refusal = reader.refusal(subject.config)
+        computed = reader.inv_freq(subject.config)
+        window = None if refusal else reader.window(subject.config, subject.tokenizer_config)
+        yield ReaderRow(
+            name,
+            reader.version,
+            window,
+            None if computed is None else float(computed[0]),
+            None if computed is None else float(computed[-1]),
+            window_differs=None not in (window, subject.window) and window != subject.window,
+            inv_freq_differs=computed is not None and closed_form is not None and not same(computed, closed_form),
+            refusal=refusal,
+        )

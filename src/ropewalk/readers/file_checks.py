@@ -1,0 +1,141 @@
+"""The checks of what lies beside config.json: tokenizer, adapter, weights.
+
+in   a `Subject`
+out  findings, a sentence each: rule, value, way out
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.errors import UserError
+from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.rules import READERS
+from ropewalk.readers.spelling_checks import same
+from ropewalk.readers.subject import Subject
+
+#: Tokenizer classes that transformers 5 writes and 4.57.6 does not know.
+ONLY_V5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend", "MistralCommonBackend")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+#: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
+_NO_FAULT = ("quantised weights", "pickles")
+#: The type of ropewalk's own adapters, which peft does not know on purpose.
+OWN_ADAPTER = "ROPEWALK_LORA"
+
+
+def tokenizer(subject: Subject) -> Iterator[Finding]:
+    """5. The tokenizer opens in transformers 4.57 too, which llama.cpp's converter runs on."""
+    config, path = subject.tokenizer_config, subject.path
+    there = [name for name in _TOKENIZERS if (path / name).is_file()]
+    if not there and not any(path.glob("*.tiktoken")):
+        yield Finding(5, "not checked", "no tokenizer lies here")
+        return
+    name = config.get("tokenizer_class")
+    if name in ONLY_V5:
+        yield Finding(
+            5,
+            "wrong",
+            f"tokenizer_class is {name}, which transformers 4 and llama.cpp's converter do not know; copy the tokenizer files of the model it "
+            "was made from" + (", or run ropewalk doctor --fix" if (path / "tokenizer.json").is_file() else ""),
+        )
+    if isinstance(config.get("extra_special_tokens"), list):
+        yield Finding(
+            5,
+            "wrong",
+            "extra_special_tokens is a list, as transformers 5 writes it; version 4 takes an object there: ropewalk doctor --fix names the "
+            "key additional_special_tokens, which both read",
+        )
+    if "tokenizer.json" in there and (fault := _broken(path / "tokenizer.json")):
+        yield Finding(5, "wrong", fault)
+
+
+def _broken(file: Path) -> str:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{file.name} cannot be read ({error}); fetch it again"
+    whole = isinstance(content, dict) and isinstance(content.get("model"), dict)
+    return "" if whole else f"{file.name} holds no tokenizer (no model in it); fetch it again"
+
+
+def adapter(subject: Subject) -> Iterator[Finding]:
+    """8. An adapter names its base, has a type that peft knows, and its base rotates as it was trained."""
+    about = subject.adapter
+    if not about:
+        return
+    kind, base = about.get("peft_type"), about.get("base_model_name_or_path")
+    if kind == OWN_ADAPTER:
+        yield Finding(
+            8,
+            "note",
+            f"peft_type is {OWN_ADAPTER}, which plain peft stops at, so that no adapter lands on a model with another rotation; "
+            "`ropewalk export --for peft` writes one that it loads",
+        )
+    elif kind != "LORA":
+        yield Finding(8, "note", f"peft_type is {kind!r}, and ropewalk knows LORA alone")
+    if not isinstance(base, str | None):
+        yield Finding(8, "wrong", f"base_model_name_or_path is a name, got {base!r}; write the base model's name there")
+    elif base:
+        yield from _base(subject, base)
+    elif not subject.config:
+        yield Finding(
+            8,
+            "wrong",
+            "the adapter names no base_model_name_or_path and carries no config.json, so nobody can tell the rotation it was trained "
+            "with; write the base model's name there",
+        )
+    if not any((subject.path / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+        yield Finding(
+            8,
+            "wrong",
+            "there is no adapter_model.safetensors beside adapter_config.json; take the directory as it was written",
+        )
+
+
+def _base(subject: Subject, base: str) -> Iterator[Finding]:
+    path = next((path for path in (Path(base), subject.path / base) if path.is_dir()), None)
+    if path is None:
+        yield Finding(8, "not checked", f"the base {base} is no directory here")
+        return
+    try:
+        config = Checkpoint.open(path).config
+    except UserError as error:
+        yield Finding(8, "wrong", f"the base {base} cannot be read: {error}")
+        return
+    reader = READERS["transformers 5"]
+    if subject.config and not same(reader.inv_freq(config), reader.inv_freq(subject.config)):
+        yield Finding(
+            8,
+            "wrong",
+            f"the base {base} does not rotate as the adapter's own config.json says it was trained; name the extended base",
+        )
+
+
+def weights(subject: Subject) -> Iterator[Finding]:
+    """10. The files hold one set of weights, whole, that fits the config and the tokenizer."""
+    checkpoint: Any = subject.checkpoint
+    if subject.fetched or (subject.adapter and not checkpoint.has_weights):
+        why = "a hub model's weights are not fetched" if subject.fetched else "an adapter's base has them"
+        yield Finding(10, "not checked", why)
+        return
+    if not _any(subject.path):
+        yield Finding(10, "not checked", "no weights lie here")
+        return
+    try:
+        problems = checkpoint.tensor_problems()
+    except UserError as error:
+        yield Finding(10, "wrong", str(error))
+        return
+    for problem in problems:
+        yield Finding(10, "note" if problem.kind in _NO_FAULT else "wrong", problem.sentence)
+
+
+def _any(directory: Path) -> bool:
+    """Whether any file of weights, or an index of some, lies in a directory."""
+    return any(
+        path.name.endswith((".safetensors", ".index.json", ".bin", ".pt", ".pth")) for path in directory.iterdir()
+    )

@@ -1,0 +1,244 @@
+"""What `doctor --fix` changes: only what follows from the rest of the config with certainty.
+
+in   a `Subject`
+out  new contents of config.json and tokenizer_config.json, a sentence a change; the files written, the old ones kept beside them
+
+Certain is: what the `ropewalk` block says, and what the one spelling says where the other is missing. Of two spellings that
+contradict each other, without a block, neither is.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.files import disk_errors, write_json
+from ropewalk.checkpoint.rope_config import text_section, write_rope
+from ropewalk.errors import UserError
+from ropewalk.readers.config_checks import contradicts_itself, is_short, stale_lengths
+from ropewalk.readers.file_checks import ONLY_V5
+from ropewalk.readers.reader import POSITIONS
+from ropewalk.readers.rules import READERS
+from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost
+from ropewalk.readers.subject import Subject
+
+Config = dict[str, Any]
+
+
+def mend(subject: Subject) -> tuple[Subject, list[str], list[str]]:
+    """Mend what is certain, in the files.
+
+    Returns:
+        The model as it is now, what was changed, and the files that keep what was there.
+
+    Raises:
+        UserError: it is nobody's to change (the embedded model, the hub's cache), or cannot be written.
+    """
+    mended, changes = subject, []
+    for step in _STEPS:
+        mended, sentence = step(mended)
+        changes += [sentence] if sentence else []
+    new = {
+        "config.json": (subject.config, mended.config),
+        "tokenizer_config.json": (subject.tokenizer_config, mended.tokenizer_config),
+    }
+    written = {name: after for name, (before, after) in new.items() if after != before}
+    if written:
+        _refuse_foreign_ground(subject)
+    with disk_errors(subject.path):
+        kept = [_replace(subject.path / name, content) for name, content in written.items()]
+    return mended, changes, kept
+
+
+def _refuse_foreign_ground(subject: Subject) -> None:
+    if subject.fetched or subject.checkpoint.name == "hemp" or (subject.path / "config.json").is_symlink():
+        raise UserError(
+            f"--fix mends a directory of yours, and {subject.checkpoint.name} is ropewalk's or lies in the hub's cache; copy it first "
+            f"(cp -rL {subject.path} COPY)"
+        )
+
+
+def _replace(path: Path, content: Config) -> str:
+    """Write a file whole or not at all; the old one stays beside it under the first free name."""
+    number = next(number for number in range(1, 10**6) if not os.path.lexists(f"{path}.before-fix-{number}"))
+    kept = Path(f"{path}.before-fix-{number}")
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        write_json(new, content)
+        new.chmod(path.stat().st_mode & 0o777)
+        kept.write_bytes(path.read_bytes())  # a copy, since the old one may be a link that other directories share
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    return str(kept)
+
+
+Step = Callable[[Subject], tuple[Subject, str]]
+
+
+def _with_text(subject: Subject, change: Callable[[Config, Config], None]) -> Subject:
+    """The subject with a changed copy of its config; `change` gets the language model's section and the whole."""
+    config = copy.deepcopy(subject.config)
+    change(text_section(config), config)
+    return _with_config(subject, config)
+
+
+def _with_config(subject: Subject, config: Config) -> Subject:
+    return replace(subject, checkpoint=replace(subject.checkpoint, config=config))
+
+
+def _whole_lengths(subject: Subject) -> tuple[Subject, str]:
+    length = subject.text.get(POSITIONS)
+    if not (isinstance(length, float) and length.is_integer()):
+        return subject, ""
+
+    def change(text: Config, _: Config) -> None:
+        text[POSITIONS] = int(length)
+
+    return _with_text(subject, change), f"{POSITIONS} {length} is the whole number {int(length)}"
+
+
+def _float_factors(subject: Subject) -> tuple[Subject, str]:
+    changed: list[str] = []
+
+    def change(text: Config, _: Config) -> None:
+        for block in _dictionaries(text):
+            factor = block.get("factor")
+            if isinstance(factor, int) and not isinstance(factor, bool):
+                block["factor"] = float(factor)
+                changed.append(f"the factor {factor} is {float(factor)}")
+
+    return _with_text(subject, change), "; ".join(dict.fromkeys(changed))
+
+
+def _one_type(subject: Subject) -> tuple[Subject, str]:
+    """transformers 5 goes by rope_type, so `type` beside it follows."""
+    changed: list[str] = []
+
+    def change(text: Config, _: Config) -> None:
+        for block in _dictionaries(text):
+            old, new = block.get("type"), block.get("rope_type")
+            if old and new and old != new and (old, new) not in {("su", "longrope"), ("mrope", "default")}:
+                if not _names(subject, str(new)):
+                    continue
+                block["type"] = new
+                changed.append(f"type {old!r} is {new!r}, as the ropewalk block says")
+
+    return _with_text(subject, change), "; ".join(dict.fromkeys(changed))
+
+
+def _names(subject: Subject, rope_type: str) -> bool:
+    """Whether the block says the scaling of that type."""
+    scaling = subject.block.get("scaling")
+    return isinstance(scaling, dict) and scaling.get("method") == rope_type
+
+
+def _dictionaries(text: Config) -> list[Config]:
+    """Every RoPE dictionary of a config's section, those by layer type too."""
+    blocks = [text[name] for name in ("rope_scaling", "rope_parameters") if isinstance(text.get(name), dict)]
+    return [*blocks, *(part for block in blocks for part in block.values() if isinstance(part, dict))]
+
+
+def _original_window(subject: Subject) -> tuple[Subject, str]:
+    """The factor is what every reader computes by, and the window is named twice: the original window follows."""
+    block = subject.block
+    if not contradicts_itself(subject) or block.get("window") != subject.text.get(POSITIONS) or subject.rope is None:
+        return subject, ""
+    original = round(block["window"] / subject.rope.scaling.factor)
+
+    def change(_: Config, config: Config) -> None:
+        config["ropewalk"]["original_window"] = original
+
+    return _with_text(
+        subject, change
+    ), f"the block's original window {block['original_window']} is {original}: window / factor"
+
+
+def _spellings(subject: Subject) -> tuple[Subject, str]:
+    """Every spelling, from the block, or from the one that is there."""
+    four, five = READERS["transformers 4"], READERS["transformers 5"]
+    config = subject.config
+    lost = theta_is_lost(subject) or not both_blocks_agree(config, subject.text)
+    if four.refusal(config) or same(four.inv_freq(config), five.inv_freq(config)) or five.refusal(config) or lost:
+        return subject, ""
+    if subject.block and subject.rope is not None:
+        rope = subject.rope
+        written = write_rope(config, rope.scaling, window=rope.window, rope=rope.rope, block=rope.block)
+        return _with_config(subject, written), f"every spelling says {rope}, as the ropewalk block does"
+    keys = five.keys(config)
+    if keys.entry not in (
+        subject.text.get("rope_parameters"),
+        (subject.text.get("rope_parameters") or {}).get("full_attention"),
+    ):
+        return subject, ""
+
+    def change(text: Config, _: Config) -> None:
+        text["rope_theta"] = keys.rope_theta
+        legacy = {name: value for name, value in keys.entry.items() if name != "rope_theta"}
+        text["rope_scaling"] = None if keys.rope_type == "default" else {**legacy, "type": keys.rope_type}
+        if isinstance(share := keys.entry.get("partial_rotary_factor"), int | float):
+            text.setdefault("partial_rotary_factor", share)
+        local = (text.get("rope_parameters") or {}).get("sliding_attention")
+        if isinstance(local, dict) and "rope_theta" in local:
+            text.setdefault("rope_local_base_freq", local["rope_theta"])
+
+    mended = _with_text(subject, change)
+    healed = same(four.inv_freq(mended.config), five.inv_freq(mended.config))
+    sentence = f"rope_scaling and rope_theta {keys.rope_theta:g} stand beside rope_parameters again"
+    return (mended, sentence) if healed else (subject, "")
+
+
+def _window(subject: Subject) -> tuple[Subject, str]:
+    """max_position_embeddings as the block says it, and not the original one either, which vLLM's export has."""
+    window, original = subject.block.get("window"), subject.block.get("original_window")
+    positions = subject.text.get(POSITIONS)
+    if (
+        subject.rope is None
+        or not isinstance(window, int)
+        or positions in (window, original)
+        or contradicts_itself(subject)
+    ):
+        return subject, ""
+
+    def change(text: Config, _: Config) -> None:
+        text[POSITIONS] = window
+
+    return _with_text(subject, change), f"{POSITIONS} {positions} is {window}, as the ropewalk block says"
+
+
+def _lengths(subject: Subject) -> tuple[Subject, str]:
+    stale, window = stale_lengths(subject) if subject.block else {}, subject.window
+
+    def change(text: Config, config: Config) -> None:
+        for part in (text, config):
+            part.update({key: window for key in stale if key in part})
+
+    sentence = ", ".join(f"{key} {value}" for key, value in stale.items())
+    return (_with_text(subject, change), f"{sentence} is {window}, the window") if stale else (subject, "")
+
+
+def _tokenizer(subject: Subject) -> tuple[Subject, str]:
+    config, changes = dict(subject.tokenizer_config), []
+    if subject.block and subject.window and is_short(config.get("model_max_length"), subject.window):
+        changes.append(f"the tokenizer's model_max_length {config['model_max_length']} is {subject.window}")
+        config["model_max_length"] = subject.window
+    if config.get("tokenizer_class") in ONLY_V5 and (subject.path / "tokenizer.json").is_file():
+        changes.append(
+            f"tokenizer_class {config['tokenizer_class']} is PreTrainedTokenizerFast, which reads the same tokenizer.json"
+        )
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        changes.append("extra_special_tokens is additional_special_tokens")
+        config.setdefault("additional_special_tokens", config.pop("extra_special_tokens"))
+    return replace(subject, tokenizer_config=config), "; ".join(changes)
+
+
+#: In this order: the block is made whole before anything is taken from it.
+_STEPS: tuple[Step, ...] = (
+    _whole_lengths, _float_factors, _one_type, _original_window, _spellings, _window, _lengths, _tokenizer,
+)  # fmt: skip

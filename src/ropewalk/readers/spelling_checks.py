@@ -1,0 +1,117 @@
+"""Check 1: that every spelling of RoPE says one thing, and that none is lost.
+
+in   a `Subject`
+out  findings, a sentence each: rule, value, way out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ropewalk.checkpoint.families import family_of
+from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS
+from ropewalk.readers.rules import READERS, two_types, whole_factor
+from ropewalk.readers.subject import Subject
+from ropewalk.rope.rope import InvFreq
+
+#: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
+TOLERANCE = 1e-5
+
+
+def same(one: InvFreq | None, other: InvFreq | None) -> bool:
+    """Whether two rotations are one but for rounding."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=TOLERANCE, atol=0))
+
+
+def spellings(subject: Subject) -> Iterator[Finding]:
+    """1. transformers 4 and 5 find the same rotation, and none is lost."""
+    if subject.instead_of_rope:
+        yield Finding(1, "note", f"{subject.family} has {subject.instead_of_rope} and no RoPE; nothing of it to check")
+        return
+    yield from (Finding(1, "wrong", sentence) for sentence in _spelling_faults(subject))
+
+
+def _spelling_faults(subject: Subject) -> Iterator[str]:
+    config, four, five = subject.config, READERS["transformers 4"], READERS["transformers 5"]
+    if theta_is_lost(subject):
+        yield (
+            "the config names no rope_theta, and every reader would silently take a default; put the model's own value back, at the "
+            "top level"
+        )
+        return
+    if refusal := five.refusal(config):
+        yield subject.rope_error or f"{refusal}; mend config.json"
+        return
+    keys = five.keys(config)
+    objections = {
+        two_types(subject.text, keys): "make the two one",
+        whole_factor(subject.text, keys): "ropewalk doctor --fix mends that",
+    }
+    yield from (f"vllm {reason}; {way_out}" for reason, way_out in objections.items() if reason)
+    if keys.rope_type == "yarn" and not (keys.entry.get(ORIGINAL) or subject.text.get(ORIGINAL)):
+        yield (
+            f"a YaRN scaling names its {ORIGINAL}, and this one does not: transformers takes {POSITIONS} {keys.positions} for it, MLX 4096; "
+            "put the window before scaling there"
+        )
+    if not both_blocks_agree(config, subject.text):
+        yield (
+            "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: "
+            "take out the one that is wrong"
+        )
+    elif (
+        four.refusal(config) is None
+        and not two_types(subject.text, keys)
+        and not same(four.inv_freq(config), five.inv_freq(config))
+    ):
+        yield _lost_in_version_4(subject)
+
+
+def _lost_in_version_4(subject: Subject) -> str:
+    four, five = (READERS[name].keys(subject.config) for name in ("transformers 4", "transformers 5"))
+    both = (
+        f"transformers 4 would read {four.rope_type} on rope_theta {four.rope_theta:g}, and transformers 5 {five.rope_type} on "
+        f"{five.rope_theta:g}"
+    )
+    if subject.text.get("rope_scaling"):
+        return f"{both}; make rope_scaling, rope_theta and rope_parameters say one thing"
+    return (
+        f"{both}: save_pretrained of version 5 drops rope_scaling and the rope_theta at the top level, which version 4, MLX and Ollama "
+        "read; ropewalk doctor --fix puts them back"
+    )
+
+
+def theta_is_lost(subject: Subject) -> bool:
+    """Whether no key names rope_theta though the family, or the version that wrote the config, has no default to rely on."""
+    text, config = subject.text, subject.config
+    try:
+        entry = READERS["transformers 5"].keys(config).entry
+    except BAD_VALUES:
+        return False
+    if any(part.get(key) is not None for part in (entry, text) for key in ("rope_theta", "rotary_emb_base")):
+        return False
+    by_v5 = "rope_parameters" in text or str(config.get("transformers_version", "0")).split(".")[0] >= "5"
+    return by_v5 or family_of(subject.family).rope_theta is None
+
+
+def both_blocks_agree(config: dict[str, Any], text: dict[str, Any]) -> bool:
+    """Whether rope_scaling and rope_parameters, where both are there, say one thing."""
+    if not (text.get("rope_scaling") and text.get("rope_parameters")):
+        return True
+    one, other = (without(config, key) for key in ("rope_parameters", "rope_scaling"))
+    reader = READERS["transformers 5"]
+    return same(reader.inv_freq(one), reader.inv_freq(other))
+
+
+def without(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """A config without one key of its language model's section."""
+    section = config.get("text_config")
+    part = {name: value for name, value in config.items() if name != key}
+    if isinstance(section, dict):
+        part["text_config"] = {name: value for name, value in section.items() if name != key}
+    return part

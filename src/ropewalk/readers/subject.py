@@ -1,0 +1,139 @@
+"""What is examined: a directory with its config, its tokenizer's config and its adapter's, as far as they are there.
+
+in   `hemp`, a directory or a hub id
+out  a `Subject`; or the sentence why there is nothing to examine
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.families import FULL_LAYERS, family_of
+from ropewalk.checkpoint.files import read_json
+from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.errors import UserError
+from ropewalk.readers.reader import model_type_of
+from ropewalk.readers.rules import READERS
+from ropewalk.rope.rope import InvFreq
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model directory as its JSON files describe it.
+
+    Attributes:
+        checkpoint: config and weights; an adapter's own directory, if it carries a config.
+        tokenizer_config, adapter: the dictionaries of tokenizer_config.json and adapter_config.json; empty if there is none.
+        fetched: whether it is a hub model of which only the small files were fetched.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer_config: dict[str, Any]
+    adapter: dict[str, Any]
+    fetched: bool = False
+
+    @classmethod
+    def open(cls, name: str | Path) -> Subject:
+        """Read the JSON files of a model; of a hub model, nothing but the small files is fetched.
+
+        Raises:
+            UserError: no such model, no config.json, or one that cannot be read.
+        """
+        path = locate(name, weights=False)
+        adapter = _json(path / ADAPTER_CONFIG)
+        if adapter and not (path / "config.json").is_file():
+            config = {}
+        else:
+            config = read_json(path / "config.json", what="a model directory holds a config.json")
+        checkpoint = Checkpoint(str(name), path, config)
+        return cls(
+            checkpoint,
+            _json(path / "tokenizer_config.json"),
+            adapter,
+            fetched=not Path(name).exists() and str(name) != "hemp",
+        )
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self.checkpoint.path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The dictionary of config.json."""
+        return self.checkpoint.config
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """Its section of the language model."""
+        return self.checkpoint.text_config
+
+    @property
+    def block(self) -> dict[str, Any]:
+        """The `ropewalk` block; empty in a config of another tool."""
+        block = self.config.get("ropewalk")
+        return block if isinstance(block, dict) else {}
+
+    @property
+    def family(self) -> str:
+        """The config's model_type."""
+        return model_type_of(self.text)
+
+    @cached_property
+    def instead_of_rope(self) -> str:
+        """What the family has in place of RoPE; empty where it has RoPE."""
+        return family_of(self.family).instead_of_rope
+
+    @cached_property
+    def rope(self) -> RopeConfig | None:
+        """What ropewalk reads in the config; None where it cannot, for `rope_error`."""
+        return self._read[0]
+
+    @cached_property
+    def rope_error(self) -> str:
+        """Why ropewalk cannot read the config's RoPE; empty where it can."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[RopeConfig | None, str]:
+        try:
+            return self.checkpoint.rope, ""
+        except UserError as error:
+            return None, str(error)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the model is meant for, if its config settles it."""
+        return self.rope.window if self.rope and self.question is None else None
+
+    @property
+    def question(self) -> Any:
+        """What the config leaves open of its windows."""
+        return getattr(self.rope, "question", None)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the config scales RoPE in any way that shows in it."""
+        return bool(self.rope and self.rope.scaling.method != "plain")
+
+    @cached_property
+    def closed_form(self) -> InvFreq | None:
+        """The inv_freq that the layers with the whole window ought to have; transformers 5's where ropewalk cannot read the config."""
+        if self.rope is None:
+            return READERS["transformers 5"].inv_freq(self.config)
+        try:
+            tables = self.rope.inv_freq()
+        except UserError:
+            return None
+        return tables.get(FULL_LAYERS, tables.get(""))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path, what=f"{path.name} is a JSON file") if path.is_file() else {}

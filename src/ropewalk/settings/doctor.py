@@ -1,0 +1,23 @@
+"""`ropewalk doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from ropewalk.settings.command import Settings
+from ropewalk.settings.options import Flag, ModelName
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(Settings):
+    """Say what is wrong with a checkpoint, and what each reader would make of it. No weight is loaded."""
+
+    model: Annotated[ModelName, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="MODEL")] = field(
+        kw_only=False
+    )
+    """`hemp`, a local directory (an adapter's too), a hub id, or a GGUF file."""
+    fix: Flag = False
+    """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
