@@ -40,7 +40,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{what}, but {path} does not exist; check the path") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{what}, but {path} cannot be read ({error}); fetch it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{what}, but {path} holds no JSON object; fetch it again")

@@ -131,11 +131,11 @@ def _other_windows(subject: Subject) -> Iterator[Finding]:
 
 def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
     """4. Which window a scaling of another tool is for."""
-    rope = subject.rope
-    if rope is None and not subject.instead_of_rope and READERS["transformers 5"].refusal(subject.config) is None:
-        if not theta_is_lost(subject) and not subject.config.get("ropewalk"):
+    if subject.instead_of_rope or subject.config.get("ropewalk") or READERS["transformers 5"].refusal(subject.config):
+        return
+    if subject.rope is None:
+        if not theta_is_lost(subject):
             yield Finding(4, "note", f"ropewalk does not take this model: {subject.rope_error}")
-    if rope is None or subject.block:
         return
     if subject.question is not None:
         yield Finding(4, "note", str(subject.question))

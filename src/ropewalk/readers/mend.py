@@ -10,6 +10,7 @@ contradict each other, without a block, neither is.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost
 from ropewalk.readers.subject import Subject
+from ropewalk.rope.scaling import SCALINGS
 
 Config = dict[str, Any]
 
@@ -47,7 +49,8 @@ def mend(subject: Subject) -> tuple[Subject, list[str], list[str]]:
         "config.json": (subject.config, mended.config),
         "tokenizer_config.json": (subject.tokenizer_config, mended.tokenizer_config),
     }
-    written = {name: after for name, (before, after) in new.items() if after != before}
+    # As text: to Python 4096.0 is equal to 4096.
+    written = {name: after for name, (before, after) in new.items() if json.dumps(after) != json.dumps(before)}
     if written:
         _refuse_foreign_ground(subject)
     with disk_errors(subject.path):
@@ -159,17 +162,39 @@ def _original_window(subject: Subject) -> tuple[Subject, str]:
     ), f"the block's original window {block['original_window']} is {original}: window / factor"
 
 
+def _theta(subject: Subject) -> tuple[Subject, str]:
+    """A rope_theta that no key names any more, where the block names it and its scaling leaves it as it was."""
+    rope_theta, scaling = subject.block.get("rope_theta"), subject.block.get("scaling")
+    method = scaling.get("method") if isinstance(scaling, dict) else None
+    kept = method in SCALINGS and SCALINGS[method].rope_types
+    if (
+        not theta_is_lost(subject)
+        or not kept
+        or isinstance(rope_theta, bool)
+        or not isinstance(rope_theta, int | float)
+    ):
+        return subject, ""
+
+    def change(text: Config, _: Config) -> None:
+        text["rope_theta"] = float(rope_theta)
+
+    return _with_text(subject, change), f"rope_theta is {rope_theta:g}, as the ropewalk block says"
+
+
 def _spellings(subject: Subject) -> tuple[Subject, str]:
     """Every spelling, from the block, or from the one that is there."""
     four, five = READERS["transformers 4"], READERS["transformers 5"]
-    config = subject.config
-    lost = theta_is_lost(subject) or not both_blocks_agree(config, subject.text)
-    if four.refusal(config) or same(four.inv_freq(config), five.inv_freq(config)) or five.refusal(config) or lost:
+    config, agree = subject.config, both_blocks_agree(subject.config, subject.text)
+    if five.refusal(config) or theta_is_lost(subject):
+        return subject, ""
+    if agree and (four.refusal(config) or same(four.inv_freq(config), five.inv_freq(config))):
         return subject, ""
     if subject.block and subject.rope is not None:
         rope = subject.rope
         written = write_rope(config, rope.scaling, window=rope.window, rope=rope.rope, block=rope.block)
         return _with_config(subject, written), f"every spelling says {rope}, as the ropewalk block does"
+    if not agree:
+        return subject, ""
     keys = five.keys(config)
     if keys.entry not in (
         subject.text.get("rope_parameters"),
@@ -240,5 +265,5 @@ def _tokenizer(subject: Subject) -> tuple[Subject, str]:
 
 #: In this order: the block is made whole before anything is taken from it.
 _STEPS: tuple[Step, ...] = (
-    _whole_lengths, _float_factors, _one_type, _original_window, _spellings, _window, _lengths, _tokenizer,
+    _whole_lengths, _float_factors, _one_type, _original_window, _theta, _spellings, _window, _lengths, _tokenizer,
 )  # fmt: skip

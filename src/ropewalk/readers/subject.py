@@ -17,7 +17,7 @@ from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.errors import UserError
-from ropewalk.readers.reader import model_type_of
+from ropewalk.readers.reader import BAD_VALUES, model_type_of
 from ropewalk.readers.rules import READERS
 from ropewalk.rope.rope import InvFreq
 
@@ -103,10 +103,17 @@ class Subject:
 
     @cached_property
     def _read(self) -> tuple[RopeConfig | None, str]:
+        if not isinstance(self.config.get("ropewalk") or {}, dict):
+            return (
+                None,
+                f"a ropewalk block is an object, got {self.config['ropewalk']!r:.40}; run `ropewalk extend` again",
+            )
         try:
             return self.checkpoint.rope, ""
         except UserError as error:
             return None, str(error)
+        except BAD_VALUES as error:
+            return None, f"the config's keys of RoPE cannot be read ({error!r:.80}); mend its config.json"
 
     @property
     def window(self) -> int | None:
@@ -126,8 +133,9 @@ class Subject:
     @cached_property
     def closed_form(self) -> InvFreq | None:
         """The inv_freq that the layers with the whole window ought to have; transformers 5's where ropewalk cannot read the config."""
-        if self.rope is None:
-            return READERS["transformers 5"].inv_freq(self.config)
+        five = READERS["transformers 5"]
+        if self.rope is None or five.refusal(self.config):
+            return five.inv_freq(self.config)
         try:
             tables = self.rope.inv_freq()
         except UserError:

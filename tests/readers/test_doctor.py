@@ -1,0 +1,272 @@
+"""`ropewalk doctor`: the right verdict on a shelf of configs; what it mends; what it cannot examine."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ropewalk
+import shelf
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.readers.examine import examine
+from ropewalk.readers.rules import READERS
+
+
+def write(directory: Path, config: object, **others: object) -> Path:
+    """A directory with a config.json and other JSON files, by their names."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in {"config": config, **others}.items():
+        (directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return directory
+
+
+def wrong(diagnosis) -> set[int]:
+    return {finding.number for finding in diagnosis.wrong}
+
+
+@pytest.mark.parametrize("kind", shelf.SOUND)
+def test_a_sound_config_is_sound(kind: str, tmp_path: Path) -> None:
+    diagnosis = examine(write(tmp_path, shelf.SOUND[kind]()))
+    assert diagnosis.sound, diagnosis.wrong
+
+
+@pytest.mark.parametrize("kind", shelf.SICK)
+def test_what_is_wrong_is_found_and_what_is_certain_mended(kind: str, tmp_path: Path) -> None:
+    config, checks, mended = shelf.SICK[kind]
+    write(tmp_path, config)
+    before = (tmp_path / "config.json").read_bytes()
+    assert wrong(examine(tmp_path)) == checks
+    after = examine(tmp_path, fix=True)
+    assert after.sound == mended, after.wrong
+    if mended:
+        assert after.changed and (tmp_path / "config.json.before-fix-1").read_bytes() == before
+        assert examine(tmp_path, fix=True).changed == ()  # there is nothing left to mend
+        assert not (tmp_path / "config.json.before-fix-2").exists()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, mended) in shelf.SICK.items() if mended])
+def test_what_was_mended_rotates_as_before_in_the_reader_that_was_right(kind: str, tmp_path: Path) -> None:
+    """transformers 5 read every one of these, or the block says what it would have read."""
+    config, _, _ = shelf.SICK[kind]
+    was = READERS["transformers 5"].inv_freq(config)
+    examine(write(tmp_path, config), fix=True)
+    new = json.loads((tmp_path / "config.json").read_text())
+    four, five = (READERS[f"transformers {version}"].inv_freq(new) for version in (4, 5))
+    assert four == pytest.approx(five, rel=1e-12)
+    if was is not None and "no rope_theta" not in kind:
+        assert five == pytest.approx(was, rel=1e-12)
+
+
+def test_r4_the_spelling_that_transformers_5_drops_is_put_back(tmp_path: Path) -> None:
+    """R4: any save_pretrained of transformers 5 leaves a scaled model unscaled in every reader of version 4."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=64,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=500000.0),
+    )
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert "rope_scaling" not in saved and "rope_theta" not in saved  # else there would be nothing to test
+    diagnosis = examine(tmp_path)
+    assert wrong(diagnosis) == {1} and "save_pretrained of version 5" in diagnosis.wrong[0].sentence
+    assert examine(tmp_path, fix=True).sound
+    mended = json.loads((tmp_path / "config.json").read_text())
+    assert mended["rope_scaling"] == dict(rope_type="linear", type="linear", factor=4.0)
+    assert mended["rope_theta"] == 500000.0
+
+
+def test_r14_casts_and_the_import_of_a_gguf_are_said(tmp_path: Path) -> None:
+    """R14: transformers' own faults, which no file can mend."""
+    said = [finding.sentence for finding in examine(write(tmp_path, shelf.extended())).findings if finding.number == 11]
+    assert "rounds inv_freq" in said[0] and "GGUF" in said[0]
+    import torch
+
+    inv_freq = torch.tensor([1.0, 0.1333], dtype=torch.float32)
+    rotary = torch.nn.Module()
+    rotary.register_buffer("inv_freq", inv_freq)
+    assert rotary.to(torch.bfloat16).inv_freq[1].item() != pytest.approx(0.1333, rel=1e-4)
+
+
+def test_r3_the_original_window_follows_from_window_and_factor(tmp_path: Path) -> None:
+    config = shelf.extended()
+    config["ropewalk"]["original_window"] = 1024
+    examine(write(tmp_path, config), fix=True)
+    assert json.loads((tmp_path / "config.json").read_text())["ropewalk"]["original_window"] == 4096
+
+
+def test_a_tokenizer_of_transformers_5_is_found_and_mended(tmp_path: Path) -> None:
+    tokenizer = dict(model=dict(type="BPE", vocab={}, merges=[]), added_tokens=[])
+    about = dict(tokenizer_class="TokenizersBackend", extra_special_tokens=["<a>"], model_max_length=4096)
+    write(tmp_path, shelf.extended(), tokenizer_config=about, tokenizer=tokenizer)
+    assert wrong(examine(tmp_path)) == {3, 5}
+    after = examine(tmp_path, fix=True)
+    assert after.sound and len(after.kept) == 1
+    mended = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert mended == dict(
+        tokenizer_class="PreTrainedTokenizerFast", additional_special_tokens=["<a>"], model_max_length=16384
+    )
+
+
+def test_a_tokenizer_that_cannot_be_mended_stays(tmp_path: Path) -> None:
+    write(tmp_path, shelf.llama_2(), tokenizer_config=dict(tokenizer_class="TokenizersBackend"))
+    (tmp_path / "tokenizer.model").write_bytes(b"\0")
+    assert wrong(examine(tmp_path, fix=True)) == {5}
+    write(tmp_path, shelf.llama_2(), tokenizer_config=dict(tokenizer_class="LlamaTokenizer"))
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert wrong(examine(tmp_path)) == {5}
+
+
+def adapter(base: str | None, kind: str = "LORA") -> dict[str, object]:
+    return dict(peft_type=kind, base_model_name_or_path=base, r=8, task_type="CAUSAL_LM")
+
+
+def test_an_adapter_says_what_it_belongs_to(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", shelf.llama_2())
+    extended = write(tmp_path / "extended", shelf.extended())
+    directory = tmp_path / "adapter"
+    cases = [
+        (adapter(None, "ROPEWALK_LORA"), shelf.extended(), set()),
+        (adapter(str(extended)), shelf.extended(), set()),
+        (adapter(str(base)), shelf.extended(), {8}),  # peft would load it on a model that rotates otherwise
+        (adapter(7), shelf.extended(), {8}),
+    ]
+    for about, config, expected in cases:
+        write(directory, config, adapter_config=about)
+        (directory / "adapter_model.safetensors").write_bytes(b"")
+        assert wrong(examine(directory)) == expected, about
+    (directory / "adapter_model.safetensors").unlink()
+    assert wrong(examine(directory)) == {8}
+
+
+def test_an_adapter_without_config_and_base_is_of_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter(None)))
+    assert wrong(examine(tmp_path)) == {8}
+
+
+def safetensors(path: Path, **shapes: tuple[int, ...]) -> None:
+    """A safetensors file of float32 zeros."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * (shape[0] * (shape[1] if len(shape) > 1 else 1))
+        header[name.replace("__", ".")] = dict(dtype="F32", shape=list(shape), data_offsets=[end, end + size])
+        end += size
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+
+
+def test_files_that_are_not_one_whole_set_are_wrong(tmp_path: Path) -> None:
+    directory = write(tmp_path, shelf.llama_2())
+    safetensors(directory / "model.safetensors", model__embed_tokens__weight=(8, 4))
+    assert wrong(examine(directory)) == set()
+    safetensors(directory / "model-00001-of-00001.safetensors", model__embed_tokens__weight=(8, 4))
+    assert wrong(examine(directory)) == {10}
+    (directory / "model-00001-of-00001.safetensors").unlink()
+    (directory / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes()[:-3])
+    assert wrong(examine(directory)) == {10}
+    (directory / "model.safetensors").unlink()
+    index = dict(weight_map={"model.embed_tokens.weight": "model-00001-of-00002.safetensors"})
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert wrong(examine(directory)) == {10}
+
+
+def test_a_scaling_that_a_reader_leaves_out_is_said(tmp_path: Path) -> None:
+    """R2, and of its kind: families that MLX rotates without scaling, Gemma 3 in SGLang."""
+    for base, names in ((shelf.pythia, ("llama.cpp", "mlx")), (shelf.qwen3_moe, ("mlx",))):
+        said = " ".join(f.sentence for f in examine(write(tmp_path, shelf.extended(base()))).findings if f.number == 7)
+        assert "left out" in said and all(name in said for name in names)
+    rows = {row.reader: row for row in examine(write(tmp_path, shelf.gemma_3_4b())).readers}
+    assert rows["sglang"].inv_freq_differs and not rows["vllm"].inv_freq_differs
+
+
+def not_to_be_examined() -> dict[str, dict[str, bytes]]:
+    """Kind → the files of a directory."""
+    return {
+        "nothing": {},
+        "no config": {"README.md": b"a model"},
+        "broken JSON": {"config.json": b'{"model_type": "llama",'},
+        "a list": {"config.json": b"[1, 2]"},
+        "bytes": {"config.json": bytes(range(256))},
+        "nested too deep": {"config.json": b'{"a":' * 100_000},
+        "broken tokenizer config": {"config.json": b'{"model_type": "llama"}', "tokenizer_config.json": b"{"},
+        "broken adapter": {"config.json": b'{"model_type": "llama"}', "adapter_config.json": b"[]"},
+    }
+
+
+@pytest.mark.parametrize("kind", not_to_be_examined())
+def test_what_cannot_be_examined_is_a_sentence_and_exit_2(kind: str, tmp_path: Path, capsys) -> None:
+    for name, content in not_to_be_examined()[kind].items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(tmp_path)])
+    assert stopped.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("ropewalk: ") and stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["no-such-directory/", "./nowhere", "/etc/hostname", "a b c"])
+def test_a_name_that_is_no_model_is_a_sentence(name: str) -> None:
+    with pytest.raises(UserError):
+        examine(name)
+
+
+def test_exit_1_if_anything_is_wrong_and_json_says_what(tmp_path: Path, capsys) -> None:
+    write(tmp_path, shelf.SICK["length with a decimal point"][0])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(tmp_path), "--json"])
+    assert stopped.value.code == 1
+    said = json.loads(capsys.readouterr().out)
+    assert not said["sound"]
+    assert [each["number"] for each in said["findings"] if each["verdict"] == "wrong"][0] == 1
+    cli.main(["doctor", str(tmp_path), "--fix"])  # and 0 once it is mended
+    assert "mended: max_position_embeddings 4096.0 is the whole number 4096" in capsys.readouterr().out
+
+
+def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> None:
+    write(tmp_path, shelf.llama_2())
+    code = (
+        "from importlib.machinery import PathFinder\nfind = PathFinder.find_spec\nabsent = ('torch', 'transformers')\n"
+        "PathFinder.find_spec = lambda name, *rest: None if name.split('.')[0] in absent else find(name, *rest)\n"
+        "from ropewalk import cli\n"
+        f"cli.main(['doctor', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not checked" in done.stdout and "pip install torch transformers" in done.stdout
+
+
+def test_from_python_the_embedded_model_is_sound_and_cannot_be_changed(tmp_path: Path) -> None:
+    diagnosis = ropewalk.doctor("hemp")
+    assert diagnosis.sound and {row.window for row in diagnosis.readers} == {256}
+    nine = next(finding for finding in diagnosis.findings if finding.number == 9)
+    assert nine.verdict == "ok" and "computes the closed form" in nine.sentence
+
+
+def test_what_is_mended_keeps_its_mode_and_is_no_link_to_another_models_config(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", shelf.SICK["length with a decimal point"][0]) / "config.json"
+    source.chmod(0o640)
+    (tmp_path / "b").mkdir()
+    os.link(source, tmp_path / "b/config.json")
+    before = source.read_bytes()
+    assert examine(tmp_path / "b", fix=True).sound
+    assert source.read_bytes() == before
+    assert stat.S_IMODE((tmp_path / "b/config.json").stat().st_mode) == 0o640
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["config.json", "config.json.before-fix-1"]
+
+
+def test_a_config_in_the_hubs_cache_is_not_mended(tmp_path: Path) -> None:
+    write(tmp_path / "blobs", shelf.SICK["length with a decimal point"][0])
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/config.json").symlink_to(tmp_path / "blobs/config.json")
+    with pytest.raises(UserError, match="copy it first"):
+        examine(tmp_path / "snapshot", fix=True)
