@@ -13,7 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import FULL_LAYERS, family_of
-from ropewalk.checkpoint.files import read_json
+from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.errors import UserError
@@ -48,10 +48,7 @@ class Subject:
         """
         path = locate(name, weights=False)
         adapter = _json(path / ADAPTER_CONFIG)
-        if adapter and not (path / "config.json").is_file():
-            config = {}
-        else:
-            config = read_json(path / "config.json", what="a model directory holds a config.json")
+        config = {} if adapter and not (path / "config.json").is_file() else _config(path)
         checkpoint = Checkpoint(str(name), path, config)
         return cls(
             checkpoint,
@@ -141,6 +138,13 @@ class Subject:
         except UserError:
             return None
         return tables.get(FULL_LAYERS, tables.get(""))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    ggufs = sorted(path.glob("*.gguf"))
+    if ggufs and not (path / "config.json").exists():
+        raise UserError(f"{path} has no config.json, but a GGUF file; name the file: ropewalk doctor {ggufs[0]}")
+    return read_config(path)
 
 
 def _json(path: Path) -> dict[str, Any]:
