@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
     from ropewalk.evals.retrieval.passkey import passkey as passkey
+    from ropewalk.exports.adapters import merge as merge
+    from ropewalk.exports.export import export as export
     from ropewalk.model.doctor import doctor as doctor
     from ropewalk.model.extend import extend as extend
     from ropewalk.model.load import load_model as load_model
@@ -48,8 +50,10 @@ _HOMES = {
     "demo": "ropewalk.suite.demo",
     "doctor": "ropewalk.model.doctor",
     "evaluate": "ropewalk.suite.runner",
+    "export": "ropewalk.exports.export",
     "extend": "ropewalk.model.extend",
     "load_model": "ropewalk.model.load",
+    "merge": "ropewalk.exports.adapters",
     "passkey": "ropewalk.evals.retrieval.passkey",
     "perplexity": "ropewalk.evals.perplexity.measure",
     "plan": "ropewalk.planner.planner",

@@ -1,6 +1,6 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
-make.py        extend, train, report, demo
+make.py        extend, train, merge, export, report, demo
 measure.py     perplexity, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
 predict.py     theory, plan, doctor
@@ -19,6 +19,7 @@ from ropewalk.cli import downstream, make, measure, predict
 from ropewalk.settings.command import fields
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
+from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import AttentionSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
 from ropewalk.settings.options import Flag
@@ -69,6 +70,8 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(DemoSettings, make.demo),
     "extend": Command(ExtendSettings, make.extend),
     "train": Command(TrainSettings, make.train),
+    "merge": Command(MergeSettings, make.merge),
+    "export": Command(ExportSettings, make.export),
     "perplexity": Command(PerplexitySettings, measure.perplexity, (ByStep,)),
     "passkey": Command(PasskeySettings, measure.passkey, (ByStep,)),
     "retrieval": Command(RetrievalSettings, measure.retrieval),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
+from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import DemoSettings, ReportSettings
 from ropewalk.settings.train import TrainSettings
@@ -19,7 +20,7 @@ def extend(options: Any) -> None:
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq\n"
-        f"vLLM multiplies the window by the factor once more: serve with --max-model-len {info.window}"
+        f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {options.out} --for … --out …"
     )
 
 
@@ -32,6 +33,23 @@ def train(options: Any) -> None:
         f"the loss of every step is in {options.out}/records.jsonl\n"
         f"now: ropewalk perplexity {options.out} --data … --windows {info.original_window} {info.window}"
     )
+
+
+def merge(options: Any) -> None:
+    from ropewalk.exports import merge
+
+    info = merge(**arguments(MergeSettings, options))
+    say(
+        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, adapter merged"
+    )
+
+
+def export(options: Any) -> None:
+    from ropewalk.exports import export
+
+    exported = export(**arguments(ExportSettings, options))
+    serves = f"{exported.reader} reads back a window of {exported.window} tokens and the rotation of the checkpoint"
+    say(f"{exported.out}: {serves}" + (f"; {exported.says}" if exported.says else "") + f"\n{exported.command}")
 
 
 def report(options: Any) -> None:

@@ -230,7 +230,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
             else:
                 _link(same_as or out, directory)
             if adapter is not None:
-                lora.save_adapter(model, adapter, directory / "adapter", read_config(directory))
+                lora.save_adapter(model, adapter, directory / "adapter", read_config(directory), start.info.name)
         shutil.rmtree(out / "adapter", ignore_errors=True)
         for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
             shutil.rmtree(

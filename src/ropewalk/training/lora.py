@@ -31,7 +31,8 @@ from ropewalk.distributed.state import sharded_like
 from ropewalk.errors import UserError
 from ropewalk.model.verify import verify_rope
 
-TYPE = "ROPEWALK_LORA"
+#: Plain peft stops at a type that it does not know, and shows it.
+TYPE = "ROPEWALK_LORA (made plain by: ropewalk export ADAPTER --for peft)"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -82,8 +83,17 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def is_ours(about: dict[str, Any]) -> bool:
+    """Whether an adapter_config.json is of the type that `save_adapter` writes."""
+    return str(about.get("peft_type")).startswith("ROPEWALK_LORA")
+
+
 def save_adapter(
-    model: peft.PeftModel, weights: dict[str, torch.Tensor], directory: Path, config_dict: dict[str, Any]
+    model: peft.PeftModel,
+    weights: dict[str, torch.Tensor],
+    directory: Path,
+    config_dict: dict[str, Any],
+    base: str | None = None,
 ) -> None:
     """Write the adapter beside the config of the model it belongs to.
 
@@ -92,12 +102,15 @@ def save_adapter(
         weights: its `trainable` ones, whole.
         directory: a new one.
         config_dict: the trained model's config.json, with its `ropewalk` block.
+        base: the model that was trained, as `ropewalk merge` finds it again: a hub id or a path.
     """
     directory.mkdir(parents=True)
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, directory / WEIGHTS)
     about = model.peft_config["default"].to_dict()
     about = {key: sorted(value) if isinstance(value, set) else value for key, value in about.items()}
-    about |= {"peft_type": TYPE, "base_model_name_or_path": None}
+    if base is not None and Path(base).is_dir():
+        base = str(Path(base).absolute())
+    about |= {"peft_type": TYPE, "base_model_name_or_path": base}
     (directory / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2, default=str) + "\n", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps(config_dict, indent=2) + "\n", encoding="utf-8")
 

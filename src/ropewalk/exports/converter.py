@@ -1,0 +1,123 @@
+"""llama.cpp's own converter, unmodified: where it lies, and a run of it.
+
+in   a checkpoint's directory, the type of the weights
+out  a GGUF file; or the converter's last words
+
+The converter is a program of llama.cpp's repository that no wheel of that project holds. The source package of llama-cpp-python
+does, so it is fetched from there, at one version and one SHA-256, and kept in the cache. docs/decisions/040 says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from ropewalk.data.token_corpus import cache_directory
+from ropewalk.errors import UserError
+
+PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
+_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+_PROGRAM = "convert_hf_to_gguf.py"
+_PARTS = (_PROGRAM, "conversion", "gguf-py/gguf")
+_BY_HAND = "or get llama.cpp's source by hand and name its directory with --converter"
+
+_logger = logging.getLogger(__name__)
+
+
+def converter_directory(given: str | Path | None = None) -> Path:
+    """The directory of llama.cpp's converter: the one given, or that of the pinned version, fetched once.
+
+    Raises:
+        UserError: no converter there; or the package registry cannot be reached.
+    """
+    if given is not None:
+        if not (Path(given) / _PROGRAM).is_file():
+            raise UserError(
+                f"--converter is llama.cpp's directory, and {given} has no {_PROGRAM}; leave it out to fetch one"
+            )
+        return Path(given)
+    place = cache_directory() / "converter" / f"{PACKAGE}-{VERSION}"
+    if not place.is_dir():
+        _logger.info("fetching llama.cpp's converter (%s %s, 77 MB, once) into %s", PACKAGE, VERSION, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as beside:
+            _unpack(_download(Path(beside)), Path(beside) / "converter")
+            os.rename(Path(beside) / "converter", place)
+    return place
+
+
+def convert(model: Path, gguf_file: Path, *, gguf_type: str, pre_tokenizer: str | None, directory: Path) -> None:
+    """Run the converter in a process of its own.
+
+    Args:
+        pre_tokenizer: llama.cpp's name for one that the converter does not recognise.
+
+    Raises:
+        UserError: it fails; its last line says why.
+    """
+    driver = Path(__file__).with_name("driver.py")
+    arguments = [
+        str(directory.absolute()),
+        pre_tokenizer or "",
+        str(model),
+        "--outfile",
+        str(gguf_file),
+        "--outtype",
+        gguf_type,
+    ]
+    done = subprocess.run([sys.executable, str(driver), *arguments], capture_output=True, text=True)
+    _logger.debug("%s", done.stderr)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise UserError(
+            f"llama.cpp's converter cannot write this model as GGUF ({lines[-1] if lines else 'it said nothing'}); "
+            "--verbose shows all it said; export for another reader, or name a newer llama.cpp with --converter"
+        )
+
+
+def _download(place: Path) -> Path:
+    """The source package, through pip and checked against its hash before anything in it is looked at."""
+    wanted = place / "wanted.txt"
+    wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{_SHA256}\n", encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-binary",
+        PACKAGE,
+        "-d",
+        str(place),
+        "-r",
+        str(wanted),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    archives = list(place.glob("*.tar.gz"))
+    if done.returncode or len(archives) != 1:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
+        raise UserError(
+            f"GGUF files are written by llama.cpp's converter, and pip could not fetch it ({said[-1]}); go online once, {_BY_HAND}"
+        )
+    if hashlib.sha256(archives[0].read_bytes()).hexdigest() != _SHA256:
+        raise UserError(
+            f"what pip fetched as {PACKAGE} {VERSION} is not the file that was checked; try again, {_BY_HAND}"
+        )
+    return archives[0]
+
+
+def _unpack(archive: Path, place: Path) -> None:
+    """The converter's parts alone."""
+    with tarfile.open(archive) as source:
+        root = f"{source.getnames()[0].split('/')[0]}/vendor/llama.cpp"
+        members = [each for each in source if each.name.startswith(tuple(f"{root}/{part}" for part in _PARTS))]
+        source.extractall(place.with_suffix(".all"), members=members, filter="data")
+    shutil.move(place.with_suffix(".all") / root, place)

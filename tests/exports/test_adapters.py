@@ -1,0 +1,108 @@
+"""Adapters merged, and made into plain peft: the numbers of the trained model, the rotation it was trained at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+import transformers
+
+import ropewalk
+from ropewalk import testing
+from ropewalk.checkpoint.files import read_config
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend
+from ropewalk.training import train
+
+IDS = torch.arange(96)[None] % 250
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS, use_cache=False).logits
+
+
+def of(directory):
+    return logits(transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(base, trained with adapters from 64 to 96 tokens)"""
+    place = tmp_path_factory.mktemp("adapters")
+    base = testing.tiny_directory(place / "base", window=64)
+    documents = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ROPEWALK_CACHE", str(place / "tokens"))
+        train(
+            base, out=place / "out", mode="lora", data=documents, window=96, steps=4, batch_size=2, learning_rate=1e-2
+        )
+    return base, place / "out"
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_merged_adapter_computes_what_training_merged_itself(trained, extended, tmp_path):
+    base, out = trained
+    if extended:
+        extend(base, window=96, out=tmp_path / "longer")
+        base = tmp_path / "longer"
+    info = ropewalk.merge(out / "adapter", base=base, out=tmp_path / "merged")
+    assert (info.window, info.steps, info.factor) == (96, 4, 1.5)
+    # Training merged in the same arithmetic.
+    torch.testing.assert_close(of(tmp_path / "merged"), of(out), rtol=1e-5, atol=1e-6)
+    assert (of(tmp_path / "merged") - of(base)).abs().max() > 0.01
+    assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
+def test_R12_plain_peft_loads_the_exported_adapter_on_the_extended_base(trained, tmp_path):
+    base, out = trained
+    exported = ropewalk.export(out / "adapter", reader="peft", base=base, out=tmp_path / "plain")
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained(exported.out, dtype=torch.float32)
+    # One product of a sum against a sum of products, in float32.
+    torch.testing.assert_close(logits(loaded), of(out), rtol=1e-4, atol=1e-5)
+    about = json.loads((exported.out / "adapter_config.json").read_text())
+    assert (about["peft_type"], about["task_type"]) == ("LORA", "CAUSAL_LM")
+    assert read_config(exported.out / "base")["rope_scaling"]["factor"] == 1.5
+    assert not list(tmp_path.glob(".*"))  # nothing of the way is left behind
+    again = ropewalk.merge(exported.out, out=tmp_path / "again")  # plain peft's adapters name their base
+    assert again.window == 96
+    torch.testing.assert_close(of(tmp_path / "again"), of(out), rtol=1e-4, atol=1e-5)
+
+
+def test_R12_what_plain_peft_says_of_our_adapter_names_the_way_out(trained):
+    _, out = trained
+    with pytest.raises((KeyError, ValueError), match="ropewalk export ADAPTER --for peft"):
+        peft.PeftConfig.from_pretrained(out / "adapter")
+
+
+def test_an_adapter_of_ours_names_the_model_that_was_trained(trained, tmp_path):
+    _, out = trained
+    assert ropewalk.merge(out / "adapter", out=tmp_path / "merged").window == 96
+
+
+def test_an_adapter_is_merged_on_the_way_to_another_reader(trained, tmp_path):
+    base, out = trained
+    ropewalk.export(out / "adapter", reader="vllm", base=base, out=tmp_path / "served")
+    torch.testing.assert_close(of(tmp_path / "served"), of(out), rtol=1e-5, atol=1e-6)
+    assert read_config(tmp_path / "served")["max_position_embeddings"] == 64
+
+
+def test_an_adapter_without_its_base_or_on_another_one_is_refused(trained, tmp_path):
+    _, out = trained
+    nameless = shutil.copytree(out / "adapter", tmp_path / "nameless")
+    about = json.loads((nameless / "adapter_config.json").read_text()) | {"base_model_name_or_path": None}
+    (nameless / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="does not name the model it was trained on; add --base"):
+        ropewalk.merge(nameless, out=tmp_path / "out")
+    other = testing.tiny_directory(tmp_path / "other", "qwen2")
+    with pytest.raises(UserError, match="trained on a llama model.*is qwen2"):
+        ropewalk.merge(nameless, base=other, out=tmp_path / "out")
+    wider = testing.tiny_directory(tmp_path / "wider", hidden_size=128, head_dim=16)
+    with pytest.raises(UserError):
+        ropewalk.merge(nameless, base=wider, out=tmp_path / "out")
+    with pytest.raises(UserError, match="an adapter is a directory"):
+        ropewalk.merge(other, out=tmp_path / "out")

@@ -1,0 +1,137 @@
+"""A checkpoint for each reader: the promised window by that reader's rule, the same rotation and weights, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+
+import ropewalk
+from ropewalk import testing
+from ropewalk.checkpoint.files import read_config, write_json
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend
+from ropewalk.model.load import load_model
+
+IDS = torch.arange(192)[None] % 250
+
+
+def logits(directory):
+    with torch.no_grad():
+        return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)(IDS).logits
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """name → directory: a family extended from 64 to 192 tokens by a method."""
+    place = tmp_path_factory.mktemp("models")
+    made = {}
+    for family in ("llama", "qwen2", "gemma3_text", "gpt_neox", "phi3"):
+        base = testing.tiny_directory(place / family, family)
+        for method in ("linear", "ntk") + (("yarn",) if family in ("llama", "qwen2") else ()):
+            name = f"{family}-{method}"
+            extend(base, window=192, method=method, out=place / name)
+            made[name] = place / name
+    return made
+
+
+# Which length each reader wants is readers.md's section 3, checked there by running vLLM 0.32 and SGLang's own function: vLLM and
+# SGLang multiply by a linear factor (192 / 64), but not for Gemma 3, and by no other scaling's.
+@pytest.mark.parametrize(
+    ("model", "reader", "length"),
+    [
+        ("llama-linear", "vllm", 64),
+        ("llama-linear", "sglang", 64),
+        ("llama-linear", "transformers", 192),
+        ("llama-linear", "mlx", 192),
+        ("llama-ntk", "vllm", 192),
+        ("llama-yarn", "vllm", 192),
+        ("llama-yarn", "sglang", 192),
+        ("qwen2-linear", "vllm", 64),
+        ("gemma3_text-linear", "vllm", 192),
+        ("phi3-linear", "vllm", 192),
+        ("gpt_neox-linear", "vllm", 64),
+    ],
+)
+def test_R7_each_reader_gets_the_length_with_which_it_serves_the_new_window(models, model, reader, length, tmp_path):
+    exported = ropewalk.export(models[model], reader=reader, out=tmp_path / "out")
+    config = read_config(tmp_path / "out")
+    assert config["max_position_embeddings"] == length
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == length
+    assert exported.window == 192
+    torch.testing.assert_close(logits(tmp_path / "out"), logits(models[model]), rtol=0, atol=0)
+    load_model(tmp_path / "out")  # and ropewalk still reads its own block
+
+
+def test_R8_every_key_that_any_reader_takes_the_window_from_is_rewritten(models, tmp_path):
+    stale = ["max_sequence_length", "model_max_length", "seq_length", "max_seq_len", "n_positions"]
+    source = shutil.copytree(models["llama-yarn"], tmp_path / "stale")
+    write_json(source / "config.json", read_config(source) | dict.fromkeys(stale, 64))
+    ropewalk.export(source, reader="vllm", out=tmp_path / "out")
+    assert {read_config(tmp_path / "out")[key] for key in stale} == {192}
+
+
+def test_a_factor_that_is_no_whole_number_is_served_with_the_window_said(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base")
+    extend(base, window=100, out=tmp_path / "longer")
+    exported = ropewalk.export(tmp_path / "longer", reader="vllm", out=tmp_path / "out")
+    assert 100 <= exported.window < 102
+    assert exported.window == 100 or exported.command.endswith("--max-model-len 100")
+
+
+@pytest.mark.parametrize(
+    ("model", "reader", "words"),
+    [
+        ("gpt_neox-linear", "mlx", "mlx.*gpt_neox"),
+        ("gemma3_text-linear", "sglang", "sglang.*gemma3_text"),
+    ],
+)
+def test_R2_what_a_reader_would_leave_unscaled_is_refused(models, model, reader, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        ropewalk.export(models[model], reader=reader, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_of_which_v5_dropped_the_old_spelling_is_made_whole(models, tmp_path):
+    """R4: any save_pretrained of transformers 5 drops rope_theta and rope_scaling; transformers 4 and MLX read those alone."""
+    source = shutil.copytree(models["llama-linear"], tmp_path / "resaved")
+    config = read_config(source)
+    del config["rope_theta"], config["rope_scaling"]
+    write_json(source / "config.json", config)
+    for reader in ("transformers", "mlx"):
+        ropewalk.export(source, reader=reader, out=tmp_path / reader)
+        written = read_config(tmp_path / reader)
+        assert written["rope_scaling"]["factor"] == 3.0 and written["rope_scaling"]["type"] == "linear"
+        assert written["rope_theta"] == 10000.0
+
+
+def test_a_tokenizer_in_words_of_version_5_alone_is_put_into_those_of_both(models, tmp_path):
+    source = shutil.copytree(models["llama-linear"], tmp_path / "v5")
+    config = {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "is_local": True, "bos_token": "<s>"}
+    write_json(source / "tokenizer_config.json", config | {"extra_special_tokens": ["<x>"]})
+    ropewalk.export(source, reader="transformers", out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert written == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "additional_special_tokens": ["<x>"],
+        "model_max_length": 192,
+    }
+
+
+def test_nothing_that_exists_is_overwritten_unasked_and_the_model_itself_never(models, tmp_path):
+    source = shutil.copytree(models["llama-linear"], tmp_path / "source")
+    ropewalk.export(source, reader="vllm", out=tmp_path / "out")
+    with pytest.raises(UserError, match="exists"):
+        ropewalk.export(source, reader="mlx", out=tmp_path / "out")
+    ropewalk.export(source, reader="mlx", out=tmp_path / "out", overwrite=True)
+    with pytest.raises(UserError, match="deletes"):
+        ropewalk.export(source, reader="mlx", out=source, overwrite=True)
+
+
+def test_a_whole_model_is_no_adapter(models, tmp_path):
+    with pytest.raises(UserError, match="peft reads adapters.*--mode lora"):
+        ropewalk.export(models["llama-linear"], reader="peft", out=tmp_path / "out")
