@@ -21,6 +21,8 @@ from ropewalk.version import __version__
 if TYPE_CHECKING:
     from ropewalk.errors import UserError as UserError
     from ropewalk.evals.attention import attention as attention
+    from ropewalk.evals.conversation import chat as chat
+    from ropewalk.evals.conversation import generate as generate
     from ropewalk.evals.downstream.benchmarks import benchmarks as benchmarks
     from ropewalk.evals.downstream.summary import summarize as summarize
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
@@ -47,11 +49,13 @@ _HOMES = {
     "UserError": "ropewalk.errors",
     "attention": "ropewalk.evals.attention",
     "benchmarks": "ropewalk.evals.downstream.benchmarks",
+    "chat": "ropewalk.evals.conversation",
     "demo": "ropewalk.suite.demo",
     "doctor": "ropewalk.model.doctor",
     "evaluate": "ropewalk.suite.runner",
     "export": "ropewalk.exports.export",
     "extend": "ropewalk.model.extend",
+    "generate": "ropewalk.evals.conversation",
     "load_model": "ropewalk.model.load",
     "merge": "ropewalk.exports.adapters",
     "passkey": "ropewalk.evals.retrieval.passkey",

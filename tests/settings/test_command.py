@@ -50,7 +50,7 @@ def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsy
         cli.parse([name, "--help"])
     text = capsys.readouterr().out
     assert "--quiet" in text and "--verbose" in text
-    objects = {"tokenizer", "decodings", "change", "rates", "left_out", "sizes"}
+    objects = {"tokenizer", "hear", "decodings", "change", "rates", "left_out", "sizes"}
     for field in fields(cli.COMMANDS[name].settings):
         option = {"convention": "--as", "model": "MODEL", "records": "RECORDS"}.get(
             field.name, f"--{field.name.replace('_', '-')}"

@@ -1,7 +1,7 @@
 """The command line: read the options, call the function of the same name, print its result.
 
 commands.py  the commands and their options, which are the fields of ropewalk.settings
-make.py measure.py downstream.py predict.py  what each command calls
+make.py measure.py downstream.py predict.py talk.py  what each command calls
 tables/      all tables
 terminal.py progress.py  stdout and stderr; streams.py, in whatever state they are found
 

@@ -4,6 +4,7 @@ make.py        extend, train, merge, export, report, demo
 measure.py     perplexity, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
 predict.py     theory, plan, doctor
+talk.py        chat, generate
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import tyro
 
-from ropewalk.cli import downstream, make, measure, predict
+from ropewalk.cli import downstream, make, measure, predict, talk
+from ropewalk.settings.chat import ChatSettings, GenerateSettings
 from ropewalk.settings.command import fields
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
@@ -79,6 +81,8 @@ COMMANDS: dict[str, Command] = {
     "summarize": Command(SummarizeSettings, downstream.summarize),
     "evaluate": Command(EvaluateSettings, downstream.evaluate),
     "attention": Command(AttentionSettings, measure.attention),
+    "chat": Command(ChatSettings, talk.chat),
+    "generate": Command(GenerateSettings, talk.generate),
     "theory": Command(TheorySettings, predict.theory),
     "plan": Command(PlanSettings, predict.plan),
     "doctor": Command(DoctorSettings, predict.doctor, (AsJson,)),

@@ -1,9 +1,10 @@
-"""Everything that is measured on a model.
+"""Everything that is measured on a model, or asked of it.
 
 perplexity/     the definition, its estimate from sampled windows, other projects' conventions
 retrieval/      the passkey and harder tests
 downstream/     benchmarks and summaries
 attention/      scores before the softmax, by distance
+conversation.py questions and answers, streamed
 
 Shared by them: loaded.py (a model with its tokenizer and ModelInfo), likelihood.py (negative log-likelihoods, batched) on
 compile.py (cheaper passes), tokenize_parts.py (prompts of an exact length), intervals.py, checkpoints_of_run.py (by fine-tuning

@@ -131,6 +131,46 @@ def write(
     return [written[place] for place in range(len(prompts))]
 
 
+@torch.inference_mode()
+def write_one(
+    model: Any,
+    prompt: TokenIds,
+    *,
+    new_tokens: int,
+    decoding: Decoding,
+    ends: Sequence[int],
+    streamer: Any = None,
+    cache: Any = None,
+) -> Written:
+    """Continue one prompt as it is heard.
+
+    Args:
+        model, new_tokens, decoding, ends: as in `write`.
+        prompt: token ids.
+        streamer: transformers' `BaseStreamer`, which is given the tokens one by one.
+        cache: transformers' `Cache` of the first tokens of the prompt, which are not read again; it grows.
+
+    Raises:
+        UserError: a logit was NaN.
+    """
+    ids = torch.from_numpy(np.asarray(prompt, dtype=np.int64))[None].to(next(model.parameters()).device)
+    processors = _processors(decoding, [_generator(decoding.seed, len(prompt))])
+    try:
+        with _fixed_generation_config(model, new_tokens, ends, ends[0] if ends else 0):
+            whole = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                logits_processor=processors,
+                streamer=streamer,
+                past_key_values=cache,
+            )
+    except _NotANumber:
+        raise UserError(
+            "logits must be numbers, but the model gave NaN; try --dtype float32, or load the weights again from where they came"
+        ) from None
+    return _cut(whole[0, len(prompt) :].cpu().numpy(), ends)
+
+
 def _generator(seed: int, key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, key]).generate_state(1, np.uint64)[0] >> 1))
 
@@ -162,16 +202,22 @@ def _write_together(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt, dtype=np.int64))
         seen[row, longest - len(prompt) :] = 1
+    processors = _processors(decoding, generators)
+    pad = ends[0] if ends else 0
+    with _fixed_generation_config(model, new_tokens, ends, pad):
+        whole = model.generate(ids.to(device), attention_mask=seen.to(device), logits_processor=processors)
+    return [_cut(row, ends) for row in whole[:, longest:].cpu().numpy()]
+
+
+def _processors(decoding: Decoding, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
+    """What logits go through before the likeliest token is taken, a generator a row."""
     processors = LogitsProcessorList([_RefuseNaN()])
     if decoding.temperature:
         processors.append(TemperatureLogitsWarper(float(decoding.temperature)))
         if decoding.top_p < 1:
             processors.append(TopPLogitsWarper(decoding.top_p))
         processors.append(Draw(generators))
-    pad = ends[0] if ends else 0
-    with _fixed_generation_config(model, new_tokens, ends, pad):
-        whole = model.generate(ids.to(device), attention_mask=seen.to(device), logits_processor=processors)
-    return [_cut(row, ends) for row in whole[:, longest:].cpu().numpy()]
+    return processors
 
 
 def _cut(row: TokenIds, ends: Sequence[int]) -> Written:

@@ -1,0 +1,283 @@
+"""Talking to a model: what was made, tried by a person; plain transformers.
+
+in   a model, a text to read first, questions
+out  answers, streamed as they are written; keys and values of what was read stay in memory from one question to the next
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.generation.streamers import BaseStreamer
+
+from ropewalk.data.documents import read_documents
+from ropewalk.data.encode import TokenIds, encode
+from ropewalk.errors import UserError
+from ropewalk.evals.downstream.generation import Written, write_one
+from ropewalk.evals.likelihood import check_window, position_limit
+from ropewalk.evals.loaded import LoadedModel, open_model
+from ropewalk.evals.tokenize_parts import after
+from ropewalk.settings.chat import ChatSettings, GenerateSettings, Writing
+from ropewalk.settings.command import takes
+from ropewalk.settings.downstream import Decoding
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model wrote.
+
+    Attributes:
+        text: without the token that ended it.
+        prompt_tokens: what it had read by then, all earlier questions and answers included.
+        new_tokens: of the text.
+        window: tokens that the model is meant for; what is read or written past it is extrapolation.
+        finished: the model itself ended the text.
+    """
+
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    window: int
+    finished: bool
+
+
+@takes(ChatSettings)
+def chat(settings: ChatSettings) -> list[Reply]:
+    """Ask a model questions, each with all before it in view.
+
+    Returns:
+        The replies, in order.
+
+    Raises:
+        UserError: no question, or a prompt that the model cannot read.
+    """
+    questions = [settings.question] if isinstance(settings.question, str) else settings.question
+    if not questions:
+        raise UserError("chat answers questions, but there is none; give question=…")
+    conversation = Conversation.about(settings)
+    return [conversation.ask(question, settings.hear) for question in questions]
+
+
+@takes(GenerateSettings)
+def generate(settings: GenerateSettings) -> Reply:
+    """Continue a text as it stands.
+
+    Returns:
+        What the model wrote after it.
+
+    Raises:
+        UserError: no text, or one that the model cannot read.
+    """
+    text = _read(settings.prompt, "--prompt") if settings.text is None else settings.text
+    return Conversation(*_opened(settings)).go_on(text, settings.hear)
+
+
+@dataclass(eq=False)
+class Conversation:
+    """A model and what was said so far.
+
+    Attributes:
+        loaded: the model, its tokenizer, its window.
+        new_tokens: the most of one answer.
+        decoding: how tokens are chosen.
+        first: what is read in front of the first question.
+    """
+
+    loaded: LoadedModel
+    new_tokens: int
+    decoding: Decoding
+    first: str = ""
+    _messages: list[dict[str, str]] = field(default_factory=list)
+    _ids: TokenIds = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _memory: _Memory = field(default_factory=lambda: _Memory())
+
+    @classmethod
+    def about(cls, settings: ChatSettings) -> Conversation:
+        """A conversation that begins with the files of `settings`.
+
+        Raises:
+            UserError: a file that is not there or is no text; what `open_model` raises.
+        """
+        first = _read(settings.file, "--file") + "\n\n" if settings.file else ""
+        conversation = cls(*_opened(settings), first)
+        if not conversation.has_template:
+            _logger.info(
+                "the tokenizer of %s has no chat template: the model continues the text as it stands",
+                conversation.loaded.info.name,
+            )
+        return conversation
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer says how a question is put to the model."""
+        return bool(getattr(self.loaded.tokenizer, "chat_template", None))
+
+    def ask(self, question: str, hear: Callable[[str], object] | None = None) -> Reply:
+        """Put a question and hear the answer. If the user interrupts it, what was written by then counts as the answer.
+
+        Args:
+            question: in the user's words.
+            hear: called with each piece of the answer as it is written.
+
+        Raises:
+            UserError: the chat template refuses the conversation; too long for a table of positions; NaN.
+        """
+        if not self.has_template:
+            return self.go_on(f"\n\n{question}" if len(self._ids) else self.first + question, hear)
+        first = "" if self._messages else self.first
+        self._messages.append({"role": "user", "content": first + question})
+        heard = _Heard(self.loaded.tokenizer, hear)
+        try:
+            return self._reply(self._from_template(), heard)
+        finally:
+            self._messages.append({"role": "assistant", "content": heard.text})
+
+    def go_on(self, text: str, hear: Callable[[str], object] | None = None) -> Reply:
+        """Continue what was said so far and a text after it, as they stand; the arguments are those of `ask`."""
+        tokenizer = self.loaded.tokenizer
+        heard = _Heard(tokenizer, hear)
+        try:
+            ids = encode(tokenizer, text) if not len(self._ids) else after(tokenizer, "a", text)
+        except (UnicodeEncodeError, TypeError):
+            raise UserError(f"a prompt is text that UTF-8 can write, got {text[:40]!r}; mend it") from None
+        ids = np.concatenate([self._ids, ids])
+        try:
+            return self._reply(ids, heard)
+        finally:
+            self._ids = np.concatenate([ids, np.asarray(heard.ids, dtype=np.int64)])
+
+    def _from_template(self) -> TokenIds:
+        try:
+            ids = self.loaded.tokenizer.apply_chat_template(
+                self._messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the tokenizer's chat template cannot be used ({error}); mend it, or give the question as it should stand to `ropewalk generate`"
+            ) from None
+        return np.asarray(ids, dtype=np.int64)
+
+    def _reply(self, ids: TokenIds, heard: _Heard) -> Reply:
+        model, window = self.loaded.model, self.loaded.info.window
+        if not len(ids):
+            raise UserError("a model continues at least one token, but the prompt is empty; give it some text")
+        room = self._room(len(ids))
+        written = self._memory.write(
+            model, ids, heard, new_tokens=room, decoding=self.decoding, ends=_ends(self.loaded.tokenizer, model)
+        )
+        heard.end()
+        heard.ids = heard.ids[: len(written.ids)]  # without the token that ended it
+        total = len(ids) + len(written.ids)
+        if len(ids) <= window < total:
+            _logger.warning("the text is %d tokens by now, past the model's window of %d", total, window)
+        if not written.finished:
+            _logger.info("cut after %d tokens; more with a larger --max-new-tokens", len(written.ids))
+        return Reply(heard.text, len(ids), len(written.ids), window, written.finished)
+
+    def _room(self, prompt: int) -> int:
+        """How many tokens may be written after so many; says how the prompt fits the window.
+
+        Raises:
+            UserError: a table of positions is too short for it.
+        """
+        window = self.loaded.info.window
+        if prompt > window:
+            _logger.warning(
+                "the prompt has %d tokens, more than the model's window of %d: extrapolation", prompt, window
+            )
+        else:
+            _logger.info("the prompt has %d tokens of the model's window of %d", prompt, window)
+        check_window(self.loaded.model, prompt + 1)
+        table = position_limit(self.loaded.model)
+        return self.new_tokens if table is None else min(self.new_tokens, table - prompt)
+
+
+class _Heard(BaseStreamer):
+    """What transformers' `generate` has written so far, as text, handed on as it grows.
+
+    The whole is decoded each time, and handed on where it does not end within a character: transformers' own streamer decodes each
+    line alone, where SentencePiece loses the blank before its first word (the indentation of a program).
+    """
+
+    def __init__(self, tokenizer: Any, hear: Callable[[str], object] | None) -> None:
+        self.text = ""
+        self.ids: list[int] = []
+        self._tokenizer = tokenizer
+        self._hear = hear or (lambda piece: None)
+        self._begun = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._begun:
+            self.ids += value.flatten().tolist()
+            self._tell(whole=False)
+        self._begun = True  # the first tokens are the prompt's
+
+    def end(self) -> None:
+        self._tell(whole=True)
+
+    def _tell(self, *, whole: bool) -> None:
+        text = self._tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if whole or not text.endswith("\ufffd"):
+            piece, self.text = text[len(self.text) :], text
+            if piece:
+                self._hear(piece)
+
+
+class _Memory:
+    """Keys and values of the tokens that were read, from one answer to the next."""
+
+    def __init__(self) -> None:
+        self._cache: Any = None
+        self._read: TokenIds = np.zeros(0, dtype=np.int64)
+
+    def write(self, model: Any, ids: TokenIds, heard: _Heard, **how: Any) -> Written:
+        """Continue `ids`, of which what was read before is not read again; the keywords are those of `write_one`."""
+        cache, self._cache = self._kept(ids) or DynamicCache(config=model.config.get_text_config()), None
+        written = write_one(model, ids, streamer=heard, cache=cache, **how)
+        # Set once it is whole: an interrupted answer leaves some layers with a token more than others.
+        self._cache, self._read = cache, np.concatenate([ids, written.ids])[: cache.get_seq_length()]
+        return written
+
+    def _kept(self, ids: TokenIds) -> Any:
+        """The cache, cut back to what it has in common with `ids`; None if there is none, or a layer of it cannot be cut."""
+        if self._cache is None:
+            return None
+        length = min(len(self._read), len(ids) - 1)
+        differ = np.flatnonzero(self._read[:length] != ids[:length])
+        surplus = len(self._read) - int(differ[0] if len(differ) else length)
+        if surplus and not all(type(layer) is DynamicLayer for layer in self._cache.layers):
+            return None
+        self._cache.crop(-surplus)
+        return self._cache
+
+
+def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    return loaded, settings.max_new_tokens, settings.decoding
+
+
+def _read(files: Any, option: str) -> str:
+    """The text of files that lie here, as it stands."""
+    listed = [files] if isinstance(files, str | Path) else list(files)
+    for path in listed:
+        if not Path(path).exists():
+            raise UserError(f"{option} names a file, but {path} does not exist; check the path")
+    return "\n\n".join(document.text for document in read_documents(listed))
+
+
+def _ends(tokenizer: Any, model: Any) -> list[int]:
+    """Every token that ends a text or a turn: the tokenizer's, the config's, and the generation config's."""
+    named = [tokenizer.eos_token_id, model.config.get_text_config().eos_token_id, model.generation_config.eos_token_id]
+    listed = (entry if isinstance(entry, list | tuple) else [entry] for entry in named if entry is not None)
+    return sorted({int(token) for entry in listed for token in entry})
