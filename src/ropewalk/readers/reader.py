@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of
+from ropewalk.checkpoint.families import FULL_LAYERS, class_defaults
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.readers import spectra
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum
@@ -95,14 +95,13 @@ class Reader:
             return None
 
     def _window(self, text: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
-        family = family_of(model_type_of(text))
         found = [text[key] for key in self.lengths if text.get(key) is not None]
         if text.get(self.decisive):
             found = [text[self.decisive]]
         limit = tokenizer_config.get("model_max_length")
         if not found and self.tokenizer_length and limit is not None and limit < NO_LIMIT:
             found = [limit]
-        found = found or [family.window]
+        found = found or [class_defaults(model_type_of(text)).get(POSITIONS)]
         length = min(found) if self.least else found[0]
         entry = self._entry(text)
         rope_type = self._rope_type(entry)
@@ -160,21 +159,26 @@ class Reader:
         """
         text = text_section(config)
         model_type = model_type_of(text)
-        family, entry = family_of(model_type), self._entry(text)
+        defaults, entry = default_rope(model_type), self._entry(text)
         theta_key, share_key = _OWN_KEYS.get(model_type, _KEYS)
         inside = entry if self.inside else {}
         named = (part.get(key) for part, key in ((inside, "rope_theta"), (text, theta_key)))
         theta = next((value for value in named if value is not None), None)
         if theta is None or (self.without_theta and model_type in self.unscaled):
-            theta = self.thetas.get(model_type, family.rope_theta or 10000.0)
+            theta = self.thetas.get(model_type, defaults.get("rope_theta") or 10000.0)
         if theta is None:
             raise KeyError(theta_key)
         share = inside.get("partial_rotary_factor", text.get(share_key))
         rope_type = self._rope_type(entry)
-        head = _head(text, family)
+        head = _head(text)
         # Gemma 4's share is one of turning pairs; everywhere else the unrotated part of a head has no pairs at all.
-        part = 1 if rope_type == "proportional" else family.rotated_share if share is None else share
-        rotated, positions = int(head * part), int(text.get(POSITIONS) or family.window or 0)
+        part = (
+            1 if rope_type == "proportional" else defaults.get("partial_rotary_factor", 1.0) if share is None else share
+        )
+        rotated, positions = (
+            int(head * part),
+            int(text.get(POSITIONS) or class_defaults(model_type).get(POSITIONS) or 0),
+        )
         if isinstance(theta, bool | str) or not 0 < theta < math.inf or not 2 <= rotated <= _LARGEST_HEAD:
             raise ValueError(f"rope_theta {theta!r}, {rotated} rotated coordinates")
         original = int(self._original(text, entry) or 0)
@@ -225,12 +229,18 @@ def model_type_of(text: Mapping[str, Any]) -> str:
 def _nested(text: Mapping[str, Any]) -> bool:
     """Whether transformers 5 keeps a RoPE dictionary for each layer type of this model."""
     block = text.get("rope_parameters") or {}
-    return bool(family_of(model_type_of(text)).unscaled_layers) or any(
-        isinstance(part, dict) for part in block.values()
-    )
+    default_block = class_defaults(model_type_of(text)).get("rope_parameters", {})
+    return any(isinstance(part, dict) for part in (*block.values(), *default_block.values()))
 
 
-def _head(text: Mapping[str, Any], family: Family) -> int:
+def default_rope(model_type: str) -> Mapping[str, Any]:
+    """The RoPE that transformers' config class has where a config names none, that of the full layers if it has several."""
+    block = class_defaults(model_type).get("rope_parameters", {})
+    return block.get(FULL_LAYERS, block)
+
+
+def _head(text: Mapping[str, Any]) -> int:
     """Coordinates of a head, or of the part of it that RoPE is for."""
-    named = text.get("qk_rope_head_dim") or text.get("head_dim") or family.head_dim
+    default = class_defaults(model_type_of(text)).get("head_dim")
+    named = text.get("qk_rope_head_dim") or text.get("head_dim") or default
     return int(named or text["hidden_size"] // text["num_attention_heads"])

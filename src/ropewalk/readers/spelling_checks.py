@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.checkpoint.families import family_of
 from ropewalk.readers.diagnosis import Finding
-from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS
+from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS, two_types, whole_factor
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.rope import InvFreq
@@ -96,7 +95,7 @@ def theta_is_lost(subject: Subject) -> bool:
     if any(part.get(key) is not None for part in (entry, text) for key in ("rope_theta", "rotary_emb_base")):
         return False
     by_v5 = "rope_parameters" in text or str(config.get("transformers_version", "0")).split(".")[0] >= "5"
-    return by_v5 or family_of(subject.family).rope_theta is None
+    return by_v5 or default_rope(subject.family).get("rope_theta") is None
 
 
 def both_blocks_agree(config: dict[str, Any], text: dict[str, Any]) -> bool:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.command import check_whole
 from ropewalk.settings.downstream import Decoding
 from ropewalk.settings.options import AnyModel, Loading, PythonOnly, Tokenizer
+from ropewalk.settings.values import Count, Seed, Share, Temperature
 
 
 def _several(metavar: str) -> Any:
@@ -34,18 +34,17 @@ class Writing(Loading):
     """Of a model that is given as an object."""
     hear: Annotated[Callable[[str], object] | None, PythonOnly] = None
     """Called with each piece of the text as it is written."""
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     """The most tokens of one answer."""
-    temperature: float = 0.0
+    temperature: Temperature = 0.0
     """0 takes the likeliest token, above it tokens are drawn."""
-    top_p: float = 0.95
+    top_p: Share = 0.95
     """Share of the likeliest tokens drawn from."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("max_new_tokens", self.max_new_tokens, at_least=1)
         self.decoding  # noqa: B018  # refuses what is out of range
 
     @property
