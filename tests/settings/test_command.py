@@ -52,9 +52,13 @@ def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsy
     assert "--quiet" in text and "--verbose" in text
     objects = {"tokenizer", "hear", "decodings", "change", "rates", "left_out", "sizes"}
     for field in fields(cli.COMMANDS[name].settings):
-        option = {"convention": "--as", "model": "MODEL", "records": "RECORDS"}.get(
-            field.name, f"--{field.name.replace('_', '-')}"
-        )
+        option = {
+            "convention": "--as",
+            "model": "MODEL",
+            "records": "RECORDS",
+            "adapter": "ADAPTER",
+            "reader": "--for",
+        }.get(field.name, f"--{field.name.replace('_', '-')}")
         if name == "theory" and field.name == "model":
             option = "--model"
         assert (option in text) == (field.name not in objects), field.name

@@ -16,6 +16,7 @@ import ropewalk
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.settings.chat import GenerateSettings
 from ropewalk.settings.command import Settings, fields
 from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
 from ropewalk.settings.train import TrainSettings
@@ -62,15 +63,25 @@ NONSENSE = [
     ["a", 3],
 ]
 #: What all the same has a meaning: no sentences at all, any dictionary.
-MEANT = {"left_out": ([], ()), "change": ({}, {1: 2})}
+MEANT = {"left_out": ([], ()), "change": ({}, {1: 2}), "hear": (len,)}
 #: For what has to be given.
-GIVEN: dict[str, Any] = {"window": 512, "model": "m", "data": "d", "out": "o", "records": ["r"]}
+GIVEN: dict[str, Any] = {
+    "window": 512,
+    "model": "m",
+    "data": "d",
+    "out": "o",
+    "records": ["r"],
+    "adapter": "a",
+    "reader": "vllm",
+}
 NUMPY = {int: np.int64, float: np.float32}
 
 
 def _made(settings: type, **values: Any) -> Any:
     known = {field.name for field in fields(settings)}
     needed = {name: value for name, value in GIVEN.items() if name in known}
+    if settings is GenerateSettings and not values.get("prompt"):
+        needed["text"] = "t"
     return settings(**needed | values)
 
 

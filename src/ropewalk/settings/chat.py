@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from ropewalk.errors import UserError
+from ropewalk.settings import values
 from ropewalk.settings.downstream import Decoding
 from ropewalk.settings.options import AnyModel, Loading, PythonOnly, Tokenizer
 from ropewalk.settings.values import Count, Seed, Share, Temperature
@@ -20,8 +21,13 @@ def _several(metavar: str) -> Any:
     return tyro.conf.arg(constructor=list[str], metavar=metavar, help_behavior_hint="(default: none)")
 
 
-Questions = Annotated[str | Sequence[str], tyro.conf.UseAppendAction, _several("QUESTION")]
-Texts = Annotated[str | Path | Sequence[str | Path], tyro.conf.UseAppendAction, _several("FILE")]
+if TYPE_CHECKING:
+    Hear, Words, Names = Callable[[str], object], str | Sequence[str], str | Path | Sequence[str | Path]
+else:
+    Hear = Annotated[Any, values.FUNCTION]
+    Words, Names = Annotated[Any, values.WORDS], Annotated[Any, values.PATHS]
+Questions = Annotated[Words | None, tyro.conf.UseAppendAction, _several("QUESTION")]
+Texts = Annotated[Names | None, tyro.conf.UseAppendAction, _several("FILE")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,7 @@ class Writing(Loading):
     """`hemp`, a local directory or a hub id; in Python also a transformers model, then with its tokenizer."""
     tokenizer: Annotated[Tokenizer | None, PythonOnly] = None
     """Of a model that is given as an object."""
-    hear: Annotated[Callable[[str], object] | None, PythonOnly] = None
+    hear: Annotated[Hear | None, PythonOnly] = None
     """Called with each piece of the text as it is written."""
     max_new_tokens: Count = 512
     """The most tokens of one answer."""
@@ -60,9 +66,9 @@ class ChatSettings(Writing):
     The tokenizer's chat template is used if it has one; without one the model continues the text as it stands.
     """
 
-    file: Texts = ()
+    file: Texts = None
     """Text that is put in front of the first question; may be given several times."""
-    question: Questions = ()
+    question: Questions = None
     """Asked in place of the terminal's; may be given several times."""
 
 
@@ -70,14 +76,14 @@ class ChatSettings(Writing):
 class GenerateSettings(Writing):
     """Continue a text, without any chat template; what is written is streamed."""
 
-    prompt: Texts = ()
+    prompt: Texts = None
     """The file that is continued; /dev/stdin for a pipe."""
     text: str | None = None
     """The text itself, in place of a file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.prompt) == (self.text is not None):
+        if (self.prompt is None) == (self.text is None):
             raise UserError(
                 "generate continues either a file (--prompt FILE) or a text (--text TEXT); give one of them"
             )

@@ -213,6 +213,8 @@ TOKENIZER = _with("a tokenizer", "eos_token_id", "encode", "decode")
 DTYPE = _with("a torch.dtype", "is_floating_point", "itemsize")
 DEVICE = _with("a torch.device", "type", "index")
 SENTENCES = several(_TEXT, least=0)
+WORDS = _one_of([_TEXT, several(_TEXT)], "a text or several")
+FUNCTION = _with("a function", "__call__")
 
 #: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
 Tokens = Annotated[int, Range(1, 2**31 - 1)]
