@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def _tensors_twice(checkpoint: Checkpoint) -> Problem | None:
         return None
     return Problem(
         "tensors twice",
-        f"{several(twice)} of {checkpoint.path} in more than one shard ({listed(twice)}); the last one is read, as transformers "
+        f"more than one shard of {checkpoint.path} has {several(twice)} ({listed(twice)}); the last one is read, as transformers "
         "does, and other readers may take another; fetch the checkpoint again",
     )
 
@@ -181,9 +182,9 @@ def quantisation(checkpoint: Checkpoint) -> str:
     return ""
 
 
-def several(names: list[str], what: str = "tensor") -> str:
-    """How many of a thing, in words that fit one and many."""
-    return f"{len(names)} {what}{'s' if len(names) != 1 else ''}"
+def several(tensors: Sized) -> str:
+    """How many, in words that fit one and many."""
+    return "1 tensor" if len(tensors) == 1 else f"{len(tensors)} tensors"
 
 
 def listed(names: list[str]) -> str:

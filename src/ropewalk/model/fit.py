@@ -45,7 +45,7 @@ def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem
         problems.append(
             Problem(
                 "mismatched shapes",
-                f"{several(mismatched)} of {name} with another shape than its config says: {tensor} is {_shape(stored)} in the file and "
+                f"the config of {name} asks for other shapes of {several(mismatched)}: {tensor} is {_shape(stored)} in the file and "
                 f"{_shape(wanted)} by the config; mend the config, or fetch both again",
                 stops=True,
             )
@@ -60,13 +60,15 @@ def _without_a_place(model: nn.Module, unexpected: Iterable[str], name: str) -> 
     inside, beside = [], []
     for key in sorted(key for key in unexpected if not _COMPUTED.search(key)):
         (beside if _nearest(key, modules) in whole else inside).append(key)
-    rule = f"of {name} without a place in the model that its config describes"
-    problems = []
+    rule, problems = f"the model that the config of {name} describes has no place for", []
     if inside:
-        sentence = f"{several(inside)} {rule} ({listed(inside)}), and without them it computes something else; fetch the config that these weights came with, or mend it"
+        sentence = (
+            f"{rule} {several(inside)} of its files ({listed(inside)}), and without them it computes something else; fetch the config that "
+            "these weights came with, or mend it"
+        )
         problems.append(Problem("tensors without a place", sentence, stops=True))
     if beside:
-        sentence = f"{several(beside)} {rule} ({listed(beside)}); they are not used, and what is trained from it will not have them"
+        sentence = f"{rule} {several(beside)} of its files ({listed(beside)}); they are not used, and what is trained from it will not have them"
         problems.append(Problem("tensors without a place", sentence))
     return problems
 

@@ -124,12 +124,11 @@ def without_bars() -> Iterator[None]:
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     tables = logging.getLogger("transformers.modeling_utils")
-    level = tables.level
-    tables.setLevel(logging.ERROR)
+    disabled, tables.disabled = tables.disabled, True
     try:
         yield
     finally:
-        tables.setLevel(level)
+        tables.disabled = disabled
         if shown:
             transformers.utils.logging.enable_progress_bar()
 

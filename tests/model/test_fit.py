@@ -1,0 +1,120 @@
+"""Tensors against the model that the config describes, and weights that are no numbers: said before anything is computed with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ropewalk import testing
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extend
+from ropewalk.model.fit import not_finite
+from ropewalk.model.load import load_model
+from ropewalk.model.save import save_model
+
+LAYER = "model.layers.0."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return testing.tiny_directory(tmp_path_factory.mktemp("made") / "model", window=64)
+
+
+@pytest.fixture
+def model(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "model"))
+
+
+def add(**tensors: torch.Tensor | None) -> Any:
+    """Rewrite the weights with tensors added, or without those that are None."""
+
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors") | tensors
+        kept = {name: value.clone() for name, value in weights.items() if value is not None}
+        save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def config(**keys: Any) -> Any:
+    def change(model: Path) -> None:
+        content = json.loads((model / "config.json").read_text()) | keys
+        (model / "config.json").write_text(json.dumps(content))
+
+    return change
+
+
+ONE = torch.ones(64)
+REFUSED = {
+    "a bias that the config drops": (
+        add(**{f"{LAYER}self_attn.q_proj.bias": ONE}),
+        r"no place for 1 tensor .*q_proj\.bias",
+    ),
+    "a norm of another family": (add(**{f"{LAYER}self_attn.q_norm.weight": ONE}), r"q_norm\.weight"),
+    "a bias of the head": (add(**{"lm_head.bias": ONE}), r"lm_head\.bias"),
+    "fewer layers than there are": (config(num_hidden_layers=1), r"no place for 9 tensors .*model\.layers\.1"),
+    "more layers than there are": (config(num_hidden_layers=3), r"lacks 9 tensors"),
+    "a tensor gone": (add(**{"model.norm.weight": None}), r"lacks 1 tensor .*model\.norm\.weight"),
+    "another width": (
+        config(intermediate_size=96),
+        r"other shapes of 6 tensors: .* 64 × 128 in the file and 64 × 96",
+    ),
+    "another vocabulary": (config(vocab_size=300), "other shapes of 2 tensors: .* 258 × 64 in the file and 300 × 64"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_tensors_that_do_not_fit_the_config_are_refused_by_loading_and_extending(name: str, model: Path) -> None:
+    change, sentence = REFUSED[name]
+    change(model)
+    for use in (lambda: load_model(model), lambda: extend(model, window=128, out=model.parent / "longer")):
+        with pytest.raises(UserError, match=sentence):
+            use()
+    assert not (model.parent / "longer").exists()
+
+
+def test_a_part_that_the_model_does_not_have_is_named_and_left(model: Path) -> None:
+    add(**{"v_head.summary.weight": ONE, "mtp.norm.weight": ONE})(model)
+    before = model.parent / "before"
+    for use in (lambda: load_model(model), lambda: extend(model, window=128, out=before)):
+        with pytest.warns(UserWarning, match=r"2 tensors .*mtp\.norm\.weight, v_head.* are not used"):
+            use()
+
+
+def test_buffers_that_every_model_computes_are_not_worth_a_word(model: Path) -> None:
+    add(**{f"{LAYER}self_attn.rotary_emb.{name}": ONE for name in ("inv_freq", "cos_cached")})(model)
+    add(**{f"{LAYER}attention.masked_bias": ONE})(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_weight_that_is_no_number_is_found(value: float, dtype: torch.dtype) -> None:
+    sound, broken = torch.full((7, 5), 6e4, dtype=dtype), torch.zeros(7, 5, dtype=dtype)
+    broken[3, 2] = value
+    tensors = [("sound", sound), ("broken", broken), ("whole", torch.arange(3)), ("empty", torch.zeros(0))]
+    assert not_finite(tensors) == ["broken"]  # 35 × 6e4 is beyond float16: a sum would be infinite
+
+
+def test_weights_that_are_nan_are_refused_at_the_start_and_before_they_are_saved(model: Path) -> None:
+    loaded = load_model(model)
+    name = f"{LAYER}mlp.up_proj.weight"
+    loaded.get_parameter(name).data[0, 0] = float("nan")
+    with pytest.raises(UserError, match="NaN or infinity .*up_proj.*nothing was written"):
+        save_model(loaded, None, model.parent / "saved")
+    loaded.get_parameter(name).data[0, 0] = 1e6
+    with pytest.raises(UserError, match="nothing was written"):  # a number, but none of float16
+        save_model(loaded, None, model.parent / "saved", dtype=torch.float16)
+    assert not (model.parent / "saved").exists()
+    add(**{name: torch.full((128, 64), float("nan"))})(model)
+    with pytest.raises(UserError, match="1 tensor with NaN or infinity .*fetch it again"):
+        load_model(model)
