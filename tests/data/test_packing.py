@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from ropewalk import testing
 from ropewalk.data.documents import Document
@@ -207,3 +209,17 @@ def test_ids_are_kept_small(own_cache):
     tokenise([Document("a", "text")], TOKENIZER)
     (about,) = own_cache.glob("tokens/*/about.json")
     assert json.loads(about.read_text())["dtype"] == "uint16"
+
+
+def test_ids_above_65535_are_kept_where_the_vocabulary_has_gaps() -> None:
+    tokenizer = testing.byte_tokenizer()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    place = content["model"]["vocab"]["e"]
+    content["model"]["vocab"]["e"] = 70000
+    gaps = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)), bos_token="<s>", eos_token="</s>"
+    )
+    found = tokenise([Document("d", "three seven")], gaps)
+    assert len(gaps) <= 1 << 16 and found.ids.dtype == np.uint32
+    usual = tokenise([Document("d", "three seven")], tokenizer)
+    assert found.ids.tolist() == [70000 if number == place else number for number in usual.ids.tolist()]
