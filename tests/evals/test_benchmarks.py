@@ -306,7 +306,7 @@ def test_a_bad_line_is_named(tmp_path):
         tasks.build(["piqa"], tmp_path)
     path.write_text('{"goal": \n', encoding="utf-8")
     with pytest.raises(UserError, match="line 1 of"):
-        list(jsonlines.read(path, ("goal",)))
+        list(jsonlines.read(path, {"goal": jsonlines.text}))
     path.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="has no lines"):
         tasks.build(["piqa"], tmp_path)
@@ -331,3 +331,36 @@ def test_lm_eval_is_left_as_it_was(data, loaded):
         assert "from_string" in vars(lm_eval.utils.env)
     tasks.digest(task)
     assert "from_string" not in vars(lm_eval.utils.env)
+
+
+RIGHT = {
+    "piqa": {"goal": "To open jar", "sol1": "turn", "sol2": "eat", "label": 1, "more": [1, "a"]},
+    "boolq": {"passage": "Stone is hard.", "question": "is stone soft", "answer": False},
+    "winogrande": {"sentence": "The _ broke.", "option1": "cup", "option2": "box", "answer": "1"},
+    "race-high": {"article": "A day.", "question": "When?", "options": ["1", "2", "3", "4"], "answer": "A"},
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_columns_that_a_benchmark_does_not_need_may_hold_anything(name: str, tmp_path: Path) -> None:
+    lines = [RIGHT[name], {**RIGHT[name], "more": {"other": None}}]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(tasks.build([name], tmp_path)[name].eval_docs) >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        *(("piqa", "label", value) for value in (-1, 2, "0", True, None, 1.0)),
+        *(("boolq", "answer", value) for value in ("false", 0, None)),
+        *(("winogrande", "answer", value) for value in ("", "3", 1)),
+        ("winogrande", "sentence", "No gap."),
+        *(("race-high", "answer", value) for value in ("E", 0, "")),
+        *(("race-high", "options", value) for value in ("1234", ["1", "2"], ["1", "2", "3", 4])),
+        ("piqa", "goal", None),
+    ],
+)
+def test_labels_of_another_type_are_refused_and_never_scored(name: str, field: str, value, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.jsonl").write_text(json.dumps(RIGHT[name]) + "\n" + json.dumps({**RIGHT[name], field: value}))
+    with pytest.raises(UserError, match=rf"^in line 2 of .* {field} is .*; mend or drop it"):
+        tasks.build([name], tmp_path)

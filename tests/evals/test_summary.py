@@ -214,7 +214,7 @@ def test_pairs_name_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="line 1 of .*no summary"):
         list(pairs(path))
     path.write_text('{"document": "a", "summary": " "}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="empty document or summary"):
+    with pytest.raises(UserError, match="summary is a text that is not empty"):
         list(pairs(path))
     path.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="has no pairs"):
@@ -328,3 +328,19 @@ def test_what_is_measured_is_not_trained_on(tmp_path):
     with pytest.raises(UserError, match="must not be trained on, but 1 documents"):
         finetune(base, data=data, out=tmp_path / "tuned", held_out=held_out)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_none_is_no_summary_and_a_list_is_its_lines(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"document": ["A.", "B."], "summary": ["Short .", "So it is ."]}))
+    assert [(pair.document, pair.summary) for pair in pairs(path)] == [("A.\nB.", "Short .\nSo it is .")]
+    for nothing in (None, [], [None], 3, {"a": "b"}, True):
+        path.write_text(json.dumps({"document": "Long.", "summary": nothing}))
+        with pytest.raises(UserError, match="^in line 1 of .* summary is a text that is not empty, got "):
+            list(pairs(path))
+
+
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"document": "a \\ud83d b", "summary": "c"}')
+    assert next(pairs(path)).document == "a \ufffd b"

@@ -20,7 +20,7 @@ from typing import Any
 import platformdirs
 from safetensors import SafetensorError
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular, told
 
 
 def cache_directory() -> Path:
@@ -36,12 +36,12 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """A JSON object from a file; `what` is the rule that a missing or broken file breaks."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{what}, but {path} does not exist; check the path") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{what}, but {path} cannot be read ({error}); fetch it again") from None
+    refuse_irregular(path, what)
+    with told(f"{what}, but {path} cannot be read", "fetch it again", (ValueError, OSError, RecursionError)):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{what}, but {path} does not exist; check the path") from None
     if not isinstance(content, dict):
         raise UserError(f"{what}, but {path} holds no JSON object; fetch it again")
     return content

@@ -1,7 +1,10 @@
 """Compressed files (.gz, .xz, .zst) as streams of bytes, and the error for a damaged one.
 
 in   a path
-out  a binary stream of the decompressed bytes; a `UserError` that names the file if it is damaged or cut short
+out  a binary stream of the decompressed bytes; a `UserError` that names the file if it is damaged, cut short, no file, or a bomb
+
+A few bytes can decompress to more than any machine holds. Text shrinks to a third or a tenth, a hundredth where it repeats itself; a
+file that grows by more than `_RATIO` is refused once it has grown past `_HARMLESS`, unless $ROPEWALK_DECOMPRESSED_BYTES allows more.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,21 +21,24 @@ from typing import Any
 
 import zstandard
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, reason, refuse_irregular
 
 SUFFIXES = (".gz", ".xz", ".zst")
+LIMIT = "ROPEWALK_DECOMPRESSED_BYTES"
+_RATIO, _HARMLESS = 200, 1 << 26
+#: Compressed bytes that are decompressed at once; of a zstd bomb each makes 32 KiB.
+_SLICE = 1 << 12
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
-    """The decompressed bytes of a file; one with any other suffix is read as it is."""
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.GzipFile(path, "rb")
-    if suffix == ".xz":
-        return lzma.LZMAFile(path, "rb")
-    if suffix == ".zst":
-        return io.BufferedReader(_Zst(path), 1 << 20)
-    return open(path, "rb")
+    """The decompressed bytes of a file; one with any other suffix is read as it is.
+
+    Raises:
+        UserError: it is a pipe or a device.
+    """
+    refuse_irregular(path, "data is read from files")
+    opened = _OPENERS.get(path.suffix.lower())
+    return open(path, "rb") if opened is None else io.BufferedReader(_Bounded(path, opened(path)), 1 << 20)
 
 
 @contextlib.contextmanager
@@ -43,10 +50,41 @@ def damage_named(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path} cannot be decompressed ({error}); it is damaged or cut short: fetch it again"
         ) from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); check that it exists, and its permissions"
-        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({reason(error)}); check that it exists, and its permissions") from None
+
+
+class _Bounded(io.RawIOBase):
+    """What a file decompresses to, as far as that is no bomb."""
+
+    def __init__(self, path: Path, decompressed: Any) -> None:
+        self._path, self._decompressed, self._read = path, decompressed, 0
+        self._most = _limit() or max(_HARMLESS, _RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._decompressed.readinto(buffer)
+        self._read += size
+        if self._read > self._most:
+            raise UserError(
+                f"{self._path} decompresses to more than {self._most} bytes from {self._path.stat().st_size}, which is no text; if it "
+                f"is, set {LIMIT} to the bytes that it has"
+            )
+        return size
+
+    def close(self) -> None:
+        self._decompressed.close()
+        super().close()
+
+
+def _limit() -> int | None:
+    """The bytes that the environment allows; None where it says nothing."""
+    said = os.environ.get(LIMIT)
+    if said and not said.isdecimal():
+        raise UserError(f"{LIMIT} is a number of bytes, got {said!r}; unset it, or write digits alone")
+    return int(said) if said else None
 
 
 class _Zst(io.RawIOBase):
@@ -70,7 +108,7 @@ class _Zst(io.RawIOBase):
 
     def _refill(self) -> bool:
         """Decompress one more chunk; False at the end of the file."""
-        self._compressed = self._compressed or self._file.read(1 << 20)
+        self._compressed = self._compressed or self._file.read(_SLICE)
         if not self._compressed:
             if self._frame is not None:
                 raise EOFError("the last frame has no end")
@@ -86,3 +124,6 @@ class _Zst(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+_OPENERS = {".gz": lambda path: gzip.GzipFile(path, "rb"), ".xz": lambda path: lzma.LZMAFile(path, "rb"), ".zst": _Zst}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.data.compression import SUFFIXES, damage_named, open_bytes
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular, told
 
 #: Files that are one document each, and files that hold one a row.
 PLAIN = (".txt", ".md", ".py", ".tex", ".rst")
@@ -31,7 +31,7 @@ OTHER_ROWS = (".json", ".csv", ".tsv", ".arrow", ".feather")
 #: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
 FIELDS = ("text", "content", "document")
 #: An escape in JSON can name one half of a surrogate pair (\ud83d), which is not a character; tokenizers refuse it.
-_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+HALF_PAIRS = re.compile("[\ud800-\udfff]")
 #: Fields that name a row, in the order in which they are tried.
 _NAME_FIELDS = ("id", "name", "title", "path", "url")
 
@@ -158,7 +158,7 @@ def _from_file(path: Path, name: str, field: str | None) -> Iterator[Document]:
     if suffix in OTHER_ROWS:
         raise _Unreadable(f"{path} holds rows as {suffix}, and rows are read as JSON lines (.jsonl) or Parquet only")
     if suffix == ".parquet":
-        yield from _from_rows(_parquet_rows(path), name, field, place="row")
+        yield from _from_rows(_parquet_rows(path, field), name, field, place="row")
     elif suffix in ROWS:
         yield from _from_rows(_json_rows(path), name, field, place="line")
     else:
@@ -173,7 +173,8 @@ def _plain_text(path: Path) -> str:
     if b"\0" in raw:
         raise _Unreadable(f"{path} is binary (it has a zero byte at {raw.index(0)})")
     try:
-        return raw.decode("utf-8-sig")
+        # A line end is one character, whichever system wrote it: a model has hardly seen another.
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise _Unreadable(f"{path} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
 
@@ -188,26 +189,33 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
                 raise _Unreadable(f"line {number} of {path} is not UTF-8") from None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"line {number} of {path} is not JSON ({error}); mend or drop that line") from None
     if not number:
         raise _Unreadable(f"{path} is empty")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow
+def _parquet_rows(path: Path, field: str | None) -> Iterator[tuple[int, Any]]:
+    """Rows of the columns that are asked for, and no other: a column that nobody needs may hold what Python has no type for."""
     import pyarrow.parquet
 
-    try:
+    refuse_irregular(path, "data is read from files")
+    number = 0
+    with told(f"{path} cannot be read as Parquet", "fetch it again", Exception):
         file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=64):
+        columns = {column.name: column.type for column in file.schema_arrow}
+        texts = [name for name in (FIELDS if field is None else (field,)) if name in columns]
+        names = [name for name in _NAME_FIELDS if name in columns and _is_a_name(columns[name])]
+        for batch in file.iter_batches(batch_size=64, columns=[*texts[:1], *names]):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as Parquet ({reason}); fetch it again") from None
+                yield number, row if texts else dict.fromkeys(columns)
+
+
+def _is_a_name(kind: Any) -> bool:
+    import pyarrow.types
+
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_integer(kind)
 
 
 def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, place: str) -> Iterator[Document]:
@@ -220,9 +228,9 @@ def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, 
         if not text.strip():
             empty += 1
             continue
-        if not text.isascii() and _HALF_PAIRS.search(text):
+        if not text.isascii() and HALF_PAIRS.search(text):
             half_pairs += 1
-            text = _HALF_PAIRS.sub("\ufffd", text)
+            text = HALF_PAIRS.sub("\ufffd", text)
         yield Document(f"{source}:{_row_name(row, field) or number}", text)
     if half_pairs:
         warnings.warn(

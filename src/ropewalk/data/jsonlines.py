@@ -1,7 +1,7 @@
 """JSON-lines files of items to measure on: benchmark questions, document/summary pairs.
 
-in   a path, plain or compressed (.xz, .gz, .zst), and the fields every line must have
-out  one dictionary a line, or an error that names the line
+in   a path, plain or compressed (.xz, .gz, .zst), and the fields every line must have, each with what it may hold
+out  a dictionary of these fields a line, or an error that names the line
 
 A measurement on half a file is worse than none, so a bad line stops it. Records, which ropewalk writes itself, are read
 leniently instead (`records.read` skips bad lines and counts them).
@@ -10,47 +10,71 @@ leniently instead (`records.read` skips bad lines and counts them).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
-from ropewalk.errors import UserError
+from ropewalk.data.documents import HALF_PAIRS
+from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
 
 
-def read(path: str | Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Every line of a file as a dictionary that has at least `fields`.
+#: Field → what makes its value one that can be used; raises ValueError with what it is to be.
+Fields = Mapping[str, Callable[[Any], Any]]
+
+
+def text(value: Any) -> str:
+    """A text that is not empty, half a surrogate pair read as U+FFFD; several, as a list of sentences, are its lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "\n".join(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty")
+    return HALF_PAIRS.sub("\ufffd", value)
+
+
+def one_of(*values: Any) -> Callable[[Any], Any]:
+    """One of these values, of the same type: "1" is not 1, and true is neither."""
+
+    def check(value: Any) -> Any:
+        if not any(type(value) is type(each) and value == each for each in values):
+            raise ValueError(f"one of {', '.join(map(json.dumps, values))}")
+        return value
+
+    return check
+
+
+def read(path: str | Path, fields: Fields) -> Iterator[dict[str, Any]]:
+    """Every line of a file as a dictionary of `fields`; what else a line has is left out.
 
     Raises:
-        UserError: no such file, a damaged archive, a line that is not such a dictionary (the error gives its number).
+        UserError: no such file, a damaged archive, a line without such fields (the error gives its number).
     """
     path = Path(path)
+    refuse_irregular(path, "items are read from JSON-lines files")
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a JSON-lines file ({', '.join(SUFFIXES)})")
-    number = 0
-    try:
-        with damage_named(path), open_bytes(path) as file:
-            for line in file:
-                number += 1
-                if line.strip():
-                    yield _checked(json.loads(line), fields)
-    except UserError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:  # a UnicodeDecodeError is a ValueError
-        raise UserError(
-            f"line {number} of {path} is not a JSON object with the fields {', '.join(fields)} ({error}); mend or drop it"
-        ) from error
+    with damage_named(path), open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _checked(line, fields, f"line {number} of {path}")
 
 
-def _checked(item: Any, fields: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise TypeError(f"it is a {type(item).__name__}")
-    missing = [field for field in fields if field not in item]
-    if missing:
-        raise KeyError(f"no {missing[0]}")
-    return item
+def _checked(line: bytes, fields: Fields, place: str) -> dict[str, Any]:
+    with told(f"{place} is not a JSON object with the fields {', '.join(fields)}", "mend or drop it"):
+        item = json.loads(line)
+        if not isinstance(item, dict):
+            raise ValueError(f"it is a {type(item).__name__}")
+        if missing := [field for field in fields if field not in item]:
+            raise ValueError(f"no {missing[0]}")
+    checked = {}
+    for field, check in fields.items():
+        try:
+            checked[field] = check(item[field])
+        except ValueError as error:
+            raise UserError(f"in {place} {field} is {error}, got {str(item[field])[:80]!r}; mend or drop it") from None
+    return checked
 
 
 def find(directory: str | Path, name: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular
 from ropewalk.records.files import SCHEMA
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
@@ -125,13 +125,14 @@ def read(paths: Iterable[str | Path]) -> Records:
 
 
 def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
+    refuse_irregular(path, "records are JSON-lines files")
     if not path.is_file():
         raise UserError(f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement")
     for number, text in enumerate(path.read_bytes().splitlines(), 1):
         if text.strip():
             try:
                 yield _Line(_HEAD.decode(text), text, f"{path.name}, line {number}")
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 left_out.damaged += 1
 
 

@@ -77,7 +77,7 @@ def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
     """Every pair of the sources, in order.
 
     Args:
-        sources: `.jsonl` files (or .xz, .gz, .zst) with `document` and `summary`, or data-set ids as `owner/name` or
+        sources: `.jsonl` files (or .xz, .gz, .zst) with `document` and `summary`, each a text or a list of its lines, or data-set ids as `owner/name` or
             `owner/name:split` (the split is `test` if not given).
 
     Raises:
@@ -88,7 +88,7 @@ def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
         if path.is_dir():
             raise UserError(f"pairs are read from files, but {path} is a directory; name its .jsonl files")
         if path.is_file() or path.suffix or str(source).startswith(("/", ".")):
-            rows: Any = jsonlines.read(path, ("document", "summary"))
+            rows: Any = jsonlines.read(path, {"document": jsonlines.text, "summary": jsonlines.text})
         else:
             rows = _from_hub(str(source))
         for number, row in enumerate(rows):
@@ -98,10 +98,10 @@ def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
 def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
     for document, summary in _FIELDS:
         if document in row and summary in row:
-            pair = Pair(name, str(row[document]), str(row[summary]))
-            if pair.document.strip() and pair.summary.strip():
-                return pair
-            raise UserError(f"{name} of {source} has an empty document or summary; drop that row")
+            try:
+                return Pair(name, jsonlines.text(row[document]), jsonlines.text(row[summary]))
+            except ValueError:
+                raise UserError(f"{name} of {source} has an empty document or summary; drop that row") from None
     accepted = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
     raise UserError(f"{name} of {source} has no pair of fields {accepted}; rename its fields")
 

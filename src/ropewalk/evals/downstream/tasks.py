@@ -35,6 +35,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from ropewalk.data import jsonlines
+from ropewalk.data.jsonlines import one_of, text
 from ropewalk.errors import UserError
 
 TASKS = ("boolq", "piqa", "race-middle", "race-high", "winogrande")
@@ -49,13 +50,13 @@ class _Source:
 
     task: str
     split: str
-    fields: tuple[str, ...]
+    fields: jsonlines.Fields
     rows: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]]
 
 
 def _boolq(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        yield {"passage": line["passage"], "question": line["question"], "label": int(bool(line["answer"]))}
+        yield {"passage": line["passage"], "question": line["question"], "label": int(line["answer"])}
 
 
 def by_article(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -68,13 +69,33 @@ def by_article(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"article": article, "problems": repr(problems)}
 
 
-_RACE = _Source("race", "test", ("article", "question", "options", "answer"), by_article)
+def _gap(value: Any) -> str:
+    """A sentence with winogrande's gap in it."""
+    if "_" not in text(value):
+        raise ValueError("a sentence with a gap, written _")
+    return text(value)
+
+
+def _options(value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError("a list of four texts")
+    return [text(option) for option in value]
+
+
+_RACE = _Source(
+    "race",
+    "test",
+    {"article": text, "question": text, "options": _options, "answer": one_of("A", "B", "C", "D")},
+    by_article,
+)
+_PIQA = {"goal": text, "sol1": text, "sol2": text, "label": one_of(0, 1)}
+_WINOGRANDE = {"sentence": _gap, "option1": text, "option2": text, "answer": one_of("1", "2")}
 _SOURCES = {
-    "boolq": _Source("boolq", "validation", ("passage", "question", "answer"), _boolq),
-    "piqa": _Source("piqa", "validation", ("goal", "sol1", "sol2", "label"), iter),
+    "boolq": _Source("boolq", "validation", {"passage": text, "question": text, "answer": one_of(True, False)}, _boolq),
+    "piqa": _Source("piqa", "validation", _PIQA, iter),
     "race-middle": _RACE,
     "race-high": _RACE,
-    "winogrande": _Source("winogrande", "validation", ("sentence", "option1", "option2", "answer"), iter),
+    "winogrande": _Source("winogrande", "validation", _WINOGRANDE, iter),
 }
 
 
