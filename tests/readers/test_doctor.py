@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import random
 import stat
 import struct
 import subprocess
@@ -218,6 +220,26 @@ def test_what_cannot_be_examined_is_a_sentence_and_exit_2(kind: str, tmp_path: P
 def test_a_name_that_is_no_model_is_a_sentence(name: str) -> None:
     with pytest.raises(UserError):
         examine(name)
+
+
+NONSENSE = (None, True, 0, -1, 2.5, 1e308, float("nan"), 10**30, "", "x", [], [1], [None], {}, {"factor": "x"}, [{}])
+
+
+def test_no_value_at_any_key_is_a_traceback(tmp_path: Path) -> None:
+    """A thousand configs with one or two keys of the shelf's set to nonsense: a diagnosis or a sentence, also with --fix."""
+    chosen = random.Random(0)
+    bases = [build() for build in shelf.SOUND.values()] + [config for config, _, _ in shelf.SICK.values()]
+    for _ in range(1000):
+        config = copy.deepcopy(chosen.choice(bases))
+        for _ in range(chosen.randint(1, 2)):
+            place = chosen.choice([config, *(value for value in config.values() if isinstance(value, dict))])
+            place[chosen.choice([*place, "text_config", "layer_types", "head_dim"])] = copy.deepcopy(
+                chosen.choice(NONSENSE)
+            )
+        try:
+            json.dumps(examine(write(tmp_path, config), fix=chosen.random() < 0.5).to_dict())
+        except UserError:
+            pass
 
 
 def test_exit_1_if_anything_is_wrong_and_json_says_what(tmp_path: Path, capsys) -> None:

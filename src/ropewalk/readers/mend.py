@@ -24,7 +24,7 @@ from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import contradicts_itself, is_short, stale_lengths
 from ropewalk.readers.file_checks import ONLY_V5
 from ropewalk.readers.reader import POSITIONS
-from ropewalk.readers.rules import READERS
+from ropewalk.readers.rules import READERS, SAME_TYPES
 from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.scaling import SCALINGS
@@ -126,7 +126,7 @@ def _one_type(subject: Subject) -> tuple[Subject, str]:
     def change(text: Config, _: Config) -> None:
         for block in _dictionaries(text):
             old, new = block.get("type"), block.get("rope_type")
-            if old and new and old != new and (old, new) not in {("su", "longrope"), ("mrope", "default")}:
+            if old and new and old != new and [old, new] not in SAME_TYPES:
                 if not _names(subject, str(new)):
                     continue
                 block["type"] = new
@@ -165,7 +165,7 @@ def _original_window(subject: Subject) -> tuple[Subject, str]:
 def _theta(subject: Subject) -> tuple[Subject, str]:
     """A rope_theta that no key names any more, where the block names it and its scaling leaves it as it was."""
     rope_theta, scaling = subject.block.get("rope_theta"), subject.block.get("scaling")
-    method = scaling.get("method") if isinstance(scaling, dict) else None
+    method = str(scaling.get("method")) if isinstance(scaling, dict) else ""
     kept = method in SCALINGS and SCALINGS[method].rope_types
     if (
         not theta_is_lost(subject)

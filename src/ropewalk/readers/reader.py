@@ -172,14 +172,14 @@ class Reader:
         rope_type = self._rope_type(entry)
         head = _head(text)
         # Gemma 4's share is one of turning pairs; everywhere else the unrotated part of a head has no pairs at all.
-        part = (
-            1 if rope_type == "proportional" else defaults.get("partial_rotary_factor", 1.0) if share is None else share
-        )
-        rotated, positions = (
-            int(head * part),
-            int(text.get(POSITIONS) or class_defaults(model_type).get(POSITIONS) or 0),
-        )
-        if isinstance(theta, bool | str) or not 0 < theta < math.inf or not 2 <= rotated <= _LARGEST_HEAD:
+        if share is None:
+            share = defaults.get("partial_rotary_factor", 1.0)
+        part = 1 if rope_type == "proportional" else share
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (theta, part)):
+            raise TypeError(f"rope_theta {theta!r}, rotated share {part!r}")
+        rotated = int(head * part)
+        positions = int(text.get(POSITIONS) or class_defaults(model_type).get(POSITIONS) or 0)
+        if not 0 < theta < math.inf or not 2 <= rotated <= _LARGEST_HEAD:
             raise ValueError(f"rope_theta {theta!r}, {rotated} rotated coordinates")
         original = int(self._original(text, entry) or 0)
         served = self._window(text, {}) if positions else 0

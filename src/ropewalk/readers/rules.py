@@ -24,11 +24,15 @@ def _no_whole_length(text: dict[str, Any], keys: Keys) -> str | None:
     return f"takes {POSITIONS} as a whole number only, not {length!r}" if wrong else None
 
 
+#: A legacy `type` and its `rope_type` that mean one scaling.
+SAME_TYPES = (["su", "longrope"], ["mrope", "default"])
+
+
 def two_types(text: dict[str, Any], keys: Keys) -> str | None:
     """`type` and `rope_type` name two scalings."""
     old, new = keys.entry.get("type"), keys.entry.get("rope_type")
-    same = {("su", "longrope"), ("mrope", "default"), (new, new)}
-    return f"finds type {old!r} beside rope_type {new!r}" if old and new and (old, new) not in same else None
+    differ = bool(old and new) and old != new and [old, new] not in SAME_TYPES
+    return f"finds type {old!r} beside rope_type {new!r}" if differ else None
 
 
 def whole_factor(text: dict[str, Any], keys: Keys) -> str | None:
