@@ -13,7 +13,7 @@ from command_lines import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/plan.md", ROOT / "docs/training.md"]
-PAGES += [ROOT / f"docs/{name}.md" for name in ("distributed", "evaluation", "report", "method", "results")]
+PAGES += [ROOT / f"docs/{name}.md" for name in ("distributed", "doctor", "evaluation", "report", "method", "results")]
 
 
 def commands(text: str) -> list[list[str]]:

@@ -83,9 +83,9 @@ def test_r2_a_gpt_neox_file_says_how_to_scale_it(tmp_path: Path) -> None:
 
 def test_no_cut_off_file_is_taken_for_a_whole_one(tmp_path: Path) -> None:
     content = linear(tmp_path / "m.gguf").read_bytes()
-    end = content.index(b"output_norm.weight")
     path = tmp_path / "cut.gguf"
-    for length in [0, 3, 4, 8, 16, 23, *range(24, end, 7)]:
+    # The writer fills the file up to a multiple of 32 bytes after the last tensor, which has 64.
+    for length in [0, 3, 4, 8, 16, 23, *range(24, len(content) - 32, 7)]:
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match="no whole GGUF file"):
             examine(path)

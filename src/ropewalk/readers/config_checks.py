@@ -6,7 +6,6 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,7 +191,8 @@ def _how_it_differs(subject: Subject, name: str, computed: InvFreq, closed_form:
         return f"the scaling of {subject.family} models is left out{way_out}"
     if computed.shape != closed_form.shape:
         return f"rotated are {2 * computed.size} coordinates of a head, not {2 * closed_form.size}"
-    worst = int(np.abs(np.log(computed / np.maximum(closed_form, math.ulp(0.0)))).argmax())
+    with np.errstate(all="ignore"):  # a pair may stand still, and a hostile factor may make one overflow
+        worst = int(np.nan_to_num(np.abs(computed - closed_form) / closed_form).argmax())
     return (
         f"pair {worst} turns by {computed[worst]:.6g} radians a token, where the config says {closed_form[worst]:.6g}"
     )

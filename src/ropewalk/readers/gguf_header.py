@@ -10,6 +10,7 @@ file before anything is read, so that a damaged or a hostile one costs no memory
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 #: Deeper nesting of arrays than any writer makes.
 _DEPTH = 4
+#: Name, shape, type and where the data begins.
+_Tensor = tuple[str, tuple[int, ...], int, int]
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,20 @@ class _Reader:
         self._refuse(keys, 12, "keys")
         self._refuse(tensors, 24, "tensors")
         metadata = {self._string(): self._value(self._one("I")) for _ in range(keys)}
-        shapes = dict(self._tensor() for _ in range(tensors))
-        return Header(metadata, shapes)
+        listed = [self._tensor() for _ in range(tensors)]
+        self._refuse_cut_off(listed, metadata.get("general.alignment", 32))
+        return Header(metadata, {name: shape for name, shape, _, _ in listed})
+
+    def _refuse_cut_off(self, listed: list[_Tensor], alignment: Any) -> None:
+        """Refuse a file that ends before its tensors do, whose data begins at the next multiple of the alignment."""
+        if not isinstance(alignment, int) or alignment < 1:
+            raise _Damaged(f"its alignment is {alignment!r}")
+        start, sizes = -(-self.stream.tell() // alignment) * alignment, _bytes_of_types()
+        for name, shape, kind, offset in listed:
+            per_block, length = sizes.get(kind, (math.inf, 1))
+            end = start + offset + int(math.prod(shape) // per_block) * length
+            if end > self.size:
+                raise _Damaged(f"the data of {name} ends at byte {end}, and the file has {self.size}")
 
     def _left(self) -> int:
         return self.size - self.stream.tell()
@@ -117,11 +132,17 @@ class _Reader:
         self._refuse(count, 8, "values")
         return [self._value(of, depth + 1) for _ in range(count)]
 
-    def _tensor(self) -> tuple[str, tuple[int, ...]]:
+    def _tensor(self) -> _Tensor:
         name, dimensions = self._string(), self._one("I")
         self._refuse(dimensions, 8, "dimensions")
         shape = tuple(self._one("Q") for _ in range(dimensions))
-        _, offset = self._one("I"), self._one("Q")
-        if offset > self.size:
-            raise _Damaged(f"the data of {name} would lie beyond its end")
-        return name, shape
+        return name, shape, self._one("I"), self._one("Q")
+
+
+def _bytes_of_types() -> dict[int, tuple[int, int]]:
+    """A tensor type's number → values in a block, bytes of a block; empty where the gguf package is not installed."""
+    try:
+        from gguf.constants import GGML_QUANT_SIZES
+    except ImportError:
+        return {}
+    return {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
