@@ -8,6 +8,7 @@ out  src/ropewalk/checkpoint/class_defaults.json, a line a family; tests/checkpo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import warnings
@@ -55,20 +56,28 @@ def defaults_of(name: str) -> dict[str, Any]:
     return defaults | ({"names": names} if names else {}) | {"rope_parameters": rope_parameters}
 
 
-def text_types() -> list[str]:
+def text_types() -> dict[str, str]:
+    """By the `model_type` of a multimodal config, that of its language model where its `text_config` names none."""
+    types: dict[str, str] = {}
+    for name in sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}):
+        with contextlib.suppress(StrictDataclassError, TypeError, ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text = getattr(transformers.CONFIG_MAPPING[name](), "text_config", None)
+            if getattr(text, "model_type", ""):
+                types[name] = text.model_type
+    return types
+
+
+def language_models() -> list[str]:
     """Every `model_type` that a language model's section of a config.json can have."""
-    names = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    for name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        sections = transformers.CONFIG_MAPPING[name].sub_configs
-        if "text_config" in sections and hasattr(sections["text_config"], "model_type"):
-            names.add(sections["text_config"].model_type)
+    names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *text_types().values()}
     return sorted(name for name in names if name in transformers.CONFIG_MAPPING)
 
 
 def class_defaults() -> dict[str, dict[str, Any]]:
     """By `model_type`, of every family that has RoPE."""
     families: dict[str, dict[str, Any]] = {}
-    for name in text_types():
+    for name in language_models():
         config_class = transformers.CONFIG_MAPPING[name]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,7 +93,8 @@ def class_defaults() -> dict[str, dict[str, Any]]:
 def text() -> str:
     """The file: a line a family."""
     lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in class_defaults().items()]
-    return "{\n" + ",\n".join([f'  "transformers": "{transformers.__version__}"', *lines]) + "\n}\n"
+    lines = [f'  "transformers": "{transformers.__version__}"', f'  "text_types": {json.dumps(text_types())}', *lines]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 if __name__ == "__main__":

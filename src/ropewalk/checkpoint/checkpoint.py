@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.digests import digest_of
+from ropewalk.checkpoint.families import text_type
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
@@ -136,7 +137,7 @@ class Checkpoint:
         Raises:
             UserError: see `read_layers`.
         """
-        return read_layers({"model_type": self.config.get("model_type", ""), **self.text_config})
+        return read_layers({**self.text_config, "model_type": text_type(self.config)})
 
     @property
     def text_config(self) -> dict[str, Any]:

@@ -309,6 +309,14 @@ def class_defaults(model_type: str) -> dict[str, Any]:
     return _all_defaults().get(model_type, {})
 
 
+def text_type(config_dict: dict[str, Any]) -> str:
+    """The `model_type` of a config's language model: the config's own, or its `text_config`'s, which may leave it out."""
+    own, section = str(config_dict.get("model_type") or ""), config_dict.get("text_config")
+    if not isinstance(section, dict):
+        return own
+    return str(section.get("model_type") or _all_defaults()["text_types"].get(own, own))
+
+
 def with_defaults(text: dict[str, Any]) -> dict[str, Any]:
     """A config's section of the language model over its class's defaults, by the usual names; its RoPE keys as they are."""
     defaults = class_defaults(str(text.get("model_type", "")))

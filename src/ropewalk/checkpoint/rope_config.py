@@ -25,6 +25,7 @@ from ropewalk.checkpoint.families import (
     class_defaults,
     family_of,
     refuse_without_rope,
+    text_type,
     with_defaults,
 )
 from ropewalk.checkpoint.named_scaling import named_original, read_scaling
@@ -111,7 +112,7 @@ def read_rope(
             that contradicts the config.
     """
     text = text_section(config_dict)
-    model_type = str(text.get("model_type", config_dict.get("model_type", "")))
+    model_type = text_type(config_dict)
     refuse_without_rope(text, model_type)
     text = with_defaults({**text, "model_type": model_type})
     entry, unscaled = _rope_entries(text, model_type)
@@ -264,12 +265,12 @@ def write_rope(
     """
     out = copy.deepcopy(config_dict)
     text = text_section(out)
-    model_type = str(text.get("model_type", ""))
+    model_type = text_type(out)
     family = family_of(model_type)
     windows = Windows(rope.window, int(window))
     refuse_disagreement(scaling, windows, family.pretrained_window)
     entry, rope_theta = scaling.config_entry(rope)
-    old, unscaled = _rope_entries(with_defaults(text), model_type)
+    old, unscaled = _rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
     kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS}
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
     legacy = {**entry, "type": entry["rope_type"], **kept}

@@ -11,7 +11,6 @@ A model whose shards fit need not fit as a whole: not on a GPU, nor in the host'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import auto_class
 from ropewalk.model.load import load_model
 
 
@@ -40,7 +40,7 @@ def load(
 
     def build() -> Any:
         if not mesh.main:
-            return _without_weights(checkpoint.path, dtype, trust_remote_code)
+            return _without_weights(checkpoint, dtype, trust_remote_code)
         return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
 
     model = mesh.together(build)
@@ -70,12 +70,13 @@ def _outline(model: nn.Module) -> _Outline:
     return _Outline(parameters, dict(model.named_buffers(remove_duplicate=False)))
 
 
-def _without_weights(directory: Path, dtype: torch.dtype, trust: bool) -> Any:
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust)
+def _without_weights(checkpoint: Checkpoint, dtype: torch.dtype, trust: bool) -> Any:
+    config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=trust)
     with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(
+        model: Any = auto_class(checkpoint.config).from_config(
             config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust
-        ).eval()
+        )
+    return model.eval()
 
 
 def _lay_out_as_main(model: nn.Module, main: _Outline) -> None:

@@ -54,3 +54,13 @@ def decoder_of(model: nn.Module) -> nn.Module:
         if isinstance(module, transformers.PreTrainedModel) and module.config.get_text_config() is not module.config:
             return module.get_decoder()
     return model
+
+
+def freeze_encoders(model: Any) -> None:
+    """Leave what a multimodal model has beside its language model and head as it is: text does not go through it."""
+    decoder = decoder_of(model)
+    if decoder is model:
+        return
+    trained = {*decoder.parameters(), *model.get_output_embeddings().parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in trained)

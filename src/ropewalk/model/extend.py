@@ -7,11 +7,13 @@ out  a plain Hugging Face checkpoint, whole or not at all; no weight is loaded a
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, refuse_to_lose, whole_directory, write_json
+from ropewalk.checkpoint.layers import refuse_to_extend
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
@@ -22,6 +24,8 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.version import __version__
+
+_logger = logging.getLogger(__name__)
 
 
 @takes(ExtendSettings)
@@ -34,6 +38,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
+    from ropewalk.model.architecture import auto_class
     from ropewalk.model.load import refuse_remote_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.verify import verify_directory
 
@@ -46,7 +51,10 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     )
     refuse_to_lose(settings.out, [checkpoint.path])
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
+    auto_class(checkpoint.config)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
+    prove_extension(checkpoint, config_dict, settings, trust_remote_code=settings.trust_remote_code)
+    _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
     with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
@@ -77,6 +85,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         raise UserError(
             f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
         )
+    refuse_to_extend(checkpoint.layers, window, rope_config.family)
     rope = rope_config.rope
     if isinstance(
         rope_config.scaling, Plain
@@ -88,6 +97,25 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     step |= options.parameters
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
+
+
+def prove_extension(
+    checkpoint: Checkpoint, config_dict: dict[str, Any], options: ScalingOptions, *, trust_remote_code: bool = False
+) -> None:
+    """Prove on a small copy what `extended_config` made of a checkpoint's config.
+
+    Raises:
+        UserError: what `prove` raises.
+    """
+    from ropewalk.model.proof import prove
+
+    step = config_dict["ropewalk"]["history"][-1]
+    if step["method"] == Plain.method:  # a longer window, and nothing is scaled
+        return
+    if step["method"] == Linear.method and not float(step["factor"]).is_integer():
+        # Positions are whole numbers: the same extension by the next whole factor is proved.
+        config_dict = extended_config(checkpoint, window=step["from"] * math.ceil(step["factor"]), options=options)
+    prove(checkpoint.config, config_dict, code=str(checkpoint.path) if trust_remote_code else None)
 
 
 def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:

@@ -7,12 +7,13 @@ from typing import Any
 from torch import nn
 
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import decoder_of
 
 
 def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module]:
     """The model's decoder layers, in order: the outermost list of modules of one class, or of decoder layers; the longest of several.
 
-    Outermost, since a layer may have a list of its own: the experts of a mixture, of which there can be more than layers.
+    Of a multimodal model, the language model's. Outermost, since a layer may have a list of its own: the experts of a mixture, of which there can be more than layers.
 
     Args:
         model: a transformers model, or a module around one.
@@ -23,7 +24,7 @@ def decoder_layers(model: nn.Module, *, required: bool = True) -> list[nn.Module
     """
     depths: list[tuple[int, int, list[nn.Module]]] = [
         (name.count("."), -len(module), list(module))
-        for name, module in model.named_modules()
+        for name, module in decoder_of(model).named_modules()
         if isinstance(module, nn.ModuleList) and _alike(module)
     ]
     if depths:

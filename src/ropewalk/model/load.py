@@ -10,7 +10,6 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.tensor_problems import Problem, doubts
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import auto_class
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
@@ -52,7 +52,7 @@ def load_model(
     device = device_for(device)
     settle(doubts(checkpoint))
     loaded, report = _from_pretrained(
-        checkpoint.path, trust_remote_code, dtype=dtype_for(dtype, device), attn_implementation=attention
+        checkpoint, trust_remote_code, dtype=dtype_for(dtype, device), attn_implementation=attention
     )
     settle(misfits(loaded, report, str(checkpoint)))
     loaded = loaded.to(device).eval()
@@ -77,7 +77,7 @@ def refuse_what_no_reader_loads(checkpoint: Checkpoint, *, trust_remote_code: bo
     Raises:
         UserError: tensors are missing, of other shapes, or have no place in the model that the config describes.
     """
-    model, report = _from_pretrained(checkpoint.path, trust_remote_code, dtype=torch.bfloat16, device_map="meta")
+    model, report = _from_pretrained(checkpoint, trust_remote_code, dtype=torch.bfloat16, device_map="meta")
     settle(misfits(model, report, str(checkpoint)))
 
 
@@ -90,20 +90,21 @@ def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
     """Refuse, before any weight is loaded, what config and headers show to be unusable.
 
     Raises:
-        UserError: code of its own that was not trusted, no RoPE that ropewalk knows, weights missing or damaged.
+        UserError: code of its own that was not trusted, a family that transformers does not have, no RoPE that ropewalk knows, weights missing or damaged.
     """
     refuse_remote_code(checkpoint, trusted=trust_remote_code)
+    auto_class(checkpoint.config)
     checkpoint.rope  # noqa: B018  # a cached property: reading it raises
     checkpoint.headers  # noqa: B018
 
 
-def _from_pretrained(directory: Path, trust: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(checkpoint: Checkpoint, trust: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model, and transformers' report of the tensors it missed, could not place or found of another shape."""
     chosen = {name: value for name, value in options.items() if value is not None}
     try:
         with without_bars():
-            return transformers.AutoModelForCausalLM.from_pretrained(
-                directory,
+            return auto_class(checkpoint.config).from_pretrained(
+                checkpoint.path,
                 local_files_only=True,
                 trust_remote_code=trust,
                 use_safetensors=True,
@@ -113,7 +114,7 @@ def _from_pretrained(directory: Path, trust: bool, **options: Any) -> tuple[Any,
             )
     except (RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(
-            f"transformers cannot load {directory}: {str(error).splitlines()[0]}; the weights and the config do not fit each "
+            f"transformers cannot load {checkpoint.path}: {str(error).splitlines()[0]}; the weights and the config do not fit each "
             "other, or this family is newer than the transformers installed"
         ) from error
 

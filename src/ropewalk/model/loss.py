@@ -26,6 +26,7 @@ from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.checkpoint.families import family_of
 from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import decoder_of
 from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 
@@ -218,9 +219,10 @@ class NextTokenLoss(nn.Module):
 
     @property
     def body(self) -> nn.Module:
-        """Everything below the head: token ids to hidden states."""
+        """Everything below the head: token ids to hidden states; without what a multimodal model has beside that."""
         inner: Any = self._inner
-        return inner.base_model
+        decoder = decoder_of(inner)
+        return inner.base_model if decoder is inner else decoder
 
     @property
     def head(self) -> nn.Module:

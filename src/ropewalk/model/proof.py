@@ -22,6 +22,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.small import SEEN, no_copy, small_config, small_model
 from ropewalk.model.verify import verify_rope
+from ropewalk.rope.scaling import Linear
 
 #: Tokens of the sequence, and the farthest position: far enough for slow pairs, near enough for float32 phases (1e-4 radians).
 _TOKENS, _FARTHEST = 3 * SEEN, 1024
@@ -45,8 +46,11 @@ def prove(before: dict[str, Any], after: dict[str, Any], *, code: str | None = N
     base, extended = (small_model(config_dict, code=code) for config_dict in (before, after))
     extended.load_state_dict(base.state_dict())
     verify_rope(extended, rope_config)
-    layout = read_layers(small_config(text_section(before), code=code))
-    positions = torch.linspace(0, min(step["from"], _FARTHEST) - 1, _TOKENS).long().unique()
+    layout = read_layers(small_config({**text_section(before), "model_type": rope_config.family}, code=code))
+    is_linear = step["method"] == Linear.method and float(step["factor"]).is_integer()
+    # LongRoPE is scaled past the original window only, so other methods are looked at over the whole new one.
+    farthest = min(step["from"], _FARTHEST) if is_linear else step["to"]
+    positions = torch.linspace(0, farthest - 1, _TOKENS).long().unique()
     try:
         before_at, after_at = _outputs(base, positions), _outputs(extended, positions)
     except UserError:
@@ -55,7 +59,7 @@ def prove(before: dict[str, Any], after: dict[str, Any], *, code: str | None = N
         raise no_copy(rope_config.family, error) from error
     _hold_layout(base, layout, positions, before_at, rope_config.family)
     _hold_scaled(layout, before_at, after_at, rope_config.family)
-    if step["method"] == "linear" and float(step["factor"]).is_integer():
+    if is_linear:
         stretched = _outputs(extended, positions * int(step["factor"]))
         _hold_stretched(layout, before_at, after_at, stretched, rope_config.family)
 

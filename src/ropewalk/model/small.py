@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from ropewalk.checkpoint.families import text_type
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
@@ -59,15 +60,16 @@ def small_model(config_dict: dict[str, Any], *, code: str | None = None) -> Any:
     Raises:
         UserError: none could be made.
     """
-    text = text_section(config_dict)
-    model_type = text.get("model_type")
+    model_type = text_type(config_dict)
+    text = {**text_section(config_dict), "model_type": model_type}
     try:
         config = _class_of(model_type, code)(**small_config(text, code=code))
-        bare = code is None and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        known = model_type in transformers.CONFIG_MAPPING
+        bare = known and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         auto: Any = transformers.AutoModel if bare else transformers.AutoModelForCausalLM
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = auto.from_config(config, attn_implementation="eager", trust_remote_code=code is not None)
+            model = auto.from_config(config, attn_implementation="eager", trust_remote_code=not known)
             _spread(model)
     except Exception as error:  # whatever keeps a family's own code from making one
         raise no_copy(str(model_type), error) from error
@@ -91,7 +93,7 @@ def _spread(model: nn.Module) -> None:
 
 
 def _class_of(model_type: Any, code: str | None) -> Any:
-    if code is None:
+    if code is None or model_type in transformers.CONFIG_MAPPING:
         return transformers.CONFIG_MAPPING[model_type]
     return type(transformers.AutoConfig.from_pretrained(code, trust_remote_code=True, local_files_only=True))
 

@@ -21,6 +21,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.rope.scaling import InvFreq
 
 #: transformers computes theta_j in float32, in one power and one division: a few units in the last place (6e-8 each). A
@@ -30,7 +31,7 @@ TOLERANCE = 2e-6
 
 def rotary_tables(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, str, torch.Tensor]]:
     """Every inv_freq table in a model: (module, buffer's name, layer type or "", the buffer)."""
-    for module in model.modules():
+    for module in decoder_of(model).modules():  # an image encoder beside it may rotate too
         for name, buffer in module.named_buffers(recurse=False):
             if name.endswith("inv_freq") and "original_inv_freq" not in name:
                 yield module, name, name.removesuffix("inv_freq").rstrip("_"), buffer
@@ -106,11 +107,12 @@ def verify_directory(directory: Path) -> None:
     The model is laid out on the meta device, which costs no memory; only its rotary modules are then made for real. This is
     the proof of what was written, so the directory is read again, whatever is known of it.
     """
+    checkpoint = Checkpoint.open(directory)
     config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = auto_class(checkpoint.config).from_config(config)
     for module in {module for module, *_ in rotary_tables(model)}:
         fresh = type(module)(config=module.config)
         for name, buffer in fresh.named_buffers():
             setattr(module, name, buffer)
-    verify_rope(model, Checkpoint.open(directory).rope)
+    verify_rope(model, checkpoint.rope)

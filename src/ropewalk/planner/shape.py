@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, with_defaults
+from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, text_type, with_defaults
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
@@ -152,7 +152,7 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
         UserError: a key is missing, or the layers are of a kind that no count here describes; the key is named.
     """
     section = text_section(dict(config))
-    kind = str(section.get("model_type", config.get("model_type", "")))
+    kind = text_type(dict(config))
     text = with_defaults({**section, "model_type": kind})
     layout = read_layers(text)
     _refuse_uncounted(text, kind, layout)

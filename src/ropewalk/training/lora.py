@@ -14,6 +14,7 @@ know: peft stops, and `attach` puts it on a model only after holding that model'
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.distributed.state import sharded_like
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import decoder_of
 from ropewalk.model.verify import verify_rope
 
 #: Plain peft stops at a type that it does not know, and shows it.
@@ -62,18 +64,24 @@ def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
     return wrapped
 
 
-def _attention_projections(model: nn.Module) -> list[str]:
-    """Last names of the linear layers inside attention modules (q_proj, k_proj, ... in Llama; query_key_value in GPT-NeoX)."""
-    names = set()
-    for name, module in model.named_modules():
+def _attention_projections(model: nn.Module) -> list[str] | str:
+    """Last names of the linear layers inside attention modules (q_proj, k_proj, ... in Llama; query_key_value in GPT-NeoX).
+
+    In a multimodal model a pattern of whole names, since an image encoder has projections of the same names.
+    """
+    decoder, names = decoder_of(model), set()
+    for name, module in decoder.named_modules():
         *path, last = name.split(".")
         if isinstance(module, nn.Linear) and path and "att" in path[-1]:
             names.add(last)
-    return sorted(names)
+    if decoder is model or not names:
+        return sorted(names)
+    place = next(name for name, module in model.named_modules() if module is decoder)
+    return rf"{re.escape(place)}\..*\.({'|'.join(sorted(names))})"
 
 
 def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
-    norms = [module for module in model.modules() if "norm" in type(module).__name__.lower()]
+    norms = [module for module in decoder_of(model).modules() if "norm" in type(module).__name__.lower()]
     weights = [parameter for module in norms for parameter in module.parameters()]
     return [*weights, *model.get_input_embeddings().parameters()]
 

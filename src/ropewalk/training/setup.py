@@ -30,9 +30,10 @@ from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import freeze_encoders
 from ropewalk.model.carry import link_weights
 from ropewalk.model.devices import device_for
-from ropewalk.model.extend import extended_config
+from ropewalk.model.extend import extended_config, prove_extension
 from ropewalk.model.load import load_tokenizer, refuse_quantised, refuse_unusable
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
@@ -86,6 +87,7 @@ def starting_model(
     with _on_disk(checkpoint) as linked:
         model = load(linked, mesh, dtype=weights, device=device, trust_remote_code=settings.trust_remote_code)
         tokenizer = load_tokenizer(linked, trust_remote_code=settings.trust_remote_code)
+    freeze_encoders(model)
     _lengthen(model, tokenizer, source.rope.window, settings.window)
     return StartingModel(
         model=model.train(),
@@ -128,6 +130,8 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
     refuse_quantised(source)
     config_dict = new_config(source, settings)
+    if len(config_dict.get("ropewalk", {}).get("history", [])) > len(source.rope.block.get("history", [])):
+        prove_extension(source, config_dict, settings, trust_remote_code=settings.trust_remote_code)
     return source if config_dict is source.config else source.with_config(config_dict)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ropewalk.model.architecture import decoder_of
 from ropewalk.model.layers import head_size
 
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
@@ -29,9 +30,11 @@ def flops_per_token(model: Any, window: int) -> float:
     """
     config = model.config.get_text_config()
     body = model.get_base_model() if hasattr(model, "get_base_model") else model
-    weights = sum(p.numel() for name, p in body.named_parameters() if "lora_" not in name)
     embedding = body.get_input_embeddings().weight
     head = body.get_output_embeddings()
+    parts = [decoder_of(body), *([] if head is None else [head])]  # of a multimodal model, the language model
+    counted = {p: p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name}
+    weights = sum(counted.values())
     if head is None or head.weight is not embedding:
         weights -= embedding.numel()
     width = config.num_attention_heads * head_size(model)

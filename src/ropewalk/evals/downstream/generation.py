@@ -69,7 +69,8 @@ class _RefuseNaN(LogitsProcessor):
 
 def end_marks(tokenizer: Any, model: Any) -> list[int]:
     """The tokens that end a text: the tokenizer's, else the config's; none if neither names one."""
-    for eos in (tokenizer.eos_token_id, model.config.eos_token_id):
+    configs = model.config, model.config.get_text_config()
+    for eos in (tokenizer.eos_token_id, *(getattr(config, "eos_token_id", None) for config in configs)):
         if eos is not None:
             return list(eos) if isinstance(eos, list | tuple) else [eos]
     return []

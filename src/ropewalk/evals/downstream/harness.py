@@ -81,5 +81,9 @@ class Harness(HFLM):
 
 def prefix_of(tokenizer: Any, config: Any) -> int:
     """The token before an empty prompt, which lm-eval asks for even where no prompt is empty; 0 if nothing names one."""
-    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, config.bos_token_id, config.eos_token_id)
+    candidates = (
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        *(getattr(config, f"{end}_token_id", None) for end in ("bos", "eos")),
+    )
     return next((token for token in candidates if isinstance(token, int)), 0)
