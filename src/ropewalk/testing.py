@@ -118,11 +118,12 @@ _VISION = dict(
 
 def tiny_config(family: str = "llama", window: int = 64, **overrides: Any) -> transformers.PreTrainedConfig:
     """The configuration of a small model (`testing.PUBLISHED`, by name) with a window in tokens; of two layers, or as its kind needs."""
-    settings = dict(_SETTINGS[family])
+    settings: dict[str, Any] = dict(_SETTINGS[family])
     model_type = settings.pop("model_type", family)
     if text := settings.pop("text_config", None):
         text = {**_SHARED, "max_position_embeddings": window, **text, **overrides}
-        return transformers.CONFIG_MAPPING[model_type](text_config=text, vision_config=_vision(model_type), **settings)
+        sections: dict[str, Any] = {"text_config": text, "vision_config": _vision(model_type)}
+        return transformers.CONFIG_MAPPING[model_type](**sections | settings)
     defaults = class_defaults(model_type)
     if "head_dim" in defaults:
         settings.setdefault("head_dim", 16)

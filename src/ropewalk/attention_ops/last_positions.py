@@ -66,10 +66,13 @@ def _narrow(part: nn.Module, count: int, undo: ExitStack) -> None:
 
     def narrow(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         lengths.append(inputs[0].shape[1])
-        return tuple(value[:, -count:] if isinstance(value, Tensor) else value for value in inputs)
+        # A mixture of experts views its input as one list of tokens, which a part of every sequence is not in memory.
+        return tuple(value[:, -count:].contiguous() if isinstance(value, Tensor) else value for value in inputs)
 
-    def widen(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return nn.functional.pad(output, (0, 0, lengths.pop() - output.shape[1], 0))
+    def widen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        states, *rest = output if isinstance(output, tuple) else (output,)  # a mixture may give its routing too
+        states = nn.functional.pad(states, (0, 0, lengths.pop() - states.shape[1], 0))
+        return (states, *rest) if isinstance(output, tuple) else states
 
     undo.callback(part.register_forward_pre_hook(narrow).remove)
     undo.callback(part.register_forward_hook(widen).remove)

@@ -81,11 +81,19 @@ def attend_in_blocks(model: Any) -> None:
         )
 
 
+def is_replaceable(model: Any) -> bool:
+    """Whether the model's attention is PyTorch's, handed over by transformers: Gemma 2 caps scores, gpt-oss has sinks, Falcon its own."""
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return bool(inner._supports_sdpa and inner._can_set_attn_implementation())
+
+
 def is_plain_causal(model: Any) -> bool:
     """Whether every layer is causal attention over the whole window, without windows that slide or caps on scores.
 
     Attention in blocks or in two parts would make another model of any other family.
     """
+    if not is_replaceable(model):
+        return False
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
@@ -103,7 +111,7 @@ def refuse_other_than_plain_causal(model: Any) -> None:
     """
     if not is_plain_causal(model):
         raise UserError(
-            f"{model.config.get_text_config().model_type} models with sliding windows or capped attention scores cannot train over "
+            f"{model.config.get_text_config().model_type} models, whose attention slides, caps its scores or is not PyTorch's, cannot train over "
             "documents or devices; use --cp 1 without a document mask, or another family"
         )
 

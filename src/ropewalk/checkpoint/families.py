@@ -99,6 +99,7 @@ class Family:
         rotates: "" for every layer of attention; "sliding": those that slide; "mixed": those that slide if any does, else all;
             "listed": those with 1 in `no_rope_layers`, every `no_rope_layer_interval`-th not.
         logits_key, logits_divided: the config key of a factor on the logits; whether they are divided by it.
+        head_width_key: the config key of a width that the head's input is scaled to: logits are multiplied by it over the width.
         layers: as the planner counts them; None: counted like Llama's, and said so.
     """
 
@@ -118,6 +119,7 @@ class Family:
     rotates: str = ""
     logits_key: str = ""
     logits_divided: bool = False
+    head_width_key: str = ""
     layers: Layers | None = None
 
 
@@ -255,6 +257,7 @@ FAMILIES: dict[str, Family] = {
     "arcee": Family(
         layers=Layers(gated=False, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
     ),
+    "minicpm3": Family(head_width_key="dim_model_base"),
     "hyperclovax": Family(logits_key="logits_scaling"),
     "falcon": Family(rope_if=("alibi", False, "ALiBi")),
     "zamba2": Family(rope_if=("use_mem_rope", True, _NOTHING)),

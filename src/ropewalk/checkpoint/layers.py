@@ -9,11 +9,20 @@ Pure JSON, no torch. tests/model/test_layout.py holds it against what the layers
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.checkpoint.families import FULL_LAYERS, SLIDING_LAYERS, Family, class_defaults, family_of, with_defaults
+from ropewalk.checkpoint.families import (
+    FULL_LAYERS,
+    SLIDING_LAYERS,
+    Family,
+    class_defaults,
+    family_of,
+    text_type,
+    with_defaults,
+)
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
 
@@ -207,3 +216,31 @@ def refuse_to_extend(layout: LayerLayout, window: int, model_type: str) -> None:
         f"in this {model_type} model only layers rotate that see a part of the window ({layout}): their distances do not grow with "
         f"it, so there is nothing to interpolate, and scaling would only blur them; {TRAIN_AS_IT_IS}"
     )
+
+
+def with_raised_window(config_dict: dict[str, Any], layout: LayerLayout, window: int) -> dict[str, Any]:
+    """A copy of a config.json in which every layer sees `window` tokens, read as a model of the window that layers saw before.
+
+    No distance beyond that was ever between a query and a key, whatever max_position_embeddings says: it is the window of
+    pretraining, from which a longer one is scaled.
+
+    Raises:
+        UserError: attention does not slide in every layer; the model was scaled while it did.
+    """
+    reach = layout.sliding_window
+    if reach is None or len(layout.sliding) < len(layout.layers):
+        raise UserError(
+            f"--raise-sliding-window is for models whose attention slides in every layer, and here it does not ({layout}); leave it out"
+        )
+    raised = copy.deepcopy(config_dict)
+    section = raised.get("text_config") if isinstance(raised.get("text_config"), dict) else raised
+    text: dict[str, Any] = with_defaults({**section, "model_type": text_type(raised)})
+    if reach < whole_number(text, "max_position_embeddings"):
+        if "ropewalk" in raised or text.get("rope_scaling"):
+            raise UserError(
+                f"this model was scaled while its layers saw {reach} tokens each, so what its positions mean beyond them is not known; "
+                "start from the model it was made from"
+            )
+        section["max_position_embeddings"] = reach
+    section["sliding_window"] = max(reach, window)
+    return raised

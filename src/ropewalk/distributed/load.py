@@ -21,7 +21,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
-from ropewalk.model.architecture import auto_class
+from ropewalk.model.architecture import auto_class, has_attention
 from ropewalk.model.load import load_model
 
 
@@ -74,7 +74,10 @@ def _without_weights(checkpoint: Checkpoint, dtype: torch.dtype, trust: bool) ->
     config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=trust)
     with torch.device("meta"):
         model: Any = auto_class(checkpoint.config).from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust
+            config,
+            dtype=dtype,
+            trust_remote_code=trust,
+            **({"attn_implementation": "sdpa"} if has_attention(checkpoint, "sdpa") else {}),
         )
     return model.eval()
 

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
-from ropewalk.attention_ops.transformers import attend_in_blocks, refuse_other_than_plain_causal
+from ropewalk.attention_ops.transformers import attend_in_blocks, is_replaceable, refuse_other_than_plain_causal
 from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size
@@ -105,7 +105,8 @@ class Mesh:
         if inner is not None:
             if self.context_size > 1:
                 refuse_other_than_plain_causal(inner)
-            attend_in_blocks(inner)
+            if is_replaceable(inner):
+                attend_in_blocks(inner)
             self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module

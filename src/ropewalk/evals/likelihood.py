@@ -24,6 +24,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
+from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import to_device
 from ropewalk.model.loss import NextTokenLoss, logits_transform
 
@@ -59,7 +60,7 @@ def default_batch_tokens(device: torch.device) -> int:
 
 def position_limit(model: torch.nn.Module) -> int | None:
     """The number of positions in a learned table, or None for a model without one (RoPE, ALiBi)."""
-    for name, module in model.named_modules():
+    for name, module in decoder_of(model).named_modules():
         last = name.rsplit(".", 1)[-1]
         if isinstance(module, torch.nn.Embedding) and ("position" in last or last in ("wpe", "pos_emb")):
             return module.num_embeddings

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 
 
@@ -41,6 +42,14 @@ def auto_class(config_dict: dict[str, Any]) -> Any:
         f"ropewalk extends decoders of text, alone or beside an image encoder, and {model_type} is neither; choose a causal language "
         "model"
     )
+
+
+def has_attention(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a family can attend by one of transformers' names; Gemma 2 and gpt-oss do something to scores that "sdpa" does not."""
+    if name != "sdpa" or checkpoint.config.get("model_type") not in transformers.CONFIG_MAPPING:
+        return True
+    classes = auto_class(checkpoint.config)._model_mapping
+    return bool(classes[transformers.CONFIG_MAPPING[checkpoint.config["model_type"]]]._supports_sdpa)
 
 
 def _encodes(model_type: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, refuse_to_lose, whole_directory, write_json
-from ropewalk.checkpoint.layers import refuse_to_extend
+from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
@@ -79,6 +79,8 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         UserError: as `extend`.
     """
     options = options or ScalingOptions()
+    if options.raise_sliding_window:
+        checkpoint = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
     rope_config = checkpoint.rope
     current = rope_config.window
     if not isinstance(window, int) or window <= current:
@@ -94,7 +96,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     factor = window / current
     scaling = _scaling(rope_config, rope, factor, options)
     step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": __version__}
-    step |= options.parameters
+    step |= options.parameters | ({"raised_sliding_window": True} if options.raise_sliding_window else {})
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 

@@ -20,7 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.tensor_problems import Problem, doubts
 from ropewalk.errors import UserError
-from ropewalk.model.architecture import auto_class
+from ropewalk.model.architecture import auto_class, has_attention
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
@@ -41,7 +41,7 @@ def load_model(
         model: `hemp`, a local directory, a hub id or an open checkpoint.
         dtype: of the weights; bfloat16 on a GPU and float32 on a CPU if not given. Rotary tables stay float32.
         device: the current GPU if there is one, else the CPU.
-        attention: transformers' `attn_implementation`; its own choice (SDPA) if not given.
+        attention: transformers' `attn_implementation`; its own choice (SDPA) if not given, or where the family does not have that.
         trust_remote_code: run the model code that comes with the checkpoint; never unless asked for.
 
     Raises:
@@ -101,6 +101,8 @@ def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
 def _from_pretrained(checkpoint: Checkpoint, trust: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model, and transformers' report of the tensors it missed, could not place or found of another shape."""
     chosen = {name: value for name, value in options.items() if value is not None}
+    if not has_attention(checkpoint, chosen.get("attn_implementation", "")):
+        chosen.pop("attn_implementation", None)
     try:
         with without_bars():
             return auto_class(checkpoint.config).from_pretrained(

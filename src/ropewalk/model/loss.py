@@ -81,6 +81,8 @@ def logits_transform(model: Any) -> LogitsTransform:
                 f"the loss of a {config.model_type} model cannot be computed in chunks: its configuration sets {key} = {value}, "
                 f"whose effect on the logits is not known here; use a family without it"
             )
+    if family.head_width_key:
+        scale *= getattr(config, family.head_width_key) / config.hidden_size
     return LogitsTransform(scale, cap)
 
 

@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import tyro
+
 from ropewalk.settings.values import Range
 from ropewalk.settings.windows import WindowOptions
 
@@ -27,6 +29,8 @@ class ScalingOptions(WindowOptions):
 
     method: TrainMethod = "linear"
     """linear is Position Interpolation; auto keeps the method the model has, linear if it has none."""
+    raise_sliding_window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Where attention slides in every layer (Mistral v0.1, Phi-3-mini-4k): let each layer see the new window, scaled from what it sees now."""
     rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None
     """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
 
@@ -38,5 +42,5 @@ class ScalingOptions(WindowOptions):
 
 def parameter_names() -> list[str]:
     """The fields of `ScalingOptions` that are parameters of a scaling."""
-    others = {"method", *(each.name for each in dataclasses.fields(WindowOptions))}
+    others = {"method", "raise_sliding_window", *(each.name for each in dataclasses.fields(WindowOptions))}
     return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in others]

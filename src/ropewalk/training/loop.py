@@ -90,7 +90,7 @@ class Loop:
             _seed(settings.seed)  # adapters begin at random: the same in every run and on every device
             self.model = lora.add(start.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
         #: Whether documents and devices are told apart by attention in blocks; windows that slide must go through transformers' masks.
-        self._attends_in_blocks = mesh.world > 1 or is_plain_causal(start.model)
+        self._attends_in_blocks = mesh.context_size > 1 or is_plain_causal(start.model)
         with self._autocast():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self.loss: Any = mesh.together(lambda: NextTokenLoss(self.model))

@@ -138,6 +138,8 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
     """The config that is trained: the original's own if the window is already there, else extended by the method."""
     rope_config = source.rope
+    if settings.raise_sliding_window:
+        return extended_config(source, window=settings.window, options=settings)
     if settings.window < rope_config.window:
         raise UserError(
             f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window} "
