@@ -403,7 +403,9 @@ def test_abf_is_read_back_with_its_rope_theta_and_composes_with_itself(tmp_path:
     assert [step["rope_theta"] for step in written["ropewalk"]["history"]] == [5e4, 5e5]
     assert written["rope_theta"] == written["rope_parameters"]["rope_theta"] == 5e5 and written["rope_scaling"] is None
     written["rope_theta"] = written["rope_parameters"]["rope_theta"] = 2e5
-    with pytest.raises(UserError, match="the ropewalk block says ABF .* which makes 500000, but the config has 200000"):
+    with pytest.raises(
+        UserError, match="block says ABF factor 4 on rope_theta 10000, but the config's RoPE keys say plain .* 200000"
+    ):
         read_rope(written)
 
 

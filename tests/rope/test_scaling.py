@@ -23,10 +23,14 @@ from ropewalk.rope.scaling import (
     EXTENDING,
     SCALINGS,
     Abf,
+    Dynamic,
+    Factors,
     Linear,
     Llama3,
+    LongRope,
     Ntk,
     Plain,
+    Proportional,
     Rope,
     Scaling,
     Yarn,
@@ -34,7 +38,7 @@ from ropewalk.rope.scaling import (
     from_dict,
     to_dict,
 )
-from ropewalk.settings.scaling import ExtendMethod, TrainMethod
+from ropewalk.settings.scaling import ALIASES, ExtendMethod, TrainMethod
 
 # float64 on both sides, a handful of operations: 1e-12 leaves four digits of slack.
 EXACT = 1e-12
@@ -130,7 +134,7 @@ def test_ntk_composes_by_multiplying(rope: Rope, first: float, second: float) ->
     np.testing.assert_allclose(compose(Ntk(first), Ntk(second)).inv_freq(rope), Ntk(second).inv_freq(grown), rtol=1e-10)
 
 
-@pytest.mark.parametrize("now", [Yarn(2.0), Llama3(8.0, 1.0, 4.0, 8192), Ntk(2.0)])
+@pytest.mark.parametrize("now", [Yarn(2.0), Llama3(8.0, 1.0, 4.0, 8192), Ntk(2.0), LongRope(2.0, (1.0,), (2.0,))])
 def test_linear_on_top_of_another_family_is_refused(now) -> None:
     with pytest.raises(UserError, match="cannot be put on top of"):
         compose(now, Linear(2.0))
@@ -321,7 +325,20 @@ def test_what_makes_no_rotation_is_refused_in_a_sentence(wrong, said: str) -> No
 
 
 @pytest.mark.parametrize(
-    "scaling", [Plain(), Linear(8.0), Ntk(2.0), Abf(8.0, 5e5), Yarn(4.0, 64.0, 4.0), Llama3(8.0, 1.0, 4.0, 8192)]
+    "scaling",
+    [
+        Plain(),
+        Linear(8.0),
+        Ntk(2.0),
+        Abf(8.0, 5e5),
+        Yarn(4.0, 64.0, 4.0),
+        Yarn(4.0, temperature=0.8, mscale=0.7, mscale_all_dim=1.0),
+        Llama3(8.0, 1.0, 4.0, 8192),
+        LongRope(4.0, (1.0, 1.5), (2.0, 4.0), attention=1.2),
+        Factors(4.0, (1.0, 4.0)),
+        Proportional(4.0, 0.75),
+        Dynamic(2.0),
+    ],
 )
 def test_a_scaling_comes_back_from_json_with_all_its_parameters(scaling) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(scaling)))) == scaling
@@ -336,8 +353,9 @@ def test_a_scaling_that_is_none_is_refused_in_a_sentence(entry) -> None:
 
 
 def test_the_words_that_a_type_checker_knows_are_those_of_the_table() -> None:
-    assert get_args(ExtendMethod) == (*EXTENDING, "auto")
-    assert set(get_args(TrainMethod)) == {*EXTENDING, "auto", Plain.method}
+    assert get_args(ExtendMethod) == (*ALIASES, *EXTENDING, "auto")
+    assert set(get_args(TrainMethod)) == {*ALIASES, *EXTENDING, "auto", Plain.method}
+    assert set(ALIASES.values()) <= set(EXTENDING)
 
 
 def test_no_two_scalings_share_a_word() -> None:
@@ -345,16 +363,32 @@ def test_no_two_scalings_share_a_word() -> None:
     assert len(words) == len(set(words)) and len({kind.label for kind in SCALINGS.values()}) == len(SCALINGS)
 
 
+#: What must be given beside a factor.
+VECTOR = [1 + 3 * j / 31 for j in range(32)]
+GIVEN = {
+    "abf": {"rope_theta": 5e5},
+    "factors": {"factors": VECTOR},
+    "longrope": {"factors": {"short_factor": [1.0] * 32, "long_factor": VECTOR}},
+    "proportional": {"rotated_share": 0.75},
+}
+
+
 @pytest.mark.parametrize("kind", SCALINGS.values())
 def test_what_a_config_says_of_a_scaling_is_read_back(kind: type[Scaling]) -> None:
     rope, factor = Rope(64, 10000.0, 2048), 4.0
-    scaling = kind.for_extension(rope, factor, **({"rope_theta": 5e5} if kind is Abf else {}))
-    if not kind.extends and kind is not Plain:
+    if kind is Dynamic:
+        with pytest.raises(UserError, match="measured and not made: its inv_freq changes with the length"):
+            kind.for_extension(rope, factor)
         with pytest.raises(UserError, match="does not write it"):
-            scaling.config_entry(rope)
+            Dynamic(factor).config_entry(rope)
         return
+    scaling = kind.for_extension(rope, factor, **GIVEN.get(kind.method, {}))
     entry, rope_theta = scaling.config_entry(rope)
     scaled = Rope(rope.head_dim, rope_theta, rope.window)
+    if kind is Factors:  # longrope with two equal lists, which has a word of its own here
+        written = LongRope.from_config(entry, window=8192, original=8192)
+        assert written == Factors(1.0, tuple(VECTOR))
+        return
     if not kind.rope_types:  # the config shows another rope_theta alone
         np.testing.assert_allclose(scaled.inv_freq(), scaling.inv_freq(rope), rtol=EXACT)
         return

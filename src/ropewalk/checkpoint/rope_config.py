@@ -28,7 +28,7 @@ from ropewalk.checkpoint.families import (
     text_type,
     with_defaults,
 )
-from ropewalk.checkpoint.named_scaling import named_original, read_scaling
+from ropewalk.checkpoint.named_scaling import named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
     NOTHING_SAID,
@@ -45,7 +45,7 @@ from ropewalk.checkpoint.window import (
 )
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import InvFreq, Rope, Scaling
+from ropewalk.rope.scaling import InvFreq, LongRope, Proportional, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,24 @@ class RopeConfig:
             raise UserError(str(self.question))
         return self
 
-    def inv_freq(self) -> dict[str, InvFreq]:
-        """Closed-form inv_freq by layer type, float64 (rotated / 2,); "" stands for a model with one RoPE for all layers."""
-        scaled = {FULL_LAYERS if self.unscaled else "": self.scaling.inv_freq(self.rope)}
-        return scaled | {layer_type: rope.inv_freq() for layer_type, rope in self.unscaled.items()}
+    def inv_freq(self, length: int | None = None) -> dict[str, InvFreq]:
+        """Closed-form inv_freq by layer type, float64 (rotated / 2,); "" stands for a model with one RoPE for all layers.
+
+        length: of the input, tokens, on which dynamic NTK and LongRoPE depend; the whole window if not given.
+        """
+        scaled = self.scaling.inv_freq(self.rope) if length is None else self.scaling.inv_freq_at(self.rope, length)
+        return {self.scaled_layers: scaled} | {
+            layer_type: rope.inv_freq() for layer_type, rope in self.unscaled.items()
+        }
+
+    @property
+    def scaled_layers(self) -> str:
+        """The type of the layers whose RoPE is scaled; "" where all have one."""
+        return FULL_LAYERS if self.unscaled else ""
+
+    def attention_factor(self, layer_type: str = "") -> float:
+        """What queries and keys of a layer type are multiplied by beside their rotation."""
+        return 1.0 if layer_type in self.unscaled else self.scaling.attention_factor(self.rope)
 
     def __str__(self) -> str:
         return f"{self.scaling.method} with factor {self.scaling.factor:g} on rope_theta {self.rope.rope_theta:g}"
@@ -119,12 +133,12 @@ def read_rope(
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
     head_dim = _rotated_coordinates(text, entry, FULL_LAYERS)
     named = whole_number(text, "max_position_embeddings")
-    original = named_original(entry, text)
+    original = named_original(entry, text, named=named)
     scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
     pretrained = family_of(model_type).pretrained_window
     block = config_dict.get("ropewalk") or {}
     if block:
-        rope_theta, scaling, windows = read_block(block, Rope(head_dim, rope_theta, named), scaling)
+        rope_theta, scaling, windows = read_block(block, Rope(head_dim, rope_theta, original or named), scaling)
         found = readings_of_block(scaling, windows, pretrained)
         said = (
             f"its ropewalk block names windows that differ by another factor ({windows.original} and {windows.window})"
@@ -223,9 +237,7 @@ def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type
         head = whole_number(text, key)
     else:
         head = whole_number(text, "hidden_size") // whole_number(text, "num_attention_heads")
-    if (
-        entry.get("rope_type") == "proportional"
-    ):  # its share is one of frequencies: all coordinates have one, some of them 0
+    if rope_type_of(entry) in Proportional.rope_types:  # its share is one of pairs: all coordinates have one, some of 0
         return head
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
     if share is None:
@@ -271,13 +283,17 @@ def write_rope(
     refuse_disagreement(scaling, windows, family.pretrained_window)
     entry, rope_theta = scaling.config_entry(rope)
     old, unscaled = _rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
-    kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS}
+    kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS and key not in entry}
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
     legacy = {**entry, "type": entry["rope_type"], **kept}
     for part in (text, out):
         lengthened(part, windows)
+    if isinstance(scaling, LongRope):  # where both readers look first
+        text["original_max_position_embeddings"] = rope.window
+    if isinstance(scaling, Proportional):
+        _refuse_partial(rope, _rotated_coordinates(text, {"partial_rotary_factor": 1.0}, FULL_LAYERS))
     if family.only_longrope:
-        entry, legacy = _as_longrope(text, entry, rope, window=window)
+        entry, legacy = _as_longrope(text, entry, scaling, rope, window=window)
     parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **kept}
     text["rope_parameters"] = {FULL_LAYERS: parameters, **unscaled} if unscaled else parameters
     text["rope_scaling"] = None if entry["rope_type"] == "default" else legacy
@@ -286,7 +302,7 @@ def write_rope(
     if unscaled and family.local_theta_key not in ("", "rope_theta"):
         text[family.local_theta_key] = next(iter(unscaled.values()))["rope_theta"]
     text["rope_theta"] = rope_theta
-    _write_older_keys(text, family, rope_theta, old.get("partial_rotary_factor"))
+    _write_older_keys(text, family, rope_theta, kept.get("partial_rotary_factor"))
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block
     return out
@@ -300,19 +316,33 @@ def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, s
         text[family.share_key] = share
 
 
-def _as_longrope(
-    text: dict[str, Any], entry: dict[str, Any], rope: Rope, *, window: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Phi-3 takes "longrope" alone; v4 takes it with these three keys and no others. One factor for every pair is linear.
+def _refuse_partial(rope: Rope, head_dim: int) -> None:
+    if rope.head_dim != head_dim:
+        raise UserError(
+            f"proportional scaling is a share of whole heads, and this model rotates {rope.head_dim} of {head_dim} coordinates; use another "
+            "--method"
+        )
 
-    The top-level original window is the new one, so that both its readers put the attention's own rescaling, sqrt(1 +
-    ln(mpe / original) / ln(original)), at 1, as Position Interpolation has it.
+
+def _as_longrope(
+    text: dict[str, Any], entry: dict[str, Any], scaling: Scaling, rope: Rope, *, window: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Phi-3 takes "longrope" alone; v4 takes it with these three keys and no others. Any scaling is a vector of factors.
+
+    Both its readers compute the attention factor from the top-level original window, sqrt(1 + ln(mpe / original) / ln(original)), so that
+    is the new window where attention stays as it is.
     """
     if entry["rope_type"] == "default":
         return entry, {}
-    if entry["rope_type"] != "linear":
-        raise UserError(f"a Phi-3 config cannot say {entry['rope_type']} scaling; use --method linear or ntk")
-    factors = [entry["factor"]] * (rope.head_dim // 2)
-    text["original_max_position_embeddings"] = int(window)
-    table = {"short_factor": factors, "long_factor": factors}
-    return {"rope_type": "longrope", **table}, {"type": "longrope", **table}
+    if isinstance(scaling, LongRope) and scaling.attention is None:
+        lists = {key: entry[key] for key in ("short_factor", "long_factor")}
+    elif scaling.attention_factor(rope) == 1 and not isinstance(scaling, Proportional):
+        text["original_max_position_embeddings"] = int(window)
+        factors = [float(factor) for factor in rope.inv_freq() / scaling.inv_freq(rope)]
+        lists = {"short_factor": factors, "long_factor": factors}
+    else:
+        raise UserError(
+            f"a Phi-3 config can say neither an attention factor of its own ({scaling.method} scaling has {scaling.attention_factor(rope):.4g}) "
+            "nor pairs that stand still; use --method linear or ntk, or yarn with --temperature 1"
+        )
+    return {"rope_type": "longrope", **lists}, {"type": "longrope", **lists}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ropewalk.checkpoint.window import Windows
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Rope, Scaling, from_dict, to_dict
@@ -42,8 +44,8 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float
         rope, named: the RoPE and the scaling that the other keys name.
 
     Returns:
-        The pretrained rope_theta, the scaling, the windows. The block alone knows the original window, and a scaling of which the
-        other keys show nothing but another rope_theta (NTK, ABF).
+        The pretrained rope_theta, the scaling, the windows. The block alone knows the original window, and by which method a rotation
+        was made that the other keys say in another way (NTK and ABF as a rope_theta, any as Phi-3's factors).
 
     Raises:
         UserError: the block is damaged, or contradicts the other keys.
@@ -53,18 +55,23 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float
         scaling, rope_theta = from_dict(block["scaling"]), float(block["rope_theta"])
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"the config's ropewalk block is damaged ({error!r}); run `ropewalk extend` again") from None
-    if not scaling.rope_types:
-        pretrained = Rope(rope.head_dim, rope_theta, windows.original)
-        _, scaled_theta = scaling.config_entry(pretrained)
-        if abs(scaled_theta / rope.rope_theta - 1) > 1e-9:
-            raise UserError(
-                f"the ropewalk block says {scaling.label} factor {scaling.factor:g} on rope_theta {rope_theta:g}, which makes "
-                f"{scaled_theta:.6g}, but the config has {rope.rope_theta:.6g}; run `ropewalk extend` on the original model again"
-            )
-        return rope_theta, scaling, windows
-    if (named.method, named.factor) != (scaling.method, scaling.factor):
+    pretrained = Rope(rope.head_dim, rope_theta, windows.original)
+    if not _same_rotation(named, rope, scaling, pretrained):
         raise UserError(
-            f"the ropewalk block says {scaling.method} with factor {scaling.factor:g}, but the config's RoPE keys say {named.method} "
-            f"with factor {named.factor:g}: one was edited without the other; run `ropewalk extend` on the original model again"
+            f"the ropewalk block says {scaling.label} factor {scaling.factor:g} on rope_theta {rope_theta:g}, but the config's RoPE keys say "
+            f"{named.method} with factor {named.factor:g} on rope_theta {rope.rope_theta:.6g}: one was edited without the other; run "
+            "`ropewalk extend` on the original model again"
         )
-    return rope.rope_theta, named, windows
+    return rope_theta, scaling, windows
+
+
+def _same_rotation(named: Scaling, rope: Rope, scaling: Scaling, pretrained: Rope) -> bool:
+    """Whether two scalings, each of its own RoPE, turn and weigh alike at every length; 1e-6 is far below any other parameter's effect."""
+    lengths = (1, max(rope.window, pretrained.window) + 1)
+    return (
+        all(
+            np.allclose(named.inv_freq_at(rope, length), scaling.inv_freq_at(pretrained, length), rtol=1e-6, atol=0)
+            for length in lengths
+        )
+        and abs(named.attention_factor(rope) / scaling.attention_factor(pretrained) - 1) < 1e-6
+    )

@@ -34,6 +34,8 @@ METHOD_COLOURS = {
     "yarn": "#2b8257",
     "llama3": "#b0457b",
     "longrope": "#3a8f9e",
+    "factors": "#2f6f7a",
+    "proportional": "#9b6a2f",
 }
 _OTHER = "#4b5b6b"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -93,9 +93,14 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         rope_config.scaling, Plain
     ):  # a model that was trained past its pretraining window, unscaled, has another one by now
         rope = dataclasses.replace(rope, window=current)
-    factor = window / current
-    scaling = _scaling(rope_config, rope, factor, options)
-    step = {"method": scaling.method, "factor": factor, "from": current, "to": window, "ropewalk": __version__}
+    scaling = _scaling(rope_config, rope, window, options)
+    step = {
+        "method": scaling.method,
+        "factor": window / current,
+        "from": current,
+        "to": window,
+        "ropewalk": __version__,
+    }
     step |= options.parameters | ({"raised_sliding_window": True} if options.raise_sliding_window else {})
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
@@ -128,20 +133,26 @@ def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:
     return past
 
 
-def _scaling(rope_config: RopeConfig, rope: Rope, factor: float, options: ScalingOptions) -> Scaling:
-    """The scaling of the model once its window is `factor` times as long, by the method asked for."""
-    if not math.isfinite(factor):
-        raise UserError(f"the factor must be finite, got {factor}; it is new window / old window")
+def _scaling(rope_config: RopeConfig, rope: Rope, window: int, options: ScalingOptions) -> Scaling:
+    """The scaling of the model once its window is `window` tokens, by the method asked for."""
+    now = rope_config.scaling
+    if now.untrainable:
+        raise UserError(
+            f"this model is scaled by {now.method!r}: {now.untrainable}; take the scaling out of its config.json (rope_scaling null), "
+            "which gives the model that it was pretrained as"
+        )
     method: str = options.method
     if method == "auto":
-        method = Linear.method if isinstance(rope_config.scaling, Plain) else rope_config.scaling.method
+        method = now.continued_by or now.method
     if method not in EXTENDING:
         raise UserError(
             f"a method is one of {', '.join(EXTENDING)} or auto, got {method}; linear is Position Interpolation"
         )
-    now = rope_config.scaling
+    kind = SCALINGS[method]
+    if kind.takes_place:
+        return kind.for_extension(rope, window / rope.window, **options.parameters)
+    kept = now.kept() if isinstance(now, kind) else {}
     if not now.rope_types:  # all that the config shows of it is another rope_theta: the model's own by now
         _, rope_theta = now.config_entry(rope)
         rope = dataclasses.replace(rope, rope_theta=rope_theta)
-    further = SCALINGS[method].for_extension(rope, factor, **options.parameters)
-    return compose(now, further)
+    return compose(now, kind.for_extension(rope, window / rope_config.window, **kept | options.parameters))

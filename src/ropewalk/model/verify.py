@@ -54,20 +54,43 @@ def verify_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -
         UserError: no table, or one that is not what the config promises: what it is, what was asked for.
     """
     rope_config = rope_config or rope_of(model)
-    closed_form = rope_config.inv_freq()
+    # A module that depends on the input's length has the table of the last input: a short one at first, later perhaps a long one.
+    short, long = rope_config.inv_freq(1), rope_config.inv_freq()
     tables = list(rotary_tables(model))
     if not tables:
         raise UserError(
             f"transformers' {rope_config.family} model has no rotary table that can be checked (no inv_freq); ropewalk does not "
             "extend what it cannot verify: choose another family"
         )
-    for _, name, layer_type, table in tables:
-        if layer_type not in closed_form:
+    for module, name, layer_type, table in tables:
+        if layer_type not in short:
             raise UserError(
                 f"every RoPE of a model stands in its config, but {rope_config.family} has one of its own for "
                 f"{layer_type or 'all'} layers, of which the config says nothing; choose another family"
             )
-        _compare(name, table, closed_form[layer_type], rope_config)
+        is_long = layer_type == rope_config.scaled_layers and _deviation(table, long[layer_type]).max() <= TOLERANCE
+        _compare(name, table, (long if is_long else short)[layer_type], rope_config)
+        _compare_attention(module, name, layer_type, rope_config)
+
+
+def _deviation(table: torch.Tensor, closed_form: InvFreq) -> InvFreq:
+    """How far each value is off, relative to it; infinite where a table cannot be compared."""
+    values = table.detach().cpu().double().numpy() if table.device.type != "meta" else np.zeros(0)
+    if values.shape != closed_form.shape:
+        return np.full(closed_form.shape, np.inf)
+    off = np.abs(values - closed_form)
+    return np.divide(off, closed_form, out=np.where(off == 0, 0.0, np.inf), where=closed_form > 0)
+
+
+def _compare_attention(module: torch.nn.Module, name: str, layer_type: str, rope_config: RopeConfig) -> None:
+    """The factor on queries and keys that a rotary module holds beside its table."""
+    found = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
+    expected = rope_config.attention_factor(layer_type)
+    if not abs(found / expected - 1) <= TOLERANCE:
+        raise UserError(
+            f"the model does not weigh attention as its config says: queries and keys are multiplied by {found:.6g}, but {rope_config} has "
+            f"{expected:.6g}; the config was lost or rewritten on the way: run `ropewalk extend` again"
+        )
 
 
 def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: RopeConfig) -> None:
@@ -81,7 +104,7 @@ def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: 
             f"the config of this {rope_config.family} model says that {2 * closed_form.size} coordinates of a head are rotated, "
             f"but the model rotates {2 * values.size}; check head_dim and partial_rotary_factor in the config"
         )
-    deviation = np.abs(values / closed_form - 1)
+    deviation = _deviation(table, closed_form)
     worst = int(deviation.argmax())
     if not deviation[worst] <= TOLERANCE:
         raise UserError(
@@ -93,11 +116,14 @@ def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: 
 def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:
     """Put the closed form, in float32, back into every rotary table; after a cast of a whole model, which rounds them."""
     rope_config = rope_config or rope_of(model)
-    closed_form = rope_config.inv_freq()
+    closed_form = rope_config.inv_freq(1)
     for module, name, layer_type, table in rotary_tables(model):
-        module.register_buffer(
-            name, torch.tensor(closed_form[layer_type], dtype=torch.float32, device=table.device), persistent=False
-        )
+        pinned = torch.tensor(closed_form[layer_type], dtype=torch.float32, device=table.device)
+        module.register_buffer(name, pinned, persistent=False)
+        # Modules that depend on the input's length go back to this one after a long input.
+        original = name.replace("inv_freq", "original_inv_freq")
+        if original in dict(module.named_buffers(recurse=False)):
+            module.register_buffer(original, pinned.clone(), persistent=False)
     verify_rope(model, rope_config)
 
 
@@ -115,4 +141,19 @@ def verify_directory(directory: Path) -> None:
         fresh = type(module)(config=module.config)
         for name, buffer in fresh.named_buffers():
             setattr(module, name, buffer)
-    verify_rope(model, checkpoint.rope)
+    rope_config = checkpoint.rope
+    verify_rope(model, rope_config)
+    _verify_long(model, rope_config)
+
+
+def _verify_long(model: torch.nn.Module, rope_config: RopeConfig) -> None:
+    """Show each rotary module a position at the window's end, where LongRoPE has another table, and verify that one."""
+    layer_type = rope_config.scaled_layers
+    short, long = rope_config.inv_freq(1)[layer_type], rope_config.inv_freq()[layer_type]
+    if np.array_equal(short, long):
+        return
+    for module, name, of_layers, _ in list(rotary_tables(model)):
+        if of_layers == layer_type:
+            arguments = (layer_type,) if layer_type else ()
+            module(torch.zeros(1), torch.tensor([[rope_config.window - 1]]), *arguments)
+            _compare(name, getattr(module, name), long, rope_config)

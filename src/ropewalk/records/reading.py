@@ -214,6 +214,8 @@ def _scaling(kind: type, entry: Any) -> Scaling:
     if kind is not Scaling:
         raise NotImplementedError(f"no field of a record is a {kind.__name__}")
     known = SCALINGS.get(msgspec.convert(entry, dict[str, Any]).get("method", ""))
-    if known is None or inspect.signature(known).parameters.keys() - entry.keys():
+    # None, which leaves a parameter to its class, is not written.
+    needed = () if known is None else inspect.signature(known).parameters.values()
+    if known is None or {parameter.name for parameter in needed if parameter.default is not None} - entry.keys():
         return msgspec.convert(entry, Unspecified)
     return msgspec.convert(entry, known)

@@ -102,11 +102,17 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
     return RunCard(run.id, run.command, variant.label, facts)
 
 
+def _shown(value: object) -> str:
+    """A parameter in a line; a vector by its ends."""
+    return f"{value[0]:.4g} to {value[-1]:.4g} ({len(value)} pairs)" if isinstance(value, tuple) else str(value)
+
+
 def _parameters(scaling: Scaling) -> str:
     """What decides a scaling besides its factor, in words; nothing where the factor is all."""
     if isinstance(scaling, Unspecified):
         return f"{scaling.method}; thresholds not on record"
-    rest = [f"{name} {value}" for name, value in to_dict(scaling).items() if name not in ("method", "factor")]
+    known = {name: value for name, value in to_dict(scaling).items() if name not in ("method", "factor")}
+    rest = [f"{name} {_shown(value)}" for name, value in known.items()]
     return f"{scaling.method}, {', '.join(rest)}" if rest else ""
 
 

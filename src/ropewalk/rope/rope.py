@@ -63,8 +63,11 @@ class Scaling(abc.ABC):
         rope_types: the `rope_type` words by which a config names it. Empty if a config only shows another rope_theta: then the
             `ropewalk` block alone tells it from a model that was pretrained so.
         extends: whether `ropewalk extend` offers it.
-        multiplies: whether a second scaling of the same class is the same as one with the product of both factors.
+        multiplies: whether a second scaling of the same class, with the same parameters, is one with the product of both factors.
         factor_is_ratio: whether the window grows by the factor: original window x factor = window.
+        continued_by: the method by which `--method auto` makes a model with it longer; its own if empty.
+        takes_place: whether it is said relative to the RoPE as pretrained, and so takes the place of any scaling in force.
+        untrainable: why a model with it can be measured, but neither trained nor extended; empty where it can.
         original_is_named: whether a config with it names the original window, so that nothing is open: original x factor is the window.
 
     Every class has a `factor`: by how much it scales, 1 for not at all.
@@ -77,6 +80,9 @@ class Scaling(abc.ABC):
     multiplies: ClassVar[bool] = False
     factor_is_ratio: ClassVar[bool] = True
     original_is_named: ClassVar[bool] = False
+    continued_by: ClassVar[str] = ""
+    takes_place: ClassVar[bool] = False
+    untrainable: ClassVar[str] = ""
 
     if TYPE_CHECKING:  # a property that is really there would be taken for the default of each class's own field
 
@@ -87,7 +93,11 @@ class Scaling(abc.ABC):
 
     @abc.abstractmethod
     def inv_freq(self, rope: Rope) -> InvFreq:
-        """Shape (d/2,), radians a token, of a model that was pretrained with `rope`."""
+        """Shape (d/2,), radians a token, of a model that was pretrained with `rope`, in its whole window."""
+
+    def inv_freq_at(self, rope: Rope, length: int) -> InvFreq:
+        """The same for an input of `length` tokens, on which dynamic NTK and LongRoPE depend."""
+        return self.inv_freq(rope)
 
     def attention_factor(self, rope: Rope) -> float:
         """What queries and keys are multiplied by beside their rotation, so that scores grow by its square: 1 but for YaRN and LongRoPE."""
@@ -125,6 +135,10 @@ class Scaling(abc.ABC):
         """
         raise UserError(f"no config names {cls.method} scaling; use `ropewalk extend`")
 
+    def kept(self) -> dict[str, Any]:
+        """The parameters that a second scaling of this class keeps unless others are given."""
+        return {name: value for name, value in vars(self).items() if name != "factor"} if self.multiplies else {}
+
     def config_entry(self, rope: Rope) -> tuple[dict[str, Any], float]:
         """How a config says this scaling of `rope`: the keys of its RoPE dictionary, and its rope_theta."""
         raise UserError(
@@ -138,7 +152,12 @@ class Scaling(abc.ABC):
             UserError: no scaling in the table is the two together.
         """
         if self.multiplies and type(by) is type(self):
-            return type(self)(self.factor * by.factor)
+            both: Any = dataclasses.replace(by, factor=self.factor * by.factor)  # pyrefly: ignore[bad-specialization]
+            if both == dataclasses.replace(self, factor=both.factor):  # pyrefly: ignore[bad-specialization]
+                return both
+            raise UserError(
+                f"a second {self.method} scaling has the parameters of the first; leave them out, or extend the original model instead"
+            )
         raise UserError(
             f"{by.method} scaling cannot be put on top of {self.method} (factor {self.factor:g}): the result is neither "
             f"of the two and no config can say it; extend the original model instead"

@@ -7,17 +7,48 @@ out  `ScalingOptions`, which `extended_config` reads
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ropewalk.settings.values import Range
+from ropewalk.errors import UserError
+from ropewalk.settings.values import PATH, Kind, Range, Refused
 from ropewalk.settings.windows import WindowOptions
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
-ExtendMethod = Literal["linear", "ntk", "abf", "yarn", "auto"]
+ExtendMethod = Literal["pi", "linear", "ntk", "abf", "yarn", "llama3", "longrope", "factors", "proportional", "auto"]
 TrainMethod = Literal[ExtendMethod, "plain"]
+#: Other words for a method.
+ALIASES = {"pi": "linear"}
+
+
+def _take_factors(value: Any) -> Any:
+    """Numbers, in words or not, as a list of floats; a path as it is."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return PATH.take(value)
+    try:
+        numbers = [float(each) for each in value if not isinstance(each, bool)]
+    except (TypeError, ValueError):
+        if len(value) == 1:  # the command line's only word
+            return PATH.take(value[0])
+        raise Refused from None
+    if len(numbers) != len(value) or not numbers or not all(0 < number < math.inf for number in numbers):
+        raise Refused
+    return numbers
+
+
+if TYPE_CHECKING:
+    Factors = str | Path | Sequence[float]
+else:
+    Factors = Annotated[Any, Kind("a JSON file, or a finite number above 0 for each pair", _take_factors)]
+_Turns = Annotated[float, Range(0, 10**6, above=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +59,60 @@ class ScalingOptions(WindowOptions):
     """
 
     method: TrainMethod = "linear"
-    """linear is Position Interpolation; auto keeps the method the model has, linear if it has none."""
+    """linear, or pi, is Position Interpolation; auto keeps the method the model has, linear if it has none."""
     raise_sliding_window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Where attention slides in every layer (Mistral v0.1, Phi-3-mini-4k): let each layer see the new window, scaled from what it sees now."""
     rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None
     """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
+    temperature: Annotated[float, Range(0, 100, above=True)] | None = None
+    """Of method yarn: attention scores are divided by it; (0.1 ln factor + 1)^-2 if not given (Peng et al. 2023, arXiv 2309.00071, eq. 22)."""
+    beta_fast: _Turns | None = None
+    """Of method yarn: pairs with more turns in the original window are left alone (32)."""
+    beta_slow: _Turns | None = None
+    """Of method yarn: pairs with fewer turns in the original window are interpolated whole (1)."""
+    low_freq_factor: _Turns | None = None
+    """Of method llama3: pairs with fewer turns in the original window are interpolated whole (1)."""
+    high_freq_factor: _Turns | None = None
+    """Of method llama3: pairs with more turns in the original window are left alone (4)."""
+    factors: Annotated[
+        Factors | None,
+        tyro.conf.arg(constructor=list[str] | None, metavar="FILE|FLOAT...", help_behavior_hint="(default: None)"),
+    ] = None
+    """Of methods longrope and factors: by how much each pair turns slower than as pretrained, a number a pair, or a JSON file with a list of them, or with short_factor and long_factor."""
+    rotated_share: Annotated[float, Range(0, 1)] | None = None
+    """Of method proportional: the share of pairs that go on turning; the slower ones stand still (p-RoPE; 0 is NoPE)."""
 
-    @property
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "method", ALIASES.get(self.method, self.method))
+
+    @cached_property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that were given, by name."""
-        return {name: getattr(self, name) for name in parameter_names() if getattr(self, name) is not None}
+        """The parameters that were given, by name; factors by their values, wherever they were read."""
+        given = {name: getattr(self, name) for name in parameter_names() if getattr(self, name) is not None}
+        if isinstance(self.factors, str | Path):
+            given["factors"] = _factors_in(Path(self.factors))
+        return given
 
 
 def parameter_names() -> list[str]:
     """The fields of `ScalingOptions` that are parameters of a scaling."""
     others = {"method", "raise_sliding_window", *(each.name for each in dataclasses.fields(WindowOptions))}
     return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in others]
+
+
+def _factors_in(path: Path) -> Any:
+    """A list of factors from a JSON file, or both lists by the names that a config has for them.
+
+    Raises:
+        UserError: the file is missing or is no JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--factors is a JSON file or numbers, and {path} cannot be read ({error}); check the path"
+        ) from None
+    # The file of a search, or a whole RoPE dictionary of a config: its two lists are what is asked for.
+    keys = ("short_factor", "long_factor")
+    return {key: content[key] for key in keys if key in content} if isinstance(content, dict) else content

@@ -152,17 +152,23 @@ def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
             f"--{option_name(name)} says how a model is extended, and nothing is: the model reads {rope_config.window} tokens, and this "
             f"is method {settings.method} at window {settings.window}; leave it out"
         )
+    scaling, rope = rope_config.scaling, rope_config.rope
+    if scaling.untrainable:
+        raise UserError(
+            f"a model scaled by {scaling.method!r} is measured and not trained: {scaling.untrainable}; take the scaling out of its "
+            "config.json (rope_scaling null), which gives the model that it was pretrained as"
+        )
+    if settings.window > rope_config.window and not isinstance(scaling, Plain):
+        raise UserError(
+            f"method plain trains an unscaled model past its window, and this one is scaled ({rope_config}); use --method auto, or train "
+            f"it at its own window {rope_config.window}"
+        )
     if rope_config.block and settings.window == rope_config.window:
         return source.config
-    if not isinstance(rope_config.scaling, Plain):
-        raise UserError(
-            f"this model is scaled ({rope_config.scaling.method}, factor {rope_config.scaling.factor:g}) by another tool; extend it with "
-            "`ropewalk extend` first, so that its windows are on record, then train the result"
-        )
     # Direct fine-tuning, or more training at the same window: inv_freq stays, and the block says so.
-    step = {"method": Plain.method, "factor": 1.0, "from": rope_config.window, "to": settings.window}
-    block = block_for(Plain(), rope_config.rope, window=settings.window, steps=0, history=[step])
-    return write_rope(source.config, Plain(), window=settings.window, rope=rope_config.rope, block=block)
+    step = {"method": scaling.method, "factor": 1.0, "from": rope_config.window, "to": settings.window}
+    block = block_for(scaling, rope, window=settings.window, steps=0, history=[step])
+    return write_rope(source.config, scaling, window=settings.window, rope=rope, block=block)
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
