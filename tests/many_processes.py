@@ -21,6 +21,7 @@ from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.distributed import mesh as meshes
 from ropewalk.errors import UserError
+from ropewalk.model import fit
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.training import TrainSettings, lora, train
@@ -147,9 +148,10 @@ def main() -> None:
         "batch": refusal(place, batch_size=3),
         "window": refusal(place, window=97, cp=2),
         "replicas": refusal(place, replicas=4),
-        "nan": refusal(place / "poisoned", steps=20),
         "damaged": refusals(place / "damaged"),
     }
+    with mock.patch.object(fit, "not_finite", return_value=[]):  # as weights on disk they would be refused at once
+        said["nan"] = refusal(place / "poisoned", steps=20)
     with mock.patch.object(NextTokenLoss, "_check_family", side_effect=UserError("train another family")):
         said["family"] = refusals(place)
     said["spread"] = {
