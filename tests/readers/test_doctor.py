@@ -106,6 +106,22 @@ def test_r3_the_original_window_follows_from_window_and_factor(tmp_path: Path) -
     assert json.loads((tmp_path / "config.json").read_text())["ropewalk"]["original_window"] == 4096
 
 
+def test_r6_the_window_of_another_tools_scaling_is_computed_and_what_readers_serve_instead_is_said(
+    tmp_path: Path,
+) -> None:
+    """Vicuna names its window in max_sequence_length; Yarn-Llama-2's is original × factor; a config that says neither is asked about."""
+    windows = {row.reader: row for row in examine(write(tmp_path, shelf.vicuna_16k())).readers}
+    assert (windows["vllm"].window, windows["vllm"].window_differs) == (16384, False)
+    assert (windows["sglang"].window, windows["sglang"].window_differs) == (65536, True)
+    assert (windows["lm-eval"].window, windows["lm-eval"].window_differs) == (4096, True)
+    assert not any(row.window_differs for row in examine(write(tmp_path, shelf.yarn_llama_2_64k())).readers)
+    question = shelf.vicuna_16k()
+    del question["max_sequence_length"]
+    diagnosis = examine(write(tmp_path, question))
+    assert diagnosis.sound and "window open" in diagnosis.summary
+    assert any("--current-window 16384" in finding.sentence for finding in diagnosis.findings if finding.number == 4)
+
+
 def test_a_tokenizer_of_transformers_5_is_found_and_mended(tmp_path: Path) -> None:
     tokenizer = dict(model=dict(type="BPE", vocab={}, merges=[]), added_tokens=[])
     about = dict(tokenizer_class="TokenizersBackend", extra_special_tokens=["<a>"], model_max_length=4096)

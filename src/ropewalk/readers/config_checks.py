@@ -17,7 +17,6 @@ from ropewalk.readers.reader import NO_LIMIT, ORIGINAL, POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same, theta_is_lost
 from ropewalk.readers.subject import Subject
-from ropewalk.rope.rope import InvFreq
 
 #: Every key that some reader takes the window from.
 LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
@@ -25,8 +24,6 @@ LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in 
 _BY_TRANSFORMERS = ("transformers 4", "transformers 5", "peft", "lm-eval")
 #: How a reader is told to serve less than it would.
 _LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
-#: Scalings in which the new window is the original one times the factor. Llama 3's is another number, abf's and longrope's are free.
-_FACTOR_IS_RATIO = ("linear", "ntk", "yarn")
 
 
 def block(subject: Subject) -> Iterator[Finding]:
@@ -38,12 +35,12 @@ def block(subject: Subject) -> Iterator[Finding]:
         return
     rope, positions = subject.rope, subject.text.get(POSITIONS)
     original, window = subject.block.get("original_window"), subject.block.get("window")
-    if contradicts_itself(subject):
+    if subject.question is not None:
         yield Finding(
             2,
             "wrong",
             f"the block says original window {original} and window {window}, but its factor is {rope.scaling.factor:g}; original × factor "
-            "is the window: mend the one that is wrong, or run ropewalk doctor --fix",
+            "is the window: ropewalk doctor --fix mends it where max_position_embeddings names the window too",
         )
     if positions not in (window, original):
         yield Finding(
@@ -58,15 +55,6 @@ def block(subject: Subject) -> Iterator[Finding]:
             f"{POSITIONS} is {positions}, as vLLM and SGLang want it; transformers, lm-eval, llama.cpp and MLX take that for the window, "
             f"which is {window}",
         )
-
-
-def contradicts_itself(subject: Subject) -> bool:
-    """Whether the block's two windows are another factor apart than its scaling says."""
-    original, window = subject.block.get("original_window"), subject.block.get("window")
-    scaling = subject.rope.scaling if subject.rope else None
-    if scaling is None or scaling.method not in _FACTOR_IS_RATIO or not isinstance(original, int | float):
-        return False
-    return not isinstance(window, int) or abs(original * scaling.factor - window) > scaling.factor
 
 
 def stale_lengths(subject: Subject) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     yield from (Finding(7, "note", f"{', '.join(names)}: {sentence}") for sentence, names in how.items())
 
 
-def _how_it_differs(subject: Subject, name: str, computed: InvFreq, closed_form: InvFreq) -> str:
+def _how_it_differs(subject: Subject, name: str, computed: np.ndarray, closed_form: np.ndarray) -> str:
     if READERS[name].scaling_is_ignored(subject.config):
         scaling = subject.rope.scaling if subject.rope else None
         by_hand = name == "llama.cpp" and scaling is not None and scaling.method == "linear"

@@ -21,7 +21,7 @@ from typing import Any
 from ropewalk.checkpoint.files import disk_errors, write_json
 from ropewalk.checkpoint.rope_config import text_section, write_rope
 from ropewalk.errors import UserError
-from ropewalk.readers.config_checks import contradicts_itself, is_short, stale_lengths
+from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.file_checks import ONLY_V5
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS, SAME_TYPES
@@ -150,7 +150,7 @@ def _dictionaries(text: Config) -> list[Config]:
 def _original_window(subject: Subject) -> tuple[Subject, str]:
     """The factor is what every reader computes by, and the window is named twice: the original window follows."""
     block = subject.block
-    if not contradicts_itself(subject) or block.get("window") != subject.text.get(POSITIONS) or subject.rope is None:
+    if subject.rope is None or subject.question is None or block.get("window") != subject.text.get(POSITIONS):
         return subject, ""
     original = round(block["window"] / subject.rope.scaling.factor)
 
@@ -189,7 +189,7 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
         return subject, ""
     if agree and (four.refusal(config) or same(four.inv_freq(config), five.inv_freq(config))):
         return subject, ""
-    if subject.block and subject.rope is not None:
+    if subject.block and subject.rope is not None and subject.question is None:
         rope = subject.rope
         written = write_rope(config, rope.scaling, window=rope.window, rope=rope.rope, block=rope.block)
         return _with_config(subject, written), f"every spelling says {rope}, as the ropewalk block does"
@@ -224,9 +224,9 @@ def _window(subject: Subject) -> tuple[Subject, str]:
     positions = subject.text.get(POSITIONS)
     if (
         subject.rope is None
+        or subject.question is not None
         or not isinstance(window, int)
         or positions in (window, original)
-        or contradicts_itself(subject)
     ):
         return subject, ""
 

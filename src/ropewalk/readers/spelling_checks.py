@@ -15,14 +15,13 @@ from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS, two_types, whole_factor
 from ropewalk.readers.subject import Subject
-from ropewalk.rope.rope import InvFreq
 
 #: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
 TOLERANCE = 1e-5
 
 
-def same(one: InvFreq | None, other: InvFreq | None) -> bool:
-    """Whether two rotations are one but for rounding."""
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two rotations are one but for rounding; their numbers of pairs may differ."""
     if one is None or other is None:
         return one is other
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=TOLERANCE, atol=0))

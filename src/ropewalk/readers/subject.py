@@ -15,7 +15,8 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import FULL_LAYERS, family_of
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.window import WindowQuestion
 from ropewalk.errors import UserError
 from ropewalk.readers.reader import BAD_VALUES, model_type_of
 from ropewalk.readers.rules import READERS
@@ -106,7 +107,8 @@ class Subject:
                 f"a ropewalk block is an object, got {self.config['ropewalk']!r:.40}; run `ropewalk extend` again",
             )
         try:
-            return self.checkpoint.rope, ""
+            length = self.tokenizer_config.get("model_max_length")
+            return read_rope(self.config, tokenizer_length=length if isinstance(length, int) else None), ""
         except UserError as error:
             return None, str(error)
         except BAD_VALUES as error:
@@ -118,9 +120,9 @@ class Subject:
         return self.rope.window if self.rope and self.question is None else None
 
     @property
-    def question(self) -> Any:
+    def question(self) -> WindowQuestion | None:
         """What the config leaves open of its windows."""
-        return getattr(self.rope, "question", None)
+        return self.rope.question if self.rope else None
 
     @property
     def scaled(self) -> bool:
