@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two threads on two busy cores wait for each other; one is faster there. `ropewalk demo` finds its own best number.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint gpu-test docs clean
+.PHONY: demo test test-all lint gpu-test readers docs clean
 
 demo: .venv/installed
 	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite
@@ -27,6 +27,11 @@ lint: .venv/installed-dev
 gpu-test: .venv/installed-dev
 	$(BIN)/python -m pytest tests/gpu
 
+# What transformers 4 and 5, llama.cpp, vLLM, MLX, peft and lm-eval make of our checkpoints; environments of their own in .readers (8 GB, once).
+readers: .venv/installed-dev
+	PYTHON=$(PYTHON) bash tests/readers/environments.sh
+	$(BIN)/python tests/readers/run.py --table docs/readers.md
+
 docs: .venv/installed-dev
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_rooms.py
@@ -41,4 +46,4 @@ docs: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .readers demo
