@@ -246,19 +246,20 @@ def test_an_existing_output_is_kept_unless_overwrite_is_asked_for(tmp_path: Path
     (tmp_path / "b/precious").write_text("kept")
     with pytest.raises(UserError, match="exists"):
         extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
-    with pytest.raises(UserError, match="replaces a model or a run, but .*b holds neither"):
+    (tmp_path / "b/config.json").write_text("{}")  # as any model has
+    with pytest.raises(UserError, match="replaces only what ropewalk made, and .*b has no .ropewalk.json"):
         extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
     assert (tmp_path / "b/precious").read_text() == "kept"
-    (tmp_path / "b/config.json").write_text("{}")  # a model, then
-    extend(tmp_path / "a", window=LONGER, out=tmp_path / "b", overwrite=True)
-    assert not (tmp_path / "b/precious").exists()
+    extend(tmp_path / "a", window=LONGER, out=tmp_path / "c")
+    extend(tmp_path / "a", window=2 * LONGER, out=tmp_path / "c", overwrite=True)
+    assert Checkpoint.open(tmp_path / "c").rope.window == 2 * LONGER
 
 
 def test_overwriting_never_takes_the_model_that_is_extended(tmp_path: Path) -> None:
     model = testing.tiny_directory(tmp_path / "models/a", window=WINDOW)
     (tmp_path / "models/config.json").write_text("{}")
     for out in (tmp_path / "models", model):
-        with pytest.raises(UserError, match="--overwrite deletes all of"):
+        with pytest.raises(UserError, match="would be replaced, and with it"):
             extend(model, window=LONGER, out=out, overwrite=True)
     assert (model / "model.safetensors").exists()
 
@@ -479,9 +480,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_vanishes_midway_leaves_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/old").write_text("old")
+    with whole_directory(tmp_path / "out") as beside:
+        (beside / "old").write_text("old")
     with pytest.raises(RuntimeError), whole_directory(tmp_path / "out", overwrite=True) as beside:
         (beside / "new").write_text("half")
         raise RuntimeError("killed")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"out", "old", ".ropewalk.json"}

@@ -185,7 +185,10 @@ def test_depths_of_two_passkey_tests_are_not_mixed(tmp_path):
     assert [m.row.k_max for m in cleaned.of(records.PasskeySummary)] == [0]
     page = made_up.words(render(records.read([path])))
     # 2 depths and the summary were measured again, 6 depths have no like in the newer test.
-    assert "9 rows measured what another row measured too (3 of them over more or fewer tokens or trials)" in page
+    assert (
+        "9 rows measured what another row measured too (3 of them over more or fewer tokens or trials, or other texts)"
+        in page
+    )
     assert "2 depths × 4 trials" in page and "8 depths" not in page
 
 
@@ -195,4 +198,7 @@ def test_a_figure_over_fewer_documents_that_replaces_another_is_said(tmp_path):
         row = made_up.row(2.0, documents=documents)
         made_up.record_rows(path, (made_up.BASE, row), started=f"2026-11-22T{hour:02d}:00:00+00:00")
     page = made_up.words(render(records.read([path])))
-    assert "2 rows measured what another row measured too (1 of them over more or fewer tokens or trials)" in page
+    assert (
+        "2 rows measured what another row measured too (1 of them over more or fewer tokens or trials, or other texts)"
+        in page
+    )

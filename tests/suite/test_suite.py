@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_windows_double_from_the_original_one():
 
 
 def _suite(model, base, out, **change):
-    return Suite(EvaluateSettings(model, base=base, out=out, **{"data": "d", **change}), Size())
+    return Suite(EvaluateSettings(model, base=base, out=out, **{"data": "d", **change}), Size(), Path(out))
 
 
 def test_the_stages_are_the_papers(base, extended, tmp_path):
@@ -208,8 +209,8 @@ def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):
     out = tmp_path / "suite"
     out.mkdir()
     (out / "precious.txt").write_text("mine", encoding="utf-8")
-    for overwrite in (False, True):
-        with pytest.raises(UserError, match="exists"):
+    for overwrite, said in ((False, "exists and holds no run"), (True, "replaces only what ropewalk made")):
+        with pytest.raises(UserError, match=said):
             evaluate(base, out=out, data=text, overwrite=overwrite)
     assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
     with pytest.raises(UserError, match="suite is one of paper"):

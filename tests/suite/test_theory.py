@@ -49,7 +49,8 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
     # Partial rotary: a quarter of heads of 16 coordinates.
     assert (result.rope.head_dim, result.rope.window, result.bounds.factor) == (4, 512, 4)
     assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
-        "theory.jsonl"
+        "theory.jsonl",
+        ".ropewalk.json",
     }
     for name in FIGURES:
         assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
@@ -81,12 +82,20 @@ def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
     kept.write_text("mine")
     with pytest.raises(UserError, match="--overwrite"):
         theory(model, out=kept.parent)
-    theory(model, window=1024, out=kept.parent, overwrite=True)
+    with pytest.raises(UserError, match="replaces only what ropewalk made"):
+        theory(model, window=1024, out=kept.parent, overwrite=True)
     assert kept.read_text() == "mine"
+    for window in (1024, 2048):
+        theory(model, window=window, out=tmp_path / "ours", overwrite=True)
+    (tmp_path / "ours/figure-2.svg").unlink()
+    (tmp_path / "ours/figure-9.svg").write_text("mine")
+    with pytest.raises(UserError, match="did not make .*figure-9.svg"):
+        theory(model, window=1024, out=tmp_path / "ours", overwrite=True)
 
 
 @pytest.mark.parametrize(
-    ("inside", "said"), [("", "names a directory, but .* is a file"), ("/x", "is a file and no dir")]
+    ("inside", "said"),
+    [("", "replaces a directory that ropewalk made, but .* is a file"), ("/x", "is a file and no dir")],
 )
 def test_a_file_in_the_place_of_the_directory_is_left_alone(model, tmp_path, inside, said):
     (tmp_path / "mine").write_text("mine")

@@ -1,5 +1,6 @@
 """What training refuses before it begins, in a sentence."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from short_run import DOCUMENTS, go
+from short_run import DOCUMENTS, go, same, weights
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +23,29 @@ def test_an_output_directory_that_exists_is_refused_and_kept(base, tmp_path):
     (tmp_path / "out/thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="does not overwrite"):
         go(base, tmp_path / "out")
-    with pytest.raises(UserError, match="replaces a model or a run, but .*out holds neither"):
+    (tmp_path / "out/records.jsonl").touch()  # as any tool might
+    with pytest.raises(UserError, match="replaces only what ropewalk made, and .*out has no .ropewalk.json"):
         go(base, tmp_path / "out", overwrite=True)
-    (tmp_path / "out/records.jsonl").touch()  # an earlier run, and somebody's notes beside it
-    with pytest.raises(UserError, match="does not exist"):
-        go(base, tmp_path / "out", data="no/such.txt", overwrite=True)
     assert (tmp_path / "out/thesis.tex").exists()
-    go(base, tmp_path / "out", steps=1, overwrite=True)
-    assert not (tmp_path / "out/thesis.tex").exists()
+
+
+def test_a_run_is_replaced_when_the_new_one_is_finished_and_only_what_it_made(base, tmp_path):
+    out = tmp_path / "out"
+    go(base, out, steps=1, save_every=1)
+    before = weights(out)
+    notes = out / "checkpoints/step-000001/notes.txt"
+    for mine in (out / "thesis.tex", notes, out / "checkpoints/step-000001 copy/model.safetensors"):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        with pytest.raises(UserError, match=f"did not make {mine}"):
+            go(base, out, overwrite=True)
+        mine.unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        go(base, out, data="no/such.txt", overwrite=True)
+    assert same(weights(out), before) and os.listdir(tmp_path) == ["out"]
+    go(base, out, steps=2, overwrite=True)
+    assert not same(weights(out), before) and not (out / "checkpoints/step-000001").exists()
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_overwriting_takes_neither_the_model_nor_the_data_nor_the_place_one_stands_in(base, tmp_path, monkeypatch):
@@ -43,10 +59,10 @@ def test_overwriting_takes_neither_the_model_nor_the_data_nor_the_place_one_stan
         (work, base, work / "books"),
         (work / "books", base, [work / "books/a.txt"]),
     ]:
-        with pytest.raises(UserError, match="--overwrite deletes all of"):
+        with pytest.raises(UserError, match="would be replaced, and with it"):
             go(start, out, data=data, overwrite=True)
     monkeypatch.chdir(work / "books")
-    with pytest.raises(UserError, match="--overwrite deletes all of"):
+    with pytest.raises(UserError, match="would be replaced, and with it"):
         go(base, ".", overwrite=True)
     assert (model / "model.safetensors").exists() and (work / "books/a.txt").exists()
 

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from ropewalk import records, testing
+from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
@@ -63,11 +64,14 @@ def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
 
 
 def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):
-    left = tmp_path / "out/..final.0123abcd.partial"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    name = guard.beside(tmp_path / "out/.final").name
+    left = tmp_path / "out" / name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
     go(base, tmp_path / "out", steps=1, resume=True)
-    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [guard.MARK]
 
 
 def test_checkpoints_on_the_way_are_models_that_every_measurement_loads(base, tmp_path):

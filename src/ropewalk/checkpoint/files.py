@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,13 @@ from typing import Any
 import platformdirs
 from safetensors import SafetensorError
 
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.errors import UserError, refuse_irregular, told
+
+__all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
+#: Bytes that a disk must have free before anything is measured or trained.
+_PROBE = 1 << 16
 
 
 def cache_directory() -> Path:
@@ -68,68 +73,62 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_directory(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A directory that appears whole or not at all: write into what this yields; on success it is renamed to `out`.
+def whole_directory(out: str | Path, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+    """A directory that appears whole or not at all: write into what this yields; on success it is marked as ropewalk's and put at `out`.
 
-    An old `out` gives way only after the new one is complete; an error leaves it as it was, and leaves nothing else.
+    An old `out` gives way only after the new one is complete; an error leaves it as it was, and leaves nothing else. What killed
+    processes left beside it is swept first.
 
     Raises:
-        UserError: `out` exists and `overwrite` was not asked for; the disk is full; no permission.
+        UserError: the guard refuses `out` (guard.py); the disk is full; no permission.
     """
-    out = Path(out)
-    _refuse_unasked(out, overwrite)
-    beside = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    place = Path(os.path.realpath(out))
+    guard.sweep(place.parent, place)
+    guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
+    guard.refuse_to_lose(place, [os.getcwd(), os.path.expanduser("~")])  # an empty one would be replaced too
+    with whole_directory_of_ours(place, called=out) as beside:
+        yield beside
+        # Asked again: hours may have passed.
+        guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
+
+
+@contextlib.contextmanager
+def whole_directory_of_ours(place: Path, *, called: str | Path | None = None) -> Iterator[Path]:
+    """`whole_directory` at a place whose name alone says that it is ropewalk's (in a cache, below a run), so that no guard is asked.
+
+    called: what a sentence calls it.
+    """
+    beside = guard.beside(place)
+    missing = [path for path in place.parents if not path.exists()]
     try:
-        with disk_errors(out):
+        with disk_errors(called or place):
             beside.mkdir(parents=True)
             yield beside
             _share(beside)
+            guard.mark(beside)
             _sync(beside)
-            _replace(beside, out)
+            guard.replace(beside, place)
+            _sync_one(place.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        guard.remove(beside)
+        for path in () if place.exists() else missing:
+            with contextlib.suppress(OSError):  # not empty: somebody else's by now
+                path.rmdir()
 
 
-#: One of these lies in whatever ropewalk writes as a directory for a user: a model, a run, a suite.
-_MARKS = ("config.json", "records.jsonl", "stages.jsonl", "checkpoints")
-
-
-def refuse_existing(out: str | Path, *, overwrite: bool = False) -> None:
-    """The rule of every `--out`: what exists is never overwritten unless asked for; even then it must be a model or a run, and neither
-    the current directory nor the home directory may lie in it.
-
-    Raises:
-        UserError: it exists and may not be replaced.
-    """
-    _refuse_unasked(out, overwrite)
-    if os.path.isdir(out) and os.listdir(out) and not any(os.path.exists(os.path.join(out, mark)) for mark in _MARKS):
-        raise UserError(
-            f"--overwrite replaces a model or a run, but {out} holds neither (no {', '.join(_MARKS[:2])}, …); "
-            "choose another --out, or delete it yourself"
-        )
-
-
-def _refuse_unasked(out: str | Path, overwrite: bool) -> None:
-    if not os.path.exists(out):
-        return
-    if not overwrite:
-        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
-    refuse_to_lose(out, [os.getcwd(), os.path.expanduser("~")])
-
-
-def refuse_to_lose(out: str | Path, kept: Iterable[str | os.PathLike[str]]) -> None:
-    """Replacing a directory deletes what is in it: refuse one that is, or holds, something that must stay.
-
-    Args:
-        out: what would be replaced.
-        kept: paths, which need not exist.
-
-    Raises:
-        UserError: the first of them that would be gone.
-    """
-    for path in kept:
-        if os.path.exists(path) and Path(path).resolve().is_relative_to(Path(out).resolve()):
-            raise UserError(f"--overwrite deletes all of {out}, and with it {path}; choose another --out")
+def write_whole(out: Path, text: str) -> None:
+    """A text file that appears whole or not at all; the caller has asked the guard. What is no Unicode is written as `\\udcff`."""
+    place = Path(os.path.realpath(out))
+    guard.sweep(place.parent, place)
+    beside = guard.beside(place)
+    try:
+        with disk_errors(out):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+            _sync_one(beside)
+            guard.replace(beside, place)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def refuse_unwritable(out: str | Path) -> None:
@@ -146,6 +145,23 @@ def refuse_unwritable(out: str | Path) -> None:
         raise UserError(
             f"{out} could not be written: {nearest} is read-only or belongs to somebody else; choose another --out"
         )
+    refuse_full(out, nearest)
+
+
+def refuse_full(out: str | Path, directory: Path) -> None:
+    """Whether the file system of a directory takes anything at all: a small file is written there, and removed.
+
+    Raises:
+        UserError: `out` could not be written, and why.
+    """
+    probe = guard.beside(directory / "probe")
+    try:
+        with disk_errors(out):
+            probe.write_bytes(bytes(_PROBE))
+            _sync_one(probe)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 @contextlib.contextmanager
@@ -161,6 +177,12 @@ def disk_errors(out: str | Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another place",
             errno.EACCES: "there is no permission to write there; choose another place",
             errno.ENOTDIR: "a part of that path is a file and no directory; choose another place",
+            errno.ENAMETOOLONG: "its name is longer than the file system takes; choose a shorter one",
+            errno.ELOOP: "its links lead in a circle; choose another place",
+            errno.EBUSY: "something is mounted there, which cannot be replaced; name a directory in it",
+            errno.EPERM: "the file system does not allow it; choose another place",
+            errno.ENOTEMPTY: "something else was written there meanwhile; choose another place",
+            errno.EIO: "the disk reports an error; choose another place",
         }
         number = error.errno if isinstance(error, OSError) else _os_error(error)
         if number not in reasons:
@@ -184,25 +206,12 @@ def _share(directory: Path) -> None:
 def _sync(directory: Path) -> None:
     """Force a directory's files to disk, so that after a crash the renamed directory is not full of holes."""
     for path in [*directory.rglob("*"), directory]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync_one(path)
 
 
-def _replace(new: Path, out: Path) -> None:
-    """Rename `new` to `out`; an old `out` is put back if that fails, and deleted after it."""
-    old = new.with_suffix(".old")
-    if out.exists():
-        os.rename(out, old)
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.rename(new, out)
-    except OSError:
-        if old.exists():
-            os.rename(old, out)
-        raise
-    if old.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink(missing_ok=True)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

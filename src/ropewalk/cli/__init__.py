@@ -84,6 +84,8 @@ def _run(arguments: Sequence[str] | None) -> None:
             if options.quiet:
                 warnings.simplefilter("ignore", UserWarning)
             COMMANDS[name].run(options)
+        if handler.failed:
+            raise SystemExit(1)
     finally:
         handler.close()
 

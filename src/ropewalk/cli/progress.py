@@ -37,8 +37,11 @@ class TerminalHandler(logging.Handler):
         self._console = Console(stderr=True, highlight=False)
         self._bars: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
+        #: Whether an error was logged: what was asked for is then not all there, though the command went on.
+        self.failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.failed |= record.levelno >= logging.ERROR
         event = getattr(record, "progress", None)
         if self._console.is_terminal and isinstance(event, Event):
             self._draw(event)

@@ -11,6 +11,7 @@ transformers: encode.py turns the text into token ids.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ropewalk.checkpoint import digests
 from ropewalk.data.compression import SUFFIXES, damage_named, open_bytes
 from ropewalk.errors import UserError, refuse_irregular, told
 
@@ -95,6 +97,10 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
         UserError: it does not exist and is not written like a data-set id.
     """
     path = Path(source)
+    if not str(source).strip():
+        raise UserError(
+            "--data takes a file, a directory, or a data-set id, but a name is empty; name what is to be read"
+        )
     if path.is_dir():
         return "directory"
     if path.exists():
@@ -114,6 +120,11 @@ def files_of(source: str | Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return [file for file in _below(path) if _stem_suffix(file.name) in PLAIN + ROWS and file.is_file()]
+
+
+def digest_of(source: str | Path) -> str:
+    """A hash of what the files of a local source hold, in reading order, whatever they are called."""
+    return hashlib.sha256(" ".join(digests.digest_of(path) for path in files_of(source)).encode()).hexdigest()[:16]
 
 
 def _below(directory: Path) -> list[Path]:

@@ -7,7 +7,9 @@ out  `TokenizedDocument`s, and the number of documents that were too short
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,14 @@ _SELECTIONS_KEPT = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenizedDocument:
-    """A document as the model reads it: its name and token ids, BOS included where the tokenizer puts one."""
+    """A document as the model reads it: its name and token ids, BOS included where the tokenizer puts one.
+
+    `text` is a hash of the whole text, which says what document this is, whatever it is called and whichever tokenizer reads it.
+    """
 
     name: str
     ids: TokenIds
+    text: str = ""
 
 
 def tokenized_documents(
@@ -51,8 +57,18 @@ def tokenized_documents(
     while batch := list(itertools.islice(documents, batch_size)):
         ids_of_batch = encode_all(tokenizer, [document.text for document in batch])
         for document, ids in zip(batch, ids_of_batch, strict=True):
-            yield TokenizedDocument(document.name, ids[:max_tokens].copy() if max_tokens else ids)
+            cut = ids[:max_tokens].copy() if max_tokens else ids
+            yield TokenizedDocument(document.name, cut, _digest(document.text))
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def texts_of(documents: Iterable[TokenizedDocument]) -> str:
+    """A hash of which texts these are, in whatever order."""
+    return _digest(" ".join(sorted(document.text for document in documents)))
 
 
 def _listed(data: Sources | Document) -> list[Any]:
@@ -87,6 +103,8 @@ def choose(
 ) -> tuple[list[TokenizedDocument], int]:
     """The first `limit` documents of at least `min_tokens` tokens, and how many shorter ones came before the last of them.
 
+    A text that comes again, under whatever name, is one document: it would make every interval too narrow.
+
     Args:
         documents: read no further than needed.
         min_tokens: the length a document must have.
@@ -97,15 +115,22 @@ def choose(
         UserError: none is long enough; the sentence is `refusal`.
     """
     long_enough: list[TokenizedDocument] = []
-    skipped, longest = 0, 0
+    skipped, longest, copies = 0, 0, 0
+    texts = set()
     for document in documents:
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
+        elif document.text and document.text in texts:
+            copies += 1
         else:
+            texts.add(document.text)
             long_enough.append(document)
         if len(long_enough) == limit:
             break
+    if copies:
+        again = "document is a copy of another and is" if copies == 1 else "documents are copies of others and are"
+        warnings.warn(f"{copies} {again} left out, since the same text twice is one document", stacklevel=2)
     if not long_enough:
         raise UserError(refusal.format(min_tokens=min_tokens, skipped=skipped, longest=longest))
     return long_enough, skipped

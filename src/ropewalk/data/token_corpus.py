@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Integer
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.checkpoint.files import cache_directory, whole_directory
+from ropewalk.checkpoint.files import cache_directory, whole_directory_of_ours
 from ropewalk.data.compression import damage_named
 from ropewalk.data.documents import Document, files_of, kind_of, read_documents
 from ropewalk.data.encode import bos_id, encode_all
@@ -193,7 +193,7 @@ def _write(
     largest = max([*tokenizer.get_vocab().values(), bos_id(tokenizer) or 0, tokenizer.eos_token_id or 0])
     dtype = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
     starts, names = [0], []
-    with whole_directory(place, overwrite=True) as beside, Progress("tokenising", limit) as advance:
+    with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file:
             for batch in _batches(documents):
                 encoded = encode_all(tokenizer, [document.text for document in batch], eos=True)

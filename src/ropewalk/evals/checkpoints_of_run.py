@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.steps import models_in
 from ropewalk.errors import UserError
 
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def checkpoints(run: str | Path) -> dict[int, Path]:
         UserError: the run has no checkpoints beside the trained model.
     """
     run = Path(run)
-    paths = sorted(path.parent for path in run.glob("checkpoints/step-*/config.json"))
+    paths = models_in(run)
     if (run / "config.json").is_file():
         paths.append(run)
     by_steps = {Checkpoint.open(path).info.steps: path for path in paths}

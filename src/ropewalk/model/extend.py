@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import refuse_existing, refuse_to_lose, whole_directory, write_json
+from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
@@ -22,6 +22,7 @@ from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.version import __version__
 
@@ -42,20 +43,20 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     from ropewalk.model.load import refuse_remote_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.verify import verify_directory
 
-    refuse_existing(settings.out, overwrite=settings.overwrite)
     checkpoint = Checkpoint.open(
         settings.model,
         trust_remote_code=settings.trust_remote_code,
         pickles=settings.convert_pickle,
         **settings.answers,
     )
-    refuse_to_lose(settings.out, [checkpoint.path])
+    inputs = [*inputs_of(settings), checkpoint.path]
+    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     auto_class(checkpoint.config)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     prove_extension(checkpoint, config_dict, settings, trust_remote_code=settings.trust_remote_code)
     _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
-    with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
+    with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
         write_json(beside / "config.json", config_dict)

@@ -128,7 +128,7 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
     refuse_irregular(path, "records are JSON-lines files")
     if not path.is_file():
         raise UserError(f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement")
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):  # JSON knows no other line ends
         if text.strip():
             try:
                 yield _Line(_HEAD.decode(text), text, f"{path.name}, line {number}")

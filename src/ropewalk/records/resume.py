@@ -36,11 +36,13 @@ def recorded_rows(out: str | Path | None, run: Run, kind: type[R]) -> list[R]:
 
     A run's settings must name everything that decides its figures, the weights' fingerprint included.
     """
-    return [m.row for m in on_record(out).of(kind) if _conditions(m.run) == _conditions(run)]
-
-
-def _conditions(run: Run) -> tuple[Any, Any, Any]:
-    return run.settings, run.seed, run.dtype
+    as_read = json.loads(to_line(run))  # lists for tuples, names as a file can hold them
+    conditions = {name: as_read[name] for name in ("settings", "seed", "dtype")}
+    records = on_record(out)
+    alike = {
+        id for id, each in records.runs.items() if all(getattr(each, name) == conditions[name] for name in conditions)
+    }
+    return [m.row for m in records.of(kind) if m.run.id in alike]
 
 
 def already_recorded(row: Any, recorded: Iterable[Measurement[Any]], *, ignore: tuple[str, ...] = ()) -> bool:

@@ -11,7 +11,7 @@ row that was edited into nonsense is refused on reading.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -39,11 +39,12 @@ class Run:
 
 
 class DocumentLoss(TypedDict):
-    """One document of a perplexity: its scored tokens and the sum of their negative log-likelihoods, in nats."""
+    """One document of a perplexity: its scored tokens and the sum of their negative log-likelihoods, in nats; `text` is a hash of its text."""
 
     name: str
     tokens: int
     nll: float
+    text: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Perplexity:
     """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity/measure.py.
 
     `low` and `high` bound the 95 % bootstrap interval over documents. `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    `texts` is a hash of which texts were read: by it, and not by their names in `data`, two rows are of the same documents.
     """
 
     kind: ClassVar[str] = "perplexity"
@@ -69,6 +71,7 @@ class Perplexity:
     seconds: float = 0.0
     peak_bytes: int = 0
     per_document: list[DocumentLoss] = field(default_factory=list)
+    texts: str = ""
 
     def __post_init__(self) -> None:
         if self.perplexity <= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from ropewalk.checkpoint.files import disk_errors, refuse_existing
+from ropewalk.checkpoint.files import write_whole
+from ropewalk.checkpoint.guard import refuse_existing_file
 from ropewalk.errors import UserError
 from ropewalk.records import (
     BOOKKEEPING,
@@ -47,9 +47,12 @@ from ropewalk.reports import (
 from ropewalk.reports.content import Section
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.settings.command import takes
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.pages import ReportSettings
 
 TEMPLATES = Path(__file__).parent / "templates"
+#: By this in its head a page says that ropewalk made it (templates/page.html).
+PAGE = b'<meta name="generator" content="ropewalk">'
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,6 @@ def report(settings: ReportSettings) -> Path:
         raise UserError(
             f"a report is one file, but {out} is a directory; name a file in it, such as {out / 'report.html'}"
         )
-    refuse_existing(out, overwrite=settings.overwrite)
-    _write_whole(out, render(read(settings.records), settings.title, settings.left_out))
+    refuse_existing_file(out, PAGE, overwrite=settings.overwrite, inputs=inputs_of(settings))
+    write_whole(out, render(read(settings.records), settings.title, settings.left_out))
     return out
-
-
-def _write_whole(out: Path, text: str) -> None:
-    """Beside its place first, then renamed: a reader, or a full disk, never sees half a page."""
-    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with disk_errors(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)

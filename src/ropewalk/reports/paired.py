@@ -18,8 +18,8 @@ _RESAMPLES, _FEWEST = 2000, 3  # below three documents a bootstrap over document
 class Ratio:
     """after / before, with the paired bootstrap interval over documents (NaN where they cannot be paired).
 
-    `same_text` is False where both scored a document of the same name with another number of tokens: another tokenizer, or
-    another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
+    Documents are the same by the hash of their text; by their name in records that have none. `same_text` is False where both scored such
+    a document with another number of tokens: another tokenizer, or another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
     was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie.
     """
 
@@ -60,18 +60,19 @@ def ratio(before: Perplexity, after: Perplexity, seed: int = 0) -> Ratio | None:
     if before.estimate or after.estimate:
         return _of_samples(before, after)
     value = after.perplexity / before.perplexity
-    first, second = _documents(before), _documents(after)
+    by_text = all("text" in document for row in (before, after) for document in row.per_document)
+    first, second = _documents(before, by_text=by_text), _documents(after, by_text=by_text)
     shared = sorted(first.keys() & second.keys())
     if not shared:
         return Ratio(value, same_documents=not (first and second))
-    if before.window == after.window and any(first[name][0] != second[name][0] for name in shared):
+    if before.window == after.window and any(first[key][0] != second[key][0] for key in shared):
         return Ratio(value, same_text=False)
     if len(shared) != len(first) or len(shared) != len(second):
         return Ratio(value, same_documents=False)
     if len(shared) < _FEWEST:
         return Ratio(value)
     # nll of both models and tokens of both, [document, 4]
-    table = np.array([[first[n][1], first[n][0], second[n][1], second[n][0]] for n in shared])
+    table = np.array([[first[key][1], first[key][0], second[key][1], second[key][0]] for key in shared])
     low, high = _bootstrap(table, seed)
     return Ratio(value, low, high, len(shared))
 
@@ -90,7 +91,13 @@ def _bootstrap(table: Float[np.ndarray, "documents 4"], seed: int) -> tuple[floa
 def _of_samples(before: Perplexity, after: Perplexity) -> Ratio:
     """Each estimate's own interval, put together as if they erred apart: windows that both drew make the ratio surer than that."""
     value = after.perplexity / before.perplexity
-    if (before.documents, before.data) != (after.documents, after.data):
+    by_text = before.texts and after.texts
+    if (
+        by_text
+        and before.texts != after.texts
+        or (before.documents, before.data) != (after.documents, after.data)
+        and not by_text
+    ):
         return Ratio(value, same_documents=False)
     ends = [(row.low, row.high) for row in (before, after) if row.estimate]
     if not all(
@@ -101,14 +108,12 @@ def _of_samples(before: Perplexity, after: Perplexity) -> Ratio:
     return Ratio(value, value / reach, value * reach, before.documents, sampled=True)
 
 
-def _documents(row: Perplexity) -> dict[str, tuple[int, float]]:
-    """name → (tokens, nll) of the documents of which something was scored."""
-    scored = {
-        document["name"]: (document["tokens"], document["nll"])
-        for document in row.per_document
-        if document["tokens"] > 0 and number_format.is_finite(document["nll"])
-    }
-    return dict(zip(_without_place(list(scored)), scored.values(), strict=True))
+def _documents(row: Perplexity, *, by_text: bool) -> dict[str, tuple[int, float]]:
+    """The hash of the text, or the name where it is not on record → (tokens, nll), of the documents of which something was scored."""
+    scored = [each for each in row.per_document if each["tokens"] > 0 and number_format.is_finite(each["nll"])]
+    keys = [each.get("text", "") if by_text else each["name"] for each in scored]
+    figures = [(each["tokens"], each["nll"]) for each in scored]
+    return dict(zip(keys if by_text else _without_place(keys), figures, strict=True))
 
 
 def _without_place(names: list[str]) -> list[str]:

@@ -149,7 +149,9 @@ def _left_out(clean: Clean) -> Iterable[str]:
         yield f"Rows of unknown kind, not shown: {kinds}."
     if clean.repeated:
         number = sum(clean.repeated.values())
-        other = f" ({clean.replaced} of them over more or fewer tokens or trials)" if clean.replaced else ""
+        other = (
+            f" ({clean.replaced} of them over more or fewer tokens or trials, or other texts)" if clean.replaced else ""
+        )
         yield f"{_rows(number)} measured what another row measured too{other}; the newest is shown."
 
 

@@ -43,7 +43,7 @@ _SETTINGS: dict[type, tuple[str, ...]] = {
     Adjacent: ("window", "layer", "data"),
 }
 # How much was measured: where these differ, the newer row is not the same measurement again.
-_EXTENT = ("documents", "tokens", "trials", "depths")
+_EXTENT = ("documents", "tokens", "trials", "depths", "texts")
 
 
 @dataclass
@@ -54,7 +54,9 @@ class Clean:
     measurements: list[Measurement[Row]]
     left_out: LeftOut = field(default_factory=LeftOut)
     repeated: Counter[str] = field(default_factory=Counter)
-    replaced: int = 0  # of those repeated, how many gave way to a row over more or fewer tokens or trials
+    replaced: int = (
+        0  # of those repeated, how many gave way to a row over other texts, or more or fewer tokens or trials
+    )
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""

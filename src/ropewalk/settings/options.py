@@ -88,6 +88,13 @@ class MeasuringOptions(Loading, WindowOptions):
     out: OptionalRecordFile = None
     """Record file to append to; a killed run goes on from it."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is not None:
+            from ropewalk.records import check_file
+
+            check_file(self.out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batched(Settings):

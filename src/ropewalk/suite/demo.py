@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import refuse_existing, whole_directory
-from ropewalk.records import PasskeySummary, Perplexity, Records, read
+from ropewalk.checkpoint.files import refuse_unwritable, whole_directory
+from ropewalk.records import PasskeySummary, Perplexity, Records, read, rename_in
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import DemoSettings, DemoSizes
 from ropewalk.settings.train import Precision
@@ -47,7 +47,7 @@ def demo(settings: DemoSettings) -> list[Goal]:
         UserError: `out` exists, or the disk is full.
     """
     out, sizes = Path(settings.out), settings.sizes or DemoSizes()
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_unwritable(out)
     with whole_directory(out, overwrite=settings.overwrite) as beside, _fastest_threads() as threads:
         precision = choose_precision()
         _logger.info(
@@ -55,7 +55,7 @@ def demo(settings: DemoSettings) -> list[Goal]:
         )
         _run(beside, sizes, precision)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
-            _name_as_it_will_be(records, beside, out)
+            rename_in(records, str(beside), str(out))
         goals = verdict(read([beside / "records.jsonl"]), sizes)
         _page(beside)
     return goals
@@ -163,11 +163,6 @@ def choose_precision() -> Precision:
         return sorted(times)[5]
 
     return "bfloat16" if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else "float32"
-
-
-def _name_as_it_will_be(records: Path, beside: Path, out: Path) -> None:
-    """Records made in the directory that is still being written name their models by where these will lie."""
-    records.write_text(records.read_text(encoding="utf-8").replace(str(beside), str(out)), encoding="utf-8")
 
 
 def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:

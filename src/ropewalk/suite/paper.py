@@ -6,29 +6,33 @@ out  stages, the cheap ones first, so that a suite that is cut short has told mo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.steps import models_in
+from ropewalk.data.documents import digest_of, kind_of
 from ropewalk.data.sliding import sliding
 from ropewalk.data.stdlib import standard_library
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_tokenizer
-from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.downstream import BenchmarkTask, EvaluateSettings
 from ropewalk.suite.size import Size
 from ropewalk.suite.stages import Stage
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What is measured, on what; `stages` says in which order."""
+    """What is measured, on what; `stages` says in which order. It is written into `work`, and lies at `out` when all is done."""
 
     settings: EvaluateSettings
     size: Size
+    work: Path
 
     @property
     def out(self) -> Path:
@@ -44,7 +48,7 @@ class Suite:
 
     @property
     def records(self) -> Path:
-        return self.out / "records.jsonl"
+        return self.work / "records.jsonl"
 
     @property
     def data(self) -> Any:
@@ -81,7 +85,7 @@ class Suite:
         if self.settings.base is None:
             return None
         info = self.model.info
-        return self.out / "untrained" if info.method == "linear" and info.steps else None
+        return self.work / "untrained" if info.method == "linear" and info.steps else None
 
     def prepare(self) -> None:
         """Write the untrained model: no weights but the base's, which are linked."""
@@ -95,12 +99,12 @@ class Suite:
         if self.base is not None:
             yield self.base, self.base.info.window, True
         if self._untrained is not None:
-            yield Checkpoint.open(self._untrained), self.model.info.window, False
+            untrained = dataclasses.replace(Checkpoint.open(self._untrained), name=str(self.out / "untrained"))
+            yield untrained, self.model.info.window, False
 
     def _checkpoints(self) -> Iterator[tuple[Checkpoint, int, bool]]:
         """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
-        configs = sorted(self.model.path.glob("checkpoints/step-*/config.json"))
-        earlier = [Checkpoint.open(path.parent) for path in configs]
+        earlier = [Checkpoint.open(path) for path in models_in(self.model.path)]
         earlier = [checkpoint for checkpoint in earlier if checkpoint.info.steps != self.model.info.steps]
         every = max(1, -(-len(earlier) // self.size.checkpoints)) if self.size.checkpoints else len(earlier) + 1
         for checkpoint in earlier[::every]:
@@ -130,12 +134,25 @@ class Suite:
         attention = 2.0 * text.get("num_hidden_layers", 0) * text.get("hidden_size", 0) * window
         return window * (2.0 * self.model.info.parameters + attention)
 
-    def _stage(self, name: str, model: Checkpoint, measure: Callable[..., Any], **settings: Any) -> Stage:
+    def _stage(
+        self,
+        name: str,
+        model: Checkpoint,
+        measure: Callable[..., Any],
+        written: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Stage:
+        """written: settings that name where something is written, which is no part of what is measured."""
         said = {name: tokens for name, tokens in self.settings.answers.items() if tokens is not None}
-        about = {**settings, **self.loading, "whole": _whole(model), **said}
+        about = {**settings, **self.loading, "whole": _whole(model), "texts": _texts(settings), **said}
         if self.base is not None and settings.get("base") is not None:
             about |= {"base": str(self.base), "base_whole": _whole(self.base)}
-        return Stage(name, str(model), about, lambda: measure(model, out=self.records, **settings, **self.loading))
+        return Stage(
+            name,
+            str(model),
+            about,
+            lambda: measure(model, out=self.records, **settings, **(written or {}), **self.loading),
+        )
 
     def _perplexity(self, model: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:
         from ropewalk.evals.perplexity.measure import perplexity
@@ -206,7 +223,7 @@ class Suite:
         if self.settings.train_pairs is not None:
             train = {
                 "train": _listed(self.settings.train_pairs),
-                "trained": str(self.out / "summarizer"),
+                "written": {"trained": str(self.work / "summarizer")},
                 "epochs": self.size.epochs,
             }
         return self._stage(
@@ -237,3 +254,19 @@ def _whole(checkpoint: Checkpoint) -> str:
         return checkpoint.fingerprint
     except UserError:
         return ""
+
+
+def _texts(settings: dict[str, Any]) -> list[str]:
+    """What the files hold that a stage reads, hashed: another text under the same name is measured anew."""
+    data, train = settings.get("data"), settings.get("train")
+    if isinstance(data, str):  # the directory of the benchmarks
+        data = [path for task in get_args(BenchmarkTask) for path in sorted(Path(data).glob(f"{task}.jsonl*"))]
+    return [_text(each) for each in [*(data or []), *(train or [])]]
+
+
+def _text(source: str | Path) -> str:
+    """The hash of a source; its name where it lies on the hub, or cannot be read, which its stage will say."""
+    try:
+        return str(source) if kind_of(source) == "hub" else digest_of(source)
+    except (UserError, OSError):
+        return str(source)

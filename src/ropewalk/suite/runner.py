@@ -23,22 +23,31 @@ down; the others go on. A stage that is done under the same settings, weights an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import disk_errors, refuse_existing
+from ropewalk.checkpoint.files import disk_errors
+from ropewalk.checkpoint.guard import refuse_existing_file
+from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
+from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
+from ropewalk.records import check_file, rename_in
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.suite.paper import Suite
 from ropewalk.suite.size import SIZES, Size
 from ropewalk.suite.stages import JOURNAL, Outcome, Stage, run
+
+RECORDS, PAGE_NAME = "records.jsonl", "report.html"
+#: What a suite writes into its directory; the models in it have marks of their own.
+_HOLDS = (RECORDS, JOURNAL, PAGE_NAME, "untrained/*", "summarizer/*")
 
 __all__ = ["SIZES", "Outcome", "Size", "Stage", "evaluate"]
 
@@ -54,21 +63,46 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
         UserError: a model or base that cannot be read, a base that the model was not made from, an
             `out` that holds something else.
     """
-    suite = Suite(settings, _size(settings))
-    if suite.base is not None:
-        refuse_other_base(suite.model, suite.base)
-    out = Path(settings.out)
+    size = _size(settings)
+    model, base = opened(settings.model, settings.base, **settings.answers)
+    settings = dataclasses.replace(settings, model=model, base=base)
+    if base is not None:
+        refuse_other_base(model, base)
     ranks.join()
-    if ranks.rank() == 0:
-        _directory(out, settings.overwrite)
-    ranks.same(None)  # no rank reads the directory before it is there
-    if ranks.rank() == 0:
-        suite.prepare()
-    ranks.same(None)
-    outcomes = run(list(suite.stages()), out)
-    if ranks.rank() == 0:
-        _page(suite.model, out, outcomes)
+    with _directory(settings) as work:
+        suite = Suite(settings, size, ranks.same(work))  # no rank reads the directory before it is there
+        if ranks.rank() == 0:
+            _begin(suite)
+        ranks.same(None)
+        outcomes = run(list(suite.stages()), suite.work)
+        if ranks.rank() == 0:
+            _page(suite.model, suite.work, outcomes)
+            for file in (RECORDS, JOURNAL) if suite.work != suite.out else ():
+                rename_in(suite.work / file, str(suite.work), str(suite.out))
     return outcomes
+
+
+def _directory(settings: EvaluateSettings) -> contextlib.AbstractContextManager[Path]:
+    """A fresh directory, or one that holds a suite; to replace one, another beside it."""
+    return run_directory(
+        settings.out,
+        holds=_HOLDS,
+        signs=(JOURNAL,),
+        overwrite=settings.overwrite,
+        go_on=not settings.overwrite,
+        inputs=inputs_of(settings),
+    )
+
+
+def _begin(suite: Suite) -> None:
+    """What would only be found out at the end: that something else lies where records and page go."""
+    from ropewalk.reports.page import PAGE
+
+    check_file(suite.records)
+    refuse_existing_file(suite.work / PAGE_NAME, PAGE, overwrite=True)
+    with disk_errors(suite.out):
+        (suite.work / JOURNAL).touch()
+    suite.prepare()
 
 
 def _size(settings: EvaluateSettings) -> Size:
@@ -83,29 +117,17 @@ def _size(settings: EvaluateSettings) -> Size:
     return dataclasses.replace(SIZES["full" if full else "small"], **change)
 
 
-def _directory(out: Path, overwrite: bool) -> None:
-    """A fresh directory, or one that holds a suite."""
-    ours = (out / JOURNAL).is_file()
-    if out.exists() and not ours:
-        refuse_existing(out, overwrite=False)
-    if ours and overwrite:
-        shutil.rmtree(out)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / JOURNAL).touch()
-
-
 def _page(model: Checkpoint, out: Path, outcomes: Sequence[Outcome]) -> None:
     """The page over everything recorded, the model's own training beside it; and what was left out."""
     from ropewalk.reports import report
 
-    records = [out / "records.jsonl"]
+    records = [out / RECORDS]
     if not records[0].is_file():
         raise UserError(
             f"no stage of the suite could be run, so there is nothing to report; {out / JOURNAL} has the reasons"
         )
-    training = model.path / "records.jsonl"
+    training = model.path / RECORDS
     if training.is_file():
         records.append(training)
     left_out = [f"{outcome.name}, {outcome.model}: {outcome.reason}" for outcome in outcomes if outcome.reason]
-    report(records, out / "report.html", overwrite=True, left_out=left_out)
+    report(records, out / PAGE_NAME, overwrite=True, left_out=left_out)

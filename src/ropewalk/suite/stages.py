@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ropewalk.checkpoint.files import disk_errors
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -69,7 +70,7 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
         if outcome.reason:
             _say(f"  left out: {outcome.reason}")
         if first:
-            with open(out / JOURNAL, "a", encoding="utf-8") as file:
+            with disk_errors(out / JOURNAL), open(out / JOURNAL, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
     return outcomes
 
@@ -109,7 +110,7 @@ def _key(stage: Stage) -> str:
 def _done(out: Path) -> dict[str, Outcome]:
     """Stages that were run to their end; those that were left out are tried again."""
     outcomes = {}
-    for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             outcome = Outcome(row["name"], row["model"], row["reason"], row["seconds"])

@@ -15,7 +15,7 @@ from typing import Unpack
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.checkpoint.files import disk_errors
+from ropewalk.checkpoint.files import whole_directory
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import Bounds, bounds
@@ -23,6 +23,7 @@ from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.pages import TheorySettings
 from ropewalk.settings.windows import WindowAnswers
 
@@ -93,21 +94,15 @@ def theory(settings: TheorySettings) -> Forecast:
     """
     model = _info(settings.model, **settings.answers)
     rope, reach = _rope_and_reach(model, settings.window)
-    out = _directory(settings, f"theory-{Path(model.name).name}-{reach}")
-    result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
-    run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
-    write(result, run, out)
+    out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
+    # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.
+    with whole_directory(
+        out, overwrite=settings.overwrite or settings.out is None, inputs=inputs_of(settings)
+    ) as beside:
+        result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
+        run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
+        write(result, run, beside)
     return dataclasses.replace(result, name=model.name, out=out)
-
-
-def _directory(settings: TheorySettings, default: str) -> Path:
-    """Where the figures go. The directory that we name ourselves holds nothing else, so a second run may freshen it."""
-    out = Path(settings.out or default)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out names a directory, but {out} is a file; name another")
-    if out.exists() and settings.out is not None and not settings.overwrite:
-        raise UserError(f"--out names a directory that is not there yet, but {out} is; add --overwrite or name another")
-    return out
 
 
 def put_on_record(model: ModelInfo, out: Path) -> Forecast:
@@ -136,7 +131,7 @@ def _info(model: ModelName | None, **answers: Unpack[WindowAnswers]) -> ModelInf
 
 
 def write(result: Forecast, run: records.Run, out: Path) -> None:
-    """The figures as SVG and PNG, and the rows as `theory.jsonl`, replacing what a former run left there."""
+    """The figures as SVG and PNG, and the rows as `theory.jsonl`."""
     from ropewalk.figures import measured
     from ropewalk.figures import theory as theory_figures
 
@@ -149,13 +144,9 @@ def write(result: Forecast, run: records.Run, out: Path) -> None:
         ),
         "angular-resolution": theory_figures.resolution(result.rope, result.scalings),
     }
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            for ending in ("svg", "png"):
-                measured.save(figure, out / f"{name}.{ending}")
-        rows = out / "theory.jsonl"
-        rows.unlink(missing_ok=True)
-        recorder = records.Recorder(rows, run)
-        for row in result.rows:
-            recorder.add(row)
+    for name, figure in drawn.items():
+        for ending in ("svg", "png"):
+            measured.save(figure, out / f"{name}.{ending}")
+    recorder = records.Recorder(out / "theory.jsonl", run)
+    for row in result.rows:
+        recorder.add(row)

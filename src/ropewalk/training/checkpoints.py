@@ -12,6 +12,9 @@ out  `checkpoints/step-000200/`: a Hugging Face checkpoint that every measuremen
 Everything is written beside, forced to disk and renamed, so that a killed run leaves whole checkpoints only. Disks and copies do
 damage them later, so the hashes are checked before anything is read, and a checkpoint that fails is reported and passed over for
 the one before it. `state` is kept for the newest few; older checkpoints stay as models.
+
+People copy, rename and empty these directories. Only `step-NNNNNN` whose manifest has that very step is a checkpoint; what else lies
+there is never read and never deleted, and renamed if a checkpoint needs its name.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from typing import Any
 
 import torch
 
-from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory_of_ours
+from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.save import save_model
@@ -38,6 +43,10 @@ from ropewalk.training.setup import StartingModel
 
 STATE = "state"
 MANIFEST = "manifest.json"
+_GONE = ".state.gone"
+RECORDS = "records.jsonl"
+#: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
+HOLDS = (RECORDS, "tensorboard/*", ".final/*", *(f"{CHECKPOINTS}/step-{'[0-9]' * digits}/*" for digits in (6, 7, 8)))
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,11 @@ class Snapshots:
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
-        return self.root / f"step-{step:06d}"
+        return self.root / step_name(step)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
-        manifests = self.root.glob(f"step-*/{STATE}/{MANIFEST}")
-        return sorted(int(path.parts[-3].removeprefix("step-")) for path in manifests)
+        return [step for step, path in steps_in(self.root).items() if (path / STATE / MANIFEST).is_file()]
 
     def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
         """Write a checkpoint through `write(directory)`, which must leave the state's files in its `state` directory.
@@ -85,20 +93,33 @@ class Snapshots:
         Raises:
             UserError: the disk is full, or will not be written to; the checkpoints before this one are as they were.
         """
-        with whole_directory(self.path(step), overwrite=True) as beside:
+        path = self.path(step)
+        with whole_directory_of_ours(path) as beside:
             write(beside)
-            files = sorted(path for path in beside.rglob("*") if path.is_file())
-            hashes = {str(path.relative_to(beside)): digest for path, digest in _hashes(files).items()}
+            files = sorted(file for file in beside.rglob("*") if file.is_file() and file.name != guard.MARK)
+            hashes = {str(file.relative_to(beside)): digest for file, digest in _hashes(files).items()}
             manifest = {"step": step, "about": about, "sha256": hashes}
             (beside / STATE / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            self._make_way(path, step)
         self._prune()
-        return self.path(step)
+        return path
+
+    def _make_way(self, path: Path, step: int) -> None:
+        """What lies where a checkpoint goes is replaced only if it is one of this very step, damaged or from before."""
+        if guard.is_free(path) or (_step_of(path) == step and next(guard.others(path), None) is None):
+            return
+        warnings.warn(
+            f"{path} is not a checkpoint of step {step}, or not only; it is called {guard.set_aside(path).name} now",
+            stacklevel=2,
+        )
 
     def _prune(self) -> None:
         for step in self.steps()[: -self.keep]:
             state = self.path(step) / STATE
+            if _step_of(self.path(step)) != step:
+                continue  # another step's, renamed by somebody
             # Renamed first: a run killed in the middle must not leave a state that looks whole.
-            gone = state.with_name(".state.gone")
+            gone = state.with_name(_GONE)
             shutil.rmtree(gone, ignore_errors=True)
             os.rename(state, gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -108,7 +129,7 @@ class Snapshots:
         steps = self.steps()
         for step in reversed(steps):
             path = self.path(step)
-            wrong, manifest = _check(path)
+            wrong, manifest = _check(path, step)
             if wrong is None:
                 return Snapshot(path, step, manifest["about"])
             instead = "the one before it is used" if step != steps[0] else "no other is left, so the run begins anew"
@@ -116,14 +137,30 @@ class Snapshots:
         return None
 
     def sweep(self) -> None:
-        """Remove what a killed run left half written."""
-        for path in [*self.root.glob(".*.partial"), *self.root.glob(".*.old")]:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.root.glob("step-*/.state.gone"):
-            shutil.rmtree(path, ignore_errors=True)
+        """Remove what a killed run left half written; the run's directory is held by this process, so that nobody else writes here."""
+        for path in [
+            *self.root.glob(".step-*.partial"),
+            *self.root.glob(".step-*.old"),
+            *self.root.glob(f"step-*/{_GONE}"),
+        ]:
+            guard.remove(path)
 
 
-def _check(path: Path) -> tuple[str | None, dict[str, Any]]:
+def _step_of(path: Path) -> int | None:
+    """The step that a checkpoint's own manifest has; of one whose state was dropped or damaged, its config's."""
+    for file, *keys in ((path / STATE / MANIFEST, "step"), (path / "config.json", "ropewalk", "steps")):
+        try:
+            content: Any = json.loads(file.read_text(encoding="utf-8"))
+            for key in keys:
+                content = content[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(content, int):
+            return content
+    return None
+
+
+def _check(path: Path, step: int) -> tuple[str | None, dict[str, Any]]:
     """What is wrong with a checkpoint, if anything, and its manifest."""
     try:
         manifest = json.loads((path / STATE / MANIFEST).read_text(encoding="utf-8"))
@@ -131,6 +168,8 @@ def _check(path: Path) -> tuple[str | None, dict[str, Any]]:
         manifest["about"], manifest["step"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read", {}
+    if manifest["step"] != step:
+        return f"it is that of step {manifest['step']}, renamed", manifest
     missing = [file.name for file in promised if not file.is_file()]
     if missing:
         return f"{missing[0]} is missing", manifest
@@ -223,29 +262,49 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
     def write() -> None:
         beside = out / ".final"
         for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
-        with whole_directory(beside) as directory:
+            guard.remove(left)
+        with whole_directory_of_ours(beside) as directory:
             if weights is not None:
                 _write_model(directory, step, weights, start)
             else:
                 _link(same_as or out, directory)
             if adapter is not None:
                 lora.save_adapter(model, adapter, directory / "adapter", read_config(directory), start.info.name)
-        shutil.rmtree(out / "adapter", ignore_errors=True)
-        for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
-            shutil.rmtree(
-                out / path.name, ignore_errors=True
-            )  # a directory is not replaced by renaming another over it
-            os.replace(path, out / path.name)
-        # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
-        shutil.rmtree(beside)
+        _put_in_place(beside, out)
 
     mesh.together(lambda: write() if mesh.main else None)
+
+
+def _put_in_place(beside: Path, out: Path) -> None:
+    """Move a model into its run's directory, whose mark lists it from then on; what somebody else put there is renamed."""
+    made, ours = guard.marked(beside) or [], guard.marked(out) or []
+    for name in ("config.json", "adapter"):  # first of all an earlier model is none any more
+        _clear(out / name, ours)
+    if ours:
+        guard.mark(out, [*ours, *made])
+    for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
+        if path.name != guard.MARK:
+            _clear(out / path.name, ours)
+            os.replace(path, out / path.name)
+    # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
+    shutil.rmtree(beside)
+
+
+def _clear(path: Path, ours: list[str]) -> None:
+    """Make way: what this run made is deleted, anything else renamed."""
+    files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    names = [file.relative_to(path.parent).as_posix() for file in files if file.is_symlink() or file.is_file()]
+    if all(guard.is_listed(name, ours) for name in names):
+        guard.remove(path)
+    else:
+        warnings.warn(f"{path} is not this run's; it is called {guard.set_aside(path).name} now", stacklevel=2)
 
 
 def _link(source: Path, target: Path) -> None:
     """A checkpoint's model: its weights as links, what a user may edit as copies."""
     for path in source.iterdir():
+        if path.name == guard.MARK:
+            continue
         if path.is_file():
             (link_or_copy if path.suffix == ".safetensors" else shutil.copyfile)(path, target / path.name)
         elif path.name != STATE:

@@ -23,13 +23,13 @@ class Log:
 
     Args:
         settings: what is asked for.
+        out: the directory that the run writes into.
         run: the header of the records.
         first: steps already taken.
     """
 
-    def __init__(self, settings: TrainSettings, run: Run, first: int) -> None:
-        out = Path(settings.out)
-        self._recorder = Recorder(out / "records.jsonl", run)
+    def __init__(self, settings: TrainSettings, out: Path, run: Run, first: int) -> None:
+        self._recorder = Recorder(out / "records.jsonl", run, elsewhere=False)
         self._sinks: list[Any] = []
         if settings.tensorboard and is_first_process():
             self._sinks.append(_tensorboard(out / "tensorboard", first))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import shutil
 import signal
 import statistics
 import time
@@ -31,7 +30,7 @@ from torch import Tensor
 from ropewalk import records
 from ropewalk.attention_ops.transformers import is_plain_causal
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import refuse_existing
+from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError, shortage
@@ -39,12 +38,22 @@ from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.records import ModelInfo, Step
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
 from ropewalk.training.batch import Batches, batches_of
-from ropewalk.training.checkpoints import Snapshot, Snapshots, refuse_other_run, write_checkpoint, write_final
+from ropewalk.training.checkpoints import (
+    CHECKPOINTS,
+    HOLDS,
+    RECORDS,
+    Snapshot,
+    Snapshots,
+    refuse_other_run,
+    write_checkpoint,
+    write_final,
+)
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
 from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_checkpoint
@@ -63,28 +72,36 @@ def run(settings: TrainSettings) -> ModelInfo:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
         Terminated: SIGTERM; what was done is saved.
     """
-    out = Path(settings.out)
-    if not settings.resume:
-        refuse_existing(out, overwrite=settings.overwrite)
-    mesh = mesh_for(settings)
-    # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-    checkpoint = trained_checkpoint(settings)
-    batches = batches_of(settings, checkpoint, mesh)
-    start = starting_model(settings, mesh, checkpoint=checkpoint)
-    if settings.overwrite and mesh.main:
-        shutil.rmtree(out, ignore_errors=True)
-    return Loop(settings, start, batches, mesh).run()
+    with directory_of(settings) as out:
+        mesh = mesh_for(settings)
+        # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
+        checkpoint = trained_checkpoint(settings)
+        batches = batches_of(settings, checkpoint, mesh)
+        start = starting_model(settings, mesh, checkpoint=checkpoint)
+        return Loop(settings, start, batches, mesh, out).run()
+
+
+def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:
+    """Where a run writes, held for it; see `run_directory`."""
+    return run_directory(
+        settings.out,
+        holds=HOLDS,
+        signs=(RECORDS, f"{CHECKPOINTS}/step-*"),
+        overwrite=settings.overwrite,
+        go_on=settings.resume,
+        inputs=inputs_of(settings),
+    )
 
 
 class Loop:
     """One run: what it trains, and how far it has come.
 
-    settings, start, batches, mesh: what is trained, from what, on what, where.
+    settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded.
     """
 
-    def __init__(self, settings: TrainSettings, start: StartingModel, batches: Batches, mesh: Mesh) -> None:
+    def __init__(self, settings: TrainSettings, start: StartingModel, batches: Batches, mesh: Mesh, out: Path) -> None:
         self.settings, self.start, self.batches, self.mesh = settings, start, batches, mesh
-        self.out = Path(settings.out)
+        self.out: Path = mesh.same(out)  # the first process knows
         self.model: Any = start.model
         if settings.mode == "lora":
             _seed(settings.seed)  # adapters begin at random: the same in every run and on every device
@@ -101,7 +118,7 @@ class Loop:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.peak = settings.peak_rate(start.info.parameters)
         self.optimizer = optimizers.build(self.parameters, settings, self.peak)
-        self.snapshots = Snapshots(self.out / "checkpoints", keep=settings.keep_checkpoints)
+        self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)
         self.guard = Guard()
         self.done = 0
         self.threads = torch.get_num_threads()
@@ -131,14 +148,19 @@ class Loop:
             stack.callback(self.mesh.release)
             self.threads = stack.enter_context(threads.settled(self.settings.threads, before, self.mesh.device))
             header = self._header(snapshot)
-            log = Log(self.settings, header, self.done)
+            log = Log(self.settings, self.out, header, self.done)
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
             with Signals() as signals:
                 self._steps(log, header.id, signals)
                 self._finish()
-        return Checkpoint.open(self.out).info
+            return self._info()
+
+    def _info(self) -> ModelInfo:
+        """The trained model, which the first process may have put in its place before another could look."""
+        info = Checkpoint.open(self.out).info if self.mesh.main else None
+        return dataclasses.replace(self.mesh.same(info), name=str(self.settings.out))
 
     def _resume(self) -> Snapshot | None:
         if not self.settings.resume:

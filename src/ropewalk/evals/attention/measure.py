@@ -156,10 +156,10 @@ def _measure_variant(
     data: Any,
     out: str | Path | None,
 ) -> Measured:
-    names = [document.name for document in documents]
+    names, read = [document.name for document in documents], [document.text for document in documents]
     with context:
         # The fingerprint includes the rotary tables, so it tells a base as it is from the same one interpolated.
-        run = ranks.same(loaded.run(window=window, documents=names, weights=fingerprint(loaded)))
+        run = ranks.same(loaded.run(window=window, documents=names, texts=read, weights=fingerprint(loaded)))
         recorded = ranks.same(_recorded(loaded, out, run))
         if recorded:
             return Measured(run, recorded)

@@ -9,20 +9,18 @@ All but the rows is the training loop's (training/loop.py): optimiser, precision
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.checkpoint.files import refuse_existing
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.evals.downstream.generation import end_marks
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
 from ropewalk.records import ModelInfo
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches, default_micro
-from ropewalk.training.loop import Loop
+from ropewalk.training.loop import Loop, directory_of
 from ropewalk.training.setup import starting_model
 
 #: Passes over the pairs (section 3.5).
@@ -83,14 +81,21 @@ def finetune(
         batch_size=batch_size,
         **options,
     )
-    if not settings.resume:
-        refuse_existing(out, overwrite=settings.overwrite)
+    with directory_of(settings) as place:
+        return _run(settings, training_pairs, document_tokens, summary_tokens, place)
+
+
+def _run(
+    settings: TrainSettings,
+    training_pairs: Sequence[Pair],
+    document_tokens: int | None,
+    summary_tokens: int | None,
+    out: Path,
+) -> ModelInfo:
     start = starting_model(settings)
-    sizes = Sizes.fitting(start.tokenizer, window, document_tokens, summary_tokens)
+    sizes = Sizes.fitting(start.tokenizer, settings.window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
     rows = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
     mesh = Mesh(start.model.device)
-    micro = settings.micro_batch or default_micro(window, batch_size, mesh.device)
-    if settings.overwrite:
-        shutil.rmtree(out, ignore_errors=True)
-    return Loop(settings, start, Batches(rows, settings, micro), mesh).run()
+    micro = settings.micro_batch or default_micro(settings.window, settings.batch_size, mesh.device)
+    return Loop(settings, start, Batches(rows, settings, micro), mesh, out).run()

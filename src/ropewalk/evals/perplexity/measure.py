@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
-from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents
+from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
 from ropewalk.data.sliding import check, sliding
 from ropewalk.distributed import ranks
 from ropewalk.evals.compile import faster
@@ -111,7 +111,12 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
     rows = []
     for window in windows:
         row = _measure_one(loaded, documents, window, settings, recorder, recorded_scores)
-        row = dataclasses.replace(row, skipped=skipped, data=name_of(settings.data))
+        each: list[records.DocumentLoss] = [
+            {**loss, "text": document.text} for loss, document in zip(row.per_document, documents, strict=False)
+        ]
+        row = dataclasses.replace(
+            row, skipped=skipped, data=name_of(settings.data), per_document=each, texts=texts_of(documents)
+        )
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
         old = recorded.of(records.Perplexity)

@@ -1,0 +1,230 @@
+"""The one guard before anything is deleted or replaced: only what ropewalk made is, and only when what replaces it is whole.
+
+in   a path that would be written, and the paths that must stay
+out  a sentence that refuses; or one directory in the place of another
+
+**The mark.** Every directory that ropewalk writes holds `.ropewalk.json`, which lists what ropewalk put there: files by name, and what a
+run adds to as it goes by pattern. A directory without it, or with anything that it does not list, is not replaced, whatever was asked
+for: it holds something of somebody's. A page says in its head who made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ropewalk.checkpoint.processes import LOCK, is_gone, refuse_locked, token
+from ropewalk.errors import UserError
+from ropewalk.version import __version__
+
+MARK = ".ropewalk.json"
+#: What is half written, or was just replaced: `.NAME.PROCESS-RANDOM.partial` or `.old`.
+_LEFTOVER = re.compile(
+    r"\.(?P<name>.+)\.(?P<process>[0-9a-f]{8}-\d+-\w+)-[0-9a-f]{8}\.(?P<kind>partial|old)", re.DOTALL
+)
+#: Bytes of a name that may have 255: longer ones stand shortened in the name of what is half written.
+_LONGEST = 150
+#: Linux: "swap the two", for renameat2; and "relative to the current directory".
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100
+
+Name = str | os.PathLike[str]
+
+
+def beside(out: Path, kind: str = "partial") -> Path:
+    """A new name beside `out` for what will become it, which says which process writes it."""
+    return out.absolute().parent / f".{_short(out.name)}.{token()}-{uuid.uuid4().hex[:8]}.{kind}"
+
+
+def _short(name: str) -> str:
+    raw = os.fsencode(name)
+    return name if len(raw) <= _LONGEST else f"{name[:20]}-{hashlib.sha256(raw).hexdigest()[:16]}"
+
+
+def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
+    """Note what ropewalk made in a directory: every file that lies there now, or these names and patterns (`fnmatch`)."""
+    if holds is None:
+        files = (path for path in directory.rglob("*") if path.is_symlink() or path.is_file())
+        holds = (path.relative_to(directory).as_posix() for path in files)
+    content = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
+    written = directory / f"{MARK}.partial"  # renamed, since the mark of a copied directory may be a link to another's
+    written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(written, directory / MARK)
+
+
+def marked(directory: Name) -> list[str] | None:
+    """What a directory's mark lists; None without a mark that can be read."""
+    try:
+        holds = json.loads(Path(directory, MARK).read_text(encoding="utf-8"))["holds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return holds if isinstance(holds, list) and all(isinstance(name, str) for name in holds) else None
+
+
+def is_listed(name: str, holds: Iterable[str]) -> bool:
+    """Whether a mark's list has this name (a path below the directory), by itself or by a pattern."""
+    return any(name == each or ("*" in each and fnmatch.fnmatchcase(name, each)) for each in holds)
+
+
+def is_free(out: Name) -> bool:
+    """Whether nothing would be lost by writing here: nothing lies there, or a directory that holds no file but ropewalk's own notes."""
+    out = os.path.realpath(out)
+    return not os.path.lexists(out) or (os.path.isdir(out) and next(others(out, []), None) is None)
+
+
+def others(directory: Name, holds: list[str] | None = None, below: str = "") -> Iterator[str]:
+    """The paths of what lies in a directory and is not in its mark's list, or in `holds`; what has a mark of its own answers for itself."""
+    if holds is None or below:
+        own = marked(directory)
+        if own is not None and holds is not None and not is_listed(below + MARK, holds):
+            yield os.fspath(directory)
+            return
+        holds, below = (holds or [], below) if own is None else (own, "")
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if entry.name in (MARK, LOCK) or _LEFTOVER.fullmatch(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from others(entry.path, holds, f"{below}{entry.name}/")
+        elif not is_listed(below + entry.name, holds):
+            yield entry.path
+
+
+def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> None:
+    """The rule of every `--out` that is a directory: what exists is replaced only if asked for, and then only if ropewalk made all of it.
+
+    Args:
+        inputs: what the command reads: none of it may lie in `out`. The current and the home directory never may.
+
+    Raises:
+        UserError: it exists and may not be replaced, or a run is writing it.
+    """
+    refuse_locked(out)
+    if is_free(out):
+        return
+    if not overwrite:
+        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+    refuse_to_lose(out, [os.getcwd(), os.path.expanduser("~"), *inputs])
+    if not os.path.isdir(out):
+        raise UserError(
+            f"--overwrite replaces a directory that ropewalk made, but {out} is a file; choose another --out"
+        )
+    holds = marked(out)
+    if holds is None:
+        raise UserError(
+            f"--overwrite replaces only what ropewalk made, and {out} has no {MARK} to say so (an earlier version, another tool or "
+            "you made it); choose another --out, or delete it yourself"
+        )
+    if (other := next(others(out, holds), None)) is not None:
+        raise UserError(
+            f"--overwrite replaces only what ropewalk made, and it did not make {other}; move that elsewhere, or choose "
+            "another --out"
+        )
+
+
+def refuse_existing_file(out: Name, made_by: bytes, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> None:
+    """`refuse_existing` for an `--out` that is one file; `made_by` stands in the first bytes of such a file if ropewalk made it."""
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+    refuse_to_lose(out, inputs)
+    if not os.path.isfile(out) or made_by not in _first_bytes(out):
+        raise UserError(
+            f"--overwrite replaces only what ropewalk made, and {out} is something else; choose another --out, or delete it yourself"
+        )
+
+
+def _first_bytes(path: Name) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4096)
+
+
+def refuse_to_lose(out: Name, kept: Iterable[Name]) -> None:
+    """Replacing deletes: refuse to replace what is, or holds, something that must stay.
+
+    Compared by what the file system says is the same, so that no other spelling, link or mount hides it.
+
+    Args:
+        out: what would be replaced.
+        kept: paths, which need not exist; of a directory the files that it links to, too.
+
+    Raises:
+        UserError: the first of them that would be gone.
+    """
+    for path in kept if os.path.exists(out) else ():
+        for place in (Path(path).resolve(), *_links_in(path)) if os.path.lexists(path) else ():
+            if any(os.path.exists(part) and os.path.samefile(part, out) for part in (place, *place.parents)):
+                raise UserError(f"all of {out} would be replaced, and with it {path}; choose another --out")
+
+
+def _links_in(path: Name) -> Iterator[Path]:
+    """Where the links of a directory lead: a model may be made of links to another's files."""
+    if os.path.isdir(path):
+        yield from (Path(entry.path).resolve() for entry in os.scandir(path) if entry.is_symlink())
+
+
+def replace(new: Path, out: Path) -> None:
+    """Put `new` in the place of `out`, then delete what lay there: at every moment, `out` is the whole old one or the whole new one.
+
+    The caller has asked the guard. Where the file system cannot swap two names there is an instant without `out`; `sweep` puts the old
+    one back if the process ends in it.
+    """
+    if os.path.lexists(out) and _swapped(new, out):
+        remove(new)
+        return
+    old = beside(out, "old")
+    if os.path.lexists(out):
+        os.rename(out, old)
+    try:
+        os.rename(new, out)
+    except OSError:
+        if os.path.lexists(old):
+            os.rename(old, out)
+        raise
+    remove(old)
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two names at once; False where this system or file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return renameat2 is not None and not renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    )
+
+
+def remove(path: Path) -> None:
+    """Delete something of ours: a directory with all that is in it, a file, a link; nothing if it is gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is in the way and not ours to NAME.aside, or NAME.aside-2 and so on."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.aside{f'-{number}' if number > 1 else ''}")):
+        number += 1
+    os.rename(path, aside)
+    return aside
+
+
+def sweep(directory: Path, out: Path | None = None) -> None:
+    """Delete what killed processes left half written in a directory; an old `out` that one of them had just moved away is put back."""
+    with contextlib.suppress(OSError):  # there is no such directory, or it cannot be looked into
+        for entry in list(os.scandir(directory)):
+            left = _LEFTOVER.fullmatch(entry.name)
+            if left is None or not is_gone(left["process"]):
+                continue
+            if left["kind"] == "partial":
+                remove(Path(entry.path))
+            elif out is not None and left["name"] == _short(out.name):
+                remove(Path(entry.path)) if os.path.lexists(out) else os.rename(entry.path, out)

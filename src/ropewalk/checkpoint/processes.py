@@ -1,0 +1,151 @@
+"""Which process writes something, and whether it still runs: names of what is half written, and locks on directories.
+
+in   a directory
+out  a lock that is free again when its process ends, however it ends; a name that tells whose something is
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import socket
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ropewalk.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks of this kind: there the lock file's own words count
+    fcntl = None
+
+#: The file by which a run holds its directory.
+LOCK = ".ropewalk.lock"
+#: Locks of this process, by the lock file's real path: the system's own do not tell one thread from another.
+_held: set[str] = set()
+_BUSY = (errno.EACCES, errno.EAGAIN)
+
+
+def token() -> str:
+    """A name for this process that no other has had or will have: machine, number, and when it began."""
+    return f"{_host()}-{os.getpid()}-{_began(os.getpid())}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether the process of that `token` surely runs no more. One on another machine may, for all that can be seen from here."""
+    host, pid, began = name.split("-")
+    return host == _host() and _began(int(pid)) != began
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _began(pid: int) -> str:
+    """When a process began, in ticks since the machine did, since numbers are used again; "gone" if none has this number."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return "gone" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "gone"
+    except OSError:  # it runs, and is somebody else's
+        pass
+    return "0"
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory, which must exist, while the block runs. A lock whose process is gone counts for nothing.
+
+    Raises:
+        UserError: another process holds it; which one.
+    """
+    path = directory / LOCK
+    handle = _take(path)
+    key = os.path.realpath(path)
+    _held.add(key)
+    try:
+        yield
+    finally:
+        _held.discard(key)
+        _forget(path, handle)
+
+
+def refuse_locked(directory: str | os.PathLike[str]) -> None:
+    """Refuse a directory into which a run writes just now; one that does not exist is free.
+
+    Raises:
+        UserError: which process holds it.
+    """
+    path = Path(directory) / LOCK
+    if os.path.realpath(path) in _held:  # not opened: closing a file ends this process's own lock on it
+        raise _busy(path)
+    with contextlib.suppress(OSError):  # no such file, or none that may be opened
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if not _got(handle, path):
+                raise _busy(path)
+        finally:
+            os.close(handle)
+
+
+def _take(path: Path) -> int:
+    """The lock file, open and locked."""
+    while True:
+        refuse_locked(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _got(handle, path):
+            os.close(handle)
+            raise _busy(path)
+        # Whoever held it before may have removed the file after it was opened here: a lock on that is none.
+        if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+            break
+        os.close(handle)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = {"process": token(), "pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(about).encode(), 0)
+    return handle
+
+
+def _got(handle: int, path: Path) -> bool:
+    """Lock an open file if nobody else has; on file systems without locks, if the process named in it is gone."""
+    if fcntl is not None:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+    holder = _about(path).get("process")
+    return not isinstance(holder, str) or is_gone(holder)
+
+
+def _forget(path: Path, handle: int) -> None:
+    """Remove the lock file if it is still the one that is held (its directory may have given way to another), then let go."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            os.unlink(path)
+    os.close(handle)
+
+
+def _about(path: Path) -> dict[str, object]:
+    try:
+        about = json.loads(path.read_bytes() or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _busy(path: Path) -> UserError:
+    about = _about(path)
+    whose = f"process {about.get('pid', 'unknown')} on {about.get('host', 'another machine')}"
+    return UserError(
+        f"{path.parent} is being written by {whose}, since {about.get('since', 'a moment ago')}; wait until it ends, or choose another --out"
+    )

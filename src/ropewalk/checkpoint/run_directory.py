@@ -1,0 +1,127 @@
+"""The directory of a run that takes hours and can be killed: held by one process, and never the end of the run that lay there before.
+
+in   `--out`, and whether to begin, to go on, or to replace
+out  where to write
+
+A run writes into `out`. One that is to replace another writes into `.OUT.new` beside it, and takes its place when it is finished, so
+that the old one is there until the new one is whole; killed, it goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
+from ropewalk.checkpoint.processes import locked, refuse_locked
+from ropewalk.errors import UserError
+from ropewalk.progress import is_first_process
+
+_logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def run_directory(
+    out: str | Path,
+    *,
+    holds: Sequence[str],
+    signs: Sequence[str],
+    overwrite: bool = False,
+    go_on: bool = False,
+    inputs: Iterable[str | Path] = (),
+) -> Iterator[Path]:
+    """Yield the directory to write into, made, marked and locked. If the block ends well, what it wrote lies at `out`.
+
+    Of the processes that torchrun started only the first comes to do anything; the others are told the place by it.
+
+    Args:
+        out: of the command.
+        holds: what the run will write there, as names and patterns of the mark.
+        signs: files of which a run that can go on has at least one; what has none is nobody's run.
+        overwrite: replace what lies in `out`, if the guard allows it.
+        go_on: with what lies in `out`, or with a replacement of it that was begun.
+        inputs: what the run reads; see `refuse_existing`.
+
+    Raises:
+        UserError: another process writes there; the guard refuses; the disk does.
+    """
+    place = Path(os.path.realpath(out))
+    if not is_first_process():
+        yield place
+        return
+    refuse_unwritable(out)
+    refuse_locked(place)
+    work = _work(out, place, signs, overwrite=overwrite, go_on=go_on, inputs=inputs)
+    with disk_errors(out), _held(place):
+        with contextlib.nullcontext() if work == place else _held(work):
+            guard.sweep(place.parent, place)
+            guard.sweep(work)
+            if guard.is_free(work):
+                guard.mark(work, holds)
+            yield work
+        if work != place:
+            _take_the_place(work, place, inputs)
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Made if it is not there, and locked. A run that is refused before it wrote anything leaves nothing."""
+    made = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(directory):
+            yield
+    finally:
+        if made and guard.is_free(directory):
+            guard.remove(directory)
+
+
+def _work(
+    out: str | Path, place: Path, signs: Sequence[str], *, overwrite: bool, go_on: bool, inputs: Iterable[str | Path]
+) -> Path:
+    """Where the run is written; a replacement that is begun anew is empty."""
+    begun = place.with_name(f".{place.name}.new")
+    pending = guard.marked(begun) is not None
+    if pending:
+        refuse_locked(begun)
+    if go_on:
+        if not pending and not guard.is_free(place):
+            _refuse_unlike(out, place, signs)
+        return begun if pending else place
+    guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
+    if pending and not overwrite:
+        raise UserError(
+            f"{begun} holds a run that was to replace {out} and was not finished; go on with it (--resume), begin it anew (--overwrite), "
+            "or delete it"
+        )
+    if pending:
+        guard.remove(begun)
+    if guard.is_free(place):
+        return place
+    if os.path.lexists(begun):
+        raise UserError(f"a run that replaces {out} is written to {begun} first, which is taken; move that elsewhere")
+    _logger.info(f"{out} is replaced when this run is finished; until then it is written to {begun}")
+    return begun
+
+
+def _refuse_unlike(out: str | Path, place: Path, signs: Sequence[str]) -> None:
+    """A run goes on in a directory that holds one, whoever marked it; it never begins among somebody's files."""
+    if guard.marked(place) is None and not any(next(place.glob(sign), None) for sign in signs):
+        raise UserError(
+            f"{out} exists and holds no run to go on with (no {' or '.join(signs)}), and ropewalk does not write among other files; "
+            "choose another --out"
+        )
+
+
+def _take_the_place(work: Path, place: Path, inputs: Iterable[str | Path]) -> None:
+    try:
+        guard.refuse_to_lose(place, inputs)
+        for other in guard.others(place):
+            raise UserError(f"ropewalk did not make {other}")
+    except UserError as error:
+        raise UserError(f"the run is finished and lies in {work}, but {error}; move it to where you want it") from None
+    guard.replace(work, place)

@@ -1,0 +1,18 @@
+"""What a command reads: nothing that it writes may replace any of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+#: Fields that name what is written.
+_WRITTEN = ("out", "trained")
+
+
+def inputs_of(settings: Any) -> list[str]:
+    """Every path that a settings object names, but for what it writes: models, data, bases, adapters, record files, whatever has a field."""
+    values = (getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name not in _WRITTEN)
+    listed = [value for each in values for value in (each if isinstance(each, list | tuple) else [each])]
+    paths = [os.fspath(value) for value in listed if isinstance(value, str | os.PathLike)]
+    return [path for path in paths if path and os.path.lexists(path)]

@@ -1,0 +1,366 @@
+"""Nothing of anybody's is deleted or replaced: what `--overwrite` takes, what a kill leaves, who holds a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ropewalk.checkpoint import guard, processes
+from ropewalk.checkpoint.files import whole_directory, write_whole
+from ropewalk.checkpoint.guard import MARK, refuse_existing, refuse_existing_file
+from ropewalk.checkpoint.processes import LOCK, locked
+from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.errors import UserError
+
+HOLDS, SIGNS = ("records.jsonl", "checkpoints/step-*"), ("records.jsonl",)
+
+
+def made(out: Path, **files: str) -> Path:
+    """A directory that ropewalk made."""
+    with whole_directory(out) as beside:
+        for name, text in (files or {"config": "{}"}).items():
+            (beside / name).write_text(text)
+    return out
+
+
+def tree(directory: Path) -> dict[str, str]:
+    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
+
+
+def _mine_beside(out: Path) -> None:
+    (made(out) / "thesis.tex").write_text("mine")
+
+
+def _mine_below(out: Path) -> None:
+    (made(out) / "figures").mkdir()
+    (out / "figures/thesis.tex").write_text("mine")
+
+
+def _linked_in(out: Path) -> None:
+    (out.parent / "mine").mkdir()
+    (out.parent / "mine/thesis.tex").write_text("mine")
+    (made(out) / "data").symlink_to(out.parent / "mine")
+
+
+def _looks_like_a_model(out: Path) -> None:
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+
+
+def _a_file(out: Path) -> None:
+    out.write_text("mine")
+
+
+def _a_link_to_a_file(out: Path) -> None:
+    (out.parent / "notes.txt").write_text("mine")
+    out.symlink_to("notes.txt")
+
+
+def _a_copy_beside_what_it_copies(out: Path) -> None:
+    shutil.copytree(made(out / "model").parent / "model", out / "model copy")
+
+
+def _a_mark_that_says_nothing(out: Path) -> None:
+    (made(out) / MARK).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "lies_there",
+    [
+        _mine_beside,
+        _mine_below,
+        _linked_in,
+        _looks_like_a_model,
+        _a_file,
+        _a_link_to_a_file,
+        _a_copy_beside_what_it_copies,
+        _a_mark_that_says_nothing,
+    ],
+)
+def test_what_ropewalk_did_not_make_is_never_replaced(tmp_path, lies_there):
+    out = tmp_path / "out"
+    lies_there(out)
+    before = tree(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="another --out|overwrite"), whole_directory(out, overwrite=overwrite):
+            pytest.fail("went on")
+        with pytest.raises(UserError), run_directory(out, holds=HOLDS, signs=SIGNS, overwrite=overwrite):
+            pytest.fail("went on")
+    assert tree(tmp_path) == before
+
+
+def _spelt(out: Path, how: str) -> Path:
+    """Another spelling of a directory."""
+    if how == "dots":
+        return out.parent / "x" / ".." / out.name
+    if how == "link":
+        (out.parent / "link").symlink_to(out.name)
+        return out.parent / "link"
+    if how == "link above":
+        (out.parent / "above").symlink_to(".")
+        return out.parent / "above" / out.name
+    return out
+
+
+@pytest.mark.parametrize("how", ["plain", "dots", "link", "link above"])
+@pytest.mark.parametrize("reads", ["", "data"])
+def test_no_spelling_hides_that_an_input_would_go(tmp_path, how, reads):
+    (tmp_path / "x").mkdir()
+    out = made(tmp_path / "out", config="{}", data="text")
+    spelt = _spelt(out, how)
+    for written, read in ((spelt, out / reads), (out, spelt / reads)):
+        with pytest.raises(UserError, match="all of .* would be replaced, and with it"):
+            refuse_existing(written, overwrite=True, inputs=[read])
+
+
+def test_a_model_made_of_links_into_a_directory_keeps_it(tmp_path):
+    out = made(tmp_path / "out", weights="1")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").symlink_to(out / "weights")
+    with pytest.raises(UserError, match="and with it .*model"):
+        refuse_existing(out, overwrite=True, inputs=[model])
+
+
+@pytest.mark.parametrize("place", ["", "inside"])
+def test_the_current_directory_and_home_stay(tmp_path, monkeypatch, place):
+    out = made(tmp_path / "out")
+    (out / "inside").mkdir()
+    for stand in ("cwd", "home"):
+        monkeypatch.chdir(out / place if stand == "cwd" else tmp_path)
+        monkeypatch.setenv("HOME", str(out / place if stand == "home" else tmp_path))
+        with pytest.raises(UserError, match="all of .* would be replaced"):
+            refuse_existing(out, overwrite=True)
+    monkeypatch.chdir(tmp_path / "out")
+    (out / "inside").rmdir()
+    shutil.copytree(out, tmp_path / "kept")
+    for name in os.listdir(out):
+        (out / name).unlink()
+    with pytest.raises(UserError, match="all of .* would be replaced"), whole_directory("."):  # empty, and stood in
+        pytest.fail("went on")
+
+
+def test_an_empty_directory_is_written_to_and_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    made(tmp_path / "link", config="{}")
+    made_again = tmp_path / "link"
+    with whole_directory(made_again, overwrite=True) as beside:
+        (beside / "config").write_text("new")
+    assert made_again.is_symlink() and (tmp_path / "disk/config").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["disk", "link"]
+
+
+def test_a_hard_link_elsewhere_keeps_what_it_had(tmp_path):
+    out = made(tmp_path / "out", weights="old")
+    os.link(out / "weights", tmp_path / "mine")
+    with whole_directory(out, overwrite=True) as beside:
+        (beside / "weights").write_text("new")
+    assert (tmp_path / "mine").read_text() == "old" and (out / "weights").read_text() == "new"
+
+
+def test_a_mark_that_is_a_link_to_anothers_is_not_written_through(tmp_path):
+    first = made(tmp_path / "first")
+    before = (first / MARK).read_text()
+    with whole_directory(tmp_path / "second") as beside:
+        os.link(first / MARK, beside / MARK)
+        (beside / "other").write_text("")
+    assert (first / MARK).read_text() == before and "other" in (tmp_path / "second" / MARK).read_text()
+
+
+@pytest.mark.parametrize("content", ["mine", '{"kind":"run"}\n', ""])
+def test_a_page_replaces_pages_only(tmp_path, content):
+    out, page = tmp_path / "report.html", b"made by ropewalk"
+    out.write_text(content)
+    for overwrite in (False, True):
+        with pytest.raises(UserError):
+            refuse_existing_file(out, page, overwrite=overwrite)
+    out.write_text("<html> made by ropewalk")
+    refuse_existing_file(out, page, overwrite=True)
+    os.link(out, tmp_path / "the same")
+    with pytest.raises(UserError, match="and with it"):
+        refuse_existing_file(out, page, overwrite=True, inputs=[tmp_path / "the same"])
+    write_whole(out, "new \udcff")
+    assert out.read_text() == "new \\udcff" and "made" in (tmp_path / "the same").read_text()
+
+
+# ---- kills
+
+
+def _dead_name(out: Path, kind: str = "partial") -> Path:
+    """What a process that has ended would have called its half-written `out`."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    began = processes._began(child.pid)
+    child.kill()
+    child.wait()
+    name = guard.beside(out, kind).name
+    return out.parent / name.replace(processes.token(), f"{processes._host()}-{child.pid}-{began}")
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    left = _dead_name(out)
+    left.mkdir()
+    (left / "half").write_text("")
+    alive, foreign = guard.beside(out), Path(str(left).replace(processes._host(), "00000000"))
+    kept = [alive, foreign, tmp_path / ".out.partial", tmp_path / ".notes.abc.partial", tmp_path / "mine.old"]
+    for path in kept:
+        path.mkdir()
+    made(out)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, out])
+
+
+def test_an_old_directory_whose_replacement_was_killed_in_between_is_put_back(tmp_path, monkeypatch):
+    """Where the file system cannot swap two names there are two renames, and a process can end after the first."""
+    out = made(tmp_path / "out", config="old")
+    os.rename(out, old := _dead_name(out, "old"))
+    assert not out.exists() and old.exists()
+    with pytest.raises(UserError, match="exists"), whole_directory(out):
+        pytest.fail("went on")
+    assert (out / "config").read_text() == "old"
+    monkeypatch.setattr(guard, "_swapped", lambda one, other: False)
+    with whole_directory(out, overwrite=True) as beside:
+        (beside / "config").write_text("new")
+    assert (out / "config").read_text() == "new" and os.listdir(tmp_path) == ["out"]
+
+
+REPLACING = """
+import sys
+from pathlib import Path
+from ropewalk.checkpoint.files import whole_directory
+number = 0
+while True:
+    number += 1
+    with whole_directory(sys.argv[1], overwrite=True) as beside:
+        for name in "abcdef":
+            (beside / name).write_text(str(number))
+"""
+
+
+def test_killed_at_any_moment_there_is_one_whole_directory(tmp_path):
+    out, chance = tmp_path / "out", random.Random(0)
+    made(out, **dict.fromkeys("abcdef", "0"))
+    for _ in range(12):
+        child = subprocess.Popen([sys.executable, "-c", REPLACING, str(out)])
+        before = tree(out)["a"]
+        end = time.monotonic() + 20
+        while time.monotonic() < end and tree_of(out) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.02))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert len({tree(out)[name] for name in "abcdef"}) == 1, "old and new are mixed"
+    with whole_directory(out, overwrite=True) as beside:
+        (beside / "last").write_text("")
+    assert os.listdir(tmp_path) == ["out"] and sorted(os.listdir(out)) == [MARK, "last"]
+
+
+def tree_of(out: Path) -> str:
+    try:
+        return (out / "a").read_text()
+    except OSError:
+        return ""
+
+
+# ---- who holds a directory
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from ropewalk.checkpoint.processes import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_directory_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "held\n"
+    said = f"is being written by process {child.pid} on {os.uname().nodename}, since 20"
+    for _ in range(2):  # asking does not free it
+        with pytest.raises(UserError, match=said), locked(tmp_path):
+            pytest.fail("held by two")
+    with pytest.raises(UserError, match=said), whole_directory(tmp_path, overwrite=True):
+        pytest.fail("replaced what is being written")
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert (tmp_path / LOCK).exists()
+    with locked(tmp_path):
+        with pytest.raises(UserError, match=f"by process {os.getpid()} "), locked(tmp_path):
+            pytest.fail("held twice by one process")
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_locks_of_the_file_system_the_words_in_the_file_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "fcntl", None)
+    (tmp_path / LOCK).write_text(json.dumps({"process": processes.token(), "pid": 1, "host": "h"}))
+    with pytest.raises(UserError, match="by process 1 on h"), locked(tmp_path):
+        pytest.fail("held by two")
+    (tmp_path / LOCK).write_text("")
+    with locked(tmp_path):
+        pass
+
+
+# ---- runs
+
+
+def run(out, *, fails=False, **options):
+    """A run that writes one row; its number is what it has written so far."""
+    with run_directory(out, holds=HOLDS, signs=SIGNS, **options) as work:
+        with open(work / "records.jsonl", "a") as file:
+            file.write(f"{options}\n")
+        if fails:
+            raise KeyboardInterrupt
+        return work
+
+
+def test_the_run_that_is_replaced_stays_until_the_new_one_is_finished(tmp_path):
+    out = tmp_path / "out"
+    assert run(out) == out
+    first = tree(out)
+    with pytest.raises(KeyboardInterrupt):
+        run(out, overwrite=True, fails=True)
+    assert tree(out) == first and sorted(os.listdir(tmp_path)) == [".out.new", "out"]
+    with pytest.raises(UserError, match="exists and ropewalk does not overwrite"):
+        run(out)
+    assert run(out, go_on=True) == tmp_path / ".out.new"
+    assert os.listdir(tmp_path) == ["out"] and sorted(os.listdir(out)) == [MARK, "records.jsonl"]
+    assert (out / "records.jsonl").read_text().count("\n") == 2, "it went on with what was begun"
+    with pytest.raises(KeyboardInterrupt):
+        run(out, overwrite=True, fails=True)
+    run(out, overwrite=True)
+    assert (out / "records.jsonl").read_text().count("\n") == 1, "it began anew"
+
+
+def test_a_finished_run_is_kept_where_its_place_was_taken_by_something_else(tmp_path):
+    out = tmp_path / "out"
+    run(out)
+    with pytest.raises(UserError, match=r"is finished and lies in .*\.out\.new, but ropewalk did not make .*thesis"):
+        with run_directory(out, holds=HOLDS, signs=SIGNS, overwrite=True) as work:
+            (work / "records.jsonl").write_text("new")
+            (out / "thesis").write_text("mine")
+    assert (out / "thesis").read_text() == "mine" and (tmp_path / ".out.new/records.jsonl").read_text() == "new"
+
+
+def test_a_run_that_is_refused_leaves_nothing(tmp_path):
+    for options in ({}, {"go_on": True}):
+        with pytest.raises(UserError), run_directory(tmp_path / "out", holds=HOLDS, signs=SIGNS, **options):
+            raise UserError("no such data")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError), run_directory(tmp_path / "mine", holds=HOLDS, signs=SIGNS):
+        raise UserError("no such data")
+    assert os.listdir(tmp_path) == ["mine"]
