@@ -160,7 +160,7 @@ class Scaling(abc.ABC):
             )
         raise UserError(
             f"{by.method} scaling cannot be put on top of {self.method} (factor {self.factor:g}): the result is neither "
-            f"of the two and no config can say it; extend the original model instead"
+            f"of the two; extend the original model instead"
             + (f", or use --method {self.method}" if self.multiplies else "")
         )
 

@@ -142,8 +142,8 @@ def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
         return extended_config(source, window=settings.window, options=settings)
     if settings.window < rope_config.window:
         raise UserError(
-            f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window} "
-            "or more, or start from the model it was extended from"
+            f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window}, "
+            "or at more with --method auto, or start from the model it was extended from"
         )
     if settings.window > rope_config.window and settings.method != Plain.method:
         return extended_config(source, window=settings.window, options=settings)
