@@ -63,7 +63,9 @@ def refusals(place: Path) -> list[str]:
 
 
 def settings(model: Path, **options) -> TrainSettings:
-    return TrainSettings(model=model, out=model / "never", data=(), window=64, batch_size=4, device="cpu", **options)
+    return TrainSettings(
+        model=model, out=model / "never", data="never", window=64, batch_size=4, device="cpu", **options
+    )
 
 
 def held(model: torch.nn.Module) -> int:

@@ -24,6 +24,7 @@ from ropewalk.checkpoint.headers import INDEX, SINGLE, check_safetensors
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
+from ropewalk.model.save import save_model
 from ropewalk.training import train
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -81,6 +82,8 @@ def test_weights_in_the_file_that_the_config_names(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
     assert Checkpoint.open(model).has_weights
     holds(model, as_transformers_reads(model))
+    save_model(load_model(model), None, model.parent / "saved", source=Checkpoint.open(model))
+    assert as_transformers_reads(model.parent / "saved").keys() == as_transformers_reads(model).keys()
 
 
 def test_shards_in_a_sub_folder_stay_there(model: Path) -> None:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.tensor_problems import Problem, doubts
+from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows
+from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, has_attention
 from ropewalk.model.carry import has_tokenizer
@@ -161,9 +162,12 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
-        return tokenizer
     except Exception as error:  # tokenizers' Rust raises plain Exception, SentencePiece RuntimeError
         raise UserError(
             f"the tokenizer in {directory} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}); copy the original "
             "model's files again"
         ) from error
+    if isinstance(model, Checkpoint) and model.has_weights:
+        with contextlib.suppress(UserError):  # damaged weights are told of by whoever reads them
+            limit_ids(tokenizer, embedding_rows(model))
+    return tokenizer

@@ -119,6 +119,7 @@ def rewrite_config(
 ) -> None:
     """Write every spelling of `rope_config` into the config.json that a `save_pretrained` left."""
     config_dict = read_config(directory)
+    config_dict.pop("transformers_weights", None)  # the name of the original's file; `save_pretrained` has its own
     block = dict(rope_config.block)
     if block and steps is not None:
         block["steps"] = steps

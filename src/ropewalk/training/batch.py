@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.tensor_problems import embedding_rows
-from ropewalk.data.encode import check_ids, limit_ids
+from ropewalk.data.encode import check_ids
 from ropewalk.data.packing import PackedBlocks, TrainingRows, order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
@@ -112,7 +111,6 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
         window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
     mesh.check_window(window)
     tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
-    limit_ids(tokenizer, embedding_rows(checkpoint))
     with mesh.first_on_each_machine():
         corpus = tokenise(
             settings.data,
