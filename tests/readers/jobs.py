@@ -20,7 +20,7 @@ import transformers
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.model.verify import pin_rope
-from ropewalk.rope.scaling import Plain, Yarn
+from ropewalk.rope.scaling import Plain
 
 ORIGINAL, WINDOW, NEW = 64, 256, 8
 POSITIONS = (70, 100, 150, 200, 239)
@@ -71,17 +71,7 @@ def turn(model: Any, rope: RopeConfig) -> None:
     pin_rope(model, rope)
     for module in model.modules():
         for name in [name for name in vars(module) if name.endswith("attention_scaling") and "sliding" not in name]:
-            setattr(module, name, attention_factor(rope))
-
-
-def attention_factor(rope: Any) -> float:
-    """As the scaling's class says."""
-    of = getattr(rope.scaling, "attention_factor", None)
-    if callable(of):
-        return of(rope.rope)
-    import math
-
-    return 0.1 * math.log(rope.scaling.factor) + 1 if isinstance(rope.scaling, Yarn) else 1.0
+            setattr(module, name, rope.scaling.attention_factor(rope.rope))
 
 
 def logprobs_of(model: Any, ids: list[int]) -> list[float]:

@@ -35,6 +35,7 @@ from in_transformers import read as read_in_transformers  # noqa: E402
 from jobs import NEW, ORIGINAL, POSITIONS, TEXT, WINDOW, Reference  # noqa: E402
 
 from ropewalk import testing  # noqa: E402
+from ropewalk.checkpoint.checkpoint import Checkpoint  # noqa: E402
 from ropewalk.checkpoint.hub import locate  # noqa: E402
 from ropewalk.errors import UserError  # noqa: E402
 from ropewalk.exports import export  # noqa: E402
@@ -46,8 +47,6 @@ from ropewalk.training import train  # noqa: E402
 VOCABULARY = 2112
 #: Families on which every method is read by every reader.
 ALL_METHODS = ("llama", "qwen2")
-#: What a method must be told beside the window.
-OPTIONS: dict[str, dict[str, Any]] = {"abf": {"rope_theta": 5e6}}
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,20 @@ def make_original(place: Path, family: str) -> Path:
     return place / family
 
 
+def options_of(method: str, original: Path) -> dict[str, Any]:
+    """What a method must be told beside the window."""
+    pairs = Checkpoint.open(original).rope.rope.head_dim // 2
+    slower = [1 + (WINDOW / ORIGINAL - 1) * pair / (pairs - 1) for pair in range(pairs)]
+    lists = original.parent / f"factors-{pairs}.json"
+    lists.write_text(json.dumps({"short_factor": [1.0] * pairs, "long_factor": slower}))
+    return {
+        "abf": {"rope_theta": 5e6},
+        "factors": {"factors": slower},
+        "longrope": {"factors": lists},
+        "proportional": {"rotated_share": 0.75},
+    }.get(method, {})
+
+
 def make_models(place: Path) -> Iterator[Model]:
     """Every family extended by every method, and what training wrote."""
     for family in testing.FAMILIES:
@@ -134,7 +147,7 @@ def make_models(place: Path) -> Iterator[Model]:
         for method in EXTENDING:
             out = place / "extended" / family / method
             try:
-                extend(original, window=WINDOW, method=method, out=out, **OPTIONS.get(method, {}))
+                extend(original, window=WINDOW, method=method, out=out, **options_of(method, original))
             except UserError as error:
                 yield Model(family, method, original, None, refusal=str(error))
             else:

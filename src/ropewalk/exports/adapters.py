@@ -20,7 +20,7 @@ import peft
 import torch
 from safetensors.torch import load_file, save_file
 
-from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
     read_config,
     read_json,
@@ -38,7 +38,7 @@ from ropewalk.model.load import load_model
 from ropewalk.model.save import save_model
 from ropewalk.readers.rules import READERS
 from ropewalk.settings.command import takes
-from ropewalk.settings.export import MergeSettings
+from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.training import lora
 
 BASE = "base"
@@ -60,7 +60,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
     adapter = adapter_in(Path(settings.adapter))
     if adapter is None:
         raise UserError(f"an adapter is a directory with an {lora.ADAPTER_CONFIG}, and {settings.adapter} has none")
-    with merged_beside(adapter, settings.out, base=settings.base, trust=settings.trust_remote_code) as checkpoint:
+    with merged_beside(adapter, settings) as checkpoint:
         with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
     return Checkpoint.open(settings.out).info
@@ -72,12 +72,11 @@ def adapter_in(directory: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def merged_beside(
-    adapter: Path, out: str | Path, *, base: ModelName | None = None, trust: bool = False
-) -> Iterator[Checkpoint]:
-    """The merged model as a checkpoint in a temporary directory on the disk of `out`, where its weights can be linked."""
-    with _beside(out) as place, _base_of(adapter, base, place, trust) as extended:
-        model = _attached(extended, adapter, trust)
+def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
+    """The merged model as a checkpoint in a temporary directory on the disk of --out, where its weights can be linked."""
+    with _beside(settings.out) as place:
+        extended = _base_of(adapter, settings, place)
+        model = _attached(extended, adapter, settings)
         if _is_ours(adapter):
             weights = lora.merged(model, model.get_base_model().state_dict())
             yield _saved(model.get_base_model(), weights, extended, place / "merged")
@@ -86,31 +85,36 @@ def merged_beside(
             yield _saved(plain, plain.state_dict(), extended, place / "merged")
 
 
-def write_plain(adapter: Path, directory: Path, final: Path, *, base: ModelName | None, trust: bool) -> int:
+def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
     """An adapter as plain peft reads it, and beside it the base that it was trained on, extended.
 
     LongLoRA's adapters come with trained embeddings and norms, which peft keeps as whole copies and other readers of adapters
     not at all; they go into the base.
 
     Args:
-        directory: an empty one.
-        final: where it will be found, which the adapter's config has to name.
+        directory: an empty one, which will be --out.
 
     Returns:
         The window in tokens of the base.
     """
     about, weights = _about(adapter), load_file(adapter / lora.WEIGHTS)
-    with _beside(final) as place, _base_of(adapter, base, place, trust) as extended:
-        if _is_ours(adapter):
-            plain = _attached(extended, adapter, trust).get_base_model()
-            state = {name: value for name, value in plain.state_dict().items() if ".lora_" not in name}
-            state = {name.replace(".base_layer.", "."): value for name, value in state.items()}
-            extended = _saved(plain, state, extended, place / "base")
-            weights = {name.replace(".default.", "."): value for name, value in weights.items() if ".lora_" in name}
+    if not _is_ours(adapter):
+        raise UserError(f"{adapter} is plain peft's already; give it to peft as it is, or export it for another reader")
+    with _beside(settings.out) as place:
+        extended = _base_of(adapter, settings, place)
+        plain = _attached(extended, adapter, settings).get_base_model()
+        state = {name: value for name, value in plain.state_dict().items() if ".lora_" not in name}
+        state = {name.replace(".base_layer.", "."): value for name, value in state.items()}
+        extended = _saved(plain, state, extended, place / "base")
+        weights = {name.replace(".default.", "."): value for name, value in weights.items() if ".lora_" in name}
         (directory / BASE).mkdir()
         window = write_checkpoint(extended, directory / BASE, [READERS["transformers 5"], READERS["peft"]])
     save_file(weights, directory / lora.WEIGHTS, metadata={"format": "pt"})
-    about |= {"peft_type": _PLAIN, "task_type": "CAUSAL_LM", "base_model_name_or_path": str(final.absolute() / BASE)}
+    about |= {
+        "peft_type": _PLAIN,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(Path(settings.out).absolute() / BASE),
+    }
     write_json(directory / lora.ADAPTER_CONFIG, about)
     return window
 
@@ -121,8 +125,7 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
     if head is not None and head.weight is model.get_input_embeddings().weight:
         # Tied weights have two names and are written under the embedding's alone, as the original was.
         weights.pop(next(f"{name}.weight" for name, module in model.named_modules() if module is head), None)
-    save_model(model, None, place, rope_config=like.rope, dtype=_dtype(like), state_dict=weights)
-    carry_the_rest(like.path, place, old_window=like.rope.window, window=like.rope.window)
+    save_model(model, None, place, rope_config=like.rope, state_dict=weights, source=like)
     write_json(place / "config.json", like.config)
     return Checkpoint.open(place)
 
@@ -135,18 +138,16 @@ def _beside(out: str | Path) -> Iterator[Path]:
         yield Path(place)
 
 
-@contextlib.contextmanager
-def _base_of(adapter: Path, base: ModelName | None, place: Path, trust: bool) -> Iterator[Checkpoint]:
+def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     """The model that an adapter was trained on, turning as it did then: the base's files under the adapter's config."""
-    name = base or _about(adapter).get("base_model_name_or_path")
+    name = settings.base or _about(adapter).get("base_model_name_or_path")
     if not name:
         raise UserError(
             f"{adapter} does not name the model it was trained on; add --base MODEL, the one that was trained"
         )
-    found = Checkpoint.open(name, trust_remote_code=trust)
+    found = Checkpoint.open(name, trust_remote_code=settings.trust_remote_code, **settings.answers)
     if not _is_ours(adapter):
-        yield found
-        return
+        return found
     config = read_config(adapter)
     trained = read_rope(config)
     if (found.rope.family, found.rope.rope.head_dim) != (trained.family, trained.rope.head_dim):
@@ -159,7 +160,7 @@ def _base_of(adapter: Path, base: ModelName | None, place: Path, trust: bool) ->
     carry_weights(found, extended)
     carry_the_rest(found.path, extended, old_window=found.rope.window, window=trained.window)
     write_json(extended / "config.json", config)
-    yield Checkpoint.open(extended)
+    return Checkpoint.open(extended)
 
 
 def _about(adapter: Path) -> dict[str, Any]:
@@ -170,12 +171,12 @@ def _is_ours(adapter: Path) -> bool:
     return lora.is_ours(_about(adapter))
 
 
-def _attached(base: Checkpoint, adapter: Path, trust: bool) -> peft.PeftModel:
+def _attached(base: Checkpoint, adapter: Path, settings: FromAdapter) -> peft.PeftModel:
     ours, kind = _is_ours(adapter), _about(adapter).get("peft_type")
     if not ours and kind != _PLAIN:
         raise UserError(f"ropewalk merges adapters of type {_PLAIN}, and {adapter} is {kind!r}; merge it with peft")
     # Sums of products are taken in float32 and rounded once, when the result is saved.
-    model = load_model(base, dtype=torch.float32, device="cpu", trust_remote_code=trust)
+    model = load_model(base, dtype=torch.float32, device="cpu", trust_remote_code=settings.trust_remote_code)
     try:
         if ours:
             return lora.attach(model, adapter)
@@ -188,9 +189,3 @@ def _attached(base: Checkpoint, adapter: Path, trust: bool) -> peft.PeftModel:
         raise UserError(
             f"{adapter} does not fit {base} ({str(error).splitlines()[0]}); give the --base it was trained on"
         ) from error
-
-
-def _dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """Of the weights on disk, float32 if they have several."""
-    kinds = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-    return kinds.get(next(iter(checkpoint.dtypes)), torch.float32) if len(checkpoint.dtypes) == 1 else torch.float32

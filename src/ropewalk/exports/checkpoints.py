@@ -9,6 +9,7 @@ No weight is loaded: files are linked, as `extend` does.
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def write_checkpoint(checkpoint: Checkpoint, directory: Path, readers: list[Read
     rope = checkpoint.rope
     carry_weights(checkpoint, directory)
     carry_the_rest(checkpoint.path, directory, old_window=rope.window, window=rope.window)
+    if (checkpoint.path / "README.md").is_file():  # it is the same model, so its README stays its own
+        shutil.copyfile(checkpoint.path / "README.md", directory / "README.md")
     tokenizer = _tokenizer_config(directory)
     config = spelled_out(checkpoint)
     for reader in readers:

@@ -93,14 +93,12 @@ def export(settings: ExportSettings) -> Exported:
 @contextlib.contextmanager
 def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     """What is exported: the model, or an adapter added into its base; plain peft gets the adapter as it is."""
-    named = Path(settings.model) if not isinstance(settings.model, Checkpoint) else settings.model.path
-    adapter = adapters.adapter_in(named)
+    adapter = adapters.adapter_in(Path(settings.model))
     if settings.reader != "peft" and adapter is not None:
-        trust = settings.trust_remote_code
-        with adapters.merged_beside(adapter, settings.out, base=settings.base, trust=trust) as merged:
+        with adapters.merged_beside(adapter, settings) as merged:
             yield merged
         return
-    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code)
+    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     yield checkpoint
 
@@ -116,9 +114,7 @@ def _peft(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
         raise UserError(
             f"peft reads adapters, and {checkpoint} is a whole model; train one with `ropewalk train --mode lora`, or export for transformers"
         )
-    return adapters.write_plain(
-        adapter, directory, Path(settings.out), base=settings.base, trust=settings.trust_remote_code
-    )
+    return adapters.write_plain(adapter, directory, settings)
 
 
 def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:

@@ -165,10 +165,7 @@ def differences(found: GgufRope, rope: RopeConfig) -> str:
 
 def attention_factor(rope: RopeConfig) -> float:
     """By how much the scaling multiplies queries and keys."""
-    of = getattr(rope.scaling, "attention_factor", None)
-    return (
-        of(rope.rope) if callable(of) else (_temperature(rope.scaling.factor) if rope.scaling.method == "yarn" else 1.0)
-    )
+    return rope.scaling.attention_factor(rope.rope)
 
 
 def _wanted(found: GgufRope, rope: RopeConfig) -> tuple[dict[str, Any], np.ndarray | None]:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from ropewalk.settings.options import Directory, Flag, NamedModel, OptionalDirectory, OptionalNamedModel, Overwriting
+from ropewalk.settings.options import (
+    Directory,
+    Flag,
+    Name,
+    NamedModel,
+    OptionalDirectory,
+    OptionalNamedModel,
+    Overwriting,
+)
+from ropewalk.settings.windows import WindowOptions
 
 ReaderName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx", "ollama", "peft"]
 GgufType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromAdapter(Overwriting):
+class FromAdapter(Overwriting, WindowOptions):
     """A checkpoint that may have to be put together from a base and an adapter."""
 
     base: OptionalNamedModel = None
@@ -30,7 +38,7 @@ class FromAdapter(Overwriting):
 class MergeSettings(FromAdapter):
     """Add an adapter into its base model: a plain checkpoint with the adapter's window."""
 
-    adapter: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="ADAPTER")] = field(
+    adapter: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="ADAPTER")] = field(
         kw_only=False
     )
     """Directory with an adapter_config.json: of `ropewalk train --mode lora` (OUT/adapter), or plain peft's."""
