@@ -90,13 +90,13 @@ def class_defaults() -> dict[str, dict[str, Any]]:
     return families
 
 
-def text() -> str:
+def defaults_text() -> str:
     """The file: a line a family."""
-    lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in class_defaults().items()]
+    lines = [f"  {json.dumps(name)}: {json.dumps(entry, sort_keys=True)}" for name, entry in class_defaults().items()]
     lines = [f'  "transformers": "{transformers.__version__}"', f'  "text_types": {json.dumps(text_types())}', *lines]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
-    DEFAULTS.write_text(text(), encoding="utf-8")
+    DEFAULTS.write_text(defaults_text(), encoding="utf-8")

@@ -2,70 +2,78 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from transformers import CONFIG_MAPPING
 
 from ropewalk import testing
-from ropewalk.checkpoint.families import FAMILIES, FULL_LAYERS, Family, family_of
+from ropewalk.checkpoint.families import (
+    FAMILIES,
+    FULL_LAYERS,
+    Family,
+    class_defaults,
+    family_of,
+    text_type,
+    with_defaults,
+)
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 
+MAKE = Path(__file__).resolve().parents[2] / "docs" / "make_families.py"
 known = pytest.mark.parametrize("model_type", [name for name in FAMILIES if name in CONFIG_MAPPING])
 
 
-def _config(model_type: str) -> dict[str, Any]:
-    """The config class's own defaults: what transformers takes where a config.json says nothing."""
-    return CONFIG_MAPPING[model_type]().to_dict()
+def _config(model_type: str, **settings: Any) -> dict[str, Any]:
+    """What transformers' class makes of a config.json that says no more than `settings`."""
+    return CONFIG_MAPPING[model_type](**settings).to_dict()
 
 
-def _rope_parameters(model_type: str) -> dict[str, Any]:
-    parameters = _config(model_type).get("rope_parameters") or {}
-    return parameters.get(FULL_LAYERS, parameters)
-
-
-@known
-def test_defaults_of_rope_are_those_of_transformers(model_type: str) -> None:
-    family, parameters = FAMILIES[model_type], _rope_parameters(model_type)
-    if family.rope_theta is not None:
-        assert family.rope_theta == parameters["rope_theta"]
-        assert family.rotated_share == parameters.get("partial_rotary_factor", 1.0)
-    if family.instead_of_rope or family.fixed_rope:
-        assert not parameters
+def test_class_defaults_are_those_of_the_transformers_that_they_were_made_with() -> None:
+    make = runpy.run_path(str(MAKE))
+    recorded = json.loads(make["DEFAULTS"].read_text(encoding="utf-8"))
+    if recorded["transformers"] != transformers.__version__:
+        pytest.skip(f"made with transformers {recorded['transformers']}")
+    assert make["defaults_text"]() == make["DEFAULTS"].read_text(encoding="utf-8")
 
 
 @known
-def test_sizes_and_ties_are_those_of_transformers(model_type: str) -> None:
-    family, config = FAMILIES[model_type], _config(model_type)
-    if family.head_dim is not None:
-        assert family.head_dim == config["head_dim"]
-    if family.window is not None:
-        assert family.window == config["max_position_embeddings"]
-    if family.layers is not None:
-        assert family.tied == config["tie_word_embeddings"]
-        flags = [flag for flag in (family.layers.qkv_bias, family.layers.out_bias) if isinstance(flag, str)]
-        assert all(config[flag] == family.layers.bias_default for flag in flags)
+def test_a_family_is_said_to_have_no_rope_where_its_class_names_none(model_type: str) -> None:
+    if FAMILIES[model_type].instead_of_rope:
+        assert not _config(model_type).get("rope_parameters")
+        assert not class_defaults(model_type)
+
+
+@pytest.mark.parametrize("layers", [4, 7, 13])
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.pattern])
+def test_which_layers_see_everything_follows_from_the_rule_of_the_class(model_type: str, layers: int) -> None:
+    shared = {"num_kv_shared_layers": 0} if model_type.startswith(("gemma3n", "gemma4")) else {}
+    try:
+        expected = _config(model_type, num_hidden_layers=layers, **shared)["layer_types"]
+    except Exception as error:  # a class that checks other lists by layer against the number
+        pytest.skip(str(error).splitlines()[0])
+    pattern = FAMILIES[model_type].pattern
+    assert pattern is not None
+    assert pattern.layer_types(with_defaults({"model_type": model_type}), layers) == expected
 
 
 @known
-def test_types_of_layers_are_those_of_transformers(model_type: str) -> None:
-    family, config = FAMILIES[model_type], _config(model_type)
-    layer_types = config.get("layer_types") or []
-    if family.full_every:
-        full = [index + 1 for index, layer_type in enumerate(layer_types) if layer_type == FULL_LAYERS]
-        assert full == list(range(family.full_every, len(layer_types) + 1, family.full_every))
-    if family.unscaled_layers:
-        assert config["rope_parameters"][family.unscaled_layers]["rope_theta"] == family.unscaled_theta
-    if family.sliding_if_asked:
-        assert config["use_sliding_window"] is False
-    if family.logits_key:
-        assert family.logits_key in config
+def test_other_facts_are_those_of_transformers(model_type: str) -> None:
+    family = FAMILIES[model_type]
+    if family.slides == "asked":
+        assert _config(model_type)["use_sliding_window"] is False
+    if family.logits_key and not family.refused:
+        assert family.logits_key in _config(model_type)
 
 
 @pytest.mark.parametrize("model_type", testing.FAMILIES)
 def test_a_config_that_leaves_out_what_the_table_knows_is_read_alike(model_type: str) -> None:
-    config = testing.tiny_config(model_type, head_dim=FAMILIES[model_type].head_dim or 16).to_dict()
+    defaults = class_defaults(model_type)
+    config = testing.tiny_config(model_type, head_dim=defaults.get("head_dim", 16)).to_dict()
     full = read_rope(config)
     for key in ("rope_parameters", "head_dim", "partial_rotary_factor", "transformers_version"):
         config.pop(key, None)
@@ -76,6 +84,40 @@ def test_a_config_that_leaves_out_what_the_table_knows_is_read_alike(model_type:
 def test_a_family_without_rope_is_told_what_it_has(model_type: str) -> None:
     with pytest.raises(UserError, match=f"but {model_type} has {FAMILIES[model_type].instead_of_rope}"):
         read_rope({"model_type": model_type})
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"model_type": "falcon", "alibi": True}, "this falcon has ALiBi"),
+        ({"model_type": "granitemoehybrid", "position_embedding_type": "nope"}, "has no positions at all"),
+        ({"model_type": "zamba2", "use_mem_rope": False}, "has no positions at all"),
+        ({"model_type": "chatglm", "rope_ratio": 50, "seq_length": 131072}, "rope_theta by rope_ratio in code of its own"),
+        ({"model_type": "gptj"}, "by a table in its code"),
+        ({"model_type": "cohere"}, "names no rope_theta"),  # 10000 in transformers 4, 500000 in 5
+        ({"model_type": "dots3_note_text"}, "none for full_attention layers"),
+    ],
+)  # fmt: skip
+def test_what_no_config_can_scale_is_refused_by_name(config: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_rope(config)
+
+
+def test_a_language_model_inside_a_multimodal_config_is_known_by_its_section_or_its_class() -> None:
+    assert text_type({"model_type": "gemma3", "text_config": {"hidden_size": 64}}) == "gemma3_text"
+    assert text_type({"model_type": "mistral3", "text_config": {"model_type": "llama"}}) == "llama"
+    assert text_type({"model_type": "llama"}) == "llama"
+
+
+def test_each_type_of_layer_has_the_rope_of_its_own_keys() -> None:
+    olmo3 = read_rope({"model_type": "olmo3", "rope_theta": 500000, "max_position_embeddings": 8192})
+    assert {kind: rope.rope_theta for kind, rope in olmo3.unscaled.items()} == {"sliding_attention": 500000.0}
+    mimo = {"full_attention": {"rope_type": "default", "rope_theta": 5e6, "partial_rotary_factor": 0.5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}}  # fmt: skip
+    config = read_rope({"model_type": "mimo_v2_flash", "head_dim": 64, "rope_parameters": mimo})
+    assert (config.rope.head_dim, config.rope.rope_theta) == (32, 5e6)
+    assert (config.unscaled["sliding_attention"].head_dim, config.unscaled["sliding_attention"].rope_theta) == (16, 1e4)
+    assert config.inv_freq().keys() == {FULL_LAYERS, "sliding_attention"}
 
 
 def test_a_family_that_is_not_in_the_table_takes_everything_from_its_config() -> None:

@@ -93,10 +93,10 @@ def attend(
     module: Any,
     query: Float[Tensor, "batch heads n size"],
     key: Float[Tensor, "batch kv_heads keys size"],
-    value: Float[Tensor, "batch kv_heads keys size"],
+    value: Float[Tensor, "batch kv_heads keys value_size"],
     attention_mask: Tensor | None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch n heads size"], None]:
+) -> tuple[Float[Tensor, "batch n heads value_size"], None]:
     """What transformers calls under NAME: attention of the last positions to all; zeros for the others."""
     tokens, keys = query.shape[2], key.shape[2]
     count = min(module.config.ropewalk_read_last, tokens)

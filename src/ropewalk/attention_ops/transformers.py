@@ -42,7 +42,7 @@ def _attend_in_blocks(
     module: nn.Module,
     query: Float[Tensor, "batch heads tokens size"],
     key: Float[Tensor, "batch key_heads tokens size"],
-    value: Float[Tensor, "batch key_heads tokens size"],
+    value: Float[Tensor, "batch key_heads tokens value_size"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -57,6 +57,11 @@ def _attend_in_blocks(
     if attend.blocks is None:
         return sdpa_attention_forward(
             module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
+        )
+    if value.shape[-1] != key.shape[-1]:
+        raise UserError(
+            f"attention over documents or devices has values as wide as keys, got {value.shape[-1]} and {key.shape[-1]} (latent attention); "
+            "use --cp 1 without a document mask"
         )
     if dropout:
         raise UserError(

@@ -54,7 +54,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
     auto_class(checkpoint.config)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
-    prove_extension(checkpoint, config_dict, settings, trust_remote_code=settings.trust_remote_code)
+    extended = checkpoint.with_config(config_dict)
+    prove_extension(checkpoint, extended, settings, trust_remote_code=settings.trust_remote_code)
     _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
@@ -108,22 +109,27 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
 
 
 def prove_extension(
-    checkpoint: Checkpoint, config_dict: dict[str, Any], options: ScalingOptions, *, trust_remote_code: bool = False
+    before: Checkpoint, after: Checkpoint, options: ScalingOptions, *, trust_remote_code: bool = False
 ) -> None:
     """Prove on a small copy what `extended_config` made of a checkpoint's config.
+
+    Args:
+        before, after: the checkpoint, and the same weights under the new config.
+        options: that `extended_config` had.
 
     Raises:
         UserError: what `prove` raises.
     """
     from ropewalk.model.proof import prove
 
-    step = config_dict["ropewalk"]["history"][-1]
+    step = after.config["ropewalk"]["history"][-1]
     if step["method"] == Plain.method:  # a longer window, and nothing is scaled
         return
     if step["method"] == Linear.method and not float(step["factor"]).is_integer():
         # Positions are whole numbers: the same extension by the next whole factor is proved.
-        config_dict = extended_config(checkpoint, window=step["from"] * math.ceil(step["factor"]), options=options)
-    prove(checkpoint.config, config_dict, code=str(checkpoint.path) if trust_remote_code else None)
+        whole = extended_config(before, window=step["from"] * math.ceil(step["factor"]), options=options)
+        after = before.with_config(whole)
+    prove(before, after, code=str(before.path) if trust_remote_code else None)
 
 
 def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:

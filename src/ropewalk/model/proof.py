@@ -1,6 +1,6 @@
 """The proof that an extension does what it says, on a small random copy of the user's own config, each time a model is extended.
 
-in   the config.json before and after
+in   a checkpoint under its config before and after
 out  nothing, if positions that are `factor` times as far give what they gave before, and the same positions something else
 
 `verify` holds the model's rotary tables against the closed form; this holds what the layers do with them. A model that ignores its
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.layers import DecoderLayer, LayerLayout, read_layers
-from ropewalk.checkpoint.rope_config import read_rope, text_section
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.small import SEEN, no_copy, small_config, small_model
@@ -32,21 +32,21 @@ _LEFT = 0.02
 _MOVED = 1e-4
 
 
-def prove(before: dict[str, Any], after: dict[str, Any], *, code: str | None = None) -> None:
-    """Run the proof.
+def prove(before: Checkpoint, after: Checkpoint, *, code: str | None = None) -> None:
+    """Run the proof. Of both checkpoints only the configs are looked at.
 
     Args:
-        before, after: dictionaries of config.json, without and with the last extension of its history.
+        before, after: without and with the last extension of the history in the config.
         code: directory of trusted model code, for a family that transformers does not have.
 
     Raises:
         UserError: the extension does not do what it says, or no small copy could be made; the family is named.
     """
-    rope_config, step = read_rope(after), after["ropewalk"]["history"][-1]
-    base, extended = (small_model(config_dict, code=code) for config_dict in (before, after))
+    rope_config, step = after.rope, after.config["ropewalk"]["history"][-1]
+    base, extended = (small_model(each.config, code=code) for each in (before, after))
     extended.load_state_dict(base.state_dict())
     verify_rope(extended, rope_config)
-    layout = read_layers(small_config({**text_section(before), "model_type": rope_config.family}, code=code))
+    layout = read_layers(small_config({**before.text_config, "model_type": rope_config.family}, code=code))
     is_linear = step["method"] == Linear.method and float(step["factor"]).is_integer()
     # LongRoPE is scaled past the original window only, so other methods are looked at over the whole new one.
     farthest = min(step["from"], _FARTHEST) if is_linear else step["to"]

@@ -130,9 +130,11 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
     refuse_quantised(source)
     config_dict = new_config(source, settings)
-    if len(config_dict.get("ropewalk", {}).get("history", [])) > len(source.rope.block.get("history", [])):
-        prove_extension(source, config_dict, settings, trust_remote_code=settings.trust_remote_code)
-    return source if config_dict is source.config else source.with_config(config_dict)
+    if config_dict is source.config:
+        return source
+    trained = source.with_config(config_dict)
+    prove_extension(source, trained, settings, trust_remote_code=settings.trust_remote_code)
+    return trained
 
 
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
