@@ -82,7 +82,8 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     """
     options = options or ScalingOptions()
     if options.raise_sliding_window:
-        checkpoint = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
+        raised = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
+        checkpoint = Checkpoint.open(raised, **dataclasses.asdict(checkpoint.answers))
     rope_config = checkpoint.rope
     current = rope_config.window
     if not isinstance(window, int) or window <= current:
@@ -123,7 +124,9 @@ def prove_extension(
     from ropewalk.model.proof import prove
 
     step = after.config["ropewalk"]["history"][-1]
-    if step["method"] == Plain.method:  # a longer window, and nothing is scaled
+    if (
+        step["method"] == Plain.method or step["factor"] == 1
+    ):  # a longer window unscaled, or the same one: nothing is scaled
         return
     if step["method"] == Linear.method and not float(step["factor"]).is_integer():
         # Positions are whole numbers: the same extension by the next whole factor is proved.
