@@ -256,6 +256,79 @@ def smollm3() -> Config:
     )
 
 
+def llama_dynamic() -> Config:
+    return llama_2() | dict(rope_scaling=dict(factor=4.0, type="dynamic"))
+
+
+def mistral_sliding() -> Config:
+    """Mistral-7B-v0.1, whose attention slides in every layer."""
+    return mistral("0.1")
+
+
+def deepseek_r1_0528() -> Config:
+    scaling = dict(beta_fast=32, beta_slow=1, factor=40, mscale=1.0, mscale_all_dim=1.0, type="yarn")
+    return dict(
+        architectures=["DeepseekV3ForCausalLM"],
+        model_type="deepseek_v3",
+        hidden_size=7168,
+        intermediate_size=18432,
+        kv_lora_rank=512,
+        q_lora_rank=1536,
+        num_attention_heads=128,
+        num_hidden_layers=61,
+        num_key_value_heads=128,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        max_position_embeddings=163840,
+        rope_theta=10000,
+        rope_scaling=scaling | dict(original_max_position_embeddings=4096),
+        vocab_size=129280,
+        transformers_version="4.46.3",
+    )
+
+
+def qwen3_vl() -> Config:
+    """A language model inside a multimodal config, with positions for images (mrope)."""
+    text = dict(
+        model_type="qwen3_vl_text",
+        head_dim=128,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_attention_heads=32,
+        num_hidden_layers=36,
+        num_key_value_heads=8,
+        max_position_embeddings=262144,
+        rope_theta=5000000,
+        rope_scaling=dict(mrope_interleaved=True, mrope_section=[24, 20, 20], rope_type="default"),
+        vocab_size=151936,
+    )
+    return dict(
+        architectures=["Qwen3VLForConditionalGeneration"],
+        model_type="qwen3_vl",
+        text_config=text,
+        transformers_version="4.57.0.dev0",
+    )
+
+
+def nemotron_mini() -> Config:
+    return dict(
+        architectures=["NemotronForCausalLM"],
+        model_type="nemotron",
+        head_dim=128,
+        hidden_size=3072,
+        intermediate_size=9216,
+        num_attention_heads=24,
+        num_hidden_layers=32,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,
+        partial_rotary_factor=0.5,
+        rope_theta=10000,
+        vocab_size=256000,
+        transformers_version="4.32.0.dev0",
+    )
+
+
 def written_by_v5() -> Config:
     """A plain model with LLaMA's own rope_theta, saved by transformers 5: every reader takes 10000, named or not."""
     config = llama_2()
@@ -301,7 +374,7 @@ SOUND = {
     build.__name__: build
     for build in (
         llama_2, llama_1_without_theta, llama_31, vicuna_16k, yarn_llama_2_64k, smollm2, mistral, qwen25, qwen25_yarn,
-        qwen3_moe, gemma_3_4b, gemma_3_270m, phi_3_128k, gpt_oss, pythia, smollm3, written_by_v5, extended, extended_yarn,
+        qwen3_moe, gemma_3_4b, gemma_3_270m, phi_3_128k, gpt_oss, pythia, smollm3, llama_dynamic, mistral_sliding, deepseek_r1_0528, qwen3_vl, nemotron_mini, written_by_v5, extended, extended_yarn,
     )
 }  # fmt: skip
 

@@ -47,7 +47,7 @@ def sampled(inv_freq: Any) -> dict[str, Any]:
 def transformers(config: Config) -> dict[str, Any]:
     """The rotary module of a model of two layers, and max_position_embeddings."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel
 
     text = AutoConfig.from_pretrained(written(config)).get_text_config()
     text.num_hidden_layers = 2
@@ -57,7 +57,7 @@ def transformers(config: Config) -> dict[str, Any]:
             "full_attention",
         ]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(text)
+        model = AutoModel.from_config(text)
     modules = {name: module for name, module in model.named_modules() if "rotary_emb_local" not in name}
     for module in modules.values():
         names = [
@@ -117,7 +117,7 @@ def vllm(config: Config) -> dict[str, Any]:
 
 
 _MLX_NEEDS = dict(
-    rms_norm_eps=1e-5, layer_norm_eps=1e-5, decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True, tie_word_embeddings=False
+    rms_norm_eps=1e-5, norm_eps=1e-5, hidden_act="relu2", layer_norm_eps=1e-5, decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True, tie_word_embeddings=False
 )  # fmt: skip
 _MLX_SMALL = dict(
     num_hidden_layers=6, vocab_size=64, intermediate_size=32, moe_intermediate_size=8, num_experts=2, num_experts_per_tok=1,

@@ -22,6 +22,10 @@ from ropewalk.readers.subject import Subject
 LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
 #: Readers that compute what transformers does; check 1 is of those.
 _BY_TRANSFORMERS = ("transformers 4", "transformers 5", "peft", "lm-eval")
+_DYNAMIC = (
+    "dynamic scaling follows the length of each input in transformers and MLX; SGLang fixes it for the whole window, vLLM and llama.cpp leave "
+    "it out"
+)
 #: How a reader is told to serve less than it would.
 _LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
 
@@ -89,7 +93,8 @@ def lengths(subject: Subject) -> Iterator[Finding]:
         )
     limit = subject.tokenizer_config.get("model_max_length")
     if is_short(limit, subject.window):
-        verdict = "wrong" if subject.block else "note"
+        # An export for vLLM has the original window everywhere.
+        verdict = "wrong" if subject.block and limit != subject.text.get(POSITIONS) else "note"
         yield Finding(
             3,
             verdict,
@@ -160,6 +165,8 @@ def reach(subject: Subject) -> Iterator[Finding]:
 def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     """7. Readers that leave the scaling out, or compute another rotation from the same keys."""
     closed_form = subject.closed_form
+    if subject.dynamic:
+        yield Finding(7, "note", _DYNAMIC)
     if closed_form is None:
         return
     how: dict[str, list[str]] = {}

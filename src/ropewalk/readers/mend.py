@@ -249,7 +249,8 @@ def _lengths(subject: Subject) -> tuple[Subject, str]:
 
 def _tokenizer(subject: Subject) -> tuple[Subject, str]:
     config, changes = dict(subject.tokenizer_config), []
-    if subject.block and subject.window and is_short(config.get("model_max_length"), subject.window):
+    limit = config.get("model_max_length")
+    if subject.block and subject.window and is_short(limit, subject.window) and limit != subject.text.get(POSITIONS):
         changes.append(f"the tokenizer's model_max_length {config['model_max_length']} is {subject.window}")
         config["model_max_length"] = subject.window
     if config.get("tokenizer_class") in ONLY_V5 and (subject.path / "tokenizer.json").is_file():

@@ -130,9 +130,19 @@ class Subject:
         return bool(self.rope and self.rope.scaling.method != "plain")
 
     @cached_property
+    def dynamic(self) -> bool:
+        """Whether the rotation follows the length of each input, so that there is no one closed form."""
+        try:
+            return READERS["transformers 5"].keys(self.config).rope_type == "dynamic"
+        except BAD_VALUES:
+            return False
+
+    @cached_property
     def closed_form(self) -> InvFreq | None:
         """The inv_freq that the layers with the whole window ought to have; transformers 5's where ropewalk cannot read the config."""
         five = READERS["transformers 5"]
+        if self.dynamic:
+            return None
         if self.rope is None or five.refusal(self.config):
             return five.inv_freq(self.config)
         try:
