@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.checkpoint import guard, processes
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import whole_directory, write_whole
 from ropewalk.checkpoint.guard import MARK, refuse_existing, refuse_existing_file
 from ropewalk.checkpoint.processes import LOCK, locked
@@ -73,9 +74,15 @@ def _a_mark_that_says_nothing(out: Path) -> None:
     (made(out) / MARK).write_text("[]")
 
 
+def _a_model_card_that_was_written_into(out: Path) -> None:
+    with open(made(out, **{"README.md": "made"}) / "README.md", "a") as file:
+        file.write("mine")
+
+
 @pytest.mark.parametrize(
     "lies_there",
     [
+        _a_model_card_that_was_written_into,
         _mine_beside,
         _mine_below,
         _linked_in,
@@ -191,6 +198,17 @@ def test_a_page_replaces_pages_only(tmp_path, content):
         refuse_existing_file(out, page, overwrite=True, inputs=[tmp_path / "the same"])
     write_whole(out, "new \udcff")
     assert out.read_text() == "new \\udcff" and "made" in (tmp_path / "the same").read_text()
+
+
+def test_no_model_is_written_or_read_under_a_name_that_readers_cannot_open(tmp_path):
+    out = tmp_path / "a\udcff" / "out"
+    with pytest.raises(UserError, match="no path that is not UTF-8"), whole_directory(out):
+        pytest.fail("went on")
+    with pytest.raises(UserError, match="no path that is not UTF-8"), run_directory(out, holds=HOLDS, signs=SIGNS):
+        pytest.fail("went on")
+    out.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no path that is not UTF-8, such as '.*a\\udcff/out'; rename it"):
+        Checkpoint.open(out)
 
 
 # ---- kills

@@ -340,6 +340,15 @@ def test_a_state_on_record_is_not_measured_again_and_a_half_one_is(base, tmp_pat
 # Bad input
 
 
+def test_scores_on_record_of_another_text_of_that_name_are_not_taken(base, tmp_path):
+    first, other, again = (
+        attention(str(base), data=[Document("book", testing.prose(200, seed))], window=64, out=tmp_path / "r.jsonl")[0]
+        for seed in (1, 2, 1)
+    )
+    assert first.rows[0].maximum != other.rows[0].maximum
+    assert sorted(map(repr, again.rows)) == sorted(map(repr, first.rows))
+
+
 def test_documents_that_do_not_fill_the_window_are_refused(base):
     with pytest.raises(UserError, match="need a document that fills it, but the longest has 100"):
         attention(str(base), data=[text_of(100)], window=4096)

@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -105,6 +106,33 @@ def test_documents_shorter_than_the_window_are_counted():
     assert [d.name for d in chosen] == ["20", "30", "40"] and skipped == 2
     chosen, skipped = choose(docs, min_tokens=10, limit=2, refusal="")
     assert [d.name for d in chosen] == ["20", "30"] and skipped == 2
+
+
+def test_the_same_file_three_times_is_one_document(tmp_path):
+    """Copies say nothing more of the texts that there are, and would narrow the interval by the root of three."""
+    for name in ("a.txt", "copy of a.txt", "b.txt"):
+        (tmp_path / name).write_text(prose(100, seed=name.startswith("b")))
+    measured = {}
+    for which, data in (("once", ["a.txt", "b.txt"]), ("again", ["a.txt", "copy of a.txt", "a.txt", "b.txt"])):
+        told = (
+            pytest.warns(UserWarning, match="2 documents are copies of others") if which == "again" else nullcontext()
+        )
+        with told:
+            paths = [tmp_path / name for name in data]
+            (measured[which],) = perplexity(tiny(), tokenizer=byte_tokenizer(), data=paths, stride=32)
+    once, again = measured["once"], measured["again"]
+    assert again.documents == 2 and (again.perplexity, again.low, again.high) == (once.perplexity, once.low, once.high)
+    assert once.texts == again.texts and len({document["text"] for document in once.per_document}) == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": 0.01}, {"convention": "yarn"}])
+def test_a_row_says_which_texts_it_read_whatever_they_are_called(settings, tmp_path):
+    def texts(name, seed):
+        return perplexity(
+            tiny(), tokenizer=byte_tokenizer(), data=[Document(name, prose(100, seed))], stride=32, **settings
+        )[0].texts
+
+    assert texts("a", 1) == texts("b", 1) != texts("a", 2)
 
 
 def test_documents_that_are_all_too_short_are_an_error_with_the_longest():

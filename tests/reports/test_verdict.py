@@ -194,6 +194,40 @@ def test_other_documents_are_no_pair_and_said(tmp_path):
     assert "paired over" not in page
 
 
+def _read(nll, texts, names="abcde", **changes):
+    """A row over five documents with the hashes of their texts."""
+    row = made_up.row(nll, data="books/test.jsonl", texts=texts, **changes)
+    each = [{**one, "name": name, "text": text} for one, name, text in zip(row.per_document, names, texts, strict=True)]
+    return dataclasses.replace(row, per_document=each)
+
+
+def test_the_text_and_not_its_name_decides_what_is_paired(tmp_path):
+    """A/books/test.jsonl and B/books/test.jsonl: one name, as many documents and tokens, and other texts."""
+    pages = {}
+    for which, after in (("other", _read(2.1, "vwxyz")), ("renamed", _read(2.1, "edcba", names="54321"))):
+        path = made_up.record_rows(
+            tmp_path / f"{which}.jsonl", (made_up.BASE, _read(2.0, "abcde")), (made_up.extended(4, 9), after)
+        )
+        pages[which] = made_up.words(render(records.read([path])))
+    assert "were not measured on the same documents at 256 tokens" in pages["other"]
+    assert "paired over" not in pages["other"]
+    assert "paired over 5 documents" in pages["renamed"] and "the same documents" not in pages["renamed"]
+
+
+def test_estimates_over_other_texts_are_no_pair():
+    before, after = (_read(2.0, texts, estimate=True) for texts in ("abcde", "vwxyz"))
+    assert not ratio(before, after).same_documents
+    assert ratio(before, dataclasses.replace(before, perplexity=8.0, data="elsewhere/test.jsonl")).same_documents
+
+
+def test_a_figure_over_another_text_that_replaces_one_is_said(tmp_path):
+    path = tmp_path / "r.jsonl"
+    for texts, hour in (("abcde", 5), ("vwxyz", 6)):
+        made_up.record_rows(path, (made_up.BASE, _read(2.0, texts)), started=f"2026-11-22T{hour:02d}:00:00+00:00")
+    page = made_up.words(render(records.read([path])))
+    assert "(1 of them over more or fewer tokens or trials, or other texts); the newest is shown" in page
+
+
 def test_benchmarks_are_paired_item_by_item(tmp_path):
     def answered(answers: str, digest: str = "same") -> records.Benchmark:
         share = answers.count("1") / len(answers)

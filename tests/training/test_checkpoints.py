@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -94,6 +95,81 @@ def test_what_a_killed_run_left_is_swept(three):
     (three.root / ".step-000040.abc.partial/state").mkdir(parents=True)
     three.sweep()
     assert sorted(os.listdir(three.root)) == ["step-000010", "step-000020", "step-000030"]
+
+
+def test_copies_backups_and_strange_names_are_neither_read_nor_deleted(three):
+    root = three.root
+    strange = [
+        "step-000030 copy",
+        "step-000030.bak",
+        "step-30",
+        "step-0000030",
+        "step-x",
+        "step-",
+        "Step-000031",
+        "step-000032~",
+    ]
+    for name in [*strange, "step-\u0663\u0660\u0660\u0660\u0660\u0660"]:  # six digits, but not ours
+        shutil.copytree(three.path(30), root / name)
+    (root / "step-000007").write_text("a file")
+    (root / "step-000008").mkdir()
+    (root / "step-000009").symlink_to("nowhere")
+    before = sorted(os.listdir(root))
+    assert three.steps() == [10, 20, 30] and three.latest().step == 30
+    three.sweep()
+    three.save(40, writer(40), {})
+    assert sorted(os.listdir(root)) == sorted([*before, "step-000040"])
+    assert all((root / name / "state/weights.bin").exists() for name in strange)
+
+
+def test_a_renamed_checkpoint_is_known_by_its_manifest_and_kept(three):
+    os.rename(three.path(10), three.path(50))
+    with pytest.warns(UserWarning, match="step-000050 is damaged .it is that of step 10, renamed"):
+        assert three.latest().step == 30
+    with pytest.warns(
+        UserWarning, match="step-000050 is not a checkpoint of step 50, or not only; it is called step-000050.aside now"
+    ):
+        three.save(50, writer(50), {})
+    assert three.latest().step == 50
+    assert (three.root / "step-000050.aside/model.bin").read_bytes() == bytes([10]) * SIZE
+
+
+def _a_file(path):
+    path.write_text("mine")
+
+
+def _somebodys_directory(path):
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+def _emptied(path):
+    path.mkdir()
+
+
+def _notes_in_a_checkpoint(path):
+    Snapshots(path.parent, keep=9).save(40, writer(1), {})
+    (path / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("lies_there", [_a_file, _somebodys_directory, _emptied, _notes_in_a_checkpoint])
+def test_what_lies_where_a_checkpoint_goes_is_renamed_if_it_is_anybodys(three, lies_there, recwarn):
+    lies_there(three.path(40))
+    mine = {
+        path.name: path.read_text() for path in three.root.rglob("*") if path.is_file() and path.suffix in ("", ".txt")
+    }
+    three.save(40, writer(40), {})
+    assert three.latest().step == 40
+    kept = [path.read_text() for path in three.root.glob("*.aside")] if lies_there is _a_file else []
+    kept += [path.read_text() for path in three.root.glob("*.aside/notes.txt")]
+    assert kept == list(mine.values())
+    assert len(recwarn) == len(mine)
+
+
+def test_a_damaged_checkpoint_is_written_again_in_its_place(three):
+    (three.path(30) / "model.bin").write_bytes(b"")
+    three.save(30, writer(33), {})
+    assert three.latest().step == 30 and os.listdir(three.root).count("step-000030") == len(os.listdir(three.root)) - 2
 
 
 def test_a_full_disk_ends_with_a_sentence_and_the_last_checkpoint_intact(tmp_path):

@@ -1,8 +1,10 @@
 """What ends a run, and how it goes on: signals, damage, memory, losses that explode; the same weights in the end."""
 
 import os
+import shutil
 import signal
 import subprocess
+import warnings
 
 import pytest
 import safetensors.torch
@@ -15,6 +17,7 @@ from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
+from ropewalk.evals.checkpoints_of_run import checkpoints
 from ropewalk.model import fit
 from ropewalk.model.load import load_model
 from ropewalk.training.checkpoints import Snapshots
@@ -72,6 +75,48 @@ def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_pa
     (left / "model.safetensors").write_bytes(b"half")
     go(base, tmp_path / "out", steps=1, resume=True)
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [guard.MARK]
+
+
+def test_a_finished_run_goes_on_further_and_keeps_what_somebody_put_beside_it(base, tmp_path):
+    out = tmp_path / "out"
+    go(base, out, steps=2, save_every=2)
+    (out / "README.md").write_text("mine")
+    shutil.copytree(out / "checkpoints/step-000002", out / "checkpoints/step-000002 copy")
+    (out / "adapter").mkdir()
+    (out / "adapter/notes.txt").write_text("mine")
+    with warnings.catch_warnings(record=True):
+        go(base, out, steps=4, save_every=2, resume=True)
+    assert Checkpoint.open(out).info.steps == 4
+    assert "mine" in {path.read_text() for path in out.glob("README.md*")}
+    assert [path.read_text() for path in out.glob("adapter*/notes.txt")] == ["mine"]
+    assert sorted(checkpoints(out)) == [2, 4]
+
+
+def test_a_renamed_checkpoint_is_not_measured_under_another_step(base, tmp_path):
+    out = tmp_path / "out"
+    go(base, out, steps=4, save_every=2)
+    os.rename(out / "checkpoints/step-000002", out / "checkpoints/step-000003")
+    with pytest.warns(UserWarning, match="step-000003 is left out: its config says that it is the model of step 2"):
+        assert sorted(checkpoints(out)) == [4]
+
+
+def test_two_trainings_into_one_directory(base, tmp_path, monkeypatch):
+    """The second is refused in the middle of the first, which ends as if nothing had been."""
+    from ropewalk.training.log import Log
+
+    said = []
+
+    def step(self, row, told=Log.step):
+        told(self, row)
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(UserError) as refused:
+                go(base, tmp_path / "out", steps=2, **options)
+            said.append(str(refused.value))
+
+    monkeypatch.setattr(Log, "step", step)
+    go(base, tmp_path / "out", steps=2)
+    assert len(said) == 6 and all(f"is being written by process {os.getpid()} on " in sentence for sentence in said)
+    assert [row.step for row in steps(tmp_path / "out")] == [1, 2]
 
 
 def test_checkpoints_on_the_way_are_models_that_every_measurement_loads(base, tmp_path):

@@ -4,7 +4,7 @@ in   a path that would be written, and the paths that must stay
 out  a sentence that refuses; or one directory in the place of another
 
 **The mark.** Every directory that ropewalk writes holds `.ropewalk.json`, which lists what ropewalk put there: files by name, and what a
-run adds to as it goes by pattern. A directory without it, or with anything that it does not list, is not replaced, whatever was asked
+run adds to as it goes by pattern; a README with its hash, since people write into it. A directory without it, or with anything that it does not list, is not replaced, whatever was asked
 for: it holds something of somebody's. A page says in its head who made it.
 """
 
@@ -53,7 +53,7 @@ def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
     """Note what ropewalk made in a directory: every file that lies there now, or these names and patterns (`fnmatch`)."""
     if holds is None:
         files = (path for path in directory.rglob("*") if path.is_symlink() or path.is_file())
-        holds = (path.relative_to(directory).as_posix() for path in files)
+        holds = (listed_as(path, path.relative_to(directory).as_posix()) for path in files)
     content = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
     written = directory / f"{MARK}.partial"  # renamed, since the mark of a copied directory may be a link to another's
     written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -67,6 +67,15 @@ def marked(directory: Name) -> list[str] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return holds if isinstance(holds, list) and all(isinstance(name, str) for name in holds) else None
+
+
+def listed_as(path: Name, name: str) -> str:
+    """How a mark lists a file that is called `name` in its directory: a page that people write into with its hash, so that theirs is theirs."""
+    if not name.endswith(".md"):
+        return name
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    return name
 
 
 def is_listed(name: str, holds: Iterable[str]) -> bool:
@@ -93,8 +102,22 @@ def others(directory: Name, holds: list[str] | None = None, below: str = "") -> 
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from others(entry.path, holds, f"{below}{entry.name}/")
-        elif not is_listed(below + entry.name, holds):
+        elif not is_listed(listed_as(entry.path, below + entry.name), holds):
             yield entry.path
+
+
+def refuse_unreadable(path: Name) -> None:
+    """Models lie under names that every reader takes.
+
+    Raises:
+        UserError: the path is not UTF-8, which safetensors and tokenizers cannot open.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"readers of models open no path that is not UTF-8, such as {os.fspath(path)!a}; rename it"
+        ) from None
 
 
 def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> None:
@@ -106,6 +129,7 @@ def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name
     Raises:
         UserError: it exists and may not be replaced, or a run is writing it.
     """
+    refuse_unreadable(os.path.abspath(out))
     refuse_locked(out)
     if is_free(out):
         return

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.guard import refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from ropewalk.errors import UserError
 
@@ -35,6 +36,7 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
         return Path(str(resources.files("ropewalk") / "assets" / "hemp"))
     path = Path(model)
     if path.is_dir():
+        refuse_unreadable(path.absolute())
         return path
     if path.exists():
         raise UserError(

@@ -53,6 +53,7 @@ def run_directory(
     if not is_first_process():
         yield place
         return
+    guard.refuse_unreadable(place)
     refuse_unwritable(out)
     refuse_locked(place)
     work = _work(out, place, signs, overwrite=overwrite, go_on=go_on, inputs=inputs)

@@ -293,8 +293,8 @@ def _put_in_place(beside: Path, out: Path) -> None:
 def _clear(path: Path, ours: list[str]) -> None:
     """Make way: what this run made is deleted, anything else renamed."""
     files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    names = [file.relative_to(path.parent).as_posix() for file in files if file.is_symlink() or file.is_file()]
-    if all(guard.is_listed(name, ours) for name in names):
+    files = [file for file in files if file.is_symlink() or file.is_file()]
+    if all(guard.is_listed(guard.listed_as(file, file.relative_to(path.parent).as_posix()), ours) for file in files):
         guard.remove(path)
     else:
         warnings.warn(f"{path} is not this run's; it is called {guard.set_aside(path).name} now", stacklevel=2)

@@ -13,7 +13,7 @@ in a window of 16384). The parts are tokenized separately and joined, so that cu
 from __future__ import annotations
 
 import hashlib
-import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +120,21 @@ def _from_hub(source: str) -> Iterator[dict[str, Any]]:
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs, to measure on.
+    """The first `limit` pairs, to measure on; one that comes again is one.
 
     Raises:
         UserError: there are none.
     """
-    chosen = list(itertools.islice(pairs(data), limit))
+    different: dict[tuple[str, str], Pair] = {}
+    read = 0
+    for pair in pairs(data):
+        read += 1
+        different.setdefault((pair.document, pair.summary), pair)
+        if len(different) == limit:
+            break
+    if read > len(different):
+        warnings.warn(f"{read - len(different)} pairs that had come before were left out", stacklevel=2)
+    chosen = list(different.values())
     if not chosen:
         raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
     return chosen
