@@ -128,7 +128,7 @@ def test_nothing_that_exists_is_overwritten_unasked_and_the_model_itself_never(m
     with pytest.raises(UserError, match="exists"):
         ropewalk.export(source, reader="mlx", out=tmp_path / "out")
     ropewalk.export(source, reader="mlx", out=tmp_path / "out", overwrite=True)
-    with pytest.raises(UserError, match="deletes"):
+    with pytest.raises(UserError, match="would be replaced"):
         ropewalk.export(source, reader="mlx", out=source, overwrite=True)
 
 

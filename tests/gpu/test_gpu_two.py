@@ -53,7 +53,7 @@ def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     gc.collect()  # models of earlier steps are freed now, not while this one is loaded
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    model = load(Checkpoint.open(directory), mesh, dtype=torch.float32, device=mesh.device, trust_remote_code=False)
+    model = load(Checkpoint.open(directory), mesh, dtype=torch.float32, device=mesh.device)
     root = NextTokenLoss(model.train())
     kept = recompute.SelectiveCheckpointing(root).candidates(root.body, 1, TOKENS, device=mesh.device)
     mesh.shard(root)

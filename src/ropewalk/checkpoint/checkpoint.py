@@ -42,6 +42,7 @@ class Checkpoint:
         config: the dictionary of its config.json; not to be changed.
         weights_of: the checkpoint whose weights these are, where this one is the same model under another config.
         answers: what the user said of its windows, where the config leaves them open.
+        trust_remote_code: whether the user trusts the model code that comes with it; whoever loads it or what is made of it asks here.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Checkpoint:
     config: dict[str, Any]
     weights_of: Checkpoint | None = None
     answers: Answers = NOTHING_SAID
+    trust_remote_code: bool = False
 
     @classmethod
     def open(
@@ -64,7 +66,7 @@ class Checkpoint:
 
         Args:
             name: `hemp`, a local directory, a hub id, or a checkpoint.
-            trust_remote_code: fetch a hub model's own code too.
+            trust_remote_code: run the code that comes with it, and fetch that of a hub model too.
             pickles: fetch its pickled weights where it has no others.
             current_window, original_window: what it reads now and what it was pretrained at, tokens, if its config leaves that open.
 
@@ -73,27 +75,31 @@ class Checkpoint:
         """
         answers = Answers(current_window, original_window)
         if isinstance(name, Checkpoint):
-            return name if answers in (name.answers, NOTHING_SAID) else name._answered(answers)
+            return name._told(answers, trust_remote_code)
         path = locate(name, trust_remote_code=trust_remote_code, pickles=pickles)
-        return cls(str(name), path, read_config(path), answers=answers)
+        return cls(str(name), path, read_config(path), answers=answers, trust_remote_code=trust_remote_code)
 
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:
         """The model that this one was made from: the original window of both is the same, where its own config leaves it open."""
-        base = Checkpoint.open(name)
+        base = Checkpoint.open(name, trust_remote_code=self.trust_remote_code)
         open_windows = read_rope(base.config, answers=base.answers).question
         return base if open_windows is None else Checkpoint.open(base, original_window=self.info.original_window)
 
-    def _answered(self, answers: Answers) -> Checkpoint:
-        """The same checkpoint under other answers; what was read of its files is not read again."""
-        answered = copy.copy(self)
-        object.__setattr__(answered, "answers", answers)
-        for name in ("rope", "info"):
-            answered.__dict__.pop(name, None)
-        return answered
+    def _told(self, answers: Answers, trust_remote_code: bool) -> Checkpoint:
+        """The same checkpoint with what was said later; what was read of its files is not read again."""
+        if answers in (self.answers, NOTHING_SAID) and trust_remote_code <= self.trust_remote_code:
+            return self
+        told = copy.copy(self)
+        object.__setattr__(told, "trust_remote_code", trust_remote_code or self.trust_remote_code)
+        if answers != NOTHING_SAID:
+            object.__setattr__(told, "answers", answers)
+            for name in ("rope", "info"):
+                told.__dict__.pop(name, None)
+        return told
 
     def with_config(self, config: dict[str, Any]) -> Checkpoint:
         """The same weights under another config, which lies on no disk yet."""
-        return Checkpoint(self.name, self.path, config, weights_of=self)
+        return Checkpoint(self.name, self.path, config, weights_of=self, trust_remote_code=self.trust_remote_code)
 
     def at(self, path: Path) -> Checkpoint:
         """The same checkpoint by way of links in another directory; what was read of it is not read again."""

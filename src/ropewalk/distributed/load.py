@@ -21,12 +21,13 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
-from ropewalk.model.architecture import auto_class, has_attention
+from ropewalk.model.architecture import has_attention
 from ropewalk.model.load import load_model
+from ropewalk.model.verify import laid_out
 
 
 def load(
-    checkpoint: Checkpoint, mesh: Mesh | None, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    checkpoint: Checkpoint, mesh: Mesh | None, *, dtype: torch.dtype, device: torch.device
 ) -> transformers.PreTrainedModel:
     """Load a causal language model, verified, in evaluation mode, with SDPA attention.
 
@@ -36,12 +37,12 @@ def load(
         UserError: what `model.load` raises; the processes do not build the same model. On every process.
     """
     if mesh is None or mesh.world == 1:
-        return load_model(checkpoint, dtype=dtype, device=device, attention="sdpa", trust_remote_code=trust_remote_code)
+        return load_model(checkpoint, dtype=dtype, device=device, attention="sdpa")
 
     def build() -> Any:
         if not mesh.main:
-            return _without_weights(checkpoint, dtype, trust_remote_code)
-        return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa", trust_remote_code=trust_remote_code)
+            return _without_weights(checkpoint, dtype)
+        return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa")
 
     model = mesh.together(build)
     outline = mesh.same(_outline(model) if mesh.main else None)
@@ -70,16 +71,9 @@ def _outline(model: nn.Module) -> _Outline:
     return _Outline(parameters, dict(model.named_buffers(remove_duplicate=False)))
 
 
-def _without_weights(checkpoint: Checkpoint, dtype: torch.dtype, trust: bool) -> Any:
-    config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=trust)
-    with torch.device("meta"):
-        model: Any = auto_class(checkpoint.config).from_config(
-            config,
-            dtype=dtype,
-            trust_remote_code=trust,
-            **({"attn_implementation": "sdpa"} if has_attention(checkpoint, "sdpa") else {}),
-        )
-    return model.eval()
+def _without_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    attention = {"attn_implementation": "sdpa"} if has_attention(checkpoint, "sdpa") else {}
+    return laid_out(checkpoint, dtype=dtype, **attention).eval()
 
 
 def _lay_out_as_main(model: nn.Module, main: _Outline) -> None:

@@ -263,7 +263,9 @@ class _Memory:
 
 
 def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
+    )
     return loaded, settings.max_new_tokens, settings.decoding
 
 

@@ -24,7 +24,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.verify import rope_of
-from ropewalk.settings.windows import WindowAnswers
+from ropewalk.settings.options import Opening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ def open_model(
     device: str | torch.device | None = None,
     current_window: int | None = None,
     original_window: int | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model by its name, or take one that is loaded.
 
@@ -70,14 +71,19 @@ def open_model(
         model: a name or an open checkpoint for `load_model`, or a transformers model.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
         dtype, device: as in `load_model`; a model object keeps its own.
-        current_window, original_window: as in `Checkpoint.open`.
+        current_window, original_window, trust_remote_code: as in `Checkpoint.open`.
 
     Raises:
         UserError: what `load_model` raises; a model object came without a tokenizer, or its config leaves its windows open.
     """
     ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
     if isinstance(model, ModelName):
-        checkpoint = Checkpoint.open(model, current_window=current_window, original_window=original_window)
+        checkpoint = Checkpoint.open(
+            model,
+            trust_remote_code=trust_remote_code,
+            current_window=current_window,
+            original_window=original_window,
+        )
         weights = load_model(checkpoint, dtype=dtype, device=device)
         whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
         if tokenizer is None:
@@ -103,15 +109,19 @@ def _rows(model: Any) -> int:
     return model.get_input_embeddings().weight.shape[0]
 
 
-def opened(model: Any, base: Any = None, **answers: Unpack[WindowAnswers]) -> tuple[Any, Any]:
+def opened(model: Any, base: Any = None, **opening: Unpack[Opening]) -> tuple[Any, Any]:
     """A model and its base, each as an open checkpoint if it was given by its name, so that it is read once; else as it is.
 
-    answers: as in `Checkpoint.open`, of the model's windows.
+    opening: as in `Checkpoint.open`; the windows are the model's.
     """
     if isinstance(model, ModelName):
-        model = Checkpoint.open(model, **answers)
+        model = Checkpoint.open(model, **opening)
     if isinstance(base, ModelName):
-        base = model.open_base(base) if isinstance(model, Checkpoint) else Checkpoint.open(base)
+        base = (
+            model.open_base(base)
+            if isinstance(model, Checkpoint)
+            else Checkpoint.open(base, trust_remote_code=opening.get("trust_remote_code", False))
+        )
     return model, base
 
 

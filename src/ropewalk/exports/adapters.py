@@ -76,7 +76,7 @@ def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
     """The merged model as a checkpoint in a temporary directory on the disk of --out, where its weights can be linked."""
     with _beside(settings.out) as place:
         extended = _base_of(adapter, settings, place)
-        model = _attached(extended, adapter, settings)
+        model = _attached(extended, adapter)
         if _is_ours(adapter):
             weights = lora.merged(model, model.get_base_model().state_dict())
             yield _saved(model.get_base_model(), weights, extended, place / "merged")
@@ -102,7 +102,7 @@ def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
         raise UserError(f"{adapter} is plain peft's already; give it to peft as it is, or export it for another reader")
     with _beside(settings.out) as place:
         extended = _base_of(adapter, settings, place)
-        plain = _attached(extended, adapter, settings).get_base_model()
+        plain = _attached(extended, adapter).get_base_model()
         state = {name: value for name, value in plain.state_dict().items() if ".lora_" not in name}
         state = {name.replace(".base_layer.", "."): value for name, value in state.items()}
         extended = _saved(plain, state, extended, place / "base")
@@ -127,7 +127,7 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
         weights.pop(next(f"{name}.weight" for name, module in model.named_modules() if module is head), None)
     save_model(model, None, place, rope_config=like.rope, state_dict=weights, source=like)
     write_json(place / "config.json", like.config)
-    return Checkpoint.open(place)
+    return Checkpoint.open(place, trust_remote_code=like.trust_remote_code)
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
         raise UserError(
             f"{adapter} does not name the model it was trained on; add --base MODEL, the one that was trained"
         )
-    found = Checkpoint.open(name, trust_remote_code=settings.trust_remote_code, **settings.answers)
+    found = Checkpoint.open(name, **settings.opening)
     if not _is_ours(adapter):
         return found
     config = read_config(adapter)
@@ -160,7 +160,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     carry_weights(found, extended)
     carry_the_rest(found.path, extended, old_window=found.rope.window, window=trained.window)
     write_json(extended / "config.json", config)
-    return Checkpoint.open(extended)
+    return Checkpoint.open(extended, trust_remote_code=settings.trust_remote_code)
 
 
 def _about(adapter: Path) -> dict[str, Any]:
@@ -171,12 +171,12 @@ def _is_ours(adapter: Path) -> bool:
     return lora.is_ours(_about(adapter))
 
 
-def _attached(base: Checkpoint, adapter: Path, settings: FromAdapter) -> peft.PeftModel:
+def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
     ours, kind = _is_ours(adapter), _about(adapter).get("peft_type")
     if not ours and kind != _PLAIN:
         raise UserError(f"ropewalk merges adapters of type {_PLAIN}, and {adapter} is {kind!r}; merge it with peft")
     # Sums of products are taken in float32 and rounded once, when the result is saved.
-    model = load_model(base, dtype=torch.float32, device="cpu", trust_remote_code=settings.trust_remote_code)
+    model = load_model(base, dtype=torch.float32, device="cpu")
     try:
         if ours:
             return lora.attach(model, adapter)

@@ -56,7 +56,7 @@ def write_checkpoint(checkpoint: Checkpoint, directory: Path, readers: list[Read
     write_json(directory / "config.json", with_length(config, length))
     if tokenizer:
         write_json(directory / TOKENIZER, tokenizer | {"model_max_length": length})
-    verify_directory(directory)
+    verify_directory(directory, trust_remote_code=checkpoint.trust_remote_code)
     return served
 
 

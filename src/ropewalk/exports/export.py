@@ -20,7 +20,7 @@ from ropewalk.exports import adapters, gguf_rope
 from ropewalk.exports.checkpoints import full_layers, write_checkpoint
 from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
-from ropewalk.model.load import refuse_remote_code
+from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
@@ -98,8 +98,8 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
         with adapters.merged_beside(adapter, settings) as merged:
             yield merged
         return
-    checkpoint = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
-    refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
+    checkpoint = Checkpoint.open(settings.model, **settings.opening)
+    refuse_unknown_code(checkpoint)
     yield checkpoint
 
 

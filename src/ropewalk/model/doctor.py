@@ -39,7 +39,8 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     if missing:
         why = Finding(_VERIFIED, "not checked", f"needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         return diagnosis.with_findings([why], _VERIFIED)
-    return _with_transformers(diagnosis, locate(model, weights=False))
+    path = locate(model, weights=False, trust_remote_code=settings.trust_remote_code)
+    return _with_transformers(diagnosis, path, trust_remote_code=settings.trust_remote_code)
 
 
 def _installed(name: str) -> bool:
@@ -49,11 +50,13 @@ def _installed(name: str) -> bool:
         return False
 
 
-def _with_transformers(diagnosis: Diagnosis, path: Path) -> Diagnosis:
+def _with_transformers(diagnosis: Diagnosis, path: Path, *, trust_remote_code: bool) -> Diagnosis:
     from ropewalk.model.opens import tokenizer_fault, verified
 
-    diagnosis = diagnosis.with_findings([verified(path, _VERIFIED)], _VERIFIED)
+    rotation = verified(path, _VERIFIED, trust_remote_code=trust_remote_code)
+    diagnosis = diagnosis.with_findings([rotation], _VERIFIED)
     tokenizer = [finding for finding in diagnosis.findings if finding.number == _TOKENIZER]
-    if any(finding.verdict == "ok" for finding in tokenizer) and (fault := tokenizer_fault(path)):
-        return diagnosis.with_findings([Finding(_TOKENIZER, "wrong", fault)], _TOKENIZER)
+    if any(finding.verdict == "ok" for finding in tokenizer):
+        if fault := tokenizer_fault(path, trust_remote_code=trust_remote_code):
+            return diagnosis.with_findings([Finding(_TOKENIZER, "wrong", fault)], _TOKENIZER)
     return diagnosis

@@ -39,33 +39,29 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    from ropewalk.model.architecture import auto_class
-    from ropewalk.model.load import refuse_remote_code, refuse_what_no_reader_loads, settle
+    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.verify import verify_directory
 
     checkpoint = Checkpoint.open(
         settings.model,
-        trust_remote_code=settings.trust_remote_code,
         pickles=settings.convert_pickle,
-        **settings.answers,
+        **settings.opening,
     )
     inputs = [*inputs_of(settings), checkpoint.path]
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
-    refuse_remote_code(checkpoint, trusted=settings.trust_remote_code)
-    auto_class(checkpoint.config)
+    refuse_unknown_code(checkpoint)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
-    extended = checkpoint.with_config(config_dict)
-    prove_extension(checkpoint, extended, settings, trust_remote_code=settings.trust_remote_code)
+    prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
         write_json(beside / "config.json", config_dict)
-        written = Checkpoint(str(checkpoint), beside, config_dict)
+        written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
-        refuse_what_no_reader_loads(written, trust_remote_code=settings.trust_remote_code)
+        refuse_what_no_reader_loads(written)
         write_readme(beside, written.info, base=str(checkpoint), history=config_dict["ropewalk"]["history"])
-        verify_directory(beside)
+        verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)
     return Checkpoint.open(settings.out).info
 
 
@@ -109,9 +105,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
 
-def prove_extension(
-    before: Checkpoint, after: Checkpoint, options: ScalingOptions, *, trust_remote_code: bool = False
-) -> None:
+def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptions) -> None:
     """Prove on a small copy what `extended_config` made of a checkpoint's config.
 
     Args:
@@ -132,7 +126,7 @@ def prove_extension(
         # Positions are whole numbers: the same extension by the next whole factor is proved.
         whole = extended_config(before, window=step["from"] * math.ceil(step["factor"]), options=options)
         after = before.with_config(whole)
-    prove(before, after, code=str(before.path) if trust_remote_code else None)
+    prove(before, after, code=str(before.path) if before.trust_remote_code else None)
 
 
 def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:

@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows
 from ropewalk.data.encode import limit_ids
-from ropewalk.errors import UserError
-from ropewalk.model.architecture import auto_class, has_attention
+from ropewalk.errors import UserError, told
+from ropewalk.model.architecture import auto_class, has_attention, is_known
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
-from ropewalk.model.verify import verify_rope
+from ropewalk.model.verify import by_transformers, verify_rope
 
 
 def load_model(
@@ -49,12 +48,10 @@ def load_model(
         UserError: files missing or damaged, weights that do not fit the config, remote code, an inv_freq that is not the config's.
     """
     checkpoint = Checkpoint.open(model, trust_remote_code=trust_remote_code)
-    refuse_unusable(checkpoint, trust_remote_code=trust_remote_code)
+    refuse_unusable(checkpoint)
     device = device_for(device)
     settle(doubts(checkpoint))
-    loaded, report = _from_pretrained(
-        checkpoint, trust_remote_code, dtype=dtype_for(dtype, device), attn_implementation=attention
-    )
+    loaded, report = _from_pretrained(checkpoint, dtype=dtype_for(dtype, device), attn_implementation=attention)
     settle(misfits(loaded, report, str(checkpoint)))
     loaded = loaded.to(device).eval()
     way_out = "fetch it again, or mend the program that wrote it"
@@ -72,13 +69,13 @@ def settle(problems: list[Problem]) -> None:
         warnings.warn(problem.sentence, stacklevel=2)
 
 
-def refuse_what_no_reader_loads(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+def refuse_what_no_reader_loads(checkpoint: Checkpoint) -> None:
     """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them.
 
     Raises:
         UserError: tensors are missing, of other shapes, or have no place in the model that the config describes.
     """
-    model, report = _from_pretrained(checkpoint, trust_remote_code, dtype=torch.bfloat16, device_map="meta")
+    model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
     settle(misfits(model, report, str(checkpoint)))
 
 
@@ -87,39 +84,33 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
     settle([problem for problem in checkpoint.tensor_problems() if problem.stops])
 
 
-def refuse_unusable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+def refuse_unusable(checkpoint: Checkpoint) -> None:
     """Refuse, before any weight is loaded, what config and headers show to be unusable.
 
     Raises:
-        UserError: code of its own that was not trusted, a family that transformers does not have, no RoPE that ropewalk knows, weights missing or damaged.
+        UserError: a family that transformers does not know, code of its own that was not trusted, no RoPE that ropewalk knows, weights
+            missing or damaged.
     """
-    refuse_remote_code(checkpoint, trusted=trust_remote_code)
-    auto_class(checkpoint.config)
+    refuse_unknown_code(checkpoint)
     checkpoint.rope  # noqa: B018  # a cached property: reading it raises
     checkpoint.headers  # noqa: B018
 
 
-def _from_pretrained(checkpoint: Checkpoint, trust: bool, **options: Any) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model, and transformers' report of the tensors it missed, could not place or found of another shape."""
     chosen = {name: value for name, value in options.items() if value is not None}
     if not has_attention(checkpoint, chosen.get("attn_implementation", "")):
         chosen.pop("attn_implementation", None)
-    try:
-        with without_bars():
-            return auto_class(checkpoint.config).from_pretrained(
-                checkpoint.path,
-                local_files_only=True,
-                trust_remote_code=trust,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **chosen,
-            )
-    except (RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(
-            f"transformers cannot load {checkpoint.path}: {str(error).splitlines()[0]}; the weights and the config do not fit each "
-            "other, or this family is newer than the transformers installed"
-        ) from error
+    with by_transformers(checkpoint.path), without_bars():
+        return auto_class(checkpoint.config).from_pretrained(
+            checkpoint.path,
+            local_files_only=True,
+            trust_remote_code=checkpoint.trust_remote_code,  # never None, or transformers asks on stdin
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **chosen,
+        )
 
 
 @contextlib.contextmanager
@@ -137,14 +128,15 @@ def without_bars() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def refuse_remote_code(checkpoint: Checkpoint, *, trusted: bool) -> None:
-    """Raises UserError for a family that only the checkpoint's own code knows, unless that code is trusted."""
-    known = checkpoint.config.get("model_type") in transformers.CONFIG_MAPPING
-    if "auto_map" in checkpoint.config and not known and not trusted:
+def refuse_unknown_code(checkpoint: Checkpoint) -> None:
+    """Raises UserError for a family that transformers does not know, unless the checkpoint brings its code and that is trusted."""
+    known = is_known(checkpoint.config.get("model_type"))
+    if "auto_map" in checkpoint.config and not known and not checkpoint.trust_remote_code:
         raise UserError(
             f"{checkpoint.path} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )
+    auto_class(checkpoint.config)
 
 
 def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:
@@ -153,20 +145,16 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
     Raises:
         UserError: there is none, or it cannot be loaded.
     """
-    directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trust_remote_code)
+    trusted = trust_remote_code or (isinstance(model, Checkpoint) and model.trust_remote_code)
+    directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trusted)
     if not has_tokenizer(directory):
         raise UserError(
             f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
-    try:
+    with told(f"the tokenizer in {directory} cannot be loaded", "copy the original model's files again", Exception):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=trust_remote_code
+            directory, local_files_only=True, trust_remote_code=trusted
         )
-    except Exception as error:  # tokenizers' Rust raises plain Exception, SentencePiece RuntimeError
-        raise UserError(
-            f"the tokenizer in {directory} cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}); copy the original "
-            "model's files again"
-        ) from error
     if isinstance(model, Checkpoint) and model.has_weights:
         with contextlib.suppress(UserError):  # damaged weights are told of by whoever reads them
             limit_ids(tokenizer, embedding_rows(model))

@@ -15,10 +15,10 @@ from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
 
 
-def verified(path: Path, number: int) -> Finding:
+def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Finding:
     """9. The inv_freq that transformers computes from the config, against the closed form."""
     try:
-        verify_directory(path)
+        verify_directory(path, trust_remote_code=trust_remote_code)
     except UserError as error:
         return Finding(number, "wrong", str(error))
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
@@ -26,10 +26,10 @@ def verified(path: Path, number: int) -> Finding:
     return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
 
 
-def tokenizer_fault(path: Path) -> str:
+def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:
     """What transformers says when it opens the tokenizer; empty if it does."""
     try:
-        transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
         return f"transformers {transformers.__version__} does not open the tokenizer ({_first_line(error)}); fetch it again"
     return ""

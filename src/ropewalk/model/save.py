@@ -73,7 +73,7 @@ def save_model(
             write_readme(beside, info, base=source.name, history=rope_config.block.get("history", []))
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
-        verify_directory(beside)
+        verify_directory(beside, trust_remote_code=source is not None and source.trust_remote_code)
     return Path(out)
 
 

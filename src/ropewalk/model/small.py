@@ -64,6 +64,7 @@ def small_model(config_dict: dict[str, Any], *, code: str | None = None) -> Any:
     text = {**text_section(config_dict), "model_type": model_type}
     try:
         config = _class_of(model_type, code)(**small_config(text, code=code))
+        config.name_or_path = code or ""  # where transformers looks for a class of the checkpoint's own
         known = model_type in transformers.CONFIG_MAPPING
         bare = known and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         auto: Any = transformers.AutoModel if bare else transformers.AutoModelForCausalLM

@@ -10,6 +10,7 @@ inv_freq by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import transformers
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.rope.scaling import InvFreq
 
@@ -127,23 +128,40 @@ def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> N
     verify_rope(model, rope_config)
 
 
-def verify_directory(directory: Path) -> None:
+def by_transformers(directory: Path) -> AbstractContextManager[None]:
+    """Whatever transformers raises over the files of a checkpoint, as a sentence."""
+    way_out = "fetch the checkpoint again, mend its config.json, or install a newer transformers if the model is newer"
+    return told(f"transformers cannot load {directory}", way_out, Exception)
+
+
+def verify_directory(directory: Path, *, trust_remote_code: bool = False) -> None:
     """Load a checkpoint's config as transformers does and verify the inv_freq it computes, without loading any weight.
 
     The model is laid out on the meta device, which costs no memory; only its rotary modules are then made for real. This is
     the proof of what was written, so the directory is read again, whatever is known of it.
     """
-    checkpoint = Checkpoint.open(directory)
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    with torch.device("meta"):
-        model = auto_class(checkpoint.config).from_config(config)
-    for module in {module for module, *_ in rotary_tables(model)}:
-        fresh = type(module)(config=module.config)
-        for name, buffer in fresh.named_buffers():
-            setattr(module, name, buffer)
+    checkpoint = Checkpoint.open(directory, trust_remote_code=trust_remote_code)
+    model = laid_out(checkpoint)
+    with by_transformers(directory):
+        for module in {module for module, *_ in rotary_tables(model)}:
+            fresh = type(module)(config=module.config)
+            for name, buffer in fresh.named_buffers():
+                setattr(module, name, buffer)
     rope_config = checkpoint.rope
     verify_rope(model, rope_config)
     _verify_long(model, rope_config)
+
+
+def laid_out(checkpoint: Checkpoint, **options: Any) -> Any:
+    """A model without weights, on the meta device. options: of `from_config`."""
+    trusted = (
+        checkpoint.trust_remote_code
+    )  # never None, or transformers asks on stdin whether to run the code that it finds
+    with by_transformers(checkpoint.path), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=trusted
+        )
+        return auto_class(checkpoint.config).from_config(config, trust_remote_code=trusted, **options)
 
 
 def _verify_long(model: torch.nn.Module, rope_config: RopeConfig) -> None:

@@ -82,7 +82,7 @@ def plan(settings: PlanSettings) -> Plan:
     Raises:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
-    shape = shape_of(settings.model, **settings.answers)
+    shape = shape_of(settings.model, **settings.opening)
     if settings.window < shape.window:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
@@ -156,10 +156,10 @@ def _gpus_here() -> int:
     return calibrate.gpus()
 
 
-def shape_of(model: ModelName, **answers: Unpack[WindowAnswers]) -> Shape:
+def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Unpack[WindowAnswers]) -> Shape:
     """The shape of a model by its name; weights are counted from the files' headers where they lie here.
 
-    answers: as in `Checkpoint.open`, of its windows.
+    trust_remote_code: no code is run for a plan; taken as every command takes it. answers: as in `Checkpoint.open`, of its windows.
     """
     if isinstance(model, Checkpoint):
         return _shape(Checkpoint.open(model, **answers))

@@ -12,7 +12,7 @@ import tyro
 from ropewalk.errors import UserError
 from ropewalk.settings import values
 from ropewalk.settings.downstream import Decoding
-from ropewalk.settings.options import AnyModel, Loading, PythonOnly, Tokenizer
+from ropewalk.settings.options import AnyModel, Loading, OpeningOptions, PythonOnly, Tokenizer
 from ropewalk.settings.values import Count, Seed, Share, Temperature
 
 
@@ -31,7 +31,7 @@ Texts = Annotated[Names | None, tyro.conf.UseAppendAction, _several("FILE")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing(Loading):
+class Writing(Loading, OpeningOptions):
     """A model that writes."""
 
     model: AnyModel = field(kw_only=False)

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from ropewalk.settings.command import Settings
-from ropewalk.settings.options import Flag, ModelName
+from ropewalk.settings.options import Flag, ModelName, Trusting
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorSettings(Settings):
+class DoctorSettings(Trusting):
     """Say what is wrong with a checkpoint, and what each reader would make of it. No weight is loaded."""
 
     model: Annotated[ModelName, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="MODEL")] = field(

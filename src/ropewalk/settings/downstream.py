@@ -16,6 +16,7 @@ from ropewalk.settings.options import (
     Loading,
     MeasuringOptions,
     NamedModel,
+    OpeningOptions,
     OptionalDirectory,
     OptionalFiles,
     OptionalMinutes,
@@ -24,7 +25,6 @@ from ropewalk.settings.options import (
     PythonOnly,
 )
 from ropewalk.settings.values import Count, LearningRate, Seed, Share, Temperature, Tokens
-from ropewalk.settings.windows import WindowOptions
 
 BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 SizeName = Literal["auto", "small", "full"]
@@ -109,7 +109,7 @@ class SummarizeSettings(MeasuringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Loading, WindowOptions):
+class EvaluateSettings(Loading, OpeningOptions):
     """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was."""
 
     model: NamedModel = field(kw_only=False)

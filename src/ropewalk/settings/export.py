@@ -9,29 +9,26 @@ import tyro
 
 from ropewalk.settings.options import (
     Directory,
-    Flag,
     Name,
     NamedModel,
+    OpeningOptions,
     OptionalDirectory,
     OptionalNamedModel,
     Overwriting,
 )
-from ropewalk.settings.windows import WindowOptions
 
 ReaderName = Literal["transformers", "vllm", "sglang", "llama.cpp", "mlx", "ollama", "peft"]
 GgufType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromAdapter(Overwriting, WindowOptions):
+class FromAdapter(Overwriting, OpeningOptions):
     """A checkpoint that may have to be put together from a base and an adapter."""
 
     base: OptionalNamedModel = None
     """What the adapter was trained on, where the adapter does not name it."""
     out: Directory
     """Directory to write."""
-    trust_remote_code: Flag = False
-    """Accept model code that comes with the checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ropewalk.settings import values
 from ropewalk.settings.command import Settings
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.settings.values import Minutes, Tokens
-from ropewalk.settings.windows import WindowOptions
+from ropewalk.settings.windows import WindowAnswers, WindowOptions
 
 if TYPE_CHECKING:  # none of it is imported: settings are read before torch and transformers are
     import torch
@@ -67,6 +67,30 @@ OptionalTokens = Annotated[Sequence[Tokens] | None, _word(list[int], "INT...", o
 OptionalMinutes = Annotated[Minutes | None, tyro.conf.arg(metavar="MINUTES")]
 
 
+class Opening(WindowAnswers, total=False):
+    """What `Checkpoint.open` is told beside a name."""
+
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trusting(Settings):
+    """A checkpoint that may bring code of its own."""
+
+    trust_remote_code: Flag = False
+    """Run the model code that comes with the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeningOptions(WindowOptions, Trusting):
+    """A checkpoint that is opened, and what its files alone do not settle."""
+
+    @property
+    def opening(self) -> Opening:
+        """All of it, by the names that `Checkpoint.open` has."""
+        return Opening(**self.answers, trust_remote_code=self.trust_remote_code)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loading(Settings):
     """How a model is brought into memory."""
@@ -78,7 +102,7 @@ class Loading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringOptions(Loading, WindowOptions):
+class MeasuringOptions(Loading, OpeningOptions):
     """A model that is measured, and where that goes on record."""
 
     model: AnyModel = field(kw_only=False)
@@ -113,12 +137,10 @@ class Overwriting(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpointed(Overwriting, ScalingOptions):
+class Checkpointed(Overwriting, ScalingOptions, OpeningOptions):
     """A checkpoint that becomes another one."""
 
     model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory or a hub id."""
     out: Directory
     """Directory of the new checkpoint."""
-    trust_remote_code: Flag = False
-    """Accept model code that comes with the checkpoint."""

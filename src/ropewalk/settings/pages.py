@@ -10,13 +10,20 @@ from typing import Annotated
 import tyro
 
 from ropewalk.settings.command import Settings
-from ropewalk.settings.options import Flag, Name, OptionalDirectory, OptionalNamedModel, Overwriting, PythonOnly
+from ropewalk.settings.options import (
+    Flag,
+    Name,
+    OpeningOptions,
+    OptionalDirectory,
+    OptionalNamedModel,
+    Overwriting,
+    PythonOnly,
+)
 from ropewalk.settings.values import SENTENCES, Count, CountOrNone, LearningRate, Prompts, Seed, Tokens
-from ropewalk.settings.windows import WindowOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TheorySettings(WindowOptions):
+class TheorySettings(OpeningOptions):
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights."""
 
     model: OptionalNamedModel = field(default=None, kw_only=False)

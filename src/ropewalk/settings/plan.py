@@ -7,14 +7,13 @@ from typing import Annotated
 
 import tyro
 
-from ropewalk.settings.options import NamedModel
+from ropewalk.settings.options import NamedModel, OpeningOptions
 from ropewalk.settings.train import Recipe
 from ropewalk.settings.values import Devices, Range
-from ropewalk.settings.windows import WindowOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(Recipe, WindowOptions):
+class PlanSettings(Recipe, OpeningOptions):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
     model: NamedModel = field(kw_only=False)

@@ -40,11 +40,14 @@ class Suite:
 
     @cached_property
     def model(self) -> Checkpoint:
-        return Checkpoint.open(self.settings.model, **self.settings.answers)
+        return Checkpoint.open(self.settings.model, **self.settings.opening)
 
     @cached_property
     def base(self) -> Checkpoint | None:
         return None if self.settings.base is None else self.model.open_base(self.settings.base)
+
+    def _open(self, made_of_it: Path) -> Checkpoint:
+        return Checkpoint.open(made_of_it, trust_remote_code=self.model.trust_remote_code)
 
     @property
     def records(self) -> Path:
@@ -92,19 +95,21 @@ class Suite:
         if self.base is not None and self._untrained is not None and not self._untrained.exists():
             from ropewalk.model.extend import extend
 
-            extend(self.base, window=self.model.info.window, out=self._untrained)
+            extend(
+                self.base, window=self.model.info.window, out=self._untrained
+            )  # the base carries whether its code is trusted
 
     def _before(self) -> Iterator[tuple[Checkpoint, int, bool]]:
         """The base and the untrained model: (checkpoint, its window, whether it is measured at all windows)."""
         if self.base is not None:
             yield self.base, self.base.info.window, True
         if self._untrained is not None:
-            untrained = dataclasses.replace(Checkpoint.open(self._untrained), name=str(self.out / "untrained"))
+            untrained = dataclasses.replace(self._open(self._untrained), name=str(self.out / "untrained"))
             yield untrained, self.model.info.window, False
 
     def _checkpoints(self) -> Iterator[tuple[Checkpoint, int, bool]]:
         """Checkpoints of the model's training, evenly chosen; the last step is the model itself."""
-        earlier = [Checkpoint.open(path) for path in models_in(self.model.path)]
+        earlier = [self._open(path) for path in models_in(self.model.path)]
         earlier = [checkpoint for checkpoint in earlier if checkpoint.info.steps != self.model.info.steps]
         every = max(1, -(-len(earlier) // self.size.checkpoints)) if self.size.checkpoints else len(earlier) + 1
         for checkpoint in earlier[::every]:
@@ -143,7 +148,7 @@ class Suite:
         **settings: Any,
     ) -> Stage:
         """written: settings that name where something is written, which is no part of what is measured."""
-        said = {name: tokens for name, tokens in self.settings.answers.items() if tokens is not None}
+        said = {name: value for name, value in self.settings.opening.items() if value}
         about = {**settings, **self.loading, "whole": _whole(model), "texts": _texts(settings), **said}
         if self.base is not None and settings.get("base") is not None:
             about |= {"base": str(self.base), "base_whole": _whole(self.base)}

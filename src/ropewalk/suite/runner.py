@@ -64,7 +64,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
             `out` that holds something else.
     """
     size = _size(settings)
-    model, base = opened(settings.model, settings.base, **settings.answers)
+    model, base = opened(settings.model, settings.base, **settings.opening)
     settings = dataclasses.replace(settings, model=model, base=base)
     if base is not None:
         refuse_other_base(model, base)

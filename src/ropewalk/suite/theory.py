@@ -24,8 +24,8 @@ from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
 from ropewalk.settings.inputs import inputs_of
+from ropewalk.settings.options import Opening
 from ropewalk.settings.pages import TheorySettings
-from ropewalk.settings.windows import WindowAnswers
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
@@ -92,7 +92,7 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    model = _info(settings.model, **settings.answers)
+    model = _info(settings.model, **settings.opening)
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
     # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.
@@ -123,10 +123,10 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
     return rope, window
 
 
-def _info(model: ModelName | None, **answers: Unpack[WindowAnswers]) -> ModelInfo:
+def _info(model: ModelName | None, **opening: Unpack[Opening]) -> ModelInfo:
     """The model as records name it; LLaMA 7B if none is named."""
     if model is not None:
-        return Checkpoint.open(model, **answers).info
+        return Checkpoint.open(model, **opening).info
     return ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim)
 
 

@@ -110,7 +110,7 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     if settings.mode == "pose":
         window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
     mesh.check_window(window)
-    tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(checkpoint)
     with mesh.first_on_each_machine():
         corpus = tokenise(
             settings.data,

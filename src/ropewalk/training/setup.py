@@ -85,8 +85,8 @@ def starting_model(
         checkpoint.info, steps=0
     )  # read before the checkpoint is linked: what was read stays with it
     with _on_disk(checkpoint) as linked:
-        model = load(linked, mesh, dtype=weights, device=device, trust_remote_code=settings.trust_remote_code)
-        tokenizer = load_tokenizer(linked, trust_remote_code=settings.trust_remote_code)
+        model = load(linked, mesh, dtype=weights, device=device)
+        tokenizer = load_tokenizer(linked)
     freeze_encoders(model)
     _lengthen(model, tokenizer, source.rope.window, settings.window)
     return StartingModel(
@@ -126,14 +126,14 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     Raises:
         UserError: what `extend` raises; a window below the model's own.
     """
-    source = Checkpoint.open(settings.model, trust_remote_code=settings.trust_remote_code, **settings.answers)
-    refuse_unusable(source, trust_remote_code=settings.trust_remote_code)
+    source = Checkpoint.open(settings.model, **settings.opening)
+    refuse_unusable(source)
     refuse_quantised(source)
     config_dict = new_config(source, settings)
     if config_dict is source.config:
         return source
     trained = source.with_config(config_dict)
-    prove_extension(source, trained, settings, trust_remote_code=settings.trust_remote_code)
+    prove_extension(source, trained, settings)
     return trained
 
 

@@ -66,7 +66,7 @@ def attention(settings: AttentionSettings) -> list[Measured]:
         UserError: no document is long enough; it does not fit in memory; a score is NaN; the model has no RoPE.
     """
     records.check_file(settings.out)
-    model, base = opened(settings.model, settings.base, **settings.answers)
+    model, base = opened(settings.model, settings.base, **settings.opening)
     settings = dataclasses.replace(settings, model=model, base=base)
     if settings.window is not None:
         check_reach(settings.window)
@@ -74,7 +74,7 @@ def attention(settings: AttentionSettings) -> list[Measured]:
         if checked is not None:
             check_memory(checked, settings.window, dtype=settings.dtype, device=settings.device)
     loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
     )
     return measure(loaded, settings)
 
@@ -93,7 +93,13 @@ def measure(loaded: LoadedModel, settings: AttentionSettings) -> list[Measured]:
     )
     measured: list[Measured] = []
     if base is not None:
-        base_model = open_model(base, tokenizer=loaded.tokenizer, dtype=settings.dtype, device=settings.device)
+        base_model = open_model(
+            base,
+            tokenizer=loaded.tokenizer,
+            dtype=settings.dtype,
+            device=settings.device,
+            trust_remote_code=settings.trust_remote_code,
+        )
         _check_related(base_model, loaded)
         for variant in _variants(base_model, window, loaded.info.factor):
             measured.append(_measure_variant(*variant, texts, data, out))

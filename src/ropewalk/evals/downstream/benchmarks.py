@@ -38,7 +38,7 @@ from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import BenchmarksSettings
-from ropewalk.settings.windows import WindowAnswers
+from ropewalk.settings.options import Opening
 
 TASKS = definitions.TASKS
 
@@ -167,7 +167,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
         UserError: see `measure_task`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
     tasks = definitions.build(settings.tasks or TASKS, settings.data)
-    model, base = opened(settings.model, settings.base, **settings.answers)
+    model, base = opened(settings.model, settings.base, **settings.opening)
     settings = dataclasses.replace(settings, model=model, base=base)
     _check_pair(settings.model, settings.base, settings.window)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
@@ -175,11 +175,17 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     ranks.join()
     recorded_rows, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
-        loaded = _open(settings.model, settings, **settings.answers)
+        loaded = _open(settings.model, settings, **settings.opening)
         return list(measure(loaded, settings, tasks, digests, recorded_rows)[1])
-    base, before = measure(_open(settings.base, settings), settings, tasks, digests, recorded_rows)
+    base, before = measure(
+        _open(settings.base, settings, trust_remote_code=settings.trust_remote_code),
+        settings,
+        tasks,
+        digests,
+        recorded_rows,
+    )
     recorder, after = measure(
-        _open(settings.model, settings, **settings.answers), settings, tasks, digests, recorded_rows
+        _open(settings.model, settings, **settings.opening), settings, tasks, digests, recorded_rows
     )
     names = (base.run.model.name, recorder.run.model.name)
     pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
@@ -189,8 +195,8 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     return [*before, *after, *pairs]
 
 
-def _open(model: Any, settings: BenchmarksSettings, **answers: Unpack[WindowAnswers]) -> LoadedModel:
-    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **answers)
+def _open(model: Any, settings: BenchmarksSettings, **opening: Unpack[Opening]) -> LoadedModel:
+    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **opening)
 
 
 def measure(

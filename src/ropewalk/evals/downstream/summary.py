@@ -35,7 +35,7 @@ from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import Decoding, SummarizeSettings
-from ropewalk.settings.windows import WindowAnswers
+from ropewalk.settings.options import Opening
 
 
 def measure_decoding(
@@ -168,11 +168,12 @@ def summarize(settings: SummarizeSettings) -> list[records.Summary]:
             `trained` without `train`, logits that are NaN.
     """
     chosen = first(settings.data, settings.limit)  # before a model is trained or loaded
-    model, _ = opened(settings.model, **settings.answers)
+    model, _ = opened(settings.model, **settings.opening)
     if settings.train is not None:
-        model = Checkpoint.open(_finetuned(dataclasses.replace(settings, model=model)))
-    answers = WindowAnswers() if isinstance(model, Checkpoint) else settings.answers
-    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **answers)
+        trained = _finetuned(dataclasses.replace(settings, model=model))
+        model = Checkpoint.open(trained, trust_remote_code=settings.trust_remote_code)
+    opening = Opening() if isinstance(model, Checkpoint) else settings.opening
+    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **opening)
     return measure(loaded, chosen, settings)
 
 

@@ -77,7 +77,7 @@ def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
     """
     _check_windows(settings, settings.windows or ())  # before a model is loaded
     loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
     )
     return measure(loaded, settings)
 

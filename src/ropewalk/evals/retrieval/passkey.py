@@ -160,7 +160,7 @@ def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.P
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
     loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.answers
+        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
     )
     return measure(loaded, settings)
 
