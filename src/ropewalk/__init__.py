@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ropewalk.evals.conversation import generate as generate
     from ropewalk.evals.downstream.benchmarks import benchmarks as benchmarks
     from ropewalk.evals.downstream.summary import summarize as summarize
+    from ropewalk.evals.factor_search import search as search
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
     from ropewalk.evals.retrieval.passkey import passkey as passkey
@@ -63,6 +64,7 @@ _HOMES = {
     "plan": "ropewalk.planner.planner",
     "report": "ropewalk.reports.page",
     "retrieval": "ropewalk.evals.retrieval.harder",
+    "search": "ropewalk.evals.factor_search",
     "summarize": "ropewalk.evals.downstream.summary",
     "theory": "ropewalk.suite.theory",
     "train": "ropewalk.training",

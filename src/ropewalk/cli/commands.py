@@ -1,6 +1,6 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
-make.py        extend, train, merge, export, report, demo
+make.py        extend, search, train, merge, export, report, demo
 measure.py     perplexity, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
 predict.py     theory, plan, doctor
@@ -27,6 +27,7 @@ from ropewalk.settings.measure import AttentionSettings, PasskeySettings, Perple
 from ropewalk.settings.options import Flag
 from ropewalk.settings.pages import DemoSettings, ReportSettings, TheorySettings
 from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
 
 
@@ -71,6 +72,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "demo": Command(DemoSettings, make.demo),
     "extend": Command(ExtendSettings, make.extend),
+    "search": Command(SearchSettings, make.search),
     "train": Command(TrainSettings, make.train),
     "merge": Command(MergeSettings, make.merge),
     "export": Command(ExportSettings, make.export),

@@ -10,6 +10,7 @@ from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import DemoSettings, ReportSettings
+from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
 
 
@@ -21,6 +22,18 @@ def extend(options: Any) -> None:
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq\n"
         f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {options.out} --for … --out …"
+    )
+
+
+def search(options: Any) -> None:
+    from ropewalk.evals.factor_search import search
+
+    found = search(**arguments(SearchSettings, options))
+    starts = ", ".join(f"{method} {perplexity:.4f}" for method, perplexity in found.starts.items())
+    say(
+        f"{found.out}: {found.factors[0]:g} to {found.factors[-1]:g} over {len(found.factors)} pairs; perplexity {found.perplexity:.4f} on the "
+        f"sample, where it began: {starts}\n"
+        f"now: ropewalk extend {options.model} --window {found.window} --method {found.method} --factors {found.out} --out …"
     )
 
 

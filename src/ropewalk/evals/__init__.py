@@ -4,6 +4,7 @@ perplexity/     the definition, its estimate from sampled windows, other project
 retrieval/      the passkey and harder tests
 downstream/     benchmarks and summaries
 attention/      scores before the softmax, by distance
+factor_search.py  a factor a pair, searched by perplexity
 conversation.py questions and answers, streamed
 
 Shared by them: loaded.py (a model with its tokenizer and ModelInfo), likelihood.py (negative log-likelihoods, batched) on

@@ -115,7 +115,10 @@ def _compare(name: str, table: torch.Tensor, closed_form: InvFreq, rope_config: 
 
 
 def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:
-    """Put the closed form, in float32, back into every rotary table; after a cast of a whole model, which rounds them."""
+    """Put the closed form into every rotary table, in float32, and the attention factor beside it.
+
+    After a cast of a whole model, which rounds the tables; or to try another scaling without a second copy of the weights.
+    """
     rope_config = rope_config or rope_of(model)
     closed_form = rope_config.inv_freq(1)
     for module, name, layer_type, table in rotary_tables(model):
@@ -125,6 +128,9 @@ def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> N
         original = name.replace("inv_freq", "original_inv_freq")
         if original in dict(module.named_buffers(recurse=False)):
             module.register_buffer(original, pinned.clone(), persistent=False)
+        attention = name.replace("inv_freq", "attention_scaling")
+        if hasattr(module, attention):
+            setattr(module, attention, rope_config.attention_factor(layer_type))
     verify_rope(model, rope_config)
 
 

@@ -244,7 +244,7 @@ def _given(kind: type[Scaling], rope: Rope, factors: Any) -> dict[str, Vector]:
     """Both lists of what the user gave: one for every length, or an object of two by the names that a config has for them."""
     if factors is None:
         raise UserError(
-            f"{kind.method} scaling needs --factors, got none; give {rope.head_dim // 2} numbers, one a pair, or a JSON file of them"
+            f"{kind.method} scaling needs --factors, got none; give {rope.head_dim // 2} numbers, one a pair, or a file that `ropewalk search` wrote"
         )
     lists = factors if isinstance(factors, Mapping) else {"short_factor": factors, "long_factor": factors}
     if lists.keys() != {"short_factor", "long_factor"}:

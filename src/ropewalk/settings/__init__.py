@@ -2,7 +2,7 @@
 
 command.py  what makes a settings class a command
 values.py   what a field may hold: its type and range, checked by one function
-extend.py train.py measure.py downstream.py pages.py plan.py chat.py doctor.py export.py  the commands' settings
+extend.py search.py train.py measure.py downstream.py pages.py plan.py chat.py doctor.py export.py  the commands' settings
 options.py scaling.py windows.py  options that several of them share
 budget.py   constants that training and the planner share
 """
