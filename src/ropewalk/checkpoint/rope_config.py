@@ -228,15 +228,7 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
 def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type: str) -> int:
     """d, the coordinates of a head that are rotated in layers of a type."""
     family, defaults = family_of(text["model_type"]), class_defaults(text["model_type"]).get("rope_parameters", {})
-    # Null means absent. 0 is a wrong value: it is looked up, so that it is refused, where `or` would take it for absent.
-    keys = (family.full_head_key * (layer_type == FULL_LAYERS), "qk_rope_head_dim", "head_dim", "kv_channels")
-    key = next((key for key in keys if text.get(key) is not None), None)
-    if family.full_head_key and layer_type == FULL_LAYERS:
-        head = whole_number(text, family.full_head_key, family.full_head_dim)
-    elif key:
-        head = whole_number(text, key)
-    else:
-        head = whole_number(text, "hidden_size") // whole_number(text, "num_attention_heads")
+    head = _head_size(text, family, layer_type)
     if rope_type_of(entry) in Proportional.rope_types:  # its share is one of pairs: all coordinates have one, some of 0
         return head
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
@@ -247,6 +239,21 @@ def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type
             f"the rotated share of a head is above 0 and at most 1, got {share}; check partial_rotary_factor in the config"
         )
     return int(head * share)
+
+
+def _head_size(text: dict[str, Any], family: Family, layer_type: str) -> int:
+    """Coordinates of a head in layers of a type, rotated or not."""
+    if family.full_head_key and layer_type == FULL_LAYERS:
+        # transformers 5.23 writes the overrides of single layers, which are the full ones here, in the place of the key.
+        overrides = [layer.get("head_dim") for layer in _object(text, "per_layer_config").values()]
+        named = {"head_dim": overrides[0] if overrides else text.get(family.full_head_key, family.full_head_dim)}
+        return whole_number(named, "head_dim")
+    # Null means absent. 0 is a wrong value: it is looked up, so that it is refused, where `or` would take it for absent.
+    keys = ("qk_rope_head_dim", "head_dim", "kv_channels")
+    key = next((key for key in keys if text.get(key) is not None), None)
+    if key:
+        return whole_number(text, key)
+    return whole_number(text, "hidden_size") // whole_number(text, "num_attention_heads")
 
 
 def _object(text: dict[str, Any], key: str) -> dict[str, Any]:

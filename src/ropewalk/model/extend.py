@@ -118,9 +118,7 @@ def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptio
     from ropewalk.model.proof import prove
 
     step = after.config["ropewalk"]["history"][-1]
-    if (
-        step["method"] == Plain.method or step["factor"] == 1
-    ):  # a longer window unscaled, or the same one: nothing is scaled
+    if after.rope.scaling == before.rope.scaling:  # a longer window or none, and nothing is scaled further
         return
     if step["method"] == Linear.method and not float(step["factor"]).is_integer():
         # Positions are whole numbers: the same extension by the next whole factor is proved.

@@ -43,6 +43,6 @@ def _alike(modules: nn.ModuleList) -> bool:
 
 
 def head_size(model: Any) -> int:
-    """Coordinates of one attention head of a transformers model, rotated or not."""
-    config = model.config.get_text_config()
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    """Coordinates of one attention head of a transformers model, rotated or not; of most layers, where they differ."""
+    config = model.config.get_text_config().to_dict()  # where layers differ (Gemma 4), the attribute is refused
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
