@@ -121,7 +121,7 @@ def test_what_the_main_process_cannot_load_or_train_stops_all(place):
     messages = json.loads((place / "said.json").read_text())
     assert len(messages["damaged"]) == 2
     assert all(
-        "lacks 1 tensors that its config asks for (model.norm.weight" in sentence for sentence in messages["damaged"]
+        "lacks 1 tensor that its config asks for (model.norm.weight" in sentence for sentence in messages["damaged"]
     )
     assert messages["family"] == ["train another family"] * 2
 

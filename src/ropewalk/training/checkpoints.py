@@ -96,7 +96,12 @@ class Snapshots:
         path = self.path(step)
         with whole_directory_of_ours(path) as beside:
             write(beside)
-            files = sorted(file for file in beside.rglob("*") if file.is_file() and file.name != guard.MARK)
+            # People write in a README; that is no damage.
+            files = sorted(
+                file
+                for file in beside.rglob("*")
+                if file.is_file() and file.name != guard.MARK and file.suffix != ".md"
+            )
             hashes = {str(file.relative_to(beside)): digest for file, digest in _hashes(files).items()}
             manifest = {"step": step, "about": about, "sha256": hashes}
             (beside / STATE / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
