@@ -10,7 +10,6 @@ a base and is believed.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,12 @@ import peft
 import torch
 from safetensors.torch import load_file, save_file
 
+from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
     read_config,
     read_json,
     refuse_existing,
-    refuse_to_lose,
     whole_directory,
     write_json,
 )
@@ -39,6 +38,7 @@ from ropewalk.model.save import save_model
 from ropewalk.readers.rules import READERS
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.training import lora
 
 BASE = "base"
@@ -55,13 +55,13 @@ def merge(settings: MergeSettings) -> ModelInfo:
     Raises:
         UserError: no adapter, no base, or the two do not belong together.
     """
-    refuse_existing(settings.out, overwrite=settings.overwrite)
-    refuse_to_lose(settings.out, [settings.adapter, *([settings.base] if settings.base else [])])
+    inputs = inputs_of(settings)
+    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     adapter = adapter_in(Path(settings.adapter))
     if adapter is None:
         raise UserError(f"an adapter is a directory with an {lora.ADAPTER_CONFIG}, and {settings.adapter} has none")
     with merged_beside(adapter, settings) as checkpoint:
-        with whole_directory(settings.out, overwrite=settings.overwrite) as beside:
+        with whole_directory(settings.out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
     return Checkpoint.open(settings.out).info
 
@@ -132,10 +132,12 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
 
 @contextlib.contextmanager
 def _beside(out: str | Path) -> Iterator[Path]:
-    parent = Path(out).absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{Path(out).name}.", suffix=".partial", dir=parent) as place:
-        yield Path(place)
+    place = guard.beside(Path(out))
+    try:
+        place.mkdir(parents=True)
+        yield place
+    finally:
+        guard.remove(place)
 
 
 def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
@@ -146,6 +148,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
             f"{adapter} does not name the model it was trained on; add --base MODEL, the one that was trained"
         )
     found = Checkpoint.open(name, **settings.opening)
+    guard.refuse_to_lose(settings.out, [found.path])
     if not _is_ours(adapter):
         return found
     config = read_config(adapter)

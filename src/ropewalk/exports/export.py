@@ -7,14 +7,13 @@ out  a directory, whole or absent; `Exported`, which says what to type
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import read_json, refuse_existing, refuse_to_lose, whole_directory, write_json
+from ropewalk.checkpoint.files import read_json, refuse_existing, whole_directory, write_json
 from ropewalk.errors import UserError
 from ropewalk.exports import adapters, gguf_rope
 from ropewalk.exports.checkpoints import full_layers, write_checkpoint
@@ -24,6 +23,7 @@ from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.version import __version__
 
 MANIFEST = "export.json"
@@ -75,9 +75,12 @@ def export(settings: ExportSettings) -> Exported:
         UserError: the reader cannot turn as the model does or serve its window; or what `extend` raises.
     """
     target, out = _TARGETS[settings.reader], Path(settings.out)
-    refuse_existing(out, overwrite=settings.overwrite)
-    refuse_to_lose(out, [os.fspath(name) for name in (settings.model, settings.base) if name is not None])
-    with _checkpoint(settings) as checkpoint, whole_directory(out, overwrite=settings.overwrite) as beside:
+    inputs = inputs_of(settings)
+    refuse_existing(out, overwrite=settings.overwrite, inputs=inputs)
+    with (
+        _checkpoint(settings) as checkpoint,
+        whole_directory(out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside,
+    ):
         served = target.write(checkpoint, beside, settings)
         promised = checkpoint.rope.window
         line = target.line.format(out=shlex.quote(str(out)), repr=repr(str(out)), name=_name(out), window=promised)
