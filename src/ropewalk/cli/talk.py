@@ -15,7 +15,7 @@ from ropewalk.settings.command import arguments
 def chat(options: Any) -> None:
     from ropewalk.evals.conversation import Conversation
 
-    settings = ChatSettings(**arguments(ChatSettings, options))
+    settings = ChatSettings(**_given(ChatSettings, options))
     conversation = Conversation.about(settings)
     at_terminal = not settings.question and sys.stdin.isatty()
     for question in settings.question or (_typed() if at_terminal else _piped()):
@@ -28,8 +28,13 @@ def chat(options: Any) -> None:
 def generate(options: Any) -> None:
     from ropewalk.evals.conversation import generate
 
-    generate(**arguments(GenerateSettings, options) | {"hear": _print})
+    generate(**_given(GenerateSettings, options) | {"hear": _print})
     print(flush=True)
+
+
+def _given(settings: type, options: Any) -> dict[str, Any]:
+    """The options as the settings have them: one that may be given several times and was not is an empty list on the command line."""
+    return {name: None if value == [] else value for name, value in arguments(settings, options).items()}
 
 
 def _print(piece: str) -> None:
