@@ -24,6 +24,7 @@ from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, wei
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.checkpoint.position_table import Positions, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.tensor_problems import Problem, tensor_problems
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
@@ -82,6 +83,8 @@ class Checkpoint:
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:
         """The model that this one was made from: the original window of both is the same, where its own config leaves it open."""
         base = Checkpoint.open(name, trust_remote_code=self.trust_remote_code)
+        if read_table(base.config) is not None:
+            return base
         open_windows = read_rope(base.config, answers=base.answers).question
         return base if open_windows is None else Checkpoint.open(base, original_window=self.info.original_window)
 
@@ -93,7 +96,7 @@ class Checkpoint:
         object.__setattr__(told, "trust_remote_code", trust_remote_code or self.trust_remote_code)
         if answers != NOTHING_SAID:
             object.__setattr__(told, "answers", answers)
-            for name in ("rope", "info"):
+            for name in ("rope", "positions", "info"):
                 told.__dict__.pop(name, None)
         return told
 
@@ -114,6 +117,11 @@ class Checkpoint:
         Raises:
             UserError: see `read_rope`; or the config leaves its windows open, and nobody said what they are.
         """
+        if (table := read_table(self.config)) is not None:
+            raise UserError(
+                f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention, "
+                "plan and export are about RoPE; choose a RoPE model (Llama, Mistral, Qwen, …)"
+            )
         found = read_rope(self.config, answers=self.answers)
         if found.question is not None:
             found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
@@ -126,6 +134,11 @@ class Checkpoint:
                 found.rope.window,
             )
         return found.answered()
+
+    @cached_property
+    def positions(self) -> Positions:
+        """How the model knows positions: its RoPE, or its learned table; raises as `rope`."""
+        return read_table(self.config) or self.rope
 
     @property
     def _tokenizer_length(self) -> int | None:
@@ -199,7 +212,7 @@ class Checkpoint:
             parameters = self.parameters
         except UserError:
             parameters = 0
-        return info_of(self.rope, name=self.name, parameters=parameters)
+        return info_of(self.positions, name=self.name, parameters=parameters)
 
     @cached_property
     def fingerprint(self) -> str:

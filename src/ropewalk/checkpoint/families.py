@@ -125,7 +125,8 @@ class Family:
 
 _LEARNED = "a learned table of positions"
 _SINUSOIDAL = "a fixed table of sines"
-_RELATIVE = "a learned bias by relative position"
+_RELATIVE = "a learned bias by relative position, whose last bucket holds all far distances, so that there is nothing to interpolate"
+_ALIBI = "ALiBi, whose slopes could be scaled, but no config says it"
 _NOTHING = "no positions at all"
 _TABLE = "rotates by a table in its code, which no config can scale, and ropewalk never patches a model's code"
 _OWN_THETA = "has a rope_theta of its own for each layer (layer_rope_theta), which no scaling here describes"
@@ -259,7 +260,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "minicpm3": Family(head_width_key="dim_model_base"),
     "hyperclovax": Family(logits_key="logits_scaling"),
-    "falcon": Family(rope_if=("alibi", False, "ALiBi")),
+    "falcon": Family(rope_if=("alibi", False, _ALIBI)),
     "zamba2": Family(rope_if=("use_mem_rope", True, _NOTHING)),
     "deepseek_v4": Family(refused=_TWO_ROPES),
     "moshi": Family(slides="all"),
@@ -284,7 +285,7 @@ FAMILIES: dict[str, Family] = {
         Family(instead_of_rope=_LEARNED),
     ),
     **dict.fromkeys("ctrl marian musicgen musicgen_melody pegasus xglm".split(), Family(instead_of_rope=_SINUSOIDAL)),
-    **dict.fromkeys("bloom mpt".split(), Family(instead_of_rope="ALiBi")),
+    **dict.fromkeys("bloom mpt".split(), Family(instead_of_rope=_ALIBI)),
     **dict.fromkeys("cpmant inkling_text inkling2_text t5 xlnet".split(), Family(instead_of_rope=_RELATIVE)),
     **dict.fromkeys(
         "falcon_mamba jamba kimi_linear mamba mamba2 nemotron_h rwkv xlstm zamba".split(),

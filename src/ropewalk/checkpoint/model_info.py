@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ropewalk.checkpoint.position_table import Positions
 from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Plain, Rope, Scaling, from_dict, to_dict
 
 
@@ -22,7 +24,8 @@ class ModelInfo:
         family: the config's `model_type`.
         original_window, window: tokens; before any extension, and now.
         scaling: in force now, with all its parameters; `Plain()` for a base model.
-        rope_theta, head_dim: the RoPE base as pretrained, and the number of rotated coordinates of a head.
+        rope_theta, head_dim: the RoPE base as pretrained, and the number of rotated coordinates of a head; both 0 where
+            positions are learned and nothing rotates.
         parameters: weights, counted once where tied; 0 if not known without loading.
         steps: fine-tuning steps taken since the extension (0: not trained).
         fingerprint: of the whole, config, tokenizer and every weight; empty where the weights were not asked for.
@@ -54,8 +57,12 @@ class ModelInfo:
         """The rotary embedding as pretrained.
 
         Raises:
-            UserError: the header did not say how many coordinates are rotated (`head_dim` 0).
+            UserError: nothing is known to rotate (`head_dim` 0).
         """
+        if not self.head_dim:
+            raise UserError(
+                f"the theory is about rotations, and {self.name}, a {self.family} model, has none on record; choose a RoPE model"
+            )
         return Rope(self.head_dim, self.rope_theta, self.original_window)
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,16 +83,17 @@ class ModelInfo:
         return cls(**fields)
 
 
-def info_of(rope_config: RopeConfig, *, name: str, parameters: int = 0, steps: int | None = None) -> ModelInfo:
-    """What a config says of RoPE, as records have it. `steps`: the `ropewalk` block's if not given."""
+def info_of(positions: Positions, *, name: str, parameters: int = 0, steps: int | None = None) -> ModelInfo:
+    """What a config says of positions, as records have it. `steps`: the `ropewalk` block's if not given."""
+    rope = positions.rope if isinstance(positions, RopeConfig) else None
     return ModelInfo(
         name=name,
-        family=rope_config.family,
-        original_window=rope_config.rope.window,
-        window=rope_config.window,
-        scaling=rope_config.scaling,
-        rope_theta=rope_config.rope.rope_theta,
-        head_dim=rope_config.rope.head_dim,
+        family=positions.family,
+        original_window=positions.original_window,
+        window=positions.window,
+        scaling=positions.scaling,
+        rope_theta=rope.rope_theta if rope else 0.0,
+        head_dim=rope.head_dim if rope else 0,
         parameters=parameters,
-        steps=int(rope_config.block.get("steps", 0)) if steps is None else steps,
+        steps=int(positions.block.get("steps", 0)) if steps is None else steps,
     )

@@ -72,6 +72,11 @@ class RopeConfig:
     question: WindowQuestion | None = None
     window_key: str = ""
 
+    @property
+    def original_window(self) -> int:
+        """Tokens, before any extension."""
+        return self.rope.window
+
     def answered(self) -> RopeConfig:
         """Itself, once nothing is open.
 

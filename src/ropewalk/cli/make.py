@@ -16,8 +16,15 @@ from ropewalk.settings.train import TrainSettings
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
+    from ropewalk.rope.scaling import InterpolatedTable
 
     info = extend(**arguments(ExtendSettings, options))
+    if info.method == InterpolatedTable.method:
+        say(
+            f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; the "
+            "table of positions in its weights is that long, and every reader finds it there"
+        )
+        return
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq\n"

@@ -20,18 +20,22 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
-from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import to_device
 from ropewalk.model.loss import NextTokenLoss, logits_transform
+from ropewalk.model.position_table import learned_tables
+from ropewalk.model.verify import positions_of
 
 #: Tokens of one forward pass if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
 #: activations of a small model fit its cache (measured: docs/log.md).
 GPU_BATCH_TOKENS = 32768
 CPU_BATCH_TOKENS = 2048
+#: Tokens that an answer to a prompt of the retrieval tests takes at most.
+_ANSWER = 32
 #: Largest float32 copy of logits, in bytes: more are turned into log-likelihoods chunk by chunk.
 LOGIT_BYTES = 256 * 2**20
 
@@ -60,25 +64,32 @@ def default_batch_tokens(device: torch.device) -> int:
 
 def position_limit(model: torch.nn.Module) -> int | None:
     """The number of positions in a learned table, or None for a model without one (RoPE, ALiBi)."""
-    for name, module in decoder_of(model).named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if isinstance(module, torch.nn.Embedding) and ("position" in last or last in ("wpe", "pos_emb")):
-            return module.num_embeddings
-    return None
+    positions = positions_of(model) if learned_tables(model) else None
+    return positions.window if isinstance(positions, PositionTable) else None
 
 
-def check_window(model: torch.nn.Module, window: int) -> None:
+def check_window(model: torch.nn.Module, window: int, *, answer: int = 0) -> None:
     """Refuse a window that a learned table has no positions for. RoPE has positions for any window: beyond its own it extrapolates.
 
+    answer: tokens that the model reads after the window.
+
     Raises:
-        UserError: the model looks its positions up in a table that is shorter than the window.
+        UserError: the model looks its positions up in a table that is too short.
     """
     limit = position_limit(model)
-    if limit is not None and window > limit:
+    if limit is not None and window + answer > limit:
         raise UserError(
-            f"the window must fit the model's table of {limit} learned positions, got {window}; "
-            f"ask for a window of at most {limit}, or choose a model with RoPE"
+            f"the window{f' and {answer} tokens of an answer' * bool(answer)} must fit the model's table of {limit} learned positions, got "
+            f"{window}; ask for a window of at most {limit - answer}, or choose a model with RoPE"
         )
+
+
+def prompt_window(model: torch.nn.Module, own: int) -> int:
+    """The window of a prompt where none is asked for: the model's own, less what an answer takes if positions end there.
+
+    own: tokens, the model's window.
+    """
+    return own if position_limit(model) is None else max(1, own - _ANSWER)
 
 
 def negative_log_likelihoods(

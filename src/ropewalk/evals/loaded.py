@@ -23,7 +23,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
-from ropewalk.model.verify import rope_of
+from ropewalk.model.verify import positions_of
 from ropewalk.settings.options import Opening
 
 
@@ -99,8 +99,8 @@ def open_model(
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
     encode.limit_ids(tokenizer, _rows(model))
-    rope_config = rope_of(model, Answers(current_window, original_window)).answered()
-    info = info_of(rope_config, name=name, parameters=count)
+    positions = positions_of(model, Answers(current_window, original_window))
+    info = info_of(positions, name=name, parameters=count)
     return LoadedModel(model.eval(), tokenizer, dataclasses.replace(info, fingerprint=_of_object(model, tokenizer)))
 
 

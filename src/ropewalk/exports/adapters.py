@@ -125,7 +125,7 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
     if head is not None and head.weight is model.get_input_embeddings().weight:
         # Tied weights have two names and are written under the embedding's alone, as the original was.
         weights.pop(next(f"{name}.weight" for name, module in model.named_modules() if module is head), None)
-    save_model(model, None, place, rope_config=like.rope, state_dict=weights, source=like)
+    save_model(model, None, place, positions=like.rope, state_dict=weights, source=like)
     write_json(place / "config.json", like.config)
     return Checkpoint.open(place, trust_remote_code=like.trust_remote_code)
 

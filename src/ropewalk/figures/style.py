@@ -33,6 +33,7 @@ METHOD_COLOURS = {
     "dynamic": "#a06cc4",
     "yarn": "#2b8257",
     "llama3": "#b0457b",
+    "interpolated-table": "#5c6bc0",
     "longrope": "#3a8f9e",
     "factors": "#2f6f7a",
     "proportional": "#9b6a2f",

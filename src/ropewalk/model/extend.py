@@ -15,11 +15,12 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.position_table import Positions, PositionTable, longer_table_config
 from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.errors import UserError
 from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
-from ropewalk.rope.scaling import EXTENDING, SCALINGS, Linear, Plain, Rope, Scaling, compose
+from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.inputs import inputs_of
@@ -40,6 +41,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
     from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
+    from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
     checkpoint = Checkpoint.open(
@@ -50,13 +52,17 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     inputs = [*inputs_of(settings), checkpoint.path]
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     refuse_unknown_code(checkpoint)
+    table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
-    _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
+    if table is None:
+        _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
-        carry_the_rest(checkpoint.path, beside, old_window=checkpoint.rope.window, window=settings.window)
+        carry_the_rest(checkpoint.path, beside, old_window=checkpoint.positions.window, window=settings.window)
         write_json(beside / "config.json", config_dict)
+        if table is not None:
+            config_dict = interpolate_in_place(beside, table, name=checkpoint.name)
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
         refuse_what_no_reader_loads(written)
@@ -77,15 +83,14 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         UserError: as `extend`.
     """
     options = options or ScalingOptions()
+    if isinstance(checkpoint.positions, PositionTable):
+        return _longer_table(checkpoint, checkpoint.positions, window, options)
     if options.raise_sliding_window:
         raised = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
         checkpoint = Checkpoint.open(raised, **dataclasses.asdict(checkpoint.answers))
     rope_config = checkpoint.rope
     current = rope_config.window
-    if not isinstance(window, int) or window <= current:
-        raise UserError(
-            f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
-        )
+    _refuse_shorter(window, current)
     refuse_to_extend(checkpoint.layers, window, rope_config.family)
     rope = rope_config.rope
     if isinstance(
@@ -105,6 +110,31 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
 
+def _refuse_shorter(window: int, current: int) -> None:
+    if not isinstance(window, int) or window <= current:
+        raise UserError(
+            f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
+        )
+
+
+def _longer_table(checkpoint: Checkpoint, table: PositionTable, window: int, options: ScalingOptions) -> dict[str, Any]:
+    _refuse_shorter(window, table.window)
+    if options.method not in (Linear.method, "auto") or options.parameters or options.raise_sliding_window:
+        raise UserError(
+            f"a learned table of positions is interpolated, and other methods change rotations or sliding windows, which a {table.family} "
+            "model has none of; leave --method and its parameters out"
+        )
+    factor = window / table.window
+    step = {
+        "method": InterpolatedTable.method,
+        "factor": factor,
+        "from": table.window,
+        "to": window,
+        "ropewalk": __version__,
+    }
+    return longer_table_config(checkpoint.config, table, window=window, history=[*_history(table), step])
+
+
 def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptions) -> None:
     """Prove on a small copy what `extended_config` made of a checkpoint's config.
 
@@ -117,9 +147,9 @@ def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptio
     """
     from ropewalk.model.proof import prove
 
+    if isinstance(before.positions, PositionTable) or after.rope.scaling == before.rope.scaling:
+        return  # no rotation has changed
     step = after.config["ropewalk"]["history"][-1]
-    if after.rope.scaling == before.rope.scaling:  # a longer window or none, and nothing is scaled further
-        return
     if step["method"] == Linear.method and not float(step["factor"]).is_integer():
         # Positions are whole numbers: the same extension by the next whole factor is proved.
         whole = extended_config(before, window=step["from"] * math.ceil(step["factor"]), options=options)
@@ -127,11 +157,11 @@ def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptio
     prove(before, after, code=str(before.path) if before.trust_remote_code else None)
 
 
-def _history(rope_config: RopeConfig) -> list[dict[str, Any]]:
-    past = list(rope_config.block.get("history", []))
-    if past and rope_config.block.get("steps"):
+def _history(positions: Positions) -> list[dict[str, Any]]:
+    past = list(positions.block.get("history", []))
+    if past and positions.block.get("steps"):
         # What was trained at the last length belongs to that length; the count of steps starts again.
-        past[-1] = {**past[-1], "steps": rope_config.block["steps"]}
+        past[-1] = {**past[-1], "steps": positions.block["steps"]}
     return past
 
 

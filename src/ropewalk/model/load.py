@@ -17,6 +17,7 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError, told
@@ -24,7 +25,8 @@ from ropewalk.model.architecture import auto_class, has_attention, is_known
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
-from ropewalk.model.verify import by_transformers, verify_rope
+from ropewalk.model.position_table import refuse_unfit_table
+from ropewalk.model.verify import by_transformers, verify_positions
 
 
 def load_model(
@@ -56,7 +58,7 @@ def load_model(
     loaded = loaded.to(device).eval()
     way_out = "fetch it again, or mend the program that wrote it"
     refuse_not_finite(loaded.named_parameters(), str(checkpoint), way_out)
-    verify_rope(loaded, checkpoint.rope)
+    verify_positions(loaded, checkpoint.positions)
     return loaded
 
 
@@ -72,9 +74,13 @@ def settle(problems: list[Problem]) -> None:
 def refuse_what_no_reader_loads(checkpoint: Checkpoint) -> None:
     """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them.
 
+    A model that predicts no next token may come with any head, or none: of such a one only the table of positions is checked, elsewhere.
+
     Raises:
         UserError: tensors are missing, of other shapes, or have no place in the model that the config describes.
     """
+    if isinstance(checkpoint.positions, PositionTable) and not checkpoint.positions.causal:
+        return
     model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
     settle(misfits(model, report, str(checkpoint)))
 
@@ -88,12 +94,13 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
     """Refuse, before any weight is loaded, what config and headers show to be unusable.
 
     Raises:
-        UserError: a family that transformers does not know, code of its own that was not trusted, no RoPE that ropewalk knows, weights
-            missing or damaged.
+        UserError: a family that transformers does not know, code of its own that was not trusted, no positions that ropewalk knows, a model
+            that predicts no next token, weights missing or damaged.
     """
     refuse_unknown_code(checkpoint)
-    checkpoint.rope  # noqa: B018  # a cached property: reading it raises
-    checkpoint.headers  # noqa: B018
+    if isinstance(checkpoint.positions, PositionTable):
+        refuse_unfit_table(checkpoint, checkpoint.positions)
+    checkpoint.headers  # noqa: B018  # a cached property: reading it raises
 
 
 def _from_pretrained(checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -136,7 +143,8 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )
-    auto_class(checkpoint.config)
+    if not known or read_table(checkpoint.config) is None:  # encoders too have a table that can be made longer
+        auto_class(checkpoint.config)
 
 
 def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:

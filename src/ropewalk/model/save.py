@@ -18,11 +18,12 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, whole_directory, write_json
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.model_info import info_of
-from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
+from ropewalk.checkpoint.position_table import Positions, write_positions
 from ropewalk.model.carry import carry_the_rest, has_tokenizer, save_tokenizer, write_readme
 from ropewalk.model.fit import refuse_not_finite
 from ropewalk.model.load import without_bars
-from ropewalk.model.verify import rope_of, verify_directory
+from ropewalk.model.position_table import DIGEST
+from ropewalk.model.verify import positions_of, verify_directory
 
 #: From narrow to wide, by safetensors' words.
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -33,7 +34,7 @@ def save_model(
     tokenizer: transformers.PreTrainedTokenizerBase | None,
     out: str | Path,
     *,
-    rope_config: RopeConfig | None = None,
+    positions: Positions | None = None,
     steps: int | None = None,
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
@@ -46,7 +47,7 @@ def save_model(
 
     Args:
         tokenizer: saved if `source` has no tokenizer's files to copy.
-        rope_config: what the config says of RoPE; read from the model's own if not given.
+        positions: what the config says of RoPE or of a learned table; read from the model's own if not given.
         steps: fine-tuning steps to note in the `ropewalk` block; unchanged if not given.
         dtype: of all weights on disk; if not given, each tensor's in `source`, or as they are.
         state_dict: the weights, if they are not the module's own (a gathered sharded model).
@@ -55,7 +56,7 @@ def save_model(
     Raises:
         UserError: a weight is NaN or infinite.
     """
-    rope_config = rope_config or rope_of(model)
+    positions = positions or positions_of(model)
     weights = model.state_dict() if state_dict is None else state_dict
     kept = {} if source is None or dtype is not None else stored_dtypes(model, weights, source)
     usual = dtype if source is None or dtype is not None else usual_dtype(source)
@@ -66,11 +67,11 @@ def save_model(
     with whole_directory(out, overwrite=overwrite) as beside:
         with without_bars():
             model.save_pretrained(beside, state_dict=weights)
-        rewrite_config(beside, rope_config, steps=steps, dtype=usual)
+        rewrite_config(beside, positions, steps=steps, dtype=usual)
         if source is not None and source.path.is_dir():
-            carry_the_rest(source.path, beside, old_window=source.rope.window, window=rope_config.window)
-            info = info_of(rope_config, name=source.name, steps=steps)
-            write_readme(beside, info, base=source.name, history=rope_config.block.get("history", []))
+            carry_the_rest(source.path, beside, old_window=source.positions.window, window=positions.window)
+            info = info_of(positions, name=source.name, steps=steps)
+            write_readme(beside, info, base=source.name, history=positions.block.get("history", []))
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
         verify_directory(beside, trust_remote_code=source is not None and source.trust_remote_code)
@@ -115,18 +116,16 @@ def _names_on_disk(model: Any, name: str, value: torch.Tensor, stored: dict[str,
 
 
 def rewrite_config(
-    directory: Path, rope_config: RopeConfig, *, steps: int | None, dtype: torch.dtype | None = None
+    directory: Path, positions: Positions, *, steps: int | None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write every spelling of `rope_config` into the config.json that a `save_pretrained` left."""
+    """Write every spelling of `positions` into the config.json that a `save_pretrained` left."""
     config_dict = read_config(directory)
     config_dict.pop("transformers_weights", None)  # the name of the original's file; `save_pretrained` has its own
-    block = dict(rope_config.block)
+    block = {key: value for key, value in positions.block.items() if key != DIGEST}
     if block and steps is not None:
         block["steps"] = steps
     if block:
-        config_dict = write_rope(
-            config_dict, rope_config.scaling, window=rope_config.window, rope=rope_config.rope, block=block
-        )
+        config_dict = write_positions(config_dict, positions, window=positions.window, block=block)
     if dtype is not None:
         config_dict["dtype"] = str(dtype).removeprefix("torch.")
     write_json(directory / "config.json", config_dict)

@@ -19,10 +19,12 @@ import torch
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.position_table import Positions, PositionTable, read_positions
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, decoder_of
+from ropewalk.model.position_table import verify_table, verify_table_directory
 from ropewalk.rope.scaling import InvFreq
 
 #: transformers computes theta_j in float32, in one power and one division: a few units in the last place (6e-8 each). A
@@ -42,6 +44,24 @@ def rope_of(model: torch.nn.Module, answers: Answers = NOTHING_SAID) -> RopeConf
     """What the config of a model in memory says of RoPE, with what the user said of its windows."""
     config: Any = model.config
     return read_rope(config.to_dict(), answers=answers)
+
+
+def positions_of(model: torch.nn.Module, answers: Answers = NOTHING_SAID) -> Positions:
+    """What the config of a model in memory says of positions, with what the user said of its windows."""
+    config: Any = model.config
+    return read_positions(config.to_dict(), answers)
+
+
+def verify_positions(model: torch.nn.Module, positions: Positions) -> None:
+    """Hold what a model knows of positions against its config: rotary tables by `verify_rope`, a learned table by its length.
+
+    Raises:
+        UserError: they differ.
+    """
+    if isinstance(positions, PositionTable):
+        verify_table(model, positions)
+    else:
+        verify_rope(model, positions)
 
 
 def verify_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> None:
@@ -147,6 +167,9 @@ def verify_directory(directory: Path, *, trust_remote_code: bool = False) -> Non
     the proof of what was written, so the directory is read again, whatever is known of it.
     """
     checkpoint = Checkpoint.open(directory, trust_remote_code=trust_remote_code)
+    if isinstance(checkpoint.positions, PositionTable):
+        verify_table_directory(checkpoint, checkpoint.positions)
+        return
     model = laid_out(checkpoint)
     with by_transformers(directory):
         for module in {module for module, *_ in rotary_tables(model)}:

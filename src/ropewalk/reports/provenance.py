@@ -13,6 +13,7 @@ from ropewalk.records import (
     BenchmarkComparison,
     Bounds,
     Growth,
+    ModelInfo,
     PasskeySummary,
     Resolution,
     Run,
@@ -88,10 +89,7 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
         ("model", f"{model.name} ({model.family}), {number_format.large(model.parameters or None)} parameters"),
         ("state", describe(variant)),
         *([("scaling", parameters)] if (parameters := _parameters(model.scaling)) else []),
-        (
-            "rope_theta",
-            f"{number_format.significant(model.rope_theta)}, {model.head_dim} rotated dimensions a head",
-        ),
+        _positions(model),
         ("rows", ", ".join(kinds)),
         ("started", run.started),
         ("device", f"{run.device}, {run.dtype}"),
@@ -105,6 +103,12 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
 def _shown(value: object) -> str:
     """A parameter in a line; a vector by its ends."""
     return f"{value[0]:.4g} to {value[-1]:.4g} ({len(value)} pairs)" if isinstance(value, tuple) else str(value)
+
+
+def _positions(model: ModelInfo) -> tuple[str, str]:
+    if not model.rope_theta:
+        return "positions", "a learned table"
+    return "rope_theta", f"{number_format.significant(model.rope_theta)}, {model.head_dim} rotated dimensions a head"
 
 
 def _parameters(scaling: Scaling) -> str:

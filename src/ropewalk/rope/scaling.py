@@ -6,6 +6,7 @@ out  its inv_freq and attention factor
 linear.py    Plain, Linear (Position Interpolation)
 theta.py     Ntk, Abf, Dynamic: a larger rope_theta
 by_parts.py  Yarn, Llama3: fast pairs kept, slow ones interpolated
+learned_table.py  InterpolatedTable, which rotates nothing
 vectors.py   LongRope, Factors, Proportional: a factor a pair
 
 These modules are the oracle of the whole project. They compute nothing that a model runs; they say what a model's `inv_freq`
@@ -22,6 +23,7 @@ from typing import Any
 
 from ropewalk.errors import UserError
 from ropewalk.rope.by_parts import Llama3, Yarn
+from ropewalk.rope.learned_table import InterpolatedTable
 from ropewalk.rope.linear import Linear, Plain
 from ropewalk.rope.rope import InvFreq, Rope, Scaling
 from ropewalk.rope.theta import Abf, Dynamic, Ntk
@@ -33,6 +35,7 @@ __all__ = [
     "Abf",
     "Dynamic",
     "Factors",
+    "InterpolatedTable",
     "InvFreq",
     "Linear",
     "Llama3",
@@ -50,7 +53,20 @@ __all__ = [
 
 #: Every scaling there is, by the word that records and the command line have for it.
 SCALINGS: dict[str, type[Scaling]] = {
-    kind.method: kind for kind in (Plain, Linear, Ntk, Abf, Yarn, Llama3, LongRope, Factors, Proportional, Dynamic)
+    kind.method: kind
+    for kind in (
+        Plain,
+        Linear,
+        Ntk,
+        Abf,
+        Yarn,
+        Llama3,
+        LongRope,
+        Factors,
+        Proportional,
+        Dynamic,
+        InterpolatedTable,
+    )
 }
 #: What `ropewalk extend --method` offers.
 EXTENDING: tuple[str, ...] = tuple(method for method, kind in SCALINGS.items() if kind.extends)

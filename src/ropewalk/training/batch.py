@@ -108,7 +108,7 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     """
     window = settings.window
     if settings.mode == "pose":
-        window = min(settings.chunk_window or checkpoint.rope.rope.window, window)
+        window = min(settings.chunk_window or checkpoint.positions.original_window, window)
     mesh.check_window(window)
     tokenizer = load_tokenizer(checkpoint)
     with mesh.first_on_each_machine():

@@ -337,7 +337,7 @@ def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], s
         start.model,
         start.tokenizer,
         directory,
-        rope_config=start.rope,
+        positions=start.positions,
         steps=step,
         overwrite=True,
         state_dict=weights,

@@ -36,7 +36,7 @@ from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError, shortage
 from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.model.verify import verify_rope
+from ropewalk.model.verify import verify_positions
 from ropewalk.records import ModelInfo, Step
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
@@ -114,7 +114,7 @@ class Loop:
         self._flops = throughput.flops_per_token(self.model, batches.windows.window)
         self.activations = self._activation_memory()
         mesh.shard(self.loss, None if start.compute == torch.float32 else start.compute)
-        verify_rope(start.model, start.rope)
+        verify_positions(start.model, start.positions)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.peak = settings.peak_rate(start.info.parameters)
         self.optimizer = optimizers.build(self.parameters, settings, self.peak)

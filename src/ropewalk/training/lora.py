@@ -27,11 +27,12 @@ from torch import nn
 
 from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import check_safetensors
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.position_table import Positions, read_positions
 from ropewalk.distributed.state import sharded_like
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import decoder_of
-from ropewalk.model.verify import verify_rope
+from ropewalk.model.position_table import learned_tables
+from ropewalk.model.verify import verify_positions
 
 #: Plain peft stops at a type that it does not know, and shows it.
 TYPE = "ROPEWALK_LORA (made plain by: ropewalk export ADAPTER --for peft)"
@@ -40,7 +41,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
-    """Adapters of a rank on every attention projection; embeddings and norms stay trainable, in float32.
+    """Adapters of a rank on every attention projection; embeddings (of positions too) and norms stay trainable, in float32.
 
     Raises:
         UserError: the family names no attention projection that could be found, or the rank is above the model's width.
@@ -82,8 +83,8 @@ def _attention_projections(model: nn.Module) -> list[str] | str:
 
 def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
     norms = [module for module in decoder_of(model).modules() if "norm" in type(module).__name__.lower()]
-    weights = [parameter for module in norms for parameter in module.parameters()]
-    return [*weights, *model.get_input_embeddings().parameters()]
+    small = [*norms, *learned_tables(model), model.get_input_embeddings()]
+    return [parameter for module in small for parameter in module.parameters()]
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -140,7 +141,7 @@ def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
         raise UserError(
             f"{rule}, but {directory}/config.json has no ropewalk block; take the adapter directory as it was written"
         )
-    _refuse_other_frequencies(model, read_rope(config_dict), directory)
+    _refuse_other_frequencies(model, read_positions(config_dict), directory)
     about = read_json(directory / ADAPTER_CONFIG, what="an adapter has an adapter_config.json")
     wrapped = add(model, rank=int(about["r"]), alpha=int(about["lora_alpha"]))
     check_safetensors(directory / WEIGHTS)
@@ -165,13 +166,13 @@ def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: P
             wanted[name].copy_(sharded_like(value, wanted[name]))
 
 
-def _refuse_other_frequencies(model: nn.Module, trained: RopeConfig, directory: Path) -> None:
+def _refuse_other_frequencies(model: nn.Module, trained: Positions, directory: Path) -> None:
     try:
-        verify_rope(model, trained)
+        verify_positions(model, trained)
     except UserError as error:
         raise UserError(
             f"{directory} was trained with {trained.scaling.method} scaling, factor {trained.scaling.factor:g}, and the model at hand "
-            f"does not rotate so ({error}); run `ropewalk extend` on the base model with --window {trained.window} first"
+            f"has other positions ({error}); run `ropewalk extend` on the base model with --window {trained.window} first"
         ) from None
 
 

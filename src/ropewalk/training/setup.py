@@ -24,8 +24,7 @@ import transformers
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
-from ropewalk.checkpoint.ropewalk_block import block_for
+from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
@@ -35,6 +34,7 @@ from ropewalk.model.carry import link_weights
 from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config, prove_extension
 from ropewalk.model.load import load_tokenizer, refuse_quantised, refuse_unusable
+from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
@@ -48,7 +48,7 @@ class StartingModel:
         model: with the new window, in training mode; on its device, or as distributed/load.py leaves it, to be sharded.
         tokenizer: its `model_max_length` is the new window.
         info: as records name it; no step taken.
-        rope: what the trained config says of RoPE, which the model's rotary tables are held against.
+        positions: what the trained config says of RoPE or of a learned table, which the model is held against.
         source: the original, whose dtypes and small files the checkpoints have.
         compute: of the arithmetic; float32, or bfloat16 under autocast.
         fingerprint: of the original's config, tokenizer and every weight, so that a resumed run starts from the same ones.
@@ -57,7 +57,7 @@ class StartingModel:
     model: transformers.PreTrainedModel
     tokenizer: transformers.PreTrainedTokenizerBase
     info: ModelInfo
-    rope: RopeConfig
+    positions: Positions
     source: Checkpoint
     compute: torch.dtype
     fingerprint: str
@@ -88,12 +88,12 @@ def starting_model(
         model = load(linked, mesh, dtype=weights, device=device)
         tokenizer = load_tokenizer(linked)
     freeze_encoders(model)
-    _lengthen(model, tokenizer, source.rope.window, settings.window)
+    _lengthen(model, tokenizer, source.positions.window, settings.window)
     return StartingModel(
         model=model.train(),
         tokenizer=tokenizer,
         info=info,
-        rope=checkpoint.rope,
+        positions=checkpoint.positions,
         source=source,
         compute=compute,
         fingerprint=mesh.same(source.fingerprint if mesh.main else "") if mesh is not None else source.fingerprint,
@@ -139,38 +139,37 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
 
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
     """The config that is trained: the original's own if the window is already there, else extended by the method."""
-    rope_config = source.rope
+    positions = source.positions
     if settings.raise_sliding_window:
         return extended_config(source, window=settings.window, options=settings)
-    if settings.window < rope_config.window:
+    if settings.window < positions.window:
         raise UserError(
-            f"the model reads {rope_config.window} tokens already, more than the window {settings.window}; train at {rope_config.window}, "
+            f"the model reads {positions.window} tokens already, more than the window {settings.window}; train at {positions.window}, "
             "or at more with --method auto, or start from the model it was extended from"
         )
-    if settings.window > rope_config.window and settings.method != Plain.method:
+    if settings.window > positions.window and settings.method != Plain.method:
         return extended_config(source, window=settings.window, options=settings)
     for name in settings.parameters:
         raise UserError(
-            f"--{option_name(name)} says how a model is extended, and nothing is: the model reads {rope_config.window} tokens, and this "
+            f"--{option_name(name)} says how a model is extended, and nothing is: the model reads {positions.window} tokens, and this "
             f"is method {settings.method} at window {settings.window}; leave it out"
         )
-    scaling, rope = rope_config.scaling, rope_config.rope
+    scaling = positions.scaling
     if scaling.untrainable:
         raise UserError(
             f"a model scaled by {scaling.method!r} is measured and not trained: {scaling.untrainable}; take the scaling out of its "
             "config.json (rope_scaling null), which gives the model that it was pretrained as"
         )
-    if settings.window > rope_config.window and not isinstance(scaling, Plain):
+    if settings.window > positions.window and not isinstance(scaling, Plain):
         raise UserError(
-            f"method plain trains an unscaled model past its window, and this one is scaled ({rope_config}); use --method auto, or train "
-            f"it at its own window {rope_config.window}"
+            f"method plain trains an unscaled model past its window, and this one is scaled ({positions}); use --method auto, or train "
+            f"it at its own window {positions.window}"
         )
-    if rope_config.block and settings.window == rope_config.window:
+    if positions.block and settings.window == positions.window:
         return source.config
-    # Direct fine-tuning, or more training at the same window: inv_freq stays, and the block says so.
-    step = {"method": scaling.method, "factor": 1.0, "from": rope_config.window, "to": settings.window}
-    block = block_for(scaling, rope, window=settings.window, steps=0, history=[step])
-    return write_rope(source.config, scaling, window=settings.window, rope=rope, block=block)
+    # Direct fine-tuning, or more training at the same window: positions stay, and the block says so.
+    step = {"method": scaling.method, "factor": 1.0, "from": positions.window, "to": settings.window}
+    return same_positions(source.config, positions, window=settings.window, step=step)
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
@@ -201,7 +200,12 @@ def _on_disk(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
             if not linked and path.name != "config.json" and not path.name.endswith((".safetensors", ".index.json")):
                 link(path, directory / path.name)
         write_json(directory / "config.json", checkpoint.config)
-        yield checkpoint.at(directory)
+        before = (checkpoint.weights_of or checkpoint).positions
+        if isinstance(before, PositionTable) and before.window != checkpoint.positions.window:
+            config_dict = interpolate_in_place(directory, before, name=checkpoint.name)
+            yield Checkpoint(checkpoint.name, directory, config_dict)
+        else:
+            yield checkpoint.at(directory)
 
 
 def _lengthen(model: Any, tokenizer: Any, old: int, window: int) -> None:

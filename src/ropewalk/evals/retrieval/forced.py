@@ -28,7 +28,7 @@ from ropewalk.attention_ops.prefix import SharedPrefix
 from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
-from ropewalk.evals.likelihood import default_batch_tokens, rows_on
+from ropewalk.evals.likelihood import check_window, default_batch_tokens, rows_on
 
 #: A prefix shorter than this is read again with each prompt: keeping it would cost more than it saves.
 _WORTH_SHARING = 32
@@ -80,6 +80,9 @@ def verdicts(
     Raises:
         UserError: a logit was not a number, which no argmax would tell.
     """
+    if prompts:
+        largest = max(prompts, key=lambda prompt: len(prompt.fed))
+        check_window(model, len(largest.ids), answer=len(largest.fed) - len(largest.ids))
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
     prefix = np.empty(0, dtype=np.int64) if prefix is None else prefix

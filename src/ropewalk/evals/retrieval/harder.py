@@ -36,7 +36,7 @@ from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import wilson
-from ropewalk.evals.likelihood import check_window
+from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
@@ -167,7 +167,7 @@ def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
 def measure(loaded: LoadedModel, settings: RetrievalSettings) -> list[records.Retrieval]:
     """`retrieval` of a model that is loaded already."""
     families, trials, seed = settings.families or tuple(FAMILIES), settings.trials, settings.seed
-    window = loaded.info.window if settings.window is None else settings.window
+    window = settings.window or prompt_window(loaded.model, loaded.info.window)
     check_window(loaded.model, window)
     run = ranks.same(loaded.run(seed=seed, window=window, trials=trials, weights=fingerprint(loaded)))
     _check_prompts_fit(loaded.tokenizer, families, window, trials, seed)

@@ -35,7 +35,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import reach_interval, wilson
-from ropewalk.evals.likelihood import check_window
+from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
@@ -168,7 +168,7 @@ def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.P
 def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[records.Passkey], records.PasskeySummary]:
     """`passkey` of a model that is loaded already."""
     depths, trials, seed, out = settings.depths, settings.trials, settings.seed, settings.out
-    window = loaded.info.window if settings.window is None else settings.window
+    window = settings.window or prompt_window(loaded.model, loaded.info.window)
     check_window(loaded.model, window)
     weights = fingerprint(loaded)
     run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
