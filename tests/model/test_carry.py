@@ -106,7 +106,7 @@ def test_extend_carries_a_sentencepiece_tokenizer_and_shares_nothing_that_is_edi
     extend(out, window=256, out=model.parent / "longest")
     assert (model.parent / "longest/README.base.md").read_text() == "# the original"
     history = (model.parent / "longest/README.md").read_text()
-    assert "| 64 | 128 | linear | 2 |" in history and "| 128 | 256 | linear | 2 |" in history
+    assert "| 64 | 128 | linear | 2.0 |" in history and "| 128 | 256 | linear | 2.0 |" in history
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])

@@ -109,6 +109,31 @@ def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: P
         write_json(path, {key: value for key, value in content.items() if key not in ("backend", "is_local")})
 
 
+_README = """---
+{front}library_name: transformers
+---
+# {window} tokens, from `{base}`
+
+ropewalk {version} gave `{base}` a window of {window} tokens.
+
+| from | to | method | factor |
+|---|---|---|---|
+{history}
+
+It was pretrained at {original_window} tokens, and {trained}.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this directory
+model = AutoModelForCausalLM.from_pretrained(path)
+tokenizer = AutoTokenizer.from_pretrained(path)
+```
+
+Its scaling is in config.json; no code of ropewalk is needed to run it.{original}
+"""
+
+
 def write_readme(target: Path, info: ModelInfo, *, base: str, history: list[dict[str, Any]]) -> None:
     """A README of the new checkpoint's own.
 
@@ -118,26 +143,15 @@ def write_readme(target: Path, info: ModelInfo, *, base: str, history: list[dict
         history: of the `ropewalk` block: every extension, oldest first.
     """
     is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
-    lines = ["---", *([f"base_model: {base}"] if is_hub_id else []), "library_name: transformers", "---"]
-    lines += [
-        f"# {info.window} tokens, from `{base}`",
-        "",
-        f"ropewalk {__version__} gave `{base}` a window of {info.window} tokens.",
-    ]
-    lines += ["", "| from | to | method | factor |", "|---|---|---|---|"]
-    lines += [
-        f"| {step.get('from')} | {step.get('to')} | {step.get('method')} | {step.get('factor'):g} |" for step in history
-    ]
-    trained = f"trained for {info.steps} steps at this window" if info.steps else "not trained at this window yet"
-    lines += ["", f"It was pretrained at {info.original_window} tokens, and {trained}.", "", "```python"]
-    lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
-    lines += ['path = "."  # this directory', "model = AutoModelForCausalLM.from_pretrained(path)"]
-    lines += [
-        "tokenizer = AutoTokenizer.from_pretrained(path)",
-        "```",
-        "",
-        "Its scaling is in config.json; no code of ropewalk is needed to run it.",
-    ]
-    if (target / _BASE_README).is_file():
-        lines += ["", f"What {_BASE_README} says is of the original."]
-    (target / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = ("from", "to", "method", "factor")
+    text = _README.format(
+        front=f"base_model: {base}\n" if is_hub_id else "",
+        base=base,
+        version=__version__,
+        window=info.window,
+        original_window=info.original_window,
+        history="\n".join("| " + " | ".join(str(step.get(name, "")) for name in columns) + " |" for step in history),
+        trained=f"trained for {info.steps} steps at this window" if info.steps else "not trained at this window yet",
+        original=f" {_BASE_README} is that of the original." if (target / _BASE_README).is_file() else "",
+    )
+    (target / "README.md").write_text(text, encoding="utf-8")
