@@ -129,7 +129,7 @@ def test_of_a_tensor_in_two_shards_the_last_is_read(model: Path) -> None:
     [
         ({"metadata": None}, 'no "metadata", without which transformers'),
         ({"weight_map": None}, "no weight_map"),
-        ({"weight_map": {"x": "../elsewhere.safetensors"}}, "lie in their checkpoint's directory"),
+        ({"weight_map": {"x": "../elsewhere.safetensors"}}, "weights lie in their checkpoint's directory"),
         ({"weight_map": {"x": "gone.safetensors"}}, "lacks gone.safetensors"),
         ({"weight_map": {}}, "lacks its weights"),
     ],

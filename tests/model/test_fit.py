@@ -118,3 +118,20 @@ def test_weights_that_are_nan_are_refused_at_the_start_and_before_they_are_saved
     add(**{name: torch.full((128, 64), float("nan"))})(model)
     with pytest.raises(UserError, match="1 tensor with NaN or infinity .*fetch it again"):
         load_model(model)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe", b"[" * 100_000, b"{}"])
+def test_a_tokenizer_that_no_reader_opens_is_not_carried_on(content: bytes, model: Path) -> None:
+    (model / "tokenizer.json").write_bytes(content)
+    with pytest.raises(UserError, match="tokenizer of .* cannot be loaded"):
+        extend(model, window=128, out=model.parent / "longer")
+    assert not (model.parent / "longer").exists()
+
+
+def test_weights_outside_the_directory_and_configs_that_break_transformers_get_a_sentence(model: Path) -> None:
+    config(transformers_weights="../elsewhere.safetensors")(model)
+    with pytest.raises(UserError, match="weights lie in their checkpoint's directory"):
+        load_model(model)
+    config(transformers_weights=None, quantization_config="4 bit")(model)
+    with pytest.raises(UserError, match="transformers cannot load"):
+        load_model(model)

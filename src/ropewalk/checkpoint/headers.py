@@ -56,6 +56,7 @@ def weight_files(directory: Path, config: dict[str, Any]) -> WeightFiles:
     """
     named = config.get("transformers_weights")
     name = named if isinstance(named, str) else SINGLE if (directory / SINGLE).is_file() else INDEX
+    _refuse_outside([name], "config.json names", directory)
     if not (directory / name).is_file():
         raise _no_weights(directory, name)
     return _shards(directory, name) if name.endswith(".index.json") else WeightFiles([name])
@@ -67,11 +68,7 @@ def _shards(directory: Path, index: str) -> WeightFiles:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{directory / index} has no weight_map from tensors to files; fetch it again")
     names = sorted(set(weight_map.values()))
-    outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
-    if outside:
-        raise UserError(
-            f"shards lie in their checkpoint's directory, but {directory / index} names {outside[0]}; move it"
-        )
+    _refuse_outside(names, f"{index} names", directory)
     missing = [name for name in names if not (directory / name).is_file()]
     if missing or not names:
         raise UserError(f"{directory} lacks {', '.join(missing) or 'its weights'}; fetch the checkpoint again, whole")
@@ -80,6 +77,12 @@ def _shards(directory: Path, index: str) -> WeightFiles:
             f'{directory / index} has no "metadata", without which transformers reads no index; add "metadata": {{}}'
         )
     return WeightFiles(names, index, metadata, weight_map)
+
+
+def _refuse_outside(names: list[str], said: str, directory: Path) -> None:
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"weights lie in their checkpoint's directory, but in {directory} {said} {name}; move it")
 
 
 def _no_weights(directory: Path, name: str) -> UserError:

@@ -72,17 +72,19 @@ def settle(problems: list[Problem]) -> None:
 
 
 def refuse_what_no_reader_loads(checkpoint: Checkpoint) -> None:
-    """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them.
+    """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them, and open its tokenizer, if any.
 
     A model that predicts no next token may come with any head, or none: of such a one only the table of positions is checked, elsewhere.
 
     Raises:
-        UserError: tensors are missing, of other shapes, or have no place in the model that the config describes.
+        UserError: tensors are missing, of other shapes, or have no place in the model that the config describes; a broken tokenizer.
     """
     if isinstance(checkpoint.positions, PositionTable) and not checkpoint.positions.causal:
         return
     model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
     settle(misfits(model, report, str(checkpoint)))
+    if has_tokenizer(checkpoint.path):
+        load_tokenizer(checkpoint)
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:
