@@ -99,6 +99,30 @@ _SETTINGS: dict[str, dict[str, Any]] = {
                         attention_chunk_size=16),
     "falcon-7b": dict(model_type="falcon", multi_query=True, parallel_attn=True, alibi=False),
     "falcon-rw": dict(model_type="falcon", multi_query=False, parallel_attn=False, alibi=True),
+    "llama-3.1": dict(model_type="llama", num_key_value_heads=2, rope_parameters={
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16, "rope_theta": 500000.0}),
+    "phi-3-mini-128k": dict(model_type="phi3", num_key_value_heads=4, sliding_window=4096, original_max_position_embeddings=16, rope_scaling={
+        "type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+        "long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.0]}),
+    "phi-4-mini": dict(model_type="phi3", num_key_value_heads=2, sliding_window=4096, partial_rotary_factor=0.75,
+                       original_max_position_embeddings=16, rope_scaling={
+        "type": "longrope", "short_factor": [1.0] * 6, "long_factor": [1.0, 1.2, 2.0, 2.5, 3.0, 4.0]}),
+    "gpt-oss-20b": dict(model_type="gpt_oss", num_key_value_heads=2, head_dim=16, sliding_window=16, num_local_experts=4,
+                        num_experts_per_tok=2, rope_parameters={
+        "rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+        "original_max_position_embeddings": 16, "rope_theta": 150000.0}),
+    "deepseek-v2-lite": dict(model_type="deepseek_v2", num_key_value_heads=4, q_lora_rank=None, kv_lora_rank=16, qk_nope_head_dim=16,
+                             qk_rope_head_dim=16, v_head_dim=16, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+                             moe_intermediate_size=32, first_k_dense_replace=1, n_shared_experts=1, rope_theta=10000.0, rope_scaling={
+        "type": "yarn", "factor": 4.0, "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 16}),
+    "olmo-3-7b": dict(model_type="olmo3", num_key_value_heads=4, num_hidden_layers=4, sliding_window=16, rope_theta=500000.0, rope_scaling={
+        "rope_type": "yarn", "factor": 4.0, "beta_fast": 32, "beta_slow": 1, "attention_factor": 1.2079,
+        "original_max_position_embeddings": 16}),
+    "ministral-3": dict(model_type="ministral3", num_key_value_heads=2, head_dim=16, rope_parameters={
+        "rope_type": "yarn", "type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16, "rope_theta": 1e6}),
     "mistral-small-3.1": dict(model_type="mistral3", text_config=dict(model_type="mistral", num_key_value_heads=2, head_dim=16,
                                                                    sliding_window=None, rope_theta=1e9)),
     "qwen3-vl": dict(model_type="qwen3_vl", text_config=dict(num_key_value_heads=2, head_dim=16, rope_scaling={

@@ -28,7 +28,6 @@ from ropewalk.model.layers import decoder_layers
 from ropewalk.model.load import load_model
 from ropewalk.model.proof import _outputs
 from ropewalk.model.small import _spread
-from ropewalk.rope.scaling import SCALINGS
 from ropewalk.training import train
 
 WINDOW, LONGER = 64, 128
@@ -40,6 +39,16 @@ REFUSED = {
     "exaone4": "only layers rotate that see a part of the window",
     "llama4_text": "only layers rotate that see a part of the window",
     "falcon-rw": "this falcon has ALiBi",
+}
+#: Scaled as published, from an original window of 16: by what they are extended further.
+SCALED: dict[str, dict[str, Any]] = {
+    "llama-3.1": {"method": "auto"},
+    "phi-3-mini-128k": {"method": "longrope", "factors": [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 8.0]},
+    "phi-4-mini": {"method": "longrope", "factors": [2.0, 2.4, 4.0, 5.0, 6.0, 8.0]},
+    "gpt-oss-20b": {"method": "auto"},
+    "deepseek-v2-lite": {"method": "auto"},
+    "olmo-3-7b": {"method": "auto"},
+    "ministral-3": {"method": "auto"},
 }
 #: Whose logits hold more than scaled layers: sliding ones with a RoPE of their own.
 OWN_ROPE = {"gemma3_text", "gemma4_text", "olmo3", "gemma-3-4b"}
@@ -68,16 +77,14 @@ def _logits(model: Any, positions: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", [name for name in testing.PUBLISHED if name not in REFUSED])
 def test_a_published_model_is_extended_trained_measured_and_read_again(name: str, tmp_path: Path) -> None:
-    if name == "gemma4_text" and "proportional" not in SCALINGS:
-        pytest.skip("no p-RoPE yet")
     original = _written(tmp_path / "original", name)
-    info = extend(original, window=LONGER, out=tmp_path / "longer")
-    assert (info.original_window, info.window, info.factor) == (WINDOW, LONGER, 2.0)
+    info = extend(original, window=LONGER, out=tmp_path / "longer", **SCALED.get(name, {}))
+    assert (info.original_window, info.window) == (16 if name in SCALED else WINDOW, LONGER)
     before, after, positions = _plain(original), _plain(tmp_path / "longer"), torch.arange(32)
     expected = _logits(before, positions)
     moved = (_logits(after, positions) - expected).abs().max()
     assert moved > 0.01 * expected.std(), "scaling has to show"
-    if name not in OWN_ROPE:
+    if name not in OWN_ROPE | SCALED.keys():
         # Phases of up to 62 radians in float32 (4e-6 each) are a few ten thousandths of what scaling by 2 moves.
         assert (_logits(after, 2 * positions) - expected).abs().max() < 2e-3 * moved
     text = [Document("text", testing.prose(200))]
@@ -90,7 +97,7 @@ def test_a_published_model_is_extended_trained_measured_and_read_again(name: str
         loss = torch.nn.functional.cross_entropy(trained(input_ids=ids).logits[0, :-1].double(), ids[0, 1:])
     assert row.perplexity == pytest.approx(float(loss.exp()), rel=1e-5)
     rope = Checkpoint.open(tmp_path / "t").rope
-    assert (rope.window, rope.scaling.factor, rope.block["steps"]) == (LONGER, 2.0, 1)
+    assert (rope.window, rope.scaling, rope.block["steps"]) == (LONGER, info.scaling, 1)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -110,10 +117,11 @@ def test_layers_rotate_and_reach_as_it_is_said(name: str) -> None:
     checkpoint = Checkpoint(name, Path(), json.loads(model.config.to_json_string(use_diff=False)))
     tokens = torch.arange(48)
     near, far = _outputs(model, tokens), _outputs(model, 2 * tokens)
-    for layer, one, other in zip(checkpoint.layers.layers, near, far, strict=False):
+    layout = checkpoint.layers.within(48)
+    for layer, one, other in zip(layout.layers, near, far, strict=False):
         assert (not torch.equal(one, other)) == layer.rotates
-    reaches = [_reach(model, index) for index, layer in enumerate(checkpoint.layers.layers) if layer.attends]
-    assert reaches == [layer.reach for layer in checkpoint.layers.attention]
+    reaches = [_reach(model, index) for index, layer in enumerate(layout.layers) if layer.attends]
+    assert reaches == [layer.reach for layer in layout.attention]
 
 
 def _reach(model: Any, index: int) -> int | None:
