@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,62 @@ def test_a_suite_does_not_mix_with_other_files(base, text, tmp_path):
     assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
     with pytest.raises(UserError, match="suite is one of paper"):
         evaluate(base, out=tmp_path / "x", suite="all")
+
+
+def test_the_suite_that_is_replaced_stays_until_the_new_one_is_finished(base, extended, text, tmp_path, monkeypatch):
+    def stages(suite):
+        yield suite._passkey(Checkpoint.open(extended), 256)
+        yield from (suite._passkey(model, window) for model, window, _ in suite._before())
+
+    monkeypatch.setattr(Suite, "stages", stages)
+    model = tmp_path / "trained"  # what makes an untrained one beside it, whose name is on record
+    extend(base, window=256, out=model)
+    config = json.loads((model / "config.json").read_text())
+    config["ropewalk"]["steps"] = 3
+    (model / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "suite"
+    settings = dict(base=base, data=text, out=out, size="small", change=TINY)
+    evaluate(model, **settings)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    monkeypatch.setattr("ropewalk.suite.runner._page", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, **settings, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    monkeypatch.undo()
+    monkeypatch.setattr(Suite, "stages", stages)
+    outcomes = evaluate(model, **settings)
+    assert len(outcomes) == 3 and not (tmp_path / ".suite.new").exists()
+    after = (out / "records.jsonl").read_text(encoding="utf-8")
+    assert after.encode() != before["records.jsonl"] and ".suite.new" not in after and str(out / "untrained") in after
+    assert (out / "records.jsonl").read_text() == (evaluate(model, **settings), after)[1], (
+        "done before, under the names it has now"
+    )
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="did not make .*thesis.txt"):
+        evaluate(model, **settings, overwrite=True)
+
+
+def test_no_suite_replaces_what_it_would_measure(base, extended, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(Suite, "stages", lambda suite: iter([suite._theory()]))
+    out = tmp_path / "suite"
+    evaluate(extended, data=text, out=out, size="small", change=TINY)
+    for taken in (extended, text, base):
+        moved = shutil.move(taken, out / "untrained")  # where the mark lists whatever lies there
+        model, data, before = (moved if taken == given else given for given in (extended, text, base))
+        with pytest.raises(UserError, match="all of .* would be replaced, and with it .*untrained"):
+            evaluate(model, data=data, base=before, out=out, size="small", overwrite=True)
+        shutil.move(moved, taken)
+
+
+def test_a_stage_is_done_for_the_text_it_read_and_not_for_its_name(extended, text, tmp_path):
+    def key():
+        (stage,) = _suite(extended, None, tmp_path, data=text)._perplexity(Checkpoint.open(extended), [128], 64)
+        return stages._key(stage)
+
+    before = key()
+    assert key() == before
+    text.write_text(testing.prose(300, 6), encoding="utf-8")
+    assert key() != before
 
 
 def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, caplog):
