@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -287,6 +288,29 @@ def tree_of(out: Path) -> str:
         return (out / "a").read_text()
     except OSError:
         return ""
+
+
+#: Who deletes or renames but the guard: what, where nobody else's files can lie.
+DELETING = {
+    "checkpoint/guard.py": "the guard",
+    "checkpoint/processes.py": "its own lock",
+    "checkpoint/files.py": "what it was just writing itself",
+    "checkpoint/digests.py": "the cache",
+    "data/token_corpus.py": "the cache",
+    "exports/converter.py": "the cache",
+    "exports/export.py": "a directory that is being written",
+    "exports/gguf_rope.py": "a directory that is being written",
+    "readers/mend.py": "a file that it keeps under another name",
+    "records/files.py": "a record file that it began and could not write",
+    "training/checkpoints.py": "a run's own, by its mark and manifests",
+}
+
+
+def test_nothing_else_deletes_or_renames():
+    package = Path(guard.__file__).parents[1]
+    deletes = re.compile(r"rmtree\(|\.unlink\(|os\.(remove|rename|replace|rmdir)\(|\.rename\(|shutil\.move")
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if deletes.search(path.read_text())}
+    assert found <= DELETING.keys()
 
 
 # ---- who holds a directory

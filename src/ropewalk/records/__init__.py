@@ -20,7 +20,7 @@ table or on a page comes from a row, and every row names the run that made it.
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentRouge, DocumentSummary, Summary
-from ropewalk.records.files import SCHEMA, Recorder, check_file, new_run, rename_in, to_line, versions
+from ropewalk.records.files import SCHEMA, Recorder, append_lines, check_file, new_run, rename_in, to_line, versions
 from ropewalk.records.kinds import BOOKKEEPING, KINDS, Bounds, Growth, Resolution, Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import LeftOut, Records, Unspecified, read
@@ -68,6 +68,7 @@ __all__ = [
     "Summary",
     "Trial",
     "Unspecified",
+    "append_lines",
     "check_file",
     "new_run",
     "read",

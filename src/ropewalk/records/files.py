@@ -190,7 +190,7 @@ class Recorder:
             return
         lines = [] if self._opened else [to_line(self.run)]
         try:
-            _append(self.path, [*lines, to_line(row, self.run.id)])
+            append_lines(self.path, [*lines, to_line(row, self.run.id)])
         except OSError as error:
             if not self._elsewhere:
                 raise
@@ -203,7 +203,7 @@ class Recorder:
         name = f"{self.path.stem if self.path else 'records'}-{self.run.id}.jsonl"
         for directory in (tempfile.gettempdir(), Path.home(), Path.cwd()):
             with contextlib.suppress(OSError):
-                _append(Path(directory) / name, lines)
+                append_lines(Path(directory) / name, lines)
                 _logger.error(
                     f"{self.path} could not be written ({error.strerror}): rows from here on are in {Path(directory) / name}; "
                     f"when there is room again, cat {shlex.join([str(Path(directory) / name)])} >> {shlex.join([str(self.path)])}"
@@ -215,8 +215,8 @@ class Recorder:
         return None
 
 
-def _append(path: Path, lines: list[str]) -> None:
-    """All lines or none, in one piece, whoever else appends to the file just now."""
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Append all lines or none to a file, in one piece, whoever else appends just now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b", buffering=0) as file:
         with contextlib.suppress(OSError, ImportError):  # a file system, or a system, without locks

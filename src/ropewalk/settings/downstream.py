@@ -143,4 +143,4 @@ class EvaluateSettings(Loading, OpeningOptions):
     seed: Seed = 0
     """Of everything that is drawn."""
     overwrite: Flag = False
-    """Throw an earlier suite in --out away."""
+    """Replace the suite in --out; it stays until the new one is finished."""

@@ -133,7 +133,7 @@ class Overwriting(Settings):
     """A result that may replace an earlier one."""
 
     overwrite: Flag = False
-    """Replace --out if it exists."""
+    """Replace --out if ropewalk made it; it stays until the new one is whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

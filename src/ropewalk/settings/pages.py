@@ -11,7 +11,6 @@ import tyro
 
 from ropewalk.settings.command import Settings
 from ropewalk.settings.options import (
-    Flag,
     Name,
     OpeningOptions,
     OptionalDirectory,
@@ -23,7 +22,7 @@ from ropewalk.settings.values import SENTENCES, Count, CountOrNone, LearningRate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TheorySettings(OpeningOptions):
+class TheorySettings(Overwriting, OpeningOptions):
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights."""
 
     model: OptionalNamedModel = field(default=None, kw_only=False)
@@ -32,8 +31,6 @@ class TheorySettings(OpeningOptions):
     """Tokens; the model's own window if it was extended, else 16 times that."""
     out: OptionalDirectory = None
     """Directory for figures and records; theory-NAME-WINDOW if not given."""
-    overwrite: Flag = False
-    """Write into --out if it exists."""
 
 
 @dataclass(frozen=True, kw_only=True)

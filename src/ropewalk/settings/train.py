@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
+from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.options import Checkpointed, Data, Flag
 from ropewalk.settings.scaling import TrainMethod, parameter_names
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
@@ -126,17 +126,14 @@ class TrainSettings(Recipe, Checkpointed):
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
         if self.resume and self.overwrite:
-            raise UserError(
-                "--resume goes on with what lies in --out and --overwrite throws it away; use one of the two"
-            )
+            raise UserError("--resume goes on with what lies in --out and --overwrite replaces it; use one of the two")
         self._refuse_before_loading()
 
     def _refuse_before_loading(self) -> None:
         """Refuse an unwritable `out`, one that holds the run's own sources, and packages that are missing."""
         refuse_unwritable(self.out)
         if self.overwrite:
-            sources = [self.data] if isinstance(self.data, str | Path) else self.data
-            refuse_to_lose(self.out, [self.model, *(source for source in sources if isinstance(source, str | Path))])
+            refuse_to_lose(self.out, inputs_of(self))
         needs = {
             f"optimizer {self.optimizer}": (self.optimizer != "adamw", "torchao", "low-bit"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),

@@ -23,7 +23,7 @@ from ropewalk.checkpoint.files import disk_errors
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.records import versions
+from ropewalk.records import append_lines, versions
 
 #: The file that says what was run.
 JOURNAL = "stages.jsonl"
@@ -70,8 +70,9 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
         if outcome.reason:
             _say(f"  left out: {outcome.reason}")
         if first:
-            with disk_errors(out / JOURNAL), open(out / JOURNAL, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings}) + "\n")
+            line = json.dumps({"key": key, **dataclasses.asdict(outcome), "settings": stage.settings})
+            with disk_errors(out / JOURNAL):
+                append_lines(out / JOURNAL, [line])
     return outcomes
 
 
