@@ -19,7 +19,7 @@ from typing import Any
 
 from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.families import text_type
-from ropewalk.checkpoint.files import read_config, read_json
+from ropewalk.checkpoint.files import read_config, read_json, strange_config
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
@@ -122,9 +122,10 @@ class Checkpoint:
                 f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention, "
                 "plan and export are about RoPE; choose a RoPE model (Llama, Mistral, Qwen, …)"
             )
-        found = read_rope(self.config, answers=self.answers)
-        if found.question is not None:
-            found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
+        with strange_config(self.name):
+            found = read_rope(self.config, answers=self.answers)
+            if found.question is not None:
+                found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
         if found.window_key:
             _logger.info(
                 "%s: its %s says that the window is %d, interpolated from %d",
@@ -156,7 +157,8 @@ class Checkpoint:
         Raises:
             UserError: see `read_layers`.
         """
-        return read_layers({**self.text_config, "model_type": text_type(self.config)})
+        with strange_config(self.name):
+            return read_layers({**self.text_config, "model_type": text_type(self.config)})
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -193,7 +195,8 @@ class Checkpoint:
 
     def tensor_problems(self) -> list[Problem]:
         """What headers, index, config and tokenizer show to be wrong; raises as `headers`."""
-        return tensor_problems(self)
+        with strange_config(self.name):
+            return tensor_problems(self)
 
     @cached_property
     def parameters(self) -> int:

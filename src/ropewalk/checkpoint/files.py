@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def cache_directory() -> Path:
 def read_config(directory: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint's config.json."""
     return read_json(directory / "config.json", what="a model directory holds a config.json")
+
+
+def strange_config(name: str) -> AbstractContextManager[None]:
+    """Where a config.json is looked into: values that it cannot have become a sentence, whatever Python raises over them."""
+    return told(f"the config.json of {name} cannot be read as a model's config", "mend it, or fetch it again")
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

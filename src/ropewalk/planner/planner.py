@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.files import strange_config
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
@@ -179,7 +180,8 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
 def _shape(checkpoint: Checkpoint) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
     stored = checkpoint.parameters if checkpoint.has_weights else None
-    return read_shape(checkpoint.config, name=checkpoint.name, stored=stored, window=checkpoint.rope.window)
+    with strange_config(checkpoint.name):
+        return read_shape(checkpoint.config, name=checkpoint.name, stored=stored, window=checkpoint.rope.window)
 
 
 def _hub_config(name: str) -> dict[str, Any]:
