@@ -19,6 +19,7 @@ from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.evals.loaded import fingerprint, open_model
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
 from ropewalk.model.verify import pin_rope, verify_rope
@@ -242,6 +243,18 @@ def test_a_foreign_model_is_measured_at_its_own_window(name: str, base: Path, tm
     assert (found.scaling, found.rope.window, found.window) == (SCALINGS[name], WINDOW, FOREIGN[name][1])
     rows = ropewalk.perplexity(model, data=DOCUMENTS, stride=64)
     assert rows[0].window == FOREIGN[name][1]
+
+
+@pytest.mark.parametrize("name", ["longrope", "dynamic"])
+def test_what_was_read_last_does_not_make_another_model_of_one(name: str, base: Path, tmp_path: Path) -> None:
+    loaded = open_model(foreign(name, base, tmp_path / "a"))
+    before = fingerprint(loaded)
+    short, long = logits(loaded.model, WINDOW), logits(loaded.model, LONGER)
+    assert fingerprint(loaded) == before
+    torch.testing.assert_close(logits(loaded.model, WINDOW), short, rtol=0, atol=0)
+    torch.testing.assert_close(logits(loaded.model, LONGER), long, rtol=0, atol=0)
+    for length, measured in ((WINDOW, short), (LONGER, long)):  # a fresh model has read nothing before
+        torch.testing.assert_close(measured, logits(plain(tmp_path / "a"), length), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in FOREIGN if name != "dynamic"])

@@ -27,7 +27,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, exp, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel, open_model
-from ropewalk.model.verify import pin_rope, rotary_tables
+from ropewalk.model.verify import follows_length, pin_rope, rotary_tables
 from ropewalk.progress import Progress
 from ropewalk.rope.scaling import Factors, LongRope, Plain, Scaling
 from ropewalk.rope.search import Scored, Search, as_json, from_json
@@ -114,8 +114,7 @@ def _searchable(rope_config: RopeConfig, window: int) -> RopeConfig:
 
 def _refuse_by_length(loaded: LoadedModel) -> None:
     """Rotary modules of longrope configs choose their table anew for every input, so that no other can be put into them."""
-    kinds = {str(getattr(module, "rope_type", "")) for module, *_ in rotary_tables(loaded.model)}
-    if any("longrope" in kind or "dynamic" in kind for kind in kinds):
+    if any(follows_length(module) for module, *_ in rotary_tables(loaded.model)):
         raise UserError(
             f"a search tries vectors on a model whose rotation is the same at every length, and {loaded.info.name} is scaled by "
             f"{loaded.info.scaling.label} in a longrope config; search with the model it was made from"

@@ -23,7 +23,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
-from ropewalk.model.verify import positions_of
+from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
 from ropewalk.settings.options import Opening
 
 
@@ -85,6 +85,7 @@ def open_model(
             original_window=original_window,
         )
         weights = load_model(checkpoint, dtype=dtype, device=device)
+        forget_inputs(weights)
         whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
         if tokenizer is None:
             tokenizer = load_tokenizer(checkpoint)
@@ -153,5 +154,8 @@ def _of_object(model: Any, tokenizer: Any) -> str:
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a model but rotary tables that tell of its last input only."""
+    of_last_input = {id(table) for module, _, _, table in rotary_tables(model) if follows_length(module)}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        yield name, tensor.detach()
+        if id(tensor) not in of_last_input:
+            yield name, tensor.detach()

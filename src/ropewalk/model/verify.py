@@ -40,6 +40,30 @@ def rotary_tables(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str
                 yield module, name, name.removesuffix("inv_freq").rstrip("_"), buffer
 
 
+def follows_length(module: torch.nn.Module) -> bool:
+    """Whether a rotary module chooses its table anew for every input, by its length: LongRoPE, dynamic NTK."""
+    kind = str(getattr(module, "rope_type", ""))
+    return "longrope" in kind or "dynamic" in kind
+
+
+def forget_inputs(model: torch.nn.Module) -> None:
+    """Have dynamic NTK choose its table by each input alone.
+
+    transformers keeps the table of the longest input until one comes that is shorter than the original window, so that a figure would
+    depend on what was measured before it. LongRoPE's modules choose anew by themselves.
+    """
+    for module in {module for module, *_ in rotary_tables(model)}:
+        if "dynamic" in str(getattr(module, "rope_type", "")):
+            module.register_forward_pre_hook(_forget)
+
+
+def _forget(module: Any, _: Any) -> None:
+    for name in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("original_inv_freq")]:
+        prefix = name.removesuffix("original_inv_freq")
+        module.register_buffer(f"{prefix}inv_freq", getattr(module, name).clone(), persistent=False)
+        setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
+
 def rope_of(model: torch.nn.Module, answers: Answers = NOTHING_SAID) -> RopeConfig:
     """What the config of a model in memory says of RoPE, with what the user said of its windows."""
     config: Any = model.config

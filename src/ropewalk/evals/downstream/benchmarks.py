@@ -166,10 +166,10 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     Raises:
         UserError: see `measure_task`, `compare`, `refuse_other_tokenizer`; a window above what either model can hold.
     """
-    tasks = definitions.build(settings.tasks or TASKS, settings.data)
     model, base = opened(settings.model, settings.base, **settings.opening)
     settings = dataclasses.replace(settings, model=model, base=base)
-    _check_pair(settings.model, settings.base, settings.window)
+    _check_pair(settings.model, settings.base, settings.window)  # before benchmarks are fetched
+    tasks = definitions.build(settings.tasks or TASKS, settings.data)
     digests = {name: definitions.digest(task, settings.limit) for name, task in tasks.items()}
     recorded = on_record(settings.out)
     ranks.join()
