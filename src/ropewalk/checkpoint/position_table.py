@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ropewalk.checkpoint.families import text_type
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
+from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
 from ropewalk.rope.learned_table import InterpolatedTable

@@ -1,21 +1,14 @@
-"""What a Hugging Face config.json says of RoPE: read it as a `Rope` and a scaling, write a scaling into it.
+"""What a Hugging Face config.json says of RoPE: read as a `Rope` and a scaling. write_rope.py writes one.
 
 in   the dictionary of a config.json, in any spelling: v4 (`rope_theta`, `rope_scaling`) or v5 (`rope_parameters`)
-out  a `RopeConfig`; or a new dictionary in which every spelling says the same thing
+out  a `RopeConfig`
 
 Pure JSON, no torch: the planner, the theory and `extend` read a model of any size in milliseconds. That transformers reads
 the written file the same way is not assumed here; `model.verify` holds it against the inv_freq that transformers computes.
-
-Three rules of readers decide what is written (transformers 4.57 and 5.x; tests/model/test_extend.py, tests/readers):
-- v4 knows only `rope_theta` and `rope_scaling`; v5 writes only `rope_parameters`. Both must be there.
-- v5 lets `rope_scaling` win over `rope_parameters`, and takes a missing rope_theta from the top level.
-- `original_max_position_embeddings` in a linear block is "unrecognised" to both, so the original window stands in a block
-  of our own, `ropewalk` (ropewalk_block.py).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,18 +27,15 @@ from ropewalk.checkpoint.window import (
     NOTHING_SAID,
     Answers,
     WindowQuestion,
-    Windows,
     answered_by_keys,
-    lengthened,
     readings,
     readings_of_block,
-    refuse_disagreement,
     second_lengths,
     settled,
 )
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import InvFreq, LongRope, Proportional, Rope, Scaling
+from ropewalk.rope.scaling import InvFreq, Proportional, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -134,9 +124,9 @@ def read_rope(
     model_type = text_type(config_dict)
     refuse_without_rope(text, model_type)
     text = with_defaults({**text, "model_type": model_type})
-    entry, unscaled = _rope_entries(text, model_type)
+    entry, unscaled = rope_entries(text, model_type)
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
-    head_dim = _rotated_coordinates(text, entry, FULL_LAYERS)
+    head_dim = rotated_coordinates(text, entry, FULL_LAYERS)
     named = whole_number(text, "max_position_embeddings")
     original = named_original(entry, text, named=named)
     scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
@@ -167,7 +157,7 @@ def read_rope(
         scaling=scaling,
         window=windows.window,
         unscaled={
-            layer_type: Rope(_rotated_coordinates(text, of_layers, layer_type), of_layers["rope_theta"], rope.window)
+            layer_type: Rope(rotated_coordinates(text, of_layers, layer_type), of_layers["rope_theta"], rope.window)
             for layer_type, of_layers in unscaled.items()
         },
         block=block,
@@ -176,7 +166,7 @@ def read_rope(
     )
 
 
-def _rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The RoPE dictionary in force (v5's rule: `rope_scaling` wins), and by layer type those of layers that are not scaled."""
     parameters, legacy = _object(text, "rope_parameters"), _object(text, "rope_scaling")
     family, defaults = family_of(model_type), class_defaults(model_type).get("rope_parameters", {})
@@ -230,7 +220,7 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
     return default
 
 
-def _rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type: str) -> int:
+def rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type: str) -> int:
     """d, the coordinates of a head that are rotated in layers of a type."""
     family, defaults = family_of(text["model_type"]), class_defaults(text["model_type"]).get("rope_parameters", {})
     head = _head_size(text, family, layer_type)
@@ -267,94 +257,3 @@ def _object(text: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise UserError(f"a model's config names {key} as an object or null, got {value!r}; mend its config.json")
     return value or {}
-
-
-#: What scalings write into a RoPE dictionary. Any other key there (mrope_section, partial_rotary_factor) says something else and stays.
-_SCALING_KEYS = frozenset(
-    "rope_type type rope_theta factor original_max_position_embeddings attention_factor beta_fast beta_slow truncate mscale "
-    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned".split()
-)
-
-
-def write_rope(
-    config_dict: dict[str, Any], scaling: Scaling, *, window: int, rope: Rope, block: dict[str, Any]
-) -> dict[str, Any]:
-    """A copy of a config.json in which every spelling says `scaling`, with floats for factors and ints for lengths.
-
-    Args:
-        config_dict: of the original's config.json.
-        scaling: relative to `rope`, the rotary embedding as pretrained.
-        window: the new window, tokens.
-        block: what stands under `ropewalk`, from `ropewalk_block.block_for`.
-    """
-    out = copy.deepcopy(config_dict)
-    text = text_section(out)
-    model_type = text_type(out)
-    family = family_of(model_type)
-    windows = Windows(rope.window, int(window))
-    refuse_disagreement(scaling, windows, family.pretrained_window)
-    entry, rope_theta = scaling.config_entry(rope)
-    old, unscaled = _rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
-    kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS and key not in entry}
-    # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
-    legacy = {**entry, "type": entry["rope_type"], **kept}
-    for part in (text, out):
-        lengthened(part, windows)
-    if isinstance(scaling, LongRope):  # where both readers look first
-        text["original_max_position_embeddings"] = rope.window
-    if isinstance(scaling, Proportional):
-        _refuse_partial(rope, _rotated_coordinates(text, {"partial_rotary_factor": 1.0}, FULL_LAYERS))
-    if family.only_longrope:
-        entry, legacy = _as_longrope(text, entry, scaling, rope, window=window)
-    parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **kept}
-    text["rope_parameters"] = {FULL_LAYERS: parameters, **unscaled} if unscaled else parameters
-    text["rope_scaling"] = None if entry["rope_type"] == "default" else legacy
-    if unscaled and not family.full_scaling_key:
-        del text["rope_scaling"]  # these families' classes would put it, null or not, in the place of all layers'
-    if unscaled and family.local_theta_key not in ("", "rope_theta"):
-        text[family.local_theta_key] = next(iter(unscaled.values()))["rope_theta"]
-    text["rope_theta"] = rope_theta
-    _write_older_keys(text, family, rope_theta, kept.get("partial_rotary_factor"))
-    text["max_position_embeddings"] = int(window)
-    out["ropewalk"] = block
-    return out
-
-
-def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, share: float | None) -> None:
-    """Older spellings of rope_theta and the rotated share, for families whose readers look there (GPT-NeoX)."""
-    if "rotary_emb_base" in text or family.theta_key:
-        text[family.theta_key or "rotary_emb_base"] = rope_theta
-    if family.share_key and share is not None:
-        text[family.share_key] = share
-
-
-def _refuse_partial(rope: Rope, head_dim: int) -> None:
-    if rope.head_dim != head_dim:
-        raise UserError(
-            f"proportional scaling is a share of whole heads, and this model rotates {rope.head_dim} of {head_dim} coordinates; use another "
-            "--method"
-        )
-
-
-def _as_longrope(
-    text: dict[str, Any], entry: dict[str, Any], scaling: Scaling, rope: Rope, *, window: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Phi-3 takes "longrope" alone; v4 takes it with these three keys and no others. Any scaling is a vector of factors.
-
-    Both its readers compute the attention factor from the top-level original window, sqrt(1 + ln(mpe / original) / ln(original)), so that
-    is the new window where attention stays as it is.
-    """
-    if entry["rope_type"] == "default":
-        return entry, {}
-    if isinstance(scaling, LongRope) and scaling.attention is None:
-        lists = {key: entry[key] for key in ("short_factor", "long_factor")}
-    elif scaling.attention_factor(rope) == 1 and not isinstance(scaling, Proportional):
-        text["original_max_position_embeddings"] = int(window)
-        factors = [float(factor) for factor in rope.inv_freq() / scaling.inv_freq(rope)]
-        lists = {"short_factor": factors, "long_factor": factors}
-    else:
-        raise UserError(
-            f"a Phi-3 config can say neither an attention factor of its own ({scaling.method} scaling has {scaling.attention_factor(rope):.4g}) "
-            "nor pairs that stand still; use --method linear or ntk, or yarn with --temperature 1"
-        )
-    return {"rope_type": "longrope", **lists}, {"type": "longrope", **lists}

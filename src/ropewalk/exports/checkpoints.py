@@ -18,7 +18,8 @@ import numpy as np
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import FULL_LAYERS
 from ropewalk.checkpoint.files import read_json, write_json
-from ropewalk.checkpoint.rope_config import RopeConfig, text_section, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
+from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.model.verify import verify_directory

@@ -16,8 +16,9 @@ from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_js
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, longer_table_config
-from ropewalk.checkpoint.rope_config import RopeConfig, write_rope
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
+from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose

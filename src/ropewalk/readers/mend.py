@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors, write_json
-from ropewalk.checkpoint.rope_config import text_section, write_rope
+from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.file_checks import ONLY_V5

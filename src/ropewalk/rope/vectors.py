@@ -66,6 +66,7 @@ class Factors(Scaling):
         window = round(rope.window * self.factor)
         return {
             "rope_type": "longrope",
+            "factor": 1.0,
             **lists,
             "original_max_position_embeddings": window,
             "attention_factor": 1.0,
