@@ -205,8 +205,8 @@ def test_a_factor_that_is_no_whole_number_is_proved_by_the_next_that_is(tmp_path
     ("changes", "sentence"),
     [
         ({"model_type": "llama9"}, "has no family 'llama9'"),
-        ({"model_type": "distilbert"}, "distilbert is neither"),
-        ({"model_type": "gpt2"}, "gpt2 has a learned table of positions"),
+        ({"model_type": "vit"}, "vit is neither"),
+        ({"model_type": "bloom"}, "bloom has ALiBi"),
     ],
 )
 def test_no_silent_family_one_that_cannot_be_a_model_here_is_told_so(

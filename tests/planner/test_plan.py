@@ -9,14 +9,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import transformers
 
 from ropewalk import testing
+from ropewalk.checkpoint.families import family_of, text_type
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
+from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner import calibrate, chips, layout, plan
 from ropewalk.planner.job import FULL, NONE, Job, keeping_in, kept_bytes, products, regime, tensors
@@ -28,93 +30,53 @@ from ropewalk.settings.train import Recipe
 from ropewalk.training import recompute as kept_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {
-    **{family: testing.tiny_config(family, 64) for family in testing.FAMILIES},
+#: Small models of every family that is counted exactly, and keys that no published config sets.
+CONFIGS = {name: testing.tiny_config(name) for name in testing.PUBLISHED} | {
     "llama with biases": testing.tiny_config("llama", 64, attention_bias=True, mlp_bias=True, num_key_value_heads=2),
     "llama tied": testing.tiny_config("llama", 64, tie_word_embeddings=True),
-    "mixtral": transformers.MixtralConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    ),
-    "gemma": transformers.GemmaConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-    ),
-    "gemma2": transformers.Gemma2Config(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    ),
-    "phi": transformers.PhiConfig(
-        vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
-    ),
-    "olmo": transformers.OlmoConfig(
-        vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
-    ),
-    "olmo2": transformers.Olmo2Config(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    ),
-    "stablelm": transformers.StableLmConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        use_qkv_bias=True,
-    ),
-    "starcoder2": transformers.Starcoder2Config(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    ),
-    "granite": transformers.GraniteConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    ),
-    "qwen3_moe": transformers.Qwen3MoeConfig(
-        vocab_size=258,
-        hidden_size=64,
-        moe_intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        head_dim=16,
-    ),
+    "gpt_oss without biases": testing.tiny_config("gpt_oss", 64, attention_bias=False),
 }
+COUNTED = [name for name, config in CONFIGS.items() if family_of(text_type(config.to_dict())).layers is not None]
+#: Billions of weights, as their makers and transformers have them, of published configs that leave out class defaults.
+PUBLISHED_CONFIGS: dict[str, tuple[dict[str, Any], float]] = {
+    "SmolLM3 3B": (
+        {"model_type": "smollm3", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+         "num_key_value_heads": 4, "vocab_size": 128256},
+        3.075,
+    ),
+    "Nemotron-Mini 4B": (
+        {"model_type": "nemotron", "hidden_size": 3072, "intermediate_size": 9216, "num_hidden_layers": 32, "num_attention_heads": 24,
+         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 256000, "tie_word_embeddings": False},
+        4.191,
+    ),
+    "Command R7B": (
+        {"model_type": "cohere2", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 256000},
+        8.028,
+    ),
+    "Gemma 3 4B": (
+        {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+                                                 "num_hidden_layers": 34, "sliding_window": 1024}},
+        3.880,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", COUNTED)
 def test_weights_are_counted_as_transformers_builds_them(name: str) -> None:
     config = CONFIGS[name]
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = auto_class(config.to_dict()).from_config(config)
     shape = read_shape(json.loads(config.to_json_string(use_diff=False)), name=name)
-    assert shape.counted == sum(p.numel() for p in model.parameters())
+    # Of a multimodal model the language model is counted.
+    weights = {*decoder_of(model).parameters(), *model.get_output_embeddings().parameters()}
+    assert shape.counted == sum(weight.numel() for weight in weights)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CONFIGS)
+def test_published_configs_that_leave_out_class_defaults_have_their_weights(name: str) -> None:
+    config, billions = PUBLISHED_CONFIGS[name]
+    assert round(read_shape(config, name=name).counted / 1e9, 3) == billions
 
 
 def test_the_papers_models_have_the_weights_that_llama_reports() -> None:
@@ -145,7 +107,8 @@ def test_layers_with_a_sliding_window_cost_less_attention() -> None:
     "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
 )
 def test_a_missing_key_is_named(key: str) -> None:
-    config = {k: v for k, v in CONFIGS["llama"].to_dict().items() if k != key}
+    # Of a family whose class is not known: what a known one's config leaves out is its class's.
+    config = {k: v for k, v in CONFIGS["llama"].to_dict().items() if k != key} | {"model_type": "of nobody"}
     with pytest.raises(UserError, match=key):
         read_shape(config, name="x")
 
