@@ -17,7 +17,6 @@ import pytest
 import ropewalk
 import shelf
 from ropewalk import cli
-from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.readers.examine import examine
 from ropewalk.readers.rules import READERS
@@ -123,7 +122,6 @@ def test_r6_the_window_of_another_tools_scaling_is_computed_and_what_readers_ser
     assert any("--current-window 16384" in finding.sentence for finding in diagnosis.findings if finding.number == 4)
 
 
-@pytest.mark.skipif(not hasattr(Checkpoint, "layers"), reason="a checkpoint does not say how far its layers reach")
 def test_r5_a_model_extended_beyond_the_reach_of_its_attention_is_wrong(tmp_path: Path) -> None:
     """R5: every layer of Mistral-7B-v0.1 sees 4096 tokens, and its far tokens change nothing; as published it is sound."""
     assert wrong(examine(write(tmp_path, shelf.extended(shelf.mistral("0.1"))))) == {6}

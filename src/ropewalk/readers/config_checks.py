@@ -13,7 +13,7 @@ import numpy as np
 
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
-from ropewalk.readers.reader import NO_LIMIT, ORIGINAL, POSITIONS
+from ropewalk.readers.reader import BAD_VALUES, NO_LIMIT, ORIGINAL, POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same, theta_is_lost
 from ropewalk.readers.subject import Subject
@@ -26,6 +26,8 @@ _DYNAMIC = (
     "dynamic scaling follows the length of each input in transformers and MLX; SGLang fixes it for the whole window, vLLM and llama.cpp leave "
     "it out"
 )
+#: No model has a tenth of it.
+_MOST_LAYERS = 10_000
 #: How a reader is told to serve less than it would.
 _LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
 
@@ -147,13 +149,16 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def reach(subject: Subject) -> Iterator[Finding]:
     """6. Layers that need the longer window see all of it."""
+    window, layers = subject.window or subject.text.get(POSITIONS), subject.text.get("num_hidden_layers", 0)
+    if isinstance(layers, int | float) and layers > _MOST_LAYERS:  # the layout is a list
+        yield Finding(6, "wrong", f"num_hidden_layers is {layers:.3g}; put the model's own number there")
+        return
     try:
-        layout: Any = getattr(subject.checkpoint, "layers", None)
-    except UserError as error:
+        layout = subject.checkpoint.layers
+    except (UserError, *BAD_VALUES) as error:
         yield Finding(6, "note", f"which layers slide could not be read: {error}")
         return
-    window = subject.window or subject.text.get(POSITIONS)
-    if not isinstance(window, int) or layout is None:
+    if not isinstance(window, int):
         return
     if not layout.scaled(window):
         verdict = "wrong" if subject.block and subject.scaled else "note"

@@ -150,17 +150,20 @@ def _dictionaries(text: Config) -> list[Config]:
 
 def _original_window(subject: Subject) -> tuple[Subject, str]:
     """The factor is what every reader computes by, and the window is named twice: the original window follows."""
-    block = subject.block
-    if subject.rope is None or subject.question is None or block.get("window") != subject.text.get(POSITIONS):
+    window, was = subject.block.get("window"), subject.block.get("original_window")
+    if (
+        subject.rope is None
+        or subject.question is None
+        or not isinstance(window, int)
+        or window != subject.text.get(POSITIONS)
+    ):
         return subject, ""
-    original = round(block["window"] / subject.rope.scaling.factor)
+    original = round(window / subject.rope.scaling.factor)
 
     def change(_: Config, config: Config) -> None:
         config["ropewalk"]["original_window"] = original
 
-    return _with_text(
-        subject, change
-    ), f"the block's original window {block['original_window']} is {original}: window / factor"
+    return _with_text(subject, change), f"the block's original window {was} is {original}: window / factor"
 
 
 def _theta(subject: Subject) -> tuple[Subject, str]:

@@ -180,7 +180,7 @@ class Reader:
         rotated = int(head * part)
         positions = int(text.get(POSITIONS) or class_defaults(model_type).get(POSITIONS) or 0)
         if not 0 < theta < math.inf or not 2 <= rotated <= _LARGEST_HEAD:
-            raise ValueError(f"rope_theta {theta!r}, {rotated} rotated coordinates")
+            raise ValueError(f"no model rotates {rotated} coordinates of a head on rope_theta {theta!r}")
         original = int(self._original(text, entry) or 0)
         served = self._window(text, {}) if positions else 0
         return Keys(rope_type, entry, float(theta), rotated, positions, original, served)

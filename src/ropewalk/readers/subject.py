@@ -107,6 +107,12 @@ class Subject:
                 f"a ropewalk block is an object, got {self.config['ropewalk']!r:.40}; run `ropewalk extend` again",
             )
         try:
+            READERS["transformers 5"].keys(self.config)
+        except ValueError as error:  # before anything is computed of heads that would fill the memory
+            return None, f"{error}; mend its config.json"
+        except BAD_VALUES:
+            pass  # read_rope has a better sentence
+        try:
             length = self.tokenizer_config.get("model_max_length")
             return read_rope(self.config, tokenizer_length=length if isinstance(length, int) else None), ""
         except UserError as error:
