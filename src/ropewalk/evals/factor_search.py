@@ -13,14 +13,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import disk_errors, read_json
+from ropewalk.checkpoint.files import read_json, refuse_unwritable, write_whole
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.data.select import select_documents
 from ropewalk.distributed import ranks
@@ -80,7 +79,9 @@ def search(settings: SearchSettings) -> FoundFactors:
     rope_config = _searchable(checkpoint.rope, settings.window)
     identity = {name: getattr(settings, name) for name in ("window", "method", "population", "mutation", "seed")}
     identity["model"] = checkpoint.fingerprint
-    _state(Path(settings.out), identity, overwrite=settings.overwrite)  # before anything is loaded
+    out = Path(settings.out)
+    refuse_unwritable(out.parent)
+    _state(out, identity, overwrite=settings.overwrite)  # before anything is loaded
     loaded = open_model(checkpoint, dtype=settings.dtype, device=settings.device)
     _refuse_by_length(loaded)
     documents, _ = select_documents(
@@ -208,8 +209,4 @@ def _write(out: Path, state: dict[str, Any], settings: SearchSettings, original:
         "long_factor": list(best["factors"]),
         "search": state,
     }
-    beside = out.with_name(f".{out.name}.partial")
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        os.replace(beside, out)
+    write_whole(out, json.dumps(content) + "\n")
