@@ -189,7 +189,7 @@ BAD = {
     "no config": (lambda a: (a / "config.json").unlink(), "config.json does not exist"),
     "broken config": (lambda a: (a / "config.json").write_text("{"), "cannot be read"),
     "lost theta": (lambda a: _edit(a, rope_parameters={"rope_type": "linear", "factor": 8.0}), "names no rope_theta"),
-    "no RoPE": (lambda a: _edit(a, model_type="gpt2"), "gpt2 has a learned table of positions"),
+    "no RoPE": (lambda a: _edit(a, model_type="gpt2"), "gpt2 model has one table of positions .* has 0"),
     "ALiBi": (lambda a: _edit(a, model_type="mpt"), "mpt has ALiBi"),
     "fixed table": (lambda a: _edit(a, model_type="gptj"), "gptj rotates by a table"),
     "dynamic": (
