@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
 
 from ropewalk import records
-from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import whole_directory
+from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import Bounds, bounds
@@ -24,11 +24,13 @@ from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
 from ropewalk.settings.inputs import inputs_of
-from ropewalk.settings.options import Opening
 from ropewalk.settings.pages import TheorySettings
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
+_LLAMA_INFO = ModelInfo(
+    "LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim
+)
 #: The paper goes from 2048 to 32768; a model that was not extended is looked at as far beyond its own window.
 _FACTOR = 16
 
@@ -37,7 +39,7 @@ _FACTOR = 16
 class Forecast:
     """What `forecast` computed: rows that go on record, with the rotation and the scalings they are about.
 
-    name, out: the model's, and the directory of the figures, where `theory` made it.
+    name, layout, out: the model's, which of its layers rotate and slide, and the directory of the figures, where `theory` made it.
     """
 
     rope: Rope
@@ -47,6 +49,7 @@ class Forecast:
     growth: list[Growth]
     resolution: list[Resolution]
     name: str = ""
+    layout: LayerLayout | None = None
     out: Path | None = None
 
     @property
@@ -92,7 +95,8 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    model = _info(settings.model, **settings.opening)
+    checkpoint = None if settings.model is None else Checkpoint.open(settings.model, **settings.opening)
+    model = _LLAMA_INFO if checkpoint is None else checkpoint.info
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
     # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.
@@ -102,7 +106,8 @@ def theory(settings: TheorySettings) -> Forecast:
         result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
         write(result, run, beside)
-    return dataclasses.replace(result, name=model.name, out=out)
+    layout = None if checkpoint is None else checkpoint.layers
+    return dataclasses.replace(result, name=model.name, layout=layout, out=out)
 
 
 def put_on_record(model: ModelInfo, out: Path) -> Forecast:
@@ -121,13 +126,6 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
     if window is None:
         window = model.window if model.window > rope.window else _FACTOR * rope.window
     return rope, window
-
-
-def _info(model: ModelName | None, **opening: Unpack[Opening]) -> ModelInfo:
-    """The model as records name it; LLaMA 7B if none is named."""
-    if model is not None:
-        return Checkpoint.open(model, **opening).info
-    return ModelInfo("LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim)
 
 
 def write(result: Forecast, run: records.Run, out: Path) -> None:

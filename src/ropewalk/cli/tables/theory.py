@@ -22,7 +22,9 @@ def show_theory(forecast: Forecast) -> None:
     terminal = console()
     rope, bounds = forecast.rope, forecast.bounds
     terminal.print(
-        f"{forecast.name}\n{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n"
+        f"{forecast.name}\n"
+        + f"{forecast.layout}\n" * bool(forecast.layout)
+        + f"{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n"
         f"window {rope.window} → {forecast.reach} tokens, factor {bounds.factor:g}\n"
     )
     terminal.print(bounds_table(bounds))
