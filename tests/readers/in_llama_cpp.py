@@ -28,7 +28,7 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
         What is sampled is always the same whole character: the server says nothing of a token that is a part of one.
         """
         answer = server.handle_completions(
-            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": False,
+            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": True,
              "logit_bias": [[job["letter"], 1000.0]]}
         )  # fmt: skip
         [step] = answer["choices"][0]["logprobs"]["content"]
@@ -36,10 +36,11 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
 
     ids = job["ids"]
     logprobs = [ask(ids[:at]).get(ids[at], -math.inf) for at in job["positions"]]
-    new = list(ids)
+    new, chosen = list(ids), []
     for _ in range(job["new"]):
         others = ask(new)
         new.append(max(others, key=others.__getitem__))
+        chosen.append(others[new[-1]])
     too_long = ids[:1] + [ids[1]] * (4 * job["window"])
     try:
         refused = str(server.handle_completions({"prompt": too_long, "n_predict": 1}))
@@ -51,6 +52,7 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "logprobs": logprobs,
         "tokens": new[len(ids) :],
+        "chosen": chosen,
         "window": int(next(group for group in limit.groups() if group)) if limit else refused[:200],
         "text": all(math.isclose(by_text[token], by_ids[token], abs_tol=1e-6) for token in by_ids),
     }

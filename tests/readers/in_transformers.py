@@ -30,15 +30,19 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(jobs: str, results: str) -> None:
-    transformers.utils.logging.set_verbosity_error()
+def read_all(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     done = {}
-    for job in json.load(open(jobs)):
+    for job in jobs:
         try:
             done[job["name"]] = read(job)
         except Exception as error:  # a reader that fails is a result
             done[job["name"]] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-    json.dump(done, open(results, "w"))
+    return done
+
+
+def main(jobs: str, results: str) -> None:
+    transformers.utils.logging.set_verbosity_error()
+    json.dump(read_all(json.load(open(jobs))), open(results, "w"))
 
 
 if __name__ == "__main__":

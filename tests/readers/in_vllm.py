@@ -25,12 +25,17 @@ from vllm import LLM, SamplingParams  # noqa: E402
 def read(job: dict[str, Any]) -> dict[str, Any]:
     model = LLM(model=job["path"], dtype="float32", enforce_eager=True, max_num_seqs=1, seed=0)
     ids = job["ids"]
-    greedy = SamplingParams(temperature=0, max_tokens=job["new"], prompt_logprobs=0, ignore_eos=True)
+    scored = 0 if job["positions"] else None
+    greedy = SamplingParams(temperature=0, max_tokens=job["new"], prompt_logprobs=scored, logprobs=0, ignore_eos=True)
     [answer] = model.generate([{"prompt_token_ids": ids}], greedy, use_tqdm=False)
     [text] = model.generate([job["text"]], SamplingParams(max_tokens=1), use_tqdm=False)
     return {
         "logprobs": [answer.prompt_logprobs[at][ids[at]].logprob for at in job["positions"]],
         "tokens": list(answer.outputs[0].token_ids),
+        "chosen": [
+            step[token].logprob
+            for step, token in zip(answer.outputs[0].logprobs, answer.outputs[0].token_ids, strict=True)
+        ],
         "window": model.llm_engine.model_config.max_model_len,
         "text": list(text.prompt_token_ids) == job["text_ids"],
     }

@@ -3,8 +3,8 @@
 A job is a dictionary: `path` (what was exported for the reader), `ids` (a prompt), `positions` (of tokens in it, past the original
 window, whose log-probabilities are wanted), `new` (how many tokens to add greedily), `text` and `text_ids` (what its tokenizer
 ought to make of a text), `window`, `vocabulary`, `letter` (a token that is one ASCII
-character). A result: `logprobs`, `tokens`, `window`, `text` (whether the ids were those), or
-`error`.
+character). A result: `logprobs`, `tokens`, their log-probabilities as `chosen` (llama.cpp,
+vLLM), `window`, `text` (whether the ids were those), or `error`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig
-from ropewalk.model.verify import pin_rope
+from ropewalk.model.verify import rotary_tables
 from ropewalk.rope.scaling import Plain
 
 ORIGINAL, WINDOW, NEW = 64, 256, 8
@@ -67,11 +67,11 @@ def reference(weights: Path, extended: Path) -> Reference:
 
 
 def turn(model: Any, rope: RopeConfig) -> None:
-    """Set every inv_freq, and the attention factor of the layers that are scaled, from the closed form."""
-    pin_rope(model, rope)
-    for module in model.modules():
-        for name in [name for name in vars(module) if name.endswith("attention_scaling") and "sliding" not in name]:
-            setattr(module, name, rope.scaling.attention_factor(rope.rope))
+    """Set every inv_freq, and the attention factor of the layers that are scaled, from the closed form at the end of the window."""
+    speeds = rope.inv_freq()
+    for module, name, layer_type, table in rotary_tables(model):
+        setattr(module, name, torch.tensor(speeds[layer_type], dtype=torch.float32, device=table.device))
+        setattr(module, name.removesuffix("inv_freq") + "attention_scaling", rope.attention_factor(layer_type))
 
 
 def logprobs_of(model: Any, ids: list[int]) -> list[float]:

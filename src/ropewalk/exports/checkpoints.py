@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.families import FULL_LAYERS
 from ropewalk.checkpoint.files import read_json, write_json
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.write_rope import write_rope
@@ -106,8 +105,7 @@ def refuse_unreadable(reader: Reader, config: dict[str, Any], rope: RopeConfig) 
 
 def full_layers(rope: RopeConfig) -> InvFreq:
     """Closed form of the layers that see the whole window, float64 (rotated / 2,), radians a token."""
-    speeds = rope.inv_freq()
-    return speeds[FULL_LAYERS] if FULL_LAYERS in speeds else next(iter(speeds.values()))
+    return rope.inv_freq()[rope.scaled_layers]
 
 
 def _length_for(

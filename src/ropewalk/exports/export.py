@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import read_json, refuse_existing, whole_directory, write_json
+from ropewalk.checkpoint.files import read_config, read_json, refuse_existing, whole_directory, write_json
 from ropewalk.errors import UserError
 from ropewalk.exports import adapters, gguf_rope
-from ropewalk.exports.checkpoints import full_layers, write_checkpoint
+from ropewalk.exports.checkpoints import full_layers, refuse_unreadable, write_checkpoint
 from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
 from ropewalk.model.load import refuse_unknown_code
@@ -57,11 +57,13 @@ class _Target:
         write: puts the export into an empty directory and gives the window that the reader serves.
         line: what to type, of the quoted directory and the promised window.
         says: what to know of it.
+        perhaps: a reader of the same files that may not know this scaling, which is then said.
     """
 
     write: Callable[[Checkpoint, Path, ExportSettings], int]
     line: str
     says: str = ""
+    perhaps: str = ""
 
 
 @takes(ExportSettings)
@@ -88,7 +90,7 @@ def export(settings: ExportSettings) -> Exported:
             line += f" --max-model-len {promised}"
         if served != promised and settings.reader == "sglang":
             line += f" --context-length {promised}"
-        exported = Exported(out, settings.reader, served, line, target.says)
+        exported = Exported(out, settings.reader, served, line, _warning(target, beside, checkpoint) or target.says)
         write_json(beside / MANIFEST, _manifest(checkpoint, exported))
     return exported
 
@@ -104,6 +106,16 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     refuse_unknown_code(checkpoint)
     yield checkpoint
+
+
+def _warning(target: _Target, directory: Path, checkpoint: Checkpoint) -> str:
+    """What another reader of the same files would get wrong."""
+    if target.perhaps:
+        try:
+            refuse_unreadable(READERS[target.perhaps], read_config(directory), checkpoint.rope)
+        except UserError as error:
+            return str(error).split("; ")[0]
+    return ""
 
 
 def _safetensors(*readers: str) -> Callable[[Checkpoint, Path, ExportSettings], int]:
@@ -180,7 +192,9 @@ def _manifest(checkpoint: Checkpoint, exported: Exported) -> dict[str, object]:
 
 _TARGETS = {
     "transformers": _Target(
-        _safetensors("transformers 4", "lm-eval", "transformers 5"), "AutoModelForCausalLM.from_pretrained({repr})"
+        _safetensors("lm-eval", "transformers 5"),
+        "AutoModelForCausalLM.from_pretrained({repr})",
+        perhaps="transformers 4",
     ),
     "vllm": _Target(_safetensors("vllm"), "vllm serve {out}"),
     "sglang": _Target(_safetensors("sglang"), "python -m sglang.launch_server --model-path {out}"),

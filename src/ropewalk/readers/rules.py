@@ -54,8 +54,10 @@ def _factors_for_each_pair(text: dict[str, Any], keys: Keys) -> str | None:
 
 
 def _longrope_without_factor(text: dict[str, Any], keys: Keys) -> str | None:
-    known = keys.rope_type not in ("longrope", "su") or keys.entry.get("factor") or text.get(ORIGINAL)
-    return None if known else f"wants the factor of a longrope scaling, or {ORIGINAL} beside {POSITIONS}"
+    answers = (keys.entry.get("factor"), keys.entry.get("attention_factor"), text.get(ORIGINAL))
+    if keys.rope_type not in ("longrope", "su") or any(answers):
+        return None
+    return f"wants the factor of a longrope scaling, or {ORIGINAL} beside {POSITIONS}"
 
 
 def _younger_family(text: dict[str, Any], keys: Keys) -> str | None:
@@ -112,6 +114,8 @@ _ROWS = (
         blocks=("rope_scaling",),
         inside=False,
         legacy_type=True,
+        computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
+        unscaled=frozenset({"nemotron"}),
         objections=(_younger_family, _three_keys_of_phi3, _longrope_without_factor, _factors_for_each_pair),
     ),
     Reader(

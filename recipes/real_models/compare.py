@@ -1,0 +1,118 @@
+"""Do llama.cpp and vLLM continue real extended models past the original window as transformers does?
+
+    python recipes/real_models/fetch.py real
+    make readers                                             # their environments, in .readers
+    python recipes/real_models/compare.py real --out real/compared      an hour on two cores
+
+Each model is extended by PI and by YaRN (factor 2), exported for both, and given a prompt longer than its original window: Python's
+standard library. Transformers 5 in float32 says which 8 tokens follow; the readers are asked for theirs. Nothing is trained, so what
+is compared is arithmetic and no merit. The table stands in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ropewalk.exports import export
+from ropewalk.model.extend import extend
+
+ROOT = Path(__file__).resolve().parents[2]
+#: The directory that fetch.py makes → the original window, and how far past it the prompt goes, in tokens.
+MODELS = {"smollm2-135m": (8192, 256), "gemma-3-270m": (32768, 64)}
+METHODS = ("linear", "yarn")
+READERS = {"llama.cpp": ("llama.cpp", "in_llama_cpp.py"), "vllm": ("vllm", "in_vllm.py")}
+FACTOR, NEW = 2, 8
+TEXT = "def walk(rope, tokens=12345):\n    # don't turn 'some' of them\n    return rope\n"
+
+
+def prompt(tokenizer: Any, length: int) -> list[int]:
+    """The standard library's modules by name, from their beginnings."""
+    words, ids = "", []
+    for path in sorted(Path(os.__file__).parent.glob("*.py")):
+        words += path.read_text(encoding="utf-8")
+        if len(words) > 6 * length:
+            break
+    ids = tokenizer(words)["input_ids"]
+    assert len(ids) >= length
+    return ids[:length]
+
+
+def continued(directory: Path, ids: list[int]) -> dict[str, Any]:
+    """The reference: greedy tokens, their log-probabilities, and how near the next best was."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    tokens, chosen, gaps = [], [], []
+    step, cache = torch.tensor([ids]), transformers.DynamicCache(config=model.config)
+    with torch.no_grad():
+        for _ in range(NEW):
+            logits = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
+            best = logits.double().log_softmax(-1).topk(2)
+            tokens.append(int(best.indices[0]))
+            chosen.append(float(best.values[0]))
+            gaps.append(float(best.values[0] - best.values[1]))
+            step = torch.tensor([[tokens[-1]]])
+    return {"tokens": tokens, "chosen": chosen, "gap": min(gaps)}
+
+
+def asked(
+    reader: str, directory: Path, ids: list[int], window: int, tokenizer: Any, environments: Path
+) -> dict[str, Any]:
+    """What a reader says, from its own environment."""
+    environment, script = READERS[reader]
+    job = {"name": "it", "path": str(directory), "ids": ids, "positions": [], "new": NEW, "text": TEXT, "vocabulary": 20,
+           "text_ids": tokenizer(TEXT)["input_ids"], "window": window, "letter": tokenizer(" a", add_special_tokens=False)["input_ids"][-1]}  # fmt: skip
+    questions, answers = directory / "jobs.json", directory / "results.json"
+    questions.write_text(json.dumps([job]))
+    python = environments.absolute() / environment / "bin" / "python"
+    outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    subprocess.run([python, ROOT / "tests" / "readers" / script, questions, answers], env=outside, check=True)
+    return json.loads(answers.read_text())["it"]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("models", type=Path)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--environments", type=Path, default=ROOT / ".readers")
+    options.add_argument("--only", choices=MODELS, nargs="*", default=list(MODELS))
+    arguments = options.parse_args()
+    print(
+        "| model | method | tokens | reader | greedy tokens | log-probabilities | window | tokenizer | seconds |\n"
+        + "|---" * 9
+        + "|"
+    )
+    for name in arguments.only:
+        original, beyond = MODELS[name]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.models / name)
+        ids = prompt(tokenizer, original + beyond)
+        for method in METHODS:
+            extended = arguments.out / f"{name}-{method}"
+            if not extended.exists():
+                extend(arguments.models / name, window=FACTOR * original, method=method, out=extended)
+            wanted = continued(extended, ids)
+            for reader in READERS:
+                out = arguments.out / f"{name}-{method}-{reader}"
+                if not out.exists():
+                    export(extended, reader=reader, out=out, gguf_type="f32")
+                started = time.time()
+                found = asked(reader, out, ids, FACTOR * original, tokenizer, arguments.environments)
+                if "error" in found:
+                    print(f"| {name} | {method} | {len(ids)} | {reader} | {found['error']} |", flush=True)
+                    continue
+                same = sum(a == b for a, b in zip(found["tokens"], wanted["tokens"], strict=True))
+                off = max(abs(a - b) for a, b in zip(found["chosen"], wanted["chosen"], strict=True))
+                print(f"| {name} | {method} | {len(ids)} | {reader} | {same} of {NEW} (nearest other {wanted['gap']:.2f} nats away) | within {off:.0e} | "
+                      f"{found['window']} | {'the same' if found['text'] else 'ANOTHER'} | {time.time() - started:.0f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
