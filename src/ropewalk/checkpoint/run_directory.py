@@ -93,12 +93,12 @@ def _work(
         if not pending and not guard.is_free(place):
             _refuse_unlike(out, place, signs)
         return begun if pending else place
-    guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     if pending and not overwrite:
         raise UserError(
             f"{begun} holds a run that was to replace {out} and was not finished; go on with it (--resume), begin it anew (--overwrite), "
             "or delete it"
         )
+    guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     if pending:
         guard.remove(begun)
     if guard.is_free(place):
