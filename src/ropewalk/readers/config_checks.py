@@ -37,7 +37,8 @@ def block(subject: Subject) -> Iterator[Finding]:
     if not subject.config.get("ropewalk"):
         return
     if subject.rope is None:
-        yield Finding(2, "wrong", subject.rope_error)
+        if subject.table is None:
+            yield Finding(2, "wrong", subject.rope_error)
         return
     rope, positions = subject.rope, subject.text.get(POSITIONS)
     original, window = subject.block.get("original_window"), subject.block.get("window")
@@ -149,6 +150,8 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def reach(subject: Subject) -> Iterator[Finding]:
     """6. Layers that need the longer window see all of it."""
+    if subject.instead_of_rope:
+        return
     window, layers = subject.window or subject.text.get(POSITIONS), subject.text.get("num_hidden_layers", 0)
     if isinstance(layers, int | float) and layers > _MOST_LAYERS:  # the layout is a list
         yield Finding(6, "wrong", f"num_hidden_layers is {layers:.3g}; put the model's own number there")

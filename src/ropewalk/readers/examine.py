@@ -63,7 +63,8 @@ def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding
         return []
     findings = list(check(subject))
     said = any(finding.verdict in ("wrong", "not checked") for finding in findings)
-    if fine and not said and not (number in (3, 6, 7) and findings) and not subject.instead_of_rope:
+    about_rope = number in (1, 3, 6, 7)
+    if fine and not said and not (number in (3, 6, 7) and findings) and not (about_rope and subject.instead_of_rope):
         findings.insert(0, Finding(number, "ok", fine))
     elif number == 2 and subject.block and not said:
         findings.insert(0, Finding(2, "ok", "the block and the other keys say one thing"))
@@ -77,7 +78,7 @@ def _summary(subject: Subject) -> str:
     if not subject.config:
         return "an adapter without a config.json"
     if rope is None:
-        return subject.family or "no model_type"
+        return f"{subject.family or 'no model_type'}{f', {subject.table}' if subject.table else ''}"
     window = f"window {rope.window}" if subject.question is None else "window open"
     scaled = (
         f"{rope.rope.window} tokens, {rope}"

@@ -30,7 +30,8 @@ def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 def spellings(subject: Subject) -> Iterator[Finding]:
     """1. transformers 4 and 5 find the same rotation, and none is lost."""
     if subject.instead_of_rope:
-        yield Finding(1, "note", f"{subject.family} has {subject.instead_of_rope} and no RoPE; nothing of it to check")
+        has = subject.table or subject.instead_of_rope
+        yield Finding(1, "note", f"{subject.family} has {has} and no RoPE; nothing of that to check")
         return
     yield from (Finding(1, "wrong", sentence) for sentence in _spelling_faults(subject))
 

@@ -15,6 +15,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import FULL_LAYERS, family_of
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import WindowQuestion
 from ropewalk.errors import UserError
@@ -90,6 +91,14 @@ class Subject:
         return family_of(self.family).instead_of_rope
 
     @cached_property
+    def table(self) -> PositionTable | None:
+        """The learned table of positions that the config describes; None where it has none, or one that cannot be."""
+        try:
+            return read_table(self.config)
+        except (UserError, *BAD_VALUES):
+            return None
+
+    @cached_property
     def rope(self) -> RopeConfig | None:
         """What ropewalk reads in the config; None where it cannot, for `rope_error`."""
         return self._read[0]
@@ -101,6 +110,8 @@ class Subject:
 
     @cached_property
     def _read(self) -> tuple[RopeConfig | None, str]:
+        if self.table is not None:
+            return None, ""
         if not isinstance(self.config.get("ropewalk") or {}, dict):
             return (
                 None,
