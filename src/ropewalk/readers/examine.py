@@ -47,7 +47,7 @@ def examine(name: str | Path, *, fix: bool = False) -> Diagnosis:
     if Path(name).is_file():
         if fix:
             raise UserError(
-                f"--fix mends config.json, and {name} is one file; export the model again with ropewalk export"
+                f"--fix mends config.json, and {name} is one file; export the model again with `ropewalk export`"
             )
         return examine_gguf(Path(name))
     subject, changed, kept = Subject.open(name), [], []

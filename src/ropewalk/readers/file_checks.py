@@ -73,7 +73,7 @@ def adapter(subject: Subject) -> Iterator[Finding]:
             8,
             "note",
             f"peft_type is {OWN_ADAPTER}, which plain peft stops at, so that no adapter lands on a model with another rotation; "
-            "ropewalk export --for peft writes one that it loads",
+            "`ropewalk export --for peft` writes one that it loads",
         )
     elif kind != "LORA":
         yield Finding(8, "note", f"peft_type is {kind!r}, and ropewalk knows LORA alone")
