@@ -29,7 +29,7 @@ def texts(source, **options):
     ("name", "packed"),
     [
         ("a.jsonl", LINES),
-        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("a.jsonl.xz", lzma.compress(LINES)),
         ("a.jsonl.zst", zstandard.compress(LINES)),
         # Two frames one after the other are one legal file (RFC 8878, section 3); zstd's --rsyncable and cat make such.
@@ -52,7 +52,7 @@ def test_a_directory_is_read_in_the_order_of_its_paths(tmp_path):
     for name in ("b/two.md", "a.txt", "b/one.py", "picture.png", ".hidden.txt", "c.tex.gz"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(gzip.compress(name.encode()) if name.endswith("gz") else name.encode())
+        path.write_bytes(gzip.compress(name.encode(), mtime=0) if name.endswith("gz") else name.encode())
     assert texts(tmp_path) == ["a.txt", "b/one.py", "b/two.md", "c.tex.gz"]
     assert len(files_of(tmp_path)) == 4
 
@@ -100,7 +100,7 @@ def test_rows_in_another_format_are_no_document(tmp_path, name):
     """A list of rows in one .json would pass for one long document, and braces for prose."""
     path = tmp_path / name
     raw = json.dumps(ROWS).encode()
-    path.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    path.write_bytes(gzip.compress(raw, mtime=0) if name.endswith("gz") else raw)
     with pytest.raises(UserError, match=f"{name} holds rows as .*read as JSON lines"):
         list(read_documents(path))
     (tmp_path / "README.md").write_text("about the rows")
