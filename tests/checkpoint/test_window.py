@@ -164,6 +164,37 @@ def test_the_key_that_answers_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "tokenizer's model_max_length says that the window is 1024, interpolated from 256" in caplog.text
 
 
+def test_a_window_that_a_factor_settles_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(BASE | {"max_position_embeddings": 320, "rope_scaling": YARN}))
+    with caplog.at_level(logging.INFO, "ropewalk"):
+        assert Checkpoint.open(tmp_path).rope.window == 1024
+    assert "yarn factor 4 says that the window is 1024, interpolated from 256" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_position_embeddings": 10**400},
+        {"rope_scaling": {"type": "linear", "factor": 1e300}},
+        {"rope_scaling": {"type": "linear", "factor": 10**400}},
+        {"rope_scaling": YARN | {"beta_fast": 1e308}},
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [10**400]}},
+        {
+            "ropewalk": {
+                "original_window": float("inf"),
+                "window": 256,
+                "scaling": {"method": "plain"},
+                "rope_theta": 1e4,
+            }
+        },
+    ],
+    ids=str,
+)
+def test_numbers_that_no_model_has_are_a_sentence(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        read_rope(BASE | changes)
+
+
 def test_answers_go_with_the_checkpoint_and_its_base_takes_the_original_window(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(VICUNA))
     model = Checkpoint.open(tmp_path, current_window=1024)

@@ -25,6 +25,8 @@ from ropewalk.model.load import load_model
 from ropewalk.model.verify import pin_rope, verify_rope
 from ropewalk.rope.scaling import Dynamic, Factors, Linear, Llama3, LongRope, Yarn
 from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training.setup import trained_checkpoint
 
 WINDOW, LONGER = 64, 256
 DOCUMENTS = [Document("a", testing.prose(300))]
@@ -279,6 +281,15 @@ def test_r9_auto_goes_on_with_the_method_the_model_has(name: str, factor: float,
 def test_r6_a_foreign_yarn_model_is_extended_without_a_question(base: Path, tmp_path: Path) -> None:
     model = foreign("yarn", base, tmp_path / "a")
     assert extend(model, window=512, out=tmp_path / "b", method="yarn").scaling == Yarn(8.0)
+
+
+def test_factors_that_depend_on_length_are_not_trained_over_devices_that_share_a_window(
+    base: Path, tmp_path: Path
+) -> None:
+    given = dict(data="books", window=LONGER, out=tmp_path / "b", cp=2)
+    with pytest.raises(UserError, match="LongRoPE has others for short inputs, got --cp 2; use --cp 1, or --factors"):
+        trained_checkpoint(TrainSettings(base, **given, **options("longrope", tmp_path)))
+    trained_checkpoint(TrainSettings(base, **given, **options("factors", tmp_path)))
 
 
 def test_dynamic_ntk_is_refused_for_training_and_the_way_out_works(base: Path, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class RopeConfig:
         unscaled: by layer type, the RoPE of layers that have an unscaled one of their own (Gemma 3's sliding layers).
         block: the `ropewalk` block, empty in a config that ropewalk did not write.
         question: what the config leaves open of its windows; `rope.window` and `window` are then one reading of several.
-        window_key: the second length of the config that settled which window max_position_embeddings is; empty where none had to.
+        window_key: what settled which window the model has, where max_position_embeddings alone does not say it: a second length of
+            the config, or the factor on an original window that it names; else empty.
     """
 
     family: str
@@ -142,14 +143,12 @@ def read_rope(
         found = readings(scaling, named, original, pretrained, after=bool(unscaled))
         said = f"its config does not say whether max_position_embeddings {named} is the window before or after that"
     found = settled(scaling, found, answers, pretrained)
-    by_key = ""
-    if (
-        len(found) > 1
-        and not block
-        and (key := answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length))
-    ):
-        found, by_key = (key[0],), key[1]
+    key = ""
+    if len(found) > 1 and not block:
+        found, key = answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length) or (found, "")
     windows = found[0]
+    if scaling.original_is_named and not block and windows.window != named:
+        key = f"{scaling.method} factor {scaling.factor:g}"
     rope = Rope(head_dim, rope_theta, windows.original)
     return RopeConfig(
         family=model_type,
@@ -162,7 +161,7 @@ def read_rope(
         },
         block=block,
         question=WindowQuestion(scaling, said, found) if len(found) > 1 else None,
-        window_key=by_key,
+        window_key=key,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ropewalk.checkpoint.window import Windows
 from ropewalk.errors import UserError
+from ropewalk.rope.config_numbers import number, whole_number
 from ropewalk.rope.scaling import Rope, Scaling, from_dict, to_dict
 
 
@@ -51,8 +52,8 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float
         UserError: the block is damaged, or contradicts the other keys.
     """
     try:
-        windows = Windows(int(block["original_window"]), int(block["window"]))
-        scaling, rope_theta = from_dict(block["scaling"]), float(block["rope_theta"])
+        windows = Windows(whole_number(block, "original_window"), whole_number(block, "window"))
+        scaling, rope_theta = from_dict(block["scaling"]), number(block, "rope_theta")
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"the config's ropewalk block is damaged ({error!r}); run `ropewalk extend` again") from None
     pretrained = Rope(rope.head_dim, rope_theta, windows.original)

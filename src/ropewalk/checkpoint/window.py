@@ -169,7 +169,7 @@ def settled(
 
 def answered_by_keys(
     both: tuple[Windows, ...], lengths: Mapping[str, int], tokenizer_length: int | None
-) -> tuple[Windows, str] | None:
+) -> tuple[tuple[Windows], str] | None:
     """The one of two readings that a second length confirms, and which length did; None if none does, or lengths disagree.
 
     A length equal to max_position_embeddings tells nothing, since both readings have it. A tokenizer's length confirms the longer
@@ -183,7 +183,7 @@ def answered_by_keys(
     if len(set(found.values())) != 1:
         return None
     key, windows = next(iter(found.items()))
-    return windows, key
+    return (windows,), key
 
 
 def second_lengths(*parts: Mapping[str, Any]) -> dict[str, int]:

@@ -18,6 +18,9 @@ from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import number
 from ropewalk.rope.rope import InvFreq, Rope, Scaling, check_factor
 
+#: Turns in a window, of which thresholds are some: float64 has room for a logarithm of these and of their inverses.
+_FEWEST_TURNS = 1e-9
+
 
 @dataclass(frozen=True)
 class Yarn(Scaling):
@@ -51,7 +54,7 @@ class Yarn(Scaling):
 
     def __post_init__(self) -> None:
         check_factor(self.factor, self.method)
-        if not 0 < self.beta_slow <= self.beta_fast < math.inf:
+        if not _FEWEST_TURNS <= self.beta_slow <= self.beta_fast <= 1 / _FEWEST_TURNS:
             raise UserError(
                 f"yarn scaling needs beta_slow above 0 and at most beta_fast, got {self.beta_slow} and {self.beta_fast}; "
                 "the paper has 1 and 32"

@@ -12,6 +12,9 @@ from typing import Any
 
 from ropewalk.errors import UserError
 
+#: Up to here floats hold every whole number.
+_LARGEST = 2**53
+
 
 def number(config_dict: Mapping[str, Any], key: str) -> float:
     """The number under a key.
@@ -25,7 +28,8 @@ def number(config_dict: Mapping[str, Any], key: str) -> float:
 
 def as_number(value: Any, key: str) -> float:
     """A value of a config.json as a float; `key` is where it was read."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    too_large = isinstance(value, int) and abs(value) > _LARGEST
+    if isinstance(value, bool) or not isinstance(value, int | float) or too_large or math.isnan(value):
         raise UserError(f"a model's config names {key} as a number, got {value!r}; mend its config.json")
     return float(value)
 
@@ -40,4 +44,8 @@ def whole_number(config_dict: Mapping[str, Any], key: str, default: int | None =
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or value < 1:
         raise UserError(f"a model's config names {key} as a whole number above 0, got {value!r}; mend its config.json")
+    if value > _LARGEST:
+        raise UserError(
+            f"a model's config names {key} as a whole number of at most 2^53, got {str(value)[:24]}; mend its config.json"
+        )
     return int(value)

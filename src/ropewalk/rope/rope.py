@@ -22,6 +22,8 @@ from jaxtyping import Float
 from ropewalk.errors import UserError
 
 InvFreq = Float[np.ndarray, " half"]
+#: No window is longer by more: readers count positions in 32 bits.
+_LARGEST_FACTOR = 2**31
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Scaling(abc.ABC):
 
 def check_factor(factor: float, method: str) -> None:
     """Raises UserError for a factor that scales nothing or the wrong way."""
-    if not (math.isfinite(factor) and factor >= 1):
+    if not 1 <= factor <= _LARGEST_FACTOR:
         raise UserError(
             f"the {method} factor must be finite and at least 1, got {factor}; it is new window / old window"
         )

@@ -216,7 +216,7 @@ class Proportional(Scaling):
 
 def _longrope_attention(factor: float, window: int) -> float:
     """sqrt(1 + ln(factor) / ln(L)); 1 where nothing is scaled."""
-    return math.sqrt(1 + math.log(factor) / math.log(window)) if factor > 1 else 1.0
+    return math.sqrt(1 + math.log(factor) / math.log(window)) if factor > 1 and window > 1 else 1.0
 
 
 def _vector(values: Any, name: str) -> Vector:

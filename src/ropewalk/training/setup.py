@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -25,6 +26,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
@@ -131,10 +133,23 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     refuse_quantised(source)
     config_dict = new_config(source, settings)
     if config_dict is source.config:
-        return source
-    trained = source.with_config(config_dict)
-    prove_extension(source, trained, settings)
+        trained = source
+    else:
+        trained = source.with_config(config_dict)
+        prove_extension(source, trained, settings)
+    _refuse_shared_window(trained.positions, settings.cp)
     return trained
+
+
+def _refuse_shared_window(positions: Positions, devices: int) -> None:
+    """LongRoPE's modules choose their factors by the farthest position that they see, and devices that share a window see others."""
+    if devices > 1 and isinstance(positions, RopeConfig):
+        short, long = positions.inv_freq(1)[positions.scaled_layers], positions.inv_freq()[positions.scaled_layers]
+        if not np.array_equal(short, long):
+            raise UserError(
+                f"devices that share a window rotate it by the same factors, and {positions.scaling.label} has others for short inputs, got "
+                f"--cp {devices}; use --cp 1, or --factors with one list"
+            )
 
 
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
