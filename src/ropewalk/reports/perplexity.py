@@ -140,7 +140,8 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
     of_others = [m for m in group.measurements if m.model_variant in others]
     paper_methods = [m for m in group.measurements if m.model_variant not in others]
     base = [m for m in group.measurements if not m.model_variant.extended]
-    return [(paper_methods, ""), (base + of_others, " Other methods.")]
+    both = [(paper_methods, ""), (base + of_others, " Other methods.")]
+    return [(measurements, words) for measurements, words in both if measurements]
 
 
 def _caption(group: Group) -> str:
