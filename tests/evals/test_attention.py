@@ -398,5 +398,5 @@ def test_a_base_that_is_another_model_is_refused(base):
 
 def test_a_model_without_rope_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_positions": 64}')
-    with pytest.raises(UserError, match="learned positions"):
+    with pytest.raises(UserError, match="learned table of 64 positions"):
         attention(str(tmp_path), data=[text_of(100)], window=40)

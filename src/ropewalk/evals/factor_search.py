@@ -75,7 +75,7 @@ def search(settings: SearchSettings) -> FoundFactors:
     """
     if ranks.size() > 1:
         raise UserError("a search runs in one process; start it without torchrun")
-    checkpoint = Checkpoint.open(settings.model, **settings.answers)
+    checkpoint = Checkpoint.open(settings.model, **settings.opening)
     rope_config = _searchable(checkpoint.rope, settings.window)
     identity = {name: getattr(settings, name) for name in ("window", "method", "population", "mutation", "seed")}
     identity["model"] = checkpoint.fingerprint

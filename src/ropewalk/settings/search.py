@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.settings.options import Batched, Data, Loading, Name, NamedModel, Overwriting
+from ropewalk.settings.options import Batched, Data, Loading, Name, NamedModel, OpeningOptions, Overwriting
 from ropewalk.settings.values import Count, Prompts, Seed, Share, Tokens
-from ropewalk.settings.windows import WindowOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSettings(Batched, Overwriting, Loading, WindowOptions):
+class SearchSettings(Batched, Overwriting, Loading, OpeningOptions):
     """Search a factor for each pair of coordinates by evolution, by perplexity on a sample (LongRoPE, arXiv 2402.13753); a killed search goes on where it was."""
 
     model: NamedModel = field(kw_only=False)
