@@ -107,6 +107,12 @@ def test_a_table_rotates_nothing():
 
 
 @pytest.mark.parametrize("family", TABLES)
+def test_a_length_that_a_config_leaves_out_is_that_of_its_class(family):
+    config = transformers.CONFIG_MAPPING[family]()
+    assert TABLES[family].length == getattr(config, TABLES[family].length_key)
+
+
+@pytest.mark.parametrize("family", TABLES)
 def test_a_longer_table_says_at_factor_m_what_the_old_one_says_at_m(family, tmp_path):
     base, source = _model(family), _directory(tmp_path / "a", family)
     info = ropewalk.extend(source, window=LONGER, out=tmp_path / "b")

@@ -9,7 +9,7 @@ Facts of the families' own code, held against transformers by tests/model/test_p
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.families import text_type
@@ -29,7 +29,7 @@ class TableFamily:
 
     Attributes:
         tensor: the end of the tensor's name.
-        length_key: the config key of its length.
+        length_key: the config key of its length; length: what transformers' config class takes where a config.json names none.
         first: row of position 0; the rows before it stand for padding and stay as they are. "pad": the one after the padding
             token's number (RoBERTa).
         beside: rows that the length in the config does not count (OPT).
@@ -38,26 +38,26 @@ class TableFamily:
 
     tensor: str
     length_key: str = "max_position_embeddings"
+    length: int = 512
     first: int | str = 0
     beside: int = 0
     causal: bool = True
 
 
-_GPT2 = TableFamily("wpe.weight", "n_positions")
-_OPT = TableFamily("embed_positions.weight", first=2, beside=2)
+_GPT2 = TableFamily("wpe.weight", "n_positions", 1024)
+_OPT = TableFamily("embed_positions.weight", length=2048, first=2, beside=2)
 _BERT = TableFamily("embeddings.position_embeddings.weight", causal=False)
 _ROBERTA = TableFamily("embeddings.position_embeddings.weight", first="pad", causal=False)
 TABLES: dict[str, TableFamily] = {
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
-    "gpt_neo": TableFamily("wpe.weight"),
+    "gpt_neo": TableFamily("wpe.weight", length=2048),
     "opt": _OPT,
-    "biogpt": _OPT,
+    "biogpt": replace(_OPT, length=1024),
     **dict.fromkeys("albert bert distilbert electra ernie megatron-bert rembert".split(), _BERT),
-    **dict.fromkeys(
-        "camembert data2vec-text roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl".split(), _ROBERTA
-    ),
+    **dict.fromkeys("camembert data2vec-text roberta roberta-prelayernorm xlm-roberta".split(), _ROBERTA),
 }
+TABLES["xlm-roberta-xl"] = replace(_ROBERTA, length=514)
 #: Keys that repeat the length in configs of these families; those that are there are rewritten too.
 _REPEATED = ("n_positions", "n_ctx", "max_position_embeddings")
 
@@ -123,7 +123,7 @@ def read_table(config_dict: dict[str, Any]) -> PositionTable | None:
 
 def _length(text: dict[str, Any], facts: TableFamily) -> int:
     key = next((key for key in (facts.length_key, "max_position_embeddings") if key in text), facts.length_key)
-    return whole_number(text, key)
+    return whole_number(text, key, facts.length)
 
 
 def _from_block(config_dict: dict[str, Any], window: int) -> tuple[int, Scaling, dict[str, Any]]:

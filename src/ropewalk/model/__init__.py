@@ -4,6 +4,7 @@ extend.py   a longer window as a new checkpoint; carry.py, what it takes over fr
 load.py     from a directory to a verified model
 verify.py   every rotary table against the closed form
 doctor.py   what is wrong with a checkpoint; opens.py, what transformers makes of it
+position_table.py  models without RoPE: their learned table made longer in the files
 save.py     back to a directory that every reader gets right
 loss.py     from tokens to one number
 layers.py   where the decoder layers are; torch_internals.py, what looking into them takes of PyTorch

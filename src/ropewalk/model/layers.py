@@ -44,5 +44,6 @@ def _alike(modules: nn.ModuleList) -> bool:
 
 def head_size(model: Any) -> int:
     """Coordinates of one attention head of a transformers model, rotated or not; of most layers, where they differ."""
-    config = model.config.get_text_config().to_dict()  # where layers differ (Gemma 4), the attribute is refused
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    config = model.config.get_text_config()
+    head_dim = config.to_dict().get("head_dim")  # where layers differ (Gemma 4), the attribute is refused
+    return head_dim or config.hidden_size // config.num_attention_heads

@@ -2,6 +2,7 @@
 
 rope.py        a rotary embedding as pretrained, and what a scaling must say of itself
 scaling.py     the one table of the ways to scale it: linear.py, theta.py, by_parts.py, vectors.py
+learned_table.py  the same idea where nothing rotates
 search.py      a factor a pair, by evolution
 rotate.py      head vectors rotated, in numpy
 bounds.py      bounds on attention scores, as the paper prints them and as they hold
