@@ -85,8 +85,11 @@ def test_a_prompt_past_the_window_is_called_extrapolation(model, caplog):
     reply = ropewalk.generate(model, tokenizer=_tokenizer(), text="x" * 80, max_new_tokens=2)
     assert reply.prompt_tokens == 81
     assert "the prompt has 81 tokens, more than the model's window of 64: extrapolation" in caplog.text
-    ropewalk.generate(model, tokenizer=_tokenizer(), text="x" * 60, max_new_tokens=9)
-    assert "the text is 70 tokens by now, past the model's window of 64" in caplog.text
+    reply = ropewalk.generate(model, tokenizer=_tokenizer(), text="x" * 60, max_new_tokens=9)
+    assert reply.note.splitlines() == [
+        "the text is 70 tokens by now, past the model's window of 64",
+        "cut after 9 tokens; --max-new-tokens asks for more",
+    ]
 
 
 def test_drawn_answers_depend_on_the_seed_alone(model):
@@ -180,7 +183,11 @@ def test_questions_come_from_a_pipe_one_a_line(directory, monkeypatch, capsys):
     printed = capsys.readouterr()
     replies = ropewalk.chat(directory, question=["One?", "Two \ufffd?"], max_new_tokens=3)
     assert printed.out == "".join(f"{reply.text}\n" for reply in replies)
-    assert "has no chat template" in printed.err and "tokens of the model's window of 64" in printed.err
+    assert (
+        printed.err.count("cut after 3 tokens") == 2
+        and "has no chat template" in printed.err
+        and "tokens of the model's window of 64" in printed.err
+    )
 
 
 def test_the_model_may_stand_after_a_question(directory, capsys):

@@ -20,6 +20,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import position_limit
 from ropewalk.model.load import load_model
 from ropewalk.model.position_table import learned_tables
+from ropewalk.readers.examine import examine
 from ropewalk.rope.learned_table import InterpolatedTable, interpolated
 from ropewalk.rope.rope import Rope
 
@@ -196,6 +197,7 @@ def test_passkey_and_generation_read_the_longer_table(tmp_path):
         ropewalk.passkey(tmp_path / "b", window=512, depths=2, trials=1)
     reply = ropewalk.generate(tmp_path / "b", text="x" * 300, max_new_tokens=500)
     assert (reply.prompt_tokens, reply.new_tokens) == (301, 211)  # as many as the table has positions for
+    assert reply.note == "cut after 211 tokens; its table of positions ends here"
     with pytest.raises(UserError, match="table of 512 learned positions"):
         ropewalk.generate(tmp_path / "b", text="x" * 600)
 
@@ -391,6 +393,27 @@ def test_relative_positions_of_bert_are_no_rows_of_a_table(tmp_path):
 def test_rows_that_are_no_positions_do_not_count_for_the_longest_window():
     assert position_limit(_model("opt")) == WINDOW
     assert position_limit(testing.tiny("llama")) is None
+
+
+def test_doctor_holds_the_block_of_a_table_against_the_config(tmp_path):
+    ropewalk.extend(_directory(tmp_path / "a"), window=LONGER, out=tmp_path / "b")
+
+    def of_the_block() -> list[str]:
+        return [finding.verdict for finding in examine(str(tmp_path / "b")).findings if finding.number == 2]
+
+    assert of_the_block() == ["ok"]
+    _edited(tmp_path / "b", n_positions=48)
+    assert of_the_block() == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    "family, reason",
+    [("bloom", "ALiBi, whose slopes could be scaled, but no config says it"), ("t5", "nothing to interpolate")],
+)
+def test_what_has_no_table_is_refused_with_the_reason(family, reason, tmp_path):
+    source = _edited(testing.tiny_directory(tmp_path / "a", window=WINDOW), model_type=family)
+    with pytest.raises(UserError, match=reason):
+        ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
 
 
 # What it is good for

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from ropewalk.settings.chat import ChatSettings, GenerateSettings
 from ropewalk.settings.command import arguments
+
+_logger = logging.getLogger(__name__)
 
 
 def chat(options: Any) -> None:
@@ -19,22 +22,31 @@ def chat(options: Any) -> None:
     conversation = Conversation.about(settings)
     at_terminal = not settings.question and sys.stdin.isatty()
     for question in settings.question or (_typed() if at_terminal else _piped()):
+        note = ""
         # An interrupted answer is over, the conversation is not; at the prompt Ctrl-C and Ctrl-D end it.
         with contextlib.suppress(*[KeyboardInterrupt] if at_terminal else []):
-            conversation.ask(question, _print)
+            note = conversation.ask(question, _print).note
         print(flush=True)
+        _remark(note)
 
 
 def generate(options: Any) -> None:
     from ropewalk.evals.conversation import generate
 
-    generate(**_given(GenerateSettings, options) | {"hear": _print})
+    reply = generate(**_given(GenerateSettings, options) | {"hear": _print})
     print(flush=True)
+    _remark(reply.note)
 
 
 def _given(settings: type, options: Any) -> dict[str, Any]:
     """The options as the settings have them: one that may be given several times and was not is an empty list on the command line."""
     return {name: None if value == [] else value for name, value in arguments(settings, options).items()}
+
+
+def _remark(note: str) -> None:
+    """What is to be said of an answer, once its line has ended."""
+    if note:
+        _logger.info(note)
 
 
 def _print(piece: str) -> None:

@@ -43,6 +43,7 @@ class Reply:
         new_tokens: of the text.
         window: tokens that the model is meant for; what is read or written past it is extrapolation.
         finished: the model itself ended the text.
+        note: what a reader of the text should know of its end; empty where nothing is to be said.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Reply:
     new_tokens: int
     window: int
     finished: bool
+    note: str = ""
 
 
 @takes(ChatSettings)
@@ -178,12 +180,14 @@ class Conversation:
         )
         heard.end()
         heard.ids = heard.ids[: len(written.ids)]  # without the token that ended it
-        total = len(ids) + len(written.ids)
-        if len(ids) <= window < total:
-            _logger.warning("the text is %d tokens by now, past the model's window of %d", total, window)
+        new = len(written.ids)
+        notes = []
+        if len(ids) <= window < len(ids) + new:
+            notes.append(f"the text is {len(ids) + new} tokens by now, past the model's window of {window}")
         if not written.finished:
-            _logger.info("cut after %d tokens; more with a larger --max-new-tokens", len(written.ids))
-        return Reply(heard.text, len(ids), len(written.ids), window, written.finished)
+            end = "--max-new-tokens asks for more" if room == self.new_tokens else "its table of positions ends here"
+            notes.append(f"cut after {new} tokens; {end}")
+        return Reply(heard.text, len(ids), new, window, written.finished, "\n".join(notes))
 
     def _room(self, prompt: int) -> int:
         """How many tokens may be written after so many; says how the prompt fits the window.

@@ -35,7 +35,7 @@ from ropewalk.model.verify import positions_of
 GPU_BATCH_TOKENS = 32768
 CPU_BATCH_TOKENS = 2048
 #: Tokens that an answer to a prompt of the retrieval tests takes at most.
-_ANSWER = 32
+ANSWER = 32
 #: Largest float32 copy of logits, in bytes: more are turned into log-likelihoods chunk by chunk.
 LOGIT_BYTES = 256 * 2**20
 
@@ -89,7 +89,7 @@ def prompt_window(model: torch.nn.Module, own: int) -> int:
 
     own: tokens, the model's window.
     """
-    return own if position_limit(model) is None else max(1, own - _ANSWER)
+    return own if position_limit(model) is None else max(1, own - ANSWER)
 
 
 def negative_log_likelihoods(

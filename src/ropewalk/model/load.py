@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.families import refuse_without_rope, text_type
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows
@@ -145,8 +146,10 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )
-    if not known or read_table(checkpoint.config) is None:  # encoders too have a table that can be made longer
-        auto_class(checkpoint.config)
+    if known and read_table(checkpoint.config) is not None:  # encoders too have a table that can be made longer
+        return
+    refuse_without_rope(checkpoint.text_config, text_type(checkpoint.config))  # what it has instead says more than what it is
+    auto_class(checkpoint.config)
 
 
 def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:

@@ -68,14 +68,14 @@ class Suite:
         windows = doubling(info.original_window, info.window)
         models = [*self._before(), *self._checkpoints(), (self.model, info.window, True)]
         for model, window, _ in models:
-            yield self._passkey(model, window)
+            yield self._passkey(model, _of_prompts(model, window))
         for model, _, at_all_windows in models:
             yield from self._perplexity(
                 model, windows if at_all_windows else windows[-1:], stride=self._stride(windows[0])
             )
         for model, window, at_all_windows in models:
             if at_all_windows:
-                yield from self._retrieval(model, window)
+                yield from self._retrieval(model, _of_prompts(model, window))
         yield self._benchmarks()
         yield self._attention(min(info.window, self.size.attention_window))
         yield self._theory()
@@ -275,3 +275,10 @@ def _text(source: str | Path) -> str:
         return str(source) if kind_of(source) == "hub" else digest_of(source)
     except (UserError, OSError):
         return str(source)
+
+
+def _of_prompts(model: Checkpoint, window: int) -> int:
+    """The window of a retrieval prompt, tokens: a learned table, which does not rotate, must have positions for the answer too."""
+    from ropewalk.evals.likelihood import ANSWER
+
+    return window if model.info.head_dim else max(1, window - ANSWER)
