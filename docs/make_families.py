@@ -1,9 +1,11 @@
-"""Write what transformers' config classes take where a config.json says nothing, for families.py to read without transformers.
+"""Write what transformers' config classes take where a config.json says nothing, and what ropewalk makes of every family.
 
 python docs/make_families.py
 
 in   the config classes of the installed transformers
-out  src/ropewalk/checkpoint/class_defaults.json, a line a family; tests/checkpoint/test_families.py holds it to the classes
+out  src/ropewalk/checkpoint/class_defaults.json, a line a family, for families.py to read without transformers;
+     docs/families.md, a verdict a family: each is extended in small, and proved, or refused with a sentence
+     tests/checkpoint/test_families.py and tests/docs/test_families.py hold both to what is installed
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,16 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
+from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.position_table import PositionTable
+from ropewalk.errors import UserError
+from ropewalk.model.architecture import auto_class
+from ropewalk.model.extend import extended_config, prove_extension
+from ropewalk.settings.scaling import ScalingOptions
+
 ROOT = Path(__file__).resolve().parents[1]
+VERDICTS = ROOT / "docs" / "families.md"
 DEFAULTS = ROOT / "src" / "ropewalk" / "checkpoint" / "class_defaults.json"
 #: Keys that RoPE, the layout of layers or the count of weights depend on.
 KEYS = """
@@ -74,9 +86,9 @@ def language_models() -> list[str]:
     return sorted(name for name in names if name in transformers.CONFIG_MAPPING)
 
 
-def class_defaults() -> dict[str, dict[str, Any]]:
-    """By `model_type`, of every family that has RoPE."""
-    families: dict[str, dict[str, Any]] = {}
+def class_defaults() -> dict[str, Any]:
+    """By `model_type`, of every family that has RoPE; and under `without_rope` the names of the others."""
+    families: dict[str, Any] = {"without_rope": []}
     for name in language_models():
         config_class = transformers.CONFIG_MAPPING[name]
         with warnings.catch_warnings():
@@ -87,6 +99,8 @@ def class_defaults() -> dict[str, dict[str, Any]]:
                 continue  # no model of this family can be made from defaults
         if has_rope:
             families[name] = defaults_of(name)
+        else:
+            families["without_rope"].append(name)
     return families
 
 
@@ -97,6 +111,80 @@ def defaults_text() -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+#: What published configs have where no model can be made of a class's own defaults.
+AS_PUBLISHED: dict[str, dict[str, Any]] = {
+    "dots1": {
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 6,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_key_value_heads": 32,
+    },
+    "glm4_moe": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
+}
+
+
+def small_configs() -> dict[str, dict[str, Any]]:
+    """A config of every family: of a small published model where testing.py has one, else of its class's defaults."""
+    configs = {}
+    for name in sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *text_types()} & set(transformers.CONFIG_MAPPING)):
+        with contextlib.suppress(StrictDataclassError, TypeError, ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            configs[name] = transformers.CONFIG_MAPPING[name](**AS_PUBLISHED.get(name, {}))
+    for name in reversed(testing.PUBLISHED):  # the first of a family stays
+        config = testing.tiny_config(name)
+        configs[config.model_type] = config
+    return {name: json.loads(config.to_json_string(use_diff=False)) for name, config in sorted(configs.items())}
+
+
+def verdict(name: str, config: dict[str, Any]) -> tuple[str, str]:
+    """What becomes of a family: extended fourfold in small and proved, or refused; and its layers, or the sentence."""
+    checkpoint = Checkpoint(name, Path("nowhere"), config)
+    try:
+        auto_class(config)
+        if isinstance(checkpoint.positions, PositionTable):
+            return "table interpolated", "a learned table of positions"
+        options = ScalingOptions(method="auto")
+        extended = extended_config(checkpoint, window=4 * checkpoint.rope.window, options=options)
+        prove_extension(checkpoint, checkpoint.with_config(extended), options)
+    except UserError as error:
+        return "refused", str(error).replace("|", "\\|").replace("<", "&lt;")
+    return "extended", str(checkpoint.layers)
+
+
+def verdicts_text() -> str:
+    """The page."""
+    rows = [(name, *verdict(name, config)) for name, config in small_configs().items()]
+    counts = Counter(outcome for _, outcome, _ in rows)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    table = "\n".join(f"| {name} | {outcome} | {sentence} |" for name, outcome, sentence in rows)
+    return PAGE.format(version=transformers.__version__, families=len(rows), summary=summary, table=table)
+
+
+PAGE = """# What becomes of each family
+
+Every causal language model of transformers {version}, alone or beside an image encoder, by the `model_type` of its config.json:
+{families} families, {summary}.
+
+Each was extended fourfold in small (a published model's shape where ropewalk has one, else its class's defaults), by `--method auto`, and
+proved: positions four times as far give what they gave before, the same positions something else, and the layers rotate and reach as
+[layers.py](../src/ropewalk/checkpoint/layers.py) says. What is not extended is refused with the sentence beside it. `extend` and `train`
+run the same proof on a small copy of the user's own config each time.
+
+The same by name for language models inside multimodal ones (Mistral Small 3.1, Qwen3-VL, Gemma 3): the language model is extended, trained
+and measured with text, and what stands beside it is carried as it is.
+
+| family | verdict | layers, or the sentence |
+|---|---|---|
+{table}
+
+python docs/make_families.py wrote this page.
+"""
+
+
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     DEFAULTS.write_text(defaults_text(), encoding="utf-8")
+    VERDICTS.write_text(verdicts_text(), encoding="utf-8")

@@ -270,6 +270,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "phimoe": Family(refused=_MSCALES),
     "phi4_multimodal": Family(refused=_MSCALES),
+    "dbrx": Family(
+        refused="keeps its rope_theta in a section of its own (attn_config), where no reader looks for a scaling"
+    ),
+    "longcat_flash": Family(
+        refused="has two attentions in each of its layers (num_layers), which are not told apart here"
+    ),
     "blt": Family(refused="reads bytes through three transformers, of which the config names one RoPE each"),
     "gptj": Family(refused=_TABLE),
     "codegen": Family(refused=_TABLE),
@@ -280,7 +286,7 @@ FAMILIES: dict[str, Family] = {
     ),
     **dict.fromkeys(
         "bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small camembert data2vec-text electra ernie "
-        "git gpt-sw3 gpt2 gpt_bigcode gpt_neo mbart megatron-bert mvp openai-gpt opt plbart prophetnet reformer rembert roberta "
+        "blip_text_model git gpt-sw3 gpt2 gpt_bigcode gpt_neo mbart megatron-bert mvp openai-gpt opt plbart prophetnet reformer rembert roberta "
         "roberta-prelayernorm roc_bert trocr whisper xlm xlm-roberta xlm-roberta-xl xmod".split(),
         Family(instead_of_rope=_LEARNED),
     ),
@@ -324,12 +330,11 @@ def text_type(config_dict: dict[str, Any]) -> str:
 def with_defaults(text: dict[str, Any]) -> dict[str, Any]:
     """A config's section of the language model over its class's defaults, by the usual names; its RoPE keys as they are."""
     defaults = class_defaults(str(text.get("model_type", "")))
-    renamed = {key: text[own] for key, own in defaults.get("names", {}).items() if own in text}
-    return {
-        **{key: value for key, value in defaults.items() if key not in ("rope_parameters", "names")},
-        **renamed,
-        **text,
+    named = {key: value for key, value in defaults.items() if key not in ("rope_parameters", "names")} | text
+    renamed = {
+        key: text[own] for key, own in defaults.get("names", {}).items() if own in text and text.get(key) is None
     }
+    return named | renamed
 
 
 def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
@@ -343,6 +348,8 @@ def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
     if family.rope_if is not None:
         key, value, otherwise = family.rope_if
         instead = "" if with_defaults(text).get(key, value) == value else otherwise
+    if not (instead or family.refused) and model_type in _all_defaults()["without_rope"]:
+        instead = "none (no rope_parameters)"
     if instead:
         raise UserError(
             f"ropewalk extends models that use rotary position embedding, but {'this ' * bool(family.rope_if)}{model_type} has {instead}; "

@@ -45,7 +45,10 @@ def prove(before: Checkpoint, after: Checkpoint, *, code: str | None = None) -> 
     rope_config, step = after.rope, after.config["ropewalk"]["history"][-1]
     base, extended = (small_model(each.config, code=code) for each in (before, after))
     extended.load_state_dict(base.state_dict())
-    verify_rope(extended, rope_config)
+    try:
+        verify_rope(extended, rope_config)
+    except UserError as error:
+        raise _unlike(rope_config.family, f"does not rotate as its new config says ({error})") from error
     layout = read_layers(small_config({**before.text_config, "model_type": rope_config.family}, code=code))
     is_linear = step["method"] == Linear.method and float(step["factor"]).is_integer()
     # LongRoPE is scaled past the original window only, so other methods are looked at over the whole new one.

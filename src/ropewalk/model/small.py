@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ropewalk.checkpoint.families import text_type
+from ropewalk.checkpoint.families import class_defaults, text_type
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
@@ -41,7 +41,7 @@ _LARGEST = {
         "q_lora_rank kv_lora_rank o_lora_rank qk_nope_head_dim v_head_dim hidden_size_per_layer_input mamba_d_state "
         "linear_key_head_dim linear_value_head_dim",
     ),
-    **_at_most(4, "num_experts num_local_experts n_routed_experts moe_num_experts"),
+    **_at_most(4, "mamba_n_heads num_experts num_local_experts n_routed_experts moe_num_experts"),
     **_at_most(2, "num_experts_per_tok moe_k moe_topk linear_num_key_heads linear_num_value_heads mamba_n_groups"),
     **_at_most(1, "n_group topk_group first_k_dense_replace"),
     **_at_most(0, "num_kv_shared_layers"),
@@ -67,6 +67,8 @@ def small_model(config_dict: dict[str, Any], *, code: str | None = None) -> Any:
         config.name_or_path = code or ""  # where transformers looks for a class of the checkpoint's own
         known = model_type in transformers.CONFIG_MAPPING
         bare = known and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        if bare and type(config) not in transformers.AutoModel._model_mapping:
+            raise ValueError("transformers has no class for this language model by itself")
         auto: Any = transformers.AutoModel if bare else transformers.AutoModelForCausalLM
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -109,16 +111,27 @@ def _parsed(config_class: Any, text: dict[str, Any]) -> Any:
 def small_config(text: dict[str, Any], *, code: str | None = None) -> dict[str, Any]:
     """The keys of a small model's config, from a config's section of the language model."""
     config: dict[str, Any] = _parsed(_class_of(text.get("model_type"), code), text).to_dict()
+    names = {
+        key: own for key, own in class_defaults(str(text.get("model_type"))).get("names", {}).items() if own in config
+    }
+    config |= {key: config.pop(own) for key, own in names.items()}
     kept = _one_of_each(config)
     layers = config["num_hidden_layers"]
     small = {key: _fewer(value, layers, kept) for key, value in config.items()}
+    if config.get("attn_layer_indices"):
+        small["attn_layer_indices"] = [
+            place for place, index in enumerate(kept) if index in config["attn_layer_indices"]
+        ]
     small |= {key: min(value, _LARGEST[key]) for key, value in small.items() if _is_count(value) and key in _LARGEST}
     small |= {
         key: min(value, small["vocab_size"] - 1)
         for key, value in small.items()
         if key.endswith("token_id") and _is_count(value)
     }
-    return small | _fewer_heads(config) | {"num_hidden_layers": len(kept), "dtype": "float32"}
+    small |= _fewer_heads(config) | {"num_hidden_layers": len(kept), "dtype": "float32"}
+    if "mamba_d_head" in small:
+        small["mamba_d_head"] = "auto"  # which depends on the width
+    return {names.get(key, key): value for key, value in small.items()}
 
 
 def _is_count(value: Any) -> bool:
@@ -137,6 +150,7 @@ def _one_of_each(config: dict[str, Any]) -> list[int]:
     """Indices of the first layer of each sort, as far as lists by layer tell them apart; two layers at least."""
     layers = config["num_hidden_layers"]
     lists = [value for value in config.values() if _is_by_layer(value, layers)]
+    lists.append([index in (config.get("attn_layer_indices") or ()) for index in range(layers)])
     sorts: dict[tuple[Any, ...], int] = {}
     for index in range(layers):
         sorts.setdefault(tuple(values[index] for values in lists), index)
@@ -149,7 +163,7 @@ def _fewer(value: Any, layers: int, kept: list[int]) -> Any:
     if _is_by_layer(value, layers):
         return [value[index] for index in kept]
     if isinstance(value, dict) and value and all(str(key).isdigit() for key in value):
-        return {place: value[key] for place, index in enumerate(kept) for key in (index, str(index)) if key in value}
+        return {place: entry for place, index in enumerate(kept) for key, entry in value.items() if int(key) == index}
     return value
 
 
