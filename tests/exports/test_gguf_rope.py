@@ -23,8 +23,12 @@ def a_file(path, architecture="llama", **keys):
     """As a converter leaves it: a window, heads, one tensor and, after dots for underscores, what else is named."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(192)
-    writer.add_embedding_length(64)
+    writer.add_embedding_length(40 if architecture == "gemma3" else 64)
     writer.add_head_count(4)
+    if (
+        architecture == "gemma3"
+    ):  # heads that are no part of the width, as Gemma 3 270M has them; sliding layers have the same
+        writer.add_key_length(16)
     writer.add_token_list(["<s>", "a", "ä"])
     for name, value in keys.items():
         add = writer.add_string if isinstance(value, str) else writer.add_float32

@@ -86,9 +86,12 @@ class GgufRope:
 
     def _rotated(self, which: str = "") -> int:
         head = self.keys["embedding_length"] // _first(self.keys["attention.head_count"])
-        return int(
-            self.keys.get(f"rope.dimension_count{which}") or self.keys.get(f"attention.key_length{which}") or head
-        )
+        names = [
+            f"{key}{kind}"
+            for kind in dict.fromkeys((which, ""))
+            for key in ("rope.dimension_count", "attention.key_length")
+        ]
+        return int(next((self.keys[name] for name in names if self.keys.get(name)), head))
 
     def _factors(self, rotated: int) -> np.ndarray | float:
         longer = self.window > self.keys.get("rope.scaling.original_context_length", self.window)
@@ -111,10 +114,10 @@ class GgufRope:
 def read_gguf_rope(file: Path) -> GgufRope:
     """The RoPE of a GGUF file; raises UserError if the gguf package is not installed or the file is none."""
     reader = _reader(file)
-    fields = {
-        name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.t")
-    }
-    architecture = fields["general.architecture"]
+    architecture = reader.get_field("general.architecture").contents()
+    # A vocabulary of 262,144 tokens and its merges take minutes to read, and say nothing here.
+    said = ("tokenizer.ggml.pre", f"{architecture}.")
+    fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith(said)}
     prefix = f"{architecture}."
     return GgufRope(
         architecture=architecture,
