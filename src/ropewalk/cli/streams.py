@@ -21,6 +21,10 @@ _PLAIN = str.maketrans(
 )
 
 
+#: Streams in whose place ours stand: thrown away, one would close the file that it shares with ours.
+_KEPT: list[io.TextIOWrapper] = []
+
+
 class _Undelivered(Exception):
     """stdout took no more."""
 
@@ -70,6 +74,7 @@ def prepare() -> None:
         elif type(stream) is io.TextIOWrapper:  # the interpreter's own; not a notebook's, a test's or ours
             encoding, buffering = stream.encoding, stream.line_buffering
             setattr(sys, name, kind(stream.buffer, encoding, errors="ropewalk", line_buffering=buffering))
+            _KEPT.append(stream)
 
 
 def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -1,0 +1,220 @@
+"""Bad inputs, made from the settings themselves: each option of each command with what it cannot be, and each argument in Python.
+
+A new option or command is covered by being declared: what its type and range rule out is tried. Only what must be given is listed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from bench.fault_worker import REFUSED, Case
+from ropewalk.cli import COMMANDS
+from ropewalk.settings.command import fields
+from ropewalk.settings.values import Range
+
+#: What has to be given to any command, by field: words of the command line.
+GIVEN: dict[str, tuple[str, ...]] = {
+    "model": ("base",),
+    "records": ("run/records.jsonl",),
+    "adapter": ("adapter",),
+    "data": ("--data", "data"),
+    "window": ("--window", "128"),
+    "out": ("--out", "new"),
+    "reader": ("--for", "vllm"),
+}
+#: Commands that need other words for it, or more to be quick.
+MORE: dict[str, dict[str, tuple[str, ...]]] = {
+    "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32"), "out": ("--out", "new.jsonl")},
+    "train": {"steps": ("--steps", "1"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
+    "passkey": {
+        "window": ("--window", "256"),
+        "depths": ("--depths", "1"),
+        "trials": ("--trials", "1"),
+        "out": ("--out", "new.jsonl"),
+    },
+    "retrieval": {"window": ("--window", "1024"), "trials": ("--trials", "1"), "out": ("--out", "new.jsonl")},
+    "attention": {"out": ("--out", "new.jsonl"), "window": ()},
+    "benchmarks": {
+        "tasks": ("--tasks", "piqa"),
+        "data": ("--data", "items"),
+        "out": ("--out", "new.jsonl"),
+        "window": (),
+    },
+    "summarize": {"data": ("--data", "pairs.jsonl"), "out": ("--out", "new.jsonl"), "window": ()},
+    "generate": {"text": ("--text", "Once")},
+    "chat": {"question": ("--question", "Who?")},
+    "plan": {"gpus": ("--gpus", "8xH100")},
+    "report": {"out": ("new.html",)},
+    "demo": {"out": ("new",)},
+}
+#: Commands whose work takes minutes: only what is refused before it begins is tried.
+_LONG = ("demo", "evaluate")
+
+_LONGEST = "a" * 256
+#: Where nothing can be read, and where nothing can be written.
+NO_INPUT = (
+    "",
+    " ",
+    "missing",
+    "missing/",
+    _LONGEST,
+    "b/" * 2100,
+    "loop",
+    "pipe",
+    "/dev/zero",
+    "/dev/null",
+    "\udcff",
+    "~",
+    "-",
+)
+NO_OUTPUT = ("", _LONGEST, "data", "data/d0.txt/x", "loop/x", "/dev/null/x", "/proc/x", "base", ".", "/")
+#: Where a file is appended to or made.
+NO_FILE = (
+    "",
+    _LONGEST,
+    "data",
+    "data/d0.txt/x",
+    "loop",
+    "pipe",
+    "/dev/null/x",
+    "/proc/x",
+    "/dev/zero",
+    "/dev/full",
+    "base/config.json",
+    "data/d0.txt",
+)
+_WORDS = ("bogus", "", "AUTO", "None ")
+_NO_NUMBER = ("nan", "x", "", "1e", "--", "0x10", "1,5", "½", "1 2")
+
+
+def cases() -> Iterator[Case]:
+    """Every command with each of its options in every way that is ruled out."""
+    for name, command in COMMANDS.items():
+        for field in fields(command.settings):
+            for value in _ruled_out(command.settings, field.name, name):
+                yield Case("options", f"{name} {field.name} {value[:30]!r}", _line(name, field.name, value), REFUSED)
+        for field in fields(command.settings):
+            if field.name in GIVEN and field.default is not None and not isinstance(field.default, Path):
+                yield Case("options", f"{name} without {field.name}", _line(name, field.name, None), REFUSED)
+        for wrong in (["--bogus"], ["--bogus=1"], ["a", "b", "c"], ["--quiet=maybe"]):
+            yield Case("options", f"{name} {wrong[0]}", (*_line(name), *wrong), REFUSED)
+    for line in (["bogus"], [""], ["--bogus"], ["extend extend"], ["-"]):
+        yield Case("options", f"no command {line[0]!r}", tuple(line), REFUSED)
+
+
+def _line(command: str, changed: str = "", value: str | None = "") -> tuple[str, ...]:
+    """A command line that would work, but for one option: another value, or left out (None)."""
+    settings = COMMANDS[command].settings
+    words: list[str] = []
+    options = {name: given for name, given in GIVEN.items() if name in {field.name for field in fields(settings)}}
+    for name, given in (options | MORE.get(command, {})).items():
+        if name != changed:
+            words += given
+    if changed and value is not None:
+        words += _option(settings, changed, value)
+    return (command, *words)
+
+
+def _option(settings: type, name: str, value: str) -> list[str]:
+    metadata = get_args(get_type_hints(settings, include_extras=True)[name])
+    positional = any("Positional" in str(each) for each in metadata) and name in ("model", "records", "adapter")
+    is_first = name == "out" and any("report" in str(each) or "FILE.html" in str(each) for each in metadata)
+    if positional or is_first or (settings.__name__ == "DemoSettings" and name == "out"):
+        return [value]
+    renamed = next((each.name for each in metadata if getattr(each, "name", None)), None)
+    return [f"--{renamed or name.replace('_', '-')}", value]
+
+
+def _ruled_out(settings: type, name: str, command: str) -> list[str]:
+    """Words that an option's type and range, or its part in a command, rule out."""
+    hint = get_type_hints(settings, include_extras=True)[name]
+    parts = list(_parts(hint))
+    if "PythonOnly" in str(hint) or "Suppress" in str(hint) or bool in parts:
+        return []
+    words: list[str] = []
+    for part in parts:
+        if get_origin(part) is Literal:
+            words += [word for word in _WORDS if word not in get_args(part)]
+        elif get_origin(part) is Annotated and get_args(part)[0] in (int, float):
+            words += _numbers(get_args(part)[0], next(each for each in get_args(part)[1:] if isinstance(each, Range)))
+    if words:
+        return words
+    if name in ("out", "trained"):
+        return list(
+            NO_OUTPUT if command in ("extend", "train", "merge", "export", "evaluate", "theory", "demo") else NO_FILE
+        )
+    if name in (
+        "model",
+        "base",
+        "data",
+        "math",
+        "benchmarks",
+        "pairs",
+        "train_pairs",
+        "train",
+        "adapter",
+        "records",
+        "file",
+        "prompt",
+        "converter",
+        "factors",
+    ):
+        return [word for word in NO_INPUT if word not in ("~", "-") or name in ("model", "data")]
+    return ["", " "]
+
+
+def _numbers(kind: type, limits: Range) -> list[str]:
+    beyond = [limits.least - 1, limits.most * 2 + 1] + [limits.least] * limits.above + [limits.most] * limits.below
+    words = [f"{value:.0f}" if kind is int else repr(float(value)) for value in beyond] + list(_NO_NUMBER)
+    return words + (["1.5", "1e3", "1e18", "9" * 30] if kind is int else ["inf", "-inf", "1e309", "1e300"])
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint):
+        yield from _parts(part)
+
+
+#: Of no use to any argument, in Python.
+NONSENSE = (
+    object(),
+    None,
+    {},
+    [],
+    [None],
+    [[]],
+    math.nan,
+    math.inf,
+    -1.5,
+    b"",
+    "",
+    " ",
+    "a\0b",
+    10**30,
+    1j,
+    len,
+    int,
+    {1: 2},
+    True,
+    "x" * 300,
+)
+
+
+def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(function, argument, arguments) of every public function with every argument as nonsense; no model of that name exists.
+
+    What is no nonsense for an argument (None where it is left out) ends at the missing model or file.
+    """
+    for name, command in COMMANDS.items():
+        known = {field.name for field in fields(command.settings)}
+        needed = {"model": "./missing", "data": "./missing", "window": 128, "out": "new", "records": ["./missing"], "adapter": "./missing",
+                  "reader": "vllm", "text": "Once"}  # fmt: skip
+        given = {key: value for key, value in needed.items() if key in known}
+        if name in ("theory", "demo", "chat"):
+            given |= {"out": "base"} if "out" in known else {}
+        for field in fields(command.settings):
+            for value in NONSENSE:
+                yield name, field.name, given | {field.name: value}
