@@ -42,7 +42,7 @@ TRAIN = (
     "new",
 )
 PLAN = ("plan", "base", "--window", "128", "--gpus", "8xH100")
-THEORY = ("theory", "base", "--out", "new")
+THEORY = ("theory", "--model", "base", "--out", "new")
 REPORT = ("report", "run/records.jsonl", "--out", "new.html")
 EXPORT = ("export", "base", "--for", "vllm", "--out", "new")
 #: Each reads a config in its own way.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from bench.fault_worker import REFUSED, Case
+from bench.fault_worker import EITHER, REFUSED, Case
 from ropewalk.cli import COMMANDS
 from ropewalk.settings.command import fields
 from ropewalk.settings.values import Range
@@ -27,6 +27,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 #: Commands that need other words for it, or more to be quick.
 MORE: dict[str, dict[str, tuple[str, ...]]] = {
+    "theory": {"model": ("--model", "base")},
     "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32"), "out": ("--out", "new.jsonl")},
     "train": {"steps": ("--steps", "1"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
     "passkey": {
@@ -47,8 +48,8 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "generate": {"text": ("--text", "Once")},
     "chat": {"question": ("--question", "Who?")},
     "plan": {"gpus": ("--gpus", "8xH100")},
-    "report": {"out": ("new.html",)},
-    "demo": {"out": ("new",)},
+    "report": {"out": ("--out", "new.html")},
+    "demo": {"out": ("--out", "new")},
 }
 #: Commands whose work takes minutes: only what is refused before it begins is tried.
 _LONG = ("demo", "evaluate")
@@ -88,6 +89,8 @@ NO_FILE = (
 )
 _WORDS = ("bogus", "", "AUTO", "None ")
 _NO_NUMBER = ("nan", "x", "", "1e", "--", "0x10", "1,5", "½", "1 2")
+#: Options that some other option makes idle.
+_IDLE = {("export", "converter"), ("export", "gguf_type")}
 
 
 def cases() -> Iterator[Case]:
@@ -95,7 +98,8 @@ def cases() -> Iterator[Case]:
     for name, command in COMMANDS.items():
         for field in fields(command.settings):
             for value in _ruled_out(command.settings, field.name, name):
-                yield Case("options", f"{name} {field.name} {value[:30]!r}", _line(name, field.name, value), REFUSED)
+                expected = EITHER if (name, field.name) in _IDLE else REFUSED
+                yield Case("options", f"{name} {field.name} {value[:30]!r}", _line(name, field.name, value), expected)
         for field in fields(command.settings):
             if field.name in GIVEN and field.default is not None and not isinstance(field.default, Path):
                 yield Case("options", f"{name} without {field.name}", _line(name, field.name, None), REFUSED)
@@ -120,9 +124,8 @@ def _line(command: str, changed: str = "", value: str | None = "") -> tuple[str,
 
 def _option(settings: type, name: str, value: str) -> list[str]:
     metadata = get_args(get_type_hints(settings, include_extras=True)[name])
-    positional = any("Positional" in str(each) for each in metadata) and name in ("model", "records", "adapter")
-    is_first = name == "out" and any("report" in str(each) or "FILE.html" in str(each) for each in metadata)
-    if positional or is_first or (settings.__name__ == "DemoSettings" and name == "out"):
+    positional = any("Positional" in str(each) for each in metadata)
+    if positional:
         return [value]
     renamed = next((each.name for each in metadata if getattr(each, "name", None)), None)
     return [f"--{renamed or name.replace('_', '-')}", value]
@@ -139,7 +142,8 @@ def _ruled_out(settings: type, name: str, command: str) -> list[str]:
         if get_origin(part) is Literal:
             words += [word for word in _WORDS if word not in get_args(part)]
         elif get_origin(part) is Annotated and get_args(part)[0] in (int, float):
-            words += _numbers(get_args(part)[0], next(each for each in get_args(part)[1:] if isinstance(each, Range)))
+            limits = next(each for each in get_args(part)[1:] if isinstance(each, Range))
+            words += _numbers(get_args(part)[0], limits, turn=len(command) + len(name))
     if words:
         return words
     if name in ("out", "trained"):
@@ -166,9 +170,12 @@ def _ruled_out(settings: type, name: str, command: str) -> list[str]:
     return ["", " "]
 
 
-def _numbers(kind: type, limits: Range) -> list[str]:
+def _numbers(kind: type, limits: Range, *, turn: int) -> list[str]:
+    """Beyond the range, and no numbers at all: of these a third each turn."""
     beyond = [limits.least - 1, limits.most * 2 + 1] + [limits.least] * limits.above + [limits.most] * limits.below
-    words = [f"{value:.0f}" if kind is int else repr(float(value)) for value in beyond] + list(_NO_NUMBER)
+    words = [f"{value:.0f}" if kind is int else repr(float(value)) for value in beyond] + list(
+        _NO_NUMBER[turn % 3 :: 3]
+    )
     return words + (["1.5", "1e3", "1e18", "9" * 30] if kind is int else ["inf", "-inf", "1e309", "1e300"])
 
 

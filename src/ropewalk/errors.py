@@ -12,7 +12,7 @@ from collections.abc import Iterator
 STRANGE_DATA = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 #: What torch says on a CPU, where it has no exception of its own for it.
 _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
-_LONGEST = 300
+_LONGEST = 200
 
 
 class UserError(ValueError):
@@ -45,7 +45,7 @@ def reason(error: BaseException) -> str:
     """What went wrong, on one line, by the name of the exception where its text alone would say nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:_LONGEST]
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").split(". ")[0][:_LONGEST]
     spoken = isinstance(error, ValueError | RuntimeError) and not isinstance(error, RecursionError) and " " in text
     return text if spoken else f"{type(error).__name__}: {text}".removesuffix(": ")
 
@@ -62,7 +62,7 @@ def is_shortage(error: BaseException) -> bool:
 
 def shortage(error: BaseException) -> str:
     """First two sentences of an error of memory: what was asked for. The rest is addresses and advice."""
-    return ". ".join(reason(error).split(". ")[:2])
+    return ". ".join((str(error) or type(error).__name__).split(". ")[:2])
 
 
 def refuse_irregular(path: str | os.PathLike[str], what: str) -> None:

@@ -139,7 +139,8 @@ class Checkpoint:
     @cached_property
     def positions(self) -> Positions:
         """How the model knows positions: its RoPE, or its learned table; raises as `rope`."""
-        return read_table(self.config) or self.rope
+        with strange_config(self.name):
+            return read_table(self.config) or self.rope
 
     @property
     def _tokenizer_length(self) -> int | None:

@@ -184,15 +184,15 @@ def refuse_to_lose(out: Name, kept: Iterable[Name]) -> None:
         UserError: the first of them that would be gone.
     """
     for path in kept if os.path.exists(out) else ():
-        for place in (Path(path).resolve(), *_links_in(path)) if os.path.lexists(path) else ():
+        for place in (Path(os.path.realpath(path)), *_links_in(path)) if os.path.lexists(path) else ():
             if any(os.path.exists(part) and os.path.samefile(part, out) for part in (place, *place.parents)):
                 raise UserError(f"all of {out} would be replaced, and with it {path}; choose another --out")
 
 
 def _links_in(path: Name) -> Iterator[Path]:
     """Where the links of a directory lead: a model may be made of links to another's files."""
-    if os.path.isdir(path):
-        yield from (Path(entry.path).resolve() for entry in os.scandir(path) if entry.is_symlink())
+    with contextlib.suppress(OSError):  # no directory, or one that cannot be looked into
+        yield from (Path(os.path.realpath(entry.path)) for entry in os.scandir(path) if entry.is_symlink())
 
 
 def replace(new: Path, out: Path) -> None:

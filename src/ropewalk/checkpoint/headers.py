@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ropewalk.checkpoint.files import read_json
-from ropewalk.errors import UserError
+from ropewalk.errors import STRANGE_DATA, UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -123,7 +123,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); mend its permissions, or fetch it again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except STRANGE_DATA:
         raise UserError(f"{file} has a damaged safetensors header; fetch it again") from None
     size = file.stat().st_size
     if size != promised:

@@ -24,7 +24,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
-from ropewalk.settings.options import Opening
+from ropewalk.settings.options import DtypeName, Opening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def open_model(
     model: Any,
     *,
     tokenizer: Any = None,
-    dtype: str | torch.dtype | None = None,
+    dtype: DtypeName | torch.dtype | None = None,
     device: str | torch.device | None = None,
     current_window: int | None = None,
     original_window: int | None = None,

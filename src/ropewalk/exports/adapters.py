@@ -25,6 +25,7 @@ from ropewalk.checkpoint.files import (
     read_config,
     read_json,
     refuse_existing,
+    strange_config,
     whole_directory,
     write_json,
 )
@@ -152,7 +153,8 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     if not _is_ours(adapter):
         return found
     config = read_config(adapter)
-    trained = read_rope(config)
+    with strange_config(str(adapter)):
+        trained = read_rope(config)
     if (found.rope.family, found.rope.rope.head_dim) != (trained.family, trained.rope.head_dim):
         raise UserError(
             f"{adapter} was trained on a {trained.family} model with {trained.rope.head_dim} rotated coordinates a head, and {name} is "

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import torch
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 
 
 def device_for(device: str | torch.device | None = None) -> torch.device:
     """The device asked for, else the current GPU, else the CPU.
 
     Raises:
-        UserError: no such kind of device, or no such GPU here.
+        UserError: no such kind of device, no such GPU here, or one that cannot compute.
     """
     if device is not None:
         try:
@@ -27,8 +27,15 @@ def device_for(device: str | torch.device | None = None) -> torch.device:
             raise UserError(
                 f"a GPU asked for must be here, but PyTorch sees {count} of them, got {device}; ask for cpu"
             )
+        _refuse_unusable(chosen)
         return chosen
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _refuse_unusable(device: torch.device) -> None:
+    """Raises UserError for a kind of device that PyTorch has a word for and no arithmetic here (meta, mps on Linux, vulkan)."""
+    with told(f"a device computes, but {device} does not here", "ask for cpu", Exception):
+        torch.ones(1, device=device).item()
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -28,33 +28,24 @@ from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.position_table import refuse_unfit_table
 from ropewalk.model.verify import by_transformers, verify_positions
+from ropewalk.settings.command import takes
+from ropewalk.settings.load import LoadSettings
 
 
-def load_model(
-    model: ModelName,
-    *,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    attention: str | None = None,
-    trust_remote_code: bool = False,
-) -> transformers.PreTrainedModel:
-    """Load a causal language model, whole and verified, in evaluation mode.
-
-    Args:
-        model: `hemp`, a local directory, a hub id or an open checkpoint.
-        dtype: of the weights; bfloat16 on a GPU and float32 on a CPU if not given. Rotary tables stay float32.
-        device: the current GPU if there is one, else the CPU.
-        attention: transformers' `attn_implementation`; its own choice (SDPA) if not given, or where the family does not have that.
-        trust_remote_code: run the model code that comes with the checkpoint; never unless asked for.
+@takes(LoadSettings)
+def load_model(settings: LoadSettings) -> transformers.PreTrainedModel:
+    """Load a causal language model, whole and verified, in evaluation mode. Rotary tables are float32 whatever the dtype.
 
     Raises:
         UserError: files missing or damaged, weights that do not fit the config, remote code, an inv_freq that is not the config's.
     """
-    checkpoint = Checkpoint.open(model, trust_remote_code=trust_remote_code)
+    checkpoint = Checkpoint.open(settings.model, **settings.opening)
     refuse_unusable(checkpoint)
-    device = device_for(device)
+    device = device_for(settings.device)
     settle(doubts(checkpoint))
-    loaded, report = _from_pretrained(checkpoint, dtype=dtype_for(dtype, device), attn_implementation=attention)
+    loaded, report = _from_pretrained(
+        checkpoint, dtype=dtype_for(settings.dtype, device), attn_implementation=settings.attention
+    )
     settle(misfits(loaded, report, str(checkpoint)))
     loaded = loaded.to(device).eval()
     way_out = "fetch it again, or mend the program that wrote it"

@@ -17,6 +17,7 @@ from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, text_t
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
+from ropewalk.rope.config_numbers import whole_number
 
 #: Config keys of layers that this module cannot count (latent attention, state spaces, embeddings by layer).
 _UNCOUNTED = (
@@ -197,15 +198,12 @@ def _refuse_uncounted(text: Mapping[str, Any], kind: str, layout: LayerLayout) -
 
 
 def _whole(text: Mapping[str, Any], key: str, kind: str) -> int:
-    value = text.get(key)
-    if value is None:
+    if text.get(key) is None:
         raise UserError(
             f"a plan needs {key}, and the config.json of this {kind or 'unnamed'} model has no such key; add it, or plan from the "
             "original checkpoint"
         )
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
-        raise UserError(f"{key} in a config.json is a whole number above 0, got {value!r}; mend the file")
-    return int(value)
+    return whole_number(text, key)
 
 
 def _inner(text: Mapping[str, Any], kind: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from ropewalk.errors import UserError, refuse_irregular
+from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
 from ropewalk.records.files import SCHEMA
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
@@ -115,7 +115,9 @@ def read(paths: Iterable[str | Path]) -> Records:
         if line.head.kind == Run.kind:
             try:
                 run = _header(line)
-            except msgspec.ValidationError as error:
+            except UserError:
+                raise
+            except STRANGE_DATA as error:
                 left_out.refuse(Run.kind, line.place, error)
             else:
                 runs[run.id] = run
@@ -131,8 +133,9 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
     for number, text in enumerate(path.read_bytes().split(b"\n"), 1):  # JSON knows no other line ends
         if text.strip():
             try:
+                text.decode()
                 yield _Line(_HEAD.decode(text), text, f"{path.name}, line {number}")
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 left_out.damaged += 1
 
 
@@ -146,7 +149,7 @@ def _measurement(line: _Line, runs: dict[str, Run], left_out: LeftOut) -> Measur
     else:
         try:
             return Measurement(_row(KINDS[kind], line.text), runs[line.head.run])
-        except msgspec.ValidationError as error:
+        except STRANGE_DATA as error:
             left_out.refuse(kind, line.place, error)
     return None
 

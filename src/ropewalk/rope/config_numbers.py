@@ -14,6 +14,8 @@ from ropewalk.errors import UserError
 
 #: Up to here floats hold every whole number.
 _LARGEST = 2**53
+#: Tables of so many entries are made: what is absurd would fill the memory.
+_MOST = {"head_dim": 2**16, "num_hidden_layers": 2**14}
 
 
 def number(config_dict: Mapping[str, Any], key: str) -> float:
@@ -38,14 +40,15 @@ def whole_number(config_dict: Mapping[str, Any], key: str, default: int | None =
     """The whole number above 0 under a key; `default` where the key is absent.
 
     Raises:
-        UserError: it is not whole, not above 0, or absent without a default.
+        UserError: it is not whole, not above 0, more than any model has, or absent without a default.
     """
     value = config_dict.get(key, default)
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or value < 1:
         raise UserError(f"a model's config names {key} as a whole number above 0, got {value!r}; mend its config.json")
-    if value > _LARGEST:
+    if value > _MOST.get(key, _LARGEST):
+        most = _MOST.get(key, "2^53")
         raise UserError(
-            f"a model's config names {key} as a whole number of at most 2^53, got {str(value)[:24]}; mend its config.json"
+            f"a model's config names {key} as a whole number of at most {most}, got {str(value)[:24]}; mend its config.json"
         )
     return int(value)

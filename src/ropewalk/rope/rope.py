@@ -41,7 +41,7 @@ class Rope:
     window: int = 2048
 
     def __post_init__(self) -> None:
-        if self.head_dim < 2 or self.head_dim % 2:
+        if not 2 <= self.head_dim <= 2**16 or self.head_dim % 2:
             raise UserError(
                 f"a rotary dimension must be even and at least 2, got {self.head_dim}; "
                 "check head_dim and partial_rotary_factor in the config"
