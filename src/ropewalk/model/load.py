@@ -139,7 +139,9 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
         )
     if known and read_table(checkpoint.config) is not None:  # encoders too have a table that can be made longer
         return
-    refuse_without_rope(checkpoint.text_config, text_type(checkpoint.config))  # what it has instead says more than what it is
+    refuse_without_rope(
+        checkpoint.text_config, text_type(checkpoint.config)
+    )  # what it has instead says more than what it is
     auto_class(checkpoint.config)
 
 
