@@ -164,6 +164,17 @@ def test_p_rope_is_refused_where_only_a_part_of_each_head_turns(tmp_path: Path) 
         extend(a, window=LONGER, out=tmp_path / "b", method="proportional", rotated_share=0.5)
 
 
+def test_r2_readers_that_would_leave_the_scaling_out_are_named(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = testing.tiny_directory(tmp_path / "a", "gpt_neox", window=WINDOW)
+    with caplog.at_level("WARNING", "ropewalk"):
+        extend(base, window=LONGER, out=tmp_path / "llama")
+        assert not caplog.records
+        extend(a, window=LONGER, out=tmp_path / "neox")
+    assert "llama.cpp, mlx would leave the scaling of this model out" in caplog.text
+
+
 def test_verify_compares_the_attention_factor(base: Path, tmp_path: Path) -> None:
     extend(base, window=LONGER, out=tmp_path / "longer", method="yarn")
     model = load_model(tmp_path / "longer")

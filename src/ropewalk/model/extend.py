@@ -58,6 +58,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     if table is None:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
+        _warn_of_readers(config_dict)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint.path, beside, old_window=checkpoint.positions.window, window=settings.window)
@@ -70,6 +71,17 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         write_readme(beside, written.info, base=str(checkpoint), history=config_dict["ropewalk"]["history"])
         verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)
     return Checkpoint.open(settings.out).info
+
+
+def _warn_of_readers(config_dict: dict[str, Any]) -> None:
+    """Log which readers would leave the new scaling out, as llama.cpp does for GPT-NeoX: silently, or they would say it themselves."""
+    from ropewalk.readers.rules import READERS
+
+    ignoring = [name for name, reader in READERS.items() if reader.scaling_is_ignored(config_dict)]
+    if ignoring:
+        _logger.warning(
+            "%s would leave the scaling of this model out; `ropewalk export` says what to do", ", ".join(ignoring)
+        )
 
 
 def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOptions | None = None) -> dict[str, Any]:
