@@ -99,7 +99,12 @@ def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None
 
 
 def choose(
-    documents: Iterable[TokenizedDocument], *, min_tokens: int, refusal: str, limit: int | None = None
+    documents: Iterable[TokenizedDocument],
+    *,
+    min_tokens: int,
+    refusal: str,
+    limit: int | None = None,
+    copies_count: bool = False,
 ) -> tuple[list[TokenizedDocument], int]:
     """The first `limit` documents of at least `min_tokens` tokens, and how many shorter ones came before the last of them.
 
@@ -110,6 +115,7 @@ def choose(
         min_tokens: the length a document must have.
         refusal: the error's sentence if none is long enough, with `{min_tokens}`, `{skipped}` and `{longest}` to fill in.
         limit: all if None.
+        copies_count: each copy of a text is a document too, as in other people's figures.
 
     Raises:
         UserError: none is long enough; the sentence is `refusal`.
@@ -121,7 +127,7 @@ def choose(
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
-        elif document.text and document.text in texts:
+        elif document.text and document.text in texts and not copies_count:
             copies += 1
         else:
             texts.add(document.text)
@@ -144,17 +150,18 @@ def select_documents(
     refusal: str,
     limit: int | None = None,
     max_tokens: int | None = None,
+    copies_count: bool = False,
 ) -> tuple[list[TokenizedDocument], int]:
     """`choose` among `tokenized_documents`. Kept in memory, since a suite selects the same documents for each of its models.
 
     Raises:
         UserError: what reading raises; none is long enough (`refusal`, see `choose`).
     """
-    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens)
+    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens, copies_count)
     selection = _selections.pop(key, None) if key is not None else None
     if selection is None:
         documents = tokenized_documents(tokenizer, data, max_tokens)
-        selection = choose(documents, min_tokens=min_tokens, refusal=refusal, limit=limit)
+        selection = choose(documents, min_tokens=min_tokens, refusal=refusal, limit=limit, copies_count=copies_count)
     if key is not None:
         _selections[key] = selection
         while len(_selections) > _SELECTIONS_KEPT:

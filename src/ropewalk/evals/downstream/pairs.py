@@ -13,6 +13,7 @@ in a window of 16384). The parts are tokenized separately and joined, so that cu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.data import jsonlines
+from ropewalk.data.documents import digest_of
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.data.packing import IGNORED, Blocks, Rows
 from ropewalk.data.select import name_of
@@ -120,21 +122,16 @@ def _from_hub(source: str) -> Iterator[dict[str, Any]]:
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs, to measure on; one that comes again is one.
+    """The first `limit` pairs, to measure on; a file that is named again is read once.
 
     Raises:
         UserError: there are none.
     """
-    different: dict[tuple[str, str], Pair] = {}
-    read = 0
-    for pair in pairs(data):
-        read += 1
-        different.setdefault((pair.document, pair.summary), pair)
-        if len(different) == limit:
-            break
-    if read > len(different):
-        warnings.warn(f"{read - len(different)} pairs that had come before were left out", stacklevel=2)
-    chosen = list(different.values())
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    different = {digest_of(source) if Path(source).is_file() else str(source): source for source in reversed(sources)}
+    if len(different) < len(sources):
+        warnings.warn("a file that was named again, or a copy of it, is measured once", stacklevel=2)
+    chosen = list(itertools.islice(pairs(list(different.values())[::-1]), limit))
     if not chosen:
         raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
     return chosen

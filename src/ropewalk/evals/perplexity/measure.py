@@ -103,6 +103,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         refusal=_TOO_SHORT,
         limit=settings.limit,
         max_tokens=settings.max_tokens,
+        copies_count=settings.convention != "ropewalk",  # others count them
     )
     on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
     run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
