@@ -35,6 +35,7 @@ readers: .venv/installed-dev
 docs: .venv/installed-dev
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_rooms.py
+	$(BIN)/python docs/make_families.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,7 +2,8 @@
 
 checkpoint.py   `Checkpoint`: opened once, handed on
 model_info.py   `ModelInfo`: what records say of a model
-families.py     one row a family: what its config.json need not say
+families.py     one row a family: what its config.json need not say; class_defaults.json, what transformers takes for keys left out
+layers.py       which layers rotate, which slide and how far they reach
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them

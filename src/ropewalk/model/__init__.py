@@ -3,6 +3,8 @@
 extend.py   a longer window as a new checkpoint; carry.py, what it takes over from the old one
 load.py     from a directory to a verified model
 verify.py   every rotary table against the closed form
+proof.py    what the layers do with the tables, on a small copy (small.py) of the user's own config
+architecture.py  which class of transformers, and where the language model is in it
 doctor.py   what is wrong with a checkpoint; opens.py, what transformers makes of it
 position_table.py  models without RoPE: their learned table made longer in the files
 save.py     back to a directory that every reader gets right
