@@ -20,15 +20,18 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
     options.n_ctx, options.n_parallel, options.n_gpu_layers = 0, 1, 0
     options.warmup, options.fit_params, options.verbosity = False, False, -1
     options.cpuparams.n_threads = 1
+    if job.get("exact"):  # the cache in float32, to tell its rounding from anything else
+        options.cache_type_k = options.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        options.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(options)
 
-    def ask(prompt: list[int] | str) -> dict[int, float]:
+    def ask(prompt: list[int] | str, anew: bool = False) -> dict[int, float]:
         """Log-probability of each token that may come next, as the model has them.
 
         What is sampled is always the same whole character: the server says nothing of a token that is a part of one.
         """
         answer = server.handle_completions(
-            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": True,
+            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": not anew,
              "logit_bias": [[job["letter"], 1000.0]]}
         )  # fmt: skip
         [step] = answer["choices"][0]["logprobs"]["content"]
@@ -48,13 +51,13 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
         refused = str(error)
     limit = re.search(r"n_ctx['\"]?[^0-9]{1,4}(\d+)|context size \((\d+) tokens\)", refused)
     # The text is cut by llama.cpp's own tokenizer: what may come next is the same as after transformers' ids.
-    by_text, by_ids = ask(job["text"]), ask(job["text_ids"])
+    by_text, by_ids = ask(job["text"], anew=True), ask(job["text_ids"], anew=True)
     return {
         "logprobs": logprobs,
         "tokens": new[len(ids) :],
         "chosen": chosen,
         "window": int(next(group for group in limit.groups() if group)) if limit else refused[:200],
-        "text": all(math.isclose(by_text[token], by_ids[token], abs_tol=1e-6) for token in by_ids),
+        "text": all(math.isclose(by_text.get(token, 0.0), by_ids[token], abs_tol=1e-6) for token in by_ids),
     }
 
 

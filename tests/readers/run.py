@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,9 +156,9 @@ def options_of(method: str, original: Path) -> dict[str, Any]:
     }.get(method, {})
 
 
-def make_models(place: Path) -> Iterator[Model]:
+def make_models(place: Path, families: Sequence[str] = testing.PUBLISHED) -> Iterator[Model]:
     """Every family extended by every method, and what training wrote."""
-    for family in testing.PUBLISHED:
+    for family in families:
         if "text_config" in testing.tiny_config(family, ORIGINAL).to_dict():
             continue  # no causal language model to transformers; its text model's family is here
         original = make_original(place / "originals", family)
@@ -171,6 +171,8 @@ def make_models(place: Path) -> Iterator[Model]:
             else:
                 yield Model(family, method, original, out, reference=jobs.reference(original, out))
     base = place / "originals" / "llama"
+    if not base.exists():
+        make_original(place / "originals", "llama")
     words = [testing.prose(400, seed) for seed in range(8)]
     for number, text in enumerate(words):
         (place / f"{number}.txt").write_text(text)
@@ -347,6 +349,9 @@ def main() -> None:
     options.add_argument("--environments", type=Path, default=ROOT / ".readers")
     options.add_argument("--table", type=Path)
     options.add_argument("--only", nargs="*", help="readers")
+    options.add_argument(
+        "--families", nargs="*", default=testing.PUBLISHED, choices=testing.PUBLISHED, metavar="FAMILY"
+    )
     options.add_argument("--keep", type=Path, help="keep models and exports here")
     arguments = options.parse_args()
     transformers.utils.logging.set_verbosity_error()
@@ -358,7 +363,7 @@ def main() -> None:
     cells: dict[tuple[str, str], Cell] = {}
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.keep or Path(temporary)
-        models = list(make_models(place))
+        models = list(make_models(place, arguments.families))
         say(f"{len(models)} models, {sum(model.extended is None for model in models)} of them refused by extend")
         weak = [model.name for model in models if model.reference and model.reference.control < 0.02]
         for reader in readers:
