@@ -172,7 +172,7 @@ def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsy
 
 
 def test_a_model_without_rope_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_positions": 64}')
     with pytest.raises(UserError, match="a gpt2 model, has none on record; choose a RoPE model"):
         theory(str(tmp_path))
 
