@@ -331,6 +331,7 @@ def _records() -> Iterator[Case]:
     appended = (*PERPLEXITY, "--out", "run/records.jsonl")
     for line in _LINES:
         name = repr(line[:50])[2:-1]
+        newer = REFUSED if b'"schema": 99' in line else DONE
         yield Case(
             "records",
             f"report: only {name}",
@@ -339,13 +340,13 @@ def _records() -> Iterator[Case]:
             _writes("r.jsonl", line),
         )
         yield Case(
-            "records", f"report: after {name}", REPORT, DONE, _appends("run/records.jsonl", line), check=_has_page
+            "records", f"report: after {name}", REPORT, newer, _appends("run/records.jsonl", line), check=_has_page
         )
         yield Case(
             "records",
             f"perplexity: after {name}",
             appended,
-            DONE,
+            newer,
             _appends("run/records.jsonl", line),
             check=_measured,
             keeps=False,
@@ -398,15 +399,11 @@ def _disks() -> Iterator[Case]:
         yield Case(
             "disks", f"{command}: files of at most 1 kB", line, REFUSED, inside=_limited(resource.RLIMIT_FSIZE, 1024)
         )
-        yield Case(
-            "disks", f"{command}: files of at most 0 bytes", line, REFUSED, inside=_limited(resource.RLIMIT_FSIZE, 0)
-        )
         for option in ("", "--overwrite") if command != "perplexity" else ("",):
             taken = (*line, option) if option else line
             for name in ("somebody's file", "somebody's directory"):
-                expected = DONE if command == "perplexity" and "directory" not in name and False else REFUSED
                 yield Case(
-                    "disks", f"{command} {option}: --out is {name}", taken, expected, _theirs(line[-1], "file" in name)
+                    "disks", f"{command} {option}: --out is {name}", taken, REFUSED, _theirs(line[-1], "file" in name)
                 )
     for command in (PERPLEXITY, TRAIN):
         yield Case(
@@ -664,6 +661,7 @@ def _unread() -> None:
     read, write = os.pipe()
     os.close(read)
     os.dup2(write, 1)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
 
 
 def _without(name: str) -> Callable[[], None]:

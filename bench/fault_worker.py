@@ -70,6 +70,7 @@ def outcome(case: Case, template: Path, *, patience: float = 1.0) -> str:
     """
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         place = Path(folder) / "work"
+        Path(folder).chmod(0o755)  # for the case that somebody else runs here
         shutil.copytree(template, place, symlinks=True)
         os.mkfifo(place / "pipe")
         if case.prepare is not None:

@@ -134,7 +134,7 @@ def write_whole(out: Path, text: str) -> None:
             _sync_one(beside)
             guard.replace(beside, place)
     finally:
-        beside.unlink(missing_ok=True)
+        guard.remove(beside)
 
 
 def refuse_unwritable(out: str | Path) -> None:
@@ -183,17 +183,24 @@ def disk_errors(out: str | Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another place",
             errno.EACCES: "there is no permission to write there; choose another place",
             errno.ENOTDIR: "a part of that path is a file and no directory; choose another place",
+            errno.EEXIST: "a part of that path is a file and no directory; choose another place",
             errno.ENAMETOOLONG: "its name is longer than the file system takes; choose a shorter one",
             errno.ELOOP: "its links lead in a circle; choose another place",
             errno.EBUSY: "something is mounted there, which cannot be replaced; name a directory in it",
             errno.EPERM: "the file system does not allow it; choose another place",
             errno.ENOTEMPTY: "something else was written there meanwhile; choose another place",
             errno.EIO: "the disk reports an error; choose another place",
+            errno.ENOENT: "no file or directory can be made there; choose another place",
         }
         number = error.errno if isinstance(error, OSError) else _os_error(error)
-        if number not in reasons:
+        if number not in reasons or (number == errno.ENOENT and not _is_near(error, out)):
             raise
         raise UserError(f"{out} could not be written: {reasons[number]}") from error
+
+
+def _is_near(error: Exception, out: str | Path) -> bool:
+    """Whether what was not found lies where `out` would; anything else that is missing is another matter."""
+    return str(getattr(error, "filename", "")).startswith(os.path.realpath(Path(out).parent))
 
 
 def _os_error(error: SafetensorError) -> int | None:

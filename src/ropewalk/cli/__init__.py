@@ -11,6 +11,7 @@ Everything heavy is imported inside the command that needs it, so that `ropewalk
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("ropewalk: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            _refuse("this process may not open as many files as that takes; raise the limit with `ulimit -n`")
         if not is_shortage(error):
             raise
         _refuse(

@@ -25,7 +25,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
-from ropewalk.model.devices import to_device
+from ropewalk.model.devices import free_bytes, to_device
 from ropewalk.model.loss import NextTokenLoss, logits_transform
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import positions_of
@@ -57,6 +57,10 @@ class Pass:
             raise ValueError(f"of {len(self.ids)} tokens 1 .. {len(self.ids) - 1} can be scored, got {self.scored}")
 
 
+#: What a token of one window takes at least: the residual stream and what a layer makes of it; its text and ids.
+_COPIES, _TEXT_BYTES = 4, 64
+
+
 def default_batch_tokens(device: torch.device) -> int:
     """Tokens of one forward pass on this kind of device."""
     return GPU_BATCH_TOKENS if device.type == "cuda" else CPU_BATCH_TOKENS
@@ -69,13 +73,21 @@ def position_limit(model: torch.nn.Module) -> int | None:
 
 
 def check_window(model: torch.nn.Module, window: int, *, answer: int = 0) -> None:
-    """Refuse a window that a learned table has no positions for. RoPE has positions for any window: beyond its own it extrapolates.
+    """Refuse a window that a learned table has no positions for, or the memory no room. RoPE has positions for any window.
 
     answer: tokens that the model reads after the window.
 
     Raises:
-        UserError: the model looks its positions up in a table that is too short.
+        UserError: the model looks its positions up in a table that is too short; one window alone is more than the device holds.
     """
+    weight = next(model.parameters())
+    width = getattr(getattr(model.config, "get_text_config", lambda: model.config)(), "hidden_size", 1)
+    least, free = window * (_COPIES * width * weight.element_size() + _TEXT_BYTES), free_bytes(weight.device)
+    if least > free:
+        raise UserError(
+            f"a window of {window} tokens takes {least / 2**30:.0f} GiB here and more, and {free / 2**30:.0f} GiB are free on {weight.device}; "
+            "ask for a smaller --window"
+        )
     limit = position_limit(model)
     if limit is not None and window + answer > limit:
         raise UserError(

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
+    disk_errors,
     read_config,
     read_json,
     refuse_existing,
@@ -135,7 +136,8 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
 def _beside(out: str | Path) -> Iterator[Path]:
     place = guard.beside(Path(out))
     try:
-        place.mkdir(parents=True)
+        with disk_errors(out):
+            place.mkdir(parents=True)
         yield place
     finally:
         guard.remove(place)

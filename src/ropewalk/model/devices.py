@@ -43,6 +43,15 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def device_name(device: torch.device) -> str:
     """A device as records name it: a GPU by its model, anything else by its kind."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -32,6 +32,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import refuse_existing_file
 from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.data.documents import kind_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import opened
@@ -64,6 +65,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
             `out` that holds something else.
     """
     size = _size(settings)
+    _refuse_missing(settings)
     model, base = opened(settings.model, settings.base, **settings.opening)
     settings = dataclasses.replace(settings, model=model, base=base)
     if base is not None:
@@ -103,6 +105,14 @@ def _begin(suite: Suite) -> None:
     with disk_errors(suite.out):
         (suite.work / JOURNAL).touch()
     suite.prepare()
+
+
+def _refuse_missing(settings: EvaluateSettings) -> None:
+    """Raises UserError for data that is not there: its stage would be left out, hours later."""
+    for name in ("data", "math", "benchmarks", "pairs", "train_pairs"):
+        given = getattr(settings, name)
+        for source in [] if given is None else given if isinstance(given, list) else [given]:
+            kind_of(source)
 
 
 def _size(settings: EvaluateSettings) -> Size:

@@ -15,7 +15,7 @@ from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import ROWS
 from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
-from ropewalk.model.devices import device_for, dtype_for
+from ropewalk.model.devices import device_for, dtype_for, free_bytes
 from ropewalk.model.verify import rope_of
 
 
@@ -84,12 +84,3 @@ def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
     # Gemma 2 caps its scores, which no fused kernel does: transformers makes the whole matrix, and its softmax in float32.
     whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
     return forward + probe + bins + neighbours + mask + whole
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated there."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
