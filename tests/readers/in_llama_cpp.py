@@ -31,7 +31,7 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
         What is sampled is always the same whole character: the server says nothing of a token that is a part of one.
         """
         answer = server.handle_completions(
-            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": not anew,
+            {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": job["vocabulary"], "cache_prompt": not (anew or job["positions"]),
              "logit_bias": [[job["letter"], 1000.0]]}
         )  # fmt: skip
         [step] = answer["choices"][0]["logprobs"]["content"]

@@ -126,8 +126,8 @@ def make_original(place: Path, family: str) -> Path:
             more["head_dim"] = 32
     if family == "gemma3_text":  # llama.cpp and MLX know by heart that every sixth layer is a full one
         more |= {"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
-        # Its norms make scores small: only so much does the one full layer say. llama.cpp has as many rows as tokens.
-        more |= {"query_pre_attn_scalar": 8, "vocab_size": 2050}
+        # llama.cpp divides scores by the head's size whatever query_pre_attn_scalar says, and has as many rows as tokens.
+        more |= {"query_pre_attn_scalar": more["head_dim"], "vocab_size": 2050}
     if config.get("attention_multiplier"):  # Granite's published ones make a small model's scores nothing
         more |= {"attention_multiplier": 0.5, "logits_scaling": 1.0}
     try:
@@ -136,6 +136,10 @@ def make_original(place: Path, family: str) -> Path:
         model = testing.tiny(
             family, ORIGINAL, **{name: more[name] for name in more if name not in ("hidden_size", "head_dim")}
         )
+    if family == "gemma3_text":  # its norms make scores small, and only one layer of six sees what is far
+        for name, weight in model.named_parameters():
+            if "q_norm" in name:
+                weight.data.fill_(2.0)
     model.save_pretrained(place / family)
     with_hemps_tokenizer(place / family, small.model_type)
     return place / family
