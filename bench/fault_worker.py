@@ -9,6 +9,7 @@ As promised is: exit 2 with one message and no traceback, or exit 0 with the rig
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
@@ -162,6 +163,7 @@ def _fork(case: Case, place: Path, said: Path) -> int:
     if child:
         return child
     status = 70
+    gc.disable()
     try:
         status = _run(case, place, said)
     except BaseException:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -83,6 +84,8 @@ def _warm() -> None:
 
     for name in ropewalk.__all__:
         getattr(ropewalk, name)
+    gc.collect()
+    gc.freeze()  # or each collection in a fork would copy the memory of everything imported
 
 
 def _run(cases: list[Case], template: Path, workers: int) -> list[tuple[str, str, str]]:

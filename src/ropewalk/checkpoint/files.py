@@ -125,6 +125,8 @@ def whole_directory_of_ours(place: Path, *, called: str | Path | None = None) ->
 def write_whole(out: Path, text: str) -> None:
     """A text file that appears whole or not at all; the caller has asked the guard. What is no Unicode is written as `\\udcff`."""
     place = Path(os.path.realpath(out))
+    if place.is_symlink():
+        raise UserError(f"{out} could not be written: its links lead in a circle; choose another place")
     guard.sweep(place.parent, place)
     beside = guard.beside(place)
     try:

@@ -34,7 +34,7 @@ from ropewalk.checkpoint.guard import refuse_existing_file
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.data.documents import kind_of
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular
 from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
@@ -112,7 +112,8 @@ def _refuse_missing(settings: EvaluateSettings) -> None:
     for name in ("data", "math", "benchmarks", "pairs", "train_pairs"):
         given = getattr(settings, name)
         for source in [] if given is None else given if isinstance(given, list) else [given]:
-            kind_of(source)
+            if kind_of(source) == "file":
+                refuse_irregular(source, "data is read from files")
 
 
 def _size(settings: EvaluateSettings) -> Size:
