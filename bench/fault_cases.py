@@ -99,7 +99,7 @@ ODD: tuple[Any, ...] = (
     "8",
     "\ud800",
 )
-_KEYS = (
+KEYS = (
     "model_type", "architectures", "max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "hidden_size", "head_dim",
     "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size", "intermediate_size", "rms_norm_eps", "hidden_act",
     "tie_word_embeddings", "ropewalk", "text_config", "auto_map", "layer_types", "sliding_window", "dtype", "torch_dtype",
@@ -120,7 +120,7 @@ _WHOLE_CONFIGS = {
 
 
 def _configs() -> Iterator[Case]:
-    for key in _KEYS:
+    for key in KEYS:
         for number, value in enumerate(ODD):
             command = list(_READS_CONFIG)[(len(key) + number) % len(_READS_CONFIG)]
             yield _config(f"{command}: {key} is {str(value)[:20]!r}", _READS_CONFIG[command], {key: value})

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from bench.fault_worker import EITHER, REFUSED, Case
 from ropewalk.cli import COMMANDS
 from ropewalk.settings.command import fields
+from ropewalk.settings.load import LoadSettings
 from ropewalk.settings.values import Range
 
 #: What has to be given to any command, by field: words of the command line.
@@ -217,13 +218,16 @@ def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     What is no nonsense for an argument (None where it is left out) ends at the missing model or file.
     """
-    for name, command in COMMANDS.items():
-        known = {field.name for field in fields(command.settings)}
+    for name, settings in [
+        *((name, command.settings) for name, command in COMMANDS.items()),
+        ("load_model", LoadSettings),
+    ]:
+        known = {field.name for field in fields(settings)}
         needed = {"model": "./missing", "data": "./missing", "window": 128, "out": "new", "records": ["./missing"], "adapter": "./missing",
                   "reader": "vllm", "text": "Once"}  # fmt: skip
         given = {key: value for key, value in needed.items() if key in known}
         if name in ("theory", "demo", "chat"):
             given |= {"out": "base"} if "out" in known else {}
-        for field in fields(command.settings):
+        for field in fields(settings):
             for value in NONSENSE:
                 yield name, field.name, given | {field.name: value}

@@ -37,6 +37,7 @@ BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="one kind of faults")
+    parser.add_argument("--without", help="all kinds but this")
     parser.add_argument("--named", default="", help="only cases whose name has these words")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -50,7 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             fault_cases.make_template(template)
         every = [*fault_inputs.cases(), *fault_cases.cases()]
-        wanted = [case for case in every if chosen.only in (None, case.kind) and chosen.named in case.name]
+        wanted = [
+            case
+            for case in every
+            if chosen.only in (None, case.kind) and chosen.without != case.kind and chosen.named in case.name
+        ]
         drawn = (
             random.Random(chosen.seed).sample(wanted, max(1, round(len(wanted) * chosen.share)))
             if chosen.share < 1
