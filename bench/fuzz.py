@@ -164,8 +164,13 @@ def _made_records() -> Iterator[bytes]:
     """The records of a run of each kind that costs nothing: the theory, and a row of each class with what its fields are by type."""
     from ropewalk import records
     from ropewalk.records.kinds import KINDS
+    from ropewalk.suite.theory import put_on_record
 
-    run = records.new_run(records.ModelInfo("m", "llama", 64, 128), device="cpu", dtype="float32")
+    info = records.ModelInfo("m", "llama", 64, 128, head_dim=16)
+    with tempfile.TemporaryDirectory() as folder:
+        put_on_record(info, Path(folder) / "r.jsonl")
+        yield (Path(folder) / "r.jsonl").read_bytes()
+    run = records.new_run(info, device="cpu", dtype="float32")
     yield records.to_line(run).encode()
     for kind in KINDS.values():
         fields = {field.name: 1 if "int" in str(field.type) else 0.5 for field in dataclasses.fields(kind)}
