@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # minutes on two busy cores; not yet timed within `make test`
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
