@@ -117,12 +117,12 @@ class Checkpoint:
         Raises:
             UserError: see `read_rope`; or the config leaves its windows open, and nobody said what they are.
         """
-        if (table := read_table(self.config)) is not None:
-            raise UserError(
-                f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention, "
-                "plan and export are about RoPE; choose a RoPE model (Llama, Mistral, Qwen, …)"
-            )
         with strange_config(self.name):
+            if (table := read_table(self.config)) is not None:
+                raise UserError(
+                    f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention, "
+                    "plan and export are about RoPE; choose a RoPE model (Llama, Mistral, Qwen, …)"
+                )
             found = read_rope(self.config, answers=self.answers)
             if found.question is not None:
                 found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
