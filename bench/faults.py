@@ -95,7 +95,7 @@ def _warm() -> None:
 
 def _run(cases: list[Case], template: Path, workers: int) -> list[tuple[str, str, str]]:
     """(kind, name, what happened if it was not as promised) of each case. Workers are forked: cases hold functions that no pickle takes."""
-    patience = max(1.0, os.getloadavg()[0]) + workers
+    patience = min(4.0, 1.0 + os.getloadavg()[0] / 2)
     _CASES[:] = cases
     found = []
     with multiprocessing.get_context("fork").Pool(workers, _begin, (template, patience)) as pool:
@@ -103,7 +103,7 @@ def _run(cases: list[Case], template: Path, workers: int) -> list[tuple[str, str
             found.append((at, cases[at].kind, cases[at].name, reason))
             if reason:
                 print(f"{cases[at].kind}: {cases[at].name}: {reason}", file=sys.stderr, flush=True)
-            if number % 200 == 0:
+            if number % 100 == 0:
                 print(f"{number} of {len(cases)}", file=sys.stderr, flush=True)
     return [(kind, name, reason) for _, kind, name, reason in sorted(found)]
 

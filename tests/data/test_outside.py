@@ -13,9 +13,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config
 from ropewalk.data import compression, jsonlines
-from ropewalk.data.documents import read_documents
+from ropewalk.data.documents import files_of, read_documents
 from ropewalk.errors import UserError
 from ropewalk.records import read as read_records
 
@@ -116,3 +117,17 @@ def test_windows_line_ends_are_read_as_line_ends(tmp_path: Path) -> None:
 def test_rows_are_read_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a\r\nb"}))
     assert next(read_documents(tmp_path / "a.jsonl")).text == "a\r\nb"
+
+
+def test_training_data_that_never_end_are_refused_before_they_are_hashed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for source in ("/dev/zero", tmp_path / "pipe.txt"):
+        with pytest.raises(UserError, match="is read from files, but .* is a (device|pipe)"):
+            files_of(source)
+
+
+def test_a_pipe_among_a_models_files_is_refused_before_a_library_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "generation_config.json")
+    with pytest.raises(UserError, match="a model's directory holds files, but .* is a pipe"):
+        Checkpoint.open(tmp_path)

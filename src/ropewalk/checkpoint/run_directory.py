@@ -54,6 +54,8 @@ def run_directory(
         yield place
         return
     guard.refuse_unreadable(place)
+    if not place.name:
+        raise UserError(f"--out is a directory of its own, and {out} is the root of all of them; name one below it")
     refuse_unwritable(out)
     refuse_locked(place)
     work = _work(out, place, signs, overwrite=overwrite, go_on=go_on, inputs=inputs)

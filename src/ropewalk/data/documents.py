@@ -118,6 +118,7 @@ def files_of(source: str | Path) -> list[Path]:
     """The files a local source is read from, in reading order: the file itself, or those in a directory that hold documents."""
     path = Path(source)
     if not path.is_dir():
+        refuse_irregular(path, "data is read from files")
         return [path]
     return [file for file in _below(path) if _stem_suffix(file.name) in PLAIN + ROWS and file.is_file()]
 

@@ -7,6 +7,7 @@ out  answers, streamed as they are written; keys and values of what was read sta
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,7 +280,14 @@ def _read(files: Any, option: str) -> str:
     for path in listed:
         if not Path(path).exists():
             raise UserError(f"{option} names a file, but {path} does not exist; check the path")
-    return "\n\n".join(document.text for document in read_documents(listed))
+    return "\n\n".join(_text(path) for path in listed)
+
+
+def _text(path: Any) -> str:
+    """Of a file, or of the pipe that this process reads from."""
+    if str(path) == "/dev/stdin":
+        return sys.stdin.read()
+    return "\n\n".join(document.text for document in read_documents(path))
 
 
 def _ends(tokenizer: Any, model: Any) -> list[int]:
