@@ -106,7 +106,7 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
     if path.exists():
         return "file"
     name = str(source).split(":")[0]
-    is_id = not name.startswith((".", "/", "~")) and name.count("/") == 1 and "\\" not in name
+    is_id = not name.startswith((".", "/", "~")) and name.count("/") == 1 and all(name.split("/")) and "\\" not in name
     if is_id and not name.endswith(PLAIN + ROWS + SUFFIXES):
         return "hub"
     raise UserError(
