@@ -12,6 +12,7 @@ than promised.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import gc
 import io
@@ -89,6 +90,8 @@ def _warm() -> None:
 
     for name in ropewalk.__all__:
         getattr(ropewalk, name)
+    for encoding in ("unicode-escape", "cp1252", "latin-1", "utf-16"):
+        codecs.lookup(encoding)  # another user may not read where Python lies
     gc.collect()
     gc.freeze()  # or each collection in a fork would copy the memory of everything imported
 
