@@ -502,11 +502,7 @@ def _kills() -> Iterator[Case]:
     ):
         for _ in range(6):
             moment = round(moments.uniform(least, most), 3)
-            again = (
-                command
-                if command is checkpointed or "new.jsonl" in command or command is THEORY
-                else (*command, "--overwrite")
-            )
+            again = command if command is checkpointed or "new.jsonl" in command else (*command, "--overwrite")
             yield Case(
                 "kills", f"{command[0]}: killed after {moment} s", again, DONE, killed=moment, check=_swept, seconds=60
             )
