@@ -19,9 +19,11 @@ import transformers
 from torch import Tensor, nn
 
 from ropewalk.attention_ops import kernels
+from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
+from ropewalk.training.retry import until_it_fits
 
 GIB = 2**30
 SHAPES: dict[str, dict[str, int]] = {
@@ -48,10 +50,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant that is set up: its loss of token numbers, and how its first forward and backward pass is run."""
+    """A contestant that is set up: its loss of token numbers, and how a forward and backward pass is run."""
 
     loss_of: Callable[[Tensor], Tensor]
-    first: Callable[[Callable[[], Tensor]], Tensor] = lambda call: call()
+    run: Callable[[Callable[[], Tensor]], Tensor] = lambda call: call()
 
 
 class Bench:
@@ -96,13 +98,14 @@ class Bench:
             self.model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True
         )
 
-    def step(self, entry: Entry, optimizer: torch.optim.Optimizer, ids: Tensor, *, first: bool) -> Tensor:
+    def step(self, entry: Entry, optimizer: torch.optim.Optimizer, ids: Tensor) -> Tensor:
         def passes() -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
             loss = entry.loss_of(ids)
             loss.backward()
             return loss.detach()
 
-        loss = entry.first(passes) if first else passes()
+        loss = entry.run(passes)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -136,14 +139,12 @@ class Bench:
                 ids = self.data(out.batch, out.tokens, step)
                 if step == 1 and self.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
-                seconds, loss = self._timed(
-                    lambda ids=ids, first=step == 0: self.step(entry, optimizer, ids, first=first)
-                )
+                seconds, loss = self._timed(lambda ids=ids: self.step(entry, optimizer, ids))
                 out.seconds.append(seconds)
                 out.losses.append(float(loss))
             if self.profiled == out.who:
                 self.profiled = None
-                self._profile(lambda: self.step(entry, optimizer, ids, first=False))
+                self._profile(lambda: self.step(entry, optimizer, ids))
             out.peak = throughput.peak_bytes(self.device) / GIB
 
     def _profile(self, call: Callable[[], Any]) -> None:
@@ -216,19 +217,23 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
         candidates = kept.candidates(bench.root.body, turn.batch, turn.tokens)
         if most == "attention":
             candidates = [c for c in candidates if "attention" in c.op]
-        room = _room(bench, turn, candidates, len(kept.layers))
+        kept.settle(candidates, _room(bench, turn, candidates, len(kept.layers)))
 
         def loss_of(ids: Tensor) -> Tensor:
             labels = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
             return bench.root(ids, labels) / (labels != IGNORED).sum()
 
-        def first(call: Callable[[], Tensor]) -> Tensor:
-            loss = kept.fit(call, candidates, room)
+        def give_up(asked: str) -> None:
+            if not kept.lower():
+                raise UserError(f"{turn.tokens} tokens do not fit, with nothing kept ({asked})")
+
+        def run(call: Callable[[], Tensor]) -> Tensor:
+            loss = until_it_fits(call, give_up)
             turn.kept = _say(kept.kept)
             return loss
 
         try:
-            yield Entry(loss_of, first)
+            yield Entry(loss_of, run)
         finally:
             kept.release()
             stack.close()

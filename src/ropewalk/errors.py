@@ -10,8 +10,14 @@ from collections.abc import Iterator
 
 #: What Python raises where data from outside is not of the shape that the code expects: a list for a number, a key that is missing, 1e999.
 STRANGE_DATA = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-#: What torch says on a CPU, where it has no exception of its own for it.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
+#: What torch, cuBLAS, cuDNN and Triton say where they have no exception of their own for it.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)
 _LONGEST = 200
 
 

@@ -24,6 +24,14 @@ from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size
 
 T = TypeVar("T")
+#: What gloo and NCCL say of a process that is gone.
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL communicator was aborted",
+    "remote process exited",
+)
 
 
 def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None = None) -> Mesh:
@@ -84,6 +92,7 @@ class Mesh:
         self.data_size, self.context_size = layout.shape if layout else (1, 1)
         self._attention = contextlib.ExitStack()
         self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
+        self._broken = False
 
     @property
     def main(self) -> bool:
@@ -250,6 +259,23 @@ class Mesh:
             raise UserError(failed)
         return cast(T, result)
 
+    @contextlib.contextmanager
+    def nobody_waits(self) -> Iterator[None]:
+        """Around a pass, in which processes wait for each other: one that cannot go on leaves, and the others say so instead of waiting for it.
+
+        Raises:
+            UserError: another process left. Where the wait is in a GPU's queue, torchrun ends it.
+        """
+        try:
+            yield
+        except (UserError, RuntimeError, MemoryError) as error:
+            self._broken = self.world > 1
+            if self._broken and any(words in str(error) for words in _LOST):
+                raise UserError(
+                    "one of the processes that train together stopped, and says why itself; the last checkpoint is whole, go on with --resume"
+                ) from error
+            raise
+
     def release(self) -> None:
         """Give PyTorch its own attention back; what was sharded is not trained any more."""
         self._attention.close()
@@ -257,7 +283,7 @@ class Mesh:
     def close(self) -> None:
         """Leave the other processes, and leave PyTorch's attention as it was."""
         self.release()
-        if self.world > 1 and dist.is_initialized():
+        if self.world > 1 and dist.is_initialized() and not self._broken:  # nobody would answer
             dist.destroy_process_group()
 
 

@@ -119,7 +119,11 @@ class PasskeySummary:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step. `loss` is nats a token over the whole batch; `seconds` the step's own wall time."""
+    """One optimiser step. `loss` is nats a token over the whole batch; `seconds` the step's own wall time.
+
+    `peak_bytes` of memory were in use at most so far, and `reserved_bytes` held by PyTorch for them, holes included (0 on a CPU). `retries` counts how
+    often the step ran out of memory and was begun again with less kept.
+    """
 
     kind: ClassVar[str] = "step"
     step: int
@@ -132,6 +136,8 @@ class Step:
     mfu: float | None = None
     peak_bytes: int = 0
     seconds_left: float = 0.0
+    reserved_bytes: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True)

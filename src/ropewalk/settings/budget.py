@@ -31,6 +31,14 @@ def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:
     return max(1, min(batch, (_GPU_TOKENS if on_gpu else _CPU_TOKENS) // window))
 
 
+def gradients_wait(batch: int, micro: int, groups: int) -> bool:
+    """Whether gradients of one micro batch lie there while the next one goes forward; if not, they come as kept results go.
+
+    batch: windows of a step. micro: windows in a micro batch. groups: devices, or groups that share a window, that have one each.
+    """
+    return batch > micro * groups
+
+
 def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
     """Bytes that the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
     return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary

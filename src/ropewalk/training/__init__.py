@@ -4,6 +4,7 @@ setup.py           the processes, and the model they start from: extended, loade
 loop.py            step, guard, save, resume: the way through
 batch.py           which windows a step reads; pose.py, at which positions
 activations.py     what the layers keep for the backward pass; recompute.py, the machinery of it
+retry.py           a step that takes more memory than there is, begun again with less
 optimizer.py       AdamW and the learning rate of a step
 lora.py            low-rank adapters
 guard.py           when to stop: a lost run, a signal

@@ -1,10 +1,9 @@
-"""`--activations`: what the layers keep for the backward pass, settled on the first micro batch (recompute.py does the choosing).
+"""`--activations`: what the layers keep for the backward pass (recompute.py does the choosing).
 
 in   the loss module, the shape of a micro batch, the device
-out  forward and backward passes that fit into the memory there is
+out  layers that keep what the memory there is holds; less, each time a step finds that it was too much
 
-    auto   on a GPU everything if it fits, else what saves most work in the memory that is left, found by trying on the first micro
-           batch; on a CPU everything
+    auto   on a GPU everything if it fits, else what saves most work in the memory that is left; on a CPU everything
     full   nothing but each layer's input: a third more work, least memory
     none   everything: no work twice, most memory
 """
@@ -12,24 +11,22 @@ out  forward and backward passes that fit into the memory there is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, head_bytes
 from ropewalk.training import recompute
-from ropewalk.training.optimizer import moment_bytes
 
 
 class ActivationMemory:
-    """Runs a step's passes; the first one settles what is kept.
+    """What the layers of a run keep.
 
     loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
-    shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device. optimizer: its
-    name in the settings. accumulated: whether a step adds up the gradients of several micro batches.
+    shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device.
+    accumulated: whether a step adds up the gradients of several micro batches.
     """
 
     def __init__(
@@ -41,25 +38,22 @@ class ActivationMemory:
         shape: tuple[int, int],
         *,
         work: float = 0.0,
-        optimizer: str = "adamw",
         accumulated: bool = True,
     ) -> None:
-        self._loss, self._mesh, self._compute = loss, mesh, compute
-        self._optimizer, self._accumulated = optimizer, accumulated
-        on_gpu, self._tokens = mesh.device.type == "cuda", shape[0] * shape[1]
-        self._candidates: list[recompute.Candidate] = []
-        #: None as soon as nothing is left to be settled.
-        self._unsettled: recompute.SelectiveCheckpointing | None = None
-        if setting == "none" or (setting == "auto" and not on_gpu):
-            return
+        self._loss, self._setting, self._mesh, self._compute, self._shape = loss, setting, mesh, compute, shape
+        self._accumulated, self._on_gpu = accumulated, mesh.device.type == "cuda"
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
-        checkpointing = recompute.SelectiveCheckpointing(loss, compiled=on_gpu and (large or work >= COMPILED_FLOPS))
-        if setting == "full":
-            checkpointing.keep([recompute.NOTHING] * len(checkpointing.layers))
-            return
-        self._unsettled = checkpointing
-        with self._autocast():  # traced now, before the layers are sharded
-            self._candidates = checkpointing.candidates(loss.body, *shape, device=mesh.device)
+        compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
+        self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
+        #: None until the layers were traced, which is before they are sharded. On a CPU that is left until less must be kept.
+        self._candidates: list[recompute.Candidate] | None = None
+        if setting == "auto" and self._on_gpu:
+            self._candidates = self._traced()
+
+    def _traced(self) -> list[recompute.Candidate]:
+        assert self._checkpointing is not None
+        with self._autocast():
+            return self._checkpointing.candidates(self._loss.body, *self._shape, device=self._mesh.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
@@ -67,48 +61,50 @@ class ActivationMemory:
             return contextlib.nullcontext()
         return torch.autocast(self._mesh.device.type, dtype=self._compute)
 
-    def run(self, passes: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
-        """`passes()`, one forward and backward pass. The first time it may be run more than once, from gradients of zero."""
-        checkpointing, self._unsettled = self._unsettled, None
-        if checkpointing is None:
-            return passes()
-        room = min(self._mesh.gather(self._room(len(checkpointing.layers), optimizer)))
-        if self._mesh.world > 1:
-            # All devices alike, and without trying: one that ran out of memory would leave the others waiting for it.
-            checkpointing.keep(checkpointing.within(self._candidates, room))
-            return passes()
+    def settle(self) -> None:
+        """Choose what is kept, before the first pass, when all that stays is in memory; on all devices alike."""
+        if self._checkpointing is None:
+            return
+        if self._setting == "full":
+            self._checkpointing.settle([], 0)
+        elif self._candidates is not None:
+            self._checkpointing.settle(self._candidates, min(self._mesh.gather(self._room(self._candidates))))
 
-        def afresh() -> Tensor:
-            optimizer.zero_grad(set_to_none=True)
-            return passes()
+    def lower(self) -> bool:
+        """Keep less from the next pass on; False if nothing is left that could be given up."""
+        if self._checkpointing is None:
+            return False
+        if self._setting == "auto" and self._candidates is None:  # on a CPU, where everything was kept until now
+            if self._mesh.world > 1:
+                return False
+            self._candidates = self._traced()
+            everything = len(self._checkpointing.layers) * self._checkpointing.layer_bytes
+            self._checkpointing.settle(self._candidates, everything)
+        return self._checkpointing.lower()
 
-        return checkpointing.fit(afresh, self._candidates, room)
-
-    def _room(self, layers: int, optimizer: torch.optim.Optimizer) -> int:
-        parameters = list(self._loss.parameters())
+    def _room(self, candidates: list[recompute.Candidate]) -> int:
+        assert self._checkpointing is not None
+        parameters, tokens = list(self._loss.parameters()), self._shape[0] * self._shape[1]
         config = self._loss.model.config.get_text_config()
-        reserved = reserved_bytes(
-            parameters, self._optimizer, accumulated=self._accumulated, resumed=bool(getattr(optimizer, "state", None))
-        )
         # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
-        stream = self._tokens * config.hidden_size * size
-        head = int(head_bytes(self._tokens, config.hidden_size, config.vocab_size))
         return recompute.free_bytes(
-            self._mesh.device, self._candidates, layers=layers, stream=stream, head=head, reserved=reserved
+            self._mesh.device,
+            candidates,
+            layers=len(self._checkpointing.layers),
+            stream=tokens * config.hidden_size * size,
+            head=int(head_bytes(tokens, config.hidden_size, config.vocab_size)),
+            reserved=reserved_bytes(parameters, accumulated=self._accumulated),
         )
 
 
-def reserved_bytes(parameters: list[nn.Parameter], optimizer: str, *, accumulated: bool, resumed: bool) -> int:
-    """Bytes of this device that are not taken before the first step and stay: AdamW's moments, copies in bfloat16, gradients.
+def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
+    """Bytes of this device that are not taken before the first pass, and are needed beside what is kept: copies in bfloat16, gradients.
 
-    optimizer: as `TrainSettings` names it. accumulated: whether gradients of one micro batch are there while the next one goes
-    forward; if not, they come as kept results go. resumed: whether the moments are there already.
+    accumulated: whether gradients of one micro batch are there while the next one goes forward (settings/budget.py).
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     reserved = sum(_local(p) * p.element_size() for p in trained) if accumulated else 0
-    if not resumed:
-        reserved += sum(int(_local(p) * moment_bytes(optimizer, p)) for p in trained)
     if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
         reserved += sum(2 * _local(p) for p in parameters)
     return reserved

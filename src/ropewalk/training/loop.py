@@ -16,10 +16,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
-import statistics
 import time
-from collections import deque
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +30,12 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError, shortage
+from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
-from ropewalk.records import ModelInfo, Step
+from ropewalk.records import ModelInfo
+from ropewalk.settings.budget import gradients_wait
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import lora, threads, throughput, training_state
@@ -56,6 +54,7 @@ from ropewalk.training.checkpoints import (
 )
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
+from ropewalk.training.retry import shortage_told, until_it_fits
 from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_checkpoint
 
 _logger = logging.getLogger(__name__)
@@ -111,8 +110,8 @@ class Loop:
         with self._autocast():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self.loss: Any = mesh.together(lambda: NextTokenLoss(self.model))
-        self._flops = throughput.flops_per_token(self.model, batches.windows.window)
-        self.activations = self._activation_memory()
+        flops = throughput.flops_per_token(self.model, batches.windows.window)
+        self.activations = self._activation_memory(flops)
         mesh.shard(self.loss, None if start.compute == torch.float32 else start.compute)
         verify_positions(start.model, start.positions)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -123,10 +122,11 @@ class Loop:
         self.done = 0
         self.threads = torch.get_num_threads()
         self._saved: int | None = None
-        self._durations: deque[float] = deque(maxlen=20)
-        self._rate = throughput.matrix_rate(mesh.device, start.compute)
+        rate = throughput.matrix_rate(mesh.device, start.compute)
+        self._pace = throughput.Pace(mesh.device, flops, rate and rate * mesh.world, settings.steps)
+        self._retries = self._tight = 0  # of the step that is being taken
 
-    def _activation_memory(self) -> ActivationMemory:
+    def _activation_memory(self, flops: float) -> ActivationMemory:
         settings, micro, window = self.settings, self.batches.micro, self.batches.windows.window
         tokens = settings.steps * settings.batch_size * window
         return ActivationMemory(
@@ -135,9 +135,8 @@ class Loop:
             self.mesh,
             self.start.compute,
             (micro, window // self.mesh.context_size),
-            work=tokens * self._flops / self.mesh.world,
-            optimizer=settings.optimizer,
-            accumulated=settings.batch_size > micro * self.mesh.data_size,
+            work=tokens * flops / self.mesh.world,
+            accumulated=gradients_wait(settings.batch_size, micro, self.mesh.data_size),
         )
 
     def run(self) -> ModelInfo:
@@ -152,10 +151,17 @@ class Loop:
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
-            with Signals() as signals:
+            with shortage_told(self._too_little), Signals() as signals:
+                self._prepare()
                 self._steps(log, header.id, signals)
                 self._finish()
             return self._info()
+
+    def _prepare(self) -> None:
+        """What stays in a GPU's memory is put there; then what the layers keep can be chosen."""
+        if self.mesh.device.type == "cuda":
+            optimizers.allocate_states(self.optimizer)
+        self.activations.settle()
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
@@ -212,39 +218,75 @@ class Loop:
                 figures = self._step(signals)
             except _Stop:
                 raise self._stopped(run, signals) from None
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"step {self.done + 1} takes more memory than there is ({shortage(error)}); --activations full, a smaller --micro-batch, --optimizer "
-                    "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
-                ) from error
             self.done += 1
             if self.mesh.main:
-                log.step(self._row(*figures, time.perf_counter() - begin))
+                log.step(self._pace.row(self.done, *figures, time.perf_counter() - begin, self._retries))
+            self._lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)
 
     def _step(self, signals: Signals) -> tuple[float, float, float, int]:
         """One optimiser step: loss in nats a token, gradient norm, learning rate, tokens. Nothing moves if it raises."""
-        step, settings = self.done, self.settings
-        _seed(settings.seed, step, self.mesh.rank)
+        step, settings, self._retries = self.done, self.settings, 0
         blocks = self.batches.blocks(step)
         counted = self.batches.windows.counted(blocks, mask_documents=settings.mask_documents)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses, blocks_read = [], []
-        for micro in self.batches.micro_batches(step, self.mesh):
-            if self.mesh.any(signals.received is not None):
-                raise _Stop
-            passes = partial(self._forward_and_backward, micro.rows, counted)
-            losses.append(self.activations.run(passes, self.optimizer))
-            blocks_read.append(micro.blocks)
-        summed = torch.stack(losses)
-        loss = float(self.mesh.sum(summed.sum())) / counted
-        norm = float(self.mesh.clip(self.parameters, float(settings.clip)))
-        self.guard.check(step + 1, loss, norm, lambda: self._blame(summed.tolist(), blocks_read))
+        with self.mesh.nobody_waits():
+            losses, blocks_read, norm = until_it_fits(lambda: self._gradients(counted, signals), self._give_up)
+        loss = float(self.mesh.sum(losses.sum())) / counted
+        self.guard.check(step + 1, loss, norm, lambda: self._blame(losses.tolist(), blocks_read))
         rate = optimizers.learning_rate(step, self.peak, settings.warmup)
         optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
         return loss, norm, rate, len(blocks) * self.batches.windows.window
+
+    def _gradients(self, counted: int, signals: Signals) -> tuple[Tensor, list[list[int]], float]:
+        """A step's gradients, from the beginning: the summed loss and the windows of each micro batch, and the gradients' norm."""
+        _seed(self.settings.seed, self.done, self.mesh.rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, blocks_read = [], []
+        for micro in self.batches.micro_batches(self.done, self.mesh):
+            if self.mesh.any(signals.received is not None):
+                raise _Stop
+            losses.append(self._forward_and_backward(micro.rows, counted))
+            blocks_read.append(micro.blocks)
+        return torch.stack(losses), blocks_read, float(self.mesh.clip(self.parameters, float(self.settings.clip)))
+
+    def _give_up(self, asked: str) -> None:
+        """Do with less memory from here on; called when a step took more than there is.
+
+        Raises:
+            UserError: nothing is left to be given up; or there are several devices, of which one alone cannot begin again.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.mesh.world > 1 or not (self.activations.lower() or self._smaller_micro_batch()):
+            raise UserError(self._too_little(asked))
+        if not self._retries:
+            self._say(
+                f"step {self.done + 1} took more memory than there is ({asked}); it is begun again with less kept for the backward pass"
+            )
+        self._retries += 1
+
+    def _smaller_micro_batch(self) -> bool:
+        """Half as many windows at a time, where no number was asked for."""
+        fewer = self.batches.micro // 2
+        if fewer and self.settings.micro_batch is None:
+            self.batches = dataclasses.replace(self.batches, micro=fewer)
+            self._say(f"micro batches have {fewer} windows from now on")
+            return True
+        return False
+
+    def _lower_in_time(self) -> None:
+        """Several devices cannot begin a step again; all keep less as soon as one of them had no memory to spare in it."""
+        tight = throughput.tight_allocations(self.mesh.device)
+        if self.mesh.world > 1 and self.mesh.any(tight > self._tight) and self.activations.lower():
+            self._say(f"step {self.done} took nearly all memory; layers keep less for the backward pass from now on")
+        self._tight = tight
+
+    def _too_little(self, asked: str) -> str:
+        return (
+            f"step {self.done + 1} takes more memory than there is ({asked}); --activations full, a smaller --micro-batch, --optimizer "
+            "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
+        )
 
     def _forward_and_backward(self, rows: dict[str, Tensor], counted: int) -> Tensor:
         """Gradients of one micro batch's part of the step's loss; its summed loss, in nats."""
@@ -268,23 +310,6 @@ class Loop:
         everyone = [entry for entries in self.mesh.gather(figures) for entry in entries]
         bad = [entry for entry in everyone if not np.isfinite(entry[1])]
         return blame(bad or [max(everyone, key=lambda entry: entry[1])])
-
-    def _row(self, loss: float, norm: float, rate: float, tokens: int, seconds: float) -> Step:
-        self._durations.append(seconds)
-        speed = tokens / seconds
-        mfu = None if self._rate is None else speed * self._flops / (self._rate * self.mesh.world)
-        return Step(
-            step=self.done,
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=norm,
-            tokens=tokens,
-            tokens_per_second=speed,
-            seconds=seconds,
-            mfu=mfu,
-            peak_bytes=throughput.peak_bytes(self.mesh.device),
-            seconds_left=(self.settings.steps - self.done) * statistics.fmean(self._durations),
-        )
 
     def _save(self, run: str) -> None:
         if self._saved != self.done:

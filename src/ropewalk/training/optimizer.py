@@ -66,6 +66,24 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
 
 
+def allocate_states(optimizer: torch.optim.Optimizer) -> None:
+    """Make AdamW's states, which its first step would make, now: what a step takes then shows in its passes, before any weight moves.
+
+    A step of one parameter after the other, with a gradient of zero and a rate of 0, leaves weights and moments as a first step finds
+    them, and its count is set back. States that are there already (a resumed run's), or in the host's memory, are left alone.
+    """
+    if not isinstance(getattr(optimizer, "state", None), dict):
+        return
+    rate = float(optimizer.param_groups[0]["lr"])
+    set_rate(optimizer, 0.0)
+    for parameter in [p for group in optimizer.param_groups for p in group["params"] if p not in optimizer.state]:
+        parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        parameter.grad = None
+        optimizer.state[parameter]["step"].zero_()
+    set_rate(optimizer, rate)
+
+
 def moment_bytes(name: str, parameter: nn.Parameter) -> float:
     """Bytes of AdamW's two moments on the device, an element of this parameter, once the first step has been taken."""
     if name == "adamw-offload":

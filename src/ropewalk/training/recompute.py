@@ -15,11 +15,10 @@ The machinery is PyTorch's: selective activation checkpointing and torch.compile
 from __future__ import annotations
 
 import functools
-import gc
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, no_type_check
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +26,10 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
-from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 from ropewalk.settings.budget import ATTENTION_COST, BACKWARD_RESULTS, MARGIN
 
-T = TypeVar("T")
 _aten = torch.ops.aten
 #: Matrix products as they reach the dispatcher, with the arguments that are multiplied.
 _PRODUCTS: dict[Any, tuple[int, int]] = {
@@ -154,6 +151,8 @@ class SelectiveCheckpointing:
         self.compiled = compiled
         self.kept: list[Kept] = [None] * len(self.layers)
         self._plain = [layer.forward for layer in self.layers]
+        self._candidates: Sequence[Candidate] = ()
+        self._room = self._less = 0
         # One for each choice, so that going back to a choice reuses what was compiled for it.
         self._forwards: dict[tuple[int, Kept], Callable[..., Any]] = {}
 
@@ -177,34 +176,20 @@ class SelectiveCheckpointing:
             layer.__dict__.pop("forward", None)
         self.kept = [None] * len(self.layers)
 
-    def fit(self, call: Callable[[], T], candidates: Sequence[Candidate], room: int) -> T:
-        """`call()`, a forward and backward pass, with the most kept that it does not run out of memory with.
+    def settle(self, candidates: Sequence[Candidate], room: int) -> None:
+        """Keep the best choice among `candidates` that `room` bytes hold; both are remembered for `lower`."""
+        self._candidates, self._room, self._less = candidates, room, max(1, room // 20)
+        self.keep(self.within(candidates, room))
 
-        The estimate of `room` is tried first; each time it was too high, a twentieth less. `call` must be safe to repeat: it
-        leaves gradients behind when it fails, which are dropped here.
-
-        Raises:
-            UserError: even with nothing kept there is too little memory.
-        """
-        step = max(1, room // 20)
-        while True:
-            choice = self.within(candidates, room)
-            self.keep(choice)
-            try:
-                return call()
-            except torch.OutOfMemoryError as error:
-                sentence = str(error).split(". ")[0]
-            if all(kept == NOTHING for kept in choice):
-                raise UserError(
-                    f"a layer's own results do not fit into the memory there is, even with nothing kept ({sentence}); shorten the "
-                    "window, lower --micro-batch or split windows over more devices with --cp"
-                )
-            for layer in self.layers:
-                layer.zero_grad(set_to_none=True)
-            gc.collect()
-            torch.cuda.empty_cache()
-            while self.within(candidates, room) == choice:
-                room -= step
+    def lower(self) -> bool:
+        """Keep less than now: a twentieth of the first room less, until the choice differs. False if nothing is kept any more."""
+        before = self.kept
+        if all(kept == NOTHING for kept in before):
+            return False
+        while self.kept == before:
+            self._room -= self._less
+            self.keep(self.within(self._candidates, self._room))
+        return True
 
     def candidates(
         self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None

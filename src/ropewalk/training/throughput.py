@@ -7,14 +7,18 @@ out  floating-point operations a token; the rate of a large matrix product measu
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.layers import head_size
+from ropewalk.records import Step
 
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
 _EDGE = 8192
@@ -62,3 +66,47 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reserved_bytes(device: torch.device) -> int:
+    """The most that PyTorch's allocator held of a GPU so far, holes between blocks included; 0 on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+
+
+def tight_allocations(device: torch.device) -> int:
+    """How often PyTorch got memory of a GPU only after it gave back every block that it held unused: the last thing before it fails."""
+    return torch.cuda.memory_stats(device).get("num_alloc_retries", 0) if device.type == "cuda" else 0
+
+
+@dataclass
+class Pace:
+    """How fast a run goes, as its rows say it.
+
+    device: of this process. flops: a token. rate: FLOP/s of a large product on all devices together; None where MFU is not told. steps: of the
+    whole run.
+    """
+
+    device: torch.device
+    flops: float
+    rate: float | None
+    steps: int
+    _durations: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+    def row(self, step: int, loss: float, norm: float, rate: float, tokens: int, seconds: float, retries: int) -> Step:
+        """One step on record. `rate` is the learning rate."""
+        self._durations.append(seconds)
+        speed = tokens / seconds
+        return Step(
+            step=step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=norm,
+            tokens=tokens,
+            tokens_per_second=speed,
+            seconds=seconds,
+            mfu=None if self.rate is None else speed * self.flops / self.rate,
+            peak_bytes=peak_bytes(self.device),
+            reserved_bytes=reserved_bytes(self.device),
+            seconds_left=(self.steps - step) * statistics.fmean(self._durations),
+            retries=retries,
+        )

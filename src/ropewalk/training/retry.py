@@ -1,0 +1,51 @@
+"""A step that takes more memory than there is, done again with less; and the sentence where nothing is left to give up.
+
+in   a pass that may be repeated, and what gives something up
+out  what the pass returned
+
+Nothing that a step computes depends on how often it was begun: it drops its gradients, draws its random numbers from the step's own
+seed and reads the same windows, and the optimiser has not moved. So the step that lives is the step that would have been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+
+from ropewalk.errors import UserError, is_shortage, shortage
+
+T = TypeVar("T")
+
+
+def until_it_fits(call: Callable[[], T], give_up: Callable[[str], None]) -> T:
+    """`call()`, and again as often as memory runs out in it and `give_up` finds something that can be done without.
+
+    call: safe to repeat; what it leaves behind when it fails, it drops when it begins. give_up: told what was asked for; raises if nothing is
+        left.
+    """
+    while True:
+        try:
+            return call()
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
+                raise
+            asked = shortage(error)
+        # Not in the handler: the error holds the frames of the pass, and these its tensors.
+        gc.collect()
+        torch.cuda.empty_cache()
+        give_up(asked)
+
+
+@contextlib.contextmanager
+def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
+    """Memory that runs out in this block ends it with `sentence(what was asked for)`, for where nothing can be begun again."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(sentence(shortage(error))) from error

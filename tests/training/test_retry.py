@@ -1,0 +1,219 @@
+"""Memory that runs out in a step: the step that lives in the end is the one that would have been, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from ropewalk import records, testing
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.training import loop, train
+from ropewalk.training import optimizer as optimizers
+
+DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
+SHARED = dict(data=DOCUMENTS, window=96, steps=4, batch_size=4, micro_batch=2, learning_rate=1e-3, save_every=0)
+ASKED = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory):
+    """Two models, one that draws random numbers as it trains, and what each becomes where memory never runs out."""
+    place = tmp_path_factory.mktemp("retry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROPEWALK_CACHE", str(place / "cache"))
+        testing.tiny_directory(place / "full", window=64, attention_dropout=0.1)
+        testing.tiny_directory(place / "lora", window=64)
+        for mode in ("full", "lora"):
+            train(place / mode, out=place / f"{mode}-calm", mode=mode, **SHARED)
+        yield place
+
+
+@pytest.fixture
+def base(place):
+    return place / "full"
+
+
+def fail_at(monkeypatch, *passes: int, error: type[Exception] = torch.OutOfMemoryError) -> None:
+    """Memory runs out in these forward and backward passes, counted from 0; their gradients are there by then."""
+    real, count = loop.Loop._forward_and_backward, iter(range(10**6))
+
+    def failing(self, rows, counted):
+        out = real(self, rows, counted)
+        if next(count) in passes:
+            raise error(ASKED)
+        return out
+
+    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+
+
+def trained(out: Path) -> tuple[list[tuple[float, float]], dict[str, torch.Tensor], list[int]]:
+    rows = [m.row for m in records.read([out / "records.jsonl"]).of(records.Step)]
+    weights = safetensors.torch.load_file(out / "model.safetensors")
+    return [(row.loss, row.grad_norm) for row in rows], weights, [row.retries for row in rows]
+
+
+#: Passes that fail → retries of each step. A step of two micro batches is passes 0 and 1; done again it begins with the next number.
+CASES = {
+    "first pass": ("full", (0,), [1, 0, 0, 0]),
+    "second micro batch": ("full", (1,), [1, 0, 0, 0]),
+    "third step, twice": ("full", (5, 6), [0, 0, 2, 0]),
+    "two steps, adapters": ("lora", (0, 4), [1, 1, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_that_ran_out_of_memory_is_done_again_to_the_last_bit(place, tmp_path, monkeypatch, caplog, name):
+    mode, passes, retries = CASES[name]
+    fail_at(monkeypatch, *passes)
+    with caplog.at_level("INFO", logger="ropewalk"):
+        train(place / mode, out=tmp_path / "pressed", mode=mode, **SHARED)
+    calm, pressed = trained(place / f"{mode}-calm"), trained(tmp_path / "pressed")
+    assert pressed[0] == calm[0] and pressed[2] == retries and calm[2] == [0] * 4
+    assert all(torch.equal(calm[1][key], pressed[1][key]) for key in calm[1])
+    assert caplog.text.count("begun again") == sum(map(bool, retries))
+
+
+def test_what_a_host_without_memory_says_is_a_shortage_too(base, tmp_path, monkeypatch):
+    real, calls = loop.Loop._forward_and_backward, iter(range(100))
+
+    def failing(self, rows, counted):
+        if next(calls) == 3:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"
+            )
+        return real(self, rows, counted)
+
+    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+    train(base, out=tmp_path / "pressed", **SHARED | {"steps": 2})
+    assert trained(tmp_path / "pressed")[2] == [0, 1]
+
+
+@pytest.mark.parametrize("activations", ["auto", "full", "none"])
+def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tmp_path, monkeypatch, activations):
+    fail_at(monkeypatch, *range(2, 1000))
+    with pytest.raises(
+        UserError, match=r"step 2 takes more memory than there is \(CUDA out of memory.*2.00 GiB\).*--resume"
+    ):
+        train(base, out=tmp_path / "out", activations=activations, **SHARED | {"save_every": 1})
+    assert [path.name for path in (tmp_path / "out/checkpoints").iterdir()] == ["step-000001"]
+
+
+def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):
+    """Where their number is ours to choose; sums are then taken in another order, so the last bits may differ."""
+    settings = SHARED | {"micro_batch": None, "mode": "lora"}
+    real = loop.Loop._forward_and_backward
+
+    def failing(self, rows, counted):
+        if len(rows["input_ids"]) > 1:
+            raise torch.OutOfMemoryError(ASKED)
+        return real(self, rows, counted)
+
+    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+    train(place / "lora", out=tmp_path / "pressed", **settings)
+    calm, pressed = trained(place / "lora-calm"), trained(tmp_path / "pressed")
+    assert [loss for loss, _ in pressed[0]] == pytest.approx([loss for loss, _ in calm[0]], rel=1e-5)
+    assert pressed[2][0] > 1 and pressed[2][1:] == [0, 0, 0]
+
+
+def test_another_error_is_not_taken_for_a_shortage(base, tmp_path, monkeypatch):
+    fail_at(monkeypatch, 1, error=ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        train(base, out=tmp_path / "out", **SHARED)
+
+
+OPTIMIZERS = {
+    "fused": lambda p: torch.optim.AdamW(p, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True),
+    "stochastic": lambda p: _low_bit("_AdamW", p),
+    "8-bit": lambda p: _low_bit("AdamW8bit", p),
+}
+
+
+def _low_bit(name: str, parameters):
+    optim = pytest.importorskip("torchao.optim", reason="torchao is not installed (ropewalk[low-bit])")
+    return getattr(optim, name)(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, bf16_stochastic_round=True)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_states_that_are_made_beforehand_are_those_of_a_first_step(name):
+    def parameters():
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.float32 if name == "fused" else torch.bfloat16
+        shapes = ((64, 128), (7,))
+        return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+
+    def run(early: bool):
+        weights = parameters()
+        optimizer = OPTIMIZERS[name](weights)
+        if early:
+            optimizers.allocate_states(optimizer)
+            assert all(torch.equal(a, b) for a, b in zip(weights, parameters(), strict=True))
+            assert all(p.grad is None for p in weights) and len(optimizer.state) == len(weights)
+            assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(1e-3)
+        for step in range(3):
+            torch.manual_seed(step)
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape).to(weight.dtype)
+            optimizers.set_rate(optimizer, 1e-3 * (step + 1))
+            optimizer.step()
+        return weights, [optimizer.state[p] for p in weights]
+
+    (lazy, lazy_states), (early, early_states) = run(False), run(True)
+    assert all(torch.equal(a, b) for a, b in zip(lazy, early, strict=True))
+    for a, b in zip(lazy_states, early_states, strict=True):
+        for key, value in a.items():
+            plain = [
+                v.dequantize() if hasattr(v, "dequantize") and type(v) is not torch.Tensor else v
+                for v in (value, b[key])
+            ]
+            assert torch.equal(*plain), key
+
+
+_TWO = """
+import sys
+from pathlib import Path
+import torch
+from ropewalk import testing
+from ropewalk.data.documents import Document
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
+from ropewalk.training import loop, train
+place, real, calls = Path(sys.argv[1]), loop.Loop._forward_and_backward, iter(range(100))
+def failing(self, rows, counted):
+    if next(calls) == 3 and ranks.rank() == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has")
+    return real(self, rows, counted)
+loop.Loop._forward_and_backward = failing
+documents = [Document(f"d{n}", testing.prose(80, n)) for n in range(8)]
+try:
+    train(sys.argv[2], out=place / "out", data=documents, window=96, steps=4, batch_size=4, micro_batch=1, save_every=1, device="cpu")
+except UserError as error:
+    (place / f"rank-{ranks.rank()}").write_text(str(error))
+    raise SystemExit(2)
+"""
+
+
+def test_where_one_of_two_processes_runs_out_of_memory_nobody_hangs(base, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    (tmp_path / "two.py").write_text(_TWO)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, tmp_path / "two.py", tmp_path, base], env=environment, capture_output=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "step 2 takes more memory than there is" in (tmp_path / "rank-1").read_text()
+    other = tmp_path / "rank-0"  # unless torchrun ended it first
+    assert not other.exists() or "says why itself" in other.read_text()
+    assert b"Traceback" not in done.stderr.split(b"torch/distributed")[0]
+    # What it had saved is whole, and one process goes on from it.
+    train(
+        base, out=tmp_path / "out", resume=True, **SHARED | {"learning_rate": None, "micro_batch": 1, "save_every": 1}
+    )
+    steps = [m.row.step for m in records.read([tmp_path / "out/records.jsonl"]).of(records.Step)]
+    assert steps == [1, 2, 3, 4]
