@@ -107,7 +107,7 @@ def point(
         testing.tiny_directory(model, window=512, num_key_value_heads=heads, vocab_size=4096, **sizes)
     config = Checkpoint.open(model).config  # in the point, so that it holds when the model is another
     shape = shape_of(model)
-    recipe = Recipe(window=window, steps=1, batch_size=batch, precision="float32")
+    recipe = Recipe(window=window, steps=1, batch_size=batch, precision="float32", optimizer="adamw")
     job = Job(shape, recipe, micro=micro, activations=NONE, fused=False)
     _, rates = calibrate.present(job, clock=time.process_time)
     runs = [

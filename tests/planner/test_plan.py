@@ -133,12 +133,12 @@ def test_chips_are_read_as_people_write_them() -> None:
     }.items():
         chip = chips.named(driver)
         assert chip is not None and chip.name == name
-    assert chips.named("NVIDIA T4") is None
+    assert chips.named("NVIDIA P40") is None
 
 
 @pytest.mark.parametrize("text", ["", "0xH100", "8xT800", "H100x", "-1xH100"])
 def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
-    with pytest.raises(UserError, match="known chips: A100-40"):
+    with pytest.raises(UserError, match="known chips: 3060, .*A100-40"):
         chips.parse(text)
 
 
@@ -146,7 +146,9 @@ def _job(shape="llama-7b", window=32768, batch=1, *, activations=FULL, fused=Tru
     """A job; `rest` are its layout, or options of the recipe."""
     shape = LLAMA[shape] if isinstance(shape, str) else shape
     layout = {name: rest.pop(name) for name in ("gpus", "cp", "micro", "replicas") if name in rest}
-    recipe = Recipe(window=window, batch_size=batch, **{"precision": "bfloat16-stochastic"} | rest)
+    recipe = Recipe(
+        window=window, batch_size=batch, **{"precision": "bfloat16-stochastic", "optimizer": "adamw"} | rest
+    )
     return Job(shape, recipe, activations=activations, fused=fused, **{"micro": batch} | layout)
 
 
@@ -236,19 +238,20 @@ def test_seven_billion_weights_at_32768_fit_one_h200_and_65_billion_do_not() -> 
     assert plan("llama-7b", window=32768, gpus="H200").fits
     planned = plan("llama-65b", window=8192, gpus="H200")
     assert not planned.fits
-    assert any(
-        way.startswith("--gpus 8xH200") for way in planned.ways
-    )  # 65e9 * 16 bytes / 139.8 GiB: 6.9 chips for the weights alone
+    # 65e9 * 6 bytes / 139.8 GiB: 2.6 chips for weights, gradients and states in the regime that takes least.
+    assert planned.ways[-1].startswith("--gpus 4xH200")
 
 
 def test_ways_out_do_fit() -> None:
-    planned = plan("llama-13b", window=8192, gpus="H200")
+    planned = plan("llama-13b", window=8192, gpus="H200", precision="bfloat16", optimizer="adamw")
     assert not planned.fits
     assert planned.ways
     for way in planned.ways:
         words = way.split()
         options = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
-        assert plan("llama-13b", **{"window": 8192, "gpus": "H200", **options}).fits, way
+        assert plan(
+            "llama-13b", **{"window": 8192, "gpus": "H200", "precision": "bfloat16", "optimizer": "adamw", **options}
+        ).fits, way
 
 
 def test_chips_share_the_work() -> None:

@@ -25,7 +25,13 @@ def plan(options: Any) -> None:
     from ropewalk.cli.tables.plan import show_plan
     from ropewalk.planner.planner import plan
 
-    show_plan(plan(**arguments(PlanSettings, options)))
+    planned = plan(**arguments(PlanSettings, options))
+    if options.json:
+        say(json.dumps({**planned.to_dict(), "others": [other.to_dict() for other in planned.others]}, indent=2))
+    else:
+        show_plan(planned)
+    if not planned.fits and not any(other.job.gpus == planned.job.gpus for other in planned.others):
+        raise SystemExit(1)
 
 
 def doctor(options: Any) -> None:

@@ -38,6 +38,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def local_size() -> int:
+    """How many processes this machine has, of those that share the work."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
     """Meet the other processes that torchrun started. One process alone meets nobody; a second call changes nothing.
 

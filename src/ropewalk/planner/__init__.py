@@ -5,7 +5,8 @@ chips.py      accelerators by data sheet, and the share of it that a step gets
 job.py        the recipe laid over chips; what a layer keeps
 memory.py     bytes by part, at the worst moment
 speed.py      seconds by part
-layout.py     the fastest layout that fits
+regimes.py    precision and optimiser, where nobody named them
+layout.py     the fastest layout that fits; other options that would
 calibrate.py  the machine at hand, timed (the only part that imports torch)
 planner.py    from a name to a `Plan`
 """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ def present(job: Job, *, seconds: float = 10.0, clock: Callable[[], float] = tim
     matrix = _products(job, bench)
     forward, backward = _attention(job, bench)
     bandwidth = _elementwise(job, bench)
-    on_gpu = device.type == "cuda"
+    on_gpu, chip = device.type == "cuda", _chip(device)
     rates = Rates(
         matrix=matrix,
         attention_forward=forward,
@@ -56,10 +57,10 @@ def present(job: Job, *, seconds: float = 10.0, clock: Callable[[], float] = tim
         update=_update(job, bench),
         overhead=OVERHEAD if on_gpu else 0.0,
         sustained=SUSTAINED if on_gpu else 1.0,
-        host_link=25e9,
+        host_link=chip.host_link or 25e9,
         source=f"measured here in {seconds:.0f} seconds on {torch.cuda.get_device_name() if on_gpu else _cpu()}",
     )
-    return _chip(device), rates
+    return chip, rates
 
 
 def _cpu() -> str:
@@ -69,15 +70,15 @@ def _cpu() -> str:
 def _chip(device: torch.device) -> Chip:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        known = named(properties.name)
-        memory = properties.total_memory / GIB
-        if known is not None:
-            return Chip(
-                known.name, known.matrix, memory, known.bandwidth, known.link, known.network, "this machine"
-            )  # fmt: skip
-        return Chip(properties.name, 0.0, memory, 0.0, 32e9, 12.5e9, "this machine")
+        return card(properties.name, properties.total_memory)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return Chip("cpu", 0.0, memory, 0.0, 0.0, 0.0, "this machine", peers=1)
+
+
+def card(name: str, size: int) -> Chip:
+    """A GPU of this machine, by its driver's name, of `size` bytes."""
+    known = named(name) or Chip(name, 0.0, 0.0, 0.0, 32e9, 12.5e9, "")
+    return replace(known, memory=size / GIB, source="this machine")
 
 
 class _Bench:

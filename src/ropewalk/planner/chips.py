@@ -30,6 +30,7 @@ class Chip:
         network: bytes/s to other machines, one direction: an assumption about the cluster, not the chip.
         source: where the figures are from.
         peers: chips in one machine.
+        host_link: bytes/s to the host's memory and back, each way at once; 0 where they are one memory.
     """
 
     name: str
@@ -40,32 +41,69 @@ class Chip:
     network: float
     source: str
     peers: int = 8
+    host_link: float = 25 * _GIGA
 
 
-def _chip(name: str, tera: float, gib: float, gb_s: float, link: float, network: float, source: str) -> Chip:
-    return Chip(name, tera * _TERA, gib, gb_s * _GIGA, link * _GIGA, network * _GIGA, source)
+#: By generation of PCIe, with 16 lanes, pinned memory and both ways at once: measured on one H100, 39 to 55 (docs/log.md); halves of it before.
+_HOST_LINK = {0: 0.0, 3: 12 * _GIGA, 4: 25 * _GIGA, 5: 50 * _GIGA}
 
 
-#: Sheets quote NVLink and Infinity Fabric in both directions; `link` is one. PCIe 4.0 x16 is 32 GB/s, 5.0 64 GB/s one way.
+def _chip(
+    name: str, tera: float, gib: float, gb_s: float, link: float, network: float, pcie: int, source: str, peers: int = 8
+) -> Chip:
+    rates = tera * _TERA, gib, gb_s * _GIGA, link * _GIGA, network * _GIGA
+    return Chip(name, *rates, source, peers, _HOST_LINK[pcie])
+
+
+def _apple(name: str, gib: float, gb_s: float) -> Chip:
+    """Apple publishes no matrix rate. macOS lets a GPU have about three quarters of the memory, which is the host's as well."""
+    return _chip(name, 0, 0.75 * gib, gb_s, 0, 0, 0, "Apple technical specifications, memory alone", 1)
+
+
+_AMPERE, _ADA = "NVIDIA Ampere GA102 GPU architecture white paper", "NVIDIA Ada GPU architecture white paper"
+_BLACKWELL = "NVIDIA RTX Blackwell GPU architecture white paper"
+#: Sheets quote NVLink and Infinity Fabric in both directions; `link` is one. PCIe 4.0 x16 is 32 GB/s, 5.0 64 GB/s one way. Of GeForce cards that the
+#: white papers do not list, the rate is that of their tensor cores (128 FLOPs each and clock) at the boost clock of their specification. T4 and V100
+#: have no bfloat16, and training has no float16: theirs is the float32 rate.
 CHIPS = {
     chip.name.upper(): chip
     for chip in (
-        _chip("A100-40", 312, 39.4, 1555, 300, 25, "NVIDIA A100 40GB SXM data sheet"),
-        _chip("A100-80", 312, 79.2, 2039, 300, 25, "NVIDIA A100 80GB SXM data sheet"),
-        _chip("H100", 989, 79.1, 3350, 450, 50, "NVIDIA H100 SXM data sheet"),
-        _chip("H100-PCIe", 756, 79.1, 2000, 64, 25, "NVIDIA H100 PCIe data sheet"),
-        _chip("H200", 989, 139.8, 4800, 450, 50, "NVIDIA H200 SXM data sheet"),
-        _chip("B200", 2250, 178.3, 8000, 900, 50, "NVIDIA HGX B200 data sheet"),
-        _chip("L40S", 362, 44.4, 864, 32, 12.5, "NVIDIA L40S data sheet"),
-        _chip("L4", 121, 22.0, 300, 32, 12.5, "NVIDIA L4 data sheet"),
-        _chip("A6000", 154.8, 47.4, 768, 32, 12.5, "NVIDIA RTX A6000 data sheet"),
-        _chip("4090", 165.2, 23.5, 1008, 32, 12.5, "NVIDIA Ada GPU architecture white paper"),
-        _chip("5090", 209.5, 31.4, 1792, 64, 12.5, "NVIDIA RTX Blackwell GPU architecture white paper"),
-        _chip("MI300X", 1307.4, 191.5, 5300, 448, 50, "AMD Instinct MI300X data sheet"),
-        _chip("MI325X", 1307.4, 255.5, 6000, 448, 50, "AMD Instinct MI325X data sheet"),
+        _chip("3060", 25.5, 11.6, 360, 32, 12.5, 4, _AMPERE),
+        _chip("3090", 71.2, 23.5, 936, 32, 12.5, 4, _AMPERE),
+        _chip("4060-Ti", 44.1, 15.6, 288, 16, 12.5, 4, _ADA),
+        _chip("4070-Ti-Super", 88.2, 15.6, 672, 32, 12.5, 4, _ADA),
+        _chip("4080", 97.5, 15.6, 716.8, 32, 12.5, 4, _ADA),
+        _chip("4090", 165.2, 23.5, 1008, 32, 12.5, 4, _ADA),
+        _chip("5060-Ti", 47.4, 15.6, 448, 32, 12.5, 4, _BLACKWELL),
+        _chip("5070-Ti", 87.9, 15.6, 896, 64, 12.5, 5, _BLACKWELL),
+        _chip("5080", 112.6, 15.6, 960, 64, 12.5, 5, _BLACKWELL),
+        _chip("5090", 209.5, 31.4, 1792, 64, 12.5, 5, _BLACKWELL),
+        _chip("T4", 8.1, 14.6, 320, 16, 12.5, 3, "NVIDIA T4 data sheet, float32"),
+        _chip("V100-16", 15.7, 15.8, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
+        _chip("V100-32", 15.7, 31.7, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
+        _chip("A10", 125, 22.0, 600, 32, 12.5, 4, "NVIDIA A10 data sheet"),
+        _chip("A100-40", 312, 39.4, 1555, 300, 25, 4, "NVIDIA A100 40GB SXM data sheet"),
+        _chip("A100-80", 312, 79.2, 2039, 300, 25, 4, "NVIDIA A100 80GB SXM data sheet"),
+        _chip("H100", 989, 79.1, 3350, 450, 50, 5, "NVIDIA H100 SXM data sheet"),
+        _chip("H100-PCIe", 756, 79.1, 2000, 64, 25, 5, "NVIDIA H100 PCIe data sheet"),
+        _chip("H200", 989, 139.8, 4800, 450, 50, 5, "NVIDIA H200 SXM data sheet"),
+        _chip("B200", 2250, 178.3, 8000, 900, 50, 5, "NVIDIA HGX B200 data sheet"),
+        _chip("L40S", 362, 44.4, 864, 32, 12.5, 4, "NVIDIA L40S data sheet"),
+        _chip("L4", 121, 22.0, 300, 32, 12.5, 4, "NVIDIA L4 data sheet"),
+        _chip("A6000", 154.8, 47.4, 768, 32, 12.5, 4, "NVIDIA RTX A6000 data sheet"),
+        _chip("MI300X", 1307.4, 191.5, 5300, 448, 50, 5, "AMD Instinct MI300X data sheet"),
+        _chip("MI325X", 1307.4, 255.5, 6000, 448, 50, 5, "AMD Instinct MI325X data sheet"),
+        _apple("M1-Max-64", 64, 400),
+        _apple("M2-Ultra-192", 192, 800),
+        _apple("M3-Max-128", 128, 400),
+        _apple("M3-Ultra-512", 512, 819),
+        _apple("M4-32", 32, 120),
+        _apple("M4-Pro-64", 64, 273),
+        _apple("M4-Max-128", 128, 546),
     )
 }
-_ALIASES = {"A100": "A100-80", "H100-SXM": "H100", "H100-80": "H100", "RTX4090": "4090", "RTX5090": "5090"}
+_ALIASES = {"A100": "A100-80", "H100-SXM": "H100", "H100-80": "H100", "V100": "V100-32"}
+_ALIASES |= {f"{name}-TI-16": f"{name}-TI" for name in ("4060", "5060")}
 
 
 @dataclass(frozen=True)
@@ -80,7 +118,7 @@ class Rates:
         overhead: seconds a layer and pass in which nothing is computed (Python, kernel launches).
         sustained: share of the single rates that a whole step keeps (heat, gaps between kernels, shapes).
         host_link: bytes/s between the chip and the host's memory.
-        source: how they were found.
+        source: how they were found. known: whether a time may be told from them.
     """
 
     matrix: float
@@ -92,6 +130,7 @@ class Rates:
     sustained: float
     host_link: float
     source: str
+    known: bool = True
 
 
 #: Measured on one H200 (docs/plan.md): a matrix product reaches 786 of 989 TFLOP/s; attention, head size 128, 32768 tokens, 545 forward
@@ -107,19 +146,45 @@ SUSTAINED = 0.85
 OVERHEAD = 150e-6
 
 
+#: Of a chip whose maker says nothing, or of which only the memory is known: a step is then planned by some rate, and its time not told.
+_SOME_MATRIX, _SOME_BANDWIDTH = 100 * _TERA, 500 * _GIGA
+
+
 def datasheet_rates(chip: Chip) -> Rates:
     """What to expect of a chip that is not here: its data sheet times the shares measured on one H200."""
+    matrix, bandwidth = chip.matrix or _SOME_MATRIX, chip.bandwidth or _SOME_BANDWIDTH
+    known = bool(chip.matrix and chip.bandwidth)
     return Rates(
-        matrix=chip.matrix * MATRIX_SHARE,
-        attention_forward=chip.matrix * FORWARD_SHARE,
-        attention_backward=chip.matrix * BACKWARD_SHARE,
-        bandwidth=chip.bandwidth * BANDWIDTH_SHARE,
-        update=chip.bandwidth * BANDWIDTH_SHARE,
+        matrix=matrix * MATRIX_SHARE,
+        attention_forward=matrix * FORWARD_SHARE,
+        attention_backward=matrix * BACKWARD_SHARE,
+        bandwidth=bandwidth * BANDWIDTH_SHARE,
+        update=bandwidth * BANDWIDTH_SHARE,
         overhead=OVERHEAD,
         sustained=SUSTAINED,
-        host_link=25e9,
-        source=f"{chip.source}, times the shares measured on one H200",
+        host_link=chip.host_link or _HOST_LINK[4],
+        source=f"{chip.source}, times the shares measured on one H200" if known else f"none; {chip.source}",
+        known=known,
     )
+
+
+def of_memory(gib: float) -> Chip:
+    """Some chip of which the memory alone is known."""
+    return Chip(f"a GPU of {gib:.3g} GiB", 0.0, gib, 0.0, 32 * _GIGA, 12.5 * _GIGA, "its memory alone is known")
+
+
+def gibibytes(text: str, option: str) -> float:
+    """GiB of "24GB", "79.1GiB" or "24". GB is what makers call a card's GiB, of which a driver has some 2 % less.
+
+    Raises:
+        UserError: no such size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(gb|gib|g|tb|tib)?\s*", text.lower())
+    size = float(match[1]) if match else 0.0
+    if match is None or not 0 < size <= 10**6:
+        raise UserError(f"--{option} is a size in GB, as in 24GB, got {text!r}; give one")
+    unit = match[2] or "gb"
+    return size * (1024 if unit.startswith("t") else 1) * (1 if "i" in unit else 0.98)
 
 
 def parse(text: str) -> tuple[int, Chip]:
@@ -129,7 +194,8 @@ def parse(text: str) -> tuple[int, Chip]:
         UserError: no such chip is known, or the count is not a whole number above 0.
     """
     match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?([A-Za-z0-9][\w .-]*?)\s*", text)
-    name = re.sub(r"[ _]", "-", match[2]).upper().removeprefix("NVIDIA-").removeprefix("AMD-") if match else ""
+    name = re.sub(r"[ _]", "-", match[2]).upper() if match else ""
+    name = re.sub(r"^((NVIDIA|AMD|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
     name = re.sub(r"-?(\d+)GB$", r"-\1", name)
     chip = CHIPS.get(_ALIASES.get(name, name))
     count = int(match[1] or 1) if match else 0

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import ATTENTION_COST, EIGHT_BIT_MOMENTS
+from ropewalk.settings.budget import ATTENTION_COST, EIGHT_BIT_MOMENTS, mlp_tiles
 from ropewalk.settings.train import Recipe
 
 
@@ -65,12 +65,14 @@ class ActivationChoice:
     """Which results of a layer are kept from its forward pass to its backward pass.
 
     name: as --activations has it, or what is kept in words. shares: by the product's name, the share of layers in which its output is kept.
-    recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept.
+    recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept. hosted: the share of layers that keep it,
+    and their input, in the host's memory.
     """
 
     name: str
     shares: Mapping[str, float] = field(default_factory=dict)
     recompute: bool = True
+    hosted: float = 0.0
 
 
 #: By the names of --activations: full checkpointing keeps nothing but each layer's input; none keeps everything.
@@ -90,6 +92,8 @@ class Job:
         activations: what is kept for the backward pass.
         fused: norms, rotation and SwiGLU run as one kernel each.
         whole_logits: the loss is computed from the logits of a whole sequence, as transformers does.
+        host: bytes of the host's memory that each chip may take; 0 where nothing is kept there.
+        tiled: the MLP goes through a long sequence in tiles, as training does on a GPU.
     """
 
     shape: Shape
@@ -101,6 +105,21 @@ class Job:
     fused: bool = True
     whole_logits: bool = False
     replicas: int = 1
+    host: float = 0.0
+    tiled: bool = False
+
+    def with_recipe(self, recipe: Recipe) -> Job:
+        """The same job by another recipe."""
+        return replace(self, recipe=recipe)
+
+    def with_micro(self, micro: int) -> Job:
+        """The same job with so many windows at a time."""
+        return replace(self, micro=micro)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the sequence that a layer's MLP goes through one after the other; 1 for none."""
+        return mlp_tiles(self.tokens) if self.tiled and self.shape.experts == 1 else 1
 
     @cached_property
     def regime(self) -> Regime:
@@ -135,6 +154,16 @@ class Job:
         the stream then has too.
         """
         return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
+
+    @property
+    def frozen(self) -> float:
+        """Bytes of a weight that is not trained: adapters sit on bfloat16 weights, but a sharded layer has one dtype (training/setup.py)."""
+        return self.regime.compute if self.gpus == 1 else self.regime.weight
+
+    @property
+    def cast(self) -> float:
+        """Bytes of a weight's second copy in the precision of the arithmetic; weights that are frozen in it need none."""
+        return 0.0 if self.recipe.mode == "lora" and self.frozen == self.regime.compute else self.regime.cast
 
     @property
     def flops(self) -> float:
@@ -190,7 +219,13 @@ def tensors(job: Job) -> dict[str, float]:
 def products(job: Job) -> dict[str, float]:
     """Bytes a token of the results of one layer's products and attention that can be kept."""
     every = tensors(job)
-    names = ("q", "k", "v", "attention", "gate", "up")
+    names = (
+        "q",
+        "k",
+        "v",
+        "attention",
+        *(("gate", "up") if job.tiles == 1 else ()),
+    )  # what a tile computes is kept nowhere
     return {name: every[name] for name in names if every[name]} | {"o": job.regime.compute * job.shape.width}
 
 
@@ -203,11 +238,15 @@ def kept_bytes(job: Job) -> float:
 
 
 def recomputed_bytes(job: Job) -> float:
-    """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation."""
+    """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation.
+
+    Of an MLP in tiles one tile's results are there at a time.
+    """
     if not job.activations.recompute:
         return 0.0
     shares = {name: job.activations.shares.get(name, 0.0) for name in ("v", "attention", "gate", "up")}
     again = {name: size * (1 - shares.get(name, 0.0)) for name, size in tensors(job).items()}
+    again |= {name: again[name] / job.tiles for name in ("gate", "up", "act", "product")}
     return sum(again.values()) - again["input"]
 
 
@@ -219,7 +258,8 @@ def by_cost_per_byte(job: Job) -> list[list[str]]:
     """
     shape = job.shape
     each: dict[str, float] = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
-    each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
+    if job.tiles == 1:
+        each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
     each["attention"] = ATTENTION_COST * job.length
     return [[name for name in each if each[name] == cost] for cost in sorted(set(each.values()), reverse=True)]
 

@@ -6,24 +6,28 @@ out  a `Job`; or, where none fits, the one that needs least, and what would fit 
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ropewalk.errors import UserError
 from ropewalk.planner.chips import Chip, Rates
-from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job, keeping_in, products
+from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job, by_cost_per_byte, keeping_in, products
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
+from ropewalk.planner.regimes import AUTO, allowed
 from ropewalk.planner.speed import step_time
-from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, head_bytes
+from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, gradients_wait, head_bytes
+from ropewalk.settings.train import Mode
 
 #: More tokens at a time than this make no product faster and only take memory.
 _MOST_TOKENS = 65536
 
 
 def fits(job: Job, chip: Chip) -> bool:
-    """Whether the chip has the memory that the job needs."""
-    return step_memory(job).total <= chip.memory * GIB
+    """Whether the chip has the memory that the job needs, and the host what is kept there."""
+    need = step_memory(job)
+    return need.total <= chip.memory * GIB and need.host <= job.host
 
 
 def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int | None = None) -> tuple[Job, bool]:
@@ -38,11 +42,11 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int 
     fastest, best_rate, smallest, least_memory = None, 0.0, job, float("inf")
     for copies in _replicated(job, chip, replicas):
         for candidate in _candidates(copies, cp, job.recipe.micro_batch):
-            bare = replace(candidate, activations=_least_kept(job))
+            bare, _ = least(candidate, chip)
             need = step_memory(bare).total
             if need < least_memory:
                 smallest, least_memory = bare, need
-            settled = _with_activations(candidate, chip)
+            settled = _with_activations(candidate, chip, rates)
             if settled is None:
                 continue
             rate = step_time(settled, rates, chip).tokens_per_second
@@ -115,13 +119,18 @@ def _micros(job: Job, groups: int, cp: int) -> list[int]:
     return divisors or [1]
 
 
-def _with_activations(job: Job, chip: Chip) -> Job | None:
-    """The job with as much kept as fits, or as asked for; None if that does not fit."""
+def _with_activations(job: Job, chip: Chip, rates: Rates) -> Job | None:
+    """The job with what saves most time of that which fits, or with what was asked for; None if that does not fit."""
     if job.recipe.activations != "auto":
         job = replace(job, activations=_least_kept(job))
         return job if fits(job, chip) else None
+    choices = [choice for choice in (_on_the_chip(job, chip), *_with_the_host(job, chip)) if choice is not None]
+    return min(choices, key=lambda choice: step_time(choice, rates).seconds, default=None)
+
+
+def _on_the_chip(job: Job, chip: Chip) -> Job | None:
+    """Kept on the chip alone: by the rule that training begins with, and a twentieth less each time, as it does when memory runs out."""
     room = max(0.0, _room(job, chip))
-    # A twentieth less each time, as training does when the first step runs out of memory.
     for twentieths in range(20, -1, -1):
         candidate = keeping_in(job, room * twentieths / 20)
         if fits(candidate, chip):
@@ -129,40 +138,85 @@ def _with_activations(job: Job, chip: Chip) -> Job | None:
     return None
 
 
+def _with_the_host(job: Job, chip: Chip) -> Iterator[Job]:
+    """Kept in all layers, group by group, and as few layers' in the host's memory as make it fit. Only compiled layers do that."""
+    if not (job.host and job.fused and chip.host_link):
+        return
+    kept: list[str] = []
+    for group in [[], *by_cost_per_byte(job)]:
+        kept += group
+        layers, some = job.shape.layers, replace(job, host=math.inf)
+        choices = [replace(some, activations=_hosted(kept, away, layers)) for away in range(1, layers + 1)]
+        fewest = bisect.bisect_left(choices, True, key=lambda choice: fits(choice, chip))
+        if fewest < layers and fits(candidate := replace(choices[fewest], host=job.host), chip):
+            yield candidate
+
+
+def _hosted(kept: list[str], away: int, layers: int) -> ActivationChoice:
+    words = f"{', '.join(kept) or 'inputs'}; on the host in {away} of {layers} layers"
+    return ActivationChoice(words, dict.fromkeys(kept, 1.0), hosted=away / layers)
+
+
+def least(job: Job, chip: Chip) -> tuple[Job, bool]:
+    """The job with as little kept as can be, on the chip or with the host's help, and whether that fits."""
+    bare = replace(job, activations=_least_kept(job))
+    if job.recipe.activations == "auto" and not fits(bare, chip):
+        return next(((choice, True) for choice in _with_the_host(job, chip)), (bare, False))
+    return bare, fits(bare, chip)
+
+
 def _room(job: Job, chip: Chip) -> float:
     """Bytes for kept products, as training/activations.py and training/recompute.py count them when training begins."""
     shape, bare = job.shape, step_memory(replace(job, activations=FULL))
-    trained = job.trained / job.shards
-    reserved = trained * (job.regime.gradient + 2 * job.regime.weight) + shape.parameters / job.shards * job.regime.cast
-    stream = shape.layers * shape.width * job.regime.weight * job.tokens
+    waiting = job.trained / job.shards * job.regime.gradient * gradients_wait(job.recipe.batch_size, job.micro, job.dp)
+    reserved = bare.states + waiting + shape.parameters / job.shards * job.cast
+    stream = shape.layers * shape.width * job.stream * job.tokens
     head = head_bytes(job.tokens, shape.width, shape.vocabulary)
     workspace = max(BACKWARD_RESULTS * sum(products(job).values()) * job.tokens, head)
     return chip.memory * GIB - bare.weights - CONTEXT - reserved - stream - workspace - MARGIN
 
 
+@dataclass(frozen=True)
+class Way:
+    """Other options for a job: what of it changes, and the job by them."""
+
+    job: Job
+    options: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return " ".join(f"--{name} {value}" for name, value in self.options)
+
+
+def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
+    """The job by other options, the best first: every weight trained, in the order of planner/regimes.py; then adapters."""
+    modes: list[Mode] = ["full", "lora"] if job.recipe.mode == "full" else [job.recipe.mode]
+    for mode in modes:
+        open_recipe = replace(job.recipe, mode=mode, precision=AUTO, optimizer=AUTO)
+        for recipe in allowed(open_recipe, gpus=job.gpus, every=True):
+            names = [
+                name
+                for name in ("precision", "optimizer", "mode")
+                if getattr(recipe, name) != getattr(job.recipe, name)
+            ]
+            if names:
+                yield Way(job.with_recipe(recipe), tuple((name, getattr(recipe, name)) for name in names))
+
+
+def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
+    """The job on twice as many chips and more, each time by the first regime that fits."""
+    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
+        more = replace(job, gpus=count, replicas=1)
+        for way in [Way(more, ()), *ways_on_the_same_chips(more)]:
+            yield Way(way.job, (("gpus", f"{count}x{chip.name}"), *way.options))
+
+
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """What would make a job fit that does not: more chips, then other regimes on the same ones."""
-    counts = (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128))
-    enough = next((count for count in counts if _fit_somewhere(replace(job, gpus=count), chip)), None)
-    ways = [] if enough is None else [f"--gpus {enough}x{chip.name}"]
-    for precision, optimizer in (
-        ("bfloat16-stochastic", "adamw"),
-        ("bfloat16", "adamw-8bit"),
-        ("bfloat16", "adamw-offload"),
-        ("bfloat16-stochastic", "adamw-8bit"),
-    ):
-        if _fit_somewhere(_changed(job, precision=precision, optimizer=optimizer), chip):
-            ways.append(f"--precision {precision} --optimizer {optimizer}")
-    if job.recipe.mode == "full" and _fit_somewhere(_changed(job, mode="lora"), chip):
-        ways.append("--mode lora")
-    return ways
+    """Options by which a job fits that does not: other regimes and adapters, and then more chips."""
+    ways = [str(way) for way in ways_on_the_same_chips(job) if _fits_somewhere(way.job, chip)]
+    more = next((way for way in ways_on_more_chips(job, chip) if _fits_somewhere(way.job, chip)), None)
+    return ways if more is None else [*ways, str(more)]
 
 
-def _changed(job: Job, **options: Any) -> Job:
-    """The job with other options of its recipe."""
-    return replace(job, recipe=replace(job.recipe, **options))
-
-
-def _fit_somewhere(job: Job, chip: Chip) -> bool:
-    """Whether the job fits in any layout with one window at a time and full checkpointing."""
-    return any(fits(replace(other, activations=FULL), chip) for other in _candidates(job, None, 1))
+def _fits_somewhere(job: Job, chip: Chip) -> bool:
+    """Whether the job fits in any layout with one window at a time and as little kept as can be."""
+    return any(least(other, chip)[1] for other in _candidates(job, None, 1))

@@ -13,15 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropewalk.planner.job import Job, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS
+from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
 CONTEXT = 1.0 * GIB
 #: cuBLAS workspaces and the like that PyTorch's allocator counts.
 WORKSPACE = 0.1 * GIB
-#: What PyTorch's allocator reserves beyond what is in use, because blocks do not fit each other. An assumption.
-FRAGMENTATION = 0.03
+#: What PyTorch's allocator reserves beyond what is in use, because blocks do not fit each other. Measured on one H100 with the expandable segments
+#: that the command line asks for: 0.08 to 0.35 GiB of 77 (docs/log.md); beside them 0.8 GiB of `CONTEXT` were in use.
+FRAGMENTATION = 0.005
 #: The same of a CPU process, which gives freed blocks back to its own heap, and what such a process takes for Python, torch and
 #: transformers: measured on one setting (docs/plan.md, the CPU's calibration row), checked on the others.
 CPU_FRAGMENTATION, CPU_CONTEXT = 0.30, 0.48 * GIB
@@ -67,7 +68,7 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
     adapters = job.recipe.mode == "lora"
     weight, gradient = (4, 4) if adapters else (regime.weight, regime.gradient)
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
-    weights = (job.trained * weight + (shape.parameters - job.trained) * regime.weight * adapters) / job.shards
+    weights = (job.trained * weight + (shape.parameters - job.trained) * job.frozen * adapters) / job.shards
     gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
     moment, parts = max(_moments(job, gradients).items(), key=lambda entry: sum(entry[1].values()))
     parts["workspace"] += 0.0 if cpu else WORKSPACE
@@ -78,7 +79,8 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
         **parts,
         context=CPU_CONTEXT if cpu else CONTEXT,
         slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
-        host=job.trained * regime.host / job.shards,
+        host=job.trained * regime.host / job.shards
+        + job.activations.hosted * shape.layers * kept_bytes(job) * job.tokens,
         moment=moment,
     )
 
@@ -86,7 +88,10 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
 def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     """Moment of the step → bytes of each part that comes and goes; `gradients` is the size of all of them."""
     held = job.micros > 1  # gradients of former micro batches
-    kept = job.shape.layers * kept_bytes(job) * job.tokens
+    layer_kept, layers = kept_bytes(job) * job.tokens, job.shape.layers
+    away = job.activations.hosted * layers
+    on_the_way = min(away, ON_THE_WAY) * layer_kept
+    kept = (layers - away) * layer_kept + on_the_way
     gathered_forward, gathered_layer = _copies(job)
     layer = _workspace(job)
     return {
@@ -107,7 +112,7 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
         "end": dict(
             gradients=gradients if held else gradients - _last_gradients(job),
             cast=gathered_layer,
-            activations=kept / job.shape.layers,
+            activations=max(layer_kept, on_the_way),
             logits=0.0,
             workspace=layer,
         ),
@@ -146,7 +151,7 @@ def _copies(job: Job) -> tuple[float, float]:
     layer = shape.layer_weights * regime.compute
     if job.gpus == 1:
         # Autocast keeps each cast weight until the forward pass is over; the embedding is looked up, not multiplied.
-        return regime.cast * (shape.layers * shape.layer_weights), (layer if regime.cast else 0.0)
+        return job.cast * (shape.layers * shape.layer_weights), (layer if job.cast else 0.0)
     # Sharded: this layer and the next, gathered, beside the embedding and the head, which stay for the whole micro batch. A layer's
     # gradient is whole before it is scattered, and is summed in float32.
     tables = shape.embedding * (1 if shape.tied else 2) * regime.compute
@@ -156,7 +161,7 @@ def _copies(job: Job) -> tuple[float, float]:
 def _workspace(job: Job) -> float:
     """Bytes that one layer's backward pass needs beyond what was kept: its tensors computed again, and gradients of a few of them."""
     every = tensors(job)
-    gradients = every["up"] * (1 if job.fused else 2) + 2 * every["input"]
+    gradients = every["up"] / job.tiles * (1 if job.fused else 2) + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
     return (recomputed_bytes(job) + gradients) * job.tokens + largest * (job.regime.compute != job.regime.gradient)

@@ -6,11 +6,13 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,16 +21,19 @@ from ropewalk.checkpoint.files import strange_config
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
-from ropewalk.planner import layout
-from ropewalk.planner.chips import Chip, Rates, datasheet_rates, parse
-from ropewalk.planner.job import NONE, Job
+from ropewalk.planner import layout, regimes
+from ropewalk.planner.chips import Chip, Rates, datasheet_rates, gibibytes, of_memory, parse
+from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.shape import LLAMA, Shape, read_shape
 from ropewalk.planner.speed import Time, step_time
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, micro_windows
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, micro_windows
 from ropewalk.settings.command import takes
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.windows import WindowAnswers
+
+#: Bytes of the host's memory for each chip, where nobody says: what machines of this kind have at least.
+_HOST = 128 * GIB
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,13 @@ class Plan:
     """What a training run would take.
 
     Attributes:
-        job: as laid out; the layout that needs least memory where none fits.
+        job: as laid out, precision and optimiser settled; the layout that needs least memory where none fits.
         chip, rates: what it runs on.
-        memory: on each chip, when most is held. time: of one step.
-        fits: whether the chip has that memory. ways: options that would make it fit.
+        memory: on each chip, when most is held. time: of one step; without meaning where `rates.known` is false.
+        fits: whether chip and host have that memory.
         price: of a chip and hour, in whatever currency it was given; None if it was not.
+        options: what differs from what was asked for, as on the command line.
+        cp, replicas: as the user fixed them.
     """
 
     job: Job
@@ -49,8 +56,10 @@ class Plan:
     memory: Memory
     time: Time
     fits: bool
-    ways: tuple[str, ...]
     price: float | None
+    options: str = ""
+    cp: int | None = None
+    replicas: int | None = None
 
     @property
     def hours(self) -> float:
@@ -75,6 +84,59 @@ class Plan:
         """Of the matrix rate, nothing recomputed counted."""
         return self.time.mfu(self.rates.matrix, self.job.gpus)
 
+    @cached_property
+    def others(self) -> tuple[Plan, ...]:
+        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, on as few more as do it."""
+        if self.chip.name == "cpu":
+            return ()
+        same = [other for way in layout.ways_on_the_same_chips(self.job) if (other := self._by(way)).fits]
+        if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
+            return tuple(same)
+        more = (self._by(way) for way in layout.ways_on_more_chips(self.job, self.chip))
+        return (*same, *itertools.islice((other for other in more if other.fits), 1))
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """Options by which it fits, if it does not."""
+        return () if self.fits else tuple(other.options for other in self.others)
+
+    def _by(self, way: layout.Way) -> Plan:
+        replicas = self.replicas if way.job.gpus == self.job.gpus else None
+        cp = self.cp if way.job.gpus == self.job.gpus else None
+        try:
+            layout.refuse_undivided(way.job, cp)
+        except UserError:
+            return replace(self, fits=False)
+        job, fits = layout.choose(way.job, self.chip, self.rates, cp=cp, replicas=replicas)
+        memory, time = step_memory(job), step_time(job, self.rates, self.chip)
+        return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is printed with --json: plain figures, bytes and seconds."""
+        recipe, known = self.job.recipe, self.rates.known
+        chosen = {
+            name: getattr(recipe, name) for name in ("window", "mode", "precision", "optimizer", "steps", "batch_size")
+        }
+        layout_ = {name: getattr(self.job, name) for name in ("gpus", "cp", "replicas", "micro")}
+        timed = dict(
+            seconds_a_step=self.time.seconds,
+            tokens_per_second=self.time.tokens_per_second,
+            mfu=self.mfu,
+            hours=self.hours,
+            chip_hours=self.gpu_hours,
+            cost=self.cost,
+        )
+        return {
+            "fits": self.fits,
+            "options": self.options,
+            "chip": self.chip.name,
+            **chosen,
+            **layout_,
+            "activations": self.job.activations.name,
+            "memory": {**vars(self.memory), "needed": self.memory.total, "available": self.chip.memory * GIB},
+            **{name: value if known else None for name, value in timed.items()},
+        }
+
 
 @takes(PlanSettings)
 def plan(settings: PlanSettings) -> Plan:
@@ -88,31 +150,61 @@ def plan(settings: PlanSettings) -> Plan:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
         )
-    count, chip = (_gpus_here(), None) if settings.gpus is None else parse(settings.gpus)
+    count, chip = _chips(settings)
     on_gpu = chip is not None or count > 0
     _refuse_undivided(settings, max(count, 1))
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
         job, chip, rates, need = _on_cpu(job)
         fits = need.total <= chip.memory * GIB
-        return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, (), settings.price)
-    chip, rates = _measured(job) if chip is None else (chip, datasheet_rates(chip))
+        return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, settings.price)
     layout.refuse_undivided(job, settings.cp)
-    job, fits = layout.choose(job, chip, rates, cp=settings.cp, replicas=settings.replicas)
-    ways = () if fits else tuple(layout.ways_out(job, chip))
-    return Plan(job, chip, rates, step_memory(job), step_time(job, rates, chip), fits, ways, settings.price)
+    first = job.with_recipe(regimes.allowed(settings, gpus=job.gpus)[0])
+    if chip is None:
+        chip, rates = _measured(first)
+    else:
+        rates = datasheet_rates(chip)
+    job, fits = regimes.first_that_fits(
+        regimes.allowed(settings, gpus=job.gpus),
+        lambda recipe: layout.choose(job.with_recipe(recipe), chip, rates, cp=settings.cp, replicas=settings.replicas),
+        lambda job: step_memory(job).total,
+    )
+    memory, time = step_memory(job), step_time(job, rates, chip)
+    return Plan(job, chip, rates, memory, time, fits, settings.price, "", settings.cp, settings.replicas)
+
+
+def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
+    """How many of which chip; no chip where this machine is to be timed."""
+    size = None if settings.gpu_memory is None else gibibytes(settings.gpu_memory, "gpu-memory")
+    if settings.gpus is not None:
+        count, chip = parse(settings.gpus)
+        return count, chip if size is None else replace(chip, memory=size)
+    return (_gpus_here(), None) if size is None else (1, of_memory(size))
+
+
+def _host_memory(settings: PlanSettings, gpus_here: int) -> float:
+    """Bytes that each chip's process may take of the host."""
+    if settings.host_memory is not None:
+        return gibibytes(settings.host_memory, "host-memory") * GIB * HOST_SHARE
+    if settings.gpus is None and settings.gpu_memory is None:
+        import psutil
+
+        return HOST_SHARE * psutil.virtual_memory().available / max(1, gpus_here)
+    return _HOST * HOST_SHARE
 
 
 def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
-    """The job before it is laid out: precision settled, and whether training would compile the layers, which fuses their kernels."""
-    precision = ("bfloat16" if on_gpu else "float32") if settings.precision == "auto" else settings.precision
+    """The job before it is laid out, and whether training would compile the layers, which fuses their kernels."""
+    recipe = settings if on_gpu else regimes.with_regime(settings, *regimes.ON_CPU)
     job = Job(
         shape,
-        replace(settings, precision=precision),
+        recipe,
         gpus=max(count, 1),
         cp=settings.cp or 1,
         micro=settings.micro_batch or 1,
         replicas=settings.replicas or 1,
+        host=_host_memory(settings, count) if on_gpu else 0.0,
+        tiled=on_gpu,
     )
     long = settings.steps * job.flops / job.gpus >= COMPILED_FLOPS
     return replace(job, fused=on_gpu and (shape.parameters >= COMPILED_WEIGHTS or long))
@@ -134,10 +226,10 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
 
 
 def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
-    """The job as training runs it on a CPU, with every activation kept and micro batches of about 2048 tokens; and what it takes."""
+    """The job as training runs it on a CPU, with every activation kept unless full checkpointing is asked for, and micro batches of about 2048 tokens."""
     recipe = job.recipe
     micro = recipe.micro_batch or micro_windows(job.length, recipe.batch_size, on_gpu=False)
-    job = replace(job, activations=NONE, micro=micro)
+    job = replace(job, activations=FULL if recipe.activations == "full" else NONE, micro=micro)
     chip, rates = _measured(job)
     return job, chip, rates, step_memory(job, cpu=True)
 
@@ -165,8 +257,9 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
     if isinstance(model, Checkpoint):
         return _shape(Checkpoint.open(model, **answers))
     name = str(model)
-    if name.lower() in LLAMA and not Path(name).exists():
-        return LLAMA[name.lower()]
+    known = LLAMA.get(name.lower()) or LLAMA.get(f"llama-{name.lower()}")
+    if known is not None and not Path(name).exists():
+        return known
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         if not Path(name).exists() and re.fullmatch(r"llama-\d+b", name.lower()):
             raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip, Rates
-from ropewalk.planner.job import Job
+from ropewalk.planner.job import Job, kept_bytes
+from ropewalk.settings.budget import CONTENTION
 
 #: Elementwise kernels of transformers' own layers move this much more than fused ones: fitted to one measured pair (docs/plan.md).
 UNFUSED = 4.5
@@ -83,6 +84,7 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     busy = products + forward + backward + again + moved
     idle = max(0.0, _PASSES * shape.layers * rates.overhead - busy)
     links = _links(job, chip, busy) if chip is not None and job.gpus > 1 else 0.0
+    links += _host_link(job, rates, (products + moved) / passes + forward, busy)
     return Time(
         products=micros * products,
         attention=micros * (forward + backward),
@@ -96,11 +98,20 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     )
 
 
+def _host_link(job: Job, rates: Rates, forward: float, busy: float) -> float:
+    """Seconds of a micro batch in which arithmetic waits for results on their way to the host or back; each pass hides its own direction.
+
+    forward: seconds of the forward pass. busy: of both.
+    """
+    one_way = job.activations.hosted * job.shape.layers * kept_bytes(job) * job.tokens / rates.host_link
+    return max(0.0, one_way - forward) + max(0.0, one_way - (busy - forward)) + 2 * CONTENTION * one_way
+
+
 def _products_again(job: Job) -> float:
-    """Operations a token of products computed again; the down projection's output is never asked for, so it is not among them."""
+    """Operations a token of products computed again; the down projection's output is never asked for, but a tile computes it all the same."""
     if not job.activations.recompute:
         return 0.0
-    products = {name: weights for name, weights in job.shape.products.items() if name != "down"}
+    products = {name: weights for name, weights in job.shape.products.items() if name != "down" or job.tiles > 1}
     again = sum(weights * (1 - job.activations.shares.get(name, 0.0)) for name, weights in products.items())
     return 2.0 * again * job.shape.layers
 

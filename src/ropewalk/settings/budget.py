@@ -16,6 +16,15 @@ ATTENTION_COST = 1.5
 BACKWARD_RESULTS = 1.5
 #: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
 MARGIN = 3 * 2**29
+#: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.
+TILE_TOKENS = 32768
+#: Layers whose results are on their way to or from the host at the same time: two out or two back, and one that is computed.
+ON_THE_WAY = 3
+#: Share of the copies' time that the arithmetic beside them loses: 60 GiB out and back in 2.3 s took 0.1 s of a step of 4.4 s on one H100
+#: (docs/log.md, 2026-11-26).
+CONTENTION = 0.05
+#: Share of the host's free memory that may be taken: what reads data, saves checkpoints and runs beside it needs the rest.
+HOST_SHARE = 0.9
 #: Weights, or floating-point operations of a run on each device, from which on training compiles its layers on a GPU: that takes tens of
 #: seconds, which is small beside what it saves then.
 COMPILED_WEIGHTS, COMPILED_FLOPS = 1e9, 5e15
@@ -29,6 +38,12 @@ def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:
     window: tokens of one. batch: windows that a device reads in a step.
     """
     return max(1, min(batch, (_GPU_TOKENS if on_gpu else _CPU_TOKENS) // window))
+
+
+def mlp_tiles(tokens: float) -> int:
+    """Into how many tiles the MLP of a layer of so many tokens goes on a GPU; few are not worth computing them twice."""
+    tiles = int(tokens // TILE_TOKENS)
+    return tiles if tiles > 2 else 1
 
 
 def gradients_wait(batch: int, micro: int, groups: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ropewalk.settings.options import NamedModel, OpeningOptions
+from ropewalk.settings.options import Flag, NamedModel, OpeningOptions
 from ropewalk.settings.train import Recipe
 from ropewalk.settings.values import Devices, Range
 
@@ -20,9 +20,15 @@ class PlanSettings(Recipe, OpeningOptions):
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet; without it this machine, timed for ten seconds."""
+    gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None
+    """Memory of a chip: of those that --gpus names, or of one that nothing else is known of, so that no time is told."""
+    host_memory: Annotated[str | None, tyro.conf.arg(metavar="128GB")] = None
+    """The host's memory for each chip, for what is kept there; 128GB, or this machine's own, if not given."""
     cp: Devices | None = None
     """Devices that share one window; chosen if not given."""
     replicas: Devices | None = None
     """Copies of the weights, each sharded over its own devices; chosen if not given."""
     price: Annotated[float, Range(0, 10**9)] | None = None
     """Of a chip and hour, in any currency."""
+    json: Flag = False
+    """Print the plan as JSON."""

@@ -20,7 +20,7 @@ from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, 
 Mode = Literal["full", "lora", "pose"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
 Activations = Literal["auto", "full", "none"]
-Optimizer = Literal["adamw", "adamw-8bit", "adamw-offload"]
+Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
 _LARGE_MODEL = 20e9
@@ -47,9 +47,9 @@ class Recipe(Settings):
     micro_batch: Count | None = None
     """Windows in memory at a time on one device; chosen by window and device if not given."""
     precision: Precision = "auto"
-    """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU and bfloat16 on a GPU."""
-    optimizer: Optimizer = "adamw"
-    """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory (both need torchao)."""
+    """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU; on a GPU bfloat16 if that fits, else bfloat16-stochastic."""
+    optimizer: Optimizer = "auto"
+    """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory (both need torchao). auto is adamw if that fits, else adamw-8bit."""
     activations: Activations = "auto"
     """What layers keep for the backward pass: auto as many activations as fit, full checkpointing (each layer's input only), none of it (every activation)."""
     lora_rank: _Rank = 8
@@ -135,7 +135,7 @@ class TrainSettings(Recipe, Checkpointed):
         if self.overwrite:
             refuse_to_lose(self.out, inputs_of(self))
         needs = {
-            f"optimizer {self.optimizer}": (self.optimizer != "adamw", "torchao", "low-bit"),
+            f"optimizer {self.optimizer}": (self.optimizer not in ("auto", "adamw"), "torchao", "low-bit"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),
             "--tensorboard": (self.tensorboard, "tensorboard", "log"),
             "--wandb": (self.wandb is not None, "wandb", "log"),

@@ -1,6 +1,7 @@
 """Training at the new window.
 
 setup.py           the processes, and the model they start from: extended, loaded, verified
+regime.py          precision and optimiser, where nobody named them
 loop.py            step, guard, save, resume: the way through
 batch.py           which windows a step reads; pose.py, at which positions
 activations.py     what the layers keep for the backward pass; recompute.py, the machinery of it

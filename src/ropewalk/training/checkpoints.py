@@ -83,9 +83,13 @@ class Snapshots:
         """Where the checkpoint of a step lies."""
         return self.root / step_name(step)
 
+    def manifest(self, step: int) -> Path:
+        """What a checkpoint says of itself."""
+        return self.path(step) / STATE / MANIFEST
+
     def steps(self) -> list[int]:
         """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
-        return [step for step, path in steps_in(self.root).items() if (path / STATE / MANIFEST).is_file()]
+        return [step for step in steps_in(self.root) if self.manifest(step).is_file()]
 
     def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
         """Write a checkpoint through `write(directory)`, which must leave the state's files in its `state` directory.

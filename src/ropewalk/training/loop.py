@@ -54,6 +54,7 @@ from ropewalk.training.checkpoints import (
 )
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
+from ropewalk.training.regime import settled, what_fits
 from ropewalk.training.retry import shortage_told, until_it_fits
 from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_checkpoint
 
@@ -76,6 +77,7 @@ def run(settings: TrainSettings) -> ModelInfo:
         # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
         checkpoint = trained_checkpoint(settings)
         batches = batches_of(settings, checkpoint, mesh)
+        settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
         return Loop(settings, start, batches, mesh, out).run()
 
@@ -283,9 +285,15 @@ class Loop:
         self._tight = tight
 
     def _too_little(self, asked: str) -> str:
+        """What a user can do, by what the planner says of this model on these devices."""
+        tried = what_fits(self.settings, self.start.source, self.mesh) if self.mesh.device.type == "cuda" else []
+        ways = (
+            "; or ".join(tried)
+            or "--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"
+        )
         return (
-            f"step {self.done + 1} takes more memory than there is ({asked}); --activations full, a smaller --micro-batch, --optimizer "
-            "adamw-8bit or more GPUs (--cp shares a window) take less, and --resume goes on from the last checkpoint"
+            f"step {self.done + 1} takes more memory than there is ({asked}), with as little kept as can be; what takes less: {ways}. "
+            "--resume goes on from the last checkpoint where the optimizer stays"
         )
 
     def _forward_and_backward(self, rows: dict[str, Tensor], counted: int) -> Tensor:
@@ -313,7 +321,12 @@ class Loop:
 
     def _save(self, run: str) -> None:
         if self._saved != self.done:
-            about = {"identity": self._identity(), "run": run, "threads": self.threads}
+            about = {
+                "identity": self._identity(),
+                "run": run,
+                "threads": self.threads,
+                "precision": self.settings.precision,
+            }
             write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.start, self.mesh)
             self._saved = self.done
 

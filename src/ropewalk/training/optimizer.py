@@ -50,7 +50,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
         lr=peak, betas=(settings.beta1, settings.beta2), eps=1e-8, weight_decay=settings.weight_decay
     )
     stochastic = settings.precision == "bfloat16-stochastic"
-    if settings.optimizer == "adamw" and not stochastic:
+    if settings.optimizer in ("auto", "adamw") and not stochastic:
         # One fused pass over memory instead of a dozen; torch has it for CPU and GPU, DTensors included.
         return torch.optim.AdamW(parameters, fused=True, **common)
     low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")

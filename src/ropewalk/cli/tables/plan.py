@@ -37,6 +37,20 @@ def show_plan(plan: Plan) -> None:
     terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
         terminal.print(time_table(plan))
+    if plan.others:
+        terminal.print(others_table(plan))
+
+
+def others_table(plan: Plan) -> Table:
+    """The same run by other options that fit."""
+    timed = ("tokens/s", "time", *(["cost"] if plan.price is not None else [])) if plan.rates.known else ()
+    table = _table("By other options that fit", "options", "GiB", "host GiB", *timed)
+    for other in plan.others:
+        figures = f"{other.time.tokens_per_second:,.0f}", _hours(other.hours), f"{other.cost or 0:,.0f}"
+        table.add_row(
+            other.options, f"{other.memory.total / GIB:.1f}", f"{other.memory.host / GIB:.1f}", *figures[: len(timed)]
+        )
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -52,6 +66,8 @@ def memory_table(plan: Plan) -> Table:
     table = _table(f"Memory on each chip, {when}", "", "GiB")
     name = plan.job.activations.name
     kept = {"full": "each layer's input", "none": "everything"}.get(name, name)
+    if plan.job.tiles > 1:
+        kept += f"; the MLP in {plan.job.tiles} tiles"
     parts = {
         "weights": need.weights,
         "gradients": need.gradients,
@@ -74,25 +90,39 @@ def memory_table(plan: Plan) -> Table:
 
 def verdict(plan: Plan) -> str:
     """Whether it fits, and what would."""
+    recipe = plan.job.recipe
+    regime = f"--precision {recipe.precision} --optimizer {recipe.optimizer}"
     if plan.fits:
-        return f"it fits, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
+        return f"it fits by {regime}, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
     short = plan.memory.total / GIB - plan.chip.memory
     ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
     if plan.chip.name == "cpu":
         ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
-    return f"it does NOT fit: {short:.1f} GiB short on each chip with as little kept as can be; what fits: {ways}"
+    lacking = f"{short:.1f} GiB short on each chip" if short > 0 else "too little of the host's memory"
+    return f"it does NOT fit by {regime}: {lacking} with as little kept as can be; what fits: {ways}"
 
 
 def time_table(plan: Plan) -> Table:
-    """Layout, time and cost."""
-    job, time = plan.job, plan.time
+    """Layout, time and cost; the layout alone where no time can be told."""
     table = _table("Training")
-    rows = {
+    for name, value in {**_layout(plan.job), **(_times(plan) if plan.rates.known else {})}.items():
+        table.add_row(name, value)
+    return table
+
+
+def _layout(job: Job) -> dict[str, str]:
+    return {
         "layout": f"{job.dp} × data parallel, {job.cp} × context parallel" + _copies(job),
         "micro batch": f"{job.micro} × {job.length} tokens on {job.cp} chip{'s' if job.cp > 1 else ''}, {job.micros} a step",
         "which train is told by": f"--micro-batch {job.micro} --cp {job.cp}"
         + (f" --replicas {job.replicas}" if job.replicas > 1 else ""),
         "precision, optimiser": f"{job.recipe.precision}, {job.recipe.optimizer}",
+    }
+
+
+def _times(plan: Plan) -> dict[str, str]:
+    job, time = plan.job, plan.time
+    rows = {
         "a step": f"{job.recipe.batch_size} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
@@ -103,9 +133,7 @@ def time_table(plan: Plan) -> Table:
     }
     if plan.cost is not None:
         rows["cost"] = f"{plan.cost:,.0f} at {plan.price:g} a chip and hour"
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return rows
 
 
 def _copies(job: Job) -> str:

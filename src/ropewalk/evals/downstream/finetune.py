@@ -17,11 +17,13 @@ from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.evals.downstream.generation import end_marks
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, PairRows, Sizes, pairs, refuse_shared
+from ropewalk.model.devices import device_for
 from ropewalk.records import ModelInfo
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches, default_micro
 from ropewalk.training.loop import Loop, directory_of
-from ropewalk.training.setup import starting_model
+from ropewalk.training.regime import settled
+from ropewalk.training.setup import starting_model, trained_checkpoint
 
 #: Passes over the pairs (section 3.5).
 EPOCHS = 10
@@ -92,10 +94,11 @@ def _run(
     summary_tokens: int | None,
     out: Path,
 ) -> ModelInfo:
-    start = starting_model(settings)
+    checkpoint, mesh = trained_checkpoint(settings), Mesh(device_for(settings.device))
+    settings = settled(settings, checkpoint, mesh, out)
+    start = starting_model(settings, checkpoint=checkpoint)
     sizes = Sizes.fitting(start.tokenizer, settings.window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
     rows = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
-    mesh = Mesh(start.model.device)
     micro = settings.micro_batch or default_micro(settings.window, settings.batch_size, mesh.device)
     return Loop(settings, start, Batches(rows, settings, micro), mesh, out).run()

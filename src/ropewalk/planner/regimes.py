@@ -1,0 +1,102 @@
+"""`--precision auto` and `--optimizer auto`: the first regime that fits, of those that take less memory one after the other.
+
+in   a recipe, and what says whether a settled one fits
+out  the recipe with both settled; training and `plan` decide it here
+
+What costs the least comes first: float32 master weights; bfloat16 weights whose updates are rounded by chance; moments in 8 bits; states in
+the host's memory, which need float32 weights and so take more of a GPU than stochastic rounding: they are for who asks for bfloat16.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from ropewalk.errors import UserError
+from ropewalk.settings.train import Recipe
+
+R = TypeVar("R", bound=Recipe)
+T = TypeVar("T")
+AUTO = "auto"
+_STOCHASTIC = "bfloat16-stochastic"
+#: (precision, optimiser) on a GPU, in the order in which they are tried.
+_ORDER = (
+    ("bfloat16", "adamw"),
+    (_STOCHASTIC, "adamw"),
+    (_STOCHASTIC, "adamw-8bit"),
+    ("bfloat16", "adamw-8bit"),
+    ("bfloat16", "adamw-offload"),
+    ("float32", "adamw"),
+    ("float32", "adamw-8bit"),
+    ("float32", "adamw-offload"),
+)
+#: Where there is no GPU.
+ON_CPU = ("float32", "adamw")
+
+
+def is_settled(recipe: Recipe) -> bool:
+    """Whether nothing is left to be chosen."""
+    return AUTO not in (recipe.precision, recipe.optimizer)
+
+
+def with_regime(recipe: R, precision: str, optimizer: str) -> R:
+    """The recipe with what was left open filled in."""
+    return replace(
+        recipe,
+        precision=precision if recipe.precision == AUTO else recipe.precision,
+        optimizer=optimizer if recipe.optimizer == AUTO else recipe.optimizer,
+    )
+
+
+def allowed(recipe: R, *, gpus: int = 1, every: bool = False) -> list[R]:
+    """The recipe in every regime that its options leave open, in the order in which they are tried.
+
+    every: also those that are never chosen, since one before them takes less.
+    """
+    return [with_regime(recipe, *pair) for pair in _ORDER if _allows(recipe, *pair, gpus, every)]
+
+
+def _allows(recipe: Recipe, precision: str, optimizer: str, gpus: int, every: bool) -> bool:
+    lora = recipe.mode == "lora"
+    if recipe.precision == AUTO and (precision == "float32" or (lora and precision == _STOCHASTIC)):
+        return False  # adapters are float32 whatever they sit on: chance would round nothing
+    if recipe.optimizer == AUTO and optimizer == "adamw-offload":  # of no use to adapters, and one process's
+        taken = lora or gpus > 1 or (recipe.precision == AUTO and not every)
+        return not taken and recipe.precision in (AUTO, precision)
+    return recipe.precision in (AUTO, precision) and recipe.optimizer in (AUTO, optimizer)
+
+
+def first_that_fits(
+    recipes: list[R], plan: Callable[[R], tuple[T, bool]], need: Callable[[T], float]
+) -> tuple[T, bool]:
+    """What `plan` makes of the first recipe that fits, and True; or of the one that needs least, and False.
+
+    plan: what a recipe comes to, and whether that fits. need: bytes.
+    """
+    plans = []
+    for recipe in recipes:
+        planned, fits = plan(recipe)
+        if fits:
+            return planned, True
+        plans.append(planned)
+    return min(plans, key=need), False
+
+
+def refuse_without_torchao(recipe: Recipe, why: str) -> None:
+    """Refuse a regime whose optimiser is torchao's where there is none. why: what would not fit without it.
+
+    Raises:
+        UserError: with the line that installs it.
+    """
+    if needs_torchao(recipe) and importlib.util.find_spec("torchao") is None:
+        raise UserError(
+            f"{why}; --precision {recipe.precision} --optimizer {recipe.optimizer} fits and needs torchao, which is not installed: "
+            "pip install 'ropewalk[low-bit]', or choose --precision and --optimizer yourself"
+        )
+
+
+def needs_torchao(recipe: Recipe) -> bool:
+    """Whether the optimiser is one of torchao's (training/optimizer.py)."""
+    return recipe.precision == _STOCHASTIC or recipe.optimizer not in ("adamw", AUTO)

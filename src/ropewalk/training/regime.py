@@ -1,0 +1,140 @@
+"""Precision and optimiser of a run that was given neither, settled before its model is loaded (planner/regimes.py has the rule).
+
+in   settings, the checkpoint that is trained, the devices
+out  the same settings with both named; one line that says which and why
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.distributed import ranks
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.planner import calibrate
+from ropewalk.planner.chips import Chip
+from ropewalk.planner.job import Job
+from ropewalk.planner.layout import least, ways_out
+from ropewalk.planner.memory import CONTEXT, GIB, step_memory
+from ropewalk.planner.planner import shape_of
+from ropewalk.planner.regimes import ON_CPU, allowed, first_that_fits, is_settled, refuse_without_torchao, with_regime
+from ropewalk.settings.budget import HOST_SHARE, micro_windows
+from ropewalk.settings.command import arguments
+from ropewalk.settings.train import Recipe, TrainSettings
+from ropewalk.training.checkpoints import CHECKPOINTS, Snapshots
+
+_logger = logging.getLogger(__name__)
+#: What "auto" meant on a GPU before it chose.
+_BEFORE = ("bfloat16", "adamw")
+
+
+def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Path) -> TrainSettings:
+    """The settings with a precision and an optimiser: those of the checkpoint in `out` that the run goes on from, or the first that fit here.
+
+    Raises:
+        UserError: what fits needs torchao, which is not installed.
+    """
+    if is_settled(settings):
+        return settings
+    if mesh.device.type != "cuda":
+        return with_regime(settings, *ON_CPU)
+    before = mesh.same(_before(out) if settings.resume and mesh.main else None)
+    if before is not None:
+        return with_regime(settings, *before)
+    try:
+        first, recipes = (
+            job_here(with_regime(settings, *_BEFORE), checkpoint, mesh),
+            allowed(_recipe(settings), gpus=mesh.world),
+        )
+    except UserError:  # a family whose memory nobody can count
+        return with_regime(settings, *_BEFORE)
+    chip = card_here(mesh)
+    job, fits = first_that_fits(recipes, lambda recipe: least(first.with_recipe(recipe), chip), _needed)
+    _say(first, job, chip, fits, mesh)
+    return with_regime(settings, job.recipe.precision, job.recipe.optimizer)
+
+
+def _recipe(settings: TrainSettings) -> Recipe:
+    """All of the settings that memory depends on, as the planner takes it."""
+    return Recipe(**arguments(Recipe, settings))
+
+
+def _needed(job: Job) -> float:
+    return step_memory(job).total
+
+
+def _say(first: Job, job: Job, chip: Chip, fits: bool, mesh: Mesh) -> None:
+    """One line: what was chosen, and what the first regime would have taken."""
+    need, have = _needed(job) / GIB, f"{chip.memory:.1f} GiB of {chip.name}"
+    why = f"{first.recipe.precision} with {first.recipe.optimizer} takes {_needed(first) / GIB:.0f} GiB and there are {have}"
+    if fits:
+        refuse_without_torchao(job.recipe, why)
+    if not mesh.main:
+        return
+    words = f"precision {job.recipe.precision}, optimizer {job.recipe.optimizer}"
+    if fits:
+        _logger.info(f"{words}: {need:.0f} of {have} at least" + ("" if job.recipe == first.recipe else f" ({why})"))
+    else:
+        _logger.warning(
+            f"{words} takes {need:.0f} GiB at least by plan, and there are {have}; it is tried all the same"
+        )
+
+
+def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Job:
+    """What training does on these devices, as the planner has it; precision and optimiser are named.
+
+    Raises:
+        UserError: a family whose layers the planner cannot count.
+    """
+    shape = shape_of(checkpoint.weights_of or checkpoint)
+    job = Job(
+        shape,
+        _recipe(settings),
+        gpus=mesh.world,
+        cp=mesh.context_size,
+        replicas=settings.replicas,
+        host=_host_memory(),
+        tiled=True,
+    )
+    per_device = max(1, settings.batch_size // mesh.data_size)
+    return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=True))
+
+
+def card_here(mesh: Mesh) -> Chip:
+    """The device with least free memory, as a chip; what CUDA has taken already for this process is in every plan."""
+    free, total = torch.cuda.mem_get_info(mesh.device)
+    size = min(mesh.gather(int(min(total, free + CONTEXT))))
+    return calibrate.card(torch.cuda.get_device_name(mesh.device), size)
+
+
+def _host_memory() -> float:
+    """Bytes of the host that each process of this machine may take."""
+    return HOST_SHARE * psutil.virtual_memory().available / ranks.local_size()
+
+
+def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> list[str]:
+    """Options with which the model would fit these devices, tried by the planner; none where it cannot tell."""
+    try:
+        job = job_here(settings, checkpoint, mesh)
+        return ways_out(job, card_here(mesh))
+    except UserError:
+        return []
+
+
+def _before(out: Path) -> tuple[str, str] | None:
+    """(precision, optimiser) of the newest checkpoint that can be resumed from; soundness is looked at later."""
+    snapshots = Snapshots(out / CHECKPOINTS)
+    for step in reversed(snapshots.steps()):
+        try:
+            about: dict[str, Any] = json.loads(snapshots.manifest(step).read_text(encoding="utf-8"))["about"]
+            return about.get("precision", _BEFORE[0]), about["identity"]["optimizer"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None

@@ -1,0 +1,166 @@
+"""One card: what was measured on it against its plan, the regimes that are chosen there, and the cards that people have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.planner import chips, plan, planner, regimes
+from ropewalk.planner.memory import GIB
+from ropewalk.settings.train import Recipe
+
+#: Of published config.json files.
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama3-8b": {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": False, "rope_theta": 500000.0,
+    },
+    "qwen3-8b": {
+        "model_type": "qwen3", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768, "tie_word_embeddings": False,
+        "rope_theta": 1000000.0,
+    },
+}  # fmt: skip
+NO_HOST = "0.001GB"
+#: Measured on one H100 80 GB with torch 2.11 and without FlashAttention-4 (docs/log.md): model, window, host, tokens/s, GiB on the card, on the host.
+MEASURED = [
+    ("llama-7b", 32768, NO_HOST, 7559, 77.63, None),
+    ("llama3-8b", 32768, NO_HOST, 6831, None, None),
+    ("qwen3-8b", 32768, NO_HOST, 6308, None, None),
+    ("llama-7b", 65536, NO_HOST, 5321, 78.00, None),
+    ("llama-7b", 131072, "128GB", 3269, 74.6, None),
+]
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A model by its name: the planner's own, or a directory with its config.json."""
+    place = tmp_path_factory.mktemp("configs")
+    for name, config in SHAPES.items():
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(json.dumps(config))
+    return lambda name: place / name if name in SHAPES else name
+
+
+@pytest.mark.parametrize(("model", "window", "host", "speed", "card", "on_host"), MEASURED)
+def test_a_plan_that_is_left_to_choose_is_what_one_h100_did(named, model, window, host, speed, card, on_host) -> None:
+    planned = plan(named(model), window=window, batch_size=1, gpus="1xH100", host_memory=host)
+    recipe = planned.job.recipe
+    assert planned.fits and (recipe.precision, recipe.optimizer) == ("bfloat16-stochastic", "adamw")
+    assert planned.time.tokens_per_second == pytest.approx(speed, rel=0.15)
+    assert card is None or planned.memory.allocated / GIB == pytest.approx(card, rel=0.10)
+
+
+def test_seven_billion_at_131072_does_not_fit_one_h100_without_the_host() -> None:
+    # 50 GiB of weights, gradients and states, and 32 inputs of a GiB each, which the host takes if it may.
+    asked = dict(window=131072, batch_size=1, gpus="H100", precision="bfloat16-stochastic", optimizer="adamw")
+    alone, helped = plan("7b", **asked, host_memory=NO_HOST), plan("7b", **asked)
+    assert not alone.fits and helped.fits
+    assert 20 <= helped.memory.host / GIB <= 0.9 * 128
+    assert alone.memory.total / GIB > 79.1
+
+
+@pytest.mark.parametrize(
+    ("window", "batch", "chip", "chosen"),
+    [
+        (32768, 64, "H100", ("bfloat16-stochastic", "adamw")),  # with no option at all
+        (4096, 64, "B200", ("bfloat16", "adamw")),
+        (4096, 64, "A6000", ("bfloat16-stochastic", "adamw-8bit")),
+    ],
+)
+def test_the_first_regime_that_fits_is_chosen(window: int, batch: int, chip: str, chosen: tuple[str, str]) -> None:
+    planned = plan("7b", window=window, batch_size=batch, gpus=chip)
+    assert planned.fits and (planned.job.recipe.precision, planned.job.recipe.optimizer) == chosen
+
+
+def test_what_is_left_open_is_filled_in_and_nothing_else() -> None:
+    def pairs(**given: Any) -> list[tuple[str, str]]:
+        return [(r.precision, r.optimizer) for r in regimes.allowed(Recipe(window=8, **given))]
+
+    stochastic = "bfloat16-stochastic"
+    assert pairs()[:3] == [("bfloat16", "adamw"), (stochastic, "adamw"), (stochastic, "adamw-8bit")]
+    assert ("bfloat16", "adamw-offload") not in pairs()  # it takes more of a GPU than what comes before it
+    assert pairs(precision="bfloat16")[-1] == ("bfloat16", "adamw-offload")
+    assert pairs(optimizer="adamw-8bit") == [(stochastic, "adamw-8bit"), ("bfloat16", "adamw-8bit")]
+    assert pairs(mode="lora") == [("bfloat16", "adamw"), ("bfloat16", "adamw-8bit")]
+    assert pairs(precision="float32", optimizer="adamw") == [("float32", "adamw")]
+
+
+def test_a_regime_without_its_package_is_a_sentence_with_the_install_line(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setattr(regimes.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"takes 110 GiB; --precision bfloat16-stochastic .* pip install 'ropewalk\[low-bit\]'"
+    ):
+        regimes.refuse_without_torchao(
+            Recipe(window=8, precision="bfloat16-stochastic", optimizer="adamw"), "it takes 110 GiB"
+        )
+    regimes.refuse_without_torchao(Recipe(window=8, precision="bfloat16", optimizer="adamw"), "it fits")
+
+
+def test_other_regimes_and_adapters_are_named_before_more_chips() -> None:
+    planned = plan("7b", window=8192, gpus="5090", batch_size=1)
+    assert not planned.fits
+    assert "--mode lora" in planned.ways[0] and planned.ways[-1].startswith("--gpus 2x5090")
+    for other in planned.others:
+        assert other.fits and other.hours > 0
+
+
+@pytest.mark.parametrize(("asked", "status"), [(["--window", "32768"], 0), (["--window", "1048576"], 1)])
+def test_the_exit_status_says_whether_anything_fits_and_json_says_how(asked: list[str], status: int, capsys) -> None:
+    try:
+        cli.main(["plan", "7b", "--gpus", "1xH100", "--batch-size", "1", "--json", "--price", "2.5", *asked])
+        left_with = 0
+    except SystemExit as error:
+        left_with = error.code
+    assert left_with == status
+    told = json.loads(capsys.readouterr().out)
+    assert told["fits"] is (status == 0)
+    assert all(other["fits"] and other["cost"] > 0 for other in told["others"])
+
+
+def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
+    cli.main(["plan", "hemp", "--gpu-memory", "24GB", "--window", "1024"])
+    said = capsys.readouterr().out
+    assert "23.52" in said and "tokens/s" not in said
+    assert plan("hemp", window=1024, gpus="H100", gpu_memory="24GiB").chip.memory == 24
+    assert plan("hemp", window=1024, gpus="M4-Max-128").to_dict()["hours"] is None
+    for wrong in ("24 apples", "-3GB", "0", ""):
+        with pytest.raises(UserError, match="gpu-memory"):
+            plan("hemp", window=1024, gpu_memory=wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("RTX 3060", "3060"), ("RTX3090", "3090"), ("4060 Ti 16GB", "4060-Ti"), ("RTX 4070 Ti Super", "4070-Ti-Super"), ("4080", "4080"),
+        ("GeForce RTX 4090", "4090"), ("5060-Ti-16GB", "5060-Ti"), ("5070 Ti", "5070-Ti"), ("5080", "5080"), ("2xRTX5090", "5090"),
+        ("Tesla T4", "T4"), ("V100", "V100-32"), ("V100 16GB", "V100-16"), ("A10", "A10"), ("Apple M3-Ultra-512", "M3-Ultra-512"),
+    ],
+)  # fmt: skip
+def test_the_cards_that_people_have_are_known_as_they_write_them(text: str, name: str) -> None:
+    assert chips.parse(text)[1].name == name
+
+
+def test_every_chip_has_a_source_and_sane_figures() -> None:
+    for chip in chips.CHIPS.values():
+        assert chip.source and 10 < chip.memory < 600 and chip.bandwidth >= 100e9
+        # The roofline's ridge of an accelerator of the last decade; one off by ten would be a slip of the pen.
+        assert chip.matrix == 0 or 10 < chip.matrix / chip.bandwidth < 500
+    assert chips.named("NVIDIA GeForce RTX 4070 Ti SUPER") is chips.CHIPS["4070-TI-SUPER"]
+    assert chips.named("Tesla V100-SXM2-16GB") is chips.CHIPS["V100-16"]
+
+
+def test_full_checkpointing_is_honoured_on_a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(planner, "_gpus_here", lambda: 0)
+    monkeypatch.setattr(
+        planner, "_measured", lambda job: (chips.of_memory(8), chips.datasheet_rates(chips.of_memory(8)))
+    )
+    full, none = (plan("hemp", window=4096, batch_size=1, activations=word) for word in ("full", "auto"))
+    assert full.memory.activations < none.memory.activations / 4
+    assert full.job.recipe.precision == "float32" and full.job.recipe.optimizer == "adamw"

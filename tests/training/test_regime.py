@@ -1,0 +1,105 @@
+"""Precision and optimiser that nobody named: chosen by the card's free memory, said, on record, and kept when a run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from ropewalk import records, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.data.documents import Document
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.planner import regimes
+from ropewalk.training import TrainSettings, regime, train
+
+GIB = 2**30
+#: LLaMA 7B's shape, of which a config.json is all that is needed.
+SEVEN = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+STOCHASTIC = "bfloat16-stochastic"
+
+
+@pytest.fixture
+def seven(tmp_path, monkeypatch):
+    """A checkpoint of seven billion weights, torchao, and a card whose free memory a test sets."""
+    (tmp_path / "7b").mkdir()
+    (tmp_path / "7b/config.json").write_text(json.dumps(SEVEN))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(regimes.importlib.util, "find_spec", lambda name: True)
+
+    def choose(free: float, out=tmp_path / "none", **options) -> TrainSettings:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(free * GIB), int(79.2 * GIB)))
+        asked = {"window": 32768, "data": "none", **options}
+        settings = TrainSettings(model=tmp_path / "7b", out=tmp_path / "out", **asked)
+        return regime.settled(settings, Checkpoint.open(tmp_path / "7b"), Mesh(torch.device("cuda")), out)
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("free", "options", "chosen"),
+    [
+        (78.7, {}, (STOCHASTIC, "adamw")),
+        (45.0, {"window": 4096}, (STOCHASTIC, "adamw-8bit")),
+        (78.7, {"precision": "bfloat16"}, ("bfloat16", "adamw-offload")),
+        (78.7, {"optimizer": "adamw-8bit"}, (STOCHASTIC, "adamw-8bit")),
+        (78.7, {"mode": "lora"}, ("bfloat16", "adamw")),
+        (78.7, {"precision": "float32", "optimizer": "adamw"}, ("float32", "adamw")),
+    ],
+)
+def test_an_80_gb_card_trains_seven_billion_by_what_fits(seven, free: float, options: dict, chosen) -> None:
+    settings = seven(free, **options)
+    assert (settings.precision, settings.optimizer) == chosen
+
+
+def test_the_choice_is_one_line(seven, caplog) -> None:
+    with caplog.at_level("INFO", logger="ropewalk"):
+        seven(78.7)
+    (line,) = caplog.messages
+    assert "precision bfloat16-stochastic, optimizer adamw" in line and "bfloat16 with adamw takes" in line
+    assert "79.2 GiB of H100" in line
+    caplog.clear()
+    seven(20.0)
+    assert "is tried all the same" in caplog.messages[0]
+
+
+def test_what_fits_but_is_not_installed_is_a_sentence(seven, monkeypatch) -> None:
+    monkeypatch.setattr(regimes.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs torchao, which is not installed: pip install"):
+        seven(78.7)
+
+
+def test_a_run_goes_on_with_what_its_checkpoint_has(seven, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    shared = dict(data=[Document("a", testing.prose(400, 0))], window=96, batch_size=2, save_every=1, device="cpu")
+    train(base, out=tmp_path / "run", steps=1, **shared)
+    settings = records.read([tmp_path / "run/records.jsonl"]).of(records.Step)[0].run.settings
+    assert (settings["precision"], settings["optimizer"]) == ("float32", "adamw")  # on a CPU, and on record
+    train(base, out=tmp_path / "run", steps=2, resume=True, **shared)
+
+    going_on = seven(10.0, tmp_path / "run", resume=True)
+    assert (going_on.precision, going_on.optimizer) == ("float32", "adamw")
+    manifest = tmp_path / "run/checkpoints/step-000002/state/manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["about"]["precision"]  # as an earlier version wrote it
+    manifest.write_text(json.dumps(content))
+    assert seven(10.0, tmp_path / "run", resume=True).precision == "bfloat16"
+
+
+def test_a_family_that_nobody_can_count_is_trained_as_ever(seven, tmp_path) -> None:
+    (tmp_path / "7b/config.json").write_text(json.dumps({**SEVEN, "model_type": "of nobody", "kv_lora_rank": 512}))
+    settings = seven(78.7)
+    assert (settings.precision, settings.optimizer) == ("bfloat16", "adamw")
+
+
+def test_options_that_would_fit_are_named_by_the_planner(seven, tmp_path) -> None:
+    settings = dataclasses.replace(seven(78.7), precision="bfloat16", optimizer="adamw")
+    ways = regime.what_fits(settings, Checkpoint.open(tmp_path / "7b"), Mesh(torch.device("cuda")))
+    assert ways[0] == "--precision bfloat16-stochastic" and "--mode lora" in ways and ways[-1].startswith("--gpus")
