@@ -10,6 +10,7 @@ optimizer.py       AdamW and the learning rate of a step
 lora.py            low-rank adapters
 guard.py           when to stop: a lost run, a signal
 checkpoints.py     models written on the way and at the end, whole or absent; training_state.py, what a run goes on from
+disk.py            room for all checkpoints, asked before the first step
 log.py             where a step is logged
 throughput.py      how fast a step was; threads.py, with how many CPU threads
 

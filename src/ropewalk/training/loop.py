@@ -38,7 +38,7 @@ from ropewalk.records import ModelInfo
 from ropewalk.settings.budget import gradients_wait
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
-from ropewalk.training import lora, threads, throughput, training_state
+from ropewalk.training import disk, lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
 from ropewalk.training.batch import Batches, batches_of
@@ -160,10 +160,19 @@ class Loop:
             return self._info()
 
     def _prepare(self) -> None:
-        """What stays in a GPU's memory is put there; then what the layers keep can be chosen."""
+        """The disk is asked; what stays in a GPU's memory is put there; then what the layers keep can be chosen."""
+        self.mesh.together(self._ask_disk)
         if self.mesh.device.type == "cuda":
             optimizers.allocate_states(self.optimizer)
         self.activations.settle()
+
+    def _ask_disk(self) -> None:
+        if self.mesh.main:
+            model = sum(file.stat().st_size for file in self.start.source.weight_files)
+            state = disk.state_bytes(self.parameters, self.settings.optimizer)
+            there = len(self.snapshots.steps()) if self.settings.resume else 0
+            planned = disk.writes(self.settings, model, state, done=self.done, there=there)
+            disk.refuse_too_full(self.out, self.settings, planned)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""

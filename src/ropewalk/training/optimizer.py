@@ -84,10 +84,8 @@ def allocate_states(optimizer: torch.optim.Optimizer) -> None:
     set_rate(optimizer, rate)
 
 
-def moment_bytes(name: str, parameter: nn.Parameter) -> float:
-    """Bytes of AdamW's two moments on the device, an element of this parameter, once the first step has been taken."""
-    if name == "adamw-offload":
-        return 0.0
+def saved_bytes(name: str, parameter: nn.Parameter) -> float:
+    """Bytes of AdamW's two moments, an element of this parameter, wherever they are."""
     return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
 
 

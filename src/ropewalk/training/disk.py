@@ -1,0 +1,78 @@
+"""The disk is asked for every checkpoint that a run will write, before its first step.
+
+in   the sizes of a model and of the state that training goes on from; which steps are saved, how many states are kept
+out  nothing; or a sentence with the figures and two ways out
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ropewalk.errors import UserError
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training.optimizer import saved_bytes
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a run will still write.
+
+    Attributes:
+        models, states: how many lie on the disk at once that do not lie there yet.
+        model, state: bytes of one.
+    """
+
+    models: int
+    states: int
+    model: int
+    state: int
+
+    @property
+    def total(self) -> int:
+        return self.models * self.model + self.states * self.state
+
+
+def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, there: int = 0) -> Writes:
+    """From step `done` to the end, `there` states being kept already.
+
+    Every checkpoint keeps its model; its state goes when newer ones are there, the newest of which is whole before the oldest goes. The final
+    model is a link to the last checkpoint's if that is of the last step.
+    """
+    every, steps = settings.save_every, settings.steps
+    saves = steps // every - done // every if every else 0
+    final = 0 if every and steps % every == 0 else 1
+    at_once = min(there + saves, settings.keep_checkpoints + 1)
+    return Writes(saves + final, max(0, at_once - there), model, state)
+
+
+def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None:
+    """Refuse a run whose checkpoints its disk has no room for.
+
+    Raises:
+        UserError: with what they take, what there is, and what would do with less.
+    """
+    free = shutil.disk_usage(out).free
+    if planned.total <= free:
+        return
+    ends = planned.model  # of the final model alone
+    raise UserError(
+        f"what this run will write takes {_size(planned.total)} ({planned.models} models of {_size(planned.model)}, {planned.states} states of "
+        f"{_size(planned.state)} at once), and the disk of {settings.out} has {_size(free)} free; save less often with a larger --save-every (0 "
+        f"writes the final model alone, {_size(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
+    )
+
+
+def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:
+    """Bytes of what training goes on from: the trained weights as the optimiser has them, and its states."""
+    return sum(int(p.numel() * (p.element_size() + saved_bytes(optimizer, p))) for p in parameters)
+
+
+def _size(size: float) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= 0.1 * _GIB else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,65 @@
+"""The disk is asked for all that a run will write, before its first step: the figures against what a run really leaves there."""
+
+from __future__ import annotations
+
+import collections
+import shutil
+
+import pytest
+
+from ropewalk import testing
+from ropewalk.data.documents import Document
+from ropewalk.errors import UserError
+from ropewalk.training import TrainSettings, disk, train
+
+
+def settings(tmp_path, **options) -> TrainSettings:
+    return TrainSettings(model="hemp", data="none", out=tmp_path / "out", window=1024, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "models", "states"),
+    [
+        (dict(), {}, 5, 3),  # steps 200 to 1000; two states and the one being written; the final model is a link
+        (dict(steps=900), {}, 5, 3),  # 200 to 800, and the final model
+        (dict(save_every=0), {}, 1, 0),
+        (dict(save_every=1000, keep_checkpoints=3), {}, 1, 1),
+        (dict(), dict(done=400, there=2), 3, 1),
+        (dict(), dict(done=1000, there=2), 0, 0),
+        (dict(steps=100), {}, 1, 0),
+    ],
+)
+def test_what_lies_there_at_once_is_counted(tmp_path, options, there, models, states) -> None:
+    planned = disk.writes(settings(tmp_path, **options), 7, 11, **there)
+    assert (planned.models, planned.states) == (models, states)
+    assert planned.total == 7 * models + 11 * states
+
+
+def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    shared = dict(
+        data=[Document("a", testing.prose(400, 0))], window=96, batch_size=2, steps=2, save_every=1, keep_checkpoints=1
+    )
+    seen = []
+    usage = collections.namedtuple("usage", "total used free")
+
+    def full(path):
+        seen.append(path)
+        return usage(2**40, 0, 1000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", full)
+        with pytest.raises(UserError, match=r"2 models of .* MiB, 2 states of .*--save-every.*--keep-checkpoints"):
+            train(base, out=tmp_path / "full", **shared)
+    assert not (tmp_path / "full/checkpoints").exists()
+
+    train(base, out=tmp_path / "run", **shared)
+    checkpoint = tmp_path / "run/checkpoints/step-000002"
+    model = (base / "model.safetensors").stat().st_size
+    state = sum(path.stat().st_size for path in (checkpoint / "state").glob("*.safetensors"))
+    asked = disk.writes(settings(tmp_path, steps=2, save_every=1, keep_checkpoints=1), model, state)
+    # The model is saved in the original's dtypes; headers and hashes are small.
+    assert (checkpoint / "model.safetensors").stat().st_size == pytest.approx(model, rel=0.05)
+    assert state == pytest.approx(disk.state_bytes(testing.tiny(window=64).parameters(), "adamw"), rel=0.05)
+    assert asked.total >= 2 * model + state
