@@ -203,10 +203,11 @@ def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
 
 
 def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
-    """The job on twice as many chips and more, each time by the first regime that fits."""
+    """The job on twice as many chips and more, in its own mode by each regime in turn."""
     for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
         more = replace(job, gpus=count, replicas=1)
-        for way in [Way(more, ()), *ways_on_the_same_chips(more)]:
+        same_mode = [way for way in ways_on_the_same_chips(more) if way.job.recipe.mode == job.recipe.mode]
+        for way in [Way(more, ()), *same_mode]:
             yield Way(way.job, (("gpus", f"{count}x{chip.name}"), *way.options))
 
 
