@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,17 +22,80 @@ from torch import Tensor, nn
 from ropewalk.attention_ops import kernels
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
-from ropewalk.settings.budget import head_bytes
+from ropewalk.settings.budget import MARGIN, head_bytes
 from ropewalk.training import recompute, throughput
+from ropewalk.training.activations import gpu_room
+from ropewalk.training.choice import Room
+from ropewalk.training.optimizer import allocate_states
 from ropewalk.training.retry import until_it_fits
 
 GIB = 2**30
-SHAPES: dict[str, dict[str, int]] = {
+#: Of LLaMA 7B, Meta-Llama-3-8B and Qwen3-8B, as their published configs say; and a small one to try the bench with.
+SHAPES: dict[str, dict[str, Any]] = {
     "7b": dict(
-        hidden_size=4096, intermediate_size=11008, num_attention_heads=32, num_key_value_heads=32, vocab_size=32000
+        model_type="llama",
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        vocab_size=32000,
+        rope_theta=10000.0,
     ),
-    "tiny": dict(hidden_size=256, intermediate_size=688, num_attention_heads=4, num_key_value_heads=4, vocab_size=512),
+    "llama3-8b": dict(
+        model_type="llama",
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        rope_theta=500000.0,
+    ),
+    "qwen3-8b": dict(
+        model_type="qwen3",
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        rope_theta=1000000.0,
+        tie_word_embeddings=False,
+    ),
+    "smollm2": dict(
+        model_type="llama",
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        rope_theta=100000.0,
+        tie_word_embeddings=True,
+    ),
+    "tiny": dict(
+        model_type="llama",
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=32,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        vocab_size=512,
+        rope_theta=10000.0,
+    ),
 }
+
+
+def config_of(shape: str, layers: int | None = None) -> Any:
+    """The config of a shape; with fewer layers, if asked."""
+    about = dict(SHAPES[shape]) | ({} if layers is None else {"num_hidden_layers": layers})
+    rope = {"rope_type": "default", "rope_theta": about.pop("rope_theta")}
+    kind = about.pop("model_type")
+    return transformers.AutoConfig.for_model(
+        kind, **about, max_position_embeddings=131072, rope_parameters=rope, attn_implementation="sdpa"
+    )
 
 
 @dataclass
@@ -50,20 +114,27 @@ class Turn:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant that is set up: its loss of token numbers, and how a forward and backward pass is run."""
+    """A contestant that is set up: its loss of token numbers, how a forward and backward pass is run, and what follows the first step."""
 
     loss_of: Callable[[Tensor], Tensor]
     run: Callable[[Callable[[], Tensor]], Tensor] = lambda call: call()
+    after_first: Callable[[], None] = lambda: None
 
 
 class Bench:
-    """The model, its data and the clock. device: where. shape, layers: of the model. profiled: whose kernels to list."""
+    """The model, its data and the clock. device: where. shape: a name of SHAPES. layers: how many, if not all. profiled: whose kernels to list. low_bit: moments in 8 bits."""
 
-    def __init__(self, device: torch.device, shape: str, layers: int, profiled: str | None = None) -> None:
-        self.device, self.profiled, self.fastest = device, profiled, True
-        config = transformers.LlamaConfig(
-            **SHAPES[shape], num_hidden_layers=layers, max_position_embeddings=131072, attn_implementation="sdpa"
-        )
+    def __init__(
+        self,
+        device: torch.device,
+        shape: str,
+        layers: int | None = None,
+        profiled: str | None = None,
+        *,
+        low_bit: bool = False,
+    ) -> None:
+        self.device, self.profiled, self.fastest, self.low_bit = device, profiled, True, low_bit
+        config = config_of(shape, layers)
         torch.set_default_dtype(torch.bfloat16)
         with device:
             self.model = transformers.AutoModelForCausalLM.from_config(config)
@@ -71,7 +142,8 @@ class Bench:
         self.model.train()
         # inv_freq in float32 whatever the default dtype was, as transformers keeps it.
         rotary = self.model.model.rotary_emb
-        rotary.inv_freq = 1.0 / 10000 ** (torch.arange(0, 1, 2 / rotary.inv_freq.numel() / 2, device=device).float())
+        theta = config.rope_parameters["rope_theta"]
+        rotary.inv_freq = 1.0 / theta ** (torch.arange(0, 1, 2 / rotary.inv_freq.numel() / 2, device=device).float())
         self.root = NextTokenLoss(self.model)
 
     def reset(self) -> None:
@@ -91,12 +163,11 @@ class Bench:
         return (self.model.config.vocab_size**spread).long().clamp(max=self.model.config.vocab_size - 1)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What `ropewalk train --precision bfloat16-stochastic` uses: AdamW from torchao, bfloat16 states."""
+        """What `ropewalk train --precision bfloat16-stochastic` uses: AdamW from torchao, its states in bfloat16 or in 8 bits."""
         import torchao.optim
 
-        return torchao.optim._AdamW(
-            self.model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True
-        )
+        kind = torchao.optim.AdamW8bit if self.low_bit else torchao.optim._AdamW
+        return kind(self.model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True)
 
     def step(self, entry: Entry, optimizer: torch.optim.Optimizer, ids: Tensor) -> Tensor:
         def passes() -> Tensor:
@@ -125,7 +196,7 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         print(f"[{time.perf_counter() - started:6.1f} s] {out}", flush=True)
-        if out.error and self.fastest and who == "ropewalk":
+        if out.error and self.fastest and who == "ropewalk" and "OutOfMemory" not in out.error:
             self.fastest = False  # once more with the attention that every contestant has
             torch._dynamo.reset()
             return self.turn(who, batch, tokens, steps)
@@ -134,6 +205,8 @@ class Bench:
     def _turn(self, out: Turn, steps: int) -> None:
         self.reset()
         optimizer = self.optimizer()
+        if self.device.type == "cuda":
+            allocate_states(optimizer)
         with CONTESTANTS[out.who](self, out) as entry:
             for step in range(steps + 1):
                 ids = self.data(out.batch, out.tokens, step)
@@ -142,6 +215,8 @@ class Bench:
                 seconds, loss = self._timed(lambda ids=ids: self.step(entry, optimizer, ids))
                 out.seconds.append(seconds)
                 out.losses.append(float(loss))
+                if step == 0:
+                    entry.after_first()
             if self.profiled == out.who:
                 self.profiled = None
                 self._profile(lambda: self.step(entry, optimizer, ids))
@@ -177,29 +252,31 @@ def with_transformers(bench: Bench, turn: Turn) -> Iterator[Entry]:
 
 @contextlib.contextmanager
 def with_liger(bench: Bench, turn: Turn) -> Iterator[Entry]:
-    """The same with all of liger-kernel's kernels for LLaMA: norm, rotation, SwiGLU, fused head and loss."""
-    from liger_kernel.transformers import apply_liger_kernel_to_llama
-    from transformers.models.llama import modeling_llama
+    """The same with all of liger-kernel's kernels for the family: norm, rotation, SwiGLU, fused head and loss."""
+    import liger_kernel.transformers as liger
 
-    names = ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP")
-    originals = {name: getattr(modeling_llama, name) for name in names}
+    kind = bench.model.config.model_type
+    modeling = sys.modules[type(bench.model).__module__]
+    apply = {"llama": liger.apply_liger_kernel_to_llama, "qwen3": liger.apply_liger_kernel_to_qwen3}[kind]
+    names = [name for name in vars(modeling) if name == "apply_rotary_pos_emb" or name.endswith(("RMSNorm", "MLP"))]
+    originals = {name: getattr(modeling, name) for name in names}
     before = [(module, set(module.__dict__)) for module in bench.model.modules()]
-    apply_liger_kernel_to_llama(model=bench.model)
+    apply(model=bench.model)
     try:
         with with_transformers(bench, turn) as entry:
             yield entry
     finally:
         for name, original in originals.items():
-            setattr(modeling_llama, name, original)
+            setattr(modeling, name, original)
         for module, keys in before:
             for key in set(module.__dict__) - keys:
                 del module.__dict__[key]
 
 
-def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> Any:
+def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, host: bool = True) -> Any:
     """ropewalk: chunked loss, and what each layer keeps chosen from the memory there is. most: "auto" | "attention".
 
-    fastest: FlashAttention-4 where it is installed.
+    fastest: FlashAttention-4 where it is installed. host: results may be kept in the host's memory.
     """
     by_fastest: dict[bool, recompute.SelectiveCheckpointing] = {}
 
@@ -214,26 +291,36 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
             if fastest and bench.fastest
             else "as PyTorch picks"
         )
-        candidates = kept.candidates(bench.root.body, turn.batch, turn.tokens)
+        kept.candidates(bench.root.body, turn.batch, turn.tokens)
         if most == "attention":
-            candidates = [c for c in candidates if "attention" in c.op]
-        kept.settle(candidates, _room(bench, turn, candidates, len(kept.layers)))
+            dear = tuple(c for c in kept.layer.candidates if "attention" in c.op)
+            kept.layer = replace(kept.layer, candidates=dear)
+        room = _room(bench, turn, kept)
+        if not host:
+            room = replace(room, host=0)
 
         def loss_of(ids: Tensor) -> Tensor:
             labels = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
             return bench.root(ids, labels) / (labels != IGNORED).sum()
 
+        kept.settle(room)
+
         def give_up(asked: str) -> None:
+            print(f"out of memory ({asked}) with {_say(kept)}", flush=True)
             if not kept.lower():
                 raise UserError(f"{turn.tokens} tokens do not fit, with nothing kept ({asked})")
 
         def run(call: Callable[[], Tensor]) -> Tensor:
             loss = until_it_fits(call, give_up)
-            turn.kept = _say(kept.kept)
+            turn.kept = _say(kept)
             return loss
 
+        def after_first() -> None:
+            if bench.device.type == "cuda":
+                kept.spare(throughput.spare_bytes(bench.device) - 2 * MARGIN)
+
         try:
-            yield Entry(loss_of, run)
+            yield Entry(loss_of, run, after_first)
         finally:
             kept.release()
             stack.close()
@@ -241,25 +328,26 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True) -> 
     return contestant
 
 
-def _room(bench: Bench, turn: Turn, candidates: list[recompute.Candidate], layers: int) -> int:
+def _room(bench: Bench, turn: Turn, kept: recompute.SelectiveCheckpointing) -> Room:
     if bench.device.type != "cuda":
-        return 2**40
+        return Room(2**40)
     config = bench.model.config
     stream = turn.batch * turn.tokens * config.hidden_size * 2
     weights = sum(p.numel() for p in bench.model.parameters())
-    head = head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size)
-    states = 2 * 2 * weights  # two bfloat16 moments, which the first step allocates
-    room = recompute.free_bytes(bench.device, candidates, layers=layers, stream=stream, head=head, reserved=states)
+    head = int(head_bytes(turn.batch * turn.tokens, config.hidden_size, config.vocab_size))
+    room = gpu_room(kept, bench.device, torch.bfloat16, stream=stream, head=head, reserved=0, gradients=2 * weights)
     print(
-        f"room {room / GIB:.1f} GiB, all candidates {layers * sum(c.size for c in candidates) / GIB:.1f} GiB",
+        f"room {room.card / GIB:.1f} GiB, {room.host / GIB:.1f} of the host, {room.link / 1e9:.0f} GB/s, all candidates "
+        f"{len(kept.layers) * sum(c.size for c in kept.layer.candidates) / GIB:.1f} GiB",
         flush=True,
     )
     return room
 
 
-def _say(choice: list[recompute.Kept]) -> str:
-    kinds = {kept: choice.count(kept) for kept in choice}
-    return ", ".join(f"{count} x {sorted(kept) if kept is not None else 'all'}" for kept, count in kinds.items())
+def _say(kept: recompute.SelectiveCheckpointing) -> str:
+    kinds = {each: kept.kept.count(each) for each in kept.kept}
+    words = [f"{count} x {sorted(each) if each is not None else 'all'}" for each, count in kinds.items()]
+    return f"{', '.join(words)}; {len(kept.choice.hosted)} layers on the host ({kept.host_bytes / GIB:.1f} GiB), {kept.tiles.count} tiles"
 
 
 CONTESTANTS: dict[str, Any] = {
@@ -269,4 +357,5 @@ CONTESTANTS: dict[str, Any] = {
     "ropewalk-cudnn": ours(fastest=False),
     "ropewalk-eager": ours(compiled=False),
     "ropewalk-attention": ours(most="attention"),
+    "ropewalk-card": ours(host=False),
 }

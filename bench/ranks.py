@@ -24,19 +24,20 @@ import torch
 import torchao.optim
 import transformers
 
-from bench.contestants import GIB, SHAPES
+from bench.contestants import GIB, SHAPES, config_of
 from bench.measuring import profile
 from ropewalk import records
 from ropewalk.distributed import mesh as meshes
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
+from ropewalk.training.choice import Room
 
 
-def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
+def module(device: torch.device, shape: str, layers: int | None) -> NextTokenLoss:
     """A random model in bfloat16, the same on every rank."""
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(**SHAPES[shape], num_hidden_layers=layers, max_position_embeddings=131072)
+    config = config_of(shape, layers)
     torch.set_default_dtype(torch.bfloat16)
     with device:
         model = transformers.AutoModelForCausalLM.from_config(config)
@@ -44,22 +45,17 @@ def module(device: torch.device, shape: str, layers: int) -> NextTokenLoss:
     return NextTokenLoss(model.train())
 
 
-def room(
-    mesh: meshes.Mesh, root: NextTokenLoss, candidates: list[recompute.Candidate], layers: int, tokens: int
-) -> int:
-    """Bytes for kept results on the device that has least."""
+def room(mesh: meshes.Mesh, root: NextTokenLoss, kept: recompute.SelectiveCheckpointing, tokens: int) -> Room:
+    """For kept results on the device that has least."""
     if mesh.device.type != "cuda":
-        return 2**40
+        return Room(2**40)
     config, weights = root.model.config, sum(p.numel() for p in root.parameters())
     stream = tokens * config.hidden_size * 2
-    head = head_bytes(tokens, config.hidden_size, config.vocab_size)
+    head = int(head_bytes(tokens, config.hidden_size, config.vocab_size))
     # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
-    reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // layers)
-    return min(
-        mesh.gather(
-            recompute.free_bytes(mesh.device, candidates, layers=layers, stream=stream, head=head, reserved=reserved)
-        )
-    )
+    reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // len(kept.layers))
+    card = recompute.free_bytes(mesh.device, kept, stream=stream, head=head, reserved=reserved)
+    return Room(min(mesh.gather(card)), stream)
 
 
 def main() -> None:
@@ -69,7 +65,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="timed steps")
     parser.add_argument("--shape", default="7b", choices=list(SHAPES))
-    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--layers", type=int, help="fewer than the shape has")
     parser.add_argument("--profile", action="store_true", help="list the kernels of one more step by time")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -80,9 +76,9 @@ def main() -> None:
     flops = throughput.flops_per_token(root.model, arguments.tokens)
     kept = recompute.SelectiveCheckpointing(root, compiled=mesh.device.type == "cuda")
     local_tokens = arguments.tokens // arguments.cp
-    candidates = kept.candidates(root.body, 1, local_tokens)
+    kept.candidates(root.body, 1, local_tokens)
     mesh.shard(root)
-    kept.keep(kept.within(candidates, room(mesh, root, candidates, len(kept.layers), local_tokens)))
+    kept.settle(room(mesh, root, kept, local_tokens))
     parameters = list(root.parameters())
     optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
     seconds, losses = [], []

@@ -2,7 +2,7 @@
 
     python -m bench.train --json runs/train.json
 
-All contestants train the same random weights of LLaMA 7B's shape on the same tokens with the same optimiser (bfloat16 weights,
+All contestants train the same random weights of one shape (LLaMA 7B's; others with --shape) on the same tokens with the same optimiser (bfloat16 weights,
 stochastically rounded AdamW, clipping at 1), in one process, taking turns; before each turn the weights go back to
 the same start, so that losses can be compared. The first step of a turn is not timed. The table comes last.
 """
@@ -102,13 +102,14 @@ def _rates(turns: list[Turn]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["1x32768", "4x8192", "16x2048"], help="batch x tokens")
+    parser.add_argument("--low-bit", action="store_true", help="AdamW's moments in 8 bits")
+    parser.add_argument("--sizes", nargs="*", default=["1x32768", "4x8192", "16x2048"], help="batch x tokens")
     parser.add_argument("--who", nargs="+", default=["transformers", "liger", "ropewalk"], choices=list(CONTESTANTS))
     parser.add_argument("--longest", nargs="*", default=["1x131072"], help="sizes that only ropewalk runs")
     parser.add_argument("--steps", type=int, default=2, help="timed steps a turn")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each contestant at each size")
     parser.add_argument("--shape", default="7b", choices=list(SHAPES))
-    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--layers", type=int, help="fewer than the shape has")
     parser.add_argument("--budget", type=float, default=520, help="seconds after which no new turn starts")
     parser.add_argument("--longest-steps", type=int, default=1, help="timed steps at those sizes")
     parser.add_argument(
@@ -123,7 +124,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(name, records.versions(), sys.argv, flush=True)
     rate = throughput.matrix_rate(device, torch.bfloat16)
-    bench = Bench(device, arguments.shape, arguments.layers, arguments.profile)
+    bench = Bench(device, arguments.shape, arguments.layers, arguments.profile, low_bit=arguments.low_bit)
     if rate:
         print(f"matrix {rate / 1e12:.0f} TFLOP/s", flush=True)
         bench.fastest = trust_fastest(device, 32768)

@@ -14,6 +14,7 @@ from ropewalk.distributed.mesh import start
 from ropewalk.model import loss
 from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
 from ropewalk.training import recompute
+from ropewalk.training.choice import NOTHING, Room
 from ropewalk.training.retry import until_it_fits
 
 pytestmark = pytest.mark.gpus(1)
@@ -71,7 +72,7 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
     kept = recompute.SelectiveCheckpointing(root, compiled=compiled)
     found = kept.candidates(root.body, *ids.shape)
     room = int(share * len(kept.layers) * sum(c.size for c in found))
-    kept.keep(kept.within(found, room))
+    kept.settle(Room(room))
     out = root(ids, labels)
     out.backward()
     ours = errors({"loss": out.detach(), **{name: p.grad for name, p in model.named_parameters()}}, truth)
@@ -171,7 +172,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
     def give_up(asked: str) -> None:
         assert kept.lower(), asked
 
-    kept.keep([recompute.NOTHING] * 4)
+    kept.keep([NOTHING] * 4)
     expected = call()
     root.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
@@ -183,9 +184,10 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
     torch.cuda.set_per_process_memory_fraction(1.2 * torch.cuda.max_memory_reserved() / total)
     try:
         whole = 4 * sum(c.size for c in found)
-        kept.settle(found, whole)
+        kept.settle(Room(whole))
+        first = kept.choice
         assert until_it_fits(call, give_up) == pytest.approx(expected, rel=1e-3)
-        assert kept.kept != kept.within(found, whole)
+        assert kept.choice != first
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 

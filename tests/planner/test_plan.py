@@ -27,7 +27,7 @@ from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import LLAMA, read_shape
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe
-from ropewalk.training import recompute as kept_memory
+from ropewalk.training.choice import Candidate, Layer, Room, choose
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Small models of every family that is counted exactly, and keys that no published config sets.
@@ -224,11 +224,9 @@ def test_what_is_kept_is_what_training_would_keep() -> None:
     names = ["q", "k", "v", "attention", "o", "gate", "up"]
     flops = {n: 2.0 * job.tokens * job.shape.products[n] for n in names if n != "attention"}
     flops["attention"] = 2.0 * job.tokens * job.shape.query_width * job.length
-    found = [kept_memory.Candidate(i, n, flops[n], int(every[n] * job.tokens)) for i, n in enumerate(names)]
-    module = object.__new__(kept_memory.SelectiveCheckpointing)
-    module.layers = [None] * job.shape.layers
+    found = [Candidate(i, n, flops[n], int(every[n] * job.tokens)) for i, n in enumerate(names)]
     for room in (0, 2 * GIB, 9 * GIB, 11 * GIB, 30 * GIB):
-        choice = module.within(found, room)
+        choice = choose(Layer(tuple(found)), job.shape.layers, Room(room)).kept
         theirs = {n: sum(i in keep for keep in choice) / job.shape.layers for i, n in enumerate(names)}
         ours = keeping_in(job, room).activations.shares
         assert {n: ours.get(n, 0.0) for n in names} == theirs, room

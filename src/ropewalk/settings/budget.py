@@ -14,6 +14,8 @@ EIGHT_BIT_MOMENTS = 2 + 2 * 4 / 256
 ATTENTION_COST = 1.5
 #: The backward pass of one layer holds its results, their gradients and some copies: this many times the results.
 BACKWARD_RESULTS = 1.5
+#: The same of a layer whose MLP goes in tiles, where results are attention's and the projections' alone.
+TILED_BACKWARD_RESULTS = 2.2
 #: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
 MARGIN = 3 * 2**29
 #: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.

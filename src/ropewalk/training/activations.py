@@ -11,14 +11,18 @@ out  layers that keep what the memory there is holds; less, each time a step fin
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, head_bytes
-from ropewalk.training import recompute
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, MARGIN, head_bytes
+from ropewalk.training import recompute, throughput
+from ropewalk.training.choice import NOTHING, Room
+from ropewalk.training.host_memory import host_room, link_rate
 
 
 class ActivationMemory:
@@ -45,15 +49,16 @@ class ActivationMemory:
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
         compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
         self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
-        #: None until the layers were traced, which is before they are sharded. On a CPU that is left until less must be kept.
-        self._candidates: list[recompute.Candidate] | None = None
+        #: Whether the layers were traced, which is before they are sharded. On a CPU that is left until less must be kept.
+        self._traced = self._stepped = False
         if setting == "auto" and self._on_gpu:
-            self._candidates = self._traced()
+            self._trace()
 
-    def _traced(self) -> list[recompute.Candidate]:
+    def _trace(self) -> None:
         assert self._checkpointing is not None
+        self._traced = True
         with self._autocast():
-            return self._checkpointing.candidates(self._loss.body, *self._shape, device=self._mesh.device)
+            self._checkpointing.candidates(self._loss.body, *self._shape, device=self._mesh.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
@@ -66,36 +71,69 @@ class ActivationMemory:
         if self._checkpointing is None:
             return
         if self._setting == "full":
-            self._checkpointing.settle([], 0)
-        elif self._candidates is not None:
-            self._checkpointing.settle(self._candidates, min(self._mesh.gather(self._room(self._candidates))))
+            self._checkpointing.keep([NOTHING] * len(self._checkpointing.layers))
+        elif self._traced:
+            room = self._room()
+            everyone = self._mesh.gather(room)
+            least = {"card": min(each.card for each in everyone), "host": min(each.host for each in everyone)}
+            self._checkpointing.settle(replace(room, **least))
 
     def lower(self) -> bool:
         """Keep less from the next pass on; False if nothing is left that could be given up."""
         if self._checkpointing is None:
             return False
-        if self._setting == "auto" and self._candidates is None:  # on a CPU, where everything was kept until now
+        if self._setting == "auto" and not self._traced:  # on a CPU, where everything was kept until now
             if self._mesh.world > 1:
                 return False
-            self._candidates = self._traced()
-            everything = len(self._checkpointing.layers) * self._checkpointing.layer_bytes
-            self._checkpointing.settle(self._candidates, everything)
+            self._trace()
+            self._checkpointing.settle(Room(len(self._checkpointing.layers) * self._checkpointing.layer.everything))
         return self._checkpointing.lower()
 
-    def _room(self, candidates: list[recompute.Candidate]) -> int:
+    def after_step(self) -> None:
+        """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
+        first, self._stepped = not self._stepped, True
+        if first and self._checkpointing is not None and self._traced and self._on_gpu:
+            self._checkpointing.spare(min(self._mesh.gather(throughput.spare_bytes(self._mesh.device) - 2 * MARGIN)))
+
+    def _room(self) -> Room:
+        """What there is on this device and beside it, when all that stays is in memory."""
         assert self._checkpointing is not None
         parameters, tokens = list(self._loss.parameters()), self._shape[0] * self._shape[1]
         config = self._loss.model.config.get_text_config()
         # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
-        return recompute.free_bytes(
+        return gpu_room(
+            self._checkpointing,
             self._mesh.device,
-            candidates,
-            layers=len(self._checkpointing.layers),
+            self._compute,
             stream=tokens * config.hidden_size * size,
             head=int(head_bytes(tokens, config.hidden_size, config.vocab_size)),
             reserved=reserved_bytes(parameters, accumulated=self._accumulated),
+            gradients=0 if self._accumulated else gradient_bytes(parameters),
+            processes=ranks.local_size(),
         )
+
+
+def gpu_room(
+    checkpointing: recompute.SelectiveCheckpointing,
+    device: torch.device,
+    compute: torch.dtype,
+    *,
+    stream: int,
+    head: int,
+    reserved: int,
+    gradients: int,
+    processes: int = 1,
+) -> Room:
+    """Where kept results may go: see `recompute.free_bytes`. gradients: bytes of those that are not reserved. processes: that share this machine's memory, at most.
+
+    The host is for layers that are compiled: of others, hooks on saved tensors see the input alone.
+    """
+    card = recompute.free_bytes(device, checkpointing, stream=stream, head=head, reserved=reserved)
+    if not checkpointing.compiled:
+        return Room(card, stream)
+    rate = throughput.matrix_rate(device, compute) or 1.0
+    return Room(card, stream, gradients, host_room(processes), rate, link_rate(device))
 
 
 def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
@@ -103,11 +141,15 @@ def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
 
     accumulated: whether gradients of one micro batch are there while the next one goes forward (settings/budget.py).
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    reserved = sum(_local(p) * p.element_size() for p in trained) if accumulated else 0
+    reserved = gradient_bytes(parameters) if accumulated else 0
     if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
         reserved += sum(2 * _local(p) for p in parameters)
     return reserved
+
+
+def gradient_bytes(parameters: list[nn.Parameter]) -> int:
+    """Bytes of all gradients on this device."""
+    return sum(_local(parameter) * parameter.element_size() for parameter in parameters if parameter.requires_grad)
 
 
 def _local(parameter: nn.Parameter) -> int:

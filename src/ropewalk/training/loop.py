@@ -232,6 +232,7 @@ class Loop:
             self.done += 1
             if self.mesh.main:
                 log.step(self._pace.row(self.done, *figures, time.perf_counter() - begin, self._retries))
+            self.activations.after_step()
             self._lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)

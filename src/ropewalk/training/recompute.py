@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, no_type_check
 
 import torch
@@ -28,7 +28,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
-from ropewalk.settings.budget import ATTENTION_COST, BACKWARD_RESULTS, MARGIN
+from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, TILED_BACKWARD_RESULTS, mlp_tiles
+from ropewalk.training.choice import Candidate, Choice, Kept, Layer, Room, choose
+from ropewalk.training.host_memory import HostMemory
+from ropewalk.training.tiles import Tiles, tile, tileable
 
 _aten = torch.ops.aten
 #: Matrix products as they reach the dispatcher, with the arguments that are multiplied.
@@ -37,29 +40,6 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.addmm.default: (1, 2),
     _aten.bmm.default: (0, 1),
 }
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One intermediate result of a layer that could be kept.
-
-    index: its number among the layer's expensive operations, in order. flops: what it costs to compute again. size: bytes.
-    """
-
-    index: int
-    op: str
-    flops: float
-    size: int
-
-    @property
-    def flops_per_byte(self) -> float:
-        """FLOPs saved a byte, attention's weighted by its lower rate."""
-        return self.flops * (ATTENTION_COST if "attention" in self.op else 1.0) / self.size
-
-
-#: What a layer keeps: numbers of its expensive operations. None: everything, nothing is computed again.
-Kept = frozenset[int] | None
-NOTHING: Kept = frozenset()
 
 
 def is_expensive(op: Any) -> bool:
@@ -73,12 +53,14 @@ class _Census(TorchDispatchMode):
     Attributes:
         expensive: these operations, in order.
         all_bytes: of the results of all operations.
+        marks: how many of these operations there had been when the MLP began and when it ended.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.expensive: list[Candidate] = []
         self.all_bytes = 0
+        self.marks: list[int] = []
         self._seen: set[int] = set()
         self._held: list[Tensor] = []  # or a freed storage's number would be given to a new one
 
@@ -93,6 +75,9 @@ class _Census(TorchDispatchMode):
             self.all_bytes += size
         self._hold(results)
         return out
+
+    def mark(self, *_: Any) -> None:
+        self.marks.append(len(self.expensive))
 
     def _hold(self, values: Sequence[Any]) -> None:
         tensors = [value for value in values if isinstance(value, Tensor)]
@@ -109,27 +94,29 @@ def _flops(op: Any, args: Sequence[Any]) -> float:
     return 2.0 * query.numel() * key.shape[-2]
 
 
-def _policy(kept: frozenset[int], counter: dict[bool, int], ctx: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
+def _policy(
+    kept: frozenset[int], tiles: Tiles, counter: dict[bool, int], ctx: Any, op: Any, *args: Any, **kwargs: Any
+) -> Any:
     if not is_expensive(op):
         return CheckpointPolicy.PREFER_RECOMPUTE
-    index = counter[ctx.is_recompute]
+    index = tiles.whole(counter[ctx.is_recompute])
     counter[ctx.is_recompute] += 1
     return CheckpointPolicy.MUST_SAVE if index in kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _contexts(kept: frozenset[int]) -> Any:
+def _contexts(kept: frozenset[int], tiles: Tiles) -> Any:
     # One counter for the forward pass, one for its repetition: an operation is known by its number in either.
-    return create_selective_checkpoint_contexts(functools.partial(_policy, kept, {False: 0, True: 0}))
+    return create_selective_checkpoint_contexts(functools.partial(_policy, kept, tiles, {False: 0, True: 0}))
 
 
 @no_type_check  # for a type checker's wrapper would be compiled with it
-def _checkpointed(forward: Callable[..., Any], kept: Kept) -> Callable[..., Any]:
+def _checkpointed(forward: Callable[..., Any], kept: Kept, tiles: Tiles) -> Callable[..., Any]:
     """`forward`, keeping only what `kept` names."""
     if kept is None:
         return forward
     options: dict[str, Any] = dict(use_reentrant=False)
     if kept:
-        options["context_fn"] = functools.partial(_contexts, kept)
+        options["context_fn"] = functools.partial(_contexts, kept, tiles)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return recompute(functools.partial(forward, **kwargs), *args, **options)
@@ -138,73 +125,119 @@ def _checkpointed(forward: Callable[..., Any], kept: Kept) -> Callable[..., Any]
 
 
 class SelectiveCheckpointing:
-    """What each decoder layer of a model keeps.
+    """What each decoder layer of a model keeps, and where.
 
     model: the transformers model, with or without peft or a loss around it. compiled: fuse what is recomputed, with torch.compile.
+
+    Attributes:
+        layer: what one layer could keep; set by `candidates`.
+        choice: what the layers do now.
     """
 
-    #: Bytes of all results of one layer, an upper bound of what keeping everything takes; 0 before `candidates`.
-    layer_bytes = 0
+    layer = Layer(())
 
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.layers = decoder_layers(model)
         self.compiled = compiled
-        self.kept: list[Kept] = [None] * len(self.layers)
+        self.choice = Choice((None,) * len(self.layers))
+        self.tiles = Tiles()
         self._plain = [layer.forward for layer in self.layers]
-        self._candidates: Sequence[Candidate] = ()
-        self._room = self._less = 0
         # One for each choice, so that going back to a choice reuses what was compiled for it.
-        self._forwards: dict[tuple[int, Kept], Callable[..., Any]] = {}
+        self._forwards: dict[tuple[int, Kept, Tiles], Callable[..., Any]] = {}
+        self._host: HostMemory | None = None
+        self._room, self._step = Room(0), 1
 
-    def keep(self, by_layer: Sequence[Kept]) -> None:
-        """Set what each layer keeps, first layer first."""
+    @property
+    def kept(self) -> list[Kept]:
+        """What each layer keeps, first layer first."""
+        return list(self.choice.kept)
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory that kept results have taken."""
+        return self._host.pinned if self._host is not None else 0
+
+    def keep(self, by_layer: Sequence[Kept], hosted: Iterable[int] = ()) -> None:
+        """Set what each layer keeps, first layer first; and which layers keep it in the host's memory."""
         if len(by_layer) != len(self.layers):
             raise ValueError(f"one choice a layer: {len(self.layers)} layers, {len(by_layer)} choices")
+        self.choice = Choice(tuple(by_layer), frozenset(hosted))
+        if self.choice.hosted:
+            self._host = self._host or HostMemory(next(self.layers[0].parameters()).device)
+            self._host.use(self.choice.hosted)
         for number, (layer, kept) in enumerate(zip(self.layers, by_layer, strict=True)):
-            layer.forward = self._forward(number, kept)
-        self.kept = list(by_layer)
+            forward = self._forward(number, kept)
+            if self._host is not None and number in self.choice.hosted:
+                forward = self._host.around(number, layer, forward)
+            layer.forward = forward
 
     def _forward(self, number: int, kept: Kept) -> Callable[..., Any]:
-        if (number, kept) not in self._forwards:
-            forward = _checkpointed(self._plain[number], kept)
-            self._forwards[number, kept] = torch.compile(forward, dynamic=False) if self.compiled else forward
-        return self._forwards[number, kept]
+        which = number, kept, self.tiles
+        if which not in self._forwards:
+            forward = _checkpointed(self._plain[number], kept, self.tiles)
+            self._forwards[which] = torch.compile(forward, dynamic=False) if self.compiled else forward
+        return self._forwards[which]
 
     def release(self) -> None:
-        """Give every layer its own forward back."""
+        """Give every layer its own forward back, and the host its memory."""
+        self.tile(1)
         for layer in self.layers:
             layer.__dict__.pop("forward", None)
-        self.kept = [None] * len(self.layers)
+        self.choice = Choice((None,) * len(self.layers))
+        if self._host is not None:
+            self._host.use(())
+            self._host = None
 
-    def settle(self, candidates: Sequence[Candidate], room: int) -> None:
-        """Keep the best choice among `candidates` that `room` bytes hold; both are remembered for `lower`."""
-        self._candidates, self._room, self._less = candidates, room, max(1, room // 20)
-        self.keep(self.within(candidates, room))
+    def settle(self, room: Room) -> None:
+        """Keep what saves most within the room."""
+        self._room, self._step = room, max(1, max(abs(room.card), room.input * len(self.layers)) // 10)
+        self._keep(choose(self.layer, len(self.layers), room))
+
+    def _keep(self, choice: Choice) -> None:
+        self.keep(choice.kept, choice.hosted)
 
     def lower(self) -> bool:
-        """Keep less than now: a twentieth of the first room less, until the choice differs. False if nothing is kept any more."""
-        before = self.kept
-        if all(kept == NOTHING for kept in before):
-            return False
-        while self.kept == before:
-            self._room -= self._less
-            self.keep(self.within(self._candidates, self._room))
-        return True
+        """Keep less than now: a tenth of the room less, until that changes the choice. False if nothing is left to be given up."""
+        least = -len(self.layers) * self._room.input
+        while self._room.card > least:
+            self._room = replace(self._room, card=self._room.card - self._step)
+            choice = choose(self.layer, len(self.layers), self._room)
+            if choice != self.choice:
+                self._keep(choice)
+                return True
+        return False
+
+    def spare(self, size: int) -> None:
+        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there. Only where the host is in use: else the choice was tried to the limit."""
+        if self.choice.hosted and size > 0:
+            self._room = replace(self._room, card=self._room.card + size)
+            self._keep(choose(self.layer, len(self.layers), self._room))
+
+    def tile(self, count: int) -> None:
+        """Have every layer's MLP go through the tokens in so many tiles, if it can."""
+        mlps = [mlp for layer in self.layers if (mlp := tileable(layer)) is not None]
+        count = count if len(mlps) == len(self.layers) else 1
+        if mlps:
+            tile(mlps, count)
+        self.tiles = replace(self.tiles, count=count)
 
     def candidates(
         self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None
     ) -> list[Candidate]:
-        """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first.
+        """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first; from then on its MLP goes in tiles.
 
         The first layer is traced with fake tensors: nothing is computed and no memory taken.
 
         device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
         """
-        census = _Census()
+        self.tile(1)
+        census, mlp = _Census(), tileable(self.layers[0])
         handles = [
             self.layers[0].register_forward_pre_hook(lambda *_: _enter(census)),
             self.layers[0].register_forward_hook(lambda *_: _leave(census)),
         ]
+        if mlp is not None:
+            handles += [mlp.register_forward_pre_hook(census.mark), mlp.register_forward_hook(census.mark)]
         was_training = body.training
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -219,47 +252,29 @@ class SelectiveCheckpointing:
             for handle in handles:
                 handle.remove()
             body.train(was_training)
-        self.layer_bytes = census.all_bytes
         # The last product's result is added to the stream and never looked at again.
-        return sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
-
-    def within(self, candidates: Sequence[Candidate], room: int) -> list[Kept]:
-        """What each layer keeps so that all of them together keep at most `room` bytes beyond their inputs.
-
-        Most FLOPs per byte first, in as many layers as there is room for. Results of the same FLOPs per byte go together, so
-        that there are two kinds of layers at most, and two compiled functions. Where everything fits, everything is kept, without a
-        policy: that has its price, an operation at a time, which a small model feels most.
-        """
-        if self.layer_bytes and len(self.layers) * self.layer_bytes <= room:
-            return [None] * len(self.layers)
-        count, everywhere, in_first_layers, first_layers = len(self.layers), set[int](), set[int](), 0
-        for flops_per_byte in sorted({c.flops_per_byte for c in candidates}, reverse=True):
-            group = [c for c in candidates if c.flops_per_byte == flops_per_byte]
-            size = sum(c.size for c in group)
-            fits = min(count, max(0, room) // size)
-            if fits < count:
-                if fits >= count / 8:  # a handful of layers is not worth a second compiled function
-                    first_layers, in_first_layers = fits, {c.index for c in group}
-                break
-            room -= count * size
-            everywhere |= {c.index for c in group}
-        more, less = frozenset(everywhere | in_first_layers), frozenset(everywhere)
-        return [more if number < first_layers else less for number in range(count)]
+        candidates = sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
+        cost = sum(operation.cost for operation in census.expensive)
+        self.tiles = Tiles(1, *census.marks)
+        self.tile(mlp_tiles(batch * tokens))
+        candidates = [c for c in candidates if not self.tiles.hides(c.index)]
+        self.layer = Layer(tuple(candidates), census.all_bytes, cost)
+        return candidates
 
 
 def free_bytes(
-    device: torch.device, candidates: Sequence[Candidate], *, layers: int, stream: int, head: int, reserved: int
+    device: torch.device, checkpointing: SelectiveCheckpointing, *, stream: int, head: int, reserved: int
 ) -> int:
     """Bytes for kept results on a GPU: what is free now, less what a step takes in any case.
 
-    candidates: of one layer. layers: how many. stream: bytes of one layer's input. head: bytes that the loss takes for itself.
-    reserved: bytes that are not taken yet but will be and stay (optimiser states before the first step, gradients if they are
-    accumulated).
+    stream: bytes of one layer's input. head: bytes that the loss takes for itself. reserved: bytes that are not taken yet but will be
+    and stay (gradients if they are accumulated).
     """
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    backward = BACKWARD_RESULTS * sum(c.size for c in candidates)
-    return int(free - reserved - layers * stream - max(backward, head) - MARGIN)
+    results = TILED_BACKWARD_RESULTS if checkpointing.tiles.count > 1 else BACKWARD_RESULTS
+    taken = max(int(results * sum(c.size for c in checkpointing.layer.candidates)), head)
+    return free - reserved - len(checkpointing.layers) * stream - taken - MARGIN
 
 
 class _Left(Exception):

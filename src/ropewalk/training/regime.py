@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -25,10 +24,11 @@ from ropewalk.planner.layout import least, ways_out
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.regimes import ON_CPU, allowed, first_that_fits, is_settled, refuse_without_torchao, with_regime
-from ropewalk.settings.budget import HOST_SHARE, micro_windows
+from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.train import Recipe, TrainSettings
 from ropewalk.training.checkpoints import CHECKPOINTS, Snapshots
+from ropewalk.training.host_memory import host_room
 
 _logger = logging.getLogger(__name__)
 #: What "auto" meant on a GPU before it chose.
@@ -100,7 +100,7 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Job
         gpus=mesh.world,
         cp=mesh.context_size,
         replicas=settings.replicas,
-        host=_host_memory(),
+        host=host_room(ranks.local_size()),
         tiled=True,
     )
     per_device = max(1, settings.batch_size // mesh.data_size)
@@ -112,11 +112,6 @@ def card_here(mesh: Mesh) -> Chip:
     free, total = torch.cuda.mem_get_info(mesh.device)
     size = min(mesh.gather(int(min(total, free + CONTEXT))))
     return calibrate.card(torch.cuda.get_device_name(mesh.device), size)
-
-
-def _host_memory() -> float:
-    """Bytes of the host that each process of this machine may take."""
-    return HOST_SHARE * psutil.virtual_memory().available / ranks.local_size()
 
 
 def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> list[str]:

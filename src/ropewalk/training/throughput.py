@@ -110,3 +110,10 @@ class Pace:
             seconds_left=(self.steps - step) * statistics.fmean(self._durations),
             retries=retries,
         )
+
+
+def spare_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that were free all the time so far: what PyTorch never had in use, holes between its blocks apart."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.max_memory_allocated(device)
+    return free + max(0, unused)

@@ -1,0 +1,177 @@
+"""What becomes of each layer's dear intermediate results: kept on the GPU, kept in the host's memory, or computed again.
+
+in   what one layer could keep, with its FLOPs and bytes; the room there is; the rates of arithmetic and of the link to the host
+out  a `Choice` for every layer
+
+Results are taken in the order of FLOPs saved per byte kept. The more is kept, the less is computed again, and the more layers must send
+theirs to the host: that costs nothing as long as the link is done before the arithmetic of the same pass, and what is left over is
+waited for. The choice is the one with the fewest seconds by this reckoning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ropewalk.settings.budget import ATTENTION_COST, CONTENTION, ON_THE_WAY
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One intermediate result of a layer that could be kept.
+
+    index: its number among the layer's expensive operations, in order. flops: what it costs to compute again. size: bytes.
+    """
+
+    index: int
+    op: str
+    flops: float
+    size: int
+
+    @property
+    def cost(self) -> float:
+        """FLOPs, attention's weighted by its lower rate."""
+        return self.flops * (ATTENTION_COST if "attention" in self.op else 1.0)
+
+    @property
+    def flops_per_byte(self) -> float:
+        """FLOPs saved a byte."""
+        return self.cost / self.size
+
+
+#: What a layer keeps: numbers of its expensive operations. None: everything, nothing is computed again.
+Kept = frozenset[int] | None
+NOTHING: Kept = frozenset()
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where results may be kept.
+
+    Attributes:
+        card: bytes on the GPU, beyond every layer's input; below 0 if not even these fit. input: bytes of one layer's input.
+        gradients: bytes that the backward pass makes beside what it frees. host: bytes of host memory; 0 for none.
+        matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, each way at once.
+    """
+
+    card: int
+    input: int = 0
+    gradients: int = 0
+    host: int = 0
+    matrix: float = 1.0
+    link: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """kept: what each layer keeps, first layer first. hosted: numbers of the layers that keep it, and their input, on the host."""
+
+    kept: tuple[Kept, ...]
+    hosted: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer could keep, all layers being alike.
+
+    Attributes:
+        candidates: its dear results. everything: bytes of all results, an upper bound of what keeping everything takes; 0 if not known.
+        cost: weighted FLOPs of its forward pass.
+    """
+
+    candidates: tuple[Candidate, ...]
+    everything: int = 0
+    cost: float = 0.0
+
+    def groups(self) -> list[list[Candidate]]:
+        """Candidates of the same FLOPs per byte go together; most first."""
+        rates = sorted({c.flops_per_byte for c in self.candidates}, reverse=True)
+        return [[c for c in self.candidates if c.flops_per_byte == rate] for rate in rates]
+
+
+def choose(layer: Layer, count: int, room: Room) -> Choice:
+    """The choice for `count` layers that takes the fewest seconds within the room."""
+    choices = [_on_the_card(layer, count, room.card)] if room.card >= 0 or not room.host else []
+    if room.host and not (choices and None in choices[0].kept):
+        choices += _with_the_host(layer, count, room)
+    if not choices:  # the least there is: nothing but the layers' inputs, and these on the host if it holds them
+        hosted = range(count) if count * room.input <= room.host else ()
+        return Choice((NOTHING,) * count, frozenset(hosted))
+    return min(
+        choices, key=lambda choice: seconds(layer, choice, room)
+    )  # of equals the first, which leaves the host alone
+
+
+def _on_the_card(layer: Layer, count: int, room: int) -> Choice:
+    """All layers together keep at most `room` bytes beyond their inputs, on the GPU.
+
+    Most FLOPs per byte first, in as many layers as there is room for. Results of the same FLOPs per byte go together, so
+    that there are two kinds of layers at most, and two compiled functions. Where everything fits, everything is kept, without a
+    policy: that has its price, an operation at a time, which a small model feels most.
+    """
+    if layer.everything and count * layer.everything <= room:
+        return Choice((None,) * count)
+    everywhere, in_first_layers, first_layers = set[int](), set[int](), 0
+    for group in layer.groups():
+        size = sum(c.size for c in group)
+        fits = min(count, max(0, room) // size)
+        if fits < count:
+            if fits >= count / 8:  # a handful of layers is not worth a second compiled function
+                first_layers, in_first_layers = fits, {c.index for c in group}
+            break
+        room -= count * size
+        everywhere |= {c.index for c in group}
+    more, less = frozenset(everywhere | in_first_layers), frozenset(everywhere)
+    return Choice(tuple(more if number < first_layers else less for number in range(count)))
+
+
+def _with_the_host(layer: Layer, count: int, room: Room) -> list[Choice]:
+    """For each number of groups: all layers keep these, and so many of those on the host one group more, as far as there is room.
+
+    How many is tried in eighths, since the link may be the narrower place.
+    """
+    choices, less, size = [], frozenset[int](), room.input
+    for group in layer.groups():
+        more, more_size = less | {c.index for c in group}, size + sum(c.size for c in group)
+        hosted = _hosted(count, room, more_size)
+        fits = (room.host - hosted * size) // (more_size - size)
+        for tried in sorted({min(fits, hosted * eighth // 8) for eighth in range(9)}):
+            if hosted and tried >= 0:
+                choices.append(_mixed(count, hosted, tried, less, more))
+        less, size = more, more_size
+    if (
+        hosted := _hosted(count, room, room.input)
+    ) and hosted * room.input <= room.host:  # where there is room for inputs alone
+        choices.append(_mixed(count, hosted, 0, frozenset(), frozenset()))
+    return choices
+
+
+def _hosted(count: int, room: Room, size: int) -> int:
+    """How many layers that keep `size` bytes, input included, must go to the host; 0 if that is of no use."""
+    avail = room.card + count * room.input - ON_THE_WAY * size
+    # Gradients come as results on the GPU go; those on the host make no room for them.
+    return max(0, count - avail // size) if avail >= room.gradients else 0
+
+
+def _mixed(count: int, hosted: int, first: int, less: frozenset[int], more: frozenset[int]) -> Choice:
+    """Of `hosted` layers the first ones keep `more`, the others `less`; those on the GPU keep `more`."""
+    away = _spread(hosted, count)
+    behind = set(sorted(away)[first:])
+    return Choice(tuple(less if number in behind else more for number in range(count)), away)
+
+
+def _spread(hosted: int, count: int) -> frozenset[int]:
+    """Numbers of `hosted` of `count` layers, those that stay spread evenly among them and the last one staying if any does: its results are wanted first."""
+    stay = count - hosted
+    return frozenset(number for number in range(count) if (count - 1 - number) * stay % count >= stay)
+
+
+def seconds(layer: Layer, choice: Choice, room: Room) -> float:
+    """What a choice adds to a step: what is computed again, and what is waited for."""
+    cost = {c.index: c.cost for c in layer.candidates}
+    again = sum(sum(cost.values()) - sum(cost[index] for index in kept) for kept in choice.kept if kept is not None)
+    size = {c.index: c.size for c in layer.candidates}
+    moved = sum(room.input + sum(size[index] for index in choice.kept[number] or ()) for number in choice.hosted)
+    forward = len(choice.kept) * layer.cost / room.matrix
+    computed_again, one_way = again / room.matrix, moved / room.link
+    waited = max(0.0, one_way - forward) + max(0.0, one_way - 2 * forward - computed_again)
+    return computed_again + waited + 2 * CONTENTION * one_way

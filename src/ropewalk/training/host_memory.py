@@ -1,0 +1,226 @@
+"""Kept activations in the host's memory: what some layers keep for the backward pass leaves the GPU behind the forward pass and comes back ahead of the backward pass.
+
+in   the layers' forward functions; which layers
+out  the same functions; what autograd saves in them lies in pinned host memory meanwhile
+
+Copies run on two streams of their own, out and back, beside the arithmetic. Two layers' results are on their way out at most: then the
+arithmetic waits, and the memory is used again in its order. On the way back one layer is ahead. The mechanism is PyTorch's: hooks on
+saved tensors, which see what a compiled layer keeps, its input included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ropewalk.settings.budget import HOST_SHARE
+
+#: Bytes; a smaller tensor stays where it is.
+_SMALLEST = 2**20
+#: Bytes of a buffer begin at multiples of this.
+_ALIGNED = 512
+
+
+def host_room(processes: int = 1) -> int:
+    """Bytes of host memory that one of `processes` on this machine may pin, without anything being swapped."""
+    return int(HOST_SHARE * psutil.virtual_memory().available) // processes
+
+
+def link_rate(device: torch.device) -> float:
+    """Bytes/s from the GPU to pinned host memory while as much comes the other way, measured on 2 x 256 MiB."""
+    size = 2**28
+    host = [_pinned(size, device), _pinned(size, device)]
+    there = [torch.empty(size, dtype=torch.uint8, device=device) for _ in host]
+    out, back = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def once() -> float:
+        torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        with torch.cuda.stream(out):
+            host[0].copy_(there[0], non_blocking=True)
+        with torch.cuda.stream(back):
+            there[1].copy_(host[1], non_blocking=True)
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - begin
+
+    return size / min(once() for _ in range(5))
+
+
+@dataclass
+class _Away:
+    """One layer's results that are away: their buffer, and where in it each lies."""
+
+    buffer: Tensor
+    places: list[tuple[int, torch.Size, tuple[int, ...], torch.dtype]] = field(default_factory=list)
+
+    def view(self, index: int) -> Tensor:
+        start, shape, stride, dtype = self.places[index]
+        return self.buffer[start : start + shape.numel() * dtype.itemsize].view(dtype).as_strided(shape, stride)
+
+
+class HostMemory:
+    """Where the results of the layers in `layers` (numbers) are between the passes. device: the GPU, or a CPU in tests.
+
+    Attributes:
+        pinned: bytes of host memory taken so far. Buffers stay for all steps: pinning 60 GiB takes its time once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.pinned = device, 0
+        self._buffers: list[Tensor] = []
+        on_gpu = device.type == "cuda"
+        self._out = torch.cuda.Stream(device) if on_gpu else None
+        self._back = torch.cuda.Stream(device) if on_gpu else None
+        self.use(())
+
+    def use(self, layers: Collection[int]) -> None:
+        """From now on the results of these layers leave."""
+        self._order = sorted(layers)
+        self._before = dict(zip(self._order[1:], self._order, strict=False))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._away: dict[int, _Away] = {}
+        self._leaving: list[tuple[Any, list[Tensor]]] = []
+        self._fetched: dict[int, tuple[Any, list[Tensor]]] = {}
+        self._reached: set[int] = set()
+
+    def around(self, number: int, layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward function of layer `number`, whose saved tensors leave."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            # Weights stay, sharded ones too, which are whole just now; so does what all layers share, positions and masks.
+            stays = {each.untyped_storage().data_ptr() for each in layer.parameters()}
+            stays |= {each.untyped_storage().data_ptr() for each in tree_leaves(kwargs) if isinstance(each, Tensor)}
+            with self._layer(number, stays):
+                return forward(*args, **kwargs)
+
+        return run
+
+    @contextlib.contextmanager
+    def _layer(self, number: int, stays: set[int]) -> Iterator[None]:
+        if number == self._order[0]:
+            self._begin()
+        while len(self._leaving) > 1:
+            self._compute_waits(self._leaving.pop(0)[0])
+        leaving, seen = list[Tensor](), dict[Any, int]()
+
+        def pack(tensor: Tensor) -> Any:
+            storage = tensor.untyped_storage().data_ptr()
+            if tensor.numel() * tensor.element_size() < _SMALLEST or tensor.device != self.device or storage in stays:
+                return tensor
+            key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+            if key not in seen:
+                seen[key] = len(leaving)
+                leaving.append(_dense(tensor.detach()))
+            return number, seen[key]
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, self._unpack):
+            yield
+        self._send(number, list(leaving))
+        leaving.clear()  # autograd keeps `pack`, and so the list, as long as the layer's results
+
+    def _send(self, number: int, leaving: list[Tensor]) -> None:
+        away = self._away[number] = self._place(self._order.index(number), leaving)
+        ready = self._event()
+        with self._on(self._out, ready):
+            for index, tensor in enumerate(leaving):
+                away.view(index).copy_(tensor, non_blocking=True)
+            self._leaving.append((self._event(), leaving))
+
+    def _place(self, slot: int, tensors: list[Tensor]) -> _Away:
+        """Where tensors will lie in a buffer of their own, made if it is not there yet or too small."""
+        places, end = [], 0
+        for tensor in tensors:
+            places.append((end, tensor.shape, tensor.stride(), tensor.dtype))
+            end += -(-tensor.numel() * tensor.element_size() // _ALIGNED) * _ALIGNED
+        while slot >= len(self._buffers):
+            self._buffers.append(torch.empty(0, dtype=torch.uint8))
+        if self._buffers[slot].numel() < end:
+            self.pinned += end - self._buffers[slot].numel()
+            self._buffers[slot] = torch.empty(0, dtype=torch.uint8)  # the old one goes before the new one comes
+            self._buffers[slot] = _pinned(end, self.device)
+        return _Away(self._buffers[slot], places)
+
+    def _unpack(self, packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        number, index = packed
+        while self._leaving:
+            self._compute_waits(self._leaving.pop(0)[0])
+        if number not in self._reached:
+            self._reached.add(number)
+            self._fetch(number)
+            self._compute_waits(self._fetched[number][0])
+            for later in [each for each in self._fetched if each > number]:
+                del self._fetched[later]
+            if number in self._before:
+                self._fetch(self._before[number])
+        return self._fetched[number][1][index]
+
+    def _fetch(self, number: int) -> None:
+        if number in self._fetched:
+            return
+        away = self._away[number]
+        # Allocated in the order of the arithmetic, so that their memory is used again in it.
+        tensors = [torch.empty_strided(*place[1:3], dtype=place[3], device=self.device) for place in away.places]
+        with self._on(self._back, self._event()):
+            for index, tensor in enumerate(tensors):
+                tensor.copy_(away.view(index), non_blocking=True)
+            self._fetched[number] = (self._event(), tensors)
+
+    def _event(self) -> Any:
+        """What has been asked of the present stream so far; None where there are no streams."""
+        return torch.cuda.current_stream(self.device).record_event() if self._out is not None else None
+
+    def _compute_waits(self, event: Any) -> None:
+        if event is not None:
+            torch.cuda.current_stream(self.device).wait_event(event)
+
+    @contextlib.contextmanager
+    def _on(self, stream: Any, after: Any) -> Iterator[None]:
+        """On a stream, once the event `after` has happened."""
+        if stream is None:
+            yield
+            return
+        with torch.cuda.stream(stream):
+            stream.wait_event(after)
+            yield
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it without gaps between its elements."""
+    order = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+    expected = 1
+    for stride, size in order:
+        if stride != expected:
+            return tensor.contiguous()
+        expected *= size
+    return tensor
+
+
+def _pinned(size: int, device: torch.device) -> Tensor:
+    """Bytes of page-locked host memory. PyTorch's own allocator rounds up to a power of two, which is too dear for gibibytes."""
+    buffer = torch.empty(
+        size, dtype=torch.uint8
+    ).zero_()  # by all threads; locking pages that are not there yet is slow
+    if device.type == "cuda":
+        runtime: Any = torch.cuda.cudart()
+        torch.cuda.check_error(int(runtime.cudaHostRegister(buffer.data_ptr(), size, 0)))
+        weakref.finalize(buffer.untyped_storage(), _unpin, runtime, buffer.data_ptr())
+    return buffer
+
+
+def _unpin(runtime: Any, address: int) -> None:
+    runtime.cudaHostUnregister(address)

@@ -1,0 +1,142 @@
+"""The MLP of a layer in tiles of the sequence, so that its results, several times as wide as the model, are never there for all tokens at once.
+
+in   decoder layers, tokens of a micro batch
+out  the layers' MLPs, called for one tile of tokens after the other, forward and backward
+
+An MLP looks at one token at a time, so tiles change nothing but the order of sums in its weights' gradients, which are summed in
+float32. What a tile computes is kept nowhere: its backward pass computes it again (ALST, arXiv 2506.13996, section 3.1). For torch.compile
+the whole is one operator: a loop over tiles that it may look into, it orders so that the results of all tiles live at once (docs/log.md, 2026-11-26).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, no_type_check
+
+import torch
+from torch import Tensor, nn
+
+#: What transformers' decoder layers call it.
+_NAMES = ("mlp", "feed_forward")
+_UNTILED = "_untiled"
+_ARGUMENTS = "Tensor hidden, Tensor[] weights, int computed, int count"
+#: By the number that the operator is given: what computes a tile from its tokens and the MLP's weights.
+_COMPUTED: list[Callable[..., Tensor]] = []
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How the expensive operations of a layer are numbered when its MLP goes in tiles, and is one operator that is none of them.
+
+    count: of tiles, 1 for none. begin, end: numbers of the MLP's operations in a layer without tiles, the end not included.
+    """
+
+    count: int = 1
+    begin: int = 0
+    end: int = 0
+
+    def hides(self, index: int) -> bool:
+        """Whether operation `index` of a layer without tiles is inside the operator."""
+        return self.count > 1 and self.begin <= index < self.end
+
+    def whole(self, index: int) -> int:
+        """The number that operation `index` has in a layer without tiles."""
+        return index + (self.end - self.begin) * (self.count > 1 and index >= self.begin)
+
+
+def tileable(layer: nn.Module) -> nn.Module | None:
+    """The layer's MLP; None if it has none that is known to look at one token at a time, as experts that are chosen do not."""
+    mlp = next((getattr(layer, name) for name in _NAMES if hasattr(layer, name)), None)
+    dense = mlp is not None and not any(hasattr(module, "experts") for module in mlp.modules())
+    return mlp if dense else None
+
+
+def tile(mlps: Sequence[nn.Module], count: int) -> None:
+    """Have MLPs of one kind, [batch, tokens, width] in and out, go through the tokens in `count` tiles; 1 takes that back."""
+    for mlp in mlps:
+        mlp.__class__ = getattr(mlp, _UNTILED, type(mlp))
+    if count > 1:
+        # All are computed by the first one's code with their own weights: one operator, and one compiled layer.
+        kind, plain = type(mlps[0]), _Plain(mlps[0])
+        _COMPUTED.append(functools.partial(_computed, plain, [name for name, _ in plain.named_parameters()]))
+        number = len(_COMPUTED) - 1
+
+        @no_type_check  # for a type checker's wrapper would be compiled with it
+        def forward(self: nn.Module, hidden: Tensor) -> Tensor:
+            return _forward(hidden, list(self.parameters()), number, count)
+
+        tiled = type(f"Tiled{kind.__name__}", (kind,), {"forward": forward, _UNTILED: kind})
+        for mlp in mlps:
+            mlp.__class__ = (
+                tiled  # and no function on the instance, for which torch.compile would compile each layer anew
+            )
+
+
+class _Plain(nn.Module):
+    """An MLP as its class computes it, whatever it has become."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp, self._compute = mlp, type(mlp).forward
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self._compute(self.mlp, hidden)
+
+
+def _computed(plain: _Plain, names: list[str], hidden: Tensor, *weights: Tensor) -> Tensor:
+    return torch.func.functional_call(plain, dict(zip(names, weights, strict=True)), (hidden,))
+
+
+@torch.library.custom_op("ropewalk::tiled_mlp", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _forward(hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> Tensor:
+    out = torch.empty_like(hidden)
+    for part, result in _tiles(count, hidden, out):
+        result.copy_(_COMPUTED[computed](part, *weights))
+    return out
+
+
+@_forward.register_fake
+def _(hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> Tensor:
+    return torch.empty_like(hidden)
+
+
+@torch.library.custom_op(
+    "ropewalk::tiled_mlp_backward", mutates_args=(), schema=f"(Tensor upstream, {_ARGUMENTS}) -> Tensor[]"
+)
+def _backward(upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> list[Tensor]:
+    """Gradients of the tokens and of each weight."""
+    hidden_grad = torch.empty_like(hidden)
+    sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+    for part, part_upstream, result in _tiles(count, hidden, upstream, hidden_grad):
+        part_grad, *grads = torch.func.vjp(_COMPUTED[computed], part, *weights)[1](part_upstream)
+        result.copy_(part_grad)
+        for total, grad in zip(sums, grads, strict=True):
+            total += grad
+    return [hidden_grad, *(total.to(weight.dtype) for total, weight in zip(sums, weights, strict=True))]
+
+
+@_backward.register_fake
+def _(upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> list[Tensor]:
+    return [torch.empty_like(hidden), *(torch.empty_like(weight) for weight in weights)]
+
+
+def _tiles(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(tensor.chunk(count, dim=-2) for tensor in tensors), strict=True)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    hidden, weights, ctx.computed, ctx.count = inputs
+    ctx.save_for_backward(hidden, *weights)
+
+
+def _gradients(ctx: Any, upstream: Tensor) -> Any:
+    hidden, *weights = ctx.saved_tensors
+    hidden_grad, *weight_grads = _backward(upstream.contiguous(), hidden, weights, ctx.computed, ctx.count)
+    return hidden_grad, weight_grads, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+for _device in ("cuda", "cpu"):
+    _forward.register_autocast(_device, torch.bfloat16)

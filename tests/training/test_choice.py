@@ -1,0 +1,86 @@
+"""What becomes of a layer's results: within the room there is, most work saved first, and no more on the host than the link can carry."""
+
+from __future__ import annotations
+
+import pytest
+
+from ropewalk.training.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, choose, seconds
+
+LAYERS = 16
+
+
+def candidates() -> list[Candidate]:
+    sizes = [("attention", 900.0, 10), ("mm", 400.0, 10), ("mm", 1200.0, 30), ("mm", 100.0, 10)]
+    return [Candidate(index, op, flops, size) for index, (op, flops, size) in enumerate(sizes)]
+
+
+SIZES = {c.index: c.size for c in candidates()}
+LAYER = Layer(tuple(candidates()), cost=sum(c.cost for c in candidates()))
+
+
+def within(room: int) -> list[Kept]:
+    return list(choose(LAYER, LAYERS, Room(room)).kept)
+
+
+def test_a_choice_fits_and_saves_more_with_more_room() -> None:
+    worth = {c.index: c.flops for c in candidates()}
+    saved_before = 0.0
+    for room in range(0, 1100, 7):
+        choice = within(room)
+        assert sum(SIZES[index] for keep in choice for index in keep or ()) <= room
+        assert len(set(choice)) <= 2
+        saved = sum(worth[index] for keep in choice for index in keep or ())
+        assert saved >= saved_before
+        saved_before = saved
+    assert within(10_000) == [frozenset({0, 1, 2, 3})] * LAYERS
+    assert within(-5) == [NOTHING] * LAYERS
+
+
+def test_most_work_a_byte_comes_first() -> None:
+    assert within(16 * 10) == [frozenset({0})] * LAYERS
+    assert within(16 * 10 + 8 * 40) == [frozenset({0, 1, 2})] * 8 + [frozenset({0})] * 8
+
+
+def on_card(choice: Choice, room: Room) -> int:
+    """Bytes, inputs included, of the layers that stay, by hand."""
+    return sum(
+        room.input + sum(SIZES[index] for index in keep or ())
+        for number, keep in enumerate(choice.kept)
+        if number not in choice.hosted
+    )
+
+
+@pytest.mark.parametrize("link", [0.1, 1.0, 100.0])
+def test_the_host_holds_what_the_gpu_does_not(link: float) -> None:
+    for card in range(-16 * 5, 1100, 35):
+        for host in (0, 200, 400, 2000):
+            room = Room(card, input=5, gradients=20, host=host, matrix=100.0, link=link)
+            choice = choose(LAYER, LAYERS, room)
+            away = sum(room.input + sum(SIZES[i] for i in choice.kept[number] or ()) for number in choice.hosted)
+            assert away <= host
+            assert on_card(choice, room) <= max(card + 16 * 5, 16 * 5)
+            alone = choose(LAYER, LAYERS, Room(card, input=5, matrix=100.0, link=link))
+            if card >= 0:  # where the inputs fit, the host is used only to be faster
+                assert seconds(LAYER, choice, room) <= seconds(LAYER, alone, room)
+
+
+def test_a_fast_link_keeps_everything_and_a_slow_one_is_left_alone() -> None:
+    fast = choose(LAYER, LAYERS, Room(300, input=5, host=10_000, matrix=1.0, link=1e6))
+    assert fast.hosted and all(keep == {0, 1, 2, 3} for keep in fast.kept)
+    slow = choose(LAYER, LAYERS, Room(300, input=5, host=10_000, matrix=1.0, link=1e-6))
+    assert not slow.hosted
+
+
+def test_the_layers_that_stay_are_spread_and_the_last_one_is_among_them() -> None:
+    """Twelve layers away, four stay: every fourth."""
+    room = Room(-30, input=5, host=10_000, matrix=1.0, link=1e6)
+    choice = choose(Layer((), cost=1.0), LAYERS, room)
+    stay = [number for number in range(LAYERS) if number not in choice.hosted]
+    gaps = [later - earlier for earlier, later in zip([-1, *stay], stay, strict=False)]
+    assert stay[-1] == LAYERS - 1 and max(gaps) - min(gaps) <= 1
+
+
+def test_where_not_even_inputs_fit_the_host_has_them_all() -> None:
+    choice = choose(LAYER, LAYERS, Room(-10_000, input=5, host=16 * 5, matrix=1.0, link=1.0))
+    assert choice == Choice((NOTHING,) * LAYERS, frozenset(range(LAYERS)))
+    assert not choose(LAYER, LAYERS, Room(-10_000, input=5, host=16 * 5 - 1)).hosted
