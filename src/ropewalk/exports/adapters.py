@@ -30,9 +30,11 @@ from ropewalk.checkpoint.files import (
     whole_directory,
     write_json,
 )
+from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.rope_config import read_rope
-from ropewalk.errors import UserError
+from ropewalk.checkpoint.tensor_problems import listed, several
+from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
 from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.model.load import load_model
@@ -83,7 +85,8 @@ def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
             weights = lora.merged(model, model.get_base_model().state_dict())
             yield _saved(model.get_base_model(), weights, extended, place / "merged")
         else:
-            plain: Any = model.merge_and_unload(safe_merge=True)
+            with _fits(adapter):
+                plain: Any = model.merge_and_unload(safe_merge=True)
             yield _saved(plain, plain.state_dict(), extended, place / "merged")
 
 
@@ -146,7 +149,7 @@ def _beside(out: str | Path) -> Iterator[Path]:
 def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     """The model that an adapter was trained on, turning as it did then: the base's files under the adapter's config."""
     name = settings.base or _about(adapter).get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str | Path):
         raise UserError(
             f"{adapter} does not name the model it was trained on; add --base MODEL, the one that was trained"
         )
@@ -182,17 +185,31 @@ def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
     ours, kind = _is_ours(adapter), _about(adapter).get("peft_type")
     if not ours and kind != _PLAIN:
         raise UserError(f"ropewalk merges adapters of type {_PLAIN}, and {adapter} is {kind!r}; merge it with peft")
+    check_safetensors(adapter / lora.WEIGHTS)
     # Sums of products are taken in float32 and rounded once, when the result is saved.
     model = load_model(base, dtype=torch.float32, device="cpu")
-    try:
-        if ours:
-            return lora.attach(model, adapter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # peft warns of adapter weights that found no place
-            return peft.PeftModel.from_pretrained(model, adapter)
-    except (RuntimeError, ValueError, KeyError, UserWarning) as error:
-        if isinstance(error, UserError):
-            raise
+    if ours:
+        return lora.attach(model, adapter)
+    with _fits(adapter), warnings.catch_warnings():
+        # peft warns of adapter weights that found no place, and of what its config says to no effect.
+        warnings.simplefilter("error", UserWarning)
+        wrapped = peft.PeftModel.from_pretrained(model, adapter)
+    _refuse_left_out(wrapped, adapter)
+    return wrapped
+
+
+def _fits(adapter: Path) -> contextlib.AbstractContextManager[None]:
+    """Where peft reads an adapter of somebody's: it may raise anything over what it says of itself."""
+    way_out = f"give the --base it was trained on, or mend its {lora.ADAPTER_CONFIG}"
+    return told(f"{adapter} cannot be put on its base", way_out, Exception)
+
+
+def _refuse_left_out(wrapped: peft.PeftModel, adapter: Path) -> None:
+    """peft says what an adapter lacks, and leaves out without a word what its config gives no place."""
+    with _fits(adapter):
+        left_out = peft.set_peft_model_state_dict(wrapped, load_file(adapter / lora.WEIGHTS)).unexpected_keys
+    if left_out:
         raise UserError(
-            f"{adapter} does not fit {base} ({str(error).splitlines()[0]}); give the --base it was trained on"
-        ) from error
+            f"the {lora.ADAPTER_CONFIG} of {adapter} gives {several(left_out)} of its weights no place ({listed(left_out)}), and without them "
+            "it computes something else; fetch the config that these weights came with, or mend it"
+        )

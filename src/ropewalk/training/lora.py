@@ -29,7 +29,7 @@ from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.position_table import Positions, read_positions
 from ropewalk.distributed.state import sharded_like
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import verify_positions
@@ -38,6 +38,11 @@ from ropewalk.model.verify import verify_positions
 TYPE = "ROPEWALK_LORA (made plain by: ropewalk export ADAPTER --for peft)"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+#: What an adapter_config.json says without any effect on what the adapter computes.
+_NO_MATTER = frozenset(
+    ("peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout",
+     "init_lora_weights")
+)  # fmt: skip
 
 
 def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
@@ -143,10 +148,26 @@ def attach(model: nn.Module, directory: str | Path) -> peft.PeftModel:
         )
     _refuse_other_frequencies(model, read_positions(config_dict), directory)
     about = read_json(directory / ADAPTER_CONFIG, what="an adapter has an adapter_config.json")
-    wrapped = add(model, rank=int(about["r"]), alpha=int(about["lora_alpha"]))
+    with told(f"{directory}/{ADAPTER_CONFIG} is not as it was written", "take the adapter directory as it was written"):
+        wrapped = add(model, rank=int(about["r"]), alpha=int(about["lora_alpha"]))
+    _refuse_other_settings(wrapped.peft_config["default"].to_dict(), about, directory)
     check_safetensors(directory / WEIGHTS)
     load_trainable(wrapped, load_file(directory / WEIGHTS), directory)
     return wrapped
+
+
+def _refuse_other_settings(made: dict[str, Any], about: dict[str, Any], directory: Path) -> None:
+    """`add` makes adapters of one kind: what else an adapter_config.json asks for (DoRA, other ranks a layer) would be left out."""
+    for name in sorted(set(about) - _NO_MATTER):
+        asked, has = (
+            sorted(value, key=str) if isinstance(value, set | list) else value or None
+            for value in (about[name], made.get(name))
+        )
+        if asked != has:
+            raise UserError(
+                f"adapters of `ropewalk train` have {name} {has!r}, but {directory}/{ADAPTER_CONFIG} says {asked!r}; take the adapter "
+                "directory as it was written"
+            )
 
 
 def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
@@ -156,7 +177,9 @@ def load_trainable(model: nn.Module, weights: dict[str, torch.Tensor], source: P
         UserError: names or shapes differ.
     """
     wanted = trainable(model)
-    different = sorted(set(wanted) ^ set(weights)) or [n for n in wanted if wanted[n].shape != weights[n].shape]
+    different = sorted(set(wanted) ^ set(weights)) or [
+        n for n in wanted if wanted[n].shape != weights[n].shape or not weights[n].is_floating_point()
+    ]
     if different:
         raise UserError(
             f"the trained weights in {source} do not fit this model ({different[0]}); use the model they came from"
