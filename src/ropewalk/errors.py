@@ -71,17 +71,26 @@ def shortage(error: BaseException) -> str:
     return ". ".join((str(error) or type(error).__name__).split(". ")[:2])
 
 
-def refuse_irregular(path: str | os.PathLike[str], what: str) -> None:
+def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = True) -> None:
     """Refuse, before it is opened, what is there and is no file: a pipe waits for ever, a device never ends.
+
+    Args:
+        follow: look at what a link leads to; otherwise it is refused too.
 
     Raises:
         UserError: it is a directory, a pipe, a device or a socket. What is not there is not refused here.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(path, follow_symlinks=follow).st_mode
     except OSError:
         return
-    kinds = {stat.S_ISDIR: "a directory", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
+    kinds = {
+        stat.S_ISDIR: "a directory",
+        stat.S_ISFIFO: "a pipe",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+        stat.S_ISLNK: "a link",
+    }
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in kinds.items() if is_kind(mode)), "a socket")
         raise UserError(f"{what}, but {os.fspath(path)} is {kind}; give a file")

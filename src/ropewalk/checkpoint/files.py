@@ -91,7 +91,7 @@ def whole_directory(out: str | Path, *, overwrite: bool = False, inputs: Iterabl
     place = Path(os.path.realpath(out))
     guard.sweep(place.parent, place)
     guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
-    guard.refuse_to_lose(place, [os.getcwd(), os.path.expanduser("~")])  # an empty one would be replaced too
+    guard.refuse_to_lose_home(place)  # an empty one would be replaced too
     with whole_directory_of_ours(place, called=out) as beside:
         yield beside
         # Asked again: hours may have passed.

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ropewalk.checkpoint.processes import LOCK, is_gone, refuse_locked, token
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular
 from ropewalk.version import __version__
 
 MARK = ".ropewalk.json"
@@ -63,7 +63,8 @@ def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
 def marked(directory: Name) -> list[str] | None:
     """What a directory's mark lists; None without a mark that can be read."""
     try:
-        holds = json.loads(Path(directory, MARK).read_text(encoding="utf-8"))["holds"]
+        refuse_irregular(path := Path(directory, MARK), "a mark is a file")
+        holds = json.loads(path.read_text(encoding="utf-8"))["holds"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return holds if isinstance(holds, list) and all(isinstance(name, str) for name in holds) else None
@@ -71,7 +72,7 @@ def marked(directory: Name) -> list[str] | None:
 
 def listed_as(path: Name, name: str) -> str:
     """How a mark lists a file that is called `name` in its directory: a page that people write into with its hash, so that theirs is theirs."""
-    if not name.endswith(".md"):
+    if not name.endswith(".md") or not os.path.isfile(path):
         return name
     with contextlib.suppress(OSError), open(path, "rb") as file:
         return f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
@@ -135,7 +136,8 @@ def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name
         return
     if not overwrite:
         raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
-    refuse_to_lose(out, [os.getcwd(), os.path.expanduser("~"), *inputs])
+    refuse_to_lose_home(out)
+    refuse_to_lose(out, inputs)
     if not os.path.isdir(out):
         raise UserError(
             f"--overwrite replaces a directory that ropewalk made, but {out} is a file; choose another --out"
@@ -183,10 +185,23 @@ def refuse_to_lose(out: Name, kept: Iterable[Name]) -> None:
     Raises:
         UserError: the first of them that would be gone.
     """
-    for path in kept if os.path.exists(out) else ():
-        for place in (Path(os.path.realpath(path)), *_links_in(path)) if os.path.lexists(path) else ():
-            if any(os.path.exists(part) and os.path.samefile(part, out) for part in (place, *place.parents)):
-                raise UserError(f"all of {out} would be replaced, and with it {path}; choose another --out")
+    for path in kept:
+        for place in (path, *_links_in(path)) if os.path.lexists(path) else ():
+            _refuse_above(out, place, path)
+
+
+def refuse_to_lose_home(out: Name) -> None:
+    """`refuse_to_lose` for the current and the home directory. Where their links lead is not theirs: `out` may be such a link, to a larger disk."""
+    for path in (os.getcwd(), os.path.expanduser("~")):
+        _refuse_above(out, path, path)
+
+
+def _refuse_above(out: Name, place: Name, path: Name) -> None:
+    place = Path(os.path.realpath(place))
+    if os.path.exists(out) and any(
+        os.path.exists(part) and os.path.samefile(part, out) for part in (place, *place.parents)
+    ):
+        raise UserError(f"all of {out} would be replaced, and with it {path}; choose another --out")
 
 
 def _links_in(path: Name) -> Iterator[Path]:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ def refuse_locked(directory: str | os.PathLike[str]) -> None:
     if os.path.realpath(path) in _held:  # not opened: closing a file ends this process's own lock on it
         raise _busy(path)
     with contextlib.suppress(OSError):  # no such file, or none that may be opened
-        handle = os.open(path, os.O_RDWR)
+        handle = _opened(path)
         try:
             if not _got(handle, path):
                 raise _busy(path)
@@ -99,7 +99,7 @@ def _take(path: Path) -> int:
     """The lock file, open and locked."""
     while True:
         refuse_locked(path.parent)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _opened(path, os.O_CREAT)
         if not _got(handle, path):
             os.close(handle)
             raise _busy(path)
@@ -112,6 +112,16 @@ def _take(path: Path) -> int:
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps(about).encode(), 0)
     return handle
+
+
+def _opened(path: Path, flags: int = 0) -> int:
+    """The lock file itself, which is written into: never what a link of its name leads to.
+
+    Raises:
+        UserError: it is a link, a directory, a pipe or a device.
+    """
+    refuse_irregular(path, "a run holds its directory by a lock file", follow=False)
+    return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)
 
 
 def _got(handle: int, path: Path) -> bool:
