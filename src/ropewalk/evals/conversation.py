@@ -6,6 +6,7 @@ out  answers, streamed as they are written; keys and values of what was read sta
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from transformers import DynamicCache
@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
@@ -161,14 +161,11 @@ class Conversation:
             self._ids = np.concatenate([ids, np.asarray(heard.ids, dtype=np.int64)])
 
     def _from_template(self) -> TokenIds:
-        try:
+        way_out = "mend it, or give the question as it should stand to `ropewalk generate`"
+        with told("the tokenizer's chat template cannot be used", way_out, Exception):
             ids = self.loaded.tokenizer.apply_chat_template(
                 self._messages, add_generation_prompt=True, tokenize=True, return_dict=False
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise UserError(
-                f"the tokenizer's chat template cannot be used ({error}); mend it, or give the question as it should stand to `ropewalk generate`"
-            ) from None
         return np.asarray(ids, dtype=np.int64)
 
     def _reply(self, ids: TokenIds, heard: _Heard) -> Reply:
@@ -286,7 +283,13 @@ def _read(files: Any, option: str) -> str:
 def _text(path: Any) -> str:
     """Of a file, or of the pipe that this process reads from."""
     if str(path) == "/dev/stdin":
-        return sys.stdin.read()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        with told("a prompt is UTF-8 text, and what standard input brings is none", "convert it"):
+            text = sys.stdin.read()
+        if not text:
+            raise UserError("a prompt is UTF-8 text, and standard input brings nothing; give it some text")
+        return text
     return "\n\n".join(document.text for document in read_documents(path))
 
 
@@ -294,4 +297,5 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     """Every token that ends a text or a turn: the tokenizer's, the config's, and the generation config's."""
     named = [tokenizer.eos_token_id, model.config.get_text_config().eos_token_id, model.generation_config.eos_token_id]
     listed = (entry if isinstance(entry, list | tuple) else [entry] for entry in named if entry is not None)
-    return sorted({int(token) for entry in listed for token in entry})
+    with told("eos_token_id of a config or generation config is a token or several", "mend it, or fetch it again"):
+        return sorted({int(token) for entry in listed for token in entry})
