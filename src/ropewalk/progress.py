@@ -96,7 +96,7 @@ class Progress:
 
 def is_first_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def clock(seconds: float) -> str:

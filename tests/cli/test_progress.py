@@ -49,6 +49,7 @@ def test_at_most_every_ten_seconds_an_advance_is_a_line(monkeypatch, caplog) -> 
 
 
 def test_of_many_processes_the_first_tells_its_progress(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with caplog.at_level(progress.PROGRESS, logger="ropewalk"), Progress("reading", 2, news=True) as advance:
         advance(2)

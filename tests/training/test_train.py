@@ -19,7 +19,7 @@ from ropewalk.data.packing import order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
-from ropewalk.training import TrainSettings, throughput
+from ropewalk.training import TrainSettings, log, throughput
 from ropewalk.training.optimizer import learning_rate
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
@@ -220,7 +220,7 @@ def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         vars(module).update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(log, "is_first_process", lambda: rank == "0")
     go(base, tmp_path / "out", steps=2, tensorboard=True, wandb="project")
     assert len(started) == 2 * count
     assert told.count(("train/loss", 2)) == 2 * count

@@ -80,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current directory was deleted; change into another one (cd)") from None
     name, options = parse(arguments)
     handler = log_to_terminal(quiet=options.quiet, verbose=options.verbose)
     try:

@@ -19,23 +19,39 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ropewalk.errors import UserError
+
 #: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
 _PATIENCE = timedelta(minutes=30)
+_BY_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+_WAY_OUT = "start the command with torchrun, or unset WORLD_SIZE and RANK"
 
 
 def rank() -> int:
     """This process's number; 0 is the one that prints."""
-    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+    return _number("RANK", 0) if size() > 1 else 0
 
 
 def size() -> int:
     """How many processes share the work."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
     """This process's number on its machine, and that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(name: str, alone: int) -> int:
+    """What torchrun says by a variable of the environment; a process alone has none, or an empty one.
+
+    Raises:
+        UserError: it is no number that torchrun gives.
+    """
+    text = os.environ.get(name) or str(alone)
+    if not (text.isascii() and text.isdecimal()) or int(text) < alone:
+        raise UserError(f"{name} is a number that torchrun sets, and it is {text!r} here; {_WAY_OUT}")
+    return int(text)
 
 
 def local_size() -> int:
@@ -52,6 +68,10 @@ def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
     """
     if size() == 1:
         return
+    if missing := [name for name in _BY_TORCHRUN if not os.environ.get(name)]:
+        raise UserError(
+            f"WORLD_SIZE says that this is one of {size()} processes, and {missing[0]}, which torchrun sets too, is not set; {_WAY_OUT}"
+        )
     if torch.cuda.is_available() if bind is None else bind:
         torch.cuda.set_device(local_rank())
     if not dist.is_initialized():
