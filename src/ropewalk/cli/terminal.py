@@ -10,10 +10,15 @@ from rich.console import Console
 
 from ropewalk.progress import is_first_process
 
+#: Signs a line: in fewer (COLUMNS=0, a terminal that knows no size) rich leaves figures out, or parts of them.
+_NARROWEST = 60
+
 
 def console() -> Console:
     """Where tables are drawn."""
-    return Console(quiet=not is_first_process())
+    drawn = Console(quiet=not is_first_process())
+    drawn.width = max(drawn.width, _NARROWEST)
+    return drawn
 
 
 def say(sentence: str) -> None:
