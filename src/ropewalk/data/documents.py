@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.checkpoint import digests
+from ropewalk.checkpoint.guard import MARK
 from ropewalk.data.compression import SUFFIXES, damage_named, open_bytes
 from ropewalk.errors import UserError, refuse_irregular, told
 
@@ -132,7 +133,12 @@ def _below(directory: Path) -> list[Path]:
     """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths."""
     files: list[Path] = []
     for folder, folders, names in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        folders[:] = [
+            name
+            for name in folders
+            # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
+            if not name.startswith(".") and name != "__pycache__" and not Path(folder, name, MARK).exists()
+        ]
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(files)
 

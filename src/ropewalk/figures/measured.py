@@ -76,7 +76,7 @@ def perplexity(
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
         _intervals(axes, windows, values, rows, tone)
-    drawn = [row.perplexity for rows in by_variant.values() for row in rows if number_format.is_finite(row.perplexity)]
+    drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
     if closeup:
         axes.set_ylim(closeup_limits(measurements))
     elif drawn and max(drawn) > 2.5 * min(drawn):
@@ -91,7 +91,7 @@ def perplexity(
 
 def closeup_limits(measurements: Sequence[Measurement[Perplexity]]) -> tuple[float, float] | None:
     """The y range of a close-up: up to 1.3 times the best figure; None where everything lies in it or too little does."""
-    values = [m.row.perplexity for m in measurements if number_format.is_finite(m.row.perplexity)]
+    values = [m.row.perplexity for m in measurements if _can_be_drawn(m.row.perplexity)]
     if not values:
         return None
     top = 1.3 * min(values)
@@ -212,8 +212,13 @@ def _precedes(base: Variant, extrapolation: Variant) -> bool:
 
 
 def _finite(values: Sequence[float]) -> list[float]:
-    """What is not a finite number becomes NaN, which matplotlib leaves out."""
-    return [value if number_format.is_finite(value) else math.nan for value in values]
+    """What cannot be drawn becomes NaN, which matplotlib leaves out."""
+    return [value if _can_be_drawn(value) else math.nan for value in values]
+
+
+def _can_be_drawn(value: float) -> bool:
+    """Finite, and far enough from the largest float that an axis can be laid around it."""
+    return number_format.is_finite(value) and abs(value) < 1e200
 
 
 def _intervals(

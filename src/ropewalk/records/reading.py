@@ -8,6 +8,7 @@ A line that is no record (cut short, edited, of another version) is left out and
 
 from __future__ import annotations
 
+import codecs
 import functools
 import inspect
 import math
@@ -130,7 +131,8 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
     refuse_irregular(path, "records are JSON-lines files")
     if not path.is_file():
         raise UserError(f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement")
-    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):  # JSON knows no other line ends
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")  # JSON knows no other line ends
+    for number, text in enumerate(lines, 1):
         if text.strip():
             try:
                 text.decode()
