@@ -52,8 +52,9 @@ ITEM = {"goal": "To open a jar", "sol1": "turn the lid", "sol2": "eat the lid", 
 
 def make_template(place: Path) -> None:
     """Everything that a command may be pointed at."""
-    from ropewalk import testing, train
+    from ropewalk import export, passkey, perplexity, testing, train
 
+    place.mkdir()
     testing.tiny_directory(place / "base", window=64)
     (place / "data").mkdir()
     for number in range(3):
@@ -62,6 +63,9 @@ def make_template(place: Path) -> None:
     train(place / "base", out=place / "run", **run)
     train(place / "base", out=place / "lora", mode="lora", **run)
     shutil.copytree(place / "lora/adapter", place / "adapter")
+    export(place / "adapter", base=place / "base", reader="peft", out=place / "plain")
+    perplexity(place / "base", data=[place / "data"], windows=[64], stride=32, out=place / "measured.jsonl")
+    passkey(place / "base", window=256, depths=2, trials=1, out=place / "measured.jsonl")
     (place / "items").mkdir()
     (place / "items/piqa.jsonl").write_text("".join(json.dumps(ITEM) + "\n" for _ in range(3)))
     pair = {"document": testing.prose(20, 5), "summary": "A day."}

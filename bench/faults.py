@@ -1,7 +1,7 @@
 """Everything that can go wrong, tried: bad options, hostile files, full disks, limits, kills, two writers; one table.
 
     python -m bench.faults                    all of it: minutes on two cores
-    python -m bench.faults --share 0.1        a tenth, drawn by --seed
+    python -m bench.faults --share 0.1        a tenth of each kind, drawn by --seed
     python -m bench.faults --only configs     one kind; --named WORDS: those whose name has them
     python -m bench.faults --write            all of it, and its table into docs/reliability.md
 
@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import fault_cases, fault_inputs
+from bench import fault_cases, fault_inputs, fault_places
 from bench.fault_worker import Case, outcome
 
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
@@ -48,20 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     _warm()
     with tempfile.TemporaryDirectory(prefix="faults-template-") as folder:
         template = Path(folder) / "template"
-        template.mkdir()
-        with contextlib.redirect_stderr(io.StringIO()):
-            fault_cases.make_template(template)
-        every = [*fault_inputs.cases(), *fault_cases.cases()]
+        _made(template)
+        every = [*fault_inputs.cases(), *fault_cases.cases(), *fault_places.cases()]
         wanted = [
             case
             for case in every
             if chosen.only in (None, case.kind) and chosen.without != case.kind and chosen.named in case.name
         ]
-        drawn = (
-            random.Random(chosen.seed).sample(wanted, max(1, round(len(wanted) * chosen.share)))
-            if chosen.share < 1
-            else wanted
-        )
+        drawn = _drawn(wanted, chosen.share, chosen.seed)
         began = time.monotonic()
         found = _run(drawn, template, chosen.workers)
         if chosen.only in (None, "Python") and not chosen.named:
@@ -72,6 +66,26 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.write:
         write(table)
     return int(any(reason for _, _, reason in found))
+
+
+def _drawn(cases: list[Case], share: float, seed: int) -> list[Case]:
+    """A share of each kind, at least one of it."""
+    if share >= 1:
+        return cases
+    draw, by_kind = random.Random(seed), dict[str, list[Case]]()
+    for case in cases:
+        by_kind.setdefault(case.kind, []).append(case)
+    return [case for kind in by_kind.values() for case in draw.sample(kind, max(1, round(len(kind) * share)))]
+
+
+def _made(template: Path) -> None:
+    """The template, by a process of its own: threads that it starts (of tokenizers, of progress bars) would be missing in what is forked from here."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        maker = multiprocessing.get_context("fork").Process(target=fault_cases.make_template, args=(template,))
+        maker.start()
+        maker.join()
+    if maker.exitcode:
+        raise RuntimeError(f"{template} could not be made")
 
 
 def _warm() -> None:

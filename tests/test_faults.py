@@ -1,4 +1,4 @@
-"""A tenth of all faults that bench.faults knows, drawn anew for each seed: what the table in docs/reliability.md promises."""
+"""A tenth of each kind of faults that bench.faults knows, drawn by a seed: what the table in docs/reliability.md promises."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow  # minutes on two busy cores; not yet timed within `make test`
+# 75 seconds of CPU for both, half of it on each of two workers; a machine with other work on it may take several times as long.
+pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-TENTH = ["faults", "--share", "0.1", "--seed", "1"]
 PROGRAMS = {
-    "files, streams, disks, limits, kills": [*TENTH, "--without", "options"],
-    "options": [*TENTH, "--only", "options"],
-    "every argument in Python": ["faults", "--only", "Python"],
-    "inputs made up from the lines that they reach": ["fuzz", "--seconds", "2"],
+    "a tenth of each kind": ["faults", "--share", "0.1", "--seed", "1"],
+    "inputs made up from the lines that they reach": ["fuzz", "--seconds", "1"],
 }
 
 
