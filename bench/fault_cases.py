@@ -44,6 +44,23 @@ TRAIN = (
 PLAN = ("plan", "base", "--window", "128", "--gpus", "8xH100")
 THEORY = ("theory", "--model", "base", "--out", "new")
 REPORT = ("report", "run/records.jsonl", "--out", "new.html")
+MERGE = ("merge", "adapter", "--base", "base", "--out", "new")
+SEARCH = (
+    "search",
+    "base",
+    "--data",
+    "data",
+    "--window",
+    "128",
+    "--documents",
+    "1",
+    "--population",
+    "4",
+    "--generations",
+    "1",
+    "--out",
+    "new.json",
+)
 EXPORT = ("export", "base", "--for", "vllm", "--out", "new")
 #: Each reads a config in its own way.
 _READS_CONFIG = {"extend": EXTEND, "perplexity": PERPLEXITY, "plan": PLAN, "theory": THEORY}
@@ -140,6 +157,17 @@ def _configs() -> Iterator[Case]:
             yield Case(
                 "configs", f"{command}: config.json is {name}", line, REFUSED, _replaces("base/config.json", make)
             )
+
+
+def _merges(name: str, changed: dict[str, Any]) -> Callable[[Path], None]:
+    def prepare(place: Path) -> None:
+        (place / name).write_text(json.dumps(json.loads((place / name).read_text()) | changed))
+
+    return prepare
+
+
+def _all_tokens(place: Path, said: str) -> str:
+    return "" if "1899" in said else "silent: not every token of the template's texts"
 
 
 def _config(name: str, line: tuple[str, ...], changed: dict[str, Any]) -> Case:
@@ -281,6 +309,23 @@ def _tokenizers() -> Iterator[Case]:
         _bytes("base/tokenizer.json", lambda raw: raw.replace(b"256", b"9256")),
     )
     yield Case("tokenizers", "none at all", PERPLEXITY, REFUSED, lambda place: (place / "base/tokenizer.json").unlink())
+    nothing = {"normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": ""}}
+    for name, changed, expected in (
+        ("makes no token of any text", nothing, REFUSED),
+        (
+            "cuts",
+            {"truncation": {"direction": "Right", "max_length": 10, "strategy": "LongestFirst", "stride": 0}},
+            DONE,
+        ),
+    ):
+        yield Case(
+            "tokenizers",
+            f"perplexity: one that {name}",
+            PERPLEXITY,
+            expected,
+            _merges("base/tokenizer.json", changed),
+            check=_all_tokens,
+        )
     for name in ("generation_config.json", "tokenizer_config.json"):
         for content in ("{", "[]", '{"max_length": "x", "temperature": []}', "[" * 100_000):
             yield Case(
@@ -390,6 +435,8 @@ def _disks() -> Iterator[Case]:
         "report": REPORT,
         "perplexity": (*PERPLEXITY, "--out", "new.jsonl"),
         "export": EXPORT,
+        "merge": MERGE,
+        "search": SEARCH,
     }
     for command, line in writes.items():
         yield Case(
@@ -503,6 +550,9 @@ def _kills() -> Iterator[Case]:
         ((*PERPLEXITY, "--out", "new.jsonl"), 0.02, 0.6),
         (THEORY, 0.05, 1.5),
         (REPORT, 0.05, 1.0),
+        (EXPORT, 0.05, 0.8),
+        (MERGE, 0.05, 1.0),
+        (SEARCH, 0.05, 1.0),
     ):
         for _ in range(6):
             moment = round(moments.uniform(least, most), 3)

@@ -357,6 +357,14 @@ def test_without_locks_of_the_file_system_the_words_in_the_file_count(tmp_path, 
         pass
 
 
+def test_a_lock_is_never_written_through_a_link(tmp_path):
+    (tmp_path / "theirs").write_text("mine")
+    (tmp_path / LOCK).symlink_to("theirs")
+    with pytest.raises(UserError, match="is a link"), locked(tmp_path):
+        pytest.fail("held by a link")
+    assert (tmp_path / "theirs").read_text() == "mine"
+
+
 # ---- runs
 
 

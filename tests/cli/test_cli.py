@@ -22,6 +22,17 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ropewalk", *arguments], capture_output=True, text=True, **options)
 
 
+def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`run` in this process, where nothing has to be imported again."""
+    status = 0
+    try:
+        cli.main(list(arguments))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, status, said.out, said.err)
+
+
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\nfrom ropewalk import cli\n"
@@ -51,22 +62,22 @@ def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
     assert {command for _, command in named} <= set(cli.COMMANDS), named
 
 
-def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path) -> None:
+def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) -> None:
     testing.tiny_directory(tmp_path / "a", window=64)
-    done = run("extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
+    done = typed(capsys, "extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, linear factor 4" in done.stdout
     # R7: what vLLM makes of the window depends on the method, so the hint is no option of its but the export for it.
     assert "--max-model-len" not in done.stdout and f"ropewalk export {tmp_path / 'b'} --for" in done.stdout
 
 
-def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path) -> None:
+def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:
     testing.tiny_directory(tmp_path / "a", window=64)
     arguments = ["extend", str(tmp_path / "a"), "--window", "256", "--method", "abf", "--out", str(tmp_path / "b")]
-    without = run(*arguments)
+    without = typed(capsys, *arguments)
     assert without.returncode == 2 and not (tmp_path / "b").exists()
     assert "abf scaling needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta" in without.stderr
-    done = run(*arguments, "--rope-theta", "5e5")
+    done = typed(capsys, *arguments, "--rope-theta", "5e5")
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, abf factor 4" in done.stdout
     assert json.loads((tmp_path / "b/config.json").read_text())["rope_theta"] == 5e5

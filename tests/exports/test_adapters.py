@@ -106,3 +106,37 @@ def test_an_adapter_without_its_base_or_on_another_one_is_refused(trained, tmp_p
         ropewalk.merge(nameless, base=wider, out=tmp_path / "out")
     with pytest.raises(UserError, match="an adapter is a directory"):
         ropewalk.merge(other, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"use_dora": True}, "have use_dora None, but"),
+        ({"lora_alpha": None}, "is not as it was written"),
+        ({"layers_to_transform": [0]}, "have layers_to_transform None"),
+    ],
+)
+def test_an_adapter_that_asks_for_what_it_does_not_have_is_refused(trained, tmp_path, changed, reason):
+    base, out = trained
+    shutil.copytree(out / "adapter", tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(about | changed))
+    with pytest.raises(UserError, match=reason):
+        ropewalk.merge(tmp_path / "adapter", base=base, out=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"target_modules": ["q_proj"]}, "gives 12 tensors of its weights no place"),
+        ({"r": "x"}, "cannot be put on its base"),
+    ],
+)
+def test_weights_that_plain_peft_would_leave_out_are_refused(trained, tmp_path, changed, reason):
+    base, out = trained
+    ropewalk.export(out / "adapter", base=base, reader="peft", out=tmp_path / "plain")
+    about = json.loads((tmp_path / "plain/adapter_config.json").read_text())
+    (tmp_path / "plain/adapter_config.json").write_text(json.dumps(about | changed))
+    with pytest.raises(UserError, match=reason):
+        ropewalk.merge(tmp_path / "plain", out=tmp_path / "merged")

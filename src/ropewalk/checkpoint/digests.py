@@ -1,16 +1,18 @@
 """A hash of a large file that is computed once, however often it is asked for.
 
 in   a file
-out  its digest, from the cache where a file of that inode, size and date was hashed before
+out  its digest, from the cache where a file of that inode, size and dates was hashed before
 
 Weights are tens of gigabytes; hashed in pieces by several threads they take seconds, and the next time nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,8 +26,7 @@ _RECENT = 2.0
 def digest_of(file: Path) -> str:
     """The SHA-256 of the SHA-256s of a file's pieces of 16 MiB."""
     status = file.stat()
-    key = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
-    kept = cache_directory() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    kept = _place(status)
     try:
         known = kept.read_text(encoding="ascii")
         if len(known) == 64:
@@ -33,9 +34,25 @@ def digest_of(file: Path) -> str:
     except (OSError, ValueError):
         pass
     digest = _hashed(file, status.st_size)
-    if time.time() - status.st_mtime > _RECENT and file.stat().st_mtime_ns == status.st_mtime_ns:
+    if time.time() - status.st_mtime > _RECENT and file.stat().st_ctime_ns == status.st_ctime_ns:
         _keep(kept, digest)
     return digest
+
+
+@contextlib.contextmanager
+def same_bytes(file: Path) -> Iterator[None]:
+    """Around what changes a file's status and none of its bytes, as a new link does: what was known of it is known afterwards."""
+    before = _place(file.stat())
+    yield
+    with contextlib.suppress(OSError, ValueError):  # it was not known, or the cache cannot be read
+        _keep(_place(file.stat()), before.read_text(encoding="ascii"))
+
+
+def _place(status: os.stat_result) -> Path:
+    """Where the digest of such a file is kept. The date of the last change of its status counts too, which no program sets back: copies and
+    archives keep the other date, and a deleted file's inode is used again."""
+    key = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return cache_directory() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _hashed(file: Path, size: int) -> str:

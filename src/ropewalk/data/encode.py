@@ -31,7 +31,7 @@ def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     looks as it did in pretraining.
     """
     with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
-    return with_special[0] if with_special and with_special[0] != bare[0] else None
+    return with_special[0] if with_special and with_special[:1] != bare[:1] else None
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, eos: bool = False) -> TokenIds:

@@ -141,7 +141,7 @@ def _beside(out: str | Path) -> Iterator[Path]:
     try:
         with disk_errors(out):
             place.mkdir(parents=True)
-        yield place
+            yield place
     finally:
         guard.remove(place)
 

@@ -19,6 +19,7 @@ from typing import Any
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.digests import same_bytes
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import PICKLES, tensors
 from ropewalk.checkpoint.model_info import ModelInfo
@@ -43,7 +44,8 @@ def link_weights(checkpoint: Checkpoint, target: Path, link: Callable[[Path, Pat
     files, headers = checkpoint.files, checkpoint.headers
     for name in files.names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        link(checkpoint.path / name, target / name)
+        with same_bytes(checkpoint.path / name):
+            link(checkpoint.path / name, target / name)
     if files.index is not None:
         weight_map = {tensor: name for name in files.names for tensor, _ in tensors(headers[name])}
         write_json(target / files.index, {"metadata": files.metadata, "weight_map": weight_map})
