@@ -162,6 +162,7 @@ def refuse_full(out: str | Path, directory: Path) -> None:
     Raises:
         UserError: `out` could not be written, and why.
     """
+    guard.sweep(directory)  # of a process that was killed just here, too
     probe = guard.beside(directory / "probe")
     try:
         with disk_errors(out):
