@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# 75 seconds of CPU for both, half of it on each of two workers; a machine with other work on it may take several times as long.
+# 90 seconds of CPU for both, most of it shared by two workers; a machine with other work on it may take several times as long.
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).resolve().parents[1]
