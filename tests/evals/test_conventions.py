@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
@@ -72,6 +74,34 @@ def test_as_yarn(model, texts, make, stride):
     assert ours(model, tokenizer, texts, "yarn", stride) == pytest.approx(math.exp(np.mean(losses)), **CLOSE)
 
 
+@pytest.mark.parametrize("stride", [16, 64])
+@pytest.mark.parametrize("bos_in_front", [True, False])
+def test_as_pose(model, texts, stride, bos_in_front):
+    """The rule of its compute_perplexity: BOS a window whatever the tokenizer does, each mean weighted by the new tokens."""
+    tokenizer = byte_tokenizer() if bos_in_front else without_bos()
+    tokenizer.bos_token = "<s>"
+    total, count = 0.0, 0
+    for one in texts:
+        ids, reached = tokenizer(one, add_special_tokens=False).input_ids, 0
+        for begin in range(0, len(ids), stride):
+            end = min(begin + 63, len(ids))
+            new = end - reached
+            seen = [tokenizer.bos_token_id, *ids[begin:end]]
+            targets = list(seen)
+            targets[:-new] = [-100] * len(targets[:-new])
+            total += masked_loss(model, seen, targets) * new
+            count += new
+            reached = end
+            if end == len(ids):
+                break
+    assert ours(model, tokenizer, texts, "pose", stride) == pytest.approx(math.exp(total / count), **CLOSE)
+
+
+def test_as_pose_needs_a_bos_and_says_so(model, texts):
+    with pytest.raises(UserError, match="PoSE's rule puts BOS before every window, and this tokenizer has none"):
+        ours(model, without_bos(), texts, "pose", 16)
+
+
 def test_as_longlora(model, texts):
     """The rule of its evaluate: one row of tokens, every window scores all of itself, the last start popped."""
     tokenizer = byte_tokenizer()
@@ -87,12 +117,33 @@ def test_as_longlora_needs_more_than_a_window_and_says_so(model):
         ours(model, byte_tokenizer(), [prose(60)[:70]], "longlora", 16)
 
 
-@pytest.mark.parametrize("stride", [16, 63, 64])
-@pytest.mark.parametrize("make", [byte_tokenizer, without_bos])
-def test_as_huggingface(model, texts, make, stride):
-    """The loop of transformers' guide, its weights included."""
-    tokenizer = make()
-    ids = tokenizer("\n\n".join(texts)).input_ids
+def sentencepiece():
+    """As LLaMA's: blanks are "▁", one is put before a text, and runs of newlines and of blanks are tokens of their own."""
+    letters = {chr(code) for code in range(32, 127)} - {" "}
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "▁",
+        "\n",
+        "\n\n",
+        "▁▁",
+        *sorted(letters),
+        *(f"▁{letter}" for letter in sorted(letters)),
+    ]
+    pieces = list(dict.fromkeys(pieces))
+    merges = [("\n", "\n"), *(("▁", letter) for letter in sorted(letters))]
+    tokenizer = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def guide(model, ids, stride):
+    """The loop of transformers' guide to perplexity, its weights included."""
     total, tokens, reached = 0.0, 0, 0
     for begin in range(0, len(ids), stride):
         end = min(begin + 64, len(ids))
@@ -106,7 +157,28 @@ def test_as_huggingface(model, texts, make, stride):
         reached = end
         if end == len(ids):
             break
-    assert ours(model, tokenizer, texts, "huggingface", stride) == pytest.approx(math.exp(total / tokens), **CLOSE)
+    return math.exp(total / tokens)
+
+
+@pytest.mark.parametrize("stride", [16, 63, 64])
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos, sentencepiece])
+def test_as_huggingface(model, texts, make, stride):
+    """What the guide's code makes of `tokenizer("\\n\\n".join(texts))`."""
+    tokenizer = make()
+    expected = guide(model, tokenizer("\n\n".join(texts)).input_ids, stride)
+    assert ours(model, tokenizer, texts, "huggingface", stride) == pytest.approx(expected, **CLOSE)
+
+
+def test_as_huggingface_joins_texts_as_they_are_cut(model, texts):
+    tokenizer = sentencepiece()
+    # BOS and 69 tokens: the blank that is put before a text makes one token with its first letter.
+    heads = [tokenizer.decode(tokenizer(one, add_special_tokens=False).input_ids[:69]) for one in texts]
+    assert all(one.startswith(head) for one, head in zip(texts, heads, strict=True))
+    data = [Document(str(at), one) for at, one in enumerate(texts)]
+    (row,) = perplexity(
+        model, tokenizer=tokenizer, data=data, windows=[64], stride=16, convention="huggingface", max_tokens=70
+    )
+    assert row.perplexity == pytest.approx(guide(model, tokenizer("\n\n".join(heads)).input_ids, 16), **CLOSE)
 
 
 def test_as_lm_eval(model, texts):
@@ -125,17 +197,18 @@ def test_as_lm_eval(model, texts):
 
 def test_the_rules_disagree(model, texts):
     figures = {
-        name: ours(model, byte_tokenizer(), texts, name, 16) for name in ("yarn", "longlora", "lm-eval", "huggingface")
+        name: ours(model, byte_tokenizer(), texts, name, 16)
+        for name in ("yarn", "pose", "longlora", "lm-eval", "huggingface")
     }
-    assert len({round(figure, 4) for figure in figures.values()}) == 4
+    assert len({round(figure, 4) for figure in figures.values()}) == 5
 
 
 def test_an_unknown_rule_is_refused_by_name(model, texts):
-    with pytest.raises(UserError, match="one of ropewalk, yarn, longlora, lm-eval, huggingface, got 'llama.cpp'"):
+    with pytest.raises(UserError, match="one of ropewalk, yarn, pose, longlora, lm-eval, huggingface, got 'llama.cpp'"):
         ours(model, byte_tokenizer(), texts, "llama.cpp", 16)
 
 
-@pytest.mark.parametrize("convention", ["yarn", "longlora", "lm-eval", "huggingface"])
+@pytest.mark.parametrize("convention", ["yarn", "pose", "longlora", "lm-eval", "huggingface"])
 def test_nan_logits_name_the_document_under_every_rule(texts, convention):
     """One token alone is broken, and it stands in the second document alone."""
     model, tokenizer = tiny(window=64, seed=1), byte_tokenizer()

@@ -257,7 +257,7 @@ def test_chips_share_the_work() -> None:
     assert eight.memory.weights == pytest.approx(one.memory.weights / 8)
     assert 4 < eight.time.tokens_per_second / one.time.tokens_per_second < 12
     assert eight.job.dp * eight.job.cp == 8
-    assert eight.tokens == one.tokens == 1000 * 64 * 16384
+    assert eight.tokens == one.tokens == 1000 * 128 * 16384
 
 
 def test_copies_of_the_weights_take_the_memory_of_fewer_chips_and_spare_a_slow_network(capsys) -> None:
@@ -350,6 +350,12 @@ def test_a_layout_is_one_that_training_takes() -> None:
     for batch, gpus in [(64, 8), (96, 64), (128, 128), (12, 8)]:
         job = plan("llama-7b", window=8192, gpus=f"{gpus}xH100", batch_size=batch).job
         assert batch % job.dp == 0
+
+
+@pytest.mark.parametrize(("model", "window", "batch"), [("33b", 8192, 64), ("7b", 16384, 128), ("65b", 8192, 128)])
+def test_a_plan_without_a_batch_size_is_for_the_papers(model: str, window: int, batch: int) -> None:
+    found = plan(f"llama-{model}", window=window, gpus="128xA100-80")
+    assert found.job.recipe.batch == batch and found.time.tokens == batch * window
 
 
 def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:

@@ -48,7 +48,7 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
     assert "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00)." in page
     assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use: −9.5 %" in page
     assert "Against the base in its own window (8.00) that is −5.0 %" in page
-    assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024." in page
+    assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024 tokens." in page
 
 
 def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
@@ -140,16 +140,31 @@ def test_the_paired_interval_is_exact_when_every_document_changed_alike():
     assert (change.low, change.high) == (pytest.approx(1.05), pytest.approx(1.05))
 
 
-def test_the_paired_interval_covers_the_true_change_as_often_as_it_says():
-    """40 documents whose change has mean 3 % and scatter 4 %: about 95 % of 300 intervals must hold it."""
-    draw, held = np.random.default_rng(0), 0
-    for seed in range(300):
-        changes = draw.normal(math.log(1.03), 0.04, 40)
-        before = made_up.row(2.3, documents=40, tokens=100)
-        each = [{"name": f"d{i}", "tokens": 100, "nll": 230.0 + 100 * c} for i, c in enumerate(changes)]
-        change = ratio(before, dataclasses.replace(before, per_document=each), seed=seed)
+@pytest.mark.parametrize("documents", [3, 6, 40])
+def test_the_paired_interval_covers_the_true_change_as_often_as_it_says(documents):
+    """Documents whose change has mean 3 % and scatter 4 %: the interval holds it 95 times of 100, and lies below it 2.5 times.
+
+    600 draws have standard errors of 0.89 and 0.64 points; 4 of them are allowed. The tokens of a document differ a little between the
+    two rows, as between two windows whose first tokens are not scored.
+    """
+    draw, held, below = np.random.default_rng(documents), 0, 0
+    for _ in range(600):
+        changes, hardness = draw.normal(math.log(1.03), 0.04, documents), draw.normal(0, 0.5, documents)
+        before = made_up.row(2.3, documents=documents, tokens=100)
+        each, other = (
+            [
+                {"name": f"d{i}", "tokens": n, "nll": n * (2.3 + h + c)}
+                for i, (h, c) in enumerate(zip(hardness, by, strict=True))
+            ]
+            for n, by in ((100, 0 * changes), (99, changes))
+        )
+        change = ratio(
+            dataclasses.replace(before, per_document=each), dataclasses.replace(before, window=1024, per_document=other)
+        )
         held += change.low <= 1.03 <= change.high
-    assert 0.90 <= held / 300 <= 0.98  # a percentile bootstrap of 40 runs a little narrow; binomial error is 1.3 %
+        below += change.high < 1.03
+    assert held / 600 == pytest.approx(0.95, abs=4 * 0.0089)
+    assert below / 600 <= 0.025 + 4 * 0.0064
 
 
 def test_a_model_that_was_not_trained_is_not_held_against_itself_before_training(tmp_path):
@@ -267,7 +282,7 @@ def test_k_max_is_sure_where_all_depths_agree_and_unsure_at_a_doubtful_one():
     assert k_max_interval(doubtful) == (480, 1024)
     cliff = [dataclasses.replace(d, successes=10 if d.k <= 256 else 0) for d in depths]
     low, high = k_max_interval(cliff)
-    assert low == 256 and high <= 288
+    assert low == 256 and high <= 320  # tests/evals/test_intervals.py
 
 
 @pytest.mark.parametrize(

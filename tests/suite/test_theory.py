@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as tree
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from ropewalk.model.extend import extended_config
 from ropewalk.reports.rows import clean
 from ropewalk.rope.scaling import Abf, Plain, Rope
 from ropewalk.settings.scaling import ScalingOptions
+from ropewalk.suite import theory as module
 from ropewalk.suite.theory import forecast, theory
 
 CONFIG = {
@@ -102,6 +104,17 @@ def test_a_file_in_the_place_of_the_directory_is_left_alone(model, tmp_path, ins
     with pytest.raises(UserError, match=said):
         theory(model, out=tmp_path / f"mine{inside}", overwrite=True)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_papers_models_are_known_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "forecast", partial(forecast, seeds=1))
+    monkeypatch.setattr(module, "write", lambda *_: None)
+    result = theory("llama-65b", window=4096, out=tmp_path / "out")
+    assert (result.name, result.rope) == ("llama-65b", Rope(128, 10000.0, 2048))
+    with pytest.raises(
+        UserError, match="llama-7b, llama-13b, llama-33b, llama-65b are known by name, and llama-30b is not"
+    ):
+        theory("llama-30b", out=tmp_path / "other")
 
 
 @pytest.mark.parametrize("window", [256, 0, -1, 10**10])

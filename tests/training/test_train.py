@@ -1,5 +1,6 @@
 """Training against plain PyTorch: what is computed, in which precision, over which positions, and what is written down."""
 
+import dataclasses
 import importlib.machinery
 import json
 import sys
@@ -39,6 +40,24 @@ def test_the_rate_rises_from_ten_percent_over_twenty_steps_and_stays():
 def test_the_paper_halves_the_rate_for_its_large_models():
     settings = TrainSettings(model="m", data="d", window=8192, out="o")
     assert [settings.peak_rate(int(size)) for size in (6.7e9, 13e9, 32.5e9, 65.2e9)] == [2e-5, 2e-5, 1e-5, 1e-5]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "window", "batch"),
+    [(6.7e9, 8192, 64), (32.5e9, 8192, 64), (6.7e9, 16384, 128), (13e9, 32768, 128), (65.2e9, 8192, 128)],
+)
+def test_the_batch_is_the_papers(parameters, window, batch):
+    """Section 3.1: 64 on 32 A100 for 7B, 13B and 33B up to 8192 tokens, else 128 on 128 A100."""
+    settings = TrainSettings(model="m", data="d", window=window, out="o")
+    assert settings.for_model(int(parameters)).batch == batch
+    assert dataclasses.replace(settings, batch_size=3).for_model(int(parameters)).batch == 3
+
+
+def test_a_run_without_a_batch_size_takes_the_papers_and_records_it(base, tmp_path):
+    go(base, tmp_path / "out", steps=1, batch_size=None)
+    read = records.read([tmp_path / "out" / "records.jsonl"])
+    (step,) = read.of(records.Step)
+    assert step.run.settings["batch_size"] == 64 and step.row.tokens == 64 * WINDOW
 
 
 def test_training_does_what_plain_pytorch_does(base, tmp_path):
@@ -236,6 +255,15 @@ def test_skipped_positions_rise_stay_in_the_window_and_jump_once(seed, sequence,
     steps = np.diff(drawn)
     assert (steps >= 1).all() and (steps > 1).sum() <= 1
     assert np.array_equal(drawn, positions(seed, sequence, short, max(short, long)))
+
+
+def test_the_cut_is_in_the_first_half_as_its_authors_have_it():
+    """dwzhu-pku/PoSE, src/train_pose.py: random.randint(1, (len_chunk + 1) // 2)."""
+    from ropewalk.training.pose import positions
+
+    for short in (8, 9):
+        jumps = [np.flatnonzero(np.diff(positions(0, sequence, short, 99)) > 1) + 1 for sequence in range(300)]
+        assert {int(jump) for each in jumps for jump in each} == set(range(1, (short + 1) // 2 + 1))
 
 
 def test_skipped_positions_reach_every_distance_of_the_long_window():

@@ -32,15 +32,21 @@ class TokenizedDocument:
     """A document as the model reads it: its name and token ids, BOS included where the tokenizer puts one.
 
     `text` is a hash of the whole text, which says what document this is, whatever it is called and whichever tokenizer reads it.
+    `words` is what `ids` were made of, if it was asked for.
     """
 
     name: str
     ids: TokenIds
     text: str = ""
+    words: str = ""
 
 
 def tokenized_documents(
-    tokenizer: PreTrainedTokenizerBase, data: Sources | Document, max_tokens: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    data: Sources | Document,
+    max_tokens: int | None = None,
+    *,
+    keep_words: bool = False,
 ) -> Iterator[TokenizedDocument]:
     """Documents as token ids, BOS in front where the tokenizer puts one, each cut to its first `max_tokens`.
 
@@ -48,6 +54,10 @@ def tokenized_documents(
         tokenizer: a transformers tokenizer.
         data: sources as `read_documents` takes them, or `Document`s.
         max_tokens: no document is cut if None.
+        keep_words: of each document, up to the cut.
+
+    Raises:
+        UserError: the words up to a cut are asked for, and the tokenizer cannot say where in the text a token ends.
     """
     sources = _listed(data)
     in_memory = all(isinstance(source, Document) for source in sources)
@@ -58,8 +68,21 @@ def tokenized_documents(
         ids_of_batch = encode_all(tokenizer, [document.text for document in batch])
         for document, ids in zip(batch, ids_of_batch, strict=True):
             cut = ids[:max_tokens].copy() if max_tokens else ids
-            yield TokenizedDocument(document.name, cut, _digest(document.text))
+            words = _words(tokenizer, document.text, len(ids) - len(cut)) if keep_words else ""
+            yield TokenizedDocument(document.name, cut, _digest(document.text), words)
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, text: str, dropped: int) -> str:
+    """A text without its last `dropped` tokens."""
+    if not dropped:
+        return text
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"a text is cut where a token ends, and {type(tokenizer).__name__} does not say where that is; leave out --max-tokens"
+        )
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    return text[: places[-dropped - 1][1]]
 
 
 def _digest(text: str) -> str:
@@ -108,7 +131,8 @@ def choose(
 ) -> tuple[list[TokenizedDocument], int]:
     """The first `limit` documents of at least `min_tokens` tokens, and how many shorter ones came before the last of them.
 
-    A text that comes again, under whatever name, is one document: it would make every interval too narrow.
+    A text that comes again (the same tokens, up to the cut), under whatever name, is one document: it would make every interval
+    too narrow.
 
     Args:
         documents: read no further than needed.
@@ -122,15 +146,15 @@ def choose(
     """
     long_enough: list[TokenizedDocument] = []
     skipped, longest, copies = 0, 0, 0
-    texts = set()
+    seen: set[bytes] = set()
     for document in documents:
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
-        elif document.text and document.text in texts and not copies_count:
+        elif (read := hashlib.sha256(document.ids.tobytes()).digest()) in seen and not copies_count:
             copies += 1
         else:
-            texts.add(document.text)
+            seen.add(read)
             long_enough.append(document)
         if len(long_enough) == limit:
             break
@@ -151,16 +175,17 @@ def select_documents(
     limit: int | None = None,
     max_tokens: int | None = None,
     copies_count: bool = False,
+    keep_words: bool = False,
 ) -> tuple[list[TokenizedDocument], int]:
     """`choose` among `tokenized_documents`. Kept in memory, since a suite selects the same documents for each of its models.
 
     Raises:
         UserError: what reading raises; none is long enough (`refusal`, see `choose`).
     """
-    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens, copies_count)
+    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens, copies_count, keep_words)
     selection = _selections.pop(key, None) if key is not None else None
     if selection is None:
-        documents = tokenized_documents(tokenizer, data, max_tokens)
+        documents = tokenized_documents(tokenizer, data, max_tokens, keep_words=keep_words)
         selection = choose(documents, min_tokens=min_tokens, refusal=refusal, limit=limit, copies_count=copies_count)
     if key is not None:
         _selections[key] = selection

@@ -1,6 +1,6 @@
 """How sure a measured share is, and how sure a difference is when the same items were asked twice.
 
-in   counts of right answers, or pairs of right/wrong on the same items, or values to resample
+in   counts of right answers, or pairs of right/wrong on the same items, or figures of documents
 out  95 % intervals and a p-value
 
 Two models that answer the same questions are paired: what decides is the items on which they differ, not two separate
@@ -12,12 +12,13 @@ this module too.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Float, Integer, Real
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -121,45 +122,87 @@ def reach_interval(
     trials: Sequence[int],
     *,
     threshold: float,
-    draws: int = 4000,
-    seed: int = 0,
 ) -> tuple[int, int]:
     """A 95 % interval of how far successes reach without a gap: of k_max, in the unit of `distances` (ascending).
 
-    Each distance's chance of success is drawn from its posterior (Jeffreys' Beta(s + 1/2, t - s + 1/2) for s successes in t
-    trials), the reach is worked out for each draw, and the middle 95 % are kept, widened to include the observed reach.
-    Setting every distance to one end of its own interval would be no use: 0 of 10 alone is still compatible with 20 %,
-    thirty times 0 of 10 is not.
+    All that is assumed is that trials are independent: success may break off, fade slowly or come back. A reach is in the
+    interval if neither of two tests rejects it, each at 2.5 %. *The reach is no farther* is rejected if the next depth's chance
+    is above the threshold (exact binomial test, mid-P: Lancaster 1961). *It is as far* is rejected if some run of neighbouring depths within it
+    has fewer successes than chances at the threshold would leave (`_scan`; the critical value is simulated at the threshold, where the
+    scan is most likely to reject wrongly). From 0 to the last distance is an interval that says nothing.
     """
+    from scipy.special import bdtr
+
     right, tried = np.asarray(successes), np.asarray(trials)
-    chance = np.random.default_rng(seed).beta(right + 0.5, tried - right + 0.5, size=(draws, right.size))
-    ends = np.array([0, *distances])
-    unbroken = (chance >= threshold).cumprod(axis=1).sum(axis=1)
-    low, high = np.quantile(ends[unbroken], [0.025, 0.975], method="nearest")
-    observed = ends[(right / tried >= threshold).cumprod().sum()]
-    return int(min(low, observed)), int(max(high, observed))
+    too_far = _scan(right[None], tried, threshold)[0] < _critical(tuple(trials), threshold)
+    tail = 1 - (bdtr(right - 1, tried, threshold) + bdtr(right, tried, threshold)) / 2  # P(more) + P(as many) / 2
+    possible = ~np.append(False, too_far) & ~np.append(tail <= 0.025, False)
+    ends = np.array([0, *distances])[possible]
+    return int(ends[0]), int(ends[-1])
 
 
-def bootstrap_mean(values: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of a mean over items. NaN where there is one item: it says nothing about others."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.size < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, values.size, size=(resamples, values.size))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+@functools.lru_cache(maxsize=64)
+def _critical(trials: tuple[int, ...], threshold: float) -> Float[np.ndarray, " depths"]:
+    """The 2.5 % quantile of `_scan` at the threshold, for each depth."""
+    draws = max(400, min(4000, 2**20 // len(trials)))
+    right = np.random.default_rng(0).binomial(trials, threshold, size=(draws, len(trials)))
+    return np.quantile(_scan(right, np.asarray(trials), threshold), 0.025, axis=0, method="lower")
 
 
-def bootstrap_ratio(
-    totals: Real[np.ndarray, " items"], weights: Real[np.ndarray, " items"], *, resamples: int = 2000, seed: int = 0
+def _scan(
+    right: Integer[np.ndarray, "draws depths"], tried: Integer[np.ndarray, " depths"], chance: float
+) -> Float[np.ndarray, "draws depths"]:
+    """For each depth the smallest P(as few successes | `chance`) of any run of neighbouring depths up to it.
+
+    Runs of 1, 2, 3, 4, 6, 8, 12, … depths are tried: all lengths would find hardly more, and take long where there are many depths.
+
+    Args:
+        right: successes.
+        tried: trials.
+        chance: of one trial.
+    """
+    from scipy.special import bdtr
+
+    right_so_far, tried_so_far = (np.insert(counts.cumsum(-1), 0, 0, axis=-1) for counts in (right, tried))
+    smallest = np.ones(right.shape)
+    lengths = {part * 2**power // 2 for power in range(tried.size.bit_length() + 1) for part in (2, 3)}
+    for length in sorted(length for length in lengths if length <= tried.size):
+        counts, which = np.unique(tried_so_far[length:] - tried_so_far[:-length], return_inverse=True)
+        table = bdtr(np.arange(counts.max() + 1), counts[:, None], chance)  # NaN above a run's own trials, never read
+        tails = table[which, right_so_far[:, length:] - right_so_far[:, :-length]]
+        smallest[:, length - 1 :] = np.minimum(smallest[:, length - 1 :], tails)
+    return np.minimum.accumulate(smallest, axis=1)
+
+
+def documents_interval(
+    totals: Real[np.ndarray, " documents"], weights: Real[np.ndarray, " documents"]
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of sum(totals) / sum(weights) over items: a mean per token, over documents.
+    """95 % interval of sum(totals) / sum(weights), for other documents of the same kind: a mean per token, or with weights of 1 a mean.
 
-    Documents are drawn whole, as their tokens are not independent. NaN where there is one item: it says nothing about others.
+    Student's t, with documents as the units, since the tokens of one are not independent. Each residual is divided by one less its share of
+    the weight (HC2, MacKinnon & White 1985), the variance is scaled to be unbiased where all documents scatter alike, and the degrees of freedom are
+    Satterthwaite's (Bell & McCaffrey 2002): a few long documents count as the few that they are. With equal weights it is the
+    textbook's interval, n - 1 degrees of freedom. NaN below two documents: one says nothing about others.
     """
     totals, weights = np.asarray(totals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if totals.size < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(0, totals.size, size=(resamples, totals.size))
-    low, high = np.quantile(totals[drawn].sum(axis=1) / weights[drawn].sum(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+        return math.nan, math.nan
+    share = weights / weights.sum()
+    with np.errstate(over="ignore", invalid="ignore"):  # a broken model's nll may be beyond every float: then NaN
+        mean = totals.sum() / weights.sum()
+        residuals = totals / weights - mean
+        scale = share**2 / (1 - share)
+        # The variance is y' G y, y the documents' means, G = (I - 1 share')' diag(scale) (I - 1 share').
+        traces = _traces(share, scale)
+        variance = float(scale @ residuals**2) * float(share @ share) / traces[0]
+        reach = student_t95(traces[0] ** 2 / traces[1]) * math.sqrt(variance)
+    return float(mean) - reach, float(mean) + reach
+
+
+def _traces(share: Float[np.ndarray, " documents"], scale: Float[np.ndarray, " documents"]) -> tuple[float, float]:
+    """tr G and tr G² of `documents_interval`, without forming G."""
+    total, shares, cross, scales = scale.sum(), share @ share, share @ scale, scale @ scale
+    trace = total - 2 * cross + total * shares
+    square = scales - 4 * (share @ scale**2) + 2 * total * (scale @ share**2)
+    square += 2 * shares * scales + 2 * cross**2 - 4 * total * cross * shares + (total * shares) ** 2
+    return float(trace), float(square)

@@ -180,12 +180,21 @@ def _nll(
 ) -> Float[torch.Tensor, "batch n"]:
     """Negative log-likelihoods in float32, computed for `step` tokens of each row at a time."""
     parts = [
-        torch.nn.functional.cross_entropy(
-            logits[:, at : at + step].float().flatten(0, 1), targets[:, at : at + step].flatten(), reduction="none"
-        ).view(len(logits), -1)
+        token_nlls(logits[:, at : at + step].float(), targets[:, at : at + step])
         for at in range(0, targets.shape[1], step)
     ]
     return torch.cat(parts, dim=1)
+
+
+def token_nlls(
+    logits: Float[torch.Tensor, "*batch vocabulary"], targets: Int[torch.Tensor, "*batch"]
+) -> Float[torch.Tensor, "*batch"]:
+    """-log p of each target, in the logits' precision.
+
+    `cross_entropy` adds up a row's exponentials one after the other in float32, and loses of them: at 256000 tokens its mean is 1e-5 nats
+    too low on a CPU. `logsumexp` adds them up in pairs.
+    """
+    return logits.logsumexp(-1) - logits.gather(-1, targets[..., None]).squeeze(-1)
 
 
 #: What `head_is_linear` found of each model. Weak: a cache must not keep a model in memory.

@@ -48,6 +48,10 @@ class LoadedModel:
         """The token in front of every document, or None (data.encode.bos_id)."""
         return encode.bos_id(self.tokenizer)
 
+    def extrapolates(self, window: int) -> bool:
+        """Whether a window, in tokens, is beyond what the model reads."""
+        return window > self.info.window
+
     def run(self, *, seed: int = 0, **settings: Any) -> records.Run:
         """A record header for a measurement that starts now."""
         return records.new_run(

@@ -168,12 +168,12 @@ class Job:
     @property
     def flops(self) -> float:
         """Operations of one step over all chips, nothing computed again."""
-        return self.shape.flops(self.length) * self.recipe.batch_size * self.length
+        return self.shape.flops(self.length) * self.recipe.batch * self.length
 
     @property
     def micros(self) -> int:
         """Micro batches in a step, one after the other."""
-        return -(-self.recipe.batch_size // (self.dp * self.micro))
+        return -(-self.recipe.batch // (self.dp * self.micro))
 
     @property
     def trained(self) -> int:

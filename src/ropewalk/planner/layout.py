@@ -72,13 +72,13 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
     if cp is None:
         raise UserError(
             f"every chip, or group of chips that share a window, reads as many windows a step, and {job.gpus} chips cannot share "
-            f"{job.recipe.batch_size} windows of {job.length} tokens so; choose a number of chips that divides --batch-size, or change that"
+            f"{job.recipe.batch} windows of {job.length} tokens so; choose a number of chips that divides --batch-size, or change that"
         )
     groups = job.gpus // cp
-    if job.recipe.batch_size % groups:
+    if job.recipe.batch % groups:
         raise UserError(
             f"each of {groups} groups of {cp} chips reads as many windows a step, so --batch-size is a multiple of {groups}, got "
-            f"{job.recipe.batch_size}; change it, or --cp"
+            f"{job.recipe.batch}; change it, or --cp"
         )
     raise UserError(
         f"a window split over {cp} chips is a multiple of 2 x {cp} tokens, got {job.length}; change --window, or --cp"
@@ -92,7 +92,7 @@ def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
     2 x cp equal parts (distributed/mesh.py).
     """
     for size in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
-        even = job.shards % size == 0 and job.recipe.batch_size % (job.gpus // size) == 0
+        even = job.shards % size == 0 and job.recipe.batch % (job.gpus // size) == 0
         if even and (size == 1 or job.length % (2 * size) == 0):
             yield size
 
@@ -114,7 +114,7 @@ def _candidates(job: Job, cp: int | None, micro: int | None) -> Iterator[Job]:
 
 def _micros(job: Job, groups: int, cp: int) -> list[int]:
     """Micro batch sizes: divisors of a group's windows a step, up to `_MOST_TOKENS` a chip."""
-    windows = max(1, job.recipe.batch_size // groups)
+    windows = max(1, job.recipe.batch // groups)
     divisors = [n for n in range(1, windows + 1) if windows % n == 0 and n * job.length / cp <= _MOST_TOKENS]
     return divisors or [1]
 
@@ -168,7 +168,7 @@ def least(job: Job, chip: Chip) -> tuple[Job, bool]:
 def _room(job: Job, chip: Chip) -> float:
     """Bytes for kept products, as training/activations.py and training/recompute.py count them when training begins."""
     shape, bare = job.shape, step_memory(replace(job, activations=FULL))
-    waiting = job.trained / job.shards * job.regime.gradient * gradients_wait(job.recipe.batch_size, job.micro, job.dp)
+    waiting = job.trained / job.shards * job.regime.gradient * gradients_wait(job.recipe.batch, job.micro, job.dp)
     reserved = bare.states + waiting + shape.parameters / job.shards * job.cast
     stream = shape.layers * shape.width * job.stream * job.tokens
     head = head_bytes(job.tokens, shape.width, shape.vocabulary)

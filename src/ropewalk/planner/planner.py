@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from ropewalk.planner import layout, regimes
 from ropewalk.planner.chips import Chip, Rates, datasheet_rates, gibibytes, of_memory, parse
 from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
-from ropewalk.planner.shape import LLAMA, Shape, read_shape
+from ropewalk.planner.shape import Shape, paper_model, read_shape
 from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, micro_windows
 from ropewalk.settings.command import takes
@@ -150,6 +149,7 @@ def plan(settings: PlanSettings) -> Plan:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
         )
+    settings = settings.for_model(shape.parameters)
     count, chip = _chips(settings)
     on_gpu = chip is not None or count > 0
     _refuse_undivided(settings, max(count, 1))
@@ -219,16 +219,16 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
             f"each of {replicas} copies of the weights has as many chips{f', a multiple of --cp {cp}' if cp else ''}, and {gpus} chips do not "
             "divide so; choose another --replicas"
         )
-    if micro is not None and micro > settings.batch_size:
+    if micro is not None and micro > settings.batch:
         raise UserError(
-            f"a micro batch holds between 1 window and the batch size {settings.batch_size}, got {micro}; leave it out to have it chosen"
+            f"a micro batch holds between 1 window and the batch size {settings.batch}, got {micro}; leave it out to have it chosen"
         )
 
 
 def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
     """The job as training runs it on a CPU, with every activation kept unless full checkpointing is asked for, and micro batches of about 2048 tokens."""
     recipe = job.recipe
-    micro = recipe.micro_batch or micro_windows(job.length, recipe.batch_size, on_gpu=False)
+    micro = recipe.micro_batch or micro_windows(job.length, recipe.batch, on_gpu=False)
     job = replace(job, activations=FULL if recipe.activations == "full" else NONE, micro=micro)
     chip, rates = _measured(job)
     return job, chip, rates, step_memory(job, cpu=True)
@@ -257,13 +257,9 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
     if isinstance(model, Checkpoint):
         return _shape(Checkpoint.open(model, **answers))
     name = str(model)
-    known = LLAMA.get(name.lower()) or LLAMA.get(f"llama-{name.lower()}")
-    if known is not None and not Path(name).exists():
+    if (known := paper_model(name)) is not None:
         return known
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        if not Path(name).exists() and re.fullmatch(r"llama-\d+b", name.lower()):
-            raise UserError(f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {name} is not; name one of them, "
-                            "a directory, or a hub id such as owner/name")  # fmt: skip
         return _shape(Checkpoint.open(name, **answers))
     config = _hub_config(name)
     window = read_rope(config, answers=Answers(**answers)).answered().window

@@ -9,8 +9,10 @@ it against transformers). Keys that a config.json leaves out are those of transf
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, text_type, with_defaults
@@ -231,6 +233,23 @@ def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
 def _llama(name: str, layers: int, width: int, heads: int, inner: int) -> Shape:
     small, last = 2 * width * layers, width
     return Shape(name, "llama", 2048, layers, width, heads, heads, 128, inner, 32000, small=small, last=last)
+
+
+def paper_model(model: Any) -> Shape | None:
+    """The paper's model of that name, where no directory has it.
+
+    Raises:
+        UserError: it is called like one of LLaMA's, and is none of the paper's.
+    """
+    name = str(model).lower()
+    if Path(str(model)).exists():
+        return None
+    if name not in LLAMA and re.fullmatch(r"llama-\d+b", name):
+        raise UserError(
+            f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {model} is not; name one of them, a directory, or a hub id "
+            "such as owner/name"
+        )
+    return LLAMA.get(name) or LLAMA.get(f"llama-{name}")
 
 
 #: The models of Chen et al. 2023 (shapes: Touvron et al. 2023, arXiv 2302.13971, table 2; inner widths from the released configs).

@@ -93,7 +93,7 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         idle=micros * idle,
         update=_update(job, rates),
         links=micros * links,
-        tokens=job.recipe.batch_size * job.length,
+        tokens=job.recipe.batch * job.length,
         flops=job.flops,
     )
 

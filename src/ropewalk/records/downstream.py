@@ -79,7 +79,7 @@ class Summary:
     """ROUGE of summaries written by the model (section 3.5): mean F-measures in [0, 1] over documents.
 
     `rouge_l` is rouge-score's `rougeLsum` (the longest common subsequence line by line), `rouge_l_plain` its `rougeL`, all
-    with the Porter stemmer. `intervals` holds a 95 % bootstrap interval over documents for each. `cut` counts documents
+    with the Porter stemmer. `intervals` holds a 95 % interval over documents (Student's) for each. `cut` counts documents
     longer than `document_tokens`; `unfinished` counts summaries stopped by `summary_tokens` and not by the model. `trained_on`
     names the pairs that the model was fine-tuned on for this, if it was.
     """

@@ -51,8 +51,8 @@ class DocumentLoss(TypedDict):
 class Perplexity:
     """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity/measure.py.
 
-    `low` and `high` bound the 95 % bootstrap interval over documents. `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
-    `texts` is a hash of which texts were read: by it, and not by their names in `data`, two rows are of the same documents.
+    `low` and `high` bound the 95 % interval over documents (Student's). `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    `extrapolation`: the window is beyond the model's own. `texts` is a hash of which texts were read: by it, and not by their names in `data`, two rows are of the same documents.
     """
 
     kind: ClassVar[str] = "perplexity"
@@ -72,6 +72,7 @@ class Perplexity:
     peak_bytes: int = 0
     per_document: list[DocumentLoss] = field(default_factory=list)
     texts: str = ""
+    extrapolation: bool = False
 
     def __post_init__(self) -> None:
         if self.perplexity <= 0:
@@ -115,6 +116,20 @@ class PasskeySummary:
     #: Whether the prompt ended after the blank before the key or before it (a matter of the tokenizer); the key's tokens.
     after_blank: bool | None = None
     key_tokens: int = 0
+    #: Where the key of k_max really stood, as in `Passkey`; 0 where that is not on record. Whether the window is beyond the model's own.
+    placed: int = 0
+    extrapolation: bool = False
+
+    @property
+    def reach(self) -> str:
+        """k_max in words, with how far back a key really stood if header or question left no room for it at k_max."""
+        moved = f" (a key stood at most {self.placed} back)" if 0 < self.placed < self.k_max else ""
+        return f"{self.k_max} of {self.window} tokens{moved}"
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the trials leave every k_max open."""
+        return (self.k_low, self.k_high) == (0, self.window)
 
 
 @dataclass(frozen=True)
@@ -232,7 +247,10 @@ class Trial(TypedDict):
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval."""
+    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval.
+
+    `extrapolation`: the window is beyond the model's own.
+    """
 
     kind: ClassVar[str] = "retrieval"
     window: Tokens
@@ -243,6 +261,7 @@ class Retrieval:
     high: float
     seconds: float = 0.0
     per_trial: list[Trial] = field(default_factory=list)
+    extrapolation: bool = False
 
     def __post_init__(self) -> None:
         _check_successes(self.successes, self.trials)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from ropewalk.evals.intervals import documents_interval
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 
-_RESAMPLES, _FEWEST = 2000, 3  # below three documents a bootstrap over documents says nothing
+_FEWEST = 3  # of two documents Student's t is valid only if documents scatter just as a normal distribution does
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """after / before, with the paired bootstrap interval over documents (NaN where they cannot be paired).
+    """after / before, with the paired interval over documents, Student's (NaN below three documents, or where they cannot be paired).
 
     Documents are the same by the hash of their text; by their name in records that have none. `same_text` is False where both scored such
     a document with another number of tokens: another tokenizer, or another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
@@ -49,11 +50,11 @@ class Ratio:
         return f" (95\u202f% interval {bounds}{pairing})" if bounds and self.value < 3 else ""
 
 
-def ratio(before: Perplexity, after: Perplexity, seed: int = 0) -> Ratio | None:
+def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
     """The ratio of two perplexity rows; None where either is not a positive number.
 
-    Documents are resampled together: a hard book is hard for both models, and what they share says nothing about the
-    difference.
+    The interval is of each document's own difference: a hard book is hard for both models, and what they share says nothing
+    about the difference.
     """
     if not (number_format.is_finite(before.perplexity) and number_format.is_finite(after.perplexity)):
         return None
@@ -71,20 +72,19 @@ def ratio(before: Perplexity, after: Perplexity, seed: int = 0) -> Ratio | None:
         return Ratio(value, same_documents=False)
     if len(shared) < _FEWEST:
         return Ratio(value)
-    # nll of both models and tokens of both, [document, 4]
-    table = np.array([[first[key][1], first[key][0], second[key][1], second[key][0]] for key in shared])
-    low, high = _bootstrap(table, seed)
+    low, high = _interval(*(np.array([table[key] for key in shared]) for table in (first, second)))
     return Ratio(value, low, high, len(shared))
 
 
-def _bootstrap(table: Float[np.ndarray, "documents 4"], seed: int) -> tuple[float, float]:
-    """The 95 % interval of exp of the difference of token-weighted mean nll, over documents drawn with replacement."""
-    drawn = np.random.default_rng(seed).integers(0, len(table), size=(_RESAMPLES, len(table)))
+def _interval(before: Float[np.ndarray, "documents 2"], after: Float[np.ndarray, "documents 2"]) -> tuple[float, float]:
+    """The 95 % interval of exp of the difference of token-weighted mean nll; a column of tokens and one of nll."""
     # A broken model's nll may be beyond every float: then there is no interval.
     with np.errstate(over="ignore", invalid="ignore"):
-        totals = table[drawn].sum(axis=1)
-        difference = totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
-        low, high = np.exp(np.quantile(difference, [0.025, 0.975]))
+        (share, nll), (other_share, other_nll) = (table.T / table[:, 0].sum() for table in (before, after))
+        weight, mean, other_mean = (share + other_share) / 2, nll.sum(), other_nll.sum()
+        # What a document adds to the difference, the small difference of its two shares of the tokens included.
+        added = other_nll - other_mean * (other_share - weight) - (nll - mean * (share - weight))
+        low, high = np.exp(documents_interval(added, weight))
     return float(low), float(high)
 
 

@@ -25,11 +25,11 @@ def summaries(clean: Clean) -> Summaries:
     return dict(sorted(rows.items(), key=lambda item: item[0].order))
 
 
-def k_max_interval(rows: Sequence[Passkey], seed: int = 0) -> tuple[int, int]:
+def k_max_interval(rows: Sequence[Passkey]) -> tuple[int, int]:
     """A 95 % interval of k_max, in tokens (intervals.reach_interval)."""
     rows = sorted(rows, key=lambda row: row.k)
     successes, trials = [row.successes for row in rows], [row.trials for row in rows]
-    return reach_interval([row.k for row in rows], successes, trials, threshold=paper.PASSKEY_THRESHOLD, seed=seed)
+    return reach_interval([row.k for row in rows], successes, trials, threshold=paper.PASSKEY_THRESHOLD)
 
 
 def section(clean: Clean) -> Section | None:
@@ -84,6 +84,7 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
         lines,
         first="state",
         note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson."
+        + _moved(rows)
         + _asked(rows),
     )
 
@@ -93,10 +94,29 @@ def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
     share = wilson(sum(d.successes for d in depths), sum(d.trials for d in depths)) if depths else (None, None)
     return [
         Cell(str(row.window)),
-        Cell(str(row.k_max), number_format.interval(low, high, number_format.count), strong=True),
+        Cell(str(row.k_max), _interval(low, high, row.window), strong=True),
         Cell(number_format.share(row.k_max / row.window)),
         Cell(number_format.share(row.accuracy), number_format.interval(*share, number_format.share)),
     ]
+
+
+def _interval(low: int | None, high: int | None, window: int) -> str:
+    return (
+        "anything is possible" if (low, high) == (0, window) else number_format.interval(low, high, number_format.count)
+    )
+
+
+def _moved(rows: Summaries) -> str:
+    """How far back the farthest keys really stood, in windows where header or question left them no room."""
+    moved = {
+        (w, row.placed) for by_window in rows.values() for w, row in by_window.items() if 0 < row.placed < row.k_max
+    }
+    told = ", ".join(f"{placed} tokens back at a window of {window}" for window, placed in sorted(moved))
+    return (
+        f" A key that the prompt's header leaves no room for stands as near to k as it can: at most {told}."
+        if told
+        else ""
+    )
 
 
 def _asked(rows: Summaries) -> str:

@@ -104,7 +104,7 @@ def section(clean: Clean) -> Section | None:
         "perplexity",
         "Perplexity by window",
         "Lower is better. A model that uses a longer context falls from left to right; one that cannot read it climbs. "
-        "Bars are 95 % intervals: bootstrap over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
+        "Bars are 95 % intervals: Student’s over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
     )
     for group in comparable:
         _by_window(part, clean, group, heading=group.title if len(comparable) > 1 else "")

@@ -30,7 +30,7 @@ def section(clean: Clean) -> Section | None:
             ["R-1", "R-2", "R-Lsum", "R-L", "documents"],
             [*lines, *_paper_lines()],
             first="state",
-            note="Small figures: 95 % bootstrap interval over documents.",
+            note="Small figures: 95 % interval over documents (Student’s).",
         )
     )
     for m in measurements:

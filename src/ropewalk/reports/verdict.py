@@ -184,10 +184,10 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
     before, after = longest(base), longest(target)
     if after is None:
         if before is not None and target is None:
-            verdict.sentences.append(f"Its k_max is {before.k_max} of {before.window} tokens.")
+            verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
-    reach = f"Passkey retrieval reaches k_max {after.k_max} of {after.window} tokens"
-    verdict.sentences.append(f"{reach}; the base {before.k_max} of {before.window}." if before else f"{reach}.")
+    reach = f"Passkey retrieval reaches k_max {after.reach}"
+    verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
     verdict.tiles.append(Tile("k_max", str(after.k_max), against))
 

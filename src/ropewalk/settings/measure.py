@@ -12,7 +12,7 @@ from ropewalk.errors import UserError
 from ropewalk.settings.options import Batched, Data, MeasuringOptions, OptionalMinutes, OptionalModel, OptionalTokens
 from ropewalk.settings.values import Count, Prompts, Range, Seed, Tokens
 
-Convention = Literal["ropewalk", "yarn", "longlora", "lm-eval", "huggingface"]
+Convention = Literal["ropewalk", "yarn", "pose", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
 
 
@@ -39,7 +39,7 @@ class PerplexitySettings(MeasuringOptions, Batched):
     max_tokens: Tokens | None = None
     """Cut documents to their first so many tokens (paper, proof-pile: 32768)."""
     seed: Seed = 0
-    """Of the bootstrap and of --budget's sample."""
+    """Of --budget's sample."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

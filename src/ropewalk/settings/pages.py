@@ -26,7 +26,7 @@ class TheorySettings(Overwriting, OpeningOptions):
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights."""
 
     model: OptionalNamedModel = field(default=None, kw_only=False)
-    """`hemp`, a local directory or a hub id; LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
+    """`hemp`, a local directory, a hub id, or llama-7b, -13b, -33b, -65b; LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
     window: Tokens | None = None
     """Tokens; the model's own window if it was extended, else 16 times that."""
     out: OptionalDirectory = None

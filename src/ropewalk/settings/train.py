@@ -6,8 +6,8 @@ Section numbers are those of Chen et al. 2023, arXiv 2306.15595. What the paper 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
@@ -24,6 +24,8 @@ Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
 _LARGE_MODEL = 20e9
+#: Section 3.1 again: up to 8192 tokens 64 windows a step for 7B, 13B and 33B, all other runs 128; this border lies between 33 and 65.
+_BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
 _Threads = Annotated[int, Range(1, 1024)]
 _Beta = Annotated[float, Range(0, 1, below=True)]
@@ -42,8 +44,8 @@ class Recipe(Settings):
     """Optimiser steps in all (section 3.1: 1000 for Position Interpolation, 10000 for direct fine-tuning)."""
     mode: Mode = "full"
     """full trains every weight (section 3.1); lora low-rank adapters, embeddings and norms (LongLoRA, arXiv 2309.12307, section 3.3); pose every weight at a short window, with skipped positions (PoSE, arXiv 2309.10400)."""
-    batch_size: Count = 64
-    """Windows per optimiser step, over all devices (section 3.1: 64 up to 8192 tokens, else 128)."""
+    batch_size: Count | None = None
+    """Windows per optimiser step, over all devices; 64, or 128 above 8192 tokens and for models of 65B, if not given (section 3.1)."""
     micro_batch: Count | None = None
     """Windows in memory at a time on one device; chosen by window and device if not given."""
     precision: Precision = "auto"
@@ -70,6 +72,20 @@ class Recipe(Settings):
                 f"mode pose skips positions between a short window and a long one, and chunk-window {self.chunk_window} is not shorter "
                 f"than window {self.window}; ask for a shorter one, or use mode full"
             )
+
+    @property
+    def batch(self) -> int:
+        """Windows a step, of a recipe that `for_model` has settled."""
+        if self.batch_size is None:
+            raise AssertionError("a batch size that is not given depends on the model: see Recipe.for_model")
+        return self.batch_size
+
+    def for_model(self, parameters: int) -> Self:
+        """The recipe for a model of so many parameters: section 3.1's batch where none is given."""
+        if self.batch_size is not None:
+            return self
+        large = self.window > _BATCH_WINDOW or parameters >= _BATCH_MODEL
+        return replace(self, batch_size=128 if large else 64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,8 +183,11 @@ def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:
     def ppl(which: str, window: int) -> float:
         return pick(Perplexity, which, window).perplexity
 
+    def passkey(which: str, window: int) -> PasskeySummary:
+        return pick(PasskeySummary, which, window)
+
     def k_max(which: str, window: int) -> int:
-        return pick(PasskeySummary, which, window).k_max
+        return passkey(which, window).k_max
 
     base, beyond = ppl("base", short), ppl("base", long)
     after_short, after_long = ppl("trained", short), ppl("trained", long)
@@ -206,12 +209,12 @@ def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:
         ),
         Goal(
             f"the base finds the passkey no farther than {short} tokens back",
-            f"k_max {k_max('base', short)} in prompts of {short}, {k_max('base', long)} in prompts of {long}",
+            f"k_max {passkey('base', short).reach}, {passkey('base', long).reach}",
             max(k_max("base", short), k_max("base", long)) <= short,
         ),
         Goal(
             f"interpolation, trained, finds it at least {3 * long // 4} tokens back",
-            f"k_max {k_max('trained', long)} in prompts of {long} (untrained: {k_max('untrained', long)})",
+            f"k_max {passkey('trained', long).reach} (untrained: {k_max('untrained', long)})",
             k_max("trained", long) >= 3 * long // 4,
         ),
     ]

@@ -18,6 +18,7 @@ from ropewalk.checkpoint.files import whole_directory
 from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
+from ropewalk.planner.shape import paper_model
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
@@ -95,8 +96,13 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    checkpoint = None if settings.model is None else Checkpoint.open(settings.model, **settings.opening)
-    model = _LLAMA_INFO if checkpoint is None else checkpoint.info
+    known = None if settings.model is None else paper_model(settings.model)
+    # The paper's models differ in what the theory does not look at: all their heads rotate alike.
+    model = _LLAMA_INFO if known is None else dataclasses.replace(_LLAMA_INFO, name=known.name)
+    checkpoint = None
+    if settings.model is not None and known is None:
+        checkpoint = Checkpoint.open(settings.model, **settings.opening)
+        model = checkpoint.info
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
     # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.

@@ -66,11 +66,11 @@ class Batches:
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""
         shuffled = not self.windows.streamed
-        return order(self.settings.seed, step, self.settings.batch_size, len(self.windows), shuffled=shuffled)
+        return order(self.settings.seed, step, self.settings.batch, len(self.windows), shuffled=shuffled)
 
     def micro_batches(self, step: int, mesh: Mesh) -> Iterator[Micro]:
         """This process's micro batches of step `step` (from 0), made one by one."""
-        places = np.arange(mesh.data_rank, self.settings.batch_size, mesh.data_size)
+        places = np.arange(mesh.data_rank, self.settings.batch, mesh.data_size)
         blocks = self.blocks(step)
         for first in range(0, len(places), self.micro):
             chosen = places[first : first + self.micro]
@@ -91,7 +91,7 @@ class Batches:
 
     def _skipped(self, step: int, places: np.ndarray) -> np.ndarray:
         """Each sequence of a run has a number, and by it its positions."""
-        seed, first = self.settings.seed, step * self.settings.batch_size
+        seed, first = self.settings.seed, step * self.settings.batch
         short, long = self.windows.window, self.settings.window
         return np.stack([pose.positions(seed, first + int(place), short, long) for place in places])
 
@@ -116,12 +116,12 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
             settings.data,
             tokenizer,
             field=settings.field,
-            limit=settings.steps * settings.batch_size * window + 1,
+            limit=settings.steps * settings.batch * window + 1,
             seed=settings.seed,
         )
     check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
     windows = PackedBlocks(corpus, window, allow_short=settings.allow_short)
-    micro = settings.micro_batch or default_micro(window, settings.batch_size // mesh.data_size, mesh.device)
+    micro = settings.micro_batch or default_micro(window, settings.batch // mesh.data_size, mesh.device)
     return Batches(windows, settings, micro)
 
 

@@ -56,7 +56,7 @@ from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.log import Log
 from ropewalk.training.regime import settled, what_fits
 from ropewalk.training.retry import shortage_told, until_it_fits
-from ropewalk.training.setup import StartingModel, mesh_for, starting_model, trained_checkpoint
+from ropewalk.training.setup import StartingModel, mesh_for, settled_for, starting_model, trained_checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def run(settings: TrainSettings) -> ModelInfo:
         mesh = mesh_for(settings)
         # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
         checkpoint = trained_checkpoint(settings)
+        settings = settled_for(settings, checkpoint, mesh)
         batches = batches_of(settings, checkpoint, mesh)
         settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
@@ -130,7 +131,7 @@ class Loop:
 
     def _activation_memory(self, flops: float) -> ActivationMemory:
         settings, micro, window = self.settings, self.batches.micro, self.batches.windows.window
-        tokens = settings.steps * settings.batch_size * window
+        tokens = settings.steps * settings.batch * window
         return ActivationMemory(
             self.loss,
             settings.activations,
@@ -138,7 +139,7 @@ class Loop:
             self.start.compute,
             (micro, window // self.mesh.context_size),
             work=tokens * flops / self.mesh.world,
-            accumulated=gradients_wait(settings.batch_size, micro, self.mesh.data_size),
+            accumulated=gradients_wait(settings.batch, micro, self.mesh.data_size),
         )
 
     def run(self) -> ModelInfo:

@@ -6,8 +6,9 @@ out  T positions in 0 .. L' - 1 with one jump, by which the second part of the s
     T = 8, L' = 32:   0 1 2 | 21 22 23 24 25        cut after 3, skip 18
 
 The paper cuts the window into N = 2 chunks (its section 3, "Positional Skip-wise Training") and draws the length and the skip anew
-for every sequence. Here the cut is uniform in 1 .. T - 1 and the skip uniform in 0 .. L' - T, both ends included: each distance up
-to L' - 1 can occur, and none beyond. The text of the two chunks stays contiguous (the paper's variant v_i = 0).
+for every sequence. As in its authors' code (dwzhu-pku/PoSE, src/train_pose.py) the cut is uniform in 1 .. (T + 1) // 2, so that the part
+that is moved is never the shorter one, and the skip uniform in 0 .. L' - T, all ends included: each distance up to L' - 1 can
+occur, and none beyond. Unlike there, the text of the two chunks stays contiguous (the paper's variant v_i = 0).
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ def positions(seed: int, sequence: int, short: int, long: int) -> Int[np.ndarray
     draw = np.random.default_rng([seed, _STREAM, sequence])
     skipped = np.arange(short, dtype=np.int64)
     if short > 1 and long > short:
-        cut = draw.integers(1, short)
+        cut = draw.integers(1, (short + 1) // 2, endpoint=True)
         skipped[cut:] += draw.integers(0, long - short, endpoint=True)
     return skipped

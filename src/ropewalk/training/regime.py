@@ -103,7 +103,7 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Job
         host=host_room(ranks.local_size()),
         tiled=True,
     )
-    per_device = max(1, settings.batch_size // mesh.data_size)
+    per_device = max(1, settings.batch // mesh.data_size)
     return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=True))
 
 

@@ -106,7 +106,7 @@ def mesh_for(settings: TrainSettings) -> Mesh:
     """The processes that torchrun started, or this one alone.
 
     Raises:
-        UserError: no such device; the batch or the window cannot be divided among them.
+        UserError: no such device; the window cannot be divided among them.
     """
     device = device_for(settings.device)
     mesh = meshes.start(
@@ -114,12 +114,22 @@ def mesh_for(settings: TrainSettings) -> Mesh:
     )
     # Left when the process ends, not with the run: processes that left cannot meet a second time under one torchrun.
     atexit.register(mesh.close)
-    if settings.batch_size % mesh.data_size:
+    return mesh
+
+
+def settled_for(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> TrainSettings:
+    """The settings with what their defaults make of the model that is trained.
+
+    Raises:
+        UserError: the batch cannot be divided among the processes.
+    """
+    settings = settings.for_model(mesh.same(checkpoint.info.parameters if mesh.main else 0))
+    if settings.batch % mesh.data_size:
         raise UserError(
             f"every device reads as many windows a step, so --batch-size is a multiple of {mesh.data_size} here, got "
-            f"{settings.batch_size}; change it, or the number of processes"
+            f"{settings.batch}; change it, or the number of processes"
         )
-    return mesh
+    return settings
 
 
 def trained_checkpoint(settings: TrainSettings) -> Checkpoint:

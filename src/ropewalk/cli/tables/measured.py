@@ -33,9 +33,9 @@ def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> No
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
-            f"{row.window}",
+            f"{row.window}{', extrapolation' * row.extrapolation}",
             f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
-            "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}",
+            _interval(row),
             f"{row.documents}",
             f"{row.skipped}",
             f"{row.tokens}",
@@ -43,9 +43,20 @@ def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> No
     console().print(table)
 
 
+def _interval(row: Perplexity) -> str:
+    """Over documents, of which one alone says nothing about others; another's rule has none."""
+    if not math.isnan(row.low):
+        return f"{row.low:.2f} to {row.high:.2f}"
+    return "none, of 1 document" if row.documents == 1 and row.convention == "ropewalk" else "none"
+
+
+def _beyond(row: PasskeySummary | Retrieval) -> str:
+    return ", extrapolation: beyond the model's own window" * row.extrapolation
+
+
 def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = "passkey") -> None:
     """Print the depths, near to far, and k_max."""
-    table = Table(title=f"{title}, {summary.window} tokens", title_justify="left")
+    table = Table(title=f"{title}, {summary.window} tokens{_beyond(summary)}", title_justify="left")
     for heading in ("k", "placed", "right", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -56,8 +67,11 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = 
     terminal = console()
     terminal.print(table)
     prompts = summary.depths * summary.trials
+    interval = f"95 % interval {summary.k_low} to {summary.k_high}"
+    if summary.says_nothing:
+        interval = f"{summary.trials} trials a depth leave every k_max possible"
     terminal.print(
-        f"k_max {summary.k_max} of {summary.window} (interval {summary.k_low} to {summary.k_high}); "
+        f"k_max {summary.reach} ({interval}); "
         f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
     )
     if summary.after_blank is not None:
@@ -67,7 +81,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = 
 
 def show_retrieval(rows: Sequence[Retrieval]) -> None:
     """Print the families as a table."""
-    table = Table(title=f"retrieval, {rows[0].window} tokens", title_justify="left")
+    table = Table(title=f"retrieval, {rows[0].window} tokens{_beyond(rows[0])}", title_justify="left")
     for heading in ("family", "right", "share", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "family" else "right")
     for row in rows:

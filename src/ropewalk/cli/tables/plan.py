@@ -123,7 +123,7 @@ def _layout(job: Job) -> dict[str, str]:
 def _times(plan: Plan) -> dict[str, str]:
     job, time = plan.job, plan.time
     rows = {
-        "a step": f"{job.recipe.batch_size} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
+        "a step": f"{job.recipe.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",

@@ -100,5 +100,5 @@ def _run(
     sizes = Sizes.fitting(start.tokenizer, settings.window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
     rows = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
-    micro = settings.micro_batch or default_micro(settings.window, settings.batch_size, mesh.device)
+    micro = settings.micro_batch or default_micro(settings.window, settings.batch, mesh.device)
     return Loop(settings, start, Batches(rows, settings, micro), mesh, out).run()

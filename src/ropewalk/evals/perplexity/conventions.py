@@ -9,6 +9,7 @@ documents and the same model they differ by several per cent, more than most of 
     rule         each window sees          scores                    figure
     ropewalk     W tokens, moved by S      the S new ones            exp(sum of nll / tokens)
     yarn         BOS + W - 1, moved by S   the new ones              exp(mean of windows' means)
+    pose         BOS + W - 1, moved by S   the new ones              exp(sum of nll / tokens)
     longlora     W tokens, moved by S      all W - 1 each time       2.71828 ** (mean of windows' means)
     lm-eval      W tokens, disjoint        all but the first one     exp(sum of nll / tokens)
     huggingface  W tokens, moved by S      the S new ones            windows' means weighted by S - 1
@@ -16,6 +17,7 @@ documents and the same model they differ by several per cent, more than most of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +28,11 @@ import numpy as np
 from jaxtyping import Float
 
 from ropewalk import records
-from ropewalk.data.encode import TokenIds
+from ropewalk.data.encode import TokenIds, check_ids
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.tokenize_parts import after
 from ropewalk.progress import Progress
 
 #: Per pass, the negative log-likelihoods of its scored tokens (each of its own length).
@@ -45,15 +46,17 @@ class Texts:
     Attributes:
         documents: token ids of each, without BOS.
         bos: the token that the tokenizer puts in front of a text, if any.
+        start: the tokenizer's BOS, whether it puts it in front or not.
         prefix: BOS, or EOS where there is no BOS; lm-eval puts it in front.
-        separator: the tokens of a blank line, which the transformers guide puts between documents.
+        joined: the tokens of all texts as one, a blank line between them: what the transformers guide tokenizes. Empty where no text was kept.
         window, stride: tokens.
     """
 
     documents: Sequence[TokenIds]
     bos: int | None
+    start: int | None
     prefix: int | None
-    separator: TokenIds
+    joined: TokenIds
     window: int
     stride: int
 
@@ -61,29 +64,38 @@ class Texts:
         return ids if self.bos is None else np.concatenate([[self.bos], ids])
 
 
-def texts_of(tokenizer: Any, documents: Sequence[TokenIds], *, bos: int | None, window: int, stride: int) -> Texts:
-    """`Texts` of documents as `encode` returns them: BOS is taken off, since each rule places it differently."""
-    bare = [ids[1:] if bos is not None else ids for ids in documents]
-    prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return Texts(bare, bos, prefix, after(tokenizer, "a", "\n\n"), window, stride)
+def texts_of(
+    tokenizer: Any, documents: Sequence[TokenizedDocument], *, bos: int | None, window: int, stride: int
+) -> Texts:
+    """`Texts` of documents as they were selected: BOS is taken off, since each rule places it differently."""
+    bare = [document.ids[1:] if bos is not None else document.ids for document in documents]
+    start = tokenizer.bos_token_id
+    prefix = start if start is not None else tokenizer.eos_token_id
+    words = "\n\n".join(document.words for document in documents)
+    joined = np.array(tokenizer(words, verbose=False)["input_ids"] if words.strip() else [], dtype=np.int64)
+    check_ids(tokenizer, joined)
+    return Texts(bare, bos, start, prefix, joined, window, stride)
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A rule: the forward passes it makes of documents, and the figure it computes from their log-likelihoods."""
+    """A rule: the forward passes it makes of documents, and the figure it computes from their log-likelihoods.
+
+    joins_texts: it tokenizes all texts as one.
+    """
 
     source: str
     passes: Callable[[Texts], list[Pass]]
     figure: Callable[[Texts, Likelihoods], float]
+    joins_texts: bool = False
 
 
 # ---- YaRN: eval/perplexity.py of jquesnelle/yarn (2024) ---------------------------------------------------------------
 
 
-def _yarn_passes(texts: Texts) -> list[Pass]:
-    """BOS in front of every window, which leaves W - 1 tokens for text."""
+def _windows_with_bos(texts: Texts) -> Iterator[tuple[Pass, int]]:
+    """BOS in front of every window, which leaves W - 1 tokens for text; with each pass's number of new tokens."""
     text_tokens = texts.window - (texts.bos is not None)
-    passes = []
     for ids in texts.documents:
         scored_to = 0
         for begin in range(0, len(ids), texts.stride):
@@ -92,15 +104,38 @@ def _yarn_passes(texts: Texts) -> list[Pass]:
             # At a stride above that, tokens between two windows are skipped: score only what the window holds.
             scored = min(end - scored_to, len(seen) - 1)
             if scored > 0:
-                passes.append(Pass(seen, scored))
+                yield Pass(seen, scored), end - scored_to
             scored_to = end
             if end == len(ids):
                 break
-    return passes
+
+
+def _yarn_passes(texts: Texts) -> list[Pass]:
+    return [item for item, _ in _windows_with_bos(texts)]
 
 
 def _mean_of_means(likelihoods: Likelihoods) -> float:
     return float(np.mean([nll.mean(dtype=np.float64) for nll in likelihoods]))
+
+
+# ---- PoSE: src/eval_ppl.py of dwzhu-pku/PoSE (2024), YaRN's code with another mean ------------------------------------
+
+
+def _pose_windows(texts: Texts) -> list[tuple[Pass, int]]:
+    """Every window begins with the tokenizer's BOS, even where the tokenizer itself puts none in front of a text."""
+    if texts.start is None:
+        raise UserError("PoSE's rule puts BOS before every window, and this tokenizer has none; use another --as")
+    return list(_windows_with_bos(dataclasses.replace(texts, bos=texts.start)))
+
+
+def _pose_figure(texts: Texts, likelihoods: Likelihoods) -> float:
+    return _weighted(likelihoods, [new for _, new in _pose_windows(texts)])
+
+
+def _weighted(likelihoods: Likelihoods, weights: Sequence[int]) -> float:
+    """exp of the windows' means, weighted."""
+    means = np.array([nll.mean(dtype=np.float64) for nll in likelihoods])
+    return math.exp(float(np.average(means, weights=weights)))
 
 
 # ---- LongLoRA: eval.py of dvlab-research/LongLoRA (2023) --------------------------------------------------------------
@@ -144,11 +179,8 @@ def _lm_eval_passes(texts: Texts) -> list[Pass]:
 
 
 def _huggingface_windows(texts: Texts) -> Iterator[tuple[Pass, int]]:
-    """Passes over all documents in one row, BOS before the first and a blank line between; with each pass's number of labels."""
-    parts: list[TokenIds] = []
-    for ids in texts.documents:
-        parts += [texts.separator, ids]
-    row, scored_to = texts.with_bos(np.concatenate(parts[1:])), 0
+    """Passes over all texts tokenized as one; with each pass's number of labels."""
+    row, scored_to = texts.joined, 0
     for begin in range(0, len(row), texts.stride):
         end = min(begin + texts.window, len(row))
         labels = min(end - scored_to, end - begin)
@@ -166,9 +198,7 @@ def _huggingface_figure(texts: Texts, likelihoods: Likelihoods) -> float:
 
     The shift drops one in the first window only: later windows score a token more than their weight counts.
     """
-    weights = np.array([labels - 1 for _, labels in _huggingface_windows(texts)])
-    means = np.array([nll.mean(dtype=np.float64) for nll in likelihoods])
-    return math.exp(float((means * weights).sum() / weights.sum()))
+    return _weighted(likelihoods, [labels - 1 for _, labels in _huggingface_windows(texts)])
 
 
 def _per_token(texts: Texts, likelihoods: Likelihoods) -> float:
@@ -178,6 +208,9 @@ def _per_token(texts: Texts, likelihoods: Likelihoods) -> float:
 CONVENTIONS: dict[str, Convention] = {
     "yarn": Convention(
         "jquesnelle/yarn eval/perplexity.py", _yarn_passes, lambda texts, nlls: math.exp(_mean_of_means(nlls))
+    ),
+    "pose": Convention(
+        "dwzhu-pku/PoSE src/eval_ppl.py", lambda texts: [item for item, _ in _pose_windows(texts)], _pose_figure
     ),
     "longlora": Convention(
         "dvlab-research/LongLoRA eval.py",
@@ -189,6 +222,7 @@ CONVENTIONS: dict[str, Convention] = {
         "transformers' guide to perplexity",
         lambda texts: [item for item, _ in _huggingface_windows(texts)],
         _huggingface_figure,
+        joins_texts=True,
     ),
 }
 
@@ -214,8 +248,7 @@ def measure_window(
 ) -> records.Perplexity:
     """One window's row by another project's rule."""
     started, rule = time.perf_counter(), convention(name)
-    ids = [document.ids for document in documents]
-    texts = texts_of(loaded.tokenizer, ids, bos=loaded.bos, window=window, stride=stride)
+    texts = texts_of(loaded.tokenizer, documents, bos=loaded.bos, window=window, stride=stride)
     passes, likelihoods = rule.passes(texts), []
     with Progress(f"perplexity as {name}, window {window}", len(passes)) as advance:
         scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)

@@ -18,8 +18,8 @@ of the last window as much as the five of the first; the mean of the two documen
 **Which documents.** One with fewer tokens than the largest window asked for cannot fill it: it is left out of every column,
 so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and counted in `skipped`.
 
-**The interval** is a percentile bootstrap over documents: how far the figure would move with other documents of the same kind.
-There is none for a single document.
+**The interval** is Student's over documents (evals/intervals.py): how far the figure would move with other documents of the same
+kind. There is none for a single document.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_
 from ropewalk.data.sliding import check, sliding
 from ropewalk.distributed import ranks
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import bootstrap_ratio
+from ropewalk.evals.intervals import documents_interval
 from ropewalk.evals.likelihood import (
     Pass,
     check_window,
@@ -104,6 +104,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         limit=settings.limit,
         max_tokens=settings.max_tokens,
         copies_count=settings.convention != "ropewalk",  # others count them
+        keep_words=settings.convention != "ropewalk" and conventions.convention(settings.convention).joins_texts,
     )
     on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
     run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
@@ -116,7 +117,12 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
             {**loss, "text": document.text} for loss, document in zip(row.per_document, documents, strict=False)
         ]
         row = dataclasses.replace(
-            row, skipped=skipped, data=name_of(settings.data), per_document=each, texts=texts_of(documents)
+            row,
+            skipped=skipped,
+            data=name_of(settings.data),
+            per_document=each,
+            texts=texts_of(documents),
+            extrapolation=loaded.extrapolates(window),
         )
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
@@ -139,7 +145,7 @@ def _measure_one(
     if settings.convention != "ropewalk":
         return conventions.measure_window(loaded, documents, window, stride, settings.convention, batch_tokens)
     if settings.budget is None:
-        return measure_window(loaded, documents, window, stride, batch_tokens, recorder, recorded_scores, seed)
+        return measure_window(loaded, documents, window, stride, batch_tokens, recorder, recorded_scores)
     minutes, tolerance = settings.budget, settings.tolerance
     return sampled.measure_window(
         loaded, documents, window, stride, batch_tokens, minutes=minutes, tolerance=tolerance, seed=seed
@@ -154,7 +160,6 @@ def measure_window(
     batch_tokens: int | None = None,
     recorder: records.Recorder | None = None,
     recorded_scores: dict[str, records.DocumentScore] | None = None,
-    seed: int = 0,
 ) -> records.Perplexity:
     """One window's row: score each document, or take it from `recorded_scores` (by key); record what is new; then sum up."""
     if loaded.device.type == "cuda":
@@ -163,12 +168,12 @@ def measure_window(
     scores = [score for _, score in sorted(ranks.gathered(local_scores).items())]
     peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
     nll, tokens = np.array([score.nll for score in scores]), np.array([score.tokens for score in scores])
-    low, high = bootstrap_ratio(nll, tokens, seed=seed)
+    low, high = documents_interval(nll, tokens)
     return records.Perplexity(
         window=window,
         stride=stride,
         perplexity=exp(math.fsum(nll) / int(tokens.sum())),
-        low=exp(low),
+        low=exp(max(low, 0.0)),  # no perplexity is below 1
         high=exp(high),
         documents=len(scores),
         skipped=0,

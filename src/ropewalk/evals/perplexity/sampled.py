@@ -23,7 +23,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.distributed.ranks import gathered, rank, same
 from ropewalk.distributed.ranks import size as world_size
-from ropewalk.evals.intervals import bootstrap_ratio
+from ropewalk.evals.intervals import documents_interval
 from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, order_of, units_of
@@ -122,12 +122,12 @@ def measure_window(
     exact = estimate.drawn == estimate.windows
     per_document = _per_document(documents, units, drawn) if exact else []
     # With every window drawn there is no sampling error: the interval is that of an exact row, over documents.
-    low, high = bootstrap_ratio(*_nll_and_tokens(per_document), seed=seed) if exact else estimate.interval
+    low, high = documents_interval(*_nll_and_tokens(per_document)) if exact else estimate.interval
     return records.Perplexity(
         window=window,
         stride=stride,
         perplexity=exp(estimate.nats),
-        low=exp(low),
+        low=exp(max(low, 0.0)),
         high=exp(high),
         documents=len(documents),
         skipped=0,

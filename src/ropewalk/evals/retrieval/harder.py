@@ -177,7 +177,8 @@ def measure(loaded: LoadedModel, settings: RetrievalSettings) -> list[records.Re
         if family in recorded:
             rows.append(recorded[family])
             continue
-        rows.append(measure_family(loaded, family, window, trials, seed, settings.batch_tokens))
+        row = measure_family(loaded, family, window, trials, seed, settings.batch_tokens)
+        rows.append(dataclasses.replace(row, extrapolation=loaded.extrapolates(window)))
         if ranks.rank() == 0:
             recorder.add(rows[-1])
     return rows

@@ -182,6 +182,7 @@ def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[record
         summarise(rows, seconds=time.perf_counter() - started),
         after_blank=protocol.ends_after_blank,
         key_tokens=len(protocol.answer(UNLIKE[0])),
+        extrapolation=loaded.extrapolates(window),
     )
     if ranks.rank() == 0:
         recorder = records.Recorder(out, run)
@@ -227,9 +228,11 @@ def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.
     near_to_far = sorted(rows, key=lambda row: row.k)
     columns = ([getattr(row, name) for row in near_to_far] for name in ("k", "successes", "trials"))
     k_low, k_high = reach_interval(*columns, threshold=paper.PASSKEY_THRESHOLD)
+    reached = k_max([(row.k, row.successes / row.trials) for row in rows])
     return records.PasskeySummary(
         window=rows[0].window,
-        k_max=k_max([(row.k, row.successes / row.trials) for row in rows]),
+        k_max=reached,
+        placed=next((row.placed for row in rows if row.k == reached), 0),
         depths=len(rows),
         trials=rows[0].trials,
         accuracy=successes / trials,
