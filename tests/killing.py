@@ -18,6 +18,8 @@ import traceback
 import warnings
 from pathlib import Path
 
+import torch
+
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.training import train
@@ -26,11 +28,20 @@ from ropewalk.training.checkpoints import Snapshots
 STEPS = 120
 
 
-def run(base: Path, out: Path, steps: int = STEPS) -> None:
+def run(base: Path, out: Path, steps: int = STEPS, threads: int | None = None) -> None:
     """The whole run, resumed if there is something to resume. A damaged checkpoint would warn, and here a warning is an error."""
     warnings.simplefilter("error")
     documents = [Document(f"d{number}", testing.prose(60, number)) for number in range(8)]
-    options = dict(data=documents, window=96, steps=steps, batch_size=2, learning_rate=1e-3, save_every=2, resume=True)
+    options = dict(
+        data=documents,
+        window=96,
+        steps=steps,
+        batch_size=2,
+        learning_rate=1e-3,
+        save_every=2,
+        resume=True,
+        threads=threads,
+    )
     train(base, out=out, **options)
 
 
@@ -39,6 +50,7 @@ def fork(base: Path, out: Path) -> int:
     if child == 0:
         code = 1
         try:
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # as in a process of its own
             run(base, out)
             code = 0
         except BaseException:
@@ -63,9 +75,11 @@ def newest(out: Path) -> int:
 
 
 def main() -> None:
+    # A process that has used several threads must not be forked: the children would wait for threads that they do not have.
+    torch.set_num_threads(1)
     place, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     base, chance = place / "base", random.Random(seed)
-    run(base, place / "warm", steps=2)  # imports what training needs, and tokenises
+    run(base, place / "warm", steps=2, threads=1)  # imports what training needs, and tokenises
     seconds = whole(base, place / "once")
     between = 2 * seconds / STEPS  # from one checkpoint to the next
     killed, starts = 0, []

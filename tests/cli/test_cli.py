@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import made_up
+import ropewalk
 from ropewalk import cli, testing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,9 +110,18 @@ def test_perplexity_by_step_measures_each_checkpoint_of_a_run(tmp_path: Path, ca
     cli.main(["train", str(tmp_path / "a"), "--data", text, *settings.split(), "--out", str(tmp_path / "run")])
     capsys.readouterr()
     cli.main(["perplexity", str(tmp_path / "run"), "--by-step", "--data", text, "--stride", "64", "--out", str(out)])
-    assert "step-000001" in "".join(capsys.readouterr().out.split())
+    printed = "".join(capsys.readouterr().out.split())
+    assert "step-000000" in printed and "step-000001" in printed
     rows = records.read([out]).of(records.Perplexity)
-    assert [(m.run.model.steps, m.row.window) for m in rows] == [(1, 128), (2, 128)]
+    assert [(m.run.model.steps, m.row.window) for m in rows] == [(0, 128), (1, 128), (2, 128)]
+    # Step 0 is what `extend` makes of the model that the run began from.
+    ropewalk.extend(tmp_path / "a", window=128, out=tmp_path / "untrained")
+    (untrained,) = ropewalk.perplexity(tmp_path / "untrained", data=text, stride=64)
+    assert rows[0].row.perplexity == untrained.perplexity != rows[1].row.perplexity
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    with pytest.warns(UserWarning, match="step 0 of .*run is left out: there is no directory"):
+        cli.main(["perplexity", str(tmp_path / "run"), "--by-step", "--data", text, "--stride", "64"])
+    assert "step-000000" not in capsys.readouterr().out
 
 
 def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:

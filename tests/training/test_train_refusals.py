@@ -134,8 +134,10 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, optio
     assert not (tmp_path / "out").exists()
 
 
-def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
+def test_threads_are_tried_only_where_nobody_chose(monkeypatch, tmp_path):
     from ropewalk.training import threads
+
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path))
 
     cpu, before = torch.device("cpu"), torch.get_num_threads()
     monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - 2))
@@ -152,6 +154,32 @@ def test_threads_are_tried_only_where_nobody_chose(monkeypatch):
     assert settled(None, None) == 2
     assert settled(None, 4) == 4
     assert settled(3, 4) == 3
+
+
+def test_the_number_of_threads_is_found_once_a_machine_and_said(monkeypatch, tmp_path, caplog):
+    """However the next race would end: another number of threads is another order of sums, and so other weights."""
+    from ropewalk.training import threads
+
+    caplog.set_level("INFO", "ropewalk")
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(6))
+
+    def number(fastest):
+        monkeypatch.setattr(threads, "_seconds", lambda count: abs(count - fastest))
+        with threads.settled(None, None, torch.device("cpu")) as found:
+            return found
+
+    assert [number(fastest) for fastest in (2, 1, 6)] == [2, 2, 2]
+    (place,) = (tmp_path / "fastest").iterdir()
+    assert f"CPU threads: 2, the fastest when this machine was first tried (kept in {place}" in caplog.text
+    place.write_text("12 or so")
+    assert [number(fastest) for fastest in (4, 1)] == [4, 4]
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "file"))
+    assert [number(fastest) for fastest in (2, 1)] == [6, 6]  # nowhere to keep it: all cores, every time
+    assert "CPU threads: 6, since what is fastest cannot be kept" in caplog.text
 
 
 def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_a_finished_run_goes_on_further_and_keeps_what_somebody_put_beside_it(ba
     assert Checkpoint.open(out).info.steps == 4
     assert "mine" in {path.read_text() for path in out.glob("README.md*")}
     assert [path.read_text() for path in out.glob("adapter*/notes.txt")] == ["mine"]
-    assert sorted(checkpoints(out)) == [2, 4]
+    assert [steps for steps, _ in checkpoints(out)] == [0, 2, 4]
 
 
 def test_a_renamed_checkpoint_is_not_measured_under_another_step(base, tmp_path):
@@ -97,7 +97,7 @@ def test_a_renamed_checkpoint_is_not_measured_under_another_step(base, tmp_path)
     go(base, out, steps=4, save_every=2)
     os.rename(out / "checkpoints/step-000002", out / "checkpoints/step-000003")
     with pytest.warns(UserWarning, match="step-000003 is left out: its config says that it is the model of step 2"):
-        assert sorted(checkpoints(out)) == [4]
+        assert [steps for steps, _ in checkpoints(out)] == [0, 4]
 
 
 def test_two_trainings_into_one_directory(base, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ class ByStep:
     """Commands that measure a model can measure each checkpoint of a run."""
 
     by_step: Flag = False
-    """MODEL is the --out of a training run: measure each of its checkpoints (tables 3 and 4)."""
+    """MODEL is the --out of a training run: measure what it began from and each of its checkpoints (tables 3 and 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,5 +48,5 @@ def _models(options: Any) -> Iterator[tuple[str, Any]]:
         return
     from ropewalk.evals.checkpoints_of_run import checkpoints
 
-    for path in checkpoints(options.model).values():
-        yield str(path), path
+    for _, checkpoint in checkpoints(options.model, trust_remote_code=options.trust_remote_code):
+        yield str(checkpoint), checkpoint

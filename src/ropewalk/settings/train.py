@@ -129,7 +129,7 @@ class TrainSettings(Recipe, Checkpointed):
     device: str | None = None
     """cpu, cuda, …; the GPU if there is one."""
     threads: _Threads | None = None
-    """CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying finds fastest."""
+    """CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying found fastest when this machine was first tried (kept in the cache)."""
     lora_alpha: _Rank = 16
     """Of the adapters in mode lora (LongLoRA: 16)."""
     tensorboard: Flag = False

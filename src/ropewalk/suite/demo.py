@@ -50,9 +50,7 @@ def demo(settings: DemoSettings) -> list[Goal]:
     refuse_unwritable(out)
     with whole_directory(out, overwrite=settings.overwrite) as beside, _fastest_threads() as threads:
         precision = choose_precision()
-        _logger.info(
-            f"{threads} thread{'s' if threads > 1 else ''} and {precision} are fastest here now; training tries again"
-        )
+        _logger.info(f"measuring and training with {threads} thread{'s' if threads > 1 else ''} and {precision}")
         _run(beside, sizes, precision)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
             rename_in(records, str(beside), str(out))
@@ -141,7 +139,7 @@ def _measure(model: str | Path, out: Path, sizes: DemoSizes, windows: list[int],
 
 
 def _fastest_threads() -> AbstractContextManager[int]:
-    """Measure and train with the number of threads that is fastest here; OMP_NUM_THREADS holds if it is set."""
+    """Measure and train with the number of threads that was fastest when this machine was first tried; OMP_NUM_THREADS holds if it is set."""
     import torch
 
     from ropewalk.training import threads
@@ -150,8 +148,10 @@ def _fastest_threads() -> AbstractContextManager[int]:
 
 
 def choose_precision() -> Precision:
-    """bfloat16 arithmetic (on float32 weights) where this processor has it in hardware, else float32; by trying."""
+    """bfloat16 arithmetic (on float32 weights) where this processor has it in hardware, else float32; by trying, once a machine."""
     import torch
+
+    from ropewalk.training import threads
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.randn(2048, 256, dtype=dtype), torch.randn(256, 1024, dtype=dtype)
@@ -162,7 +162,10 @@ def choose_precision() -> Precision:
             times.append(time.perf_counter() - start)
         return sorted(times)[5]
 
-    return "bfloat16" if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else "float32"
+    def faster() -> str:
+        return "bfloat16" if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else "float32"
+
+    return "bfloat16" if threads.kept("precision", ["bfloat16", "float32"], faster) == "bfloat16" else "float32"
 
 
 def verdict(records: Records, sizes: DemoSizes) -> list[Goal]:

@@ -216,6 +216,7 @@ class Loop:
                 "micro_batch": self.batches.micro,
                 "world_size": self.mesh.world,
                 "cpu_threads": torch.get_num_threads(),
+                "model_fingerprint": self.start.fingerprint,
                 "windows": len(self.batches.windows),
             },
         )

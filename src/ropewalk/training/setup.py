@@ -86,7 +86,7 @@ def starting_model(
     info = dataclasses.replace(
         checkpoint.info, steps=0
     )  # read before the checkpoint is linked: what was read stays with it
-    with _on_disk(checkpoint) as linked:
+    with on_disk(checkpoint) as linked:
         model = load(linked, mesh, dtype=weights, device=device)
         tokenizer = load_tokenizer(linked)
     freeze_encoders(model)
@@ -211,7 +211,7 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
 
 
 @contextlib.contextmanager
-def _on_disk(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+def on_disk(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     """A checkpoint whose config is not its directory's, in a temporary directory that links to the files of that one."""
 
     def link(file: Path, target: Path) -> None:

@@ -1,19 +1,28 @@
-"""How many CPU threads to train with: more is not faster where cores are shared.
+"""How many CPU threads to train with: more is not faster where cores are shared, and another number is another sum.
 
 Every parallel loop ends in a barrier that waits for its slowest thread, and a thread whose core is taken by another process is very
 slow: on two cores with a load of fifteen, two threads trained a tiny model 17 times slower than one (docs/log.md). Nobody can know
-from the number of cores; a second of trying tells.
+from the number of cores; a second of trying tells. But sums come out in another order with another number of threads, and so do the
+weights in their last bits: what was found is kept for this machine, so that the same command does the same the next time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import os
+import platform
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
+from ropewalk.checkpoint.files import cache_directory
+
+_logger = logging.getLogger(__name__)
 #: Tokens, inputs and outputs of the product that is timed: a small model's feed-forward layer.
 _SHAPE = (2048, 256, 1024)
 _TIMES = 20
@@ -28,12 +37,13 @@ def settled(asked: int | None, before: int | None, device: torch.device) -> Iter
         before: the number a resumed run had. Sums come out in another order with another number, so it keeps its own.
         device: that is trained on; only a CPU is tried out.
 
-    Without any of these, OMP_NUM_THREADS holds if it is set; else the fastest number is found by trying.
+    Without any of these, OMP_NUM_THREADS holds if it is set; else the number that was fastest when this machine was first tried.
     """
     usual = torch.get_num_threads()
     chosen = asked or before
     if chosen is None and device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
-        chosen = fastest()
+        counts = _counts()
+        chosen = int(kept("CPU threads", list(map(str, counts)), lambda: str(min(counts, key=_seconds))))
     if chosen is not None:
         torch.set_num_threads(chosen)
     try:
@@ -42,11 +52,65 @@ def settled(asked: int | None, before: int | None, device: torch.device) -> Iter
         torch.set_num_threads(usual)
 
 
-def fastest() -> int:
-    """The number of threads that runs a training-sized product fastest on this machine, now."""
+def kept(question: str, choices: Sequence[str], find: Callable[[], str]) -> str:
+    """What `find` found when it was first asked on this machine, or another of its processor and cores; and that is said.
+
+    Args:
+        question: what is chosen, in words.
+        choices: all that can be found; the last where nothing can be kept, since finding out is no way to do the same twice.
+        find: times them, and names one.
+    """
+    machine = hashlib.sha256(f"{_processor()} {_counts()[-1]}".encode()).hexdigest()[:16]
+    place = cache_directory() / "fastest" / f"{question.replace(' ', '-')}-{machine}"
+    found = _read(place, choices)
+    if found is None:
+        _keep(place, choices, find)
+        found = _read(place, choices)
+    if found is None:
+        _logger.info(f"{question}: {choices[-1]}, since what is fastest cannot be kept in {place.parent}")
+        return choices[-1]
+    _logger.info(
+        f"{question}: {found}, the fastest when this machine was first tried (kept in {place}; without it that is tried again)"
+    )
+    return found
+
+
+def _read(place: Path, choices: Sequence[str]) -> str | None:
+    try:
+        found = place.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return found if found in choices else None
+
+
+def _keep(place: Path, choices: Sequence[str], find: Callable[[], str]) -> None:
+    """Whole, and the first of several processes decides; a file that says nothing sensible is replaced."""
+    beside = place.with_name(f"{place.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text("", encoding="ascii")  # nothing is timed where nothing can be kept
+        beside.write_text(find(), encoding="ascii")
+        if place.exists() and _read(place, choices) is None:
+            os.replace(beside, place)
+        else:
+            os.link(beside, place)  # fails if there is one
+    with contextlib.suppress(OSError):
+        beside.unlink()
+
+
+def _processor() -> str:
+    """The processor's name; its architecture where the system does not tell."""
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        found = None
+    return found[1] if found else f"{platform.machine()} {platform.processor()}"
+
+
+def _counts() -> list[int]:
+    """Numbers of threads that are tried, ascending; the last is the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count < cores] + [cores]
-    return min(counts, key=_seconds)
+    return [count for count in (1, 2, 4, 8, 16, 32, 64) if count < cores] + [cores]
 
 
 def _seconds(threads: int) -> float:
