@@ -32,6 +32,8 @@ MODELS = {"smollm2-135m": (8192, 256), "gemma-3-270m": (32768, 64)}
 METHODS = ("linear", "yarn")
 READERS = {"llama.cpp": ("llama.cpp", "in_llama_cpp.py"), "vllm": ("vllm", "in_vllm.py")}
 FACTOR, NEW = 2, 8
+#: Of the reference's prefill, in tokens: the mask of sliding layers is as long as what they see, not as the prompt.
+CHUNK = 1024
 TEXT = "def walk(rope, tokens=12345):\n    # don't turn 'some' of them\n    return rope\n"
 
 
@@ -48,11 +50,14 @@ def prompt(tokenizer: Any, length: int) -> list[int]:
 
 
 def continued(directory: Path, ids: list[int]) -> dict[str, Any]:
-    """The reference: greedy tokens, their log-probabilities, and how near the next best was."""
+    """The reference: greedy tokens, their log-probabilities, and how near the next best was; the prompt in chunks into a cache."""
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     tokens, chosen, gaps = [], [], []
-    step, cache = torch.tensor([ids]), transformers.DynamicCache(config=model.config)
+    *before, step = torch.tensor([ids]).split(CHUNK, dim=1)
+    cache = transformers.DynamicCache(config=model.config)
     with torch.no_grad():
+        for chunk in before:
+            model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for _ in range(NEW):
             logits = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
             best = logits.double().log_softmax(-1).topk(2)
@@ -74,6 +79,7 @@ def asked(
     questions.write_text(json.dumps([job]))
     python = environments.absolute() / environment / "bin" / "python"
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    outside["VLLM_CPU_KVCACHE_SPACE"] = "4"
     subprocess.run([python, ROOT / "tests" / "readers" / script, questions, answers], env=outside, check=True)
     return json.loads(answers.read_text())["it"]
 

@@ -14,7 +14,8 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ropewalk.checkpoint.families import FULL_LAYERS, SLIDING_LAYERS, class_defaults
+from ropewalk.checkpoint.class_defaults import class_defaults
+from ropewalk.checkpoint.family import FULL_LAYERS, SLIDING_LAYERS
 
 #: A byte each, then `<s>` (beginning) and `</s>` (end).
 BYTE_VOCABULARY = 258

@@ -12,15 +12,9 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from ropewalk import testing
-from ropewalk.checkpoint.families import (
-    FAMILIES,
-    FULL_LAYERS,
-    Family,
-    class_defaults,
-    family_of,
-    text_type,
-    with_defaults,
-)
+from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
+from ropewalk.checkpoint.families import FAMILIES, family_of
+from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 

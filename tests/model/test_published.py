@@ -18,7 +18,7 @@ from torch import Tensor
 from ropewalk import testing
 from ropewalk.checkpoint import families
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.families import Family
+from ropewalk.checkpoint.family import Family
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals.perplexity.measure import perplexity

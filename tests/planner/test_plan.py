@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from ropewalk import testing
-from ropewalk.checkpoint.families import family_of, text_type
+from ropewalk.checkpoint.class_defaults import text_type
+from ropewalk.checkpoint.families import family_of
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, decoder_of

@@ -130,12 +130,11 @@ def make_original(place: Path, family: str) -> Path:
         more |= {"query_pre_attn_scalar": more["head_dim"], "vocab_size": 2050}
     if config.get("attention_multiplier"):  # Granite's published ones make a small model's scores nothing
         more |= {"attention_multiplier": 0.5, "logits_scaling": 1.0}
-    try:
-        model = testing.tiny(family, ORIGINAL, **more)
-    except ValueError:  # one that is scaled already has a list of factors for the heads it has
-        model = testing.tiny(
-            family, ORIGINAL, **{name: more[name] for name in more if name not in ("hidden_size", "head_dim")}
-        )
+    rope = config["rope_parameters"]
+    lists = {key: [one for one in value for _ in range(2)] for key, value in rope.items() if key.endswith("_factor") and isinstance(value, list)}  # fmt: skip
+    if lists and "hidden_size" in more:  # twice the pairs
+        more["rope_scaling"] = rope | lists
+    model = testing.tiny(family, ORIGINAL, **more)
     if family == "gemma3_text":  # its norms make scores small, and only one layer of six sees what is far
         for name, weight in model.named_parameters():
             if "q_norm" in name:

@@ -2,7 +2,7 @@
 
 checkpoint.py   `Checkpoint`: opened once, handed on
 model_info.py   `ModelInfo`: what records say of a model
-families.py     one row a family: what its config.json need not say; class_defaults.json, what transformers takes for keys left out
+families.py     one row a family (family.py): what its config.json need not say; class_defaults.py, what transformers takes for keys left out
 layers.py       which layers rotate, which slide and how far they reach
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals

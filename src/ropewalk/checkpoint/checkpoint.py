@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.digests import digest_of
-from ropewalk.checkpoint.families import text_type
 from ropewalk.checkpoint.files import read_config, read_json, strange_config
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate

@@ -1,127 +1,20 @@
 """What each model family (a config's `model_type`) does that its config.json need not say: one row a family, in one table.
 
 in   a model_type
-out  its `Family`: how its layers differ, what its logits do; or what it has instead of RoPE
-     `class_defaults`: what transformers' config class takes where a config.json names nothing
+out  its `Family` (family.py): how its layers differ, what its logits do; or what it has instead of RoPE
 
-Facts of the families' own papers and code; what a config.json says always wins. class_defaults.json is made by
-docs/make_families.py; tests/checkpoint/test_families.py holds both against transformers, and docs/families.md shows what comes of
-them. Everything that knows families reads this table: rope_config (RoPE), layers (which rotate, which slide), the planner
-(counts), the loss (logits), testing (tiny models).
+Facts of the families' own papers and code; what a config.json says always wins. tests/checkpoint/test_families.py holds them
+against transformers, and docs/families.md shows what comes of them. Everything that knows families reads this table: rope_config
+(RoPE), layers (which rotate, which slide), the planner (counts), the loss (logits), testing (tiny models).
 """
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.class_defaults import has_no_rope, with_defaults
+from ropewalk.checkpoint.family import Family, Layers, Pattern
 from ropewalk.errors import UserError
-
-#: In a model with several types of layer, the type that sees the whole window.
-FULL_LAYERS = "full_attention"
-SLIDING_LAYERS = "sliding_attention"
-_FILE = Path(__file__).with_name("class_defaults.json")
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The weights of a layer beside its matrix products, for a count that is exact.
-
-    Attributes:
-        gated: the MLP has a gate beside its up projection.
-        norms, final_norm: vectors of the model's width in a layer's norms and in the last one (a LayerNorm with bias counts two).
-        qkv_bias, out_bias, mlp_bias: whether the projections have one, or the config key that says so.
-        qk_norm: vectors on queries and keys, per head ("head") or over the whole projection ("width").
-        head_bias: whether the output head has a bias.
-        expert_bias: whether router and experts have one each.
-        sinks: a number for each query head beside its scores (gpt-oss).
-    """
-
-    gated: bool = True
-    norms: int = 2
-    final_norm: int = 1
-    qkv_bias: bool | str = False
-    out_bias: bool | str = False
-    mlp_bias: bool | str = False
-    qk_norm: str = ""
-    head_bias: bool = False
-    expert_bias: bool = False
-    sinks: bool = False
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """Which layers see the whole window where a config names no layer types: those with index % every == at.
-
-    Attributes:
-        every, at: of the rule.
-        key: the config key that names another `every`.
-        others: type of the layers between.
-        last: whether the last layer sees it in any case.
-    """
-
-    every: int
-    at: int = -1
-    key: str = ""
-    others: str = SLIDING_LAYERS
-    last: bool = False
-
-    def layer_types(self, text: dict[str, Any], layers: int) -> list[str]:
-        """The type of each of `layers` layers."""
-        every = text.get(self.key) or self.every
-        every = len(every) if isinstance(every, str) else int(every)  # "LLLG" of EXAONE 4 means 4
-        at = self.at % every
-        full = {layers - 1} if self.last else set()
-        return [FULL_LAYERS if index % every == at or index in full else self.others for index in range(layers)]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One family.
-
-    Attributes:
-        pretrained_window: original window of its scaled models, where it is not window / factor but longer (Gemma 3 was pretrained at
-            32768 tokens, scaled by 8, and reads 131072).
-        theta_key, share_key: older keys of rope_theta and the rotated share, which are written too.
-        local_theta_key: older key of the rope_theta of sliding layers that have a RoPE of their own.
-        full_scaling_key: in a family with a RoPE a layer type, whether `rope_scaling` means that of the full layers.
-        full_head_key, full_head_dim: key of the head size in full layers, and its default, where it is another one.
-        only_longrope: the config class takes no other scaling than "longrope".
-        instead_of_rope: what the family has in its place; empty where it has RoPE.
-        rope_if: a config key, the value with which there is a RoPE, and what there is with any other.
-        refused: why no config can scale its RoPE, or why ropewalk cannot; the end of a sentence.
-        pattern: the layers' types where a config names none.
-        slides: "" where only layer types say it; "all": every layer has the config's sliding window; "asked": from layer
-            `max_window_layers` on, and only with `use_sliding_window`.
-        rotates: "" for every layer of attention; "sliding": those that slide; "mixed": those that slide if any does, else all;
-            "listed": those with 1 in `no_rope_layers`, every `no_rope_layer_interval`-th not.
-        logits_key, logits_divided: the config key of a factor on the logits; whether they are divided by it.
-        head_width_key: the config key of a width that the head's input is scaled to: logits are multiplied by it over the width.
-        layers: as the planner counts them; None: counted like Llama's, and said so.
-    """
-
-    pretrained_window: int | None = None
-    theta_key: str = ""
-    share_key: str = ""
-    local_theta_key: str = ""
-    full_scaling_key: bool = False
-    full_head_key: str = ""
-    full_head_dim: int | None = None
-    only_longrope: bool = False
-    instead_of_rope: str = ""
-    rope_if: tuple[str, Any, str] | None = None
-    refused: str = ""
-    pattern: Pattern | None = None
-    slides: str = ""
-    rotates: str = ""
-    logits_key: str = ""
-    logits_divided: bool = False
-    head_width_key: str = ""
-    layers: Layers | None = None
-
 
 _LEARNED = "a learned table of positions"
 _SINUSOIDAL = "a fixed table of sines"
@@ -306,37 +199,6 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type, _UNKNOWN)
 
 
-@functools.cache
-def _all_defaults() -> dict[str, Any]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
-
-
-def class_defaults(model_type: str) -> dict[str, Any]:
-    """What transformers' config class takes where a config.json names nothing; empty for a family that is not known.
-
-    Nulls, which mean "derived from the others", are left out, and so is a rope_theta on which its versions disagree.
-    """
-    return _all_defaults().get(model_type, {})
-
-
-def text_type(config_dict: dict[str, Any]) -> str:
-    """The `model_type` of a config's language model: the config's own, or its `text_config`'s, which may leave it out."""
-    own, section = str(config_dict.get("model_type") or ""), config_dict.get("text_config")
-    if not isinstance(section, dict):
-        return own
-    return str(section.get("model_type") or _all_defaults()["text_types"].get(own, own))
-
-
-def with_defaults(text: dict[str, Any]) -> dict[str, Any]:
-    """A config's section of the language model over its class's defaults, by the usual names; its RoPE keys as they are."""
-    defaults = class_defaults(str(text.get("model_type", "")))
-    named = {key: value for key, value in defaults.items() if key not in ("rope_parameters", "names")} | text
-    renamed = {
-        key: text[own] for key, own in defaults.get("names", {}).items() if own in text and text.get(key) is None
-    }
-    return named | renamed
-
-
 def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
     """Refuse a model that has no RoPE, or one that no config can scale.
 
@@ -348,7 +210,7 @@ def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
     if family.rope_if is not None:
         key, value, otherwise = family.rope_if
         instead = "" if with_defaults(text).get(key, value) == value else otherwise
-    if not (instead or family.refused) and model_type in _all_defaults()["without_rope"]:
+    if not (instead or family.refused) and has_no_rope(model_type):
         instead = "none (no rope_parameters)"
     if instead:
         raise UserError(

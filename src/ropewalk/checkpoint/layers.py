@@ -14,15 +14,9 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.checkpoint.families import (
-    FULL_LAYERS,
-    SLIDING_LAYERS,
-    Family,
-    class_defaults,
-    family_of,
-    text_type,
-    with_defaults,
-)
+from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
+from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.family import FULL_LAYERS, SLIDING_LAYERS, Family
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
 

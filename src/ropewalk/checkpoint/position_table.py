@@ -12,7 +12,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ropewalk.checkpoint.families import text_type
+from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers

@@ -12,15 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk.checkpoint.families import (
-    FULL_LAYERS,
-    Family,
-    class_defaults,
-    family_of,
-    refuse_without_rope,
-    text_type,
-    with_defaults,
-)
+from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
+from ropewalk.checkpoint.families import family_of, refuse_without_rope
+from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.named_scaling import named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (

@@ -15,7 +15,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ropewalk.checkpoint.families import FULL_LAYERS, Family, family_of, text_type, with_defaults
+from ropewalk.checkpoint.class_defaults import text_type, with_defaults
+from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.rope_config import rope_entries, rotated_coordinates, text_section
 from ropewalk.checkpoint.window import Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError

@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.checkpoint.families import refuse_without_rope, text_type
+from ropewalk.checkpoint.class_defaults import text_type
+from ropewalk.checkpoint.families import refuse_without_rope
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows

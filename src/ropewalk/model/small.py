@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ropewalk.checkpoint.families import class_defaults, text_type
+from ropewalk.checkpoint.class_defaults import class_defaults, text_type
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.families import LLAMA_LAYERS, Layers, family_of, text_type, with_defaults
+from ropewalk.checkpoint.class_defaults import text_type, with_defaults
+from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
+from ropewalk.checkpoint.family import Layers
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.checkpoint.families import FULL_LAYERS, class_defaults
+from ropewalk.checkpoint.class_defaults import class_defaults
+from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.readers import spectra
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.families import FULL_LAYERS, family_of
+from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
