@@ -59,7 +59,12 @@ def defaults_of(name: str) -> dict[str, Any]:
     config_class: Any = transformers.CONFIG_MAPPING[name]
     declared = {field.name: field.default for field in dataclasses.fields(config_class)}
     defaults = {key: declared[key] for key in KEYS if isinstance(declared.get(key), int | float | str)}
-    rope_parameters = config_class().rope_parameters
+    made = config_class()
+    if (
+        vars(made).get("head_dim", 0) is None
+    ):  # its readers divide the width by the heads, its RoPE functions stop at null
+        defaults["head_dim"] = None
+    rope_parameters = made.rope_parameters
     for entry in [rope_parameters, *(value for value in rope_parameters.values() if isinstance(value, dict))]:
         if name in DISPUTED:
             entry.pop("rope_theta", None)

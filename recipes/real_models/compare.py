@@ -6,7 +6,8 @@
 
 Each model is extended by PI and by YaRN (factor 2), exported for both, and given a prompt longer than its original window: Python's
 standard library. Transformers 5 in float32 says which 8 tokens follow; the readers are asked for theirs. Nothing is trained, so what
-is compared is arithmetic and no merit. The table stands in docs/results.md.
+is compared is arithmetic and no merit. What stands in OUT already is left as it is, so that an interrupted run goes on. The table stands in
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,12 @@ def asked(
     job = {"name": "it", "path": str(directory), "ids": ids, "positions": [], "new": NEW, "text": TEXT, "vocabulary": 20,
            "text_ids": tokenizer(TEXT)["input_ids"], "window": window, "letter": tokenizer(" a", add_special_tokens=False)["input_ids"][-1]}  # fmt: skip
     questions, answers = directory / "jobs.json", directory / "results.json"
+    if answers.exists():
+        return json.loads(answers.read_text())["it"]
     questions.write_text(json.dumps([job]))
     python = environments.absolute() / environment / "bin" / "python"
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    outside["VLLM_CPU_KVCACHE_SPACE"] = "4"
+    outside["VLLM_CPU_KVCACHE_SPACE"] = "3"
     subprocess.run([python, ROOT / "tests" / "readers" / script, questions, answers], env=outside, check=True)
     return json.loads(answers.read_text())["it"]
 
@@ -90,6 +94,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--environments", type=Path, default=ROOT / ".readers")
     options.add_argument("--only", choices=MODELS, nargs="*", default=list(MODELS))
+    options.add_argument("--methods", choices=METHODS, nargs="*", default=METHODS)
     arguments = options.parse_args()
     print(
         "| model | method | tokens | reader | greedy tokens | log-probabilities | window | tokenizer | seconds |\n"
@@ -100,24 +105,57 @@ def main() -> None:
         original, beyond = MODELS[name]
         tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.models / name)
         ids = prompt(tokenizer, original + beyond)
-        for method in METHODS:
+        for method in arguments.methods:
             extended = arguments.out / f"{name}-{method}"
             if not extended.exists():
                 extend(arguments.models / name, window=FACTOR * original, method=method, out=extended)
-            wanted = continued(extended, ids)
-            for reader in READERS:
-                out = arguments.out / f"{name}-{method}-{reader}"
-                if not out.exists():
-                    export(extended, reader=reader, out=out, gguf_type="f32")
-                started = time.time()
-                found = asked(reader, out, ids, FACTOR * original, tokenizer, arguments.environments)
-                if "error" in found:
-                    print(f"| {name} | {method} | {len(ids)} | {reader} | {found['error']} |", flush=True)
-                    continue
-                same = sum(a == b for a, b in zip(found["tokens"], wanted["tokens"], strict=True))
-                off = max(abs(a - b) for a, b in zip(found["chosen"], wanted["chosen"], strict=True))
-                print(f"| {name} | {method} | {len(ids)} | {reader} | {same} of {NEW} (nearest other {wanted['gap']:.2f} nats away) | within {off:.0e} | "
-                      f"{found['window']} | {'the same' if found['text'] else 'ANOTHER'} | {time.time() - started:.0f} |", flush=True)  # fmt: skip
+            with ThreadPoolExecutor(
+                max_workers=1
+            ) as beside:  # the readers, one after the other, while transformers reads here
+                answers = {
+                    reader: beside.submit(
+                        timed, reader, extended, ids, FACTOR * original, tokenizer, arguments.environments
+                    )
+                    for reader in READERS
+                }
+                wanted = reference(extended, ids)
+            for reader, answer in answers.items():
+                found, seconds = answer.result()
+                print(
+                    f"| {name} | {method} | {len(ids)} | {reader} | {compared(found, wanted)} | {seconds:.0f} |",
+                    flush=True,
+                )
+
+
+def reference(directory: Path, ids: list[int]) -> dict[str, Any]:
+    """`continued`, kept beside the model, so that what was interrupted goes on."""
+    kept = directory / "reference.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(continued(directory, ids)))
+    return json.loads(kept.read_text())
+
+
+def timed(
+    reader: str, extended: Path, ids: list[int], window: int, tokenizer: Any, environments: Path
+) -> tuple[dict[str, Any], float]:
+    """What a reader makes of its export, which is written if it is not there, and the seconds it took to answer."""
+    out = extended.with_name(f"{extended.name}-{reader}")
+    if not out.exists():
+        export(extended, reader=reader, out=out, gguf_type="f32")
+    started = time.time()
+    return asked(reader, out, ids, window, tokenizer, environments), time.time() - started
+
+
+def compared(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The cells of a reader's row."""
+    if "error" in found:
+        return found["error"]
+    same = sum(a == b for a, b in zip(found["tokens"], wanted["tokens"], strict=True))
+    off = max(abs(a - b) for a, b in zip(found["chosen"], wanted["chosen"], strict=True))
+    text = "the same" if found["text"] else "ANOTHER"
+    return (
+        f"{same} of {NEW} (nearest other {wanted['gap']:.2f} nats away) | within {off:.0e} | {found['window']} | {text}"
+    )
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def tiny_config(family: str = "llama", window: int = 64, **overrides: Any) -> tr
         sections: dict[str, Any] = {"text_config": text, "vision_config": _vision(model_type)}
         return transformers.CONFIG_MAPPING[model_type](**sections | settings)
     defaults = class_defaults(model_type)
-    if "head_dim" in defaults:
+    if defaults.get("head_dim"):
         settings.setdefault("head_dim", 16)
     if (
         FULL_LAYERS in defaults["rope_parameters"]

@@ -95,6 +95,38 @@ def test_R2_what_a_reader_would_leave_unscaled_is_refused(models, model, reader,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("hunyuan_v1_dense", "knows no rope_type 'linear'"),
+        ("minicpm3", "knows no rope_type 'linear'"),
+        ("deepseek_v2", "knows no rope_type 'linear'"),
+        ("ernie4_5", "leaves the scaling of ernie4_5 models"),
+    ],
+)
+def test_R2_families_that_mlx_rotates_by_code_of_their_own_are_refused(family, why, tmp_path):
+    """mlx-lm 0.32.2, models/: hunyuan_v1_dense.py knows alpha alone, minicpm3.py and deepseek_v2.py take any scaling for LongRoPE and
+    for YaRN, ernie4_5.py gives initialize_rope no scaling."""
+    extend(testing.tiny_directory(tmp_path / "base", family), window=192, out=tmp_path / "longer")
+    with pytest.raises(UserError, match=why):
+        ropewalk.export(tmp_path / "longer", reader="mlx", out=tmp_path / "out")
+    ropewalk.export(tmp_path / "longer", reader="vllm", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("reader", ["mlx", "sglang"])
+def test_a_temperature_that_a_reader_does_not_read_is_refused(reader, tmp_path):
+    """Both multiply by 0.1 ln(factor) + 1 whatever attention_factor says: mlx_lm/models/rope_utils.py, SGLang's rotary_embedding/yarn.py."""
+    base = testing.tiny_directory(tmp_path / "base")
+    extend(base, window=192, method="yarn", temperature=1.0, out=tmp_path / "longer")
+    with pytest.raises(UserError, match=f"{reader} multiplies queries and keys by 1.10986 and not by 1"):
+        ropewalk.export(tmp_path / "longer", reader=reader, out=tmp_path / "out")
+    said = [finding.sentence for finding in ropewalk.doctor(tmp_path / "longer").findings]
+    assert any(
+        reader in sentence and "are multiplied by 1.10986, where the config says 1" in sentence for sentence in said
+    )
+    ropewalk.export(tmp_path / "longer", reader="vllm", out=tmp_path / "out")
+
+
 def test_a_config_of_which_v5_dropped_the_old_spelling_is_made_whole(models, tmp_path):
     """R4: any save_pretrained of transformers 5 drops rope_theta and rope_scaling; transformers 4 and MLX read those alone."""
     source = shutil.copytree(models["llama-linear"], tmp_path / "resaved")

@@ -56,6 +56,28 @@ def test_a_scaling_that_an_architecture_has_no_key_for_is_refused(with_forgetful
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"query_pre_attn_scalar": 24}, "divides scores by the root of 16, whatever query_pre_attn_scalar 24 says"),
+        (
+            {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+            "every 6th layer .* for a full",
+        ),
+    ],
+)
+def test_what_llama_cpp_knows_of_gemma_by_heart_is_refused_where_the_config_says_otherwise(
+    settings, why, with_forgetful_converter, tmp_path
+):
+    usual = {"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
+    usual |= {"query_pre_attn_scalar": 16}
+    base = testing.tiny_directory(tmp_path / "base", "gemma3_text", **usual | settings)
+    extend(base, window=192, out=tmp_path / "longer")
+    with pytest.raises(UserError, match=why):
+        ropewalk.export(tmp_path / "longer", reader="llama.cpp", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_directory_without_a_converter_is_refused(tmp_path):
     with pytest.raises(UserError, match="--converter is llama.cpp's directory.*has no convert_hf_to_gguf.py"):
         converter.converter_directory(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ropewalk import testing
+from ropewalk import doctor, testing
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.fit import not_finite
@@ -86,6 +86,29 @@ def test_a_part_that_the_model_does_not_have_is_named_and_left(model: Path) -> N
     for use in (lambda: load_model(model), lambda: extend(model, window=128, out=before)):
         with pytest.warns(UserWarning, match=r"2 tensors .*mtp\.norm\.weight, v_head.* are not used"):
             use()
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "said"),
+    [
+        ({}, "ok", "none is missing"),
+        ({"model.norm.weight": None}, "wrong", "lacks 1 tensor"),
+        ({f"{LAYER}self_attn.q_proj.bias": ONE}, "wrong", "no place for 1 tensor"),
+        ({"v_head.weight": ONE}, "note", "they are not used"),
+    ],
+)
+def test_doctor_holds_tensors_against_the_model(change: dict[str, Any], verdict: str, said: str, model: Path) -> None:
+    add(**change)(model)
+    [finding] = [finding for finding in doctor(model).findings if finding.check == "tensors"]
+    assert finding.verdict == verdict and said in finding.sentence
+
+
+def test_layers_that_predict_several_tokens_are_named_where_transformers_drops_them(tmp_path: Path) -> None:
+    """Qwen3-Next's `mtp.*` is on transformers' own list of what it says nothing of."""
+    model = testing.tiny_directory(tmp_path / "model", "qwen3_next")
+    add(**{"mtp.fc.weight": ONE})(model)
+    with pytest.warns(UserWarning, match=r"leaves 1 tensor .*mtp\.fc\.weight.*trained from it will not have them"):
+        load_model(model)
 
 
 def test_buffers_that_every_model_computes_are_not_worth_a_word(model: Path) -> None:

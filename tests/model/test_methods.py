@@ -342,3 +342,40 @@ def test_factors_are_the_same_from_words_and_from_a_file(tmp_path: Path) -> None
     for factors in given:
         settings = ExtendSettings("hemp", window=LONGER, out=tmp_path / "b", method="factors", factors=factors)
         assert settings.parameters == {"factors": VECTOR}
+
+
+@pytest.mark.parametrize("method", ["pi", "yarn", "llama3", "factors"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_head_size_that_no_class_derives_is_written(method: str, named: bool, tmp_path: Path) -> None:
+    """Mixtral's published configs name no head_dim, or null, which stops transformers 5's functions of yarn, longrope and llama3."""
+    base = testing.tiny_directory(tmp_path / "base", "mixtral", head_dim=None)
+    config = read_config(base)
+    assert config["head_dim"] is None
+    if not named:
+        del config["head_dim"]
+    (base / "config.json").write_text(json.dumps(config))
+    options: dict[str, Any] = {"factors": VECTOR} if method == "factors" else {}
+    extend(base, window=LONGER, method=method, out=tmp_path / "longer", **options)
+    assert read_config(tmp_path / "longer")["head_dim"] == 16
+    load_model(tmp_path / "longer")
+
+
+def test_hunyuans_alpha_is_the_rope_theta_of_pretraining(tmp_path: Path) -> None:
+    """A dynamic scaling with an alpha is the same at every length; the oracle is transformers' own rotary module."""
+    scaling = {"rope_type": "dynamic", "type": "dynamic", "alpha": 1000.0, "factor": 1.0, "rope_theta": 10000.0}
+    base = testing.tiny_directory(tmp_path / "base", "hunyuan_v1_dense", rope_parameters=scaling)
+    rope = Checkpoint.open(base).rope
+    assert rope.scaling.method == "plain" and rope.rope.rope_theta == pytest.approx(1e4 * 1000 ** (16 / 14))
+    original = load_model(base)  # verified: transformers' inv_freq is the closed form
+    extend(base, window=LONGER, out=tmp_path / "longer")
+    longer = load_model(tmp_path / "longer")
+    ids = torch.arange(1, 50)[None]
+    at = torch.arange(49)[None]
+    with torch.no_grad():
+        before, after = original(ids, position_ids=at).logits, longer(ids, position_ids=4 * at).logits
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    assert not any(
+        row.inv_freq_differs for row in ropewalk.doctor(base).readers
+    )  # and every reader's rule has the alpha
+    rows = {row.reader: row for row in ropewalk.doctor(tmp_path / "longer").readers}
+    assert not rows["vllm"].inv_freq_differs and rows["mlx"].refusal

@@ -123,8 +123,9 @@ class Checkpoint:
         with strange_config(self.name):
             if (table := read_table(self.config)) is not None:
                 raise UserError(
-                    f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention, "
-                    "plan and export are about RoPE; choose a RoPE model (Llama, Mistral, Qwen, …)"
+                    f"{self.name} has no rotation to look at, but {table}: it can be extended, trained and measured, while theory, attention "
+                    "and export are about RoPE (every reader takes a longer table as it is) and plan counts the weights of RoPE families alone; "
+                    "choose a RoPE model (Llama, Mistral, Qwen, …)"
                 )
             found = read_rope(self.config, answers=self.answers)
             if found.question is not None:

@@ -22,7 +22,7 @@ def _all_defaults() -> dict[str, Any]:
 def class_defaults(model_type: str) -> dict[str, Any]:
     """What transformers' config class takes where a config.json names nothing; empty for a family that is not known.
 
-    Nulls, which mean "derived from the others", are left out, and so is a rope_theta on which its versions disagree.
+    Nulls, which mean "derived from the others", are left out, but for a head_dim that nothing derives; and so is a rope_theta on which its versions disagree.
     """
     return _all_defaults().get(model_type, {})
 

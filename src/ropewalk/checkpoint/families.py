@@ -147,7 +147,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "ernie4_5": Family(layers=Layers(qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias")),
     "seed_oss": Family(layers=Layers(qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias")),
-    "hunyuan_v1_dense": Family(layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")),
+    "hunyuan_v1_dense": Family(
+        theta_stretch="alpha", layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")
+    ),
+    "hunyuan_v1_moe": Family(theta_stretch="alpha"),
     "arcee": Family(
         layers=Layers(gated=False, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
     ),

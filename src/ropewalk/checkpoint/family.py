@@ -77,6 +77,7 @@ class Family:
         local_theta_key: older key of the rope_theta of sliding layers that have a RoPE of their own.
         full_scaling_key: in a family with a RoPE a layer type, whether `rope_scaling` means that of the full layers.
         full_head_key, full_head_dim: key of the head size in full layers, and its default, where it is another one.
+        theta_stretch: a config key beside "dynamic" by whose d/(d-2)-th power rope_theta is multiplied, at every length (HunYuan).
         only_longrope: the config class takes no other scaling than "longrope".
         instead_of_rope: what the family has in its place; empty where it has RoPE.
         rope_if: a config key, the value with which there is a RoPE, and what there is with any other.
@@ -98,6 +99,7 @@ class Family:
     full_scaling_key: bool = False
     full_head_key: str = ""
     full_head_dim: int | None = None
+    theta_stretch: str = ""
     only_longrope: bool = False
     instead_of_rope: str = ""
     rope_if: tuple[str, Any, str] | None = None

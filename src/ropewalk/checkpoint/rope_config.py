@@ -14,7 +14,7 @@ from typing import Any
 
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import family_of, refuse_without_rope
-from ropewalk.checkpoint.family import FULL_LAYERS, Family
+from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.named_scaling import named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
@@ -29,7 +29,7 @@ from ropewalk.checkpoint.window import (
 )
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import InvFreq, Proportional, Rope, Scaling
+from ropewalk.rope.scaling import InvFreq, Ntk, Proportional, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def read_rope(
     entry, unscaled = rope_entries(text, model_type)
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
     head_dim = rotated_coordinates(text, entry, FULL_LAYERS)
+    entry, rope_theta = _stretched(entry, rope_theta, head_dim, family_of(model_type).theta_stretch)
     named = whole_number(text, "max_position_embeddings")
     original = named_original(entry, text, named=named)
     scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
@@ -213,10 +214,17 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
     return default
 
 
+def _stretched(entry: dict[str, Any], rope_theta: float, head_dim: int, key: str) -> tuple[dict[str, Any], float]:
+    """A "dynamic" scaling that only stretches rope_theta, the same at every length, is no scaling but the rope_theta of pretraining."""
+    if rope_type_of(entry) != "dynamic" or not entry.get(key):
+        return entry, rope_theta
+    return {"rope_type": "default"}, Ntk(as_number(entry[key], key)).rope_theta(Rope(head_dim, rope_theta, 1))
+
+
 def rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type: str) -> int:
     """d, the coordinates of a head that are rotated in layers of a type."""
-    family, defaults = family_of(text["model_type"]), class_defaults(text["model_type"]).get("rope_parameters", {})
-    head = _head_size(text, family, layer_type)
+    defaults = class_defaults(text["model_type"]).get("rope_parameters", {})
+    head = whole_head(text, layer_type)
     if rope_type_of(entry) in Proportional.rope_types:  # its share is one of pairs: all coordinates have one, some of 0
         return head
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
@@ -229,8 +237,9 @@ def rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type:
     return int(head * share)
 
 
-def _head_size(text: dict[str, Any], family: Family, layer_type: str) -> int:
+def whole_head(text: dict[str, Any], layer_type: str = FULL_LAYERS) -> int:
     """Coordinates of a head in layers of a type, rotated or not."""
+    family = family_of(text["model_type"])
     if family.full_head_key and layer_type == FULL_LAYERS:
         # transformers 5.23 writes the overrides of single layers, which are the full ones here, in the place of the key.
         overrides = [layer.get("head_dim") for layer in _object(text, "per_layer_config").values()]

@@ -15,10 +15,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ropewalk.checkpoint.class_defaults import text_type, with_defaults
+from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
-from ropewalk.checkpoint.rope_config import rope_entries, rotated_coordinates, text_section
+from ropewalk.checkpoint.rope_config import rope_entries, text_section, whole_head
 from ropewalk.checkpoint.window import Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling
@@ -26,7 +26,7 @@ from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling
 #: What scalings write into a RoPE dictionary. Any other key there (mrope_section, partial_rotary_factor) says something else and stays.
 _SCALING_KEYS = frozenset(
     "rope_type type rope_theta factor original_max_position_embeddings attention_factor beta_fast beta_slow truncate mscale "
-    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned".split()
+    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned alpha".split()
 )
 
 
@@ -57,7 +57,7 @@ def write_rope(
     if isinstance(scaling, LongRope):  # where both readers look first
         text["original_max_position_embeddings"] = rope.window
     if isinstance(scaling, Proportional):
-        _refuse_partial(rope, rotated_coordinates(text, {"partial_rotary_factor": 1.0}, FULL_LAYERS))
+        _refuse_partial(rope, whole_head(with_defaults({**text, "model_type": model_type})))
     if family.only_longrope:
         entry, legacy = _as_longrope(text, entry, scaling, rope, window=window)
     parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **kept}
@@ -68,6 +68,9 @@ def write_rope(
     if unscaled and family.local_theta_key not in ("", "rope_theta"):
         text[family.local_theta_key] = next(iter(unscaled.values()))["rope_theta"]
     text["rope_theta"] = rope_theta
+    if text.get("head_dim", class_defaults(model_type).get("head_dim", 0)) is None:
+        # A null that the class leaves as it is (Mixtral, HunYuan) stops transformers 5's functions of yarn, longrope and llama3.
+        text["head_dim"] = whole_head({**text, "model_type": model_type})
     _write_older_keys(text, family, rope_theta, kept.get("partial_rotary_factor"))
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block

@@ -9,6 +9,7 @@ No weight is loaded: files are linked, as `extend` does.
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ def refuse_unreadable(reader: Reader, config: dict[str, Any], rope: RopeConfig) 
         raise UserError(
             f"{reader.name} {does} {rope.family} models, and every position would be wrong without a word: this one has {rope}; "
             "export it for a reader that turns so, transformers or vllm"
+        )
+    attention, wanted = reader.attention_factor(config), rope.attention_factor(rope.scaled_layers)
+    if attention is None or not math.isclose(attention, wanted, rel_tol=_TOLERANCE):
+        raise UserError(
+            f"{reader.name} multiplies queries and keys by {attention or 1:.6g} and not by {wanted:.6g}, whatever attention_factor says, and "
+            "every position would be wrong without a word; export for transformers or vllm"
         )
 
 

@@ -49,7 +49,11 @@ def converter_directory(given: str | Path | None = None) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as beside:
             _unpack(_download(Path(beside)), Path(beside) / "converter")
-            os.rename(Path(beside) / "converter", place)
+            try:
+                os.rename(Path(beside) / "converter", place)
+            except OSError:
+                if not place.is_dir():  # else another process has put it there meanwhile
+                    raise
     return place
 
 

@@ -134,6 +134,8 @@ def _peft(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
 
 def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
     """A GGUF file, and beside it the licence and what else is no weight."""
+    if reason := READERS["llama.cpp"].refusal(checkpoint.config):
+        raise UserError(f"{reason}, and every position would be wrong without a word; export for vllm or transformers")
     program = converter_directory(settings.converter)
     whole = directory / "whole"
     whole.mkdir()

@@ -19,6 +19,7 @@ from ropewalk.settings.doctor import DoctorSettings
 _NEEDED = ("torch", "transformers")
 _VERIFIED = 9
 _TOKENIZER = 5
+_FILES, _TENSORS = 10, 12
 
 
 @takes(DoctorSettings)
@@ -37,8 +38,10 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
         return diagnosis
     missing = [name for name in _NEEDED if not _installed(name)]
     if missing:
-        why = Finding(_VERIFIED, "not checked", f"needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-        return diagnosis.with_findings([why], _VERIFIED)
+        why = f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        for number in (_VERIFIED, _TENSORS):
+            diagnosis = diagnosis.with_findings([Finding(number, "not checked", why)], number)
+        return diagnosis
     path = locate(model, weights=False, trust_remote_code=settings.trust_remote_code)
     return _with_transformers(diagnosis, path, trust_remote_code=settings.trust_remote_code)
 
@@ -51,10 +54,14 @@ def _installed(name: str) -> bool:
 
 
 def _with_transformers(diagnosis: Diagnosis, path: Path, *, trust_remote_code: bool) -> Diagnosis:
-    from ropewalk.model.opens import tokenizer_fault, verified
+    from ropewalk.model.opens import tensors_fit, tokenizer_fault, verified
 
     rotation = verified(path, _VERIFIED, trust_remote_code=trust_remote_code)
     diagnosis = diagnosis.with_findings([rotation], _VERIFIED)
+    files = {finding.verdict for finding in diagnosis.findings if finding.number == _FILES}
+    if not files & {"wrong", "not checked"}:
+        fit = tensors_fit(path, _TENSORS, trust_remote_code=trust_remote_code)
+        diagnosis = diagnosis.with_findings(fit, _TENSORS)
     tokenizer = [finding for finding in diagnosis.findings if finding.number == _TOKENIZER]
     if any(finding.verdict == "ok" for finding in tokenizer):
         if fault := tokenizer_fault(path, trust_remote_code=trust_remote_code):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.tensor_problems import Problem, listed, several
 from ropewalk.errors import UserError
 
@@ -21,15 +23,15 @@ from ropewalk.errors import UserError
 _COMPUTED = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)(attn|attention)\.(masked_)?bias$")
 
 
-def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem]:
+def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) -> list[Problem]:
     """What does not fit between a model and the tensors it was loaded from.
 
     Args:
         model: transformers'; on the meta device it costs nothing.
         report: what `from_pretrained(…, output_loading_info=True, ignore_mismatched_sizes=True)` returned beside it.
-        name: of the checkpoint, for the sentences.
+        checkpoint: the tensors' files.
     """
-    problems = []
+    problems, name = [], str(checkpoint)
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing:
         problems.append(
@@ -50,7 +52,22 @@ def misfits(model: nn.Module, report: dict[str, Any], name: str) -> list[Problem
                 stops=True,
             )
         )
-    return problems + _without_a_place(model, report["unexpected_keys"], name)
+    return problems + _without_a_place(model, report["unexpected_keys"], name) + _left_out(model, checkpoint)
+
+
+def _left_out(model: nn.Module, checkpoint: Checkpoint) -> list[Problem]:
+    """Tensors that transformers leaves out of a family's models without a word, and so of what is saved from them."""
+    patterns = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    there = {name for name, _ in model.named_parameters()}
+    stored = sorted({name for header in checkpoint.headers.values() for name, _ in tensors(header)} - there)
+    left_out = [name for name in stored if any(p.search(name) for p in patterns) and not _COMPUTED.search(name)]
+    if not left_out:
+        return []
+    sentence = (
+        f"transformers leaves {several(left_out)} of {checkpoint} out of every model of this family ({listed(left_out)}; layers that "
+        "predict several tokens at once, mostly): they are not used, and what is trained from it will not have them"
+    )
+    return [Problem("tensors left out", sentence)]
 
 
 def _without_a_place(model: nn.Module, unexpected: Iterable[str], name: str) -> list[Problem]:

@@ -47,7 +47,7 @@ def load_model(settings: LoadSettings) -> transformers.PreTrainedModel:
     loaded, report = _from_pretrained(
         checkpoint, dtype=dtype_for(settings.dtype, device), attn_implementation=settings.attention
     )
-    settle(misfits(loaded, report, str(checkpoint)))
+    settle(misfits(loaded, report, checkpoint))
     loaded = loaded.to(device).eval()
     way_out = "fetch it again, or mend the program that wrote it"
     refuse_not_finite(loaded.named_parameters(), str(checkpoint), way_out)
@@ -65,19 +65,27 @@ def settle(problems: list[Problem]) -> None:
 
 
 def refuse_what_no_reader_loads(checkpoint: Checkpoint) -> None:
-    """Have transformers lay a checkpoint's tensors out on the meta device, which reads none of them, and open its tokenizer, if any.
-
-    A model that predicts no next token may come with any head, or none: of such a one only the table of positions is checked, elsewhere.
+    """Hold a checkpoint's tensors against its model, reading none, and open its tokenizer, if any.
 
     Raises:
         UserError: tensors are missing, of other shapes, or have no place in the model that the config describes; a broken tokenizer.
     """
-    if isinstance(checkpoint.positions, PositionTable) and not checkpoint.positions.causal:
+    if encodes_only(checkpoint):
         return
-    model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
-    settle(misfits(model, report, str(checkpoint)))
+    settle(laid_out(checkpoint))
     if has_tokenizer(checkpoint.path):
         load_tokenizer(checkpoint)
+
+
+def encodes_only(checkpoint: Checkpoint) -> bool:
+    """Whether it predicts no next token: it may come with any head, or none, and only its table of positions is checked, elsewhere."""
+    return isinstance(checkpoint.positions, PositionTable) and not checkpoint.positions.causal
+
+
+def laid_out(checkpoint: Checkpoint) -> list[Problem]:
+    """What does not fit where transformers lays a checkpoint's tensors out on the meta device, which reads none of them."""
+    model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
+    return misfits(model, report, checkpoint)
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:

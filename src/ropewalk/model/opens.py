@@ -10,7 +10,9 @@ from pathlib import Path
 
 import transformers
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
+from ropewalk.model.load import encodes_only, laid_out
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
 
@@ -24,6 +26,17 @@ def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Fin
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
         return Finding(number, "not checked", f"transformers builds no model from this config ({_first_line(error)})")
     return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
+
+
+def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> list[Finding]:
+    """12. The tensors in the files' headers, against those of the model that transformers makes of the config; none is read."""
+    try:
+        checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+        problems = [] if encodes_only(checkpoint) else laid_out(checkpoint)
+    except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
+        return [Finding(number, "not checked", f"whether each tensor has a place: {_first_line(error)}")]
+    findings = [Finding(number, "wrong" if problem.stops else "note", problem.sentence) for problem in problems]
+    return findings or [Finding(number, "ok", "none is missing, and each has its place in transformers' model")]
 
 
 def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:

@@ -6,6 +6,7 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,7 +181,11 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     how: dict[str, list[str]] = {}
     for name, reader in READERS.items():
         computed = reader.inv_freq(subject.config)
-        if name in _BY_TRANSFORMERS or computed is None or same(computed, closed_form):
+        if name in _BY_TRANSFORMERS or computed is None:
+            continue
+        if same(computed, closed_form):
+            if wrong := _other_attention(subject, name):
+                how.setdefault(wrong, []).append(f"{name} ({reader.version})")
             continue
         how.setdefault(_how_it_differs(subject, name, computed, closed_form), []).append(f"{name} ({reader.version})")
     yield from (Finding(7, "note", f"{', '.join(names)}: {sentence}") for sentence, names in how.items())
@@ -199,6 +204,15 @@ def _how_it_differs(subject: Subject, name: str, computed: np.ndarray, closed_fo
     return (
         f"pair {worst} turns by {computed[worst]:.6g} radians a token, where the config says {closed_form[worst]:.6g}"
     )
+
+
+def _other_attention(subject: Subject, name: str) -> str:
+    """How much a reader that rotates rightly multiplies queries and keys by, if not by what the config says; else empty."""
+    reads, rope = READERS[name].attention_factor(subject.config), subject.rope
+    wanted = rope.attention_factor(rope.scaled_layers) if rope else None
+    if reads is None or wanted is None or math.isclose(reads, wanted, rel_tol=1e-5):
+        return ""
+    return f"queries and keys are multiplied by {reads:.6g}, where the config says {wanted:.6g}"
 
 
 def later_on(subject: Subject) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ CHECKS: dict[int, str] = {
     9: "transformers' own inv_freq",
     10: "files",
     11: "later on",
+    12: "tensors",
 }
 
 

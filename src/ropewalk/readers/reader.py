@@ -51,6 +51,7 @@ class Reader:
         nested_too: whether a factor in a dictionary nested by layer type multiplies as well.
         computes: rope_type → inv_freq.
         computes_of: the same for single families, in place of `computes`.
+        attends: what it multiplies queries and keys by.
         only_in: rope_type → the families that it is computed for; ignored elsewhere.
         unscaled: families whose scaling it ignores; `without_theta`: and whose rope_theta, too.
         refuses_others: whether it refuses a rope_type that it does not compute, or ignores the scaling.
@@ -75,6 +76,7 @@ class Reader:
     tokenizer_length: bool = False
     computes: Mapping[str, Spectrum] = field(default_factory=lambda: SPECTRA)
     computes_of: Mapping[str, Mapping[str, Spectrum]] = field(default_factory=dict)
+    attends: Callable[[Keys], float] = spectra.attention_factor
     only_in: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unscaled: frozenset[str] = frozenset()
     without_theta: bool = False
@@ -135,6 +137,13 @@ class Reader:
             missing = f"no {error}" if isinstance(error, KeyError) else str(error)
             return f"{self.name} cannot compute a rotation from these keys ({missing})"
         return objection
+
+    def attention_factor(self, config: dict[str, Any]) -> float | None:
+        """What the reader would multiply queries and keys by, beside their rotation; None where it refuses."""
+        try:
+            return 1.0 if self._spectrum(config) is spectra.unscaled else self.attends(self.keys(config))
+        except BAD_VALUES:
+            return None
 
     def _compute(self, config: dict[str, Any], keys: Keys) -> InvFreq:
         with np.errstate(all="ignore"):

@@ -11,8 +11,11 @@ peft load the config with transformers 5; llama.cpp's converter pins 4.57.6 and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ropewalk.checkpoint.class_defaults import class_defaults
+from ropewalk.checkpoint.families import family_of
 from ropewalk.readers import spectra
 from ropewalk.readers.reader import ORIGINAL, POSITIONS, Reader, model_type_of
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum
@@ -60,6 +63,32 @@ def _longrope_without_factor(text: dict[str, Any], keys: Keys) -> str | None:
     return f"wants the factor of a longrope scaling, or {ORIGINAL} beside {POSITIONS}"
 
 
+def _layers_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
+    pattern, kinds = family_of(model_type_of(text)).pattern, text.get("layer_types")
+    if pattern is None or model_type_of(text) not in _BY_HEART or not kinds:
+        return None
+    if kinds == replace(pattern, key="").layer_types(text, len(kinds)):
+        return None
+    return (
+        f"takes every {pattern.every}th layer of {model_type_of(text)} models for a full one, whatever layer_types says"
+    )
+
+
+def _scores_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
+    """llama.cpp divides Gemma's scores by the root of the head's size, or of width / heads in the largest model, known by its layers."""
+    named, layers = text.get("query_pre_attn_scalar"), _LARGEST_GEMMA.get(model_type_of(text))
+    if named is None or layers is None:
+        return None
+    whole = {**class_defaults(model_type_of(text)), **text}
+    largest = whole["num_hidden_layers"] == layers
+    known = whole["hidden_size"] / whole["num_attention_heads"] if largest else whole["head_dim"]
+    return (
+        None
+        if named == known
+        else f"divides scores by the root of {known:g}, whatever query_pre_attn_scalar {named!r} says"
+    )
+
+
 def _younger_family(text: dict[str, Any], keys: Keys) -> str | None:
     return f"knows no {model_type_of(text)} models" if model_type_of(text) in _AFTER_4 else None
 
@@ -69,6 +98,9 @@ def _only_as_gguf(text: dict[str, Any], keys: Keys) -> str | None:
     return None if known else f"does not convert {model_type_of(text) or 'unnamed'} models itself; give it a GGUF file"
 
 
+#: Families whose pattern of layers no key of a GGUF file, or of mlx-lm's, says.
+_BY_HEART = frozenset("gemma2 gemma3_text olmo3 gpt_oss cohere2".split())
+_LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 #: Language models that came after transformers 4.57.6.
 _AFTER_4 = frozenset(
     "gemma4_text gemma4_unified_text ministral3 mistral4 qwen3_5_text qwen3_5_moe_text olmo_hybrid granite_swa granitemoe_swa "
@@ -79,7 +111,8 @@ _AFTER_4 = frozenset(
 #: Families of mlx-lm whose attention makes nn.RoPE from rope_theta alone (models/*.py without initialize_rope or scale=).
 _BARE_IN_MLX = frozenset(
     "gpt_neox phi phimoe stablelm gemma gemma2 gemma3n cohere cohere2 glm glm4 glm4_moe helium mixtral olmo qwen qwen2_moe "
-    "qwen3_moe starcoder2 lfm2 lfm2_moe llama4_text minimax recurrent_gemma dbrx openelm".split()
+    "qwen3_moe starcoder2 lfm2 lfm2_moe llama4_text minimax recurrent_gemma dbrx openelm ernie4_5 ernie4_5_moe granitemoehybrid "
+    "olmo_hybrid nanochat solar_open mimo_v2_flash".split()
 )
 _MLX_THETAS: dict[str, float | None] = {
     "qwen2": 1e6, "mixtral": 1e6, "starcoder2": 1e5, "cohere": 8e6, "cohere2": 5e4, "gpt_oss": 15e4, "qwen2_moe": 1e6,
@@ -90,7 +123,17 @@ _MLX = {
     "yarn": spectra.mlx_yarn,
     "longrope": spectra.long_longrope,
 }
-_MLX_PHI3 = {"linear": spectra.linear, "longrope": spectra.long_longrope, "su": spectra.long_longrope}
+_HUNYUAN = ("hunyuan_v1_dense", "hunyuan_v1_moe")
+_WITH_ALPHA = dict.fromkeys(_HUNYUAN, {**SPECTRA, "dynamic": spectra.stretched})
+_SU = {"longrope": spectra.long_longrope, "su": spectra.long_longrope}
+#: Families of mlx-lm with a rotation of their own code. DeepSeek 2 takes any scaling for YaRN and MiniCPM 3 any for LongRoPE.
+_MLX_OWN: dict[str, Mapping[str, Spectrum]] = {
+    "phi3": {"default": spectra.unscaled, "linear": spectra.linear, **_SU},
+    "nemotron": {"default": spectra.unscaled, "linear": spectra.linear},
+    "deepseek_v2": {"yarn": spectra.mlx_yarn},
+    "minicpm3": _SU,
+    "hunyuan_v1_dense": {"default": spectra.unscaled, "dynamic": spectra.stretched},
+}
 #: What Ollama's own converters (convert/convert_*.go) take out of rope_scaling, by family; all others need a GGUF file.
 _OLLAMA_QWEN: dict[str, Spectrum] = {
     "default": spectra.unscaled,
@@ -115,6 +158,7 @@ _ROWS = (
         inside=False,
         legacy_type=True,
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
+        computes_of=_WITH_ALPHA,
         unscaled=frozenset({"nemotron"}),
         objections=(_younger_family, _three_keys_of_phi3, _longrope_without_factor, _factors_for_each_pair),
     ),
@@ -122,6 +166,7 @@ _ROWS = (
         "transformers 5",
         "5.23.0",
         "modeling_rope_utils.py: RotaryEmbeddingConfigMixin.convert_rope_params_to_dict, standardize_rope_params",
+        computes_of=_WITH_ALPHA,
         objections=(_no_whole_length, _factors_for_each_pair),
     ),
     Reader(
@@ -136,6 +181,7 @@ _ROWS = (
         multiplies=True,
         unless=frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}),
         nested_too=True,
+        computes={**SPECTRA, "dynamic": spectra.stretched},
         # Elsewhere it computes NaN of pairs that stand still (run in 0.32).
         only_in={"proportional": frozenset({"gemma4_text"})},
         longrope_at_original=True,
@@ -150,6 +196,7 @@ _ROWS = (
         multiplies=True,
         unless=frozenset({"su", "longrope", "llama3", "yarn"}),
         computes={**SPECTRA, "dynamic": spectra.static_ntk},
+        attends=spectra.own_attention_factor,
         unscaled=frozenset({"gemma3_text"}),
         objections=(_no_whole_length, _factors_for_each_pair, whole_factor),
     ),
@@ -162,12 +209,13 @@ _ROWS = (
         lengths=(POSITIONS, "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length"),
         computes={name: SPECTRA[name] for name in ("default", "mrope", "linear", "llama3", "longrope", "su", "proportional")}
         | {"yarn": spectra.rounded_yarn},
+        computes_of=dict.fromkeys(_HUNYUAN, {"linear": spectra.linear, "yarn": spectra.rounded_yarn, "dynamic": spectra.stretched}),
         only_in={"llama3": _FROM_LLAMA, "longrope": frozenset({"phi3", "phimoe"}), "su": frozenset({"phi3", "phimoe"}),
                  "proportional": frozenset({"gemma4_text"})},
         unscaled=frozenset({"gpt_neox"}),
         without_theta=True,
         refuses_others=False,
-        objections=(_no_whole_length, _factors_for_each_pair),
+        objections=(_no_whole_length, _factors_for_each_pair, _layers_by_heart, _scores_by_heart),
     ),
     Reader(
         "mlx",
@@ -178,10 +226,11 @@ _ROWS = (
         inside=False,
         legacy_type=True,
         computes=_MLX,
-        computes_of={"phi3": {"default": spectra.unscaled, **_MLX_PHI3}, "nemotron": {"default": spectra.unscaled, "linear": spectra.linear}},
+        computes_of=_MLX_OWN,
+        attends=spectra.own_attention_factor,
         unscaled=_BARE_IN_MLX,
         thetas=_MLX_THETAS,
-        objections=(_factors_for_each_pair,),
+        objections=(_factors_for_each_pair, _layers_by_heart),
     ),
     Reader(
         "ollama",

@@ -113,11 +113,19 @@ def _by_factors(keys: Keys, name: str) -> InvFreq:
     return unscaled(keys) / np.asarray(keys.entry[name], dtype=np.float64)
 
 
+def stretched(keys: Keys) -> InvFreq:
+    """A "dynamic" with HunYuan's alpha only grows rope_theta, the same at every length (DynamicNTKAlphaRotaryEmbedding)."""
+    return _grown(keys, keys.entry.get("alpha") or 1.0)
+
+
 def static_ntk(keys: Keys) -> InvFreq:
     """SGLang fixes "dynamic" at factor × max_position_embeddings (DynamicNTKScalingRotaryEmbedding)."""
-    factor, rotated = keys.entry["factor"], keys.rotated
-    grown = keys.rope_theta * (factor**2 - (factor - 1)) ** (rotated / (rotated - 2))
-    return unscaled(replace(keys, rope_theta=grown))
+    factor = keys.entry.get("factor") or 1.0
+    return stretched(keys) if keys.entry.get("alpha") else _grown(keys, factor**2 - (factor - 1))
+
+
+def _grown(keys: Keys, by: float) -> InvFreq:
+    return unscaled(replace(keys, rope_theta=keys.rope_theta * by ** (keys.rotated / (keys.rotated - 2))))
 
 
 def proportional(keys: Keys) -> InvFreq:
@@ -139,3 +147,26 @@ SPECTRA: dict[str, Spectrum] = {
     "su": longrope,
     "proportional": proportional,
 }
+
+
+def attention_factor(keys: Keys) -> float:
+    """By how much transformers multiplies queries and keys: the factor named, or YaRN's or LongRoPE's own."""
+    named = keys.entry.get("attention_factor") if keys.rope_type in ("yarn", "longrope", "su") else None
+    return own_attention_factor(keys) if named is None else float(named)
+
+
+def own_attention_factor(keys: Keys) -> float:
+    """YaRN's or LongRoPE's own, whatever attention_factor says: so SGLang, and MLX."""
+    entry, original = keys.entry, keys.original or keys.positions
+    factor = entry.get("factor") or keys.positions / original
+    if keys.rope_type == "yarn":
+        both = entry.get("mscale") and entry.get("mscale_all_dim")
+        return _mscale(factor, entry["mscale"]) / _mscale(factor, entry["mscale_all_dim"]) if both else _mscale(factor)
+    if keys.rope_type in ("longrope", "su"):
+        longer = keys.positions / original
+        return math.sqrt(1 + math.log(longer) / math.log(original)) if longer > 1 else 1.0
+    return 1.0
+
+
+def _mscale(factor: float, mscale: float = 1.0) -> float:
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
