@@ -131,17 +131,23 @@ AS_PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-def small_configs() -> dict[str, dict[str, Any]]:
-    """A config of every family: of a small published model where testing.py has one, else of its class's defaults."""
-    configs = {}
-    for name in sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *text_types()} & set(transformers.CONFIG_MAPPING)):
-        with contextlib.suppress(StrictDataclassError, TypeError, ValueError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            configs[name] = transformers.CONFIG_MAPPING[name](**AS_PUBLISHED.get(name, {}))
+def small_configs() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """A config of every family: of a small published model where testing.py has one, else of its class's defaults; or why there is none."""
+    configs: dict[str, Any] = {}
+    without = {}
+    names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    for name in sorted(names & set(transformers.CONFIG_MAPPING)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                configs[name] = transformers.CONFIG_MAPPING[name](**AS_PUBLISHED.get(name, {}))
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            without[name] = " ".join(str(error).split())
     for name in reversed(testing.PUBLISHED):  # the first of a family stays
         config = testing.tiny_config(name)
         configs[config.model_type] = config
-    return {name: json.loads(config.to_json_string(use_diff=False)) for name, config in sorted(configs.items())}
+    dictionaries = {name: json.loads(config.to_json_string(use_diff=False)) for name, config in configs.items()}
+    return dictionaries, {name: why for name, why in without.items() if name not in configs}
 
 
 def verdict(name: str, config: dict[str, Any]) -> tuple[str, str]:
@@ -161,7 +167,12 @@ def verdict(name: str, config: dict[str, Any]) -> tuple[str, str]:
 
 def verdicts_text() -> str:
     """The page."""
-    rows = [(name, *verdict(name, config)) for name, config in small_configs().items()]
+    configs, without = small_configs()
+    rows = [(name, *verdict(name, config)) for name, config in configs.items()]
+    rows += [
+        (name, "not tried", f"its class makes no config of its own defaults: {why}") for name, why in without.items()
+    ]
+    rows.sort()
     counts = Counter(outcome for _, outcome, _ in rows)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     table = "\n".join(f"| {name} | {outcome} | {sentence} |" for name, outcome, sentence in rows)

@@ -3,10 +3,10 @@
 #
 # An environment that cannot be made is no error here: run.py says in its table which reader was not run, and why.
 set -uo pipefail
-cd "$(dirname "$0")"
-readers=${READERS:-../../.readers}
+readers=${READERS:-$(dirname "$0")/../../.readers}
+mkdir -p "$readers" && readers=$(cd "$readers" && pwd) || exit 1
+cd "$(dirname "$0")" || exit 1
 python=${PYTHON:-python3}
-mkdir -p "$readers"
 
 environment() { # name, then what to install
     local name=$1 there="$readers/$1"

@@ -165,14 +165,7 @@ def make_models(place: Path, families: Sequence[str] = testing.PUBLISHED) -> Ite
         if "text_config" in testing.tiny_config(family, ORIGINAL).to_dict():
             continue  # no causal language model to transformers; its text model's family is here
         original = make_original(place / "originals", family)
-        for method in EXTENDING:
-            out = place / "extended" / family / method
-            try:
-                extend(original, window=WINDOW, method=method, out=out, **options_of(method, original))
-            except UserError as error:
-                yield Model(family, method, original, None, refusal=str(error))
-            else:
-                yield Model(family, method, original, out, reference=jobs.reference(original, out))
+        yield from extended(family, original, place / "extended" / family)
     base = place / "originals" / "llama"
     if not base.exists():
         make_original(place / "originals", "llama")
@@ -187,6 +180,28 @@ def make_models(place: Path, families: Sequence[str] = testing.PUBLISHED) -> Ite
         if mode == "lora":
             adapter = out / "adapter"
             yield Model("llama", "linear, the adapter", out, adapter, reference=jobs.reference(out, out))
+
+
+def extended(family: str, original: Path, place: Path) -> Iterator[Model]:
+    """A family by every method, and by YaRN with a temperature of the user's; one model where none takes it."""
+    methods: dict[str, tuple[str, dict[str, Any] | None]] = {method: (method, None) for method in EXTENDING}
+    if family in ALL_METHODS:
+        methods["yarn --temperature 1"] = ("yarn", {"temperature": 1.0})
+    models = []
+    for name, (method, options) in methods.items():
+        out = place / name.replace(" ", "")
+        try:
+            extend(original, window=WINDOW, method=method, out=out, **(options or options_of(method, original)))
+        except UserError as error:
+            models.append(Model(family, name, original, None, refusal=str(error)))
+        else:
+            models.append(Model(family, name, original, out, reference=jobs.reference(original, out)))
+    refusals = {model.refusal for model in models}
+    yield from (
+        [Model(family, "all", original, None, refusal=refusals.pop())]
+        if len(refusals) == 1 and all(refusals)
+        else models
+    )
 
 
 def is_read_by(model: Model, reader: Reader) -> bool:
