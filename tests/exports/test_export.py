@@ -110,7 +110,26 @@ def test_R2_families_that_mlx_rotates_by_code_of_their_own_are_refused(family, w
     extend(testing.tiny_directory(tmp_path / "base", family), window=192, out=tmp_path / "longer")
     with pytest.raises(UserError, match=why):
         ropewalk.export(tmp_path / "longer", reader="mlx", out=tmp_path / "out")
-    ropewalk.export(tmp_path / "longer", reader="vllm", out=tmp_path / "out")
+    ropewalk.export(tmp_path / "longer", reader="transformers", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("family", "reader", "why"),
+    [
+        ("gemma4_text", "vllm", "vllm computes another rotation"),
+        ("gemma4_text", "sglang", "sglang computes another rotation"),
+        ("deepseek_v3", "vllm", "vllm knows no rope_type 'linear'"),
+        ("gpt_oss", "vllm", "vllm knows no rope_type 'linear'"),
+        ("deepseek_v3", "llama.cpp", "multiplies the scores of linear deepseek_v3 models"),
+        ("qwen2_moe", "llama.cpp", "takes False for norm_topk_prob"),
+    ],
+)
+def test_R2_what_readers_were_found_to_get_wrong_when_run_is_refused(family, reader, why, tmp_path):
+    """Run in vLLM 0.32 and xllamacpp 2026.10 (docs/readers.md): each loads these, and computes something else."""
+    settings = {"norm_topk_prob": True} if family == "qwen2_moe" else {}
+    extend(testing.tiny_directory(tmp_path / "base", family, **settings), window=192, out=tmp_path / "longer")
+    with pytest.raises(UserError, match=why):
+        ropewalk.export(tmp_path / "longer", reader=reader, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("reader", ["mlx", "sglang"])

@@ -9,6 +9,7 @@ vLLM), `window`, `text` (whether the ids were those), or `error`.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,9 +68,21 @@ def reference(weights: Path, extended: Path) -> Reference:
 
 
 def turn(model: Any, rope: RopeConfig) -> None:
-    """Set every inv_freq, and the attention factor of the layers that are scaled, from the closed form at the end of the window."""
+    """Set every inv_freq, and the attention factor of the layers that are scaled, from the closed form at the end of the window.
+
+    An original that is scaled already would choose its own table again for every input; and DeepSeek's code multiplies scores by the
+    square of YaRN's temperature for `mscale_all_dim` (modeling_deepseek.py: softmax_scale).
+    """
     speeds = rope.inv_freq()
+    entry, _ = rope.scaling.config_entry(rope.rope)
+    temperature = 0.1 * entry.get("mscale_all_dim", 0) * math.log(entry.get("factor", 1)) + 1
+    for module in model.modules():
+        if hasattr(module, "qk_head_dim"):
+            module.scaling = module.qk_head_dim**-0.5 * temperature**2
     for module, name, layer_type, table in rotary_tables(model):
+        module.rope_type = (
+            "default" if isinstance(module.rope_type, str) else dict.fromkeys(module.rope_type, "default")
+        )
         setattr(module, name, torch.tensor(speeds[layer_type], dtype=torch.float32, device=table.device))
         setattr(module, name.removesuffix("inv_freq") + "attention_scaling", rope.attention_factor(layer_type))
 

@@ -14,12 +14,14 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,8 @@ def make_original(place: Path, family: str) -> Path:
         more |= {"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
         # llama.cpp divides scores by the head's size whatever query_pre_attn_scalar says, and has as many rows as tokens.
         more |= {"query_pre_attn_scalar": more["head_dim"], "vocab_size": 2050}
+    if family == "gemma4_text":
+        more["global_head_dim"] = 64
     if config.get("attention_multiplier"):  # Granite's published ones make a small model's scores nothing
         more |= {"attention_multiplier": 0.5, "logits_scaling": 1.0}
     rope = config["rope_parameters"]
@@ -135,7 +139,11 @@ def make_original(place: Path, family: str) -> Path:
     if lists and "hidden_size" in more:  # twice the pairs
         more["rope_scaling"] = rope | lists
     model = testing.tiny(family, ORIGINAL, **more)
-    if family == "gemma3_text":  # its norms make scores small, and only one layer of six sees what is far
+    if family in (
+        "gemma3_text",
+        "qwen3_next",
+        "qwen3_5_text",
+    ):  # norms make scores small, and few layers see what is far
         for name, weight in model.named_parameters():
             if "q_norm" in name:
                 weight.data.fill_(2.0)
@@ -234,7 +242,8 @@ def run(reader: Reader, asked: list[dict[str, Any]], environments: Path, place: 
     """The results of a reader, by the model's name."""
     if not reader.environment:
         return read_all(asked)
-    questions, answers = place / "jobs.json", place / "results.json"
+    name = reader.name.replace(" ", "-")
+    questions, answers = place / f"{name}.jobs.json", place / f"{name}.results.json"
     questions.write_text(json.dumps(asked))
     python = environments.absolute() / reader.environment / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -309,7 +318,8 @@ def in_process(models: list[Model], place: Path) -> list[tuple[str, str, bool]]:
 
 def short(sentence: str) -> str:
     """The reason in a refusal, for a cell's footnote."""
-    return sentence.rsplit("; ", 1)[0].replace("\n", " ").replace("|", "\\|")
+    without_places = re.sub(r"/\S+/", "", sentence.rsplit("; ", 1)[0])
+    return without_places.replace("\n", " ").replace("|", "\\|")
 
 
 def page(models: list[Model], cells: dict[tuple[str, str], Cell], versions: dict[str, str | None], others: list[tuple[str, str, bool]], seconds: float) -> str:  # fmt: skip
@@ -379,10 +389,13 @@ def main() -> None:
     readers = [reader for reader in READERS if not arguments.only or reader.name in arguments.only]
     versions = {reader.name: version_in(arguments.environments, reader) for reader in READERS}
     cells: dict[tuple[str, str], Cell] = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    answers: dict[Reader, Future[dict[str, Any]]] = {}
+    # One reader reads while the next one's exports are written.
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(max_workers=1) as beside:
         place = arguments.keep or Path(temporary)
         models = list(make_models(place, arguments.families))
         say(f"{len(models)} models, {sum(model.extended is None for model in models)} of them refused by extend")
+        by_name = {model.name: model for model in models}
         weak = [model.name for model in models if model.reference and model.reference.control < 0.02]
         for reader in readers:
             if versions[reader.name] is None:
@@ -391,9 +404,11 @@ def main() -> None:
             asked, refused = exports_for(reader, models, place / "exports")
             say(f"{reader.name} {versions[reader.name]}: {len(asked)} exported, {len(refused)} refused")
             cells |= {(name, reader.name): Cell(f"refused: {reason}") for name, reason in refused.items()}
-            by_name = {model.name: model for model in models}
-            for name, result in run(reader, asked, arguments.environments, place).items():
+            answers[reader] = beside.submit(run, reader, asked, arguments.environments, place)
+        for reader, answer in answers.items():
+            for name, result in answer.result().items():
                 cells[name, reader.name] = compare(by_name[name], reader, result)
+            say(f"{reader.name}: read")
         others = in_process(models, place)
         say("peft and lm-eval")
     for (name, reader), cell in cells.items():

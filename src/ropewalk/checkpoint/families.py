@@ -91,8 +91,10 @@ FAMILIES: dict[str, Family] = {
         pattern=Pattern(2),
         layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", expert_bias=True, sinks=True),
     ),
-    "olmo": Family(layers=Layers(norms=0, final_norm=0, qkv_bias="attention_bias", out_bias="attention_bias")),
-    "olmo2": Family(layers=_OLMO2_LAYERS),
+    "olmo": Family(
+        two_keys=True, layers=Layers(norms=0, final_norm=0, qkv_bias="attention_bias", out_bias="attention_bias")
+    ),
+    "olmo2": Family(two_keys=True, layers=_OLMO2_LAYERS),
     "olmo3": Family(local_theta_key="rope_theta", full_scaling_key=True, pattern=Pattern(4), layers=_OLMO2_LAYERS),
     "olmoe": Family(layers=_OLMO2_LAYERS),
     "smollm3": Family(rotates="listed", layers=LLAMA_LAYERS),

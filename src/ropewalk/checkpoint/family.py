@@ -79,6 +79,7 @@ class Family:
         full_head_key, full_head_dim: key of the head size in full layers, and its default, where it is another one.
         theta_stretch: a config key beside "dynamic" by whose d/(d-2)-th power rope_theta is multiplied, at every length (HunYuan).
         only_longrope: the config class takes no other scaling than "longrope".
+        two_keys: transformers 4 takes its rope_scaling with `type` and `factor` and no other key.
         instead_of_rope: what the family has in its place; empty where it has RoPE.
         rope_if: a config key, the value with which there is a RoPE, and what there is with any other.
         refused: why no config can scale its RoPE, or why ropewalk cannot; the end of a sentence.
@@ -101,6 +102,7 @@ class Family:
     full_head_dim: int | None = None
     theta_stretch: str = ""
     only_longrope: bool = False
+    two_keys: bool = False
     instead_of_rope: str = ""
     rope_if: tuple[str, Any, str] | None = None
     refused: str = ""

@@ -242,8 +242,10 @@ def whole_head(text: dict[str, Any], layer_type: str = FULL_LAYERS) -> int:
     family = family_of(text["model_type"])
     if family.full_head_key and layer_type == FULL_LAYERS:
         # transformers 5.23 writes the overrides of single layers, which are the full ones here, in the place of the key.
+        # It writes none where all layers have one size.
         overrides = [layer.get("head_dim") for layer in _object(text, "per_layer_config").values()]
-        named = {"head_dim": overrides[0] if overrides else text.get(family.full_head_key, family.full_head_dim)}
+        usual = text.get("head_dim") if text.get("per_layer_config") == {} else family.full_head_dim
+        named = {"head_dim": overrides[0] if overrides else text.get(family.full_head_key, usual)}
         return whole_number(named, "head_dim")
     # Null means absent. 0 is a wrong value: it is looked up, so that it is refused, where `or` would take it for absent.
     keys = ("qk_rope_head_dim", "head_dim", "kv_channels")

@@ -50,6 +50,12 @@ def write_rope(
     entry, rope_theta = scaling.config_entry(rope)
     old, unscaled = rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
     kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS and key not in entry}
+    original = "original_max_position_embeddings"
+    if old.get("llama_4_scaling_beta") and entry.get(original) != old.get(original):
+        raise UserError(
+            f"{model_type} scales its queries by position, from {original} {old.get(original)} on, which {scaling.method} scaling would "
+            f"change to {entry.get(original, 'none')}; use --method yarn"
+        )
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
     legacy = {**entry, "type": entry["rope_type"], **kept}
     for part in (text, out):
@@ -63,6 +69,8 @@ def write_rope(
     parameters: dict[str, Any] = {"rope_theta": rope_theta, **entry, **kept}
     text["rope_parameters"] = {FULL_LAYERS: parameters, **unscaled} if unscaled else parameters
     text["rope_scaling"] = None if entry["rope_type"] == "default" else legacy
+    if family.two_keys and entry["rope_type"] == "linear":
+        text["rope_scaling"] = {"type": "linear", "factor": entry["factor"]}
     if unscaled and not family.full_scaling_key:
         del text["rope_scaling"]  # these families' classes would put it, null or not, in the place of all layers'
     if unscaled and family.local_theta_key not in ("", "rope_theta"):
@@ -71,7 +79,10 @@ def write_rope(
     if text.get("head_dim", class_defaults(model_type).get("head_dim", 0)) is None:
         # A null that the class leaves as it is (Mixtral, HunYuan) stops transformers 5's functions of yarn, longrope and llama3.
         text["head_dim"] = whole_head({**text, "model_type": model_type})
-    _write_older_keys(text, family, rope_theta, kept.get("partial_rotary_factor"))
+    share = None if unscaled else kept.get("partial_rotary_factor")
+    if share is not None:  # v4 and MLX look for it here alone
+        text["partial_rotary_factor"] = share
+    _write_older_keys(text, family, rope_theta, share)
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block
     return out

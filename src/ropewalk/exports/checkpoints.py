@@ -93,20 +93,23 @@ def with_length(config: dict[str, Any], length: int) -> dict[str, Any]:
 def refuse_unreadable(reader: Reader, config: dict[str, Any], rope: RopeConfig) -> None:
     """Raises UserError where a reader would not load a config, or would turn otherwise than the checkpoint does."""
     if reason := reader.refusal(config):
-        raise UserError(f"{reason}; export for another reader (transformers and vllm know every rope_type)")
+        raise UserError(f"{reason}; export for transformers, which knows every rope_type")
     found, asked = reader.inv_freq(config), full_layers(rope)
     if found is None or found.shape != asked.shape or not np.allclose(found, asked, rtol=_TOLERANCE, atol=0):
-        unscaled = found is not None and np.allclose(found, rope.rope.inv_freq(), rtol=_TOLERANCE, atol=0)
+        plain = rope.rope.inv_freq()
+        unscaled = (
+            found is not None and found.shape == plain.shape and np.allclose(found, plain, rtol=_TOLERANCE, atol=0)
+        )
         does = "leaves the scaling of" if unscaled else "computes another rotation for"
         raise UserError(
             f"{reader.name} {does} {rope.family} models, and every position would be wrong without a word: this one has {rope}; "
-            "export it for a reader that turns so, transformers or vllm"
+            "export it for a reader that turns so, as transformers does"
         )
     attention, wanted = reader.attention_factor(config), rope.attention_factor(rope.scaled_layers)
     if attention is None or not math.isclose(attention, wanted, rel_tol=_TOLERANCE):
         raise UserError(
             f"{reader.name} multiplies queries and keys by {attention or 1:.6g} and not by {wanted:.6g}, whatever attention_factor says, and "
-            "every position would be wrong without a word; export for transformers or vllm"
+            "every position would be wrong without a word; export for transformers"
         )
 
 

@@ -24,8 +24,9 @@ from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.file_checks import ONLY_V5
+from ropewalk.readers.objections import SAME_TYPES
 from ropewalk.readers.reader import POSITIONS
-from ropewalk.readers.rules import READERS, SAME_TYPES
+from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.scaling import SCALINGS

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.class_defaults import class_defaults
+from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.readers import spectra
@@ -193,7 +194,7 @@ class Reader:
             raise ValueError(f"no model rotates {rotated} coordinates of a head on rope_theta {theta!r}")
         original = int(self._original(text, entry) or 0)
         served = self._window(text, {}) if positions else 0
-        return Keys(rope_type, entry, float(theta), rotated, positions, original, served)
+        return Keys(rope_type, entry, float(theta), rotated, positions, original, served, model_type)
 
     def _entry(self, text: dict[str, Any]) -> Mapping[str, Any]:
         """The RoPE dictionary in force. In families with one a layer type, the flat one is laid over that of the full layers."""
@@ -251,6 +252,9 @@ def default_rope(model_type: str) -> Mapping[str, Any]:
 
 def _head(text: Mapping[str, Any]) -> int:
     """Coordinates of a head, or of the part of it that RoPE is for."""
-    default = class_defaults(model_type_of(text)).get("head_dim")
+    family, default = family_of(model_type_of(text)), class_defaults(model_type_of(text)).get("head_dim")
+    if family.full_head_key and text.get("per_layer_config") != {}:  # Gemma 4, of the layers that see everything
+        single = [layer["head_dim"] for layer in (text.get("per_layer_config") or {}).values() if "head_dim" in layer]
+        return int(single[0] if single else text.get(family.full_head_key) or family.full_head_dim or 0)
     named = text.get("qk_rope_head_dim") or text.get("head_dim") or default
     return int(named or text["hidden_size"] // text["num_attention_heads"])

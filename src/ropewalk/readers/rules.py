@@ -11,86 +11,11 @@ peft load the config with transformers 5; llama.cpp's converter pins 4.57.6 and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from ropewalk.checkpoint.class_defaults import class_defaults
-from ropewalk.checkpoint.families import family_of
-from ropewalk.readers import spectra
-from ropewalk.readers.reader import ORIGINAL, POSITIONS, Reader, model_type_of
+from ropewalk.readers import objections, spectra
+from ropewalk.readers.reader import POSITIONS, Reader, model_type_of
 from ropewalk.readers.spectra import SPECTRA, Keys, Spectrum
-
-
-def _no_whole_length(text: dict[str, Any], keys: Keys) -> str | None:
-    length = text.get(POSITIONS)
-    wrong = length is not None and (isinstance(length, bool) or not isinstance(length, int))
-    return f"takes {POSITIONS} as a whole number only, not {length!r}" if wrong else None
-
-
-#: A legacy `type` and its `rope_type` that mean one scaling.
-SAME_TYPES = (["su", "longrope"], ["mrope", "default"])
-
-
-def two_types(text: dict[str, Any], keys: Keys) -> str | None:
-    """`type` and `rope_type` name two scalings."""
-    old, new = keys.entry.get("type"), keys.entry.get("rope_type")
-    differ = bool(old and new) and old != new and [old, new] not in SAME_TYPES
-    return f"finds type {old!r} beside rope_type {new!r}" if differ else None
-
-
-def whole_factor(text: dict[str, Any], keys: Keys) -> str | None:
-    """A linear factor without a decimal point, over which vLLM and SGLang iterate."""
-    factor = keys.entry.get("factor")
-    whole = keys.rope_type == "linear" and isinstance(factor, int)
-    return f"takes a linear factor as a float only: {factor}.0 in place of {factor}" if whole else None
-
-
-def _three_keys_of_phi3(text: dict[str, Any], keys: Keys) -> str | None:
-    wrong = model_type_of(text) == "phi3" and keys.entry and set(keys.entry) != {"type", "short_factor", "long_factor"}
-    return "takes Phi-3's rope_scaling with type, short_factor and long_factor, and no other key" if wrong else None
-
-
-def _factors_for_each_pair(text: dict[str, Any], keys: Keys) -> str | None:
-    lists = [keys.entry[name] for name in ("short_factor", "long_factor") if isinstance(keys.entry.get(name), list)]
-    wrong = next((len(each) for each in lists if len(each) != keys.rotated // 2), None)
-    return f"wants a longrope factor for each of {keys.rotated // 2} pairs, not {wrong}" if wrong is not None else None
-
-
-def _longrope_without_factor(text: dict[str, Any], keys: Keys) -> str | None:
-    answers = (keys.entry.get("factor"), keys.entry.get("attention_factor"), text.get(ORIGINAL))
-    if keys.rope_type not in ("longrope", "su") or any(answers):
-        return None
-    return f"wants the factor of a longrope scaling, or {ORIGINAL} beside {POSITIONS}"
-
-
-def _layers_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
-    pattern, kinds = family_of(model_type_of(text)).pattern, text.get("layer_types")
-    if pattern is None or model_type_of(text) not in _BY_HEART or not kinds:
-        return None
-    if kinds == replace(pattern, key="").layer_types(text, len(kinds)):
-        return None
-    return (
-        f"takes every {pattern.every}th layer of {model_type_of(text)} models for a full one, whatever layer_types says"
-    )
-
-
-def _scores_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
-    """llama.cpp divides Gemma's scores by the root of the head's size, or of width / heads in the largest model, known by its layers."""
-    named, layers = text.get("query_pre_attn_scalar"), _LARGEST_GEMMA.get(model_type_of(text))
-    if named is None or layers is None:
-        return None
-    whole = {**class_defaults(model_type_of(text)), **text}
-    largest = whole["num_hidden_layers"] == layers
-    known = whole["hidden_size"] / whole["num_attention_heads"] if largest else whole["head_dim"]
-    return (
-        None
-        if named == known
-        else f"divides scores by the root of {known:g}, whatever query_pre_attn_scalar {named!r} says"
-    )
-
-
-def _younger_family(text: dict[str, Any], keys: Keys) -> str | None:
-    return f"knows no {model_type_of(text)} models" if model_type_of(text) in _AFTER_4 else None
 
 
 def _only_as_gguf(text: dict[str, Any], keys: Keys) -> str | None:
@@ -98,16 +23,6 @@ def _only_as_gguf(text: dict[str, Any], keys: Keys) -> str | None:
     return None if known else f"does not convert {model_type_of(text) or 'unnamed'} models itself; give it a GGUF file"
 
 
-#: Families whose pattern of layers no key of a GGUF file, or of mlx-lm's, says.
-_BY_HEART = frozenset("gemma2 gemma3_text olmo3 gpt_oss cohere2".split())
-_LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
-#: Language models that came after transformers 4.57.6.
-_AFTER_4 = frozenset(
-    "gemma4_text gemma4_unified_text ministral3 mistral4 qwen3_5_text qwen3_5_moe_text olmo_hybrid granite_swa granitemoe_swa "
-    "cohere2_moe cohere_compass_text deepseek_v32 deepseek_v4 exaone_moe glm4_moe_lite glm_moe_dsa hyperclovax internlm3 "
-    "iquestcoder kimi_linear laguna lfm2_moe lfm3 mellum mimo_v2_flash minicpm3 minimax_m2 nanochat nemotron_h solar_open "
-    "step3p5 youtu zaya hy_v3 afmoe cwm jais2".split()
-)
 #: Families of mlx-lm whose attention makes nn.RoPE from rope_theta alone (models/*.py without initialize_rope or scale=).
 _BARE_IN_MLX = frozenset(
     "gpt_neox phi phimoe stablelm gemma gemma2 gemma3n cohere cohere2 glm glm4 glm4_moe helium mixtral olmo qwen qwen2_moe "
@@ -160,14 +75,14 @@ _ROWS = (
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
         computes_of=_WITH_ALPHA,
         unscaled=frozenset({"nemotron"}),
-        objections=(_younger_family, _three_keys_of_phi3, _longrope_without_factor, _factors_for_each_pair),
+        objections=(objections.younger_family, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
     ),
     Reader(
         "transformers 5",
         "5.23.0",
         "modeling_rope_utils.py: RotaryEmbeddingConfigMixin.convert_rope_params_to_dict, standardize_rope_params",
         computes_of=_WITH_ALPHA,
-        objections=(_no_whole_length, _factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair),
     ),
     Reader(
         "vllm",
@@ -181,11 +96,14 @@ _ROWS = (
         multiplies=True,
         unless=frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}),
         nested_too=True,
-        computes={**SPECTRA, "dynamic": spectra.stretched},
+        computes={**SPECTRA, "dynamic": spectra.stretched, "proportional": spectra.proportional_alone},
+        # models/deepseek_v2.py and gpt_oss.py take any scaling for YaRN.
+        computes_of=dict.fromkeys(("deepseek_v2", "deepseek_v3", "gpt_oss"), {"default": spectra.unscaled, "yarn": spectra.yarn}),
+        attends=spectra.attention_factor_in_vllm,
         # Elsewhere it computes NaN of pairs that stand still (run in 0.32).
         only_in={"proportional": frozenset({"gemma4_text"})},
         longrope_at_original=True,
-        objections=(_no_whole_length, _factors_for_each_pair, two_types, whole_factor),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.two_types, objections.whole_factor),
     ),
     Reader(
         "sglang",
@@ -195,10 +113,10 @@ _ROWS = (
         lengths=("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", POSITIONS),
         multiplies=True,
         unless=frozenset({"su", "longrope", "llama3", "yarn"}),
-        computes={**SPECTRA, "dynamic": spectra.static_ntk},
+        computes={**SPECTRA, "dynamic": spectra.static_ntk, "proportional": spectra.proportional_alone},
         attends=spectra.own_attention_factor,
         unscaled=frozenset({"gemma3_text"}),
-        objections=(_no_whole_length, _factors_for_each_pair, whole_factor),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.whole_factor),
     ),
     Reader(
         "llama.cpp",
@@ -215,7 +133,7 @@ _ROWS = (
         unscaled=frozenset({"gpt_neox"}),
         without_theta=True,
         refuses_others=False,
-        objections=(_no_whole_length, _factors_for_each_pair, _layers_by_heart, _scores_by_heart),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.layers_by_heart, objections.scores_by_heart, objections.router_by_heart, objections.unnamed_sigmoid, objections.deepseeks_scores),
     ),
     Reader(
         "mlx",
@@ -230,7 +148,7 @@ _ROWS = (
         attends=spectra.own_attention_factor,
         unscaled=_BARE_IN_MLX,
         thetas=_MLX_THETAS,
-        objections=(_factors_for_each_pair, _layers_by_heart),
+        objections=(objections.factors_for_each_pair, objections.layers_by_heart),
     ),
     Reader(
         "ollama",
@@ -246,7 +164,7 @@ _ROWS = (
         "peft",
         "0.21.2",
         "the base of an adapter is loaded by transformers; peft keeps nothing of RoPE",
-        objections=(_no_whole_length, _factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair),
     ),
     Reader(
         "lm-eval",
@@ -254,7 +172,7 @@ _ROWS = (
         "models/utils.py: resolve_max_length; longer inputs lose their left end",
         lengths=("n_positions", POSITIONS, "n_ctx"),
         tokenizer_length=True,
-        objections=(_no_whole_length, _factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair),
     ),
 )  # fmt: skip
 

@@ -32,6 +32,7 @@ class Keys:
         positions: max_position_embeddings, tokens.
         original: the window before scaling, tokens; 0 where the reader finds none.
         served: the window that it serves, tokens.
+        family: the model_type.
     """
 
     rope_type: str
@@ -41,6 +42,7 @@ class Keys:
     positions: int
     original: int = 0
     served: int = 0
+    family: str = ""
 
 
 Spectrum = Callable[[Keys], InvFreq]
@@ -135,6 +137,11 @@ def proportional(keys: Keys) -> InvFreq:
     return np.where(np.arange(keys.rotated // 2) < turning, scaled, 0.0)
 
 
+def proportional_alone(keys: Keys) -> InvFreq:
+    """vLLM and SGLang give Gemma4RotaryEmbedding no factor."""
+    return proportional(replace(keys, entry={**keys.entry, "factor": 1.0}))
+
+
 #: transformers' own. "dynamic" has the unscaled inv_freq up to max_position_embeddings, and grows with the input after that.
 SPECTRA: dict[str, Spectrum] = {
     "default": unscaled,
@@ -153,6 +160,12 @@ def attention_factor(keys: Keys) -> float:
     """By how much transformers multiplies queries and keys: the factor named, or YaRN's or LongRoPE's own."""
     named = keys.entry.get("attention_factor") if keys.rope_type in ("yarn", "longrope", "su") else None
     return own_attention_factor(keys) if named is None else float(named)
+
+
+def attention_factor_in_vllm(keys: Keys) -> float:
+    """vLLM computes DeepSeek's and gpt-oss's in their own code, from mscale and mscale_all_dim alone."""
+    own = keys.family in ("deepseek_v2", "deepseek_v3", "gpt_oss")
+    return own_attention_factor(keys) if own else attention_factor(keys)
 
 
 def own_attention_factor(keys: Keys) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.objections import two_types, whole_factor
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
-from ropewalk.readers.rules import READERS, two_types, whole_factor
+from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
 
 #: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
