@@ -134,6 +134,7 @@ def _peft(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
 
 def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
     """A GGUF file, and beside it the licence and what else is no weight."""
+    rope = checkpoint.rope
     if reason := READERS["llama.cpp"].refusal(checkpoint.config):
         raise UserError(f"{reason}, and every position would be wrong without a word; export for vllm or transformers")
     program = converter_directory(settings.converter)
@@ -147,7 +148,7 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
         pre_tokenizer=_pre_tokenizer(whole),
         directory=program,
     )
-    found = gguf_rope.mend(directory / GGUF_FILE, checkpoint.rope)
+    found = gguf_rope.mend(directory / GGUF_FILE, rope)
     for path in whole.iterdir():
         if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
             path.unlink()
