@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # OpenMP's threads would spin while they wait, and on busy cores take them from the threads that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without it, ten gigabytes of a GPU that a large model nearly fills are lost between blocks of different sizes.
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")

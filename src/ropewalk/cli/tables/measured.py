@@ -69,9 +69,9 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = 
     prompts = summary.depths * summary.trials
     interval = f"95 % interval {summary.k_low} to {summary.k_high}"
     if summary.says_nothing:
-        interval = f"{summary.trials} trials a depth leave every k_max possible"
+        interval = f"and so few trials a depth ({summary.trials}) leave every k_max possible"
     terminal.print(
-        f"k_max {summary.reach} ({interval}); "
+        f"k_max {summary.reach}, {interval}; "
         f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
     )
     if summary.after_blank is not None:
