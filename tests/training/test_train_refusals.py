@@ -119,7 +119,7 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"activations": "some"}, "activations is one of auto, full, none"),
         ({"device": "gpu"}, "a device is cpu, cuda or cuda:0, cuda:1, …, got 'gpu'"),
         ({"device": "cuda:64"}, "PyTorch sees . of them, got cuda:64"),
-        ({"optimizer": "sgd"}, "optimizer is one of adamw, adamw-8bit, adamw-offload, got 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer is one of auto, adamw, adamw-8bit, adamw-offload, got 'sgd'"),
         ({"mode": "lora", "lora_rank": 100_000}, "rank is at most the model's width"),
         ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1 .*, got 0"),
         ({"threads": 1_000_000}, "threads is .* at most 1024, got 1000000"),
