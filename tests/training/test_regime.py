@@ -36,7 +36,7 @@ def seven(tmp_path, monkeypatch):
     def choose(free: float, out=tmp_path / "none", **options) -> TrainSettings:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(free * GIB), int(79.2 * GIB)))
         asked = {"window": 32768, "data": "none", **options}
-        settings = TrainSettings(model=tmp_path / "7b", out=tmp_path / "out", **asked)
+        settings = TrainSettings(model=tmp_path / "7b", out=tmp_path / "out", **asked).for_model(6_738_415_616)
         return regime.settled(settings, Checkpoint.open(tmp_path / "7b"), Mesh(torch.device("cuda")), out)
 
     return choose

@@ -55,8 +55,9 @@ def regime(precision: str, optimizer: str) -> Regime:
             raise UserError(
                 "adamw-offload keeps float32 states beside float32 weights; plan it with precision bfloat16, or take adamw"
             )
-        # The host holds weights, gradients and both states, all float32 and pinned.
-        return Regime(weight, gradient, 0, compute=plain.compute, cast=plain.cast, host=16)
+        return Regime(
+            weight, gradient, 0, compute=plain.compute, cast=plain.cast, host=states
+        )  # both, float32 and pinned
     return Regime(weight, gradient, states, compute=plain.compute, cast=plain.cast)
 
 

@@ -99,4 +99,4 @@ def refuse_without_torchao(recipe: Recipe, why: str) -> None:
 
 def needs_torchao(recipe: Recipe) -> bool:
     """Whether the optimiser is one of torchao's (training/optimizer.py)."""
-    return recipe.precision == _STOCHASTIC or recipe.optimizer not in ("adamw", AUTO)
+    return recipe.precision == _STOCHASTIC or recipe.optimizer == "adamw-8bit"

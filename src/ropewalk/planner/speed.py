@@ -131,10 +131,10 @@ def _elementwise(job: Job) -> float:
 def _update(job: Job, rates: Rates) -> float:
     """Seconds of clipping and AdamW: gradients read twice and written, everything read, weights and states written."""
     regime, trained = job.regime, job.trained / job.shards
-    gradient = 3 * regime.gradient + regime.gradient
-    if regime.host:  # gradients go down, weights come up; the host's own pass is about as fast as its link
-        return trained * (2 * 4 / rates.host_link + (gradient + regime.host) / rates.update)
-    return trained * (gradient + 2 * regime.weight + 2 * regime.states) / rates.update
+    clipping, gradient = 3 * regime.gradient, regime.gradient
+    moving = (gradient + 2 * regime.weight + 2 * (regime.states + regime.host)) / rates.update
+    # States on the host come and go at once, while weights move.
+    return trained * (clipping / rates.update + max(moving, regime.host / rates.host_link))
 
 
 def _links(job: Job, chip: Chip, busy: float) -> float:

@@ -51,7 +51,7 @@ class Recipe(Settings):
     precision: Precision = "auto"
     """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU; on a GPU bfloat16 if that fits, else bfloat16-stochastic."""
     optimizer: Optimizer = "auto"
-    """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory (both need torchao). auto is adamw if that fits, else adamw-8bit."""
+    """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory. auto is adamw if that fits, else adamw-8bit."""
     activations: Activations = "auto"
     """What layers keep for the backward pass: auto as many activations as fit, full checkpointing (each layer's input only), none of it (every activation)."""
     lora_rank: _Rank = 8
@@ -151,7 +151,7 @@ class TrainSettings(Recipe, Checkpointed):
         if self.overwrite:
             refuse_to_lose(self.out, inputs_of(self))
         needs = {
-            f"optimizer {self.optimizer}": (self.optimizer not in ("auto", "adamw"), "torchao", "low-bit"),
+            f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao", "low-bit"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),
             "--tensorboard": (self.tensorboard, "tensorboard", "log"),
             "--wandb": (self.wandb is not None, "wandb", "log"),

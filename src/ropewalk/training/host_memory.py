@@ -11,6 +11,7 @@ saved tensors, which see what a compiled layer keeps, its input included.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator
@@ -38,7 +39,7 @@ def host_room(processes: int = 1) -> int:
 def link_rate(device: torch.device) -> float:
     """Bytes/s from the GPU to pinned host memory while as much comes the other way, measured on 2 x 256 MiB."""
     size = 2**28
-    host = [_pinned(size, device), _pinned(size, device)]
+    host = [pinned(size, device), pinned(size, device)]
     there = [torch.empty(size, dtype=torch.uint8, device=device) for _ in host]
     out, back = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
@@ -150,7 +151,7 @@ class HostMemory:
         if self._buffers[slot].numel() < end:
             self.pinned += end - self._buffers[slot].numel()
             self._buffers[slot] = torch.empty(0, dtype=torch.uint8)  # the old one goes before the new one comes
-            self._buffers[slot] = _pinned(end, self.device)
+            self._buffers[slot] = pinned(end, self.device)
         return _Away(self._buffers[slot], places)
 
     def _unpack(self, packed: Any) -> Tensor:
@@ -210,16 +211,17 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _pinned(size: int, device: torch.device) -> Tensor:
-    """Bytes of page-locked host memory. PyTorch's own allocator rounds up to a power of two, which is too dear for gibibytes."""
-    buffer = torch.empty(
-        size, dtype=torch.uint8
-    ).zero_()  # by all threads; locking pages that are not there yet is slow
-    if device.type == "cuda":
+def pinned(size: int, device: torch.device) -> Tensor:
+    """Bytes of page-locked host memory, all 0. PyTorch's own allocator rounds up to a power of two, which is too dear for gibibytes."""
+    locked = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages: none of them may be locked twice
+    around = torch.empty(locked + mmap.PAGESIZE, dtype=torch.uint8)
+    start = -around.data_ptr() % mmap.PAGESIZE
+    buffer = around[start : start + locked].zero_()  # by all threads; locking pages that are not there yet is slow
+    if device.type == "cuda" and locked:
         runtime: Any = torch.cuda.cudart()
-        torch.cuda.check_error(int(runtime.cudaHostRegister(buffer.data_ptr(), size, 0)))
+        torch.cuda.check_error(int(runtime.cudaHostRegister(buffer.data_ptr(), locked, 0)))
         weakref.finalize(buffer.untyped_storage(), _unpin, runtime, buffer.data_ptr())
-    return buffer
+    return buffer[:size]
 
 
 def _unpin(runtime: Any, address: int) -> None:

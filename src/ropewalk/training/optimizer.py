@@ -18,7 +18,8 @@ from torch import nn
 
 from ropewalk.errors import UserError
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
-from ropewalk.settings.train import TrainSettings
+from ropewalk.settings.train import Recipe, TrainSettings
+from ropewalk.training.host_adamw import HostAdamW
 
 
 def learning_rate(step: int, peak: float, warmup: int) -> float:
@@ -43,7 +44,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     """The optimiser that the settings name.
 
     Raises:
-        UserError: torchao is needed and absent; offloading is asked for without a GPU.
+        UserError: torchao is needed and absent.
     """
     parameters = list(parameters)
     common: dict[str, Any] = dict(
@@ -53,27 +54,35 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     if settings.optimizer in ("auto", "adamw") and not stochastic:
         # One fused pass over memory instead of a dozen; torch has it for CPU and GPU, DTensors included.
         return torch.optim.AdamW(parameters, fused=True, **common)
-    low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
     if settings.optimizer == "adamw-offload":
-        if stochastic or parameters[0].device.type != "cuda":
-            raise UserError(
-                "adamw-offload keeps float32 states in the host's memory while a GPU trains; use it on a GPU with precision "
-                "bfloat16, or use adamw"
-            )
-        return low_bit.CPUOffloadOptimizer(parameters, torch.optim.AdamW, fused=True, **common)
+        return HostAdamW(parameters, **common)
+    low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
     if settings.optimizer == "adamw-8bit":
         return low_bit.AdamW8bit(parameters, bf16_stochastic_round=stochastic, **common)
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
+
+
+def refuse_offload(recipe: Recipe, device: torch.device, world: int) -> None:
+    """Refuse states in the host's memory where there are none to be sent there; before a model is loaded.
+
+    Raises:
+        UserError: no GPU or several, or weights that are not float32.
+    """
+    if recipe.optimizer == "adamw-offload" and (
+        recipe.precision == "bfloat16-stochastic" or device.type != "cuda" or world > 1
+    ):
+        raise UserError(
+            "adamw-offload keeps float32 states in the host's memory while one GPU trains float32 weights; use it on one GPU with "
+            "precision bfloat16, or use adamw or adamw-8bit"
+        )
 
 
 def allocate_states(optimizer: torch.optim.Optimizer) -> None:
     """Make AdamW's states, which its first step would make, now: what a step takes then shows in its passes, before any weight moves.
 
     A step of one parameter after the other, with a gradient of zero and a rate of 0, leaves weights and moments as a first step finds
-    them, and its count is set back. States that are there already (a resumed run's), or in the host's memory, are left alone.
+    them, and its count is set back. States that are there already (a resumed run's) are left alone.
     """
-    if not isinstance(getattr(optimizer, "state", None), dict):
-        return
     rate = float(optimizer.param_groups[0]["lr"])
     set_rate(optimizer, 0.0)
     for parameter in [p for group in optimizer.param_groups for p in group["params"] if p not in optimizer.state]:

@@ -40,6 +40,7 @@ from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training.optimizer import refuse_offload
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ def settled_for(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> 
     """The settings with what their defaults make of the model that is trained.
 
     Raises:
-        UserError: the batch cannot be divided among the processes.
+        UserError: the batch cannot be divided among the processes; an optimiser that these devices have no use for.
     """
+    refuse_offload(settings, mesh.device, mesh.world)
     settings = settings.for_model(mesh.same(checkpoint.info.parameters if mesh.main else 0))
     if settings.batch % mesh.data_size:
         raise UserError(
