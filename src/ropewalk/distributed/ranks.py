@@ -56,7 +56,7 @@ def _number(name: str, alone: int) -> int:
 
 def local_size() -> int:
     """How many processes this machine has, of those that share the work."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
