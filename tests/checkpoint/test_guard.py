@@ -303,6 +303,7 @@ DELETING = {
     "model/position_table.py": "a directory that is being written",
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",
+    "training/threads.py": "the cache",
     "training/checkpoints.py": "a run's own, by its mark and manifests",
 }
 
