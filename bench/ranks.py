@@ -28,7 +28,9 @@ from bench.contestants import GIB, SHAPES, config_of
 from bench.measuring import profile
 from ropewalk import records
 from ropewalk.distributed import mesh as meshes
+from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
+from ropewalk.planner.chips import mfu, named
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
 from ropewalk.training.choice import Room
@@ -104,13 +106,15 @@ def main() -> None:
         profile(lambda: one_step(arguments.steps + 1), shown=mesh.main)
         seconds, losses = seconds[:-1], losses[:-1]
     each = arguments.tokens * mesh.data_size / mesh.world / statistics.median(seconds[1:])
+    shares = mfu(each * flops, named(device_name(mesh.device)), rate)
     row = dict(
         command=" ".join(sys.argv[1:]),
         world=mesh.world,
         tokens=arguments.tokens,
         cp=arguments.cp,
         tokens_per_second_each=each,
-        mfu=None if rate is None else each * flops / rate,
+        mfu=shares.measured,
+        mfu_of_data_sheet=shares.sheet,
         seconds=seconds,
         losses=losses,
         peak_gib=throughput.peak_bytes(mesh.device) / GIB,

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
 from ropewalk import records
 from ropewalk.attention_ops import kernels
+from ropewalk.planner.chips import Chip, mfu, named
 from ropewalk.training import throughput
 
 
@@ -68,11 +69,11 @@ def trust_fastest(device: torch.device, tokens: int) -> bool:
     return max(errors) < 2e-2  # two bfloat16 kernels differ by 1e-3 to 1e-2
 
 
-def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None) -> str:
+def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None, chip: Chip | None) -> str:
     """One line a contestant and size: median tokens/s, MFU, spread, peak memory, losses."""
     lines = [
-        "| size | who | tokens/s | MFU | against transformers | against liger | peak GiB | spread | losses |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| size | who | tokens/s | MFU of the run's rate | of the data sheet's | against transformers | against liger | peak GiB | spread | losses |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     sizes = list(dict.fromkeys((t.batch, t.tokens) for t in turns))
     for batch, tokens in sizes:
@@ -84,14 +85,15 @@ def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None) 
             ratios = [
                 f"{median / medians[other]:.3f}" if other in medians else "" for other in ("transformers", "liger")
             ]
-            mfu = f"{median * flops(tokens) / rate:.3f}" if rate else ""
+            shares = mfu(median * flops(tokens), chip, rate)
+            told = " | ".join("" if share is None else f"{share:.3f}" for share in (shares.measured, shares.sheet))
             spread = (max(rates[who]) - min(rates[who])) / median
             losses = " ".join(f"{loss:.4f}" for loss in own_turns[0].losses)
             lines.append(
-                f"| {batch} x {tokens} | {who} | {median:.0f} | {mfu} | {ratios[0]} | {ratios[1]} | {own_turns[0].peak:.1f} | "
+                f"| {batch} x {tokens} | {who} | {median:.0f} | {told} | {ratios[0]} | {ratios[1]} | {own_turns[0].peak:.1f} | "
                 f"{spread:.1%} | {losses} |"
             )
-        lines += [f"| {batch} x {tokens} | {t.who} | {t.error[:60]} | | | | | | |" for t in here if t.error]
+        lines += [f"| {batch} x {tokens} | {t.who} | {t.error[:60]} | | | | | | | |" for t in here if t.error]
     return "\n".join(lines)
 
 
@@ -146,7 +148,7 @@ def main() -> None:
             about = dict(device=name, versions=records.versions(), command=sys.argv, matrix_rate=rate)
             arguments.json.write_text(json.dumps({**about, "turns": [asdict(t) for t in turns]}, indent=1))
     print(f"\n{name}, matrix rate {(rate or 0) / 1e12:.0f} TFLOP/s, {time.perf_counter() - started:.0f} s in all\n")
-    print(table(turns, lambda tokens: throughput.flops_per_token(bench.model, tokens), rate))
+    print(table(turns, lambda tokens: throughput.flops_per_token(bench.model, tokens), rate, named(name)))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_a_gpu_in_bfloat16_follows_a_cpu_in_float32(base, tmp_path):
     # bfloat16 has 8 bits: 2^-9 a product, averaged over 2048 tokens.
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=3e-3)
     (first, *_) = records.read([tmp_path / "gpu/records.jsonl"]).of(records.Step)
-    assert 0 < first.row.mfu < 1 and first.row.peak_bytes > 0
+    assert 0 < first.row.mfu < 1 and 0 < (first.row.mfu_of_data_sheet or 0.5) < 1 and first.row.peak_bytes > 0
 
 
 @pytest.mark.parametrize("activations", ["full", "none"])

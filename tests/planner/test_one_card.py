@@ -156,6 +156,17 @@ def test_every_chip_has_a_source_and_sane_figures() -> None:
     assert chips.named("Tesla V100-SXM2-16GB") is chips.CHIPS["V100-16"]
 
 
+def test_mfu_is_told_on_both_scales(capsys) -> None:
+    # 7785 tokens/s of LLaMA 7B at 32768 on one H100 (docs/results.md): 0.515 of 989 TFLOP/s. A token: 3 x 2 x 6.607e9 weights beside the embedding, 3 x 2 x 32 layers x 32768 x 4096 of attention.
+    flops = 7785 * 6 * (6_738_415_616 - 32000 * 4096 + 32 * 32768 * 4096)
+    found = chips.mfu(flops, chips.named("NVIDIA H100 80GB HBM3"), 795e12)
+    assert (found.measured, found.sheet) == (pytest.approx(0.515 * 989 / 795, rel=1e-3), pytest.approx(0.515, rel=1e-3))
+    assert chips.mfu(2 * flops, chips.named("NVIDIA H100 80GB HBM3"), 795e12, 2) == found
+    assert chips.mfu(flops, chips.named("cpu"), None) == chips.Mfu()
+    cli.main(["plan", "7b", "--gpus", "1xH100", "--window", "32768", "--batch-size", "1"])
+    assert "of the data sheet)" in capsys.readouterr().out
+
+
 def test_full_checkpointing_is_honoured_on_a_cpu(monkeypatch) -> None:
     monkeypatch.setattr(planner, "_gpus_here", lambda: 0)
     monkeypatch.setattr(

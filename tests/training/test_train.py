@@ -194,7 +194,9 @@ def test_a_step_is_recorded_with_everything_the_log_line_tells(base, tmp_path):
     assert first.learning_rate == pytest.approx(1e-4)
     assert first.grad_norm > 0 and first.seconds > 0 and first.peak_bytes > 1e6
     assert first.tokens_per_second == pytest.approx(first.tokens / first.seconds)
-    assert first.mfu is None  # nobody measured this CPU's peak, and a guess would be none
+    assert (
+        first.mfu is None and first.mfu_of_data_sheet is None
+    )  # nobody measured this CPU's peak, and a guess would be none
     assert run.model.window == WINDOW and run.settings["batch_size"] == 4
     assert run.settings["data"] == [document.name for document in DOCUMENTS]
 

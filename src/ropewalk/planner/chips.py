@@ -168,6 +168,27 @@ def datasheet_rates(chip: Chip) -> Rates:
     )
 
 
+@dataclass(frozen=True)
+class Mfu:
+    """Model FLOPs utilisation: operations of the model, nothing computed again counted, over what could have been done; on both scales.
+
+    measured: over the rate of a large matrix product, timed or planned. sheet: over the maker's dense bfloat16 rate. None where that is not known.
+    """
+
+    measured: float | None = None
+    sheet: float | None = None
+
+    def __str__(self) -> str:
+        on_sheet = "" if self.sheet is None else f" ({self.sheet:.3f} of the data sheet)"
+        return "" if self.measured is None else f"MFU {self.measured:.3f}{on_sheet}"
+
+
+def mfu(flops: float, chip: Chip | None, matrix: float | None, count: int = 1) -> Mfu:
+    """Of `flops` operations a second on `count` chips. matrix: FLOP/s of a large product on one of them."""
+    rates = (matrix, chip.matrix if chip else None)
+    return Mfu(*(flops / (rate * count) if rate else None for rate in rates))
+
+
 def of_memory(gib: float) -> Chip:
     """Some chip of which the memory alone is known."""
     return Chip(f"a GPU of {gib:.3g} GiB", 0.0, gib, 0.0, 32 * _GIGA, 12.5 * _GIGA, "its memory alone is known")

@@ -21,7 +21,7 @@ from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, regimes
-from ropewalk.planner.chips import Chip, Rates, datasheet_rates, gibibytes, of_memory, parse
+from ropewalk.planner.chips import Chip, Mfu, Rates, datasheet_rates, gibibytes, mfu, of_memory, parse
 from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.shape import Shape, paper_model, read_shape
@@ -79,9 +79,9 @@ class Plan:
         return None if self.price is None else self.price * self.gpu_hours
 
     @property
-    def mfu(self) -> float:
-        """Of the matrix rate, nothing recomputed counted."""
-        return self.time.mfu(self.rates.matrix, self.job.gpus)
+    def mfu(self) -> Mfu:
+        """On both scales."""
+        return mfu(self.time.flops / self.time.seconds, self.chip, self.rates.matrix, self.job.gpus)
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
@@ -120,7 +120,8 @@ class Plan:
         timed = dict(
             seconds_a_step=self.time.seconds,
             tokens_per_second=self.time.tokens_per_second,
-            mfu=self.mfu,
+            mfu=self.mfu.measured,
+            mfu_of_data_sheet=self.mfu.sheet,
             hours=self.hours,
             chip_hours=self.gpu_hours,
             cost=self.cost,

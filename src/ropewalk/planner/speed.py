@@ -52,10 +52,6 @@ class Time:
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds
 
-    def mfu(self, matrix: float, gpus: int) -> float:
-        """Counted operations over what the matrix rate allows."""
-        return self.flops / (self.seconds * matrix * gpus)
-
 
 def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     """Time of one step.

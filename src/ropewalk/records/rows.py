@@ -137,7 +137,7 @@ class Step:
     """One optimiser step. `loss` is nats a token over the whole batch; `seconds` the step's own wall time.
 
     `peak_bytes` of memory were in use at most so far, and `reserved_bytes` held by PyTorch for them, holes included (0 on a CPU). `retries` counts how
-    often the step ran out of memory and was begun again with less kept.
+    often the step ran out of memory and was begun again with less kept. `mfu` is a share of the run's own matrix rate, `mfu_of_data_sheet` of the maker's.
     """
 
     kind: ClassVar[str] = "step"
@@ -153,6 +153,7 @@ class Step:
     seconds_left: float = 0.0
     reserved_bytes: int = 0
     retries: int = 0
+    mfu_of_data_sheet: float | None = None
 
 
 @dataclass(frozen=True)

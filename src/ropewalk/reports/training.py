@@ -116,14 +116,19 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
         ["steps", "loss", "tokens", "tokens/s", "MFU", "peak memory", "time"],
         [_line(clean, run) for run in runs],
         first="run",
-        note="Loss: the first step, and the mean of the last tenth. MFU: share of the machine's measured matrix rate.",
+        note="Loss: the first step, and the mean of the last tenth. MFU: share of the matrix rate that the run measured, and of the data sheet's.",
     )
+
+
+def _mean_share(shares: list[float | None]) -> str:
+    told = [share for share in shares if number_format.is_finite(share)]
+    return number_format.share(sum(told) / len(told)) if told else number_format.NONE
 
 
 def _line(clean: Clean, run: Training) -> Line:
     losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
     tail = losses[-max(1, len(losses) // 10) :]
-    mfu = [step.mfu for step in run.steps if number_format.is_finite(step.mfu)]
+    shares = [[getattr(step, name) for step in run.steps] for name in ("mfu", "mfu_of_data_sheet")]
     first, last = (losses[0], sum(tail) / len(tail)) if losses else (None, None)
     return Line(
         run.title,
@@ -132,7 +137,7 @@ def _line(clean: Clean, run: Training) -> Line:
             f"{number_format.fixed(first)} → {number_format.fixed(last)}",
             number_format.large(run.tokens),
             number_format.large(run.tokens / run.seconds if run.seconds else None),
-            number_format.share(sum(mfu) / len(mfu)) if mfu else number_format.NONE,
+            ", ".join(_mean_share(scale) for scale in shares),
             number_format.memory(max(step.peak_bytes for step in run.steps)),
             number_format.duration(run.seconds),
         ),

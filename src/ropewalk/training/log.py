@@ -13,6 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.errors import UserError
+from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, to_line
 from ropewalk.settings.train import TrainSettings
@@ -56,10 +57,10 @@ class Log:
 
 def line(step: Step, steps: int) -> str:
     """One step in one line: step, loss, learning rate, gradient norm, tokens/s, MFU, peak memory, time left."""
-    mfu = "" if step.mfu is None else f"  MFU {step.mfu:.3f}"
+    mfu = Mfu(step.mfu, step.mfu_of_data_sheet)
     return (
         f"step {step.step}/{steps}  loss {step.loss:.4f}  lr {step.learning_rate:.2e}  grad {step.grad_norm:.3f}  "
-        f"{step.tokens_per_second:,.0f} tokens/s{mfu}  peak {step.peak_bytes / 2**30:.1f} GiB  {clock(step.seconds_left)} left"
+        f"{step.tokens_per_second:,.0f} tokens/s  {mfu}{'  ' if step.mfu else ''}peak {step.peak_bytes / 2**30:.1f} GiB  {clock(step.seconds_left)} left"
     )
 
 

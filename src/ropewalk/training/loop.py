@@ -126,7 +126,7 @@ class Loop:
         self.threads = torch.get_num_threads()
         self._saved: int | None = None
         rate = throughput.matrix_rate(mesh.device, start.compute)
-        self._pace = throughput.Pace(mesh.device, flops, rate and rate * mesh.world, settings.steps)
+        self._pace = throughput.Pace(mesh.device, flops, rate, settings.steps, mesh.world)
         self._retries = self._tight = 0  # of the step that is being taken
 
     def _activation_memory(self, flops: float) -> ActivationMemory:

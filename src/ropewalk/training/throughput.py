@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from ropewalk.model.architecture import decoder_of
+from ropewalk.model.devices import device_name
 from ropewalk.model.layers import head_size
+from ropewalk.planner.chips import mfu, named
 from ropewalk.records import Step
 
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
@@ -82,20 +84,22 @@ def tight_allocations(device: torch.device) -> int:
 class Pace:
     """How fast a run goes, as its rows say it.
 
-    device: of this process. flops: a token. rate: FLOP/s of a large product on all devices together; None where MFU is not told. steps: of the
-    whole run.
+    device: of this process. flops: a token. rate: FLOP/s of a large product on one device; None where MFU is not told. steps: of the
+    whole run. devices: like this one, that take part.
     """
 
     device: torch.device
     flops: float
     rate: float | None
     steps: int
+    devices: int = 1
     _durations: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def row(self, step: int, loss: float, norm: float, rate: float, tokens: int, seconds: float, retries: int) -> Step:
         """One step on record. `rate` is the learning rate."""
         self._durations.append(seconds)
         speed = tokens / seconds
+        shares = mfu(speed * self.flops, named(device_name(self.device)), self.rate, self.devices)
         return Step(
             step=step,
             loss=loss,
@@ -104,7 +108,8 @@ class Pace:
             tokens=tokens,
             tokens_per_second=speed,
             seconds=seconds,
-            mfu=None if self.rate is None else speed * self.flops / self.rate,
+            mfu=shares.measured,
+            mfu_of_data_sheet=shares.sheet,
             peak_bytes=peak_bytes(self.device),
             reserved_bytes=reserved_bytes(self.device),
             seconds_left=(self.steps - step) * statistics.fmean(self._durations),

@@ -127,7 +127,8 @@ def _times(plan: Plan) -> dict[str, str]:
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
-        "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip), MFU {plan.mfu:.2f}",
+        "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
+        "MFU": str(plan.mfu).removeprefix("MFU "),
         f"{job.recipe.steps} steps": f"{_count(plan.tokens)} tokens, {_hours(plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
