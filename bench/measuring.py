@@ -103,7 +103,7 @@ def bench_perplexity(
     warm = ids[: window + stride]
 
     def whole_layers(attention: Any) -> Any:
-        return _with(attention(), compile.faster(model, passes=10**9, window=window, shape=(1, window)))
+        return _with(attention(), compile.faster(model, passes=10**9, window=window, shapes=[(1, window)]))
 
     contestants: dict[str, tuple[Callable[..., float], Any, dict[str, Any]]] = {
         "plain": (plain_perplexity, nullcontext, {}),

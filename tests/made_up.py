@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
@@ -240,6 +241,7 @@ def _suite(path: Path) -> None:
         )
         for place, family in enumerate(("keys", "values", "lookalikes", "chain")):
             made.add(retrieval(family, window, max(0.0, share - 0.15 * place)))
+        made.add(gain(window, share / 4, share / 4 - 0.05, share / 4 + 0.05))
         made = Recorder(
             path, run(state, f"ropewalk attention {state.name} --window {window}", "2026-11-22T06:40:00+00:00")
         )
@@ -251,6 +253,26 @@ def _suite(path: Path) -> None:
                     layer, window, 1, 200, [0.8, 0.6], [2.0, 2.0], resolution, [0.3 - 0.02 * layer, 0.1], "held-out"
                 )
             )
+
+
+def gain(window: int, gained: float, low: float, high: float, seed: int = 0) -> records.ContextGain:
+    """A made-up context gain against 64 tokens, twice as high at the end as on average."""
+    parts = [
+        {
+            "start": start,
+            "stop": 2 * start,
+            "tokens": 9 * start,
+            "gain": gained * start * 2 / window,
+            "low": low,
+            "high": high,
+        }
+        for start in (64 << power for power in range(6))
+        if start < window
+    ]
+    row = records.ContextGain(
+        window, 64, 32, gained, low, high, 5.0, 5.0 * math.exp(gained), 2.5, 2.2, 2.8, 9000, 70 + seed, 9, 3, bos=True
+    )
+    return dataclasses.replace(row, data="held-out", by_place=parts)
 
 
 def retrieval(family: str, window: int, share: float, trials: int = 40) -> records.Retrieval:

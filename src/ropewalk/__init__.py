@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ropewalk.evals.downstream.benchmarks import benchmarks as benchmarks
     from ropewalk.evals.downstream.summary import summarize as summarize
     from ropewalk.evals.factor_search import search as search
+    from ropewalk.evals.perplexity.context_gain import gain as gain
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
     from ropewalk.evals.retrieval.passkey import passkey as passkey
@@ -56,6 +57,7 @@ _HOMES = {
     "evaluate": "ropewalk.suite.runner",
     "export": "ropewalk.exports.export",
     "extend": "ropewalk.model.extend",
+    "gain": "ropewalk.evals.perplexity.context_gain",
     "generate": "ropewalk.evals.conversation",
     "load_model": "ropewalk.model.load",
     "merge": "ropewalk.exports.adapters",

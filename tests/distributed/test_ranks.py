@@ -9,6 +9,7 @@ import torch
 
 from ropewalk import records
 from ropewalk.distributed import ranks
+from ropewalk.evals.perplexity.context_gain import gain
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.evals.retrieval import retrieval
 from ropewalk.evals.retrieval.passkey import passkey
@@ -17,10 +18,12 @@ from ropewalk.testing import prose, tiny_directory
 MEASURE = """
 import sys
 from ropewalk.cli.tables import measured
-from ropewalk import passkey, perplexity, retrieval
+from ropewalk import gain, passkey, perplexity, retrieval
 model, data, out = sys.argv[1:]
 measured.show_perplexity(perplexity(model, data=[data], windows=[64], stride=16, out=out))
 measured.show_perplexity(perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
+measured.show_gain(gain(model, data=[data], window=64, short=16, out=out))
+measured.show_gain(gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=out))
 measured.show_passkey(*passkey(model, window=300, depths=5, trials=2, out=out))
 measured.show_retrieval(retrieval(model, window=2200, families=["keys"], trials=3, out=out))
 """
@@ -42,20 +45,28 @@ def test_ranks_change_nothing(tmp_path):
         [*launch, tmp_path / "measure.py", model, data, tmp_path / "two.jsonl"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("┏") == 4, "each table once, not once a rank"
+    assert done.stdout.count("┏") == 6, "each table once, not once a rank"
 
     perplexity(model, data=[data], windows=[64], stride=16, out=tmp_path / "one.jsonl")
     perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
+    gain(model, data=[data], window=64, short=16, out=tmp_path / "one.jsonl")
+    gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
     passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
     retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
     one, two = records.read([tmp_path / "one.jsonl"]), records.read([tmp_path / "two.jsonl"])
     for kind in (records.Perplexity, records.Passkey, records.PasskeySummary, records.Retrieval):
         assert plain(two.of(kind)) == plain(one.of(kind)) != []
+    # A model without key tokens has no LongPPL, and NaN is not equal to itself.
+    gains = [
+        [{k: v for k, v in row.items() if k[:7] != "longppl"} for row in plain(each.of(records.ContextGain))]
+        for each in (one, two)
+    ]
+    assert gains[0] == gains[1] and len(gains[0]) == 2
     # Ranks write their documents as they come, under one header.
     assert sorted(map(json.dumps, plain(two.of(records.DocumentScore)))) == sorted(
         map(json.dumps, plain(one.of(records.DocumentScore)))
     )
-    assert len(two.runs) == 4 and two.left_out.damaged == 0
+    assert len(two.runs) == 6 and two.left_out.damaged == 0
 
 
 def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):

@@ -70,13 +70,13 @@ def test_the_experts_of_a_layer_are_no_decoder_layers():
     assert decoder_layers(model) == list(model.model.layers)
 
 
-@pytest.mark.parametrize("shape", [None, (2, 50)])
-def test_compiled_layers_say_the_same_and_leave_no_trace(shape, ids):
+@pytest.mark.parametrize("shapes", [[], [(2, 50)]])
+def test_compiled_layers_say_the_same_and_leave_no_trace(shapes, ids):
     model = tiny(num_hidden_layers=3)
     with torch.inference_mode():
         plain = model(ids).logits
         # "eager" traces as inductor does and generates no code, which takes half a minute where cores are shared.
-        with compile.compiled(model, shape=shape, backend="eager"), compile.reading_last(model, 9):
+        with compile.compiled(model, shapes=shapes, backend="eager"), compile.reading_last(model, 9):
             fused = model(ids, logits_to_keep=9).logits
         assert all("forward" not in vars(module) for module in model.modules())
     torch.testing.assert_close(fused, plain[:, -9:], rtol=1e-5, atol=1e-6)
@@ -84,7 +84,7 @@ def test_compiled_layers_say_the_same_and_leave_no_trace(shape, ids):
 
 def test_little_work_or_no_gpu_compiles_nothing(ids):
     model = tiny()
-    with compile.faster(model, passes=10**9, window=64, shape=(1, 64)):
+    with compile.faster(model, passes=10**9, window=64, shapes=[(1, 64)]):
         assert all("forward" not in vars(module) for module in model.modules())
 
 
@@ -95,7 +95,7 @@ def test_passes_of_another_shape_go_uncompiled(ids):
         traced.append(graph)
         return graph.forward
 
-    with torch.inference_mode(), compile.compiled(model, shape=(2, 50), backend=backend):
+    with torch.inference_mode(), compile.compiled(model, shapes=[(2, 50)], backend=backend):
         model(ids[:1, :30])
         assert not traced
         model(ids)

@@ -36,7 +36,7 @@ def test_reading_only_the_last_positions_changes_nothing_there(dtype, compiled, 
     with torch.inference_mode():
         exact = llama(torch.float32, kv_heads).double()(ids, logits_to_keep=65).logits
         whole = model(ids, logits_to_keep=65).logits
-        with compile.faster(model, passes=1, window=700, shape=(2, 700)), compile.reading_last(model, 65):
+        with compile.faster(model, passes=1, window=700, shapes=[(2, 700)]), compile.reading_last(model, 65):
             narrow = model(ids, logits_to_keep=65).logits
 
     def error(found: torch.Tensor) -> float:

@@ -195,3 +195,17 @@ def test_a_crowd_of_other_methods_alone_is_drawn(tmp_path):
             recorder.add(made_up.perplexity(256 * factor, 1.5 + factor / 100))
     report([path], out=tmp_path / "report.html")
     assert "Other methods." in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_context_gains_stand_side_by_side_under_one_evaluator_only(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.gain(256, 0.01, -0.02, 0.04)),
+        (made_up.extended(4, 9), made_up.gain(1024, 0.25, 0.2, 0.3)),
+        (made_up.extended(4, 9), dataclasses.replace(made_up.gain(1024, 0.25, 0.2, 0.3), evaluator="judge")),
+    )
+    page = made_up.words(render(records.read([path]))).split("What the context is worth")[-1]
+    alone, judged = page.split("Key tokens were chosen by ")[0:2]
+    assert "0.010 \u22120.020 to 0.040 5.00 5.05 2.50 2.20 to 2.80 0.8" in alone and "0.250 0.200 to 0.300" in alone
+    assert judged.startswith("each model itself: such LongPPLs are not to be compared") and "0.250" in judged
+    assert "Key tokens were chosen by judge." in page

@@ -1,7 +1,7 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
 make.py        extend, search, train, merge, export, report, demo
-measure.py     perplexity, passkey, retrieval, attention
+measure.py     perplexity, gain, passkey, retrieval, attention
 downstream.py  benchmarks, summarize, evaluate
 predict.py     theory, plan, doctor
 talk.py        chat, generate
@@ -23,7 +23,13 @@ from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
-from ropewalk.settings.measure import AttentionSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.measure import (
+    AttentionSettings,
+    GainSettings,
+    PasskeySettings,
+    PerplexitySettings,
+    RetrievalSettings,
+)
 from ropewalk.settings.options import Flag
 from ropewalk.settings.pages import DemoSettings, ReportSettings, TheorySettings
 from ropewalk.settings.plan import PlanSettings
@@ -77,6 +83,7 @@ COMMANDS: dict[str, Command] = {
     "merge": Command(MergeSettings, make.merge),
     "export": Command(ExportSettings, make.export),
     "perplexity": Command(PerplexitySettings, measure.perplexity, (ByStep,)),
+    "gain": Command(GainSettings, measure.gain, (ByStep,)),
     "passkey": Command(PasskeySettings, measure.passkey, (ByStep,)),
     "retrieval": Command(RetrievalSettings, measure.retrieval),
     "benchmarks": Command(BenchmarksSettings, downstream.benchmarks),

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ropewalk.settings.command import arguments
-from ropewalk.settings.measure import AttentionSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.measure import (
+    AttentionSettings,
+    GainSettings,
+    PasskeySettings,
+    PerplexitySettings,
+    RetrievalSettings,
+)
 
 
 def perplexity(options: Any) -> None:
@@ -16,6 +22,14 @@ def perplexity(options: Any) -> None:
     for title, model in _models(options):
         rows = perplexity(**arguments(PerplexitySettings, options) | {"model": model})
         show_perplexity(rows, title=title or "perplexity")
+
+
+def gain(options: Any) -> None:
+    from ropewalk.cli.tables.measured import show_gain
+    from ropewalk.evals.perplexity.context_gain import gain
+
+    for title, model in _models(options):
+        show_gain(gain(**arguments(GainSettings, options) | {"model": model}), title=title or "context gain")
 
 
 def passkey(options: Any) -> None:

@@ -9,7 +9,7 @@ not recognise they do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -36,25 +36,25 @@ def _norms(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def faster(model: Any, *, passes: int, window: int, shape: tuple[int, int] | None = None) -> Iterator[None]:
+def faster(model: Any, *, passes: int, window: int, shapes: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
     """Compile while the block runs, and attend by the fastest kernel, if there is a GPU and enough work; else nothing.
 
     Args:
         model: a transformers model.
         passes, window: how many passes over so many tokens there will be.
-        shape: (batch, tokens) of most passes, where they are alike: whole layers are then compiled for it.
+        shapes: (batch, tokens) of most passes, where they are alike: whole layers are then compiled for these.
     """
     device = next(model.parameters()).device
     if device.type != "cuda" or work(model, passes, window) < WORTH_COMPILING:
         yield
         return
-    with kernels.fastest(device, head_size(model)), compiled(model, shape=shape):
+    with kernels.fastest(device, head_size(model)), compiled(model, shapes=shapes):
         yield
 
 
 @contextmanager
 def compiled(
-    model: Any, *, shape: tuple[int, int] | None = None, backend: str | Callable[..., Any] = "inductor"
+    model: Any, *, shapes: Sequence[tuple[int, int]] = (), backend: str | Callable[..., Any] = "inductor"
 ) -> Iterator[None]:
     """While the block runs, layers are compiled, all by one function; the last is not, since hooks may narrow it.
 
@@ -62,14 +62,14 @@ def compiled(
 
     Args:
         model: a transformers model.
-        shape: (batch, tokens) of the passes that are compiled; others run as they are, and do not have all layers compiled over again.
-            None: for passes of many shapes.
+        shapes: (batch, tokens) of the passes that are compiled; others run as they are, and do not have all layers compiled over again.
+            None at all: for passes of many shapes.
         backend: of torch.compile.
     """
     layers: list[Any] = decoder_layers(model, required=False)[:-1]
     for layer in layers:
-        fused = torch.compile(layer.forward, dynamic=shape is None, backend=backend)
-        layer.forward = fused if shape is None else _for_shape(shape, fused, layer.forward)
+        fused = torch.compile(layer.forward, dynamic=not shapes, backend=backend)
+        layer.forward = _for_shapes(shapes, fused, layer.forward) if shapes else fused
     try:
         with uncompiled_where_it_fails():
             yield
@@ -78,11 +78,13 @@ def compiled(
             del layer.forward
 
 
-def _for_shape(shape: tuple[int, int], fused: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's forward: `fused` for hidden states [batch, tokens, width] of that shape, `plain` for any other."""
+def _for_shapes(
+    shapes: Sequence[tuple[int, int]], fused: Callable[..., Any], plain: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A layer's forward: `fused` for hidden states [batch, tokens, width] of these shapes, `plain` for any other."""
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        run = fused if tuple(hidden_states.shape[:2]) == shape else plain
+        run = fused if tuple(hidden_states.shape[:2]) in shapes else plain
         return run(hidden_states, *args, **kwargs)
 
     return forward

@@ -6,6 +6,7 @@ out  a matplotlib Figure each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from ropewalk.figures.style import (
     styled,
     window_axis,
 )
-from ropewalk.records import paper
+from ropewalk.records import ContextGain, paper
 from ropewalk.records.variant import Variant, labels
 
 COMPARABLE = 100  # steps; a run that ends before would be a dot beside the paper's thousand
@@ -189,6 +190,41 @@ def retrieval(
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
+    legend(figure, axes)
+    return figure
+
+
+@styled
+def gain_by_place(series: Sequence[tuple[str, Variant, ContextGain]], *, colours: Colours | None = None) -> Figure:
+    """Context gain by place in a document: a range of places at its geometric middle, with its 95 % interval.
+
+    `series` holds (label, variant, row).
+    """
+    figure, axes = new()
+    for index, (label, variant, row) in enumerate(series):
+        parts = row.by_place
+        gains = np.array([part["gain"] for part in parts])
+        below = np.nan_to_num([part["gain"] - part["low"] for part in parts])
+        above = np.nan_to_num([part["high"] - part["gain"] for part in parts])
+        axes.errorbar(
+            [math.sqrt(part["start"] * part["stop"]) for part in parts],
+            gains,
+            yerr=[np.maximum(0, below), np.maximum(0, above)] if not row.estimate else None,
+            marker=MARKERS[index % len(MARKERS)],
+            linestyle=dashes(variant),
+            color=colour(variant, colours),
+            capsize=2.2,
+            elinewidth=1.2,
+            label=label,
+        )
+    axes.axhline(0, color=INK, linewidth=0.9)
+    for original in {variant.original_window for _, variant, _ in series}:
+        axes.axvline(original, color=MUTED, linestyle=":", linewidth=1)
+    edges = sorted({edge for _, _, row in series for part in row.by_place for edge in (part["start"], part["stop"])})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(edges, [str(edge) for edge in edges])
+    axes.minorticks_off()
+    axes.set(xlabel="place in the document (tokens)", ylabel="context gain (nats a token)")
     legend(figure, axes)
     return figure
 

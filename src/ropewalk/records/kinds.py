@@ -8,6 +8,8 @@ from ropewalk.records.downstream import Benchmark, BenchmarkComparison, Document
 from ropewalk.records.rows import (
     Adjacent,
     AttentionScores,
+    ContextGain,
+    DocumentGain,
     DocumentScore,
     Passkey,
     PasskeySummary,
@@ -23,6 +25,7 @@ from ropewalk.rope.resolution import Resolution
 
 Row = (
     Perplexity
+    | ContextGain
     | Passkey
     | PasskeySummary
     | Step
@@ -31,6 +34,7 @@ Row = (
     | Summary
     | DocumentSummary
     | DocumentScore
+    | DocumentGain
     | AttentionScores
     | Adjacent
     | Retrieval
@@ -41,4 +45,4 @@ Row = (
 #: Every kind of row, by what a record's line calls it.
 KINDS: dict[str, type[Row]] = {row.kind: row for row in get_args(Row)}
 #: By these a killed measurement goes on. They are no result: what they add up to is another row.
-BOOKKEEPING = (DocumentScore, DocumentSummary)
+BOOKKEEPING = (DocumentScore, DocumentGain, DocumentSummary)

@@ -79,6 +79,65 @@ class Perplexity:
             raise ValueError(f"a perplexity is above 0, got {self.perplexity}")
 
 
+class PlaceGain(TypedDict):
+    """Context gain of the tokens at places start .. stop - 1 of their documents, in nats a token, with its 95 % interval over documents."""
+
+    start: int
+    stop: int
+    tokens: int
+    gain: float
+    low: float
+    high: float
+
+
+class DocumentLosses(DocumentLoss):
+    """One document of a context gain: `nll` is in the whole context, `short_nll` in the short one, `key_nll` that of its key tokens in the whole one."""
+
+    short_nll: float
+    key_tokens: int
+    key_nll: float
+
+
+@dataclass(frozen=True)
+class ContextGain:
+    """nll in the `short` context less nll in the whole one of `window` tokens, in nats a token, and LongPPL; evals/perplexity/context_gain.py defines them.
+
+    `low` and `high` bound the gain's 95 % interval over documents (Student's), or of an estimate on these documents. `tokens` were read twice;
+    the perplexities are of them, `longppl` of the `key_tokens` among them, which `evaluator` chose (empty: the model itself). `skipped`, `texts`,
+    `estimate` and `extrapolation` as of `Perplexity`. An estimate's ranges of places are of the windows drawn.
+    """
+
+    kind: ClassVar[str] = "context_gain"
+    window: Tokens
+    short: Tokens
+    stride: Tokens
+    gain: float
+    low: float
+    high: float
+    perplexity: float
+    short_perplexity: float
+    longppl: float
+    longppl_low: float
+    longppl_high: float
+    tokens: int
+    key_tokens: int
+    documents: int
+    skipped: int
+    bos: bool
+    evaluator: str = ""
+    data: str = ""
+    estimate: bool = False
+    seconds: float = 0.0
+    by_place: list[PlaceGain] = field(default_factory=list)
+    per_document: list[DocumentLosses] = field(default_factory=list)
+    texts: str = ""
+    extrapolation: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.key_tokens <= self.tokens:
+            raise ValueError(f"key tokens are some of the {self.tokens} tokens, got {self.key_tokens}")
+
+
 @dataclass(frozen=True)
 class Passkey:
     """One depth of the passkey test: of `trials` prompts of `window` tokens with the key `k` tokens before the end."""
@@ -171,6 +230,26 @@ class DocumentScore:
     tokens: int
     nll: float
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class DocumentGain:
+    """One document read with a short and with the whole context: what lets a killed `gain` go on.
+
+    `key` names everything that decides the figures. `sums` are five lists over ranges of places: tokens, nll in the whole context and in the short
+    one, key tokens, and their nll in the whole context.
+    """
+
+    kind: ClassVar[str] = "document_gain"
+    key: str
+    document: str
+    sums: list[list[float]]
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.sums) != 5:
+            raise ValueError(f"five sums are kept of a document, got {len(self.sums)}")
+        _check_one_length("ranges", *self.sums)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ropewalk.records import (
     Benchmark,
     BenchmarkComparison,
     Bounds,
+    ContextGain,
     Growth,
     Passkey,
     PasskeySummary,
@@ -35,6 +36,7 @@ from ropewalk.reports import (
     ablation,
     attention,
     benchmarks,
+    gain,
     passkey,
     perplexity,
     provenance,
@@ -66,6 +68,7 @@ class Builder:
 #: In the order of the page. To show a new kind of row, add a builder here.
 SECTIONS: list[Builder] = [
     Builder((Perplexity,), perplexity.section),
+    Builder((ContextGain,), gain.section),
     Builder((Passkey, PasskeySummary), passkey.section),
     Builder((Retrieval,), retrieval.section),
     Builder((Benchmark, BenchmarkComparison), benchmarks.section),

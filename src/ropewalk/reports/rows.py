@@ -18,6 +18,7 @@ from ropewalk.figures.style import palette
 from ropewalk.records import (
     Adjacent,
     AttentionScores,
+    ContextGain,
     LeftOut,
     Measurement,
     ModelInfo,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 # The fields that say what was measured; two rows of one variant that agree in them measured the same thing twice.
 _SETTINGS: dict[type, tuple[str, ...]] = {
     Perplexity: ("window", "stride", "convention", "data", "bos"),
+    ContextGain: ("window", "short", "stride", "data", "bos", "evaluator"),
     Passkey: ("window", "k"),
     PasskeySummary: ("window",),
     AttentionScores: ("window", "layer", "data"),

@@ -1,4 +1,4 @@
-"""What a model itself does: perplexity, passkey, retrieval, attention."""
+"""What a model itself does: perplexity, context gain, passkey, retrieval, attention."""
 
 from __future__ import annotations
 
@@ -47,6 +47,34 @@ class PerplexitySettings(MeasuringOptions, Batched):
             raise UserError(
                 f"a budget estimates ropewalk's own perplexity, not that of {self.convention}; leave out --budget or --as"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainSettings(MeasuringOptions, Batched):
+    """Context gain and LongPPL: the loss of the same tokens with a short and with the whole context."""
+
+    data: Data
+    """Files, directories or data-set ids; in Python also documents."""
+    window: Tokens | None = None
+    """Tokens of the whole context; the model's own window if not given. Beyond it is extrapolation."""
+    short: Tokens | None = None
+    """Tokens of the short context; if not given the window of pretraining, or a quarter of a --window that is no longer."""
+    stride: Tokens | None = None
+    """Tokens both contexts slide by; half of --short if not given. Less is finer, and slower."""
+    evaluator: OptionalModel = None
+    """Model of the same tokenizer that chooses LongPPL's key tokens, as in the paper; MODEL itself if not given. It reads everything as well."""
+    budget: OptionalMinutes = None
+    """Estimate from random windows within so many minutes."""
+    tolerance: Annotated[float, Range(0, 1)] = 0.005
+    """With --budget, stop when half the gain's interval is at most so many nats."""
+    limit: Count | None = None
+    """Use the first so many documents that fill the window."""
+    min_tokens: Tokens | None = None
+    """Leave out documents with fewer tokens; the window if not given."""
+    max_tokens: Tokens | None = None
+    """Cut documents to their first so many tokens."""
+    seed: Seed = 0
+    """Of --budget's sample."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tables of what was measured on a model itself: perplexity, passkey, retrieval, attention."""
+"""Tables of what was measured on a model itself: perplexity, context gain, passkey, retrieval, attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.evals.intervals import wilson
-from ropewalk.records import Adjacent, AttentionScores, Passkey, PasskeySummary, Perplexity, Retrieval
+from ropewalk.records import Adjacent, AttentionScores, ContextGain, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share, times
 from ropewalk.records.variant import variant_of
@@ -43,6 +43,35 @@ def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> No
     console().print(table)
 
 
+def show_gain(row: ContextGain, title: str = "context gain") -> None:
+    """Print the gain by place in a document, and in sum; and LongPPL."""
+    conditions = f"{row.window} tokens{_beyond(row)}, against {row.short}; stride {row.stride}, {'BOS first' if row.bos else 'no BOS'}, {row.seconds:.1f} s"
+    table = Table(title=f"{title}, {conditions}", title_justify="left")
+    for heading in ("place", "tokens", "gain", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for part in row.by_place:
+        interval = _nats(part["low"], part["high"]) if not row.estimate else ""
+        table.add_row(f"{part['start']} to {part['stop'] - 1}", f"{part['tokens']}", fixed(part["gain"], 4), interval)
+    about = "about " * row.estimate
+    table.add_section()
+    table.add_row("all", f"{row.tokens}", f"{about}{fixed(row.gain, 4)}", _nats(row.low, row.high))
+    terminal = console()
+    terminal.print(table)
+    terminal.print(
+        f"Gain in nats a token over {row.documents} document{'s' * (row.documents != 1)} ({row.skipped} too short): "
+        f"perplexity {about}{row.perplexity:.3f}, with the short context {row.short_perplexity:.3f}"
+    )
+    chosen = f"{row.key_tokens} key tokens of {row.tokens}, chosen by {row.evaluator or 'the model itself'}"
+    interval = "" if math.isnan(row.longppl_low) else f" ({row.longppl_low:.3f} to {row.longppl_high:.3f})"
+    terminal.print(
+        f"LongPPL {about}{row.longppl:.3f}{interval}, over {chosen}" if row.key_tokens else f"LongPPL: none, {chosen}"
+    )
+
+
+def _nats(low: float, high: float) -> str:
+    return "none, of 1 document" if math.isnan(low) else f"{fixed(low, 4)} to {fixed(high, 4)}"
+
+
 def _interval(row: Perplexity) -> str:
     """Over documents, of which one alone says nothing about others; another's rule has none."""
     if not math.isnan(row.low):
@@ -50,7 +79,7 @@ def _interval(row: Perplexity) -> str:
     return "none, of 1 document" if row.documents == 1 and row.convention == "ropewalk" else "none"
 
 
-def _beyond(row: PasskeySummary | Retrieval) -> str:
+def _beyond(row: PasskeySummary | Retrieval | ContextGain) -> str:
     return ", extrapolation: beyond the model's own window" * row.extrapolation
 
 

@@ -203,7 +203,7 @@ def _score_documents(
     scores: dict[int, records.DocumentScore] = {}
     with (
         Progress(f"perplexity, window {window}", total) as advance,
-        faster(loaded.model, passes=total, window=window, shape=(batch, window)),
+        faster(loaded.model, passes=total, window=window, shapes=[(batch, window)]),
     ):
         for place in local:
             document = documents[place]

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, order_of, units_of
 
+T = TypeVar("T")
 #: Windows beside the documents' first ones that are drawn before a narrow interval counts: with few, it may be chance.
 _FEWEST_OTHERS = 32
 
@@ -64,12 +65,43 @@ def sample(
     Returns:
         The estimate, the summed nll of each unit drawn, and all units; the same on every rank.
     """
-    deadline = time.perf_counter() + 60 * minutes
     units = units_of([len(ids) for ids in documents], window, stride)
-    population, order = Population(units), order_of(units, seed)
-    drawn: dict[int, float] = {}
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
+
+    def score(places: Sequence[int]) -> Iterator[float]:
+        passes = [pass_of(units[place], documents) for place in places]
+        return map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
+
     size = max(1, batch_tokens // window)
+    estimate, drawn = draw(units, score, float, size=size, minutes=minutes, tolerance=tolerance, seed=seed)
+    return estimate, drawn, units
+
+
+def draw(
+    units: Sequence[Unit],
+    score: Callable[[Sequence[int]], Iterable[T]],
+    value: Callable[[T], float],
+    *,
+    size: int,
+    minutes: float,
+    tolerance: float,
+    seed: int,
+) -> tuple[Estimate, dict[int, T]]:
+    """Draw units as `sample` says, whatever is measured on them.
+
+    Args:
+        units: all there are.
+        score: what is measured on units, given by their places among all.
+        value: of what was measured, the sum to estimate the mean of, in nats.
+        size: units of one batch on one rank.
+        minutes, tolerance, seed: as in `sample`.
+
+    Returns:
+        The estimate, and what was measured on each unit drawn; the same on every rank.
+    """
+    deadline = time.perf_counter() + 60 * minutes
+    population, order = Population(units), order_of(units, seed)
+    drawn: dict[int, T] = {}
     estimate, others = None, 0
     step = size * world_size()
     for start in range(0, len(order), step):
@@ -77,10 +109,8 @@ def sample(
         local_start = start + size * rank()
         # Windows of one length are scored together.
         local = sorted(order[local_start : local_start + size], key=lambda place: units[place].window.scored)
-        passes = [pass_of(units[place], documents) for place in local]
-        nlls = map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
-        drawn |= gathered(dict(zip(local, nlls, strict=True)))
-        estimate = population.estimate(drawn)
+        drawn |= gathered(dict(zip(local, score(local), strict=True)))
+        estimate = population.estimate({place: value(measured) for place, measured in drawn.items()})
         others += sum(not units[place].first for place in order[start : start + step])
         now = time.perf_counter()
         late = now + (now - batch_started) > deadline
@@ -89,7 +119,7 @@ def sample(
             break
     if estimate is None:
         raise AssertionError("all windows drawn and no estimate")
-    return estimate, drawn, units
+    return estimate, drawn
 
 
 def _sum(nll: Float[np.ndarray, " scored"]) -> float:

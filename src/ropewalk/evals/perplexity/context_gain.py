@@ -1,0 +1,355 @@
+"""Context gain and LongPPL: what a model makes of the context beyond a short one.
+
+in   a model, documents, a window W, a short context K and a stride S (tokens)
+out  a record: the gain with a 95 % interval, by place in a document and by document, and LongPPL
+
+**Context gain** is the mean over tokens of nll(short context) - nll(whole context), in nats a token, over all tokens from place K of each
+document on: those that the two contexts tell apart (two_pass.py). It is the difference of the two logarithms of perplexity at the windows K and W
+and the stride S over these tokens, and what perplexity at W alone does not show: a model that ignores everything but the last K tokens gains 0.
+
+**LongPPL** (Fang et al. 2024, arXiv 2410.23771, ICLR 2025) is exp of the mean nll(whole context) over the key tokens. Taken from the paper: the
+rule for key tokens, long-short difference above alpha = 2 *and* log-likelihood in the whole context above beta = -2, which the evaluator decides; the mean
+over key tokens alike; short contexts that slide (theirs, 4096 to 5119 tokens, are --short 5120 --stride 1024). Not taken: the evaluator (theirs
+is Llama 3.1 8B; here it is --evaluator, or the model itself), which must have the model's tokenizer, since key tokens are not carried over from one
+tokenization to another; the whole context of a token past W slides, where theirs is the whole document (the same with --max-tokens W); and their soft weights,
+which are of training. **A model that is its own evaluator** chooses the tokens that it gets right, so its LongPPL is below exp(2) whatever it is worth: models
+are compared by LongPPL under one evaluator only. Context gain needs none.
+
+**Worked example.** Five tokens with nll 3.0, 4.0, 2.5, 5.0, 0.5 in the short context and 0.4, 1.8, 0.6, 2.9, 0.4 in the whole one. Gains: 2.6, 2.2, 1.9,
+2.1, 0.1, their mean 1.78. Key tokens: the first two; the third gains too little, the fourth is too unlikely still, the fifth gains nothing. LongPPL is
+exp((0.4 + 1.8) / 2) = 3.00.
+
+**Documents, BOS, resuming, ranks** are perplexity's (measure.py), and so is the estimate from a sample of windows (sampled.py): what is estimated is the gain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ropewalk import records
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.data.encode import check_ids
+from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
+from ropewalk.data.sliding import SlidingWindow
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
+from ropewalk.evals.compile import faster
+from ropewalk.evals.intervals import documents_interval
+from ropewalk.evals.likelihood import check_window, default_batch_tokens, exp, not_a_number
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
+from ropewalk.evals.pairing import refuse_other_tokenizer
+from ropewalk.evals.perplexity.measure import key_of
+from ropewalk.evals.perplexity.sampled import draw
+from ropewalk.evals.perplexity.strata import Estimate, Population, Unit
+from ropewalk.evals.perplexity.two_pass import Contexts, Twice, read_twice
+from ropewalk.model.load import load_tokenizer
+from ropewalk.progress import Progress
+from ropewalk.records.resume import already_recorded, by_key, on_record
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import GainSettings
+
+_TOO_SHORT = (
+    "context gain needs a document of at least {min_tokens} tokens (the window, or --min-tokens), but the longest of "
+    "{skipped} has {longest}; give longer documents, or a smaller --window or --min-tokens"
+)
+#: Sums over tokens, by range of places in a document: of tokens, nll in either context, key tokens, and their nll in the whole context.
+Sums = Float[np.ndarray, "5 ranges"]
+_Mean = tuple[float, float, float]
+_NOTHING: _Mean = (math.nan, math.nan, math.nan)
+
+
+@takes(GainSettings)
+def gain(settings: GainSettings) -> records.ContextGain:
+    """Context gain and LongPPL of one model; the definitions head this module.
+
+    A killed run continues where it stopped, and under torchrun the documents are shared out over the ranks, as with `perplexity`.
+
+    Returns:
+        The row; the same on every rank.
+
+    Raises:
+        UserError: an impossible window, short context, stride or limit; documents that are all too short; an evaluator of another tokenizer or
+            of a shorter window; logits that are NaN.
+    """
+    if settings.window and settings.short:
+        _contexts(settings, settings.window, settings.window)  # before a model is loaded
+    model, evaluator = opened(settings.model, settings.evaluator, **settings.opening)
+    loading: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device}
+    loaded = open_model(model, tokenizer=settings.tokenizer, **loading, **settings.opening)
+    contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
+    check_window(loaded.model, contexts.window)
+    if evaluator is None:
+        return measure(loaded, settings, contexts)
+    return measure(loaded, settings, contexts, _evaluator(evaluator, loaded, contexts.window, loading))
+
+
+def _evaluator(evaluator: Any, loaded: LoadedModel, window: int, loading: dict[str, Any]) -> LoadedModel:
+    """The evaluator in memory, beside the model; one that was given as an object has the model's tokenizer."""
+    named = isinstance(evaluator, Checkpoint)
+    if named:
+        names = (loaded.info.name, str(evaluator))
+        refuse_other_tokenizer(loaded.tokenizer, load_tokenizer(evaluator), names=names)
+    judge = open_model(evaluator, tokenizer=None if named else loaded.tokenizer, **loading)
+    if judge.extrapolates(window):
+        raise UserError(
+            f"an evaluator must read the whole window of {window} tokens, but {judge.info.name} reads {judge.info.window}; "
+            "choose another --evaluator, or a smaller --window"
+        )
+    check_window(judge.model, window)
+    return judge
+
+
+def _contexts(settings: GainSettings, own: int, original: int) -> Contexts:
+    """What was asked for. If not: the model's own window, the one it was pretrained at (or a quarter), and half of that for a stride."""
+    window = settings.window or own
+    short = settings.short or (original if original < window else max(2, window // 4))
+    check_cuts(settings.limit, settings.max_tokens, max(window, settings.min_tokens or 0))
+    return Contexts(window, short, settings.stride or short // 2)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads windows twice, by the model and by the evaluator if there is one.
+
+    Attributes:
+        loaded: the model.
+        judge: the evaluator; None: the model itself.
+        contexts: what tokens are predicted from.
+        batch_tokens: tokens of one forward pass.
+    """
+
+    loaded: LoadedModel
+    judge: LoadedModel | None
+    contexts: Contexts
+    batch_tokens: int | None = None
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        return [self.loaded] if self.judge is None else [self.loaded, self.judge]
+
+    def __call__(self, places: Sequence[tuple[TokenizedDocument, SlidingWindow]]) -> Iterator[Sums]:
+        """The sums of each window.
+
+        Raises:
+            UserError: a logit was NaN; the error names the document and the window's place in it.
+        """
+        windows = [(document.ids, place) for document, place in places]
+        read = [read_twice(each.model, windows, self.contexts, self.batch_tokens) for each in self.models]
+        for (document, place), *twice in zip(places, *read, strict=True):
+            if any(np.isnan(nll).any() for each in twice for nll in each):
+                raise not_a_number(document.name, place)
+            yield sums(place, twice[0], twice[-1].key, self.contexts)
+
+    @contextlib.contextmanager
+    def faster(self, places: Sequence[SlidingWindow]) -> Iterator[None]:
+        """While the block runs, passes of the two usual shapes are compiled if these windows are worth it."""
+        tokens = self.batch_tokens or default_batch_tokens(self.loaded.device)
+        lengths = (self.contexts.window, self.contexts.short)
+        shapes = [(max(1, tokens // length), length) for length in lengths]
+        passes = sum(map(self.contexts.tokens_read, places)) // self.contexts.window
+        with contextlib.ExitStack() as stack:
+            for each in self.models:
+                stack.enter_context(faster(each.model, passes=passes, window=self.contexts.window, shapes=shapes))
+            yield
+
+    def identity(self) -> str:
+        """Everything about the models and the contexts that decides a document's sums."""
+        weights = " ".join(f"{fingerprint(each)} {each.dtype}" for each in self.models)
+        return f"gain {weights} {self.contexts.short}"
+
+
+def sums(place: SlidingWindow, twice: Twice, key: Bool[np.ndarray, " scored"], contexts: Contexts) -> Sums:
+    """What is summed over the scored tokens of one window, in float64; `key`: which of them are key tokens."""
+    ranges = contexts.ranges
+    of_token = np.searchsorted(ranges, np.arange(place.first_scored, place.stop), side="right") - 1
+    columns = (np.ones(place.scored), twice.whole, twice.short, key, np.where(key, twice.whole, 0))
+    return np.stack([np.bincount(of_token, column, len(ranges)) for column in columns])
+
+
+def measure(
+    loaded: LoadedModel, settings: GainSettings, contexts: Contexts, judge: LoadedModel | None = None
+) -> records.ContextGain:
+    """`gain` of models that are loaded already."""
+    started = time.perf_counter()
+    documents, skipped = select_documents(
+        loaded.tokenizer,
+        settings.data,
+        min_tokens=max(contexts.window, settings.min_tokens or 0),
+        refusal=_TOO_SHORT,
+        limit=settings.limit,
+        max_tokens=settings.max_tokens,
+    )
+    if judge is not None:
+        for document in documents:  # the model may know added tokens that the evaluator does not
+            check_ids(judge.tokenizer, document.ids)
+    reader = Reader(loaded, judge, contexts, settings.batch_tokens)
+    on_header = {name: getattr(settings, name) for name in ("budget", "max_tokens", "limit")}
+    run = ranks.same(
+        loaded.run(seed=settings.seed, **vars(contexts), **on_header, evaluator=judge and judge.info.fingerprint)
+    )
+    recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
+    if settings.budget is None:
+        scores = _score_documents(reader, documents, recorder, by_key(recorded, records.DocumentGain))
+        figures = of_documents(documents, np.array([score.sums for score in scores]), contexts)
+        figures["seconds"] = math.fsum(score.seconds for score in scores)
+    else:
+        figures = _estimated(reader, documents, settings) | {"seconds": time.perf_counter() - started}
+    row = records.ContextGain(
+        **vars(contexts),
+        **figures,
+        documents=len(documents),
+        skipped=skipped,
+        bos=loaded.bos is not None,
+        evaluator=judge.info.name if judge else "",
+        data=name_of(settings.data),
+        texts=texts_of(documents),
+        extrapolation=loaded.extrapolates(contexts.window),
+    )
+    if ranks.rank() == 0 and not already_recorded(row, recorded.of(records.ContextGain)):
+        recorder.add(row)
+    return row
+
+
+def _score_documents(
+    reader: Reader,
+    documents: Sequence[TokenizedDocument],
+    recorder: records.Recorder,
+    recorded: dict[str, records.DocumentGain],
+) -> list[records.DocumentGain]:
+    """Every document's sums: scored by one of the ranks, or on record already."""
+    identity, contexts = reader.identity(), reader.contexts
+    local = {place: contexts.windows(len(documents[place].ids)) for place in range(len(documents))}
+    local = {place: local[place] for place in range(ranks.rank(), len(documents), ranks.size())}
+    every_window = [window for windows in local.values() for window in windows]
+    scores: dict[int, records.DocumentGain] = {}
+    with Progress(f"context gain, window {contexts.window}", len(every_window)) as advance, reader.faster(every_window):
+        for place, windows in local.items():
+            document, started = documents[place], time.perf_counter()
+            key = key_of(identity, document, contexts.window, contexts.stride)
+            if key in recorded:
+                scores[place] = recorded[key]
+                advance(len(windows))
+                continue
+            total = np.zeros((5, len(contexts.ranges)))
+            for each in reader([(document, window) for window in windows]):
+                total += each
+                advance(1)
+            scores[place] = records.DocumentGain(key, document.name, total.tolist(), time.perf_counter() - started)
+            recorder.add(scores[place])
+    return [score for _, score in sorted(ranks.gathered(scores).items())]
+
+
+def of_documents(
+    documents: Sequence[TokenizedDocument], table: Float[np.ndarray, "documents 5 ranges"], contexts: Contexts
+) -> dict[str, Any]:
+    """The fields of a row whose documents were read whole; `table`: their `Sums`."""
+    tokens, whole, short, key, key_nll = table.sum(axis=2).T
+    mean, low, high = _mean(short - whole, tokens)
+    longppl, longppl_low, longppl_high = _mean(key_nll, key)
+    return {
+        "gain": mean,
+        "low": low,
+        "high": high,
+        "perplexity": exp(_mean(whole, tokens)[0]),
+        "short_perplexity": exp(_mean(short, tokens)[0]),
+        "longppl": exp(longppl),
+        "longppl_low": exp(max(longppl_low, 0.0)) if longppl_low == longppl_low else math.nan,
+        "longppl_high": exp(longppl_high),
+        "tokens": int(tokens.sum()),
+        "key_tokens": int(key.sum()),
+        "by_place": _by_place(table, contexts, max(len(document.ids) for document in documents)),
+        "per_document": [
+            {
+                "name": document.name,
+                "tokens": int(tokens[at]),
+                "nll": float(whole[at]),
+                "short_nll": float(short[at]),
+                "key_tokens": int(key[at]),
+                "key_nll": float(key_nll[at]),
+                "text": document.text,
+            }
+            for at, document in enumerate(documents)
+        ],
+    }
+
+
+def _mean(totals: Float[np.ndarray, " documents"], weights: Float[np.ndarray, " documents"]) -> _Mean:
+    """sum(totals) / sum(weights) over the documents that have any weight, with its interval; NaN where none has."""
+    some = weights > 0
+    if not some.any():
+        return _NOTHING
+    return math.fsum(totals) / math.fsum(weights), *documents_interval(totals[some], weights[some])
+
+
+def _by_place(
+    table: Float[np.ndarray, "documents 5 ranges"], contexts: Contexts, longest: int
+) -> list[records.PlaceGain]:
+    """The gain by ranges of places in a document, those that no token lies in left out."""
+    starts = contexts.ranges.tolist()
+    rows: list[records.PlaceGain] = []
+    for at, (start, stop) in enumerate(zip(starts, [*starts[1:], longest], strict=True)):
+        tokens, whole, short = table[:, :3, at].T
+        if tokens.any():
+            mean, low, high = _mean(short - whole, tokens)
+            rows.append(
+                {"start": start, "stop": stop, "tokens": int(tokens.sum()), "gain": mean, "low": low, "high": high}
+            )
+    return rows
+
+
+def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings: GainSettings) -> dict[str, Any]:
+    """The fields of a row estimated from a random sample of windows; those of a row that is exact, where the time allowed all of them."""
+    contexts = reader.contexts
+    units = [
+        Unit(number, place)
+        for number, document in enumerate(documents)
+        for place in contexts.windows(len(document.ids))
+    ]
+
+    def score(places: Sequence[int]) -> Iterator[Sums]:
+        return reader([(documents[units[place].document], units[place].window) for place in places])
+
+    batch = max(1, (settings.batch_tokens or default_batch_tokens(reader.loaded.device)) // contexts.window)
+    limits: dict[str, Any] = {"minutes": settings.budget, "tolerance": settings.tolerance, "seed": settings.seed}
+    estimate, drawn = draw(units, score, _gained, size=batch, **limits)
+    each = np.zeros((len(documents), 5, len(contexts.ranges)))
+    for place, found in sorted(drawn.items()):
+        each[units[place].document] += found
+    figures = of_documents(documents, each, contexts)
+    return figures if estimate.drawn == estimate.windows else figures | _of_sample(estimate, Population(units), drawn)
+
+
+def _gained(found: Sums) -> float:
+    _, whole, short, _, _ = found.sum(axis=1)
+    return float(short - whole)
+
+
+def _of_sample(estimate: Estimate, population: Population, drawn: dict[int, Sums]) -> dict[str, Any]:
+    """The fields that a sample gives otherwise: each stratum counts as much as it has tokens. Only the gain has an interval, of these documents."""
+
+    def mean(column: int) -> float:
+        found = population.estimate({place: float(each[column].sum()) for place, each in drawn.items()})
+        return math.nan if found is None else found.nats
+
+    _, whole, short, key, key_nll = map(mean, range(5))
+    low, high = estimate.interval
+    return {
+        "estimate": True,
+        "gain": estimate.nats,
+        "low": low,
+        "high": high,
+        "perplexity": exp(whole),
+        "short_perplexity": exp(short),
+        "longppl": exp(key_nll / key) if key else math.nan,
+        "longppl_low": math.nan,
+        "longppl_high": math.nan,
+        "per_document": [],
+    }
