@@ -30,6 +30,13 @@ GIVEN: dict[str, tuple[str, ...]] = {
 MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "theory": {"model": ("--model", "base")},
     "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32"), "out": ("--out", "new.jsonl")},
+    "gain": {
+        "window": ("--window", "64"),
+        "short": ("--short", "32"),
+        "stride": ("--stride", "16"),
+        "limit": ("--limit", "1"),
+        "out": ("--out", "new.jsonl"),
+    },
     "train": {"steps": ("--steps", "1"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
     "passkey": {
         "window": ("--window", "256"),
