@@ -95,11 +95,13 @@ def test_passes_of_another_shape_go_uncompiled(ids):
         traced.append(graph)
         return graph.forward
 
-    with torch.inference_mode(), compile.compiled(model, shapes=[(2, 50)], backend=backend):
+    with torch.inference_mode(), compile.compiled(model, shapes=[(2, 50), (1, 20)], backend=backend):
         model(ids[:1, :30])
         assert not traced
-        model(ids)
-        assert traced
+        for shape in (ids, ids[:1, :20]):
+            before = len(traced)
+            model(shape)
+            assert len(traced) > before
 
 
 def test_work_counts_two_operations_a_weight_and_token():
