@@ -15,6 +15,7 @@ from ropewalk.checkpoint.files import read_config, write_json
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
+from ropewalk.readers.rules import READERS
 
 IDS = torch.arange(192)[None] % 250
 
@@ -132,6 +133,29 @@ def test_R2_what_readers_were_found_to_get_wrong_when_run_is_refused(family, rea
         ropewalk.export(tmp_path / "longer", reader=reader, out=tmp_path / "out")
 
 
+_DEEPSEEKS_YARN = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16, mscale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("weight", "settings", "why"),
+    [
+        (1.0, {}, None),
+        (0.5, {}, "a temperature of its own"),
+        (1.0, {"q_lora_rank": None}, "without q_lora_rank of 26 or 27 layers only, not 2"),
+        (1.0, {"q_lora_rank": None, "num_hidden_layers": 27}, None),
+    ],
+)
+def test_deepseeks_yarn_is_refused_for_llama_cpp_where_that_was_found_to_compute_or_load_something_else(
+    weight, settings, why
+):
+    """xllamacpp 2026.10: right where mscale and mscale_all_dim are one; the Lite models are known by their layers."""
+    config = testing.tiny_config(
+        "deepseek_v3", rope_parameters=_DEEPSEEKS_YARN | {"mscale_all_dim": weight}, **settings
+    )
+    refusal = READERS["llama.cpp"].refusal({**config.to_dict(), "scoring_func": "sigmoid"})
+    assert refusal is None if why is None else why in str(refusal)
+
+
 @pytest.mark.parametrize("reader", ["mlx", "sglang"])
 def test_a_temperature_that_a_reader_does_not_read_is_refused(reader, tmp_path):
     """Both multiply by 0.1 ln(factor) + 1 whatever attention_factor says: mlx_lm/models/rope_utils.py, SGLang's rotary_embedding/yarn.py."""
@@ -157,6 +181,20 @@ def test_a_config_of_which_v5_dropped_the_old_spelling_is_made_whole(models, tmp
         written = read_config(tmp_path / reader)
         assert written["rope_scaling"]["factor"] == 3.0 and written["rope_scaling"]["type"] == "linear"
         assert written["rope_theta"] == 10000.0
+
+
+def test_a_key_that_v5_renamed_is_written_under_its_older_name_too(tmp_path):
+    """transformers 4.57.6 takes num_experts from a key of that name alone, else 128, and does not load the weights."""
+    source = testing.tiny_directory(tmp_path / "moe", "qwen3_moe")
+    config = read_config(source)
+    experts = config.pop("num_local_experts")
+    write_json(source / "config.json", config | {"num_local_experts": experts})
+    assert "num_experts" not in config
+    ropewalk.extend(source, window=256, out=tmp_path / "longer")
+    for directory in (source, tmp_path / "longer"):
+        ropewalk.export(directory, reader="transformers", out=tmp_path / f"{directory.name}-export")
+        assert read_config(tmp_path / f"{directory.name}-export")["num_experts"] == experts
+    assert read_config(tmp_path / "longer")["num_experts"] == experts
 
 
 def test_a_tokenizer_in_words_of_version_5_alone_is_put_into_those_of_both(models, tmp_path):

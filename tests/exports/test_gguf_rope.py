@@ -89,6 +89,19 @@ def test_R2_what_the_converter_leaves_out_of_a_gpt_neox_file_is_put_in(scaling, 
     assert not path.with_suffix(".mended").exists()
 
 
+def test_deepseeks_mscale_all_dim_leaves_its_rotated_part_as_it_is(tmp_path):
+    """xllamacpp 2026.10 run on such files: log-probabilities within 0.002 of transformers, where an attn_factor key moved them by 0.9."""
+    scaling = Yarn(3.0, mscale=0.707, mscale_all_dim=0.707)
+    _, attention = transformers_speeds(
+        "yarn", factor=3.0, original_max_position_embeddings=64, mscale=0.707, mscale_all_dim=0.707
+    )
+    keys = dict(scaling__type="yarn", scaling__factor=3.0, scaling__yarn_log_multiplier=0.0707)
+    file = a_file(tmp_path / "d.gguf", "deepseek2", **keys)
+    found = mend(file, of(scaling, "deepseek_v2"))
+    assert found.attention_factor == attention == 1.0
+    assert "rope.scaling.attn_factor" not in found.keys and not differences(found, of(scaling, "deepseek_v2"))
+
+
 def test_a_wrong_window_is_mended(tmp_path):
     path = a_file(tmp_path / "w.gguf", scaling__type="linear", scaling__factor=3.0)
     assert mend(path, RopeConfig("llama", ROPE, Linear(3.0), 256)).window == 256

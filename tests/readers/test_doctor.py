@@ -87,6 +87,19 @@ def test_r4_the_spelling_that_transformers_5_drops_is_put_back(tmp_path: Path) -
     assert mended["rope_theta"] == 500000.0
 
 
+def test_a_key_that_transformers_5_renamed_is_found_and_written_under_its_older_name(tmp_path: Path) -> None:
+    """Of 8 experts under the newer name transformers 4.57.6 makes 128, its class's default, and does not load the weights."""
+    config = {key: value for key, value in shelf.qwen3_moe().items() if key != "num_experts"}
+    diagnosis = examine(write(tmp_path, config | {"num_local_experts": 8}))
+    [sentence] = [finding.sentence for finding in diagnosis.wrong]
+    assert (
+        "transformers 4 takes num_experts from a key of that name alone" in sentence
+        and "num_local_experts 8" in sentence
+    )
+    assert examine(tmp_path, fix=True).sound
+    assert json.loads((tmp_path / "config.json").read_text())["num_experts"] == 8
+
+
 def test_r14_casts_and_the_import_of_a_gguf_are_said(tmp_path: Path) -> None:
     """R14: transformers' own faults, which no file can mend."""
     said = [finding.sentence for finding in examine(write(tmp_path, shelf.extended())).findings if finding.number == 11]

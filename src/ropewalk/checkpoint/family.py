@@ -6,7 +6,8 @@ out  `Family`, with its `Layers` (how its weights are counted) and its `Pattern`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 #: In a model with several types of layer, the type that sees the whole window.
@@ -90,6 +91,8 @@ class Family:
             "listed": those with 1 in `no_rope_layers`, every `no_rope_layer_interval`-th not.
         logits_key, logits_divided: the config key of a factor on the logits; whether they are divided by it.
         head_width_key: the config key of a width that the head's input is scaled to: logits are multiplied by it over the width.
+        older_names: keys that transformers 5 saves under another name and no other reader looks for there (transformers 4 would take its
+            class's default): older → newer.
         layers: as the planner counts them; None: counted like Llama's, and said so.
     """
 
@@ -112,4 +115,5 @@ class Family:
     logits_key: str = ""
     logits_divided: bool = False
     head_width_key: str = ""
+    older_names: Mapping[str, str] = field(default_factory=dict)
     layers: Layers | None = None

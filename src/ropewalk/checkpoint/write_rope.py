@@ -83,6 +83,7 @@ def write_rope(
     if share is not None:  # v4 and MLX look for it here alone
         text["partial_rotary_factor"] = share
     _write_older_keys(text, family, rope_theta, share)
+    write_older_names(text, family)
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block
     return out
@@ -94,6 +95,17 @@ def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, s
         text[family.theta_key or "rotary_emb_base"] = rope_theta
     if family.share_key and share is not None:
         text[family.share_key] = share
+
+
+def write_older_names(text: dict[str, Any], family: Family) -> None:
+    """Put the keys that transformers 5 saved under a new name under their older one, too."""
+    text.update({older: text[newer] for older, newer in lost_names(text, family).items()})
+
+
+def lost_names(text: dict[str, Any], family: Family) -> dict[str, str]:
+    """older → newer, of the keys whose value stands under the newer name alone."""
+    names = family.older_names.items()
+    return {older: newer for older, newer in names if text.get(newer) is not None and text.get(older) != text[newer]}
 
 
 def _refuse_partial(rope: Rope, head_dim: int) -> None:

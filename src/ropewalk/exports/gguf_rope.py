@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,23 @@ class GgufRope:
     def attention_factor(self) -> float:
         """By how much queries and keys are both multiplied."""
         named = float(self.keys.get("rope.scaling.attn_factor", 1.0))
-        return named * (_temperature(self.factor) if self.keys.get("rope.scaling.type") == "yarn" else 1.0)
+        return named * (self.own_attention_factor if self.keys.get("rope.scaling.type") == "yarn" else 1.0)
+
+    @property
+    def own_attention_factor(self) -> float:
+        """What llama.cpp takes for YaRN's attention factor without a key for it (src/llama-context.cpp, October 2026).
+
+        DeepSeek's mscale_all_dim puts it all into the scores of whole heads, rotated or not, and leaves 1; in that architecture the key is a
+        tenth of it, and mscale is taken for the same number. Elsewhere mscale is taken for 1.
+        """
+        multiplier = float(self.keys.get("rope.scaling.yarn_log_multiplier", 0.0))
+        if not multiplier:
+            return _temperature(self.factor)
+        return (
+            1.0
+            if self.architecture == "deepseek2"
+            else _temperature(self.factor) / _temperature(self.factor, multiplier)
+        )
 
     def _rotated(self, which: str = "") -> int:
         head = self.keys["embedding_length"] // _first(self.keys["attention.head_count"])
@@ -178,7 +194,8 @@ def _wanted(found: GgufRope, rope: RopeConfig) -> tuple[dict[str, Any], np.ndarr
     keys: dict[str, Any] = {"context_length": rope.window, "rope.freq_base": float(rope_theta)}
     factors = None
     if kind == "yarn":
-        attention /= _temperature(entry["factor"])
+        there = {**found.keys, "rope.scaling.factor": float(entry["factor"])}
+        attention /= replace(found, keys=there).own_attention_factor
         keys["rope.scaling.original_context_length"] = int(entry["original_max_position_embeddings"])
         for beta in ("beta_fast", "beta_slow"):
             keys[f"rope.scaling.yarn_{beta}"] = float(entry[beta]) if entry.get(beta) is not None else None
@@ -225,9 +242,9 @@ def _powers(base: float, rotated: int) -> InvFreq:
     return base ** -(np.arange(0, rotated, 2, dtype=np.float64) / rotated)
 
 
-def _temperature(factor: float) -> float:
+def _temperature(factor: float, weight: float = 1.0) -> float:
     """YaRN's own attention factor (Peng et al. 2023, arXiv 2309.00071, eq. 22), which llama.cpp always applies with it."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _first(value: Any) -> int:

@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import disk_errors, write_json
 from ropewalk.checkpoint.rope_config import text_section
-from ropewalk.checkpoint.write_rope import write_rope
+from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.file_checks import ONLY_V5
@@ -119,6 +120,16 @@ def _float_factors(subject: Subject) -> tuple[Subject, str]:
                 changed.append(f"the factor {factor} is {float(factor)}")
 
     return _with_text(subject, change), "; ".join(dict.fromkeys(changed))
+
+
+def _older_names(subject: Subject) -> tuple[Subject, str]:
+    lost = lost_names(subject.text, family_of(subject.family))
+
+    def change(text: Config, _: Config) -> None:
+        write_older_names(text, family_of(subject.family))
+
+    sentence = ", ".join(f"{older} stands beside {newer}" for older, newer in lost.items())
+    return (_with_text(subject, change), sentence) if lost else (subject, "")
 
 
 def _one_type(subject: Subject) -> tuple[Subject, str]:
@@ -271,5 +282,5 @@ def _tokenizer(subject: Subject) -> tuple[Subject, str]:
 
 #: In this order: the block is made whole before anything is taken from it.
 _STEPS: tuple[Step, ...] = (
-    _whole_lengths, _float_factors, _one_type, _original_window, _theta, _spellings, _window, _lengths, _tokenizer,
+    _whole_lengths, _float_factors, _one_type, _older_names, _original_window, _theta, _spellings, _window, _lengths, _tokenizer,
 )  # fmt: skip

@@ -7,12 +7,14 @@ out  the end of a sentence whose first word is the reader's name; None where the
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isclose
 from typing import Any
 
 from ropewalk.checkpoint.class_defaults import class_defaults
 from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.write_rope import lost_names
 from ropewalk.readers.reader import ORIGINAL, POSITIONS, model_type_of
-from ropewalk.readers.spectra import Keys
+from ropewalk.readers.spectra import Keys, attention_factor
 
 #: Families whose pattern of layers no key of a GGUF file, or of mlx-lm's, says.
 _BY_HEART = frozenset("gemma2 gemma3_text olmo3 gpt_oss cohere2".split())
@@ -22,6 +24,7 @@ _ROUTERS: dict[str, tuple[str, Any, Any]] = {
     "qwen2_moe": ("norm_topk_prob", False, False),
     "olmoe": ("norm_topk_prob", False, False),
 }
+_LAYERS_OF_LITE = (26, 27)
 _LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 #: Language models that came after transformers 4.57.6.
 _AFTER_4 = frozenset(
@@ -111,11 +114,30 @@ def router_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
 
 
 def deepseeks_scores(text: dict[str, Any], keys: Keys) -> str | None:
-    """llama.cpp takes the temperature of DeepSeek's scores from YaRN's mscale_all_dim; run without it, the scores are others (2026.10)."""
+    """llama.cpp takes the temperature of DeepSeek's scores from YaRN's mscale_all_dim; run without it, the scores are others (2026.10).
+
+    An attention factor beside it would be put into the scores of whole heads, too.
+    """
     scaled = model_type_of(text) in ("deepseek_v2", "deepseek_v3") and keys.rope_type in ("linear", "yarn")
-    wrong = scaled and not keys.entry.get("mscale_all_dim")
+    wrong = scaled and (not keys.entry.get("mscale_all_dim") or not isclose(attention_factor(keys), 1))
     return (
         f"multiplies the scores of {keys.rope_type} {model_type_of(text)} models by a temperature of its own"
+        if wrong
+        else None
+    )
+
+
+def queries_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
+    """Whether DeepSeek's queries are of low rank: llama.cpp knows the Lite models by their number of layers and does not load others."""
+    whole = {**class_defaults(model_type_of(text)), **text}
+    layers = whole.get("num_hidden_layers")
+    wrong = (
+        model_type_of(text) in ("deepseek_v2", "deepseek_v3")
+        and whole.get("q_lora_rank", 0) is None
+        and layers not in _LAYERS_OF_LITE
+    )
+    return (
+        f"loads {model_type_of(text)} models without q_lora_rank of 26 or 27 layers only, not {layers}"
         if wrong
         else None
     )
@@ -133,6 +155,13 @@ def unnamed_sigmoid(text: dict[str, Any], keys: Keys) -> str | None:
 def two_keys(text: dict[str, Any], keys: Keys) -> str | None:
     wrong = model_type_of(text) in ("olmo", "olmo2") and keys.entry and set(keys.entry) != {"type", "factor"}
     return "takes OLMo's rope_scaling with type and factor, and no other key" if wrong else None
+
+
+def lost_key(text: dict[str, Any], keys: Keys) -> str | None:
+    """A key that transformers 5 saved under another name only, where this reader takes its class's default."""
+    lost = lost_names(text, family_of(model_type_of(text)))
+    older, newer = next(iter(lost.items()), ("", ""))
+    return f"takes {older} from a key of that name alone, and here it is {newer} {text[newer]!r}" if lost else None
 
 
 def younger_family(text: dict[str, Any], keys: Keys) -> str | None:

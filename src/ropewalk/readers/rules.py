@@ -75,7 +75,7 @@ _ROWS = (
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
         computes_of=_WITH_ALPHA,
         unscaled=frozenset({"nemotron"}),
-        objections=(objections.younger_family, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
+        objections=(objections.younger_family, objections.lost_key, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
     ),
     Reader(
         "transformers 5",
@@ -133,7 +133,7 @@ _ROWS = (
         unscaled=frozenset({"gpt_neox"}),
         without_theta=True,
         refuses_others=False,
-        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.layers_by_heart, objections.scores_by_heart, objections.router_by_heart, objections.unnamed_sigmoid, objections.deepseeks_scores),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.layers_by_heart, objections.scores_by_heart, objections.router_by_heart, objections.unnamed_sigmoid, objections.deepseeks_scores, objections.queries_by_heart),
     ),
     Reader(
         "mlx",
@@ -148,7 +148,7 @@ _ROWS = (
         attends=spectra.own_attention_factor,
         unscaled=_BARE_IN_MLX,
         thetas=_MLX_THETAS,
-        objections=(objections.factors_for_each_pair, objections.layers_by_heart),
+        objections=(objections.lost_key, objections.factors_for_each_pair, objections.layers_by_heart),
     ),
     Reader(
         "ollama",

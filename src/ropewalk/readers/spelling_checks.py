@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.readers.diagnosis import Finding
-from ropewalk.readers.objections import two_types, whole_factor
+from ropewalk.readers.objections import lost_key, two_types, whole_factor
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
@@ -54,6 +54,8 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
         whole_factor(subject.text, keys): "ropewalk doctor --fix mends that",
     }
     yield from (f"vllm {reason}; {way_out}" for reason, way_out in objections.items() if reason)
+    if reason := lost_key(subject.text, keys):
+        yield f"transformers 4 {reason}; ropewalk doctor --fix writes both"
     if keys.rope_type == "yarn" and not (keys.entry.get(ORIGINAL) or subject.text.get(ORIGINAL)):
         yield (
             f"a YaRN scaling names its {ORIGINAL}, and this one does not: transformers takes {POSITIONS} {keys.positions} for it, MLX 4096; "
