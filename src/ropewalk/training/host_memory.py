@@ -115,22 +115,24 @@ class HostMemory:
             self._begin()
         while len(self._leaving) > 1:
             self._compute_waits(self._leaving.pop(0)[0])
-        leaving, seen = list[Tensor](), dict[Any, int]()
+        leaving, seen, originals = list[Tensor](), dict[Any, int](), list[Tensor]()
 
         def pack(tensor: Tensor) -> Any:
             storage = tensor.untyped_storage().data_ptr()
             if tensor.numel() * tensor.element_size() < _SMALLEST or tensor.device != self.device or storage in stays:
                 return tensor
-            key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+            key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
             if key not in seen:
                 seen[key] = len(leaving)
-                leaving.append(_dense(tensor.detach()))
+                originals.append(tensor.detach())  # or its address could be another's before the layer ends
+                leaving.append(_dense(originals[-1]))
             return number, seen[key]
 
         with torch.autograd.graph.saved_tensors_hooks(pack, self._unpack):
             yield
         self._send(number, list(leaving))
-        leaving.clear()  # autograd keeps `pack`, and so the list, as long as the layer's results
+        leaving.clear()  # autograd keeps `pack`, and so the lists, as long as the layer's results
+        originals.clear()
 
     def _send(self, number: int, leaving: list[Tensor]) -> None:
         away = self._away[number] = self._place(self._order.index(number), leaving)
