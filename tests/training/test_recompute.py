@@ -269,6 +269,36 @@ def test_what_left_for_the_host_is_not_kept_on_the_device(monkeypatch) -> None:
     loss.backward()
 
 
+def test_a_tensor_comes_back_with_the_strides_it_had(monkeypatch) -> None:
+    """A compiled layer pads rows on a GPU and asserts their strides in its backward pass; also transposed, repeated and mostly gaps."""
+    monkeypatch.setattr(host_memory, "_SMALLEST", 64)
+    generator, come_back = torch.Generator().manual_seed(0), list[torch.Tensor]()
+    rows = torch.randn(40, 96, generator=generator)
+    saved = [rows[:, :70], rows.t(), rows[:1].expand(5, 96), rows[:, :3], rows[3:9, 7:90].t(), rows]
+
+    class Keeps(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(*saved)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            come_back.extend(ctx.saved_tensors)
+            return upstream
+
+    host = host_memory.HostMemory(torch.device("cpu"))
+    host.use([0])
+    run = host.around(0, torch.nn.Identity(), Keeps.apply)
+    run(torch.ones(2, requires_grad=True)).sum().backward()
+    for before, after in zip(saved, come_back, strict=True):
+        assert torch.equal(before, after) and before.stride() == after.stride()
+    assert [before.data_ptr() == after.data_ptr() for before, after in zip(saved, come_back, strict=True)] == [
+        number == 3
+        for number in range(6)  # mostly gaps: it stays
+    ]
+
+
 def test_a_pass_that_failed_leaves_nothing_behind(monkeypatch) -> None:
     monkeypatch.setattr(host_memory, "_SMALLEST", 64)
     root = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())

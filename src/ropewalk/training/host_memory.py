@@ -56,16 +56,34 @@ def link_rate(device: torch.device) -> float:
     return size / min(once() for _ in range(5))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor's elements lie in a buffer, gaps between them included: `start` in bytes, `span` from the first element to the last one.
+
+    A compiled layer asserts the strides that it gave, and it pads rows to 128 bytes on a GPU: so gaps travel, and copies are of one piece.
+    """
+
+    start: int
+    span: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def end(self) -> int:
+        return self.start + self.span * self.dtype.itemsize
+
+
 @dataclass
 class _Away:
     """One layer's results that are away: their buffer, and where in it each lies."""
 
     buffer: Tensor
-    places: list[tuple[int, torch.Size, tuple[int, ...], torch.dtype]] = field(default_factory=list)
+    places: list[_Place] = field(default_factory=list)
 
-    def view(self, index: int) -> Tensor:
-        start, shape, stride, dtype = self.places[index]
-        return self.buffer[start : start + shape.numel() * dtype.itemsize].view(dtype).as_strided(shape, stride)
+    def flat(self, index: int) -> Tensor:
+        place = self.places[index]
+        return self.buffer[place.start : place.end].view(place.dtype)
 
 
 class HostMemory:
@@ -115,39 +133,39 @@ class HostMemory:
             self._begin()
         while len(self._leaving) > 1:
             self._compute_waits(self._leaving.pop(0)[0])
-        leaving, seen, originals = list[Tensor](), dict[Any, int](), list[Tensor]()
+        leaving, seen = list[Tensor](), dict[Any, int]()
 
         def pack(tensor: Tensor) -> Any:
             storage = tensor.untyped_storage().data_ptr()
             if tensor.numel() * tensor.element_size() < _SMALLEST or tensor.device != self.device or storage in stays:
                 return tensor
+            if _span(tensor) > 2 * tensor.numel():  # hardly anything but gaps
+                return tensor
             key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
             if key not in seen:
                 seen[key] = len(leaving)
-                originals.append(tensor.detach())  # or its address could be another's before the layer ends
-                leaving.append(_dense(originals[-1]))
+                leaving.append(tensor.detach())  # which keeps its address from being another's before the layer ends
             return number, seen[key]
 
         with torch.autograd.graph.saved_tensors_hooks(pack, self._unpack):
             yield
         self._send(number, list(leaving))
-        leaving.clear()  # autograd keeps `pack`, and so the lists, as long as the layer's results
-        originals.clear()
+        leaving.clear()  # autograd keeps `pack`, and so the list, as long as the layer's results
 
     def _send(self, number: int, leaving: list[Tensor]) -> None:
         away = self._away[number] = self._place(self._order.index(number), leaving)
         ready = self._event()
         with self._on(self._out, ready):
             for index, tensor in enumerate(leaving):
-                away.view(index).copy_(tensor, non_blocking=True)
+                away.flat(index).copy_(_flat(tensor), non_blocking=True)
             self._leaving.append((self._event(), leaving))
 
     def _place(self, slot: int, tensors: list[Tensor]) -> _Away:
         """Where tensors will lie in a buffer of their own, made if it is not there yet or too small."""
-        places, end = [], 0
+        places, end = list[_Place](), 0
         for tensor in tensors:
-            places.append((end, tensor.shape, tensor.stride(), tensor.dtype))
-            end += -(-tensor.numel() * tensor.element_size() // _ALIGNED) * _ALIGNED
+            places.append(_Place(end, _span(tensor), tensor.shape, tensor.stride(), tensor.dtype))
+            end = -(-places[-1].end // _ALIGNED) * _ALIGNED
         while slot >= len(self._buffers):
             self._buffers.append(torch.empty(0, dtype=torch.uint8))
         if self._buffers[slot].numel() < end:
@@ -177,10 +195,13 @@ class HostMemory:
             return
         away = self._away[number]
         # Allocated in the order of the arithmetic, so that their memory is used again in it.
-        tensors = [torch.empty_strided(*place[1:3], dtype=place[3], device=self.device) for place in away.places]
+        tensors = [
+            torch.empty_strided(place.shape, place.stride, dtype=place.dtype, device=self.device)
+            for place in away.places
+        ]
         with self._on(self._back, self._event()):
             for index, tensor in enumerate(tensors):
-                tensor.copy_(away.view(index), non_blocking=True)
+                _flat(tensor).copy_(away.flat(index), non_blocking=True)
             self._fetched[number] = (self._event(), tensors)
 
     def _event(self) -> Any:
@@ -202,15 +223,14 @@ class HostMemory:
             yield
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of it without gaps between its elements."""
-    order = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
-    expected = 1
-    for stride, size in order:
-        if stride != expected:
-            return tensor.contiguous()
-        expected *= size
-    return tensor
+def _span(tensor: Tensor) -> int:
+    """Elements from the first to the last one, gaps included."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Those elements in one row: a view."""
+    return tensor.as_strided((_span(tensor),), (1,))
 
 
 def pinned(size: int, device: torch.device) -> Tensor:
