@@ -32,60 +32,17 @@ from ropewalk.training.retry import until_it_fits
 GIB = 2**30
 #: Of LLaMA 7B, Meta-Llama-3-8B and Qwen3-8B, as their published configs say; and a small one to try the bench with.
 SHAPES: dict[str, dict[str, Any]] = {
-    "7b": dict(
-        model_type="llama",
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        vocab_size=32000,
-        rope_theta=10000.0,
-    ),
-    "llama3-8b": dict(
-        model_type="llama",
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        rope_theta=500000.0,
-    ),
-    "qwen3-8b": dict(
-        model_type="qwen3",
-        hidden_size=4096,
-        intermediate_size=12288,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        vocab_size=151936,
-        rope_theta=1000000.0,
-        tie_word_embeddings=False,
-    ),
-    "smollm2": dict(
-        model_type="llama",
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        rope_theta=100000.0,
-        tie_word_embeddings=True,
-    ),
-    "tiny": dict(
-        model_type="llama",
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=32,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        vocab_size=512,
-        rope_theta=10000.0,
-    ),
-}
+    "7b": dict(model_type="llama", hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
+               num_key_value_heads=32, vocab_size=32000, rope_theta=10000.0),
+    "llama3-8b": dict(model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+                      num_key_value_heads=8, vocab_size=128256, rope_theta=500000.0),
+    "qwen3-8b": dict(model_type="qwen3", hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32,
+                     num_key_value_heads=8, head_dim=128, vocab_size=151936, rope_theta=1000000.0, tie_word_embeddings=False),
+    "smollm2": dict(model_type="llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                    num_key_value_heads=3, vocab_size=49152, rope_theta=100000.0, tie_word_embeddings=True),
+    "tiny": dict(model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=32, num_attention_heads=4,
+                 num_key_value_heads=4, vocab_size=512, rope_theta=10000.0),
+}  # fmt: skip
 
 
 def config_of(shape: str, layers: int | None = None) -> Any:

@@ -18,7 +18,7 @@ from ropewalk.training import host_adamw, loop, recompute, throughput, train
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.choice import NOTHING, Kept, Room
 from ropewalk.training.host_adamw import HostAdamW
-from ropewalk.training.host_memory import link_rate
+from ropewalk.training.host_link import link_rate
 
 pytestmark = pytest.mark.gpus(1)
 DEVICE = "cuda"

@@ -16,9 +16,9 @@ _NARROWEST = 60
 
 def console() -> Console:
     """Where tables are drawn."""
-    drawn = Console(quiet=not is_first_process())
-    drawn.width = max(drawn.width, _NARROWEST)
-    return drawn
+    terminal = Console(quiet=not is_first_process())
+    terminal.width = max(terminal.width, _NARROWEST)
+    return terminal
 
 
 def say(sentence: str) -> None:

@@ -33,15 +33,15 @@ def checkpoints(run: str | Path, *, trust_remote_code: bool = False) -> Iterator
     paths = models_in(run)
     if (run / "config.json").is_file():
         paths.append(run)
-    found = {(checkpoint := Checkpoint.open(path)).info.steps: checkpoint for path in paths}
+    by_steps = {(checkpoint := Checkpoint.open(path)).info.steps: checkpoint for path in paths}
     if not paths or paths == [run]:
         raise UserError(
             f"a figure by steps needs a run's checkpoints, and {run} has none under checkpoints/; give the --out of a "
             "`ropewalk train` with --save-every"
         )
-    if 0 not in found:
-        yield from _before(run, next(iter(found.values())), trust_remote_code=trust_remote_code)
-    yield from sorted(found.items())
+    if 0 not in by_steps:
+        yield from _before(run, next(iter(by_steps.values())), trust_remote_code=trust_remote_code)
+    yield from sorted(by_steps.items())
 
 
 def _before(run: Path, trained: Checkpoint, *, trust_remote_code: bool) -> Iterator[tuple[int, Checkpoint]]:
@@ -84,5 +84,5 @@ def by_step(
     With `out` given, each result is recorded as soon as it is measured; its header says how many steps the model took.
     """
     arguments["trust_remote_code"] = trust_remote_code
-    found = checkpoints(run, trust_remote_code=trust_remote_code)
-    return {steps: measure(checkpoint, **arguments) for steps, checkpoint in found}
+    models = checkpoints(run, trust_remote_code=trust_remote_code)
+    return {steps: measure(checkpoint, **arguments) for steps, checkpoint in models}

@@ -220,13 +220,7 @@ def tensors(job: Job) -> dict[str, float]:
 def products(job: Job) -> dict[str, float]:
     """Bytes a token of the results of one layer's products and attention that can be kept."""
     every = tensors(job)
-    names = (
-        "q",
-        "k",
-        "v",
-        "attention",
-        *(("gate", "up") if job.tiles == 1 else ()),
-    )  # what a tile computes is kept nowhere
+    names = ["q", "k", "v", "attention"] + ["gate", "up"] * (job.tiles == 1)  # what a tile computes is kept nowhere
     return {name: every[name] for name in names if every[name]} | {"o": job.regime.compute * job.shape.width}
 
 

@@ -26,7 +26,7 @@ from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.shape import Shape, paper_model, read_shape
 from ropewalk.planner.speed import Time, step_time
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, micro_windows
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, micro_windows
 from ropewalk.settings.command import takes
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.windows import WindowAnswers
@@ -188,9 +188,7 @@ def _host_memory(settings: PlanSettings, gpus_here: int) -> float:
     if settings.host_memory is not None:
         return gibibytes(settings.host_memory, "host-memory") * GIB * HOST_SHARE
     if settings.gpus is None and settings.gpu_memory is None:
-        import psutil
-
-        return HOST_SHARE * psutil.virtual_memory().available / max(1, gpus_here)
+        return host_room(max(1, gpus_here))
     return _HOST * HOST_SHARE
 
 

@@ -34,6 +34,13 @@ COMPILED_WEIGHTS, COMPILED_FLOPS = 1e9, 5e15
 _GPU_TOKENS, _CPU_TOKENS = 16384, 2048
 
 
+def host_room(processes: int = 1) -> int:
+    """Bytes of this machine's memory that each of `processes` may pin, without anything being swapped."""
+    import psutil
+
+    return int(HOST_SHARE * psutil.virtual_memory().available) // processes
+
+
 def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:
     """Windows in a micro batch where no number is asked for: enough to fill the matrix units, no more, since memory grows with them.
 

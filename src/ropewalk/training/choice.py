@@ -138,9 +138,8 @@ def _with_the_host(layer: Layer, count: int, room: Room) -> list[Choice]:
             if hosted and tried >= 0:
                 choices.append(_mixed(count, hosted, tried, less, more))
         less, size = more, more_size
-    if (
-        hosted := _hosted(count, room, room.input)
-    ) and hosted * room.input <= room.host:  # where there is room for inputs alone
+    hosted = _hosted(count, room, room.input)
+    if 0 < hosted * room.input <= room.host:  # where there is room for inputs alone
         choices.append(_mixed(count, hosted, 0, frozenset(), frozenset()))
     return choices
 

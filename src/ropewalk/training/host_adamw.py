@@ -11,7 +11,6 @@ lacks the weights: docs/log.md, 2026-11-26.)
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from ropewalk.training.host_memory import pinned
+from ropewalk.training.host_link import beside, pinned, reached, stream, wait
 
 #: Elements of a piece, 64 MiB of each moment, and how many are on the GPU at a time: one comes, one is computed with, one goes.
 _PIECE, _SLOTS = 2**24, 3
@@ -33,11 +32,7 @@ class HostAdamW(torch.optim.AdamW):
     def __init__(self, parameters: Iterable[nn.Parameter], **options: Any) -> None:
         super().__init__(parameters, fused=True, **options)
         self.device: torch.device = self.param_groups[0]["params"][0].device
-        self._come, self._go = (torch.cuda.Stream(self.device) if self._on_gpu else None for _ in range(2))
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self.device.type == "cuda"
+        self._come, self._go = stream(self.device), stream(self.device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyrefly: ignore[bad-override]
@@ -46,22 +41,23 @@ class HostAdamW(torch.optim.AdamW):
         moving = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
         size = min(_PIECE, max((p.numel() for _, p in moving), default=0))
         slots = [torch.empty(2, size, device=self.device, dtype=torch.float32) for _ in range(_SLOTS)]
-        free: list[Any] = [None] * _SLOTS
+        free = [reached(self.device)] * _SLOTS  # what used their memory before may not be done
         turn = itertools.cycle(range(_SLOTS))
         for group, parameter in moving:
             state = self._state(parameter)
             for weight, gradient, *host in self._pieces(parameter, state):
                 slot = next(turn)
                 moments = [row[: weight.numel()] for row in slots[slot]]
-                with self._on(self._come, free[slot]) as come:
+                with beside(self._come, free[slot]):
                     _copy(moments, host)
-                self._after(come)
+                    come = reached(self.device)
+                wait(self.device, come)
                 _move(group, weight, gradient, moments, state["step"].clone())
-                with self._on(self._go, self._event()) as go:
+                with beside(self._go, reached(self.device)):
                     _copy(host, moments)
-                free[slot] = go
+                    free[slot] = reached(self.device)
             state["step"] += 1
-        if self._on_gpu:  # whoever reads the moments next, a checkpoint or the next step, finds them whole
+        if self.device.type == "cuda":  # whoever reads the moments next finds them whole
             torch.cuda.synchronize(self.device)
         return loss
 
@@ -87,26 +83,6 @@ class HostAdamW(torch.optim.AdamW):
         assert parameter.grad is not None
         whole = parameter.detach(), parameter.grad.contiguous(), *(state[name] for name in _MOMENTS)
         return zip(*(each.view(-1).split(_PIECE) for each in whole), strict=True)
-
-    def _event(self) -> Any:
-        return torch.cuda.current_stream(self.device).record_event() if self._on_gpu else None
-
-    def _after(self, event: Any) -> None:
-        if event is not None:
-            torch.cuda.current_stream(self.device).wait_event(event)
-
-    @contextlib.contextmanager
-    def _on(self, stream: Any, after: Any) -> Iterator[Any]:
-        """On a stream, once the event `after` has happened; what it yields is what follows the block, as an event."""
-        if stream is None:
-            yield None
-            return
-        done = torch.cuda.Event()
-        with torch.cuda.stream(stream):
-            if after is not None:
-                stream.wait_event(after)
-            yield done
-            done.record(stream)
 
 
 def _copy(there: Iterable[Tensor], here: Iterable[Tensor]) -> None:

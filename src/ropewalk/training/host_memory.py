@@ -11,49 +11,20 @@ saved tensors, which see what a compiled layer keeps, its input included.
 from __future__ import annotations
 
 import contextlib
-import mmap
-import time
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ropewalk.settings.budget import HOST_SHARE
+from ropewalk.training.host_link import beside, pinned, reached, stream, wait
 
 #: Bytes; a smaller tensor stays where it is.
 _SMALLEST = 2**20
 #: Bytes of a buffer begin at multiples of this.
 _ALIGNED = 512
-
-
-def host_room(processes: int = 1) -> int:
-    """Bytes of host memory that one of `processes` on this machine may pin, without anything being swapped."""
-    return int(HOST_SHARE * psutil.virtual_memory().available) // processes
-
-
-def link_rate(device: torch.device) -> float:
-    """Bytes/s from the GPU to pinned host memory while as much comes the other way, measured on 2 x 256 MiB."""
-    size = 2**28
-    host = [pinned(size, device), pinned(size, device)]
-    there = [torch.empty(size, dtype=torch.uint8, device=device) for _ in host]
-    out, back = torch.cuda.Stream(device), torch.cuda.Stream(device)
-
-    def once() -> float:
-        torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        with torch.cuda.stream(out):
-            host[0].copy_(there[0], non_blocking=True)
-        with torch.cuda.stream(back):
-            there[1].copy_(host[1], non_blocking=True)
-        torch.cuda.synchronize(device)
-        return time.perf_counter() - begin
-
-    return size / min(once() for _ in range(5))
 
 
 @dataclass(frozen=True)
@@ -96,9 +67,7 @@ class HostMemory:
     def __init__(self, device: torch.device) -> None:
         self.device, self.pinned = device, 0
         self._buffers: list[Tensor] = []
-        on_gpu = device.type == "cuda"
-        self._out = torch.cuda.Stream(device) if on_gpu else None
-        self._back = torch.cuda.Stream(device) if on_gpu else None
+        self._out, self._back = stream(device), stream(device)
         self.use(())
 
     def use(self, layers: Collection[int]) -> None:
@@ -132,7 +101,7 @@ class HostMemory:
         if number == self._order[0]:
             self._begin()
         while len(self._leaving) > 1:
-            self._compute_waits(self._leaving.pop(0)[0])
+            wait(self.device, self._leaving.pop(0)[0])
         leaving, seen = list[Tensor](), dict[Any, int]()
 
         def pack(tensor: Tensor) -> Any:
@@ -154,11 +123,10 @@ class HostMemory:
 
     def _send(self, number: int, leaving: list[Tensor]) -> None:
         away = self._away[number] = self._place(self._order.index(number), leaving)
-        ready = self._event()
-        with self._on(self._out, ready):
+        with beside(self._out, reached(self.device)):
             for index, tensor in enumerate(leaving):
                 away.flat(index).copy_(_flat(tensor), non_blocking=True)
-            self._leaving.append((self._event(), leaving))
+            self._leaving.append((reached(self.device), leaving))
 
     def _place(self, slot: int, tensors: list[Tensor]) -> _Away:
         """Where tensors will lie in a buffer of their own, made if it is not there yet or too small."""
@@ -179,11 +147,11 @@ class HostMemory:
             return packed
         number, index = packed
         while self._leaving:
-            self._compute_waits(self._leaving.pop(0)[0])
+            wait(self.device, self._leaving.pop(0)[0])
         if number not in self._reached:
             self._reached.add(number)
             self._fetch(number)
-            self._compute_waits(self._fetched[number][0])
+            wait(self.device, self._fetched[number][0])
             for later in [each for each in self._fetched if each > number]:
                 del self._fetched[later]
             if number in self._before:
@@ -199,28 +167,10 @@ class HostMemory:
             torch.empty_strided(place.shape, place.stride, dtype=place.dtype, device=self.device)
             for place in away.places
         ]
-        with self._on(self._back, self._event()):
+        with beside(self._back, reached(self.device)):
             for index, tensor in enumerate(tensors):
                 _flat(tensor).copy_(away.flat(index), non_blocking=True)
-            self._fetched[number] = (self._event(), tensors)
-
-    def _event(self) -> Any:
-        """What has been asked of the present stream so far; None where there are no streams."""
-        return torch.cuda.current_stream(self.device).record_event() if self._out is not None else None
-
-    def _compute_waits(self, event: Any) -> None:
-        if event is not None:
-            torch.cuda.current_stream(self.device).wait_event(event)
-
-    @contextlib.contextmanager
-    def _on(self, stream: Any, after: Any) -> Iterator[None]:
-        """On a stream, once the event `after` has happened."""
-        if stream is None:
-            yield
-            return
-        with torch.cuda.stream(stream):
-            stream.wait_event(after)
-            yield
+            self._fetched[number] = (reached(self.device), tensors)
 
 
 def _span(tensor: Tensor) -> int:
@@ -231,20 +181,3 @@ def _span(tensor: Tensor) -> int:
 def _flat(tensor: Tensor) -> Tensor:
     """Those elements in one row: a view."""
     return tensor.as_strided((_span(tensor),), (1,))
-
-
-def pinned(size: int, device: torch.device) -> Tensor:
-    """Bytes of page-locked host memory, all 0. PyTorch's own allocator rounds up to a power of two, which is too dear for gibibytes."""
-    locked = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages: none of them may be locked twice
-    around = torch.empty(locked + mmap.PAGESIZE, dtype=torch.uint8)
-    start = -around.data_ptr() % mmap.PAGESIZE
-    buffer = around[start : start + locked].zero_()  # by all threads; locking pages that are not there yet is slow
-    if device.type == "cuda" and locked:
-        runtime: Any = torch.cuda.cudart()
-        torch.cuda.check_error(int(runtime.cudaHostRegister(buffer.data_ptr(), locked, 0)))
-        weakref.finalize(buffer.untyped_storage(), _unpin, runtime, buffer.data_ptr())
-    return buffer[:size]
-
-
-def _unpin(runtime: Any, address: int) -> None:
-    runtime.cudaHostUnregister(address)

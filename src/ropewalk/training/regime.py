@@ -24,11 +24,10 @@ from ropewalk.planner.layout import least, ways_out
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.regimes import ON_CPU, allowed, first_that_fits, is_settled, refuse_without_torchao, with_regime
-from ropewalk.settings.budget import micro_windows
+from ropewalk.settings.budget import host_room, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.train import Recipe, TrainSettings
 from ropewalk.training.checkpoints import CHECKPOINTS, Snapshots
-from ropewalk.training.host_memory import host_room
 
 _logger = logging.getLogger(__name__)
 #: What "auto" meant on a GPU before it chose.
@@ -49,13 +48,10 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     if before is not None:
         return with_regime(settings, *before)
     try:
-        first, recipes = (
-            job_here(with_regime(settings, *_BEFORE), checkpoint, mesh),
-            allowed(_recipe(settings), gpus=mesh.world),
-        )
+        first = job_here(with_regime(settings, *_BEFORE), checkpoint, mesh)
     except UserError:  # a family whose memory nobody can count
         return with_regime(settings, *_BEFORE)
-    chip = card_here(mesh)
+    recipes, chip = allowed(_recipe(settings), gpus=mesh.world), card_here(mesh)
     job, fits = first_that_fits(recipes, lambda recipe: least(first.with_recipe(recipe), chip), _needed)
     _say(first, job, chip, fits, mesh)
     return with_regime(settings, job.recipe.precision, job.recipe.optimizer)

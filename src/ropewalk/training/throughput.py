@@ -6,6 +6,7 @@ out  floating-point operations a token; the rate of a large matrix product measu
 
 from __future__ import annotations
 
+import functools
 import resource
 import statistics
 import sys
@@ -19,7 +20,7 @@ import torch
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import device_name
 from ropewalk.model.layers import head_size
-from ropewalk.planner.chips import mfu, named
+from ropewalk.planner.chips import Chip, mfu, named
 from ropewalk.records import Step
 
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
@@ -47,8 +48,9 @@ def flops_per_token(model: Any, window: int) -> float:
     return 3.0 * (2.0 * weights + 2.0 * config.num_hidden_layers * window * width)
 
 
+@functools.cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s of a large square matrix product, measured; None on a CPU, whose rate moves with whatever else runs there."""
+    """FLOP/s of a large square matrix product, measured once; None on a CPU, whose rate moves with whatever else runs there."""
     if device.type != "cuda":
         return None
     a = torch.randn(_EDGE, _EDGE, device=device, dtype=dtype)
@@ -95,11 +97,15 @@ class Pace:
     devices: int = 1
     _durations: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
+    @functools.cached_property
+    def _chip(self) -> Chip | None:
+        return named(device_name(self.device))
+
     def row(self, step: int, loss: float, norm: float, rate: float, tokens: int, seconds: float, retries: int) -> Step:
         """One step on record. `rate` is the learning rate."""
         self._durations.append(seconds)
         speed = tokens / seconds
-        shares = mfu(speed * self.flops, named(device_name(self.device)), self.rate, self.devices)
+        shares = mfu(speed * self.flops, self._chip, self.rate, self.devices)
         return Step(
             step=step,
             loss=loss,

@@ -10,6 +10,7 @@ the whole is one operator: a loop over tiles that it may look into, it orders so
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,9 +60,8 @@ def tile(mlps: Sequence[nn.Module], count: int) -> None:
         mlp.__class__ = getattr(mlp, _UNTILED, type(mlp))
     if count > 1:
         # All are computed by the first one's code with their own weights: one operator, and one compiled layer.
-        kind, plain = type(mlps[0]), _Plain(mlps[0])
-        _COMPUTED.append(functools.partial(_computed, plain, [name for name, _ in plain.named_parameters()]))
-        number = len(_COMPUTED) - 1
+        kind, number = type(mlps[0]), len(_COMPUTED)
+        _COMPUTED.append(functools.partial(_computed, _code(mlps[0]), [name for name, _ in mlps[0].named_parameters()]))
 
         @no_type_check  # for a type checker's wrapper would be compiled with it
         def forward(self: nn.Module, hidden: Tensor) -> Tensor:
@@ -69,24 +69,17 @@ def tile(mlps: Sequence[nn.Module], count: int) -> None:
 
         tiled = type(f"Tiled{kind.__name__}", (kind,), {"forward": forward, _UNTILED: kind})
         for mlp in mlps:
-            mlp.__class__ = (
-                tiled  # and no function on the instance, for which torch.compile would compile each layer anew
-            )
+            # And no function on the instance, for which torch.compile would compile each layer anew.
+            mlp.__class__ = tiled
 
 
-class _Plain(nn.Module):
-    """An MLP as its class computes it, whatever it has become."""
-
-    def __init__(self, mlp: nn.Module) -> None:
-        super().__init__()
-        self.mlp, self._compute = mlp, type(mlp).forward
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self._compute(self.mlp, hidden)
+def _code(mlp: nn.Module) -> nn.Module:
+    """The MLP without its weights, which would be held for as long as the process lives."""
+    return copy.deepcopy(mlp, {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in mlp.parameters()})
 
 
-def _computed(plain: _Plain, names: list[str], hidden: Tensor, *weights: Tensor) -> Tensor:
-    return torch.func.functional_call(plain, dict(zip(names, weights, strict=True)), (hidden,))
+def _computed(code: nn.Module, names: list[str], hidden: Tensor, *weights: Tensor) -> Tensor:
+    return torch.func.functional_call(code, dict(zip(names, weights, strict=True)), (hidden,))
 
 
 @torch.library.custom_op("ropewalk::tiled_mlp", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")

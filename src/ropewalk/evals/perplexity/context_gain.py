@@ -320,15 +320,15 @@ def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings:
     batch = max(1, (settings.batch_tokens or default_batch_tokens(reader.loaded.device)) // contexts.window)
     limits: dict[str, Any] = {"minutes": settings.budget, "tolerance": settings.tolerance, "seed": settings.seed}
     estimate, drawn = draw(units, score, _gained, size=batch, **limits)
-    each = np.zeros((len(documents), 5, len(contexts.ranges)))
-    for place, found in sorted(drawn.items()):
-        each[units[place].document] += found
-    figures = of_documents(documents, each, contexts)
+    by_document = np.zeros((len(documents), 5, len(contexts.ranges)))
+    for place, of_window in sorted(drawn.items()):
+        by_document[units[place].document] += of_window
+    figures = of_documents(documents, by_document, contexts)
     return figures if estimate.drawn == estimate.windows else figures | _of_sample(estimate, Population(units), drawn)
 
 
-def _gained(found: Sums) -> float:
-    _, whole, short, _, _ = found.sum(axis=1)
+def _gained(of_window: Sums) -> float:
+    _, whole, short, _, _ = of_window.sum(axis=1)
     return float(short - whole)
 
 
@@ -336,8 +336,8 @@ def _of_sample(estimate: Estimate, population: Population, drawn: dict[int, Sums
     """The fields that a sample gives otherwise: each stratum counts as much as it has tokens. Only the gain has an interval, of these documents."""
 
     def mean(column: int) -> float:
-        found = population.estimate({place: float(each[column].sum()) for place, each in drawn.items()})
-        return math.nan if found is None else found.nats
+        estimated = population.estimate({place: float(each[column].sum()) for place, each in drawn.items()})
+        return math.nan if estimated is None else estimated.nats
 
     _, whole, short, key, key_nll = map(mean, range(5))
     low, high = estimate.interval
