@@ -16,6 +16,7 @@ import pytest
 import made_up
 import ropewalk
 from ropewalk import cli, testing
+from ropewalk.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,6 +63,34 @@ def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
     }
     assert len(named) > 5
     assert {command for _, command in named} <= set(cli.COMMANDS), named
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("extend m --window 32k --out o", "window", 32768),
+        ("train m --data a,b --window 32_768 --out o", "window", 32768),
+        ("train m --data a,b --window 1M --out o", "data", ["a,b"]),  # a file's name may have a comma
+        ("plan 7b --window 128K", "window", 131072),
+        ("perplexity m --data a --stride 1k", "stride", 1024),
+        ("perplexity m --data a --windows 2048 4096", "windows", [2048, 4096]),
+        ("perplexity m --windows 2k,4k, 8_192 --data a", "windows", [2048, 4096, 8192]),
+        ("perplexity m --data a --windows=2k,4k", "windows", [2048, 4096]),
+        ("benchmarks m --tasks boolq,piqa", "tasks", ["boolq", "piqa"]),
+    ],
+)
+def test_windows_and_lists_are_taken_as_people_write_them(line: str, field: str, value: object) -> None:
+    _, options = commands.parse(line.split())
+    assert getattr(options, field) == value
+
+
+@pytest.mark.parametrize("word", ["32q", "3.5k", "k", "", "1__0", "-1k", "0"])
+def test_what_is_no_number_of_tokens_is_refused(word: str, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["plan", "7b", "--gpus", "H100", "--window", word])
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert "window" in said.err + said.out
 
 
 def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) -> None:

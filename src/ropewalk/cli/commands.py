@@ -10,15 +10,17 @@ talk.py        chat, generate
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from ropewalk.cli import downstream, make, measure, predict, talk
 from ropewalk.settings.chat import ChatSettings, GenerateSettings
-from ropewalk.settings.command import fields
+from ropewalk.settings.command import fields, option_name
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 from ropewalk.settings.export import ExportSettings, MergeSettings
@@ -109,9 +111,37 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
         options,
         prog="ropewalk",
         description="Give a RoPE language model a longer context window: extend, train, measure, report.",
-        args=arguments,
+        args=list(_without_commas(sys.argv[1:] if arguments is None else arguments)),
     )
     return next(name for name, kind in options.items() if type(values) is kind), values
+
+
+def _without_commas(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command line, those of a list of numbers or names taken apart where there is a comma: "--windows 2k,4k"."""
+    lists, inside = _lists(), False
+    for word in words:
+        if word.startswith("-") and not word[1:2].isdigit():
+            option, equals, word_of_list = word.partition("=")
+            inside = option.lstrip("-").replace("_", "-") in lists
+            yield option if inside else word
+            if not (inside and equals):
+                continue
+            word = word_of_list
+        yield from (part for part in word.split(",") if part) if inside and word else (word,)
+
+
+@functools.cache
+def _lists() -> frozenset[str]:
+    """Options that are a list of numbers or of names that are known, of any command."""
+    hints = [(name, hint) for command in COMMANDS.values() for name, hint in get_type_hints(command.settings).items()]
+    return frozenset(
+        option_name(name) for name, hint in hints if any(_is_list(each) for each in (hint, *get_args(hint)))
+    )
+
+
+def _is_list(hint: Any) -> bool:
+    items = get_args(hint)
+    return get_origin(hint) is Sequence and (items[0] is int or get_origin(items[0]) is Literal)
 
 
 def _options(command: Command) -> type:

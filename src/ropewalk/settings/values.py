@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import re
 import reprlib
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 #: Bytes of a path and of each of its parts, above which no file system of ours has room.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
@@ -216,8 +219,28 @@ SENTENCES = several(_TEXT, least=0)
 WORDS = _one_of([_TEXT, several(_TEXT)], "a text or several")
 FUNCTION = _with("a function", "__call__")
 
+
+def tokens(word: str) -> int:
+    """A number of tokens as people write it: 32768, 32_768, 32k (32 x 1024), 1M (1024 x 1024).
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"(-?\d+(?:_\d+)*)([km]?)", word.strip().lower())
+    if match is None:
+        raise ValueError("tokens are a whole number, as in 32768, 32_768, 32k (32 x 1024) or 1M")
+    return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2]]
+
+
+_AS_WORDS = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TOKENS",
+    instance_from_str=lambda words: tokens(words[0]),
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda value: [str(value)],
+)
 #: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
-Tokens = Annotated[int, Range(1, 2**31 - 1)]
+Tokens = Annotated[int, Range(1, 2**31 - 1), _AS_WORDS]
 #: Things that are made, read or done one by one: more than any machine gets through.
 Count = Annotated[int, Range(1, 10**7)]
 #: As `Count`, where none is a choice too.
