@@ -20,11 +20,12 @@ from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import fingerprint, open_model
-from ropewalk.model.extend import extend
+from ropewalk.model.extend import extend, extended_config
 from ropewalk.model.load import load_model
 from ropewalk.model.verify import pin_rope, verify_rope
 from ropewalk.rope.scaling import Dynamic, Factors, Linear, Llama3, LongRope, Yarn
 from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.setup import trained_checkpoint
 
@@ -124,6 +125,29 @@ def test_plain_transformers_computes_the_method(name: str, base: Path, tmp_path:
     torch.testing.assert_close(logits(model, LONGER), extended, rtol=1e-4, atol=1e-4)
     verify_rope(model)  # after a long input too, which leaves LongRoPE another table
     assert Checkpoint.open(tmp_path / "longer").rope.scaling == info.scaling
+
+
+@pytest.mark.parametrize(
+    ("family", "weights", "words"),
+    [
+        (
+            "deepseek_v3",
+            dict(mscale=1.0, mscale_all_dim=1.0),
+            "mscale_all_dim, by which YaRN multiplied all scores by 1.296",
+        ),
+        ("llama", {}, "YaRN multiplied them by 1.296, factors by 1"),
+    ],
+)
+def test_a_temperature_that_goes_with_the_scaling_that_had_it_is_said(family, weights, words, caplog):
+    """(0.1 ln 4 + 1)^2 = 1.2965: eq. 22 of YaRN, and DeepSeek's yarn_get_mscale squared."""
+    yarn = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16)
+    config = testing.tiny_config(family, rope_parameters=yarn | weights).to_dict()
+    checkpoint = Checkpoint("made up", Path(), config)
+    extended_config(checkpoint, window=256, options=ScalingOptions(method="factors", factors=[2.0] * 8))
+    assert words in caplog.text
+    caplog.clear()
+    extended_config(checkpoint, window=256, options=ScalingOptions(method="yarn"))
+    assert not caplog.text
 
 
 def test_longrope_turns_by_its_short_factors_inside_the_original_window(base: Path, tmp_path: Path) -> None:

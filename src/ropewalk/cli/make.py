@@ -48,10 +48,11 @@ def train(options: Any) -> None:
     from ropewalk.training import train
 
     info = train(**arguments(TrainSettings, options))
+    windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
     say(
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.steps} steps; "
         f"the loss of every step is in {options.out}/records.jsonl\n"
-        f"now: ropewalk perplexity {options.out} --data … --windows {info.original_window} {info.window}"
+        f"now: ropewalk perplexity {options.out} --data … --windows {windows}"
     )
 
 

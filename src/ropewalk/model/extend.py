@@ -84,6 +84,23 @@ def _warn_of_readers(config_dict: dict[str, Any]) -> None:
         )
 
 
+def _say_of_scores(now: Scaling, new: Scaling, rope: Rope) -> None:
+    """Log by how much scores were multiplied and will be, where a scaling takes another's place: its temperature goes with it."""
+    before, after = (each.attention_factor(rope) ** 2 for each in (now, new))
+    if now.temperature_of_all != new.temperature_of_all:
+        _logger.warning(
+            "mscale_all_dim, by which %s multiplied all scores by %.4g, is left out by %s; --method %s keeps it",
+            now.label,
+            now.temperature_of_all,
+            new.label,
+            now.method,
+        )
+    if not math.isclose(before, 1) and not math.isclose(before, after):
+        _logger.warning(
+            "scores of rotated coordinates: %s multiplied them by %.4g, %s by %.4g", now.label, before, new.label, after
+        )
+
+
 def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOptions | None = None) -> dict[str, Any]:
     """The dictionary of a checkpoint's config.json with a longer window: the algebra of `extend`, without any file.
 
@@ -195,7 +212,9 @@ def _scaling(rope_config: RopeConfig, rope: Rope, window: int, options: ScalingO
         )
     kind = SCALINGS[method]
     if kind.takes_place:
-        return kind.for_extension(rope, window / rope.window, **options.parameters)
+        new = kind.for_extension(rope, window / rope.window, **options.parameters)
+        _say_of_scores(now, new, rope)
+        return new
     kept = now.kept() if isinstance(now, kind) else {}
     if not now.rope_types:  # all that the config shows of it is another rope_theta: the model's own by now
         _, rope_theta = now.config_entry(rope)

@@ -72,6 +72,10 @@ class Yarn(Scaling):
             return self._magnitude(self.mscale) / self._magnitude(self.mscale_all_dim)
         return self._magnitude(1.0)
 
+    @property
+    def temperature_of_all(self) -> float:
+        return self._magnitude(self.mscale_all_dim) ** 2 if self.mscale_all_dim else 1.0
+
     def _magnitude(self, weight: float) -> float:
         return 0.1 * weight * math.log(self.factor) + 1.0
 

@@ -105,6 +105,11 @@ class Scaling(abc.ABC):
         """What queries and keys are multiplied by beside their rotation, so that scores grow by its square: 1 but for YaRN and LongRoPE."""
         return 1.0
 
+    @property
+    def temperature_of_all(self) -> float:
+        """What DeepSeek's families multiply the scores of whole heads by, rotated or not: 1 but for YaRN with mscale_all_dim."""
+        return 1.0
+
     @classmethod
     def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
         """This method for a window `factor` times as long.
