@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ropewalk.attention_ops import kernels
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import MARGIN, head_bytes
 from ropewalk.training import recompute, throughput
 from ropewalk.training.activations import gpu_room
-from ropewalk.training.choice import Room
 from ropewalk.training.optimizer import allocate_states
 from ropewalk.training.retry import until_it_fits
 

@@ -31,9 +31,9 @@ from ropewalk.distributed import mesh as meshes
 from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.chips import mfu, named
+from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
-from ropewalk.training.choice import Room
 
 
 def module(device: torch.device, shape: str, layers: int | None) -> NextTokenLoss:

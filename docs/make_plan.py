@@ -21,6 +21,7 @@ from typing import Any
 from ropewalk.planner import Plan, plan
 from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
+from ropewalk.planner.kept import kept_by_rule
 from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import read_shape
@@ -74,18 +75,28 @@ def check(point: dict[str, Any]) -> Checked:
         precision=point["precision"],
         optimizer=point.get("optimizer", "adamw"),
     )
+    chosen = (
+        {"full": FULL, "none": NONE, "auto": FULL}[kept] if isinstance(kept, str) else ActivationChoice("kept", kept)
+    )
     job = Job(
         shape,
         recipe,
         gpus=point.get("gpus", 1),
         cp=point.get("cp", 1),
         micro=point["micro"],
-        activations={"full": FULL, "none": NONE}[kept] if isinstance(kept, str) else ActivationChoice("kept", kept),
+        activations=chosen,
         fused=point["fused"],
         whole_logits=point.get("whole_logits", False),
+        host=point.get("host_gib", 0) * GIB,
+        tiled=kept == "auto",
     )
     chip = CHIPS[point.get("chip", "H200")]
     rates = Rates(**point["rates"]) if point.get("rates") else datasheet_rates(chip)
+    if kept == "auto":  # what is kept, and where, is planned as well
+        found = kept_by_rule(job, chip, rates)
+        if found is None:
+            raise SystemExit(f"{point['model']} at {point['window']} does not fit by plan, and was measured")
+        job = found
     cpu = point["machine"].startswith("CPU")  # whose peak is the process's, holes and libraries included
     need = step_memory(job, cpu=True).total if cpu else step_memory(job).allocated
     return Checked(point, step_time(job, rates, chip).tokens_per_second, need / GIB)

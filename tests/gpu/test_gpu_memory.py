@@ -13,10 +13,10 @@ import transformers
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings.budget import ON_THE_WAY
 from ropewalk.training import host_adamw, loop, recompute, throughput, train
 from ropewalk.training import optimizer as optimizers
-from ropewalk.training.choice import NOTHING, Kept, Room
 from ropewalk.training.host_adamw import HostAdamW
 from ropewalk.training.host_link import link_rate
 

@@ -13,8 +13,8 @@ from ropewalk.attention_ops import collectives, kernels
 from ropewalk.distributed.mesh import start
 from ropewalk.model import loss
 from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
+from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.training import recompute
-from ropewalk.training.choice import NOTHING, Room
 from ropewalk.training.retry import until_it_fits
 
 pytestmark = pytest.mark.gpus(1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from ropewalk import testing
 from ropewalk.checkpoint.class_defaults import text_type
@@ -22,13 +23,16 @@ from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner import calibrate, chips, layout, plan
-from ropewalk.planner.job import FULL, NONE, Job, keeping_in, kept_bytes, products, regime, tensors
+from ropewalk.planner import job as job_
+from ropewalk.planner.choice import Layer, Room, choose
+from ropewalk.planner.job import FULL, NONE, Job, kept_bytes, regime, tensors
+from ropewalk.planner.kept import by_choice, layer_of
 from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.planner import shape_of
 from ropewalk.planner.shape import LLAMA, read_shape
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe
-from ropewalk.training.choice import Candidate, Layer, Room, choose
+from ropewalk.training import recompute
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Small models of every family that is counted exactly, and keys that no published config sets.
@@ -208,8 +212,8 @@ def test_what_autograd_saves_in_a_layer_is_what_is_counted() -> None:
 def test_keeping_more_takes_memory_and_saves_time() -> None:
     rates = chips.datasheet_rates(chips.CHIPS["H200"])
     job = _job()
-    rooms = [0.0, 10 * GIB, 40 * GIB, 200 * GIB]
-    jobs = [keeping_in(job, room) for room in rooms]
+    rooms = [0, 10 * GIB, 40 * GIB, 200 * GIB]
+    jobs = [by_choice(job, choose(layer_of(job), job.shape.layers, Room(room))) for room in rooms]
     assert all(a < b for a, b in zip(map(kept_bytes, jobs), map(kept_bytes, jobs[1:]), strict=False))
     seconds = [step_time(j, rates).seconds for j in jobs]
     assert seconds == sorted(seconds, reverse=True)
@@ -218,19 +222,30 @@ def test_keeping_more_takes_memory_and_saves_time() -> None:
         assert extra <= room
 
 
-def test_what_is_kept_is_what_training_would_keep() -> None:
-    """The same room, given to training/recompute.py with the same candidates, keeps as many layers' worth."""
-    job = _job(window=4096)
-    every = products(job)
-    names = ["q", "k", "v", "attention", "o", "gate", "up"]
-    flops = {n: 2.0 * job.tokens * job.shape.products[n] for n in names if n != "attention"}
-    flops["attention"] = 2.0 * job.tokens * job.shape.query_width * job.length
-    found = [Candidate(i, n, flops[n], int(every[n] * job.tokens)) for i, n in enumerate(names)]
-    for room in (0, 2 * GIB, 9 * GIB, 11 * GIB, 30 * GIB):
-        choice = choose(Layer(tuple(found)), job.shape.layers, Room(room)).kept
-        theirs = {n: sum(i in keep for keep in choice) / job.shape.layers for i, n in enumerate(names)}
-        ours = keeping_in(job, room).activations.shares
-        assert {n: ours.get(n, 0.0) for n in names} == theirs, room
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_what_a_layer_could_keep_is_what_training_finds_in_it(monkeypatch, family: str, tiles: int) -> None:
+    """Operations, bytes and cost of the layer itself, traced; and the same choice from both, on the card and with the host."""
+    for module in (job_, recompute):
+        monkeypatch.setattr(module, "mlp_tiles", lambda tokens: tiles)
+    config = testing.tiny_config(family, 256, hidden_size=128, intermediate_size=344)
+    root = NextTokenLoss(transformers.AutoModelForCausalLM.from_config(config).train())
+    traced = recompute.SelectiveCheckpointing(root)
+    traced.candidates(root.body, 2, 96)
+    shape = read_shape(config.to_dict(), name=family)
+    job = replace(_job(shape, 96, 2, precision="float32"), tiled=True)
+    ours = layer_of(job)
+
+    def seen(layer: Layer) -> list[tuple[bool, float, int]]:
+        return sorted(("attention" in c.op, c.flops, c.size) for c in layer.candidates)
+
+    for (is_attention, flops, size), (attention, ours_flops, ours_size) in zip(
+        seen(traced.layer), seen(ours), strict=True
+    ):
+        assert (is_attention, flops) == (attention, ours_flops)
+        # A row's logarithm of sums is kept beside attention; how it is padded is the kernel's matter.
+        assert ours_size == pytest.approx(size, rel=0.05 if attention else 0)
+    assert ours.cost == pytest.approx(traced.layer.cost)
 
 
 def test_seven_billion_weights_at_32768_fit_one_h200_and_65_billion_do_not() -> None:

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
 from ropewalk.model.loss import NextTokenLoss
+from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings.budget import mlp_tiles
 from ropewalk.training import host_memory, recompute
 from ropewalk.training.activations import reserved_bytes
-from ropewalk.training.choice import NOTHING, Kept, Room
 from ropewalk.training.retry import until_it_fits
 
 BATCH, TOKENS = 2, 48

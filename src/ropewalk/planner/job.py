@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import ATTENTION_COST, EIGHT_BIT_MOMENTS, mlp_tiles
+from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, mlp_tiles
 from ropewalk.settings.train import Recipe
 
 
@@ -66,13 +66,14 @@ class ActivationChoice:
     """Which results of a layer are kept from its forward pass to its backward pass.
 
     name: as --activations has it, or what is kept in words. shares: by the product's name, the share of layers in which its output is kept.
-    recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept. hosted: the share of layers that keep it,
-    and their input, in the host's memory.
+    recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept. away: by the product's name, the share of
+    layers in which it is kept on the host. hosted: the share of layers whose input is there.
     """
 
     name: str
     shares: Mapping[str, float] = field(default_factory=dict)
     recompute: bool = True
+    away: Mapping[str, float] = field(default_factory=dict)
     hosted: float = 0.0
 
 
@@ -232,6 +233,18 @@ def kept_bytes(job: Job) -> float:
     return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.activations.shares.items())
 
 
+def hosted_bytes(job: Job) -> float:
+    """Bytes a token and layer, on average over layers, that are in the host's memory meanwhile."""
+    sizes, choice = products(job), job.activations
+    return choice.hosted * tensors(job)["input"] + sum(share * sizes[name] for name, share in choice.away.items())
+
+
+def hosted_layer_bytes(job: Job) -> float:
+    """Bytes a token of one layer that sends most of its results to the host."""
+    sizes = products(job)
+    return tensors(job)["input"] + sum(sizes[name] for name in job.activations.away)
+
+
 def recomputed_bytes(job: Job) -> float:
     """Bytes a token that a layer's backward pass must have beside what was kept. Queries and keys are kept before their rotation.
 
@@ -243,39 +256,3 @@ def recomputed_bytes(job: Job) -> float:
     again = {name: size * (1 - shares.get(name, 0.0)) for name, size in tensors(job).items()}
     again |= {name: again[name] / job.tiles for name in ("gate", "up", "act", "product")}
     return sum(again.values()) - again["input"]
-
-
-def by_cost_per_byte(job: Job) -> list[list[str]]:
-    """A layer's products in groups of equal cost a byte kept, the costliest to compute again first: training/recompute.py's order.
-
-    Attention over T tokens saves T operations a byte, at a lower rate; a product from K features saves K. The down projection's output
-    is never asked for again.
-    """
-    shape = job.shape
-    each: dict[str, float] = {"q": shape.width, "k": shape.width, "v": shape.width, "o": shape.query_width}
-    if job.tiles == 1:
-        each |= {"gate": shape.width, "up": shape.width} if shape.gated else {"up": shape.width}
-    each["attention"] = ATTENTION_COST * job.length
-    return [[name for name in each if each[name] == cost] for cost in sorted(set(each.values()), reverse=True)]
-
-
-def keeping_in(job: Job, room: float) -> Job:
-    """The job with as many activations kept as `room` bytes hold, by the rule of `SelectiveCheckpointing.within` (training/recompute.py).
-
-    Products of equal cost are kept together, in all layers or in as many as there is room for, but in an eighth of them at least.
-    """
-    sizes, layers = products(job), job.shape.layers
-    shares: dict[str, float] = {}
-    for group in by_cost_per_byte(job):
-        size = sum(sizes[name] for name in group) * job.tokens
-        fit = min(layers, int(max(0.0, room) // size))
-        if fit == layers or fit >= layers / 8:
-            shares |= {name: fit / layers for name in group}
-        room -= fit * size
-        if fit < layers:
-            break
-    by_share = {share: [name for name in shares if shares[name] == share] for share in shares.values()}
-    words = [
-        ", ".join(n) + ("" if s == 1 else f" in {round(s * layers)} of {layers} layers") for s, n in by_share.items()
-    ]
-    return replace(job, activations=ActivationChoice("; ".join(words) or FULL.name, shares))

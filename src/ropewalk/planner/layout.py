@@ -6,28 +6,21 @@ out  a `Job`; or, where none fits, the one that needs least, and what would fit 
 
 from __future__ import annotations
 
-import bisect
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ropewalk.errors import UserError
 from ropewalk.planner.chips import Chip, Rates
-from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job, by_cost_per_byte, keeping_in, products
-from ropewalk.planner.memory import CONTEXT, GIB, step_memory
+from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
+from ropewalk.planner.kept import kept_by_rule, least_by_rule
+from ropewalk.planner.memory import GIB, fits, step_memory
 from ropewalk.planner.regimes import AUTO, allowed
 from ropewalk.planner.speed import step_time
-from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, gradients_wait, head_bytes
-from ropewalk.settings.train import Mode
+from ropewalk.settings.budget import HOST_SHARE
+from ropewalk.settings.train import Mode, Recipe
 
 #: More tokens at a time than this make no product faster and only take memory.
 _MOST_TOKENS = 65536
-
-
-def fits(job: Job, chip: Chip) -> bool:
-    """Whether the chip has the memory that the job needs, and the host what is kept there."""
-    need = step_memory(job)
-    return need.total <= chip.memory * GIB and need.host <= job.host
 
 
 def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int | None = None) -> tuple[Job, bool]:
@@ -120,60 +113,20 @@ def _micros(job: Job, groups: int, cp: int) -> list[int]:
 
 
 def _with_activations(job: Job, chip: Chip, rates: Rates) -> Job | None:
-    """The job with what saves most time of that which fits, or with what was asked for; None if that does not fit."""
-    if job.recipe.activations != "auto":
-        job = replace(job, activations=_least_kept(job))
-        return job if fits(job, chip) else None
-    choices = [choice for choice in (_on_the_chip(job, chip), *_with_the_host(job, chip)) if choice is not None]
-    return min(choices, key=lambda choice: step_time(choice, rates).seconds, default=None)
-
-
-def _on_the_chip(job: Job, chip: Chip) -> Job | None:
-    """Kept on the chip alone: by the rule that training begins with, and a twentieth less each time, as it does when memory runs out."""
-    room = max(0.0, _room(job, chip))
-    for twentieths in range(20, -1, -1):
-        candidate = keeping_in(job, room * twentieths / 20)
-        if fits(candidate, chip):
-            return candidate
-    return None
-
-
-def _with_the_host(job: Job, chip: Chip) -> Iterator[Job]:
-    """Kept in all layers, group by group, and as few layers' in the host's memory as make it fit. Only compiled layers do that."""
-    if not (job.host and job.fused and chip.host_link):
-        return
-    kept: list[str] = []
-    for group in [[], *by_cost_per_byte(job)]:
-        kept += group
-        layers, some = job.shape.layers, replace(job, host=math.inf)
-        choices = [replace(some, activations=_hosted(kept, away, layers)) for away in range(1, layers + 1)]
-        fewest = bisect.bisect_left(choices, True, key=lambda choice: fits(choice, chip))
-        if fewest < layers and fits(candidate := replace(choices[fewest], host=job.host), chip):
-            yield candidate
-
-
-def _hosted(kept: list[str], away: int, layers: int) -> ActivationChoice:
-    words = f"{', '.join(kept) or 'inputs'}; on the host in {away} of {layers} layers"
-    return ActivationChoice(words, dict.fromkeys(kept, 1.0), hosted=away / layers)
+    """The job with what training would keep, or with what was asked for; None if that does not fit."""
+    if job.recipe.activations == "auto":
+        return kept_by_rule(job, chip, rates)
+    job = replace(job, activations=_least_kept(job))
+    return job if fits(job, chip) else None
 
 
 def least(job: Job, chip: Chip) -> tuple[Job, bool]:
     """The job with as little kept as can be, on the chip or with the host's help, and whether that fits."""
-    bare = replace(job, activations=_least_kept(job))
-    if job.recipe.activations == "auto" and not fits(bare, chip):
-        return next(((choice, True) for choice in _with_the_host(job, chip)), (bare, False))
+    if job.recipe.activations == "auto":
+        bare = least_by_rule(job, chip)
+    else:
+        bare = replace(job, activations=_least_kept(job))
     return bare, fits(bare, chip)
-
-
-def _room(job: Job, chip: Chip) -> float:
-    """Bytes for kept products, as training/activations.py and training/recompute.py count them when training begins."""
-    shape, bare = job.shape, step_memory(replace(job, activations=FULL))
-    waiting = job.trained / job.shards * job.regime.gradient * gradients_wait(job.recipe.batch, job.micro, job.dp)
-    reserved = bare.states + waiting + shape.parameters / job.shards * job.cast
-    stream = shape.layers * shape.width * job.stream * job.tokens
-    head = head_bytes(job.tokens, shape.width, shape.vocabulary)
-    workspace = max(BACKWARD_RESULTS * sum(products(job).values()) * job.tokens, head)
-    return chip.memory * GIB - bare.weights - CONTEXT - reserved - stream - workspace - MARGIN
 
 
 @dataclass(frozen=True)
@@ -188,18 +141,28 @@ class Way:
 
 
 def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
-    """The job by other options, the best first: every weight trained, in the order of planner/regimes.py; then adapters."""
+    """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters."""
+    helped = replace(job.recipe, activations="auto")
+    if helped != job.recipe:
+        yield _way(job, helped)
     modes: list[Mode] = ["full", "lora"] if job.recipe.mode == "full" else [job.recipe.mode]
     for mode in modes:
-        open_recipe = replace(job.recipe, mode=mode, precision=AUTO, optimizer=AUTO)
+        open_recipe = replace(helped, mode=mode, precision=AUTO, optimizer=AUTO)
         for recipe in allowed(open_recipe, gpus=job.gpus, every=True):
-            names = [
-                name
-                for name in ("precision", "optimizer", "mode")
-                if getattr(recipe, name) != getattr(job.recipe, name)
-            ]
-            if names:
-                yield Way(job.with_recipe(recipe), tuple((name, getattr(recipe, name)) for name in names))
+            if recipe != helped:
+                yield _way(job, recipe)
+
+
+def _way(job: Job, recipe: Recipe) -> Way:
+    names = ("precision", "optimizer", "activations", "mode")
+    changed = [(name, getattr(recipe, name)) for name in names if getattr(recipe, name) != getattr(job.recipe, name)]
+    return Way(job.with_recipe(recipe), tuple(changed))
+
+
+def ways_with_more_host(job: Job) -> Iterator[Way]:
+    """The job beside two, four and eight times the host's memory, where it reaches that at all."""
+    for host in (job.host * times for times in (2, 4, 8) if job.fused):
+        yield Way(replace(job, host=host), (("host-memory", f"{host / HOST_SHARE / GIB:.0f}GiB"),))
 
 
 def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
@@ -212,7 +175,7 @@ def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """Options by which a job fits that does not: other regimes and adapters, and then more chips."""
+    """Options by which a job fits that does not: the host's help first, other regimes and adapters, and then more chips."""
     ways = [str(way) for way in ways_on_the_same_chips(job) if _fits_somewhere(way.job, chip)]
     more = next((way for way in ways_on_more_chips(job, chip) if _fits_somewhere(way.job, chip)), None)
     return ways if more is None else [*ways, str(more)]

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ropewalk.planner.job import Job, kept_bytes, recomputed_bytes, tensors
+from ropewalk.planner.chips import Chip
+from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
 from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY
 
 GIB = 2**30
@@ -79,19 +80,23 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
         **parts,
         context=CPU_CONTEXT if cpu else CONTEXT,
         slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
-        host=job.trained * regime.host / job.shards
-        + job.activations.hosted * shape.layers * kept_bytes(job) * job.tokens,
+        host=job.trained * regime.host / job.shards + shape.layers * hosted_bytes(job) * job.tokens,
         moment=moment,
     )
+
+
+def fits(job: Job, chip: Chip) -> bool:
+    """Whether the chip has the memory that the job needs, and the host what is kept there."""
+    need = step_memory(job)
+    return need.total <= chip.memory * GIB and need.host <= job.host
 
 
 def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     """Moment of the step → bytes of each part that comes and goes; `gradients` is the size of all of them."""
     held = job.micros > 1  # gradients of former micro batches
     layer_kept, layers = kept_bytes(job) * job.tokens, job.shape.layers
-    away = job.activations.hosted * layers
-    on_the_way = min(away, ON_THE_WAY) * layer_kept
-    kept = (layers - away) * layer_kept + on_the_way
+    on_the_way = min(job.activations.hosted * layers, ON_THE_WAY) * hosted_layer_bytes(job) * job.tokens
+    kept = layers * (layer_kept - hosted_bytes(job) * job.tokens) + on_the_way
     gathered_forward, gathered_layer = _copies(job)
     layer = _workspace(job)
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -85,14 +85,20 @@ class Plan:
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
-        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, on as few more as do it."""
+        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, and on as few more chips as do it."""
         if self.chip.name == "cpu":
             return ()
         same = [other for way in layout.ways_on_the_same_chips(self.job) if (other := self._by(way)).fits]
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
-        more = (self._by(way) for way in layout.ways_on_more_chips(self.job, self.chip))
-        return (*same, *itertools.islice((other for other in more if other.fits), 1))
+        return (
+            *same,
+            *self._first_that_fits(layout.ways_with_more_host(self.job)),
+            *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip)),
+        )
+
+    def _first_that_fits(self, ways: Iterator[layout.Way]) -> Iterator[Plan]:
+        return itertools.islice((other for way in ways if (other := self._by(way)).fits), 1)
 
     @property
     def ways(self) -> tuple[str, ...]:

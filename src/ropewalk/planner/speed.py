@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip, Rates
-from ropewalk.planner.job import Job, kept_bytes
+from ropewalk.planner.job import Job, hosted_bytes
 from ropewalk.settings.budget import CONTENTION
 
 #: Elementwise kernels of transformers' own layers move this much more than fused ones: fitted to one measured pair (docs/plan.md).
@@ -99,7 +99,7 @@ def _host_link(job: Job, rates: Rates, forward: float, busy: float) -> float:
 
     forward: seconds of the forward pass. busy: of both.
     """
-    one_way = job.activations.hosted * job.shape.layers * kept_bytes(job) * job.tokens / rates.host_link
+    one_way = hosted_bytes(job) * job.shape.layers * job.tokens / rates.host_link
     return max(0.0, one_way - forward) + max(0.0, one_way - (busy - forward)) + 2 * CONTENTION * one_way
 
 

@@ -19,9 +19,9 @@ from torch import nn
 
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
+from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, MARGIN, head_bytes, host_room
 from ropewalk.training import recompute, throughput
-from ropewalk.training.choice import NOTHING, Room
 from ropewalk.training.host_link import link_rate
 
 

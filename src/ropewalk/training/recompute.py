@@ -28,8 +28,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
+from ropewalk.planner.choice import Candidate, Choice, Kept, Layer, Room, Settled
 from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, TILED_BACKWARD_RESULTS, mlp_tiles
-from ropewalk.training.choice import Candidate, Choice, Kept, Layer, Room, choose
 from ropewalk.training.host_memory import HostMemory
 from ropewalk.training.tiles import Tiles, tile, tileable
 
@@ -145,7 +145,7 @@ class SelectiveCheckpointing:
         # One for each choice, so that going back to a choice reuses what was compiled for it.
         self._forwards: dict[tuple[int, Kept, Tiles], Callable[..., Any]] = {}
         self._host: HostMemory | None = None
-        self._room, self._step = Room(0), 1
+        self._settled = Settled(self.layer, len(self.layers), Room(0))
 
     @property
     def kept(self) -> list[Kept]:
@@ -190,28 +190,23 @@ class SelectiveCheckpointing:
 
     def settle(self, room: Room) -> None:
         """Keep what saves most within the room."""
-        self._room, self._step = room, max(1, max(abs(room.card), room.input * len(self.layers)) // 10)
-        self._keep(choose(self.layer, len(self.layers), room))
+        self._settled = Settled(self.layer, len(self.layers), room)
+        self._keep(self._settled.choice)
 
     def _keep(self, choice: Choice) -> None:
         self.keep(choice.kept, choice.hosted)
 
     def lower(self) -> bool:
-        """Keep less than now: a tenth of the room less, until that changes the choice. False if nothing is left to be given up."""
-        least = -len(self.layers) * self._room.input
-        while self._room.card > least:
-            self._room = replace(self._room, card=self._room.card - self._step)
-            choice = choose(self.layer, len(self.layers), self._room)
-            if choice != self.choice:
-                self._keep(choice)
-                return True
-        return False
+        """Keep less than now from the next pass on. False if nothing is left to be given up."""
+        lower = self._settled.lower()
+        if lower:
+            self._keep(self._settled.choice)
+        return lower
 
     def spare(self, size: int) -> None:
-        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there. Only where the host is in use: else the choice was tried to the limit."""
-        if self.choice.hosted and size > 0:
-            self._room = replace(self._room, card=self._room.card + size)
-            self._keep(choose(self.layer, len(self.layers), self._room))
+        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there."""
+        if self._settled.spare(size):
+            self._keep(self._settled.choice)
 
     def tile(self, count: int) -> None:
         """Have every layer's MLP go through the tokens in so many tiles, if it can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ropewalk.training.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, choose, seconds
+from ropewalk.planner.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, choose, seconds
 
 LAYERS = 16
 

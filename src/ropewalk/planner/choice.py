@@ -1,7 +1,7 @@
 """What becomes of each layer's dear intermediate results: kept on the GPU, kept in the host's memory, or computed again.
 
 in   what one layer could keep, with its FLOPs and bytes; the room there is; the rates of arithmetic and of the link to the host
-out  a `Choice` for every layer
+out  a `Choice` for every layer: training's, and the planner's forecast of it
 
 Results are taken in the order of FLOPs saved per byte kept. The more is kept, the less is computed again, and the more layers must send
 theirs to the host: that costs nothing as long as the link is done before the arithmetic of the same pass, and what is left over is
@@ -10,7 +10,7 @@ waited for. The choice is the one with the fewest seconds by this reckoning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ropewalk.settings.budget import ATTENTION_COST, CONTENTION, ON_THE_WAY
 
@@ -174,3 +174,29 @@ def seconds(layer: Layer, choice: Choice, room: Room) -> float:
     computed_again, one_way = again / room.matrix, moved / room.link
     waited = max(0.0, one_way - forward) + max(0.0, one_way - 2 * forward - computed_again)
     return computed_again + waited + 2 * CONTENTION * one_way
+
+
+class Settled:
+    """The choice for `count` layers, and what it becomes where the room turns out to be another than was reckoned."""
+
+    def __init__(self, layer: Layer, count: int, room: Room) -> None:
+        self._layer, self._count, self._room = layer, count, room
+        self._step = max(1, max(abs(room.card), room.input * count) // 10)
+        self.choice = choose(layer, count, room)
+
+    def lower(self) -> bool:
+        """Keep less: a tenth of the room less, until that changes the choice. False if nothing is left to be given up."""
+        while self._room.card > -self._count * self._room.input:
+            if self._more(-self._step):
+                return True
+        return False
+
+    def spare(self, size: int) -> bool:
+        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there. Only where the host is in use: else the choice was tried to the limit."""
+        return bool(self.choice.hosted) and size > 0 and self._more(size)
+
+    def _more(self, size: int) -> bool:
+        """Whether so much more room makes another choice."""
+        before, self._room = self.choice, replace(self._room, card=self._room.card + size)
+        self.choice = choose(self._layer, self._count, self._room)
+        return self.choice != before

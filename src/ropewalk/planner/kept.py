@@ -1,0 +1,103 @@
+"""What training will keep of each layer's results, and where: its own rule (choice.py), given the shape in place of a traced layer.
+
+in   a job, a chip and its rates
+out  the same job with its activations chosen, within the memory of chip and host
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from ropewalk.planner.chips import Chip, Rates
+from ropewalk.planner.choice import NOTHING, Candidate, Choice, Layer, Room, Settled
+from ropewalk.planner.job import FULL, ActivationChoice, Job, products
+from ropewalk.planner.memory import CONTEXT, GIB, fits, step_memory
+from ropewalk.settings.budget import (
+    ATTENTION_COST,
+    BACKWARD_RESULTS,
+    MARGIN,
+    TILED_BACKWARD_RESULTS,
+    gradients_wait,
+    head_bytes,
+)
+
+
+def layer_of(job: Job) -> Layer:
+    """What one layer could keep for a micro batch, as training/recompute.py finds it in the layer itself."""
+    weights, tokens = job.shape.products, job.tokens
+    attention = 2.0 * tokens * job.shape.query_width * job.length  # two products over half the square
+    flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
+    sizes = products(job)
+    found = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
+    return Layer(tuple(found), cost=2.0 * tokens * sum(weights.values()) + ATTENTION_COST * attention)
+
+
+def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
+    """Where results may go, as training/activations.py counts it when training begins."""
+    shape, bare = job.shape, step_memory(replace(job, activations=FULL))
+    gradients = job.trained / job.shards * job.regime.gradient
+    wait = gradients_wait(job.recipe.batch, job.micro, job.dp)
+    stream = shape.width * job.stream * job.tokens
+    factor = TILED_BACKWARD_RESULTS if job.tiles > 1 else BACKWARD_RESULTS
+    workspace = max(
+        factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
+    )
+    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    card = chip.memory * GIB - bare.weights - CONTEXT - reserved - shape.layers * stream - workspace - MARGIN
+    host = job.host - bare.host if _reaches_host(job, chip) else 0
+    return Room(int(card), int(stream), int(gradients * (not wait)), max(0, int(host)), rates.matrix, rates.host_link)
+
+
+def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
+    """The job with what training keeps: less where that turns out not to fit, more where the host is used and a step leaves memory free."""
+    settled = Settled(layer_of(job), job.shape.layers, room_of(job, chip, rates))
+    while not fits(chosen := by_choice(job, settled.choice), chip):
+        if not settled.lower():
+            return None
+    if settled.spare(int(chip.memory * GIB - step_memory(chosen).total - 2 * MARGIN)):
+        more = by_choice(job, settled.choice)
+        chosen = more if fits(more, chip) else chosen
+    return chosen
+
+
+def least_by_rule(job: Job, chip: Chip) -> Job:
+    """The job with nothing kept but inputs: on the chip, or on the host if that is what the chip needs, whether or not it holds them."""
+    bare = replace(job, activations=FULL)
+    if fits(bare, chip) or not _reaches_host(job, chip):
+        return bare
+    layers = job.shape.layers
+    helped = by_choice(job, Choice((NOTHING,) * layers, frozenset(range(layers))))
+    return helped if step_memory(helped).total <= chip.memory * GIB else bare
+
+
+def by_choice(job: Job, choice: Choice) -> Job:
+    """The job with its layers keeping what a choice for `layer_of(job)` says."""
+    names, layers = list(products(job)), len(choice.kept)
+
+    def counted(numbers: range | frozenset[int]) -> dict[str, int]:
+        indices = Counter(index for number in numbers for index in choice.kept[number] or ())
+        return {names[index]: count for index, count in indices.items()}
+
+    everywhere, away = counted(range(layers)), counted(choice.hosted)
+    words = [
+        ", ".join(name for name in names if everywhere.get(name) == count)
+        + (f" in {count} of {layers} layers" if count < layers else "")
+        for count in sorted(set(everywhere.values()), reverse=True)
+    ]
+    if choice.hosted:
+        words = [*(words or ["inputs"]), f"on the host in {len(choice.hosted)} of {layers} layers"]
+    return replace(
+        job,
+        activations=ActivationChoice(
+            "; ".join(words) or FULL.name,
+            {name: count / layers for name, count in everywhere.items()},
+            away={name: count / layers for name, count in away.items()},
+            hosted=len(choice.hosted) / layers,
+        ),
+    )
+
+
+def _reaches_host(job: Job, chip: Chip) -> bool:
+    """Only compiled layers send what they keep to the host; where chip and host have one memory there is nothing to send it to."""
+    return bool(job.host and job.fused and chip.host_link)
