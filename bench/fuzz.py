@@ -34,7 +34,7 @@ from ropewalk.data import jsonlines
 from ropewalk.data.documents import read_documents
 from ropewalk.errors import UserError, is_shortage
 from ropewalk.model.extend import extended_config
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.readers.rules import READERS
 from ropewalk.records import read as read_records
 from ropewalk.records.variant import variant_of

@@ -26,7 +26,7 @@ from ropewalk import records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.planner import calibrate
 from ropewalk.planner.job import NONE, Job
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.settings.train import Recipe
 
 #: name, sizes of a Llama (None: hemp), window, batch, micro batch, steps of the short and of the long run.
@@ -63,7 +63,7 @@ SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]
 CALIBRATION = ("hemp", 1024, 4)
 _TRAIN = """
 import json, resource, sys
-import ropewalk.training.loop, torch, transformers.models.llama.modeling_llama
+import ropewalk.training.run, torch, transformers.models.llama.modeling_llama
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.training import train

@@ -23,7 +23,7 @@ from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
 from ropewalk.planner.kept import kept_by_rule
 from ropewalk.planner.memory import GIB, step_memory
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe

@@ -23,7 +23,7 @@ import torch
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.training import train
-from ropewalk.training.checkpoints import Snapshots
+from ropewalk.training.snapshots import Snapshots
 
 STEPS = 120
 

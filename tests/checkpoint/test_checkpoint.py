@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ropewalk
-import ropewalk.training.loop  # so that every module which reads is loaded before its readings are counted
+import ropewalk.training.run  # so that every module which reads is loaded before its readings are counted
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config

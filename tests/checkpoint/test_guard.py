@@ -304,7 +304,8 @@ DELETING = {
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",
     "training/threads.py": "the cache",
-    "training/checkpoints.py": "a run's own, by its mark and manifests",
+    "training/checkpoints.py": "a run's own, by its mark",
+    "training/snapshots.py": "a run's own, by its manifests",
 }
 
 

@@ -15,7 +15,7 @@ from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import load_tokenizer
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.records import read
 
 #: What is asked of a config without any weight.

@@ -28,7 +28,7 @@ from ropewalk.planner.choice import Layer, Room, choose
 from ropewalk.planner.job import FULL, NONE, Job, kept_bytes, regime, tensors
 from ropewalk.planner.kept import by_choice, layer_of
 from ropewalk.planner.memory import GIB, step_memory
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import LLAMA, read_shape
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.train import Recipe

@@ -13,7 +13,7 @@ import pytest
 
 from ropewalk.errors import UserError
 from ropewalk.settings.train import TrainSettings
-from ropewalk.training.checkpoints import Snapshots, refuse_other_run
+from ropewalk.training.snapshots import Snapshots, refuse_other_run
 
 SIZE = 100_000
 

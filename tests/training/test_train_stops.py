@@ -20,10 +20,10 @@ from ropewalk.errors import UserError
 from ropewalk.evals.checkpoints_of_run import checkpoints
 from ropewalk.model import fit
 from ropewalk.model.load import load_model
-from ropewalk.training.checkpoints import Snapshots
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
 from ropewalk.training.loop import Loop
+from ropewalk.training.snapshots import Snapshots
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
 

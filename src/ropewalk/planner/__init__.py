@@ -1,6 +1,6 @@
 """Memory, time and cost of a training run, before anything is loaded.
 
-shape.py      a model's shape from its config.json: weights, operations
+shape.py      a model's shape from its config.json: weights, operations; named.py, from its name
 chips.py      accelerators by data sheet, and the share of it that a step gets
 job.py        the recipe laid over chips; what a layer keeps
 choice.py     what becomes of each layer's results, in training as in a plan; kept.py, as a plan has it

@@ -1,35 +1,30 @@
 """From a model's name and a recipe to a `Plan`, without loading anything.
 
-in   `hemp`, a directory, a hub id (of which the config.json alone is fetched), or one of the paper's own models (`llama-7b`, …)
+in   a model's name (named.py) and the settings of a run
 out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.checkpoint.files import strange_config
-from ropewalk.checkpoint.rope_config import read_rope
-from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, regimes
 from ropewalk.planner.chips import Chip, Mfu, Rates, datasheet_rates, gibibytes, mfu, of_memory, parse
 from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
-from ropewalk.planner.shape import Shape, paper_model, read_shape
+from ropewalk.planner.named import shape_of
+from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, micro_windows
 from ropewalk.settings.command import takes
 from ropewalk.settings.plan import PlanSettings
-from ropewalk.settings.windows import WindowAnswers
 
 #: Bytes of the host's memory for each chip, where nobody says: what machines of this kind have at least.
 _HOST = 128 * GIB
@@ -252,57 +247,3 @@ def _gpus_here() -> int:
     from ropewalk.planner import calibrate
 
     return calibrate.gpus()
-
-
-def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Unpack[WindowAnswers]) -> Shape:
-    """The shape of a model by its name; weights are counted from the files' headers where they lie here.
-
-    trust_remote_code: no code is run for a plan; taken as every command takes it. answers: as in `Checkpoint.open`, of its windows.
-    """
-    if isinstance(model, Checkpoint):
-        return _shape(Checkpoint.open(model, **answers))
-    name = str(model)
-    if (known := paper_model(name)) is not None:
-        return known
-    if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return _shape(Checkpoint.open(name, **answers))
-    config = _hub_config(name)
-    window = read_rope(config, answers=Answers(**answers)).answered().window
-    return read_shape(config, name=name, window=window)
-
-
-def _shape(checkpoint: Checkpoint) -> Shape:
-    """A config.json is enough for a plan; where weights lie beside it, they are counted."""
-    stored = checkpoint.parameters if checkpoint.has_weights else None
-    with strange_config(checkpoint.name):
-        return read_shape(checkpoint.config, name=checkpoint.name, stored=stored, window=checkpoint.rope.window)
-
-
-def _hub_config(name: str) -> dict[str, Any]:
-    """A hub model's config.json and nothing else of it."""
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    sentences: tuple[tuple[type[Exception], Callable[[Any], str]], ...] = (
-        (HFValidationError, lambda _: "is no valid hub id; check the spelling"),
-        (
-            LocalEntryNotFoundError,
-            lambda _: (
-                "is no directory here, and the hub could not be reached for its config.json; check the path, or go online"
-            ),
-        ),
-        (EntryNotFoundError, lambda _: "has no config.json on the hub; choose a model in Hugging Face format"),
-        (
-            HfHubHTTPError,
-            lambda error: (
-                f"was refused by the hub ({getattr(error.response, 'status_code', 'no answer')}): misspelt, private or gated; check the "
-                "id, or log in with `hf auth login`"
-            ),
-        ),
-        (OSError, lambda _: "is no directory here, and the hub could not be reached; check the path, or go online"),
-    )
-    try:
-        return json.loads(Path(huggingface_hub.hf_hub_download(name, "config.json")).read_text(encoding="utf-8"))
-    except tuple(kind for kind, _ in sentences) as error:
-        sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))
-        raise UserError(f"{name} {sentence(error)}") from None

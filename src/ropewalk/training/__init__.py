@@ -2,17 +2,18 @@
 
 setup.py           the processes, and the model they start from: extended, loaded, verified
 regime.py          precision and optimiser, where nobody named them
-loop.py            step, guard, save, resume: the way through
+run.py             from settings to the trained model: the way through
+loop.py            step, guard, save, resume
 batch.py           which windows a step reads; pose.py, at which positions
 activations.py     what the layers keep for the backward pass (the reckoning is planner/choice.py); recompute.py, host_memory.py, tiles.py, the machinery
 host_link.py       copies between GPU and host beside the arithmetic; host_adamw.py, AdamW whose moments lie there
 retry.py           a step that takes more memory than there is, begun again with less
-optimizer.py       AdamW and the learning rate of a step
+optimizer.py       AdamW and the learning rate of a step; host_adamw.py, its moments on the host
 lora.py            low-rank adapters
 guard.py           when to stop: a lost run, a signal
-checkpoints.py     models written on the way and at the end, whole or absent; training_state.py, what a run goes on from
+checkpoints.py     models written on the way and at the end; snapshots.py, which of them are whole and kept; training_state.py, what a run goes on from
 disk.py            room for all checkpoints, asked before the first step
-log.py             where a step is logged
+log.py             where a step is logged; header.py, what stands before the first
 throughput.py      how fast a step was; threads.py, with how many CPU threads
 
 The loss of a step is computed in model/loss.py; what it was asked to do stands in settings/train.py.
@@ -39,6 +40,6 @@ def train(settings: TrainSettings) -> ModelInfo:
     Raises:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
     """
-    from ropewalk.training.loop import run
+    from ropewalk.training.run import run
 
     return run(settings)

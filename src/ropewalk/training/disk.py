@@ -7,12 +7,13 @@ out  nothing; or a sentence with the figures and two ways out
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.optimizer import saved_bytes
@@ -67,6 +68,19 @@ def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None
         f"{_size(planned.state)} at once), and the disk of {settings.out} has {_size(free)} free; save less often with a larger --save-every (0 "
         f"writes the final model alone, {_size(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
     )
+
+
+def ask(
+    out: Path, settings: TrainSettings, source: Checkpoint, parameters: Sequence[nn.Parameter], *, done: int, there: int
+) -> None:
+    """Refuse a run that stands at step `done`, `there` states being kept already, if the disk is too full for the rest of it.
+
+    Raises:
+        UserError: see `refuse_too_full`.
+    """
+    model = sum(file.stat().st_size for file in source.weight_files)
+    state = state_bytes(parameters, settings.optimizer)
+    refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
 
 
 def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:

@@ -85,8 +85,9 @@ class Guard:
         )
 
 
-def blame(bad: Sequence[tuple[int, float, Sequence[str]]]) -> str:
-    """Ranks and documents in words, from (rank, loss, documents) of the micro batches to blame."""
+def blame(everyone: Sequence[tuple[int, float, Sequence[str]]]) -> str:
+    """Ranks and documents in words, from (rank, loss, documents) of micro batches: those whose loss is not finite, or the worst one."""
+    bad = [entry for entry in everyone if not math.isfinite(entry[1])] or [max(everyone, key=lambda entry: entry[1])]
     parts = []
     for rank, loss, names in bad[:4]:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,6 +1,6 @@
 """The training loop: the steps of one run, from wherever it stands to its end.
 
-in   settings
+in   settings, and what run.py makes ready: model, windows, devices
 out  `out/`: the trained model, `checkpoints/`, `records.jsonl`
 
 A step reads its windows (batch.py), adds up the gradient of their summed loss over micro batches and devices, divides by the number
@@ -24,75 +24,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ropewalk import records
 from ropewalk.attention_ops.transformers import is_plain_causal
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.run_directory import run_directory
-from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
-from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
 from ropewalk.records import ModelInfo
 from ropewalk.settings.budget import gradients_wait
-from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import disk, lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
-from ropewalk.training.batch import Batches, batches_of
-from ropewalk.training.checkpoints import (
-    CHECKPOINTS,
-    HOLDS,
-    RECORDS,
-    Snapshot,
-    Snapshots,
-    refuse_other_run,
-    write_checkpoint,
-    write_final,
-)
+from ropewalk.training.batch import Batches
+from ropewalk.training.checkpoints import write_checkpoint, write_final
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
+from ropewalk.training.header import header_of
 from ropewalk.training.log import Log
-from ropewalk.training.regime import settled, what_fits
-from ropewalk.training.retry import shortage_told, until_it_fits
-from ropewalk.training.setup import StartingModel, mesh_for, settled_for, starting_model, trained_checkpoint
+from ropewalk.training.regime import what_fits
+from ropewalk.training.retry import shortage_told, too_little, until_it_fits
+from ropewalk.training.setup import StartingModel
+from ropewalk.training.snapshots import CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
 
 _logger = logging.getLogger(__name__)
 
 
 class _Stop(Exception):
     """A signal arrived in the middle of a step; what the step has done so far is dropped."""
-
-
-def run(settings: TrainSettings) -> ModelInfo:
-    """Train, and return the trained model in `settings.out` as records name it.
-
-    Raises:
-        UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
-        Terminated: SIGTERM; what was done is saved.
-    """
-    with directory_of(settings) as out:
-        mesh = mesh_for(settings)
-        # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-        checkpoint = trained_checkpoint(settings)
-        settings = settled_for(settings, checkpoint, mesh)
-        batches = batches_of(settings, checkpoint, mesh)
-        settings = settled(settings, checkpoint, mesh, out)
-        start = starting_model(settings, mesh, checkpoint=checkpoint)
-        return Loop(settings, start, batches, mesh, out).run()
-
-
-def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:
-    """Where a run writes, held for it; see `run_directory`."""
-    return run_directory(
-        settings.out,
-        holds=HOLDS,
-        signs=(RECORDS, f"{CHECKPOINTS}/step-*"),
-        overwrite=settings.overwrite,
-        go_on=settings.resume,
-        inputs=inputs_of(settings),
-    )
 
 
 class Loop:
@@ -149,7 +107,16 @@ class Loop:
         with contextlib.ExitStack() as stack:
             stack.callback(self.mesh.release)
             self.threads = stack.enter_context(threads.settled(self.settings.threads, before, self.mesh.device))
-            header = self._header(snapshot)
+            header = header_of(
+                settings=self.settings,
+                start=self.start,
+                batches=self.batches,
+                mesh=self.mesh,
+                peak=self.peak,
+                weights=self.parameters[0].dtype,
+            )
+            if snapshot is not None:  # goes on under the same id, so that its steps are one curve
+                header = dataclasses.replace(header, id=snapshot.about["run"])
             log = Log(self.settings, self.out, header, self.done)
             stack.callback(log.close)
             if snapshot is not None:
@@ -169,11 +136,8 @@ class Loop:
 
     def _ask_disk(self) -> None:
         if self.mesh.main:
-            model = sum(file.stat().st_size for file in self.start.source.weight_files)
-            state = disk.state_bytes(self.parameters, self.settings.optimizer)
             there = len(self.snapshots.steps()) if self.settings.resume else 0
-            planned = disk.writes(self.settings, model, state, done=self.done, there=there)
-            disk.refuse_too_full(self.out, self.settings, planned)
+            disk.ask(self.out, self.settings, self.start.source, self.parameters, done=self.done, there=there)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
@@ -200,28 +164,6 @@ class Loop:
             "model": self.start.fingerprint,
             "data": self.batches.windows.digest,
         }
-
-    def _header(self, snapshot: Snapshot | None) -> records.Run:
-        settings = dataclasses.asdict(
-            dataclasses.replace(self.settings, model=str(self.settings.model), data=_named(self.settings.data))
-        )
-        header = records.new_run(
-            self.start.info,
-            device=device_name(self.mesh.device),
-            dtype=f"{_short(self.parameters[0].dtype)} weights, {_short(self.start.compute)} arithmetic",
-            seed=self.settings.seed,
-            settings={
-                **{key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
-                "learning_rate": self.peak,
-                "micro_batch": self.batches.micro,
-                "world_size": self.mesh.world,
-                "cpu_threads": torch.get_num_threads(),
-                "model_fingerprint": self.start.fingerprint,
-                "windows": len(self.batches.windows),
-            },
-        )
-        # A resumed run goes on under the same id, so that its steps are one curve.
-        return header if snapshot is None else dataclasses.replace(header, id=snapshot.about["run"])
 
     def _steps(self, log: Log, run: str, signals: Signals) -> None:
         every = self.settings.save_every
@@ -297,15 +239,9 @@ class Loop:
         self._tight = tight
 
     def _too_little(self, asked: str) -> str:
-        """What a user can do, by what the planner says of this model on these devices."""
-        tried = what_fits(self.settings, self.start.source, self.mesh) if self.mesh.device.type == "cuda" else []
-        ways = (
-            "; or ".join(tried)
-            or "--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"
-        )
-        return (
-            f"step {self.done + 1} takes more memory than there is ({asked}), with as little kept as can be; what takes less: {ways}. "
-            "--resume goes on from the last checkpoint where the optimizer stays"
+        on_gpu = self.mesh.device.type == "cuda"
+        return too_little(
+            self.done + 1, asked, what_fits(self.settings, self.start.source, self.mesh) if on_gpu else []
         )
 
     def _forward_and_backward(self, rows: dict[str, Tensor], counted: int) -> Tensor:
@@ -322,14 +258,12 @@ class Loop:
 
     def _blame(self, losses: list[float], blocks_read: list[list[int]]) -> str:
         """The micro batches whose loss is not finite, or the worst one, on every rank."""
-        window = self.batches.windows.window
+        window, names = self.batches.windows.window, self.batches.names
         figures = [
-            (self.mesh.rank, loss / (len(blocks) * window), self.batches.names(blocks))
+            (self.mesh.rank, loss / (len(blocks) * window), names(blocks))
             for loss, blocks in zip(losses, blocks_read, strict=True)
         ]
-        everyone = [entry for entries in self.mesh.gather(figures) for entry in entries]
-        bad = [entry for entry in everyone if not np.isfinite(entry[1])]
-        return blame(bad or [max(everyone, key=lambda entry: entry[1])])
+        return blame([entry for entries in self.mesh.gather(figures) for entry in entries])
 
     def _save(self, run: str) -> None:
         if self._saved != self.done:
@@ -363,13 +297,3 @@ class Loop:
 def _seed(*parts: int) -> None:
     """Dropout and stochastic rounding draw from generators that depend on the step, not on what ran before it."""
     torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1))
-
-
-def _named(data: Any) -> list[str]:
-    """What was trained on, as the records name it."""
-    listed = [data] if isinstance(data, str | Path) else list(data)
-    return [source.name if isinstance(source, Document) else str(source) for source in listed][:1000]
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

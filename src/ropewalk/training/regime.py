@@ -22,12 +22,12 @@ from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job
 from ropewalk.planner.layout import least, ways_out
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
-from ropewalk.planner.planner import shape_of
+from ropewalk.planner.named import shape_of
 from ropewalk.planner.regimes import ON_CPU, allowed, first_that_fits, is_settled, refuse_without_torchao, with_regime
 from ropewalk.settings.budget import host_room, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.train import Recipe, TrainSettings
-from ropewalk.training.checkpoints import CHECKPOINTS, Snapshots
+from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
 _logger = logging.getLogger(__name__)
 #: What "auto" meant on a GPU before it chose.

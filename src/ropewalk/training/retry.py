@@ -49,3 +49,15 @@ def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
         if not is_shortage(error):
             raise
         raise UserError(sentence(shortage(error))) from error
+
+
+def too_little(step: int, asked: str, tried: list[str]) -> str:
+    """What a user can do where nothing is left to be given up. tried: options with which the model would fit, by the planner; none if it cannot tell."""
+    ways = (
+        "; or ".join(tried)
+        or "--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"
+    )
+    return (
+        f"step {step} takes more memory than there is ({asked}), with as little kept as can be; what takes less: {ways}. "
+        "--resume goes on from the last checkpoint where the optimizer stays"
+    )

@@ -21,8 +21,9 @@ from ropewalk.model.devices import device_for
 from ropewalk.records import ModelInfo
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches, default_micro
-from ropewalk.training.loop import Loop, directory_of
+from ropewalk.training.loop import Loop
 from ropewalk.training.regime import settled
+from ropewalk.training.run import directory_of
 from ropewalk.training.setup import starting_model, trained_checkpoint
 
 #: Passes over the pairs (section 3.5).

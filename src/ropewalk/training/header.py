@@ -1,0 +1,53 @@
+"""What stands on record of a run before its first step.
+
+in   settings, the model it starts from, the windows it reads, its devices
+out  the header of its records: device, precision, seed, every setting as it was settled
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk import records
+from ropewalk.data.documents import Document
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.model.devices import device_name
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training.batch import Batches
+from ropewalk.training.setup import StartingModel
+
+
+def header_of(
+    settings: TrainSettings, start: StartingModel, batches: Batches, mesh: Mesh, *, peak: float, weights: torch.dtype
+) -> records.Run:
+    """The header of a run. peak: its highest learning rate. weights: dtype of what is trained."""
+    asked = dataclasses.asdict(dataclasses.replace(settings, model=str(settings.model), data=_named(settings.data)))
+    return records.new_run(
+        start.info,
+        device=device_name(mesh.device),
+        dtype=f"{_short(weights)} weights, {_short(start.compute)} arithmetic",
+        seed=settings.seed,
+        settings={
+            **{key: str(value) if isinstance(value, Path) else value for key, value in asked.items()},
+            "learning_rate": peak,
+            "micro_batch": batches.micro,
+            "world_size": mesh.world,
+            "cpu_threads": torch.get_num_threads(),
+            "model_fingerprint": start.fingerprint,
+            "windows": len(batches.windows),
+        },
+    )
+
+
+def _named(data: Any) -> list[str]:
+    """What was trained on, as the records name it."""
+    listed = [data] if isinstance(data, str | Path) else list(data)
+    return [source.name if isinstance(source, Document) else str(source) for source in listed][:1000]
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,50 @@
+"""From settings to a trained model: the directory is taken, what is open is chosen, data and model are made ready, the loop takes the steps.
+
+in   settings
+out  the trained model, as records name it
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.records import ModelInfo
+from ropewalk.settings.inputs import inputs_of
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training.batch import batches_of
+from ropewalk.training.loop import Loop
+from ropewalk.training.regime import settled
+from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
+from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS
+
+
+def run(settings: TrainSettings) -> ModelInfo:
+    """Train, and return the trained model in `settings.out` as records name it.
+
+    Raises:
+        UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
+        Terminated: SIGTERM; what was done is saved.
+    """
+    with directory_of(settings) as out:
+        mesh = mesh_for(settings)
+        # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
+        checkpoint = trained_checkpoint(settings)
+        settings = settled_for(settings, checkpoint, mesh)
+        batches = batches_of(settings, checkpoint, mesh)
+        settings = settled(settings, checkpoint, mesh, out)
+        start = starting_model(settings, mesh, checkpoint=checkpoint)
+        return Loop(settings, start, batches, mesh, out).run()
+
+
+def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:
+    """Where a run writes, held for it; see `run_directory`."""
+    return run_directory(
+        settings.out,
+        holds=HOLDS,
+        signs=(RECORDS, f"{CHECKPOINTS}/step-*"),
+        overwrite=settings.overwrite,
+        go_on=settings.resume,
+        inputs=inputs_of(settings),
+    )

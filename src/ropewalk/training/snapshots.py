@@ -1,0 +1,210 @@
+"""The checkpoints of a run: each whole or absent, the newest one that is sound, and what of the older ones is kept.
+
+in   a run's `checkpoints/`, and what writes one
+out  `Snapshots`: saved, listed, checked against their hashes, thinned out
+
+Everything is written beside, forced to disk and renamed, so that a killed run leaves whole checkpoints only. Disks and copies do
+damage them later, so the hashes are checked before anything is read, and a checkpoint that fails is reported and passed over for
+the one before it. `state` is kept for the newest few; older checkpoints stay as models.
+
+People copy, rename and empty these directories. Only `step-NNNNNN` whose manifest has that very step is a checkpoint; what else lies
+there is never read and never deleted, and renamed if a checkpoint needs its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.files import whole_directory_of_ours
+from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
+from ropewalk.errors import UserError
+
+STATE = "state"
+MANIFEST = "manifest.json"
+_GONE = ".state.gone"
+RECORDS = "records.jsonl"
+#: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
+HOLDS = (RECORDS, "tensorboard/*", ".final/*", *(f"{CHECKPOINTS}/step-{'[0-9]' * digits}/*" for digits in (6, 7, 8)))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A sound checkpoint.
+
+    Attributes:
+        path: its directory.
+        step: optimiser steps taken.
+        about: what `Snapshots.save` was given.
+    """
+
+    path: Path
+    step: int
+    about: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Where the files that training needs lie."""
+        return self.path / STATE
+
+
+class Snapshots:
+    """The checkpoints of one run.
+
+    root: their directory. keep: how many can be resumed from.
+    """
+
+    def __init__(self, root: Path, *, keep: int = 2) -> None:
+        self.root = root
+        self.keep = keep
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.root / step_name(step)
+
+    def manifest(self, step: int) -> Path:
+        """What a checkpoint says of itself."""
+        return self.path(step) / STATE / MANIFEST
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
+        return [step for step in steps_in(self.root) if self.manifest(step).is_file()]
+
+    def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
+        """Write a checkpoint through `write(directory)`, which must leave the state's files in its `state` directory.
+
+        Raises:
+            UserError: the disk is full, or will not be written to; the checkpoints before this one are as they were.
+        """
+        path = self.path(step)
+        with whole_directory_of_ours(path) as beside:
+            write(beside)
+            # People write in a README; that is no damage.
+            files = sorted(
+                file
+                for file in beside.rglob("*")
+                if file.is_file() and file.name != guard.MARK and file.suffix != ".md"
+            )
+            hashes = {str(file.relative_to(beside)): digest for file, digest in _hashes(files).items()}
+            manifest = {"step": step, "about": about, "sha256": hashes}
+            (beside / STATE / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            self._make_way(path, step)
+        self._prune()
+        return path
+
+    def _make_way(self, path: Path, step: int) -> None:
+        """What lies where a checkpoint goes is replaced only if it is one of this very step, damaged or from before."""
+        if guard.is_free(path) or (_step_of(path) == step and next(guard.others(path), None) is None):
+            return
+        warnings.warn(
+            f"{path} is not a checkpoint of step {step}, or not only; it is called {guard.set_aside(path).name} now",
+            stacklevel=2,
+        )
+
+    def _prune(self) -> None:
+        for step in self.steps()[: -self.keep]:
+            state = self.path(step) / STATE
+            if _step_of(self.path(step)) != step:
+                continue  # another step's, renamed by somebody
+            # Renamed first: a run killed in the middle must not leave a state that looks whole.
+            gone = state.with_name(_GONE)
+            shutil.rmtree(gone, ignore_errors=True)
+            os.rename(state, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def latest(self) -> Snapshot | None:
+        """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self.path(step)
+            wrong, manifest = _check(path, step)
+            if wrong is None:
+                return Snapshot(path, step, manifest["about"])
+            instead = "the one before it is used" if step != steps[0] else "no other is left, so the run begins anew"
+            warnings.warn(f"checkpoint {path} is damaged ({wrong}); {instead}", stacklevel=2)
+        return None
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half written; the run's directory is held by this process, so that nobody else writes here."""
+        for path in [
+            *self.root.glob(".step-*.partial"),
+            *self.root.glob(".step-*.old"),
+            *self.root.glob(f"step-*/{_GONE}"),
+        ]:
+            guard.remove(path)
+
+
+def _step_of(path: Path) -> int | None:
+    """The step that a checkpoint's own manifest has; of one whose state was dropped or damaged, its config's."""
+    for file, *keys in ((path / STATE / MANIFEST, "step"), (path / "config.json", "ropewalk", "steps")):
+        try:
+            content: Any = json.loads(file.read_text(encoding="utf-8"))
+            for key in keys:
+                content = content[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(content, int):
+            return content
+    return None
+
+
+def _check(path: Path, step: int) -> tuple[str | None, dict[str, Any]]:
+    """What is wrong with a checkpoint, if anything, and its manifest."""
+    try:
+        manifest = json.loads((path / STATE / MANIFEST).read_text(encoding="utf-8"))
+        promised = {path / name: digest for name, digest in manifest["sha256"].items()}
+        manifest["about"], manifest["step"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read", {}
+    if manifest["step"] != step:
+        return f"it is that of step {manifest['step']}, renamed", manifest
+    missing = [file.name for file in promised if not file.is_file()]
+    if missing:
+        return f"{missing[0]} is missing", manifest
+    try:
+        hashes = _hashes(list(promised))
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}", manifest
+    wrong = [file.name for file, digest in promised.items() if hashes[file] != digest]
+    return (f"{wrong[0]} is not as it was written" if wrong else None), manifest
+
+
+def _hashes(files: list[Path]) -> dict[Path, str]:
+    """SHA-256 of each file; several at a time, since hashing lets other threads run."""
+
+    def digest(path: Path) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip(files, pool.map(digest, files), strict=True))
+
+
+def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
+    """A resumed run must be the same run, or its result would be neither the one nor the other.
+
+    Raises:
+        UserError: the first setting that differs.
+    """
+    before = snapshot.about.get("identity", {})
+    for name, value in identity.items():
+        if before.get(name) != value:
+            if name in ("model", "data"):  # known by hashes, which say nothing to anybody
+                differs = (
+                    f"other {'data' if name == 'data' else 'weights, config or tokenizer to begin with'} than this run"
+                )
+            else:
+                differs = f"{name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}"
+            raise UserError(
+                f"{snapshot.path} was made with {differs}; a run is resumed with the settings it was started with: give the same ones, "
+                "or choose another --out"
+            )
