@@ -30,7 +30,7 @@ class Chip:
         network: bytes/s to other machines, one direction: an assumption about the cluster, not the chip.
         source: where the figures are from.
         peers: chips in one machine.
-        host_link: bytes/s to the host's memory and back, each way at once; 0 where they are one memory.
+        host_link: bytes/s to the host's memory or back, one way at a time; 0 where they are one memory.
     """
 
     name: str

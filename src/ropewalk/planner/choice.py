@@ -50,7 +50,7 @@ class Room:
     Attributes:
         card: bytes on the GPU, beyond every layer's input; below 0 if not even these fit. input: bytes of one layer's input.
         gradients: bytes that the backward pass makes beside what it frees. host: bytes of host memory; 0 for none.
-        matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, each way at once.
+        matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, one way at a time.
     """
 
     card: int
