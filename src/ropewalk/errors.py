@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 #: What Python raises where data from outside is not of the shape that the code expects: a list for a number, a key that is missing, 1e999.
 STRANGE_DATA = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -94,3 +95,20 @@ def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = 
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in kinds.items() if is_kind(mode)), "a socket")
         raise UserError(f"{what}, but {os.fspath(path)} is {kind}; give a file")
+
+
+def refuse_irregular_among(paths: Iterable[Path], what: str) -> None:
+    """`refuse_irregular` for what lies in a directory that another library reads; directories in it pass."""
+    for path in paths:
+        if not path.is_dir():
+            refuse_irregular(path, what)
+
+
+def read_text(path: Path, what: str = "ropewalk reads files", *, errors: str = "strict") -> str:
+    """A UTF-8 file that may be somebody else's; UserErrors are ValueErrors, as those of its encoding are.
+
+    Raises:
+        UserError: what `refuse_irregular` raises.
+    """
+    refuse_irregular(path, what)
+    return path.read_text(encoding="utf-8", errors=errors)

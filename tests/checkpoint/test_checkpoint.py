@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,7 @@ from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model, load_tokenizer
+from ropewalk.planner.named import shape_of
 from ropewalk.rope.scaling import Linear, Plain, Rope
 
 
@@ -116,3 +118,14 @@ def test_the_same_weights_under_another_config(model) -> None:
     assert scaled.headers is source.headers and scaled.weights_of is source
     (model / "config.json").write_text(json.dumps({}), encoding="utf-8")
     assert scaled.at(model / "elsewhere").rope is scaled.rope
+
+
+@pytest.mark.parametrize("name", ["refs/main", "snapshots/one/config.json", "snapshots/one/tokenizer.model"])
+@pytest.mark.parametrize("command", [lambda: Checkpoint.open("owner/name"), lambda: shape_of("owner/name")])
+def test_a_pipe_in_the_hubs_cache_is_refused_and_not_waited_for(tmp_path, monkeypatch, name, command):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    pipe = tmp_path / "models--owner--name" / name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=f"the hub's cache holds files, but {pipe} is a pipe"):
+        command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 
 from ropewalk.checkpoint import guard, processes
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import whole_directory, write_whole
+from ropewalk.checkpoint.files import disk_errors, whole_directory, write_whole
 from ropewalk.checkpoint.guard import MARK, refuse_existing, refuse_existing_file
 from ropewalk.checkpoint.processes import LOCK, locked
 from ropewalk.checkpoint.run_directory import run_directory
@@ -417,3 +418,18 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path):
     with pytest.raises(UserError), run_directory(tmp_path / "mine", holds=HOLDS, signs=SIGNS):
         raise UserError("no such data")
     assert os.listdir(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("/a/out/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
+        ("/a/.out.new/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
+        ("/a/.out.new/.final", "/a/out"),
+        (f"{guard.beside(Path('/a/out'))}/merged", "/a/out"),
+    ],
+)
+def test_what_could_not_be_written_is_called_as_the_user_knows_it(written, known):
+    with pytest.raises(UserError, match=f"^{re.escape(known)} could not be written: the disk is full"):
+        with disk_errors(written):
+            raise OSError(errno.ENOSPC, "No space left on device")

@@ -13,6 +13,7 @@ import torch
 import ropewalk
 from ropewalk import cli, testing
 from ropewalk.errors import UserError
+from ropewalk.evals import chat_template
 from ropewalk.evals import conversation as talk
 from ropewalk.evals.loaded import open_model
 from ropewalk.settings.downstream import Decoding
@@ -155,6 +156,16 @@ def test_an_interrupted_answer_counts_and_the_next_question_can_be_asked(model):
 def test_a_users_mistake_is_a_sentence(model, wrong, rule):
     with pytest.raises(UserError, match=rule):
         ropewalk.chat(model, **dict(tokenizer=_tokenizer()) | wrong)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "{{ 'a' * 10**10 }}"],
+)
+def test_a_template_that_does_not_end_or_fills_the_memory_is_ended(model, template, monkeypatch):
+    monkeypatch.setattr(chat_template, "_SECONDS", 0.5)
+    with pytest.raises(UserError, match="chat template cannot be used .it takes more than"):
+        ropewalk.chat(model, tokenizer=_tokenizer(template), question="a", max_new_tokens=1)
 
 
 def test_a_template_that_refuses_is_a_sentence(model):

@@ -67,6 +67,26 @@ def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
         go(base, tmp_path / "out", data=DOCUMENTS[1:], resume=True)
 
 
+def test_every_setting_that_decides_the_weights_is_the_runs_own_or_said(base, tmp_path, caplog):
+    go(base, tmp_path / "out", steps=2, save_every=2)
+    for options, refused in (
+        ({"learning_rate": 2e-3}, "made with learning-rate 0.001, and this run has 0.002; .* or add --allow-changes"),
+        (
+            {"warmup": 3, "clip": 2.0},
+            "warmup 20, and this run has 3; clip 1.0, and this run has 2.0; .* --allow-changes",
+        ),
+        ({"seed": 1, "warmup": 3}, "warmup 20, .* seed 0, and this run has 1; .* give the same ones, or choose"),
+        ({"allow_changes": True, "lora_alpha": 3}, "made with lora-alpha 16, and this run has 3; .* same ones, or"),
+    ):
+        with pytest.raises(UserError, match=refused):
+            go(base, tmp_path / "out", steps=3, resume=True, **options)
+    caplog.set_level("INFO", "ropewalk")
+    go(base, tmp_path / "out", steps=3, resume=True, allow_changes=True, learning_rate=2e-3, micro_batch=1)
+    assert "from step 2 on: learning-rate 0.001, and this run has 0.002" in caplog.text
+    runs = records.read([tmp_path / "out/records.jsonl"]).of(records.Step)
+    assert [measured.run.settings["learning_rate"] for measured in runs] == [1e-3, 1e-3, 2e-3]
+
+
 def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()

@@ -28,7 +28,7 @@ from ropewalk.checkpoint.position_table import Positions, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.tensor_problems import Problem, tensor_problems
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
-from ropewalk.errors import UserError, refuse_irregular
+from ropewalk.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
@@ -78,9 +78,6 @@ class Checkpoint:
         if isinstance(name, Checkpoint):
             return name._told(answers, trust_remote_code)
         path = locate(name, trust_remote_code=trust_remote_code, pickles=pickles)
-        for file in path.glob("*.json"):
-            if not file.is_dir():  # whoever reads it next, a library of others perhaps, would wait for ever
-                refuse_irregular(file, "a model's directory holds files")
         return cls(str(name), path, read_config(path), answers=answers, trust_remote_code=trust_remote_code)
 
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:

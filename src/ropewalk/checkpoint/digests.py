@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ropewalk.checkpoint.files import cache_directory
+from ropewalk.errors import read_text
 
 _PIECE = 1 << 24
 #: Seconds. A file written within them of being hashed may be written again under the same date, so it is not kept (git has the same rule).
@@ -28,7 +29,7 @@ def digest_of(file: Path) -> str:
     status = file.stat()
     kept = _place(status)
     try:
-        known = kept.read_text(encoding="ascii")
+        known = read_text(kept)
         if len(known) == 64:
             return known
     except (OSError, ValueError):
@@ -45,7 +46,7 @@ def same_bytes(file: Path) -> Iterator[None]:
     before = _place(file.stat())
     yield
     with contextlib.suppress(OSError, ValueError):  # it was not known, or the cache cannot be read
-        _keep(_place(file.stat()), before.read_text(encoding="ascii"))
+        _keep(_place(file.stat()), read_text(before))
 
 
 def _place(status: os.stat_result) -> Path:

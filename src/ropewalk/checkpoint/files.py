@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
-from ropewalk.errors import UserError, refuse_irregular, told
+from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
 #: Bytes that a disk must have free before anything is measured or trained.
@@ -47,10 +47,9 @@ def strange_config(name: str) -> AbstractContextManager[None]:
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """A JSON object from a file; `what` is the rule that a missing or broken file breaks."""
-    refuse_irregular(path, what)
     with told(f"{what}, but {path} cannot be read", "fetch it again", (ValueError, OSError, RecursionError)):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path, what))
         except FileNotFoundError:
             raise UserError(f"{what}, but {path} does not exist; check the path") from None
     if not isinstance(content, dict):
@@ -198,7 +197,7 @@ def disk_errors(out: str | Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else _os_error(error)
         if number not in reasons or (number == errno.ENOENT and not _is_near(error, out)):
             raise
-        raise UserError(f"{out} could not be written: {reasons[number]}") from error
+        raise UserError(f"{guard.known_as(out)} could not be written: {reasons[number]}") from error
 
 
 def _is_near(error: Exception, out: str | Path) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ropewalk.checkpoint.processes import LOCK, is_gone, refuse_locked, token
-from ropewalk.errors import UserError, refuse_irregular
+from ropewalk.errors import UserError, read_text
 from ropewalk.version import __version__
 
 MARK = ".ropewalk.json"
@@ -31,6 +31,8 @@ MARK = ".ropewalk.json"
 _LEFTOVER = re.compile(
     r"\.(?P<name>.+)\.(?P<process>[0-9a-f]{8}-\d+-\w+)-[0-9a-f]{8}\.(?P<kind>partial|old)", re.DOTALL
 )
+#: A run that is to replace NAME (run_directory.py), and where a finished model is put together.
+_PENDING, FINAL = re.compile(r"\.(?P<name>.+)\.new", re.DOTALL), ".final"
 #: Bytes of a name that may have 255: longer ones stand shortened in the name of what is half written.
 _LONGEST = 150
 #: Linux: "swap the two", for renameat2; and "relative to the current directory".
@@ -42,6 +44,19 @@ Name = str | os.PathLike[str]
 def beside(out: Path, kind: str = "partial") -> Path:
     """A new name beside `out` for what will become it, which says which process writes it."""
     return out.absolute().parent / f".{_short(out.name)}.{token()}-{uuid.uuid4().hex[:8]}.{kind}"
+
+
+def known_as(path: Name) -> Path:
+    """What a user knows a place by: what is made beside X, and a run that is to replace X, is X; the final model is its run's."""
+    path = Path(path)
+    for part in (*reversed(path.parents), path):
+        if part.name == FINAL:
+            return known_as(part.parent)
+        if left := _LEFTOVER.fullmatch(part.name):
+            return known_as(part.with_name(left["name"]))
+        if pending := _PENDING.fullmatch(part.name):
+            return known_as(part.with_name(pending["name"]) / path.relative_to(part))
+    return path
 
 
 def _short(name: str) -> str:
@@ -63,8 +78,7 @@ def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
 def marked(directory: Name) -> list[str] | None:
     """What a directory's mark lists; None without a mark that can be read."""
     try:
-        refuse_irregular(path := Path(directory, MARK), "a mark is a file")
-        holds = json.loads(path.read_text(encoding="utf-8"))["holds"]
+        holds = json.loads(read_text(Path(directory, MARK)))["holds"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return holds if isinstance(holds, list) and all(isinstance(name, str) for name in holds) else None

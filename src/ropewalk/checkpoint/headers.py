@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ropewalk.checkpoint.files import read_json
-from ropewalk.errors import STRANGE_DATA, UserError
+from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -140,6 +140,7 @@ def check_safetensors(file: Path) -> dict[str, Any]:
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
     """The header, and how many bytes it says the file has."""
+    refuse_irregular(file, "weights are read from files")
     size = file.stat().st_size
     with open(file, "rb") as stream:
         start = stream.read(8)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.guard import refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text, refuse_irregular_among
 
 #: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
@@ -37,6 +37,8 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
     path = Path(model)
     if path.is_dir():
         refuse_unreadable(path.absolute())
+        # Whoever reads it next, a library of others perhaps, would wait for ever.
+        refuse_irregular_among([*path.glob("*"), *path.glob("*/*")], "a model's directory holds files")
         return path
     if path.exists():
         raise UserError(
@@ -53,6 +55,8 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
 def _from_hub(name: str, *, with_code: bool, pickles: bool, weights: bool) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    refuse_irregular_cache(name)
 
     def fetch(*patterns: str, below: bool = False) -> Path:
         ignored = None if below else [_BELOW]
@@ -79,6 +83,19 @@ def _from_hub(name: str, *, with_code: bool, pickles: bool, weights: bool) -> Pa
         ) from None
 
 
+def refuse_irregular_cache(name: str) -> None:
+    """Look at what the hub's cache holds of a model before its library opens any of it.
+
+    Raises:
+        UserError: a pipe or a device stands where a file was.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
+    refuse_irregular_among(cached.rglob("*"), "the hub's cache holds files")
+
+
 def _further_weights(directory: Path, pickles: bool) -> list[str]:
     """Which files of weights are still to be fetched, now that config.json and the indices are here."""
     named = _read(directory / "config.json").get("transformers_weights")
@@ -95,7 +112,7 @@ def _further_weights(directory: Path, pickles: bool) -> list[str]:
 def _read(file: Path) -> dict[str, Any]:
     """A JSON object, empty if there is none; what is wrong with a file is said where it is used."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

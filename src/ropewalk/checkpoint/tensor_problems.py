@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.checkpoint.headers import PICKLES, tensors
+from ropewalk.errors import read_text
 
 if TYPE_CHECKING:
     from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -149,7 +150,7 @@ def _quantised(checkpoint: Checkpoint) -> Problem | None:
 def tokens_of(directory: Path) -> dict[str, int]:
     """token → id, as tokenizer.json lists them; empty where there is none that can be read so."""
     try:
-        content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        content = json.loads(read_text(directory / "tokenizer.json"))
         vocabulary = content["model"]["vocab"]
         # Unigram lists [token, score] in the order of ids; BPE and WordPiece map tokens to ids.
         ids = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}

@@ -28,7 +28,7 @@ from ropewalk.checkpoint.files import cache_directory, whole_directory_of_ours
 from ropewalk.data.compression import damage_named
 from ropewalk.data.documents import Document, files_of, kind_of, read_documents
 from ropewalk.data.encode import bos_id, encode_all
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
 _FORMAT = 3
@@ -157,7 +157,8 @@ def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
     if not place.is_dir():
         return None
     try:
-        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        about = json.loads(read_text(place / "about.json"))
+        refuse_irregular(place / "ids.bin", "tokens are kept in a file")
         ids = np.memmap(place / "ids.bin", dtype=about["dtype"], mode="r")
         starts, names, digest = about["starts"], about["names"], about["digest"]
         if _digest(ids, starts) != digest or _json_digest(names) != about["names_digest"]:

@@ -23,6 +23,7 @@ from transformers.generation.streamers import BaseStreamer
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.errors import UserError, told
+from ropewalk.evals.chat_template import prompt_of
 from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
@@ -161,11 +162,14 @@ class Conversation:
             self._ids = np.concatenate([ids, np.asarray(heard.ids, dtype=np.int64)])
 
     def _from_template(self) -> TokenIds:
-        way_out = "mend it, or give the question as it should stand to `ropewalk generate`"
-        with told("the tokenizer's chat template cannot be used", way_out, Exception):
-            ids = self.loaded.tokenizer.apply_chat_template(
-                self._messages, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+        text = prompt_of(self.loaded.tokenizer, self._messages)
+        with told(
+            "what the chat template makes of the question is no text that the tokenizer takes",
+            "mend the template",
+            Exception,
+        ):
+            # It writes the special tokens itself.
+            ids = self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
     def _reply(self, ids: TokenIds, heard: _Heard) -> Reply:

@@ -6,13 +6,13 @@ out  a `Shape`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.checkpoint.files import strange_config
+from ropewalk.checkpoint.files import read_json, strange_config
+from ropewalk.checkpoint.hub import refuse_irregular_cache
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
@@ -67,8 +67,10 @@ def _hub_config(name: str) -> dict[str, Any]:
         ),
         (OSError, lambda _: "is no directory here, and the hub could not be reached; check the path, or go online"),
     )
+    refuse_irregular_cache(name)
     try:
-        return json.loads(Path(huggingface_hub.hf_hub_download(name, "config.json")).read_text(encoding="utf-8"))
+        config = Path(huggingface_hub.hf_hub_download(name, "config.json"))
     except tuple(kind for kind, _ in sentences) as error:
         sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))
         raise UserError(f"{name} {sentence(error)}") from None
+    return read_json(config, what="a model has a config.json")

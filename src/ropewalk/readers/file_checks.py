@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same
@@ -55,7 +55,7 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
 
 def _broken(file: Path) -> str:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         return f"{file.name} cannot be read ({error}); fetch it again"
     whole = isinstance(content, dict) and isinstance(content.get("model"), dict)

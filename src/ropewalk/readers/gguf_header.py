@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, refuse_irregular
 
 #: GGUF's number of a type → how struct reads it.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -55,6 +55,7 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: no GGUF file, one cut off, or counts that its size cannot hold.
     """
+    refuse_irregular(path, "a GGUF file is a file")
     try:
         with open(path, "rb") as stream:
             return _Reader(stream, path.stat().st_size).header()

@@ -111,20 +111,28 @@ def read(paths: Iterable[str | Path]) -> Records:
     """
     left_out = LeftOut()
     lines = [line for path in paths for line in _lines(Path(path), left_out)]
-    runs: dict[str, Run] = {}
-    for line in lines:
-        if line.head.kind == Run.kind:
-            try:
-                run = _header(line)
-            except UserError:
-                raise
-            except STRANGE_DATA as error:
-                left_out.refuse(Run.kind, line.place, error)
-            else:
-                runs[run.id] = run
-    rows = [line for line in lines if line.head.kind != Run.kind]
-    measurements = [m for line in rows if (m := _measurement(line, runs, left_out)) is not None]
+    headers = {number: run for number, line in enumerate(lines) if (run := _run(line, left_out)) is not None}
+    runs = {run.id: run for run in headers.values()}
+    in_force, measurements = dict(runs), []  # a run that goes on has a header again: rows are of the one before them
+    for number, line in enumerate(lines):
+        if number in headers:
+            in_force[headers[number].id] = headers[number]
+        elif line.head.kind != Run.kind and (measured := _measurement(line, in_force, left_out)) is not None:
+            measurements.append(measured)
     return Records(runs, measurements, left_out)
+
+
+def _run(line: _Line, left_out: LeftOut) -> Run | None:
+    """The header of a line that is one and can be read."""
+    if line.head.kind != Run.kind:
+        return None
+    try:
+        return _header(line)
+    except UserError:
+        raise
+    except STRANGE_DATA as error:
+        left_out.refuse(Run.kind, line.place, error)
+        return None
 
 
 def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ropewalk.errors import STRANGE_DATA, refuse_irregular, told
+from ropewalk.errors import STRANGE_DATA, read_text, told
 from ropewalk.settings.values import PATH, Kind, Range, Refused
 from ropewalk.settings.windows import WindowOptions
 
@@ -107,11 +107,10 @@ def _factors_in(path: Path) -> Any:
     Raises:
         UserError: the file is missing or is no JSON.
     """
-    refuse_irregular(path, "--factors is a JSON file or numbers")
     with told(
         f"--factors is a JSON file or numbers, and {path} cannot be read", "check the path", (*STRANGE_DATA, OSError)
     ):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, "--factors is a JSON file or numbers"))
     # The file of a search, or a whole RoPE dictionary of a config: its two lists are what is asked for.
     keys = ("short_factor", "long_factor")
     return {key: content[key] for key in keys if key in content} if isinstance(content, dict) else content

@@ -5,6 +5,7 @@ Section numbers are those of Chen et al. 2023, arXiv 2306.15595. What the paper 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +15,7 @@ from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.options import Checkpointed, Data, Flag
-from ropewalk.settings.scaling import TrainMethod, parameter_names
+from ropewalk.settings.scaling import TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
 
 Mode = Literal["full", "lora", "pose"]
@@ -28,6 +29,13 @@ _LARGE_MODEL = 20e9
 _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
 _Threads = Annotated[int, Range(1, 1024)]
+#: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
+_DECIDES_NOTHING = frozenset(
+    "model data field allow_short out steps overwrite resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "replicas tensorboard wandb trust_remote_code".split()
+)
+#: How a step moves the weights: a run may go on with another if that is asked for.
+CHANGEABLE = ("learning_rate", "warmup", "beta1", "beta2", "weight_decay", "clip", "precision")
 _Beta = Annotated[float, Range(0, 1, below=True)]
 _Rank = Annotated[int, Range(1, 2**20)]
 
@@ -116,6 +124,8 @@ class TrainSettings(Recipe, Checkpointed):
     """Of the reading order and of everything else random."""
     resume: Flag = False
     """Go on from the newest sound checkpoint in --out, or start if there is none."""
+    allow_changes: Flag = False
+    """With --resume: go on even if learning rate, warmup, betas, weight decay, clip or precision are others than the run had; the records say from which step."""
     mask_documents: Flag = False
     """Attention ends where a document ends, and positions start again there."""
     allow_short: Flag = False
@@ -141,6 +151,8 @@ class TrainSettings(Recipe, Checkpointed):
         super().__post_init__()
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
+        if self.allow_changes and not self.resume:
+            raise UserError("--allow-changes is about a run that goes on; add --resume, or leave it out")
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with what lies in --out and --overwrite replaces it; use one of the two")
         self._refuse_before_loading()
@@ -167,17 +179,6 @@ class TrainSettings(Recipe, Checkpointed):
         return self.learning_rate or (1e-5 if parameters >= _LARGE_MODEL else 2e-5)
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between a run and its resumption, or the two would not be one run."""
-        names = (
-            "window",
-            "method",
-            "mode",
-            "batch_size",
-            "seed",
-            "mask_documents",
-            "optimizer",
-            "lora_rank",
-            "lora_alpha",
-        )
-        given = {name: self.parameters.get(name) for name in parameter_names()}
-        return {name: getattr(self, name) for name in (*names, "chunk_window")} | given
+        """Every setting that decides the weights, so that two runs are told apart; model and data are known by hashes."""
+        names = (field.name for field in dataclasses.fields(self) if field.name not in _DECIDES_NOTHING)
+        return {name: self.parameters.get(name, getattr(self, name)) for name in names}

@@ -22,7 +22,7 @@ import torch
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text
 from ropewalk.records import append_lines, versions
 
 #: The file that says what was run.
@@ -111,7 +111,7 @@ def _key(stage: Stage) -> str:
 def _done(out: Path) -> dict[str, Outcome]:
     """Stages that were run to their end; those that were left out are tried again."""
     outcomes = {}
-    for line in (out / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in read_text(out / JOURNAL, "a suite's stages are in a file", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             outcome = Outcome(row["name"], row["model"], row["reason"], row["seconds"])

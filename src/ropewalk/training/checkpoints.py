@@ -76,7 +76,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
     adapter = mesh.unsharded(lora.trainable(model)) if is_adapted else None
 
     def write() -> None:
-        beside = out / ".final"
+        beside = out / guard.FINAL
         for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
             guard.remove(left)
         with whole_directory_of_ours(beside) as directory:

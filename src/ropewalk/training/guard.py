@@ -81,7 +81,7 @@ class Guard:
             what = f"the loss is {loss:.4g}, after {statistics.median(self._recent):.4g} in the steps before"
         raise Diverged(
             f"step {step} was not taken: {what} ({blame()}); the last checkpoint is as it was: look at these documents, lower "
-            "--learning-rate, then go on with --resume"
+            "--learning-rate, then go on with --resume --allow-changes"
         )
 
 

@@ -32,7 +32,7 @@ from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
 from ropewalk.records import ModelInfo
 from ropewalk.settings.budget import gradients_wait
-from ropewalk.settings.train import TrainSettings
+from ropewalk.settings.train import CHANGEABLE, TrainSettings
 from ropewalk.training import disk, lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
@@ -153,7 +153,11 @@ class Loop:
             snapshot = self.snapshots.latest()
         snapshot = self.mesh.same(snapshot)
         if snapshot is not None:
-            refuse_other_run(snapshot, self._identity())
+            changed = refuse_other_run(
+                snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ()
+            )
+            for change in changed:
+                self._say(f"from step {snapshot.step} on: {change}")
             training_state.load(self.model, self.optimizer, snapshot.state, self.mesh)
             self.done = self._saved = snapshot.step
         return snapshot
@@ -161,6 +165,7 @@ class Loop:
     def _identity(self) -> dict[str, Any]:
         return {
             **self.settings.identity(),
+            "learning_rate": self.peak,
             "model": self.start.fingerprint,
             "data": self.batches.windows.digest,
         }

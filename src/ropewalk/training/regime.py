@@ -16,7 +16,7 @@ import torch
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text
 from ropewalk.planner import calibrate
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job
@@ -124,7 +124,7 @@ def _before(out: Path) -> tuple[str, str] | None:
     snapshots = Snapshots(out / CHECKPOINTS)
     for step in reversed(snapshots.steps()):
         try:
-            about: dict[str, Any] = json.loads(snapshots.manifest(step).read_text(encoding="utf-8"))["about"]
+            about: dict[str, Any] = json.loads(read_text(snapshots.manifest(step)))["about"]
             return about.get("precision", _BEFORE[0]), about["identity"]["optimizer"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

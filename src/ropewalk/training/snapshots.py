@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,12 @@ from typing import Any
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.files import whole_directory_of_ours
 from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, read_text
+from ropewalk.settings.train import CHANGEABLE
 
 STATE = "state"
 MANIFEST = "manifest.json"
+_HASHED = {"model": "weights, config or tokenizer to begin with", "data": "data"}
 _GONE = ".state.gone"
 RECORDS = "records.jsonl"
 #: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
@@ -147,7 +149,7 @@ def _step_of(path: Path) -> int | None:
     """The step that a checkpoint's own manifest has; of one whose state was dropped or damaged, its config's."""
     for file, *keys in ((path / STATE / MANIFEST, "step"), (path / "config.json", "ropewalk", "steps")):
         try:
-            content: Any = json.loads(file.read_text(encoding="utf-8"))
+            content: Any = json.loads(read_text(file))
             for key in keys:
                 content = content[key]
         except (OSError, ValueError, KeyError, TypeError):
@@ -160,7 +162,7 @@ def _step_of(path: Path) -> int | None:
 def _check(path: Path, step: int) -> tuple[str | None, dict[str, Any]]:
     """What is wrong with a checkpoint, if anything, and its manifest."""
     try:
-        manifest = json.loads((path / STATE / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path / STATE / MANIFEST))
         promised = {path / name: digest for name, digest in manifest["sha256"].items()}
         manifest["about"], manifest["step"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -189,22 +191,31 @@ def _hashes(files: list[Path]) -> dict[Path, str]:
         return dict(zip(files, pool.map(digest, files), strict=True))
 
 
-def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any]) -> None:
+def refuse_other_run(snapshot: Snapshot, identity: dict[str, Any], *, allow: Sequence[str] = ()) -> list[str]:
     """A resumed run must be the same run, or its result would be neither the one nor the other.
 
+    Args:
+        identity: what decides the run's weights, by name; what an earlier version did not note is not compared.
+        allow: names that may have another value.
+
+    Returns:
+        Those that have, in words.
+
     Raises:
-        UserError: the first setting that differs.
+        UserError: every other that differs.
     """
     before = snapshot.about.get("identity", {})
-    for name, value in identity.items():
-        if before.get(name) != value:
-            if name in ("model", "data"):  # known by hashes, which say nothing to anybody
-                differs = (
-                    f"other {'data' if name == 'data' else 'weights, config or tokenizer to begin with'} than this run"
-                )
-            else:
-                differs = f"{name.replace('_', '-')} {before.get(name)!r}, and this run has {value!r}"
-            raise UserError(
-                f"{snapshot.path} was made with {differs}; a run is resumed with the settings it was started with: give the same ones, "
-                "or choose another --out"
-            )
+    changed = {name: value for name, value in identity.items() if name in before and before[name] != value}
+    words = {
+        name: f"{name.replace('_', '-')} {before[name]!r}, and this run has {value!r}"
+        for name, value in changed.items()
+    }
+    # Known by hashes, which say nothing to anybody.
+    words |= {name: f"other {_HASHED[name]} than this run" for name in changed if name in _HASHED}
+    if refused := [name for name in changed if name not in allow]:
+        instead = ", or add --allow-changes" if set(refused) <= {*CHANGEABLE} else ""
+        raise UserError(
+            f"{snapshot.path} was made with {'; '.join(words[name] for name in refused)}; a run is resumed with the settings it was started "
+            f"with: give the same ones{instead}, or choose another --out"
+        )
+    return list(words.values())

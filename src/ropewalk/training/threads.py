@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from ropewalk.checkpoint.files import cache_directory
+from ropewalk.errors import read_text
 
 _logger = logging.getLogger(__name__)
 #: Tokens, inputs and outputs of the product that is timed: a small model's feed-forward layer.
@@ -77,7 +78,7 @@ def kept(question: str, choices: Sequence[str], find: Callable[[], str]) -> str:
 
 def _read(place: Path, choices: Sequence[str]) -> str | None:
     try:
-        found = place.read_text(encoding="ascii")
+        found = read_text(place)
     except (OSError, ValueError):
         return None
     return found if found in choices else None
