@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two threads on two busy cores wait for each other; one is faster there. `ropewalk demo` finds its own best number.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint gpu-test readers docs clean
+.PHONY: demo test test-all lint gpu-test readers docs lab results clean
 
 demo: .venv/installed
 	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite
@@ -36,6 +36,16 @@ docs: .venv/installed-dev
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_rooms.py
 	$(BIN)/python docs/make_families.py
+
+# The lab (lab/README.md): its rows, on every GPU there is; and what is drawn of them, on any machine.
+export MODELS ?= models
+export DATA ?= data
+lab: .venv/installed
+	test -d $(MODELS)/smollm2-135m || { $(BIN)/pip install -q -c constraints.txt -e '.[gguf]' && $(BIN)/python recipes/real_models/fetch.py $(MODELS); }
+	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL))
+
+results: .venv/installed
+	$(BIN)/python lab/results.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

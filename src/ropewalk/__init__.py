@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ropewalk.model.load import load_model as load_model
     from ropewalk.planner.planner import plan as plan
     from ropewalk.reports.page import report as report
+    from ropewalk.suite.ablation import ablate as ablate
     from ropewalk.suite.demo import demo as demo
     from ropewalk.suite.runner import evaluate as evaluate
     from ropewalk.suite.theory import theory as theory
@@ -49,6 +50,7 @@ logging.getLogger("ropewalk").addHandler(logging.NullHandler())
 #: Where each public name lives.
 _HOMES = {
     "UserError": "ropewalk.errors",
+    "ablate": "ropewalk.suite.ablation",
     "attention": "ropewalk.evals.attention",
     "benchmarks": "ropewalk.evals.downstream.benchmarks",
     "chat": "ropewalk.evals.conversation",

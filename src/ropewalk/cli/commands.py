@@ -2,7 +2,7 @@
 
 make.py        extend, search, train, merge, export, report, demo
 measure.py     perplexity, gain, passkey, retrieval, attention
-downstream.py  benchmarks, summarize, evaluate
+downstream.py  benchmarks, summarize, evaluate, ablate
 predict.py     theory, plan, doctor
 talk.py        chat, generate
 """
@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from ropewalk.cli import downstream, make, measure, predict, talk
+from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.chat import ChatSettings, GenerateSettings
 from ropewalk.settings.command import fields, option_name
 from ropewalk.settings.doctor import DoctorSettings
@@ -91,6 +92,7 @@ COMMANDS: dict[str, Command] = {
     "benchmarks": Command(BenchmarksSettings, downstream.benchmarks),
     "summarize": Command(SummarizeSettings, downstream.summarize),
     "evaluate": Command(EvaluateSettings, downstream.evaluate),
+    "ablate": Command(AblateSettings, downstream.ablate),
     "attention": Command(AttentionSettings, measure.attention),
     "chat": Command(ChatSettings, talk.chat),
     "generate": Command(GenerateSettings, talk.generate),

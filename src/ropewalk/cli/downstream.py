@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ropewalk.cli.terminal import say
+from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 
@@ -31,3 +32,23 @@ def evaluate(options: Any) -> None:
     say(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {options.out}/report.html")
     for outcome in left_out:
         say(f"left out: {outcome.name}, {outcome.model}: {outcome.reason}")
+
+
+def ablate(options: Any) -> None:
+    from ropewalk.suite.ablation import ablate
+
+    outcomes = ablate(**arguments(AblateSettings, options))
+    for outcome in outcomes:
+        if outcome.reason:
+            say(
+                f"{outcome.model}/{outcome.name}: {outcome.reason}"
+                + (f", {outcome.seconds:.0f} s" if options.dry_run else "")
+            )
+    to_do = [outcome for outcome in outcomes if outcome.reason]
+    if options.dry_run:
+        minutes = sum(outcome.seconds for outcome in to_do) / 60
+        say(f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes of one H100")
+    else:
+        say(
+            f"{len(outcomes) - len(to_do)} of {len(outcomes)} rows are in {options.out}; now: ropewalk report {options.out}/*.jsonl --out report.html"
+        )

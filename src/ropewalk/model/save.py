@@ -58,9 +58,11 @@ def save_model(
     """
     positions = positions or positions_of(model)
     weights = model.state_dict() if state_dict is None else state_dict
-    kept = {} if source is None or dtype is not None else stored_dtypes(model, weights, source)
     usual = dtype if source is None or dtype is not None else usual_dtype(source)
-    weights = {name: _cast(value, kept.get(name, usual)) for name, value in weights.items()}
+    if source is not None and dtype is None:
+        weights = as_on_disk(model, weights, source)
+    else:
+        weights = {name: _cast(value, dtype) for name, value in weights.items()}
     refuse_not_finite(
         weights.items(), "the model", "nothing was written; train again from the last checkpoint, at a lower rate"
     )
@@ -76,6 +78,14 @@ def save_model(
             save_tokenizer(tokenizer, beside)
         verify_directory(beside, trust_remote_code=source is not None and source.trust_remote_code)
     return Path(out)
+
+
+def as_on_disk(
+    model: transformers.PreTrainedModel, weights: dict[str, torch.Tensor], source: Checkpoint
+) -> dict[str, torch.Tensor]:
+    """A model's weights, each in the dtype that it has in the files of the checkpoint that the model was made from."""
+    kept, usual = stored_dtypes(model, weights, source), usual_dtype(source)
+    return {name: _cast(value, kept.get(name, usual)) for name, value in weights.items()}
 
 
 def _cast(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -214,6 +214,21 @@ class Proportional(Scaling):
         return Proportional(self.factor * by.factor, self.rotated_share) if isinstance(by, Linear) else super().then(by)
 
 
+#: A factor by which a pair stands still: within 2^31 positions it turns by less than a hundredth of a radian.
+_STILL = 2.0**40
+
+
+def clipped(rope: Rope, *, soft: bool) -> Vector:
+    """Factors that slow the pairs down which complete no turn in the pretraining window, and leave the others alone.
+
+    soft: from 1 for the fastest of them to standstill for the slowest, their inv_freq times (1 + cos) / 2 (CoPE, Li et al. 2026, arXiv 2602.05258,
+        and its published code); else all of them stand still, which is p-RoPE without interpolation.
+    """
+    slow = int(np.sum(rope.window * rope.inv_freq() < 2 * math.pi))
+    left = (1 + np.cos(np.linspace(0, math.pi, slow))) / 2 if soft else np.zeros(slow)
+    return (1.0,) * (rope.head_dim // 2 - slow) + tuple(1 / max(share, 1 / _STILL) for share in left.tolist())
+
+
 def _longrope_attention(factor: float, window: int) -> float:
     """sqrt(1 + ln(factor) / ln(L)); 1 where nothing is scaled."""
     return math.sqrt(1 + math.log(factor) / math.log(window)) if factor > 1 and window > 1 else 1.0

@@ -241,6 +241,8 @@ _AS_WORDS = PrimitiveConstructorSpec(
 )
 #: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
 Tokens = Annotated[int, Range(1, 2**31 - 1), _AS_WORDS]
+#: Tokens that are read in all; none is a choice too.
+TokensInAll = Annotated[int, Range(0, 2**50), _AS_WORDS]
 #: Things that are made, read or done one by one: more than any machine gets through.
 Count = Annotated[int, Range(1, 10**7)]
 #: As `Count`, where none is a choice too.

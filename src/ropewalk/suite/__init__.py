@@ -5,4 +5,5 @@ stages.py  stages that go on where they were killed
 paper.py   the stages of the paper's suite; size.py says how much they measure
 theory.py  `ropewalk theory`
 demo.py    `ropewalk demo`
+ablation.py `ropewalk ablate`; grid.py has its rows
 """

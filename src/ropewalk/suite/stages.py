@@ -65,7 +65,7 @@ def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
             outcomes.append(done[key])
             continue
         _say(title)
-        outcome = _run_one(stage)
+        outcome = attempt(stage)
         outcomes.append(outcome)
         if outcome.reason:
             _say(f"  left out: {outcome.reason}")
@@ -87,7 +87,8 @@ def _title(stage: Stage) -> str:
     return f"{stage.name}, {stage.model}" + (f", on {name_of(data)}" if data else "")
 
 
-def _run_one(stage: Stage) -> Outcome:
+def attempt(stage: Stage) -> Outcome:
+    """Run a stage; what it was left out for, if a user could do something about it."""
     started = time.perf_counter()
     reason = ""
     try:

@@ -47,7 +47,7 @@ def write_checkpoint(
         UserError: on every process, if the disk refuses any of them.
     """
     parts = snapshots.root / f".{snapshots.path(step).name}.parts.partial"
-    weights = _plain_weights(model, start, mesh)
+    weights = plain_weights(model, start, mesh)
     if mesh.main:
         shutil.rmtree(parts, ignore_errors=True)
     mesh.wait()
@@ -72,7 +72,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
         same_as: a checkpoint of this very step, whose files are linked instead of written again.
     """
     is_adapted = isinstance(model, lora.peft.PeftModel)
-    weights = None if same_as is not None else _plain_weights(model, start, mesh)
+    weights = None if same_as is not None else plain_weights(model, start, mesh)
     adapter = mesh.unsharded(lora.trainable(model)) if is_adapted else None
 
     def write() -> None:
@@ -127,7 +127,7 @@ def _link(source: Path, target: Path) -> None:
             shutil.copytree(path, target / path.name)
 
 
-def _plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, torch.Tensor]:
+def plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, torch.Tensor]:
     """The plain model's weights, adapters added in, whole and on the main process."""
     weights = mesh.unsharded(start.model.state_dict())
     if not weights:

@@ -56,11 +56,21 @@ class _Stop(Exception):
 class Loop:
     """One run: what it trains, and how far it has come.
 
-    settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded.
+    settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded. keep: whether the trained
+        model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
     """
 
-    def __init__(self, settings: TrainSettings, start: StartingModel, batches: Batches, mesh: Mesh, out: Path) -> None:
-        self.settings, self.start, self.batches, self.mesh = settings, start, batches, mesh
+    def __init__(
+        self,
+        settings: TrainSettings,
+        start: StartingModel,
+        batches: Batches,
+        mesh: Mesh,
+        out: Path,
+        *,
+        keep: bool = True,
+    ) -> None:
+        self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
         self.out: Path = mesh.same(out)  # the first process knows
         self.model: Any = start.model
         if settings.mode == "lora":
@@ -135,12 +145,14 @@ class Loop:
         self.activations.settle()
 
     def _ask_disk(self) -> None:
-        if self.mesh.main:
+        if self.mesh.main and self.keep:
             there = len(self.snapshots.steps()) if self.settings.resume else 0
             disk.ask(self.out, self.settings, self.start.source, self.parameters, done=self.done, there=there)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
+        if not self.keep:
+            return dataclasses.replace(self.start.info, steps=self.done)
         info = Checkpoint.open(self.out).info if self.mesh.main else None
         return dataclasses.replace(self.mesh.same(info), name=str(self.settings.out))
 
@@ -271,7 +283,7 @@ class Loop:
         return blame([entry for entries in self.mesh.gather(figures) for entry in entries])
 
     def _save(self, run: str) -> None:
-        if self._saved != self.done:
+        if self.keep and self._saved != self.done:
             about = {
                 "identity": self._identity(),
                 "run": run,
@@ -286,7 +298,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.done:
             self._save(run)
-        sentence = f"stopped by a signal after step {self.done}, which is saved; go on with --resume"
+        sentence = f"stopped by a signal after step {self.done}"
+        sentence += ", which is saved; go on with --resume" if self.keep else ""
         self._say(sentence)
         return KeyboardInterrupt() if signals.received == signal.SIGINT else Terminated(sentence)
 
@@ -295,6 +308,8 @@ class Loop:
             _logger.info(sentence)
 
     def _finish(self) -> None:
+        if not self.keep:
+            return
         last = self.snapshots.path(self.done) if self._saved == self.done else None
         write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)
 

@@ -109,14 +109,18 @@ def _contexts(kept: frozenset[int], tiles: Tiles) -> Any:
     return create_selective_checkpoint_contexts(functools.partial(_policy, kept, tiles, {False: 0, True: 0}))
 
 
+@functools.cache  # what is compiled holds for these very objects: the next run of a process takes the same, and compiles nothing again
+def _options(kept: frozenset[int], tiles: Tiles) -> dict[str, Any]:
+    """How `checkpoint` is to keep what `kept` names."""
+    return {"use_reentrant": False} | ({"context_fn": functools.partial(_contexts, kept, tiles)} if kept else {})
+
+
 @no_type_check  # for a type checker's wrapper would be compiled with it
 def _checkpointed(forward: Callable[..., Any], kept: Kept, tiles: Tiles) -> Callable[..., Any]:
     """`forward`, keeping only what `kept` names."""
     if kept is None:
         return forward
-    options: dict[str, Any] = dict(use_reentrant=False)
-    if kept:
-        options["context_fn"] = functools.partial(_contexts, kept, tiles)
+    options = _options(kept, tiles)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return recompute(functools.partial(forward, **kwargs), *args, **options)

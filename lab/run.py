@@ -1,0 +1,143 @@
+"""The lab: the grids of grids.toml, by one process on every GPU, which share the rows through their directories.
+
+    MODELS=models DATA=data python lab/run.py [--level a …] [--minutes 20] [--dry-run] [--records DIR]
+
+in   $MODELS, a directory of checkpoints by the names in grids.toml (recipes/real_models/fetch.py makes two of them); $DATA, one of documents
+out  lab/records/LEVEL/MODEL/ROW.jsonl; rows that lie there are not run again
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+LAB = Path(__file__).parent
+#: Seconds between looks at rows that another process runs.
+_LOOK = 5
+
+
+def grids(levels: list[str]) -> list[dict[str, Any]]:
+    """The tables of these levels, in order; of all but `cpu` where none is named."""
+    content = tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))
+    tables = [content["common"] | table for table in content["grid"]]
+    return [table for table in tables if (table["level"] in levels if levels else table["level"] != "cpu")]
+
+
+def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
+    """A table as `ablate` takes it; None where its model is not there."""
+    from ropewalk.data.stdlib import standard_library
+    from ropewalk.settings.values import tokens
+
+    options = dict(table)
+    level, model = options.pop("level"), options["model"]
+    options["out"] = records / options.pop("into", level) / model
+    data = Path(os.environ.get("DATA", "data"))
+    for name in ("data", "test", "validation"):
+        options[name] = [str(data / path) for path in options[name]]
+    if model == "hemp":
+        splits = {"data": "train", "test": "held_out", "validation": "validation"}
+        options |= {name: standard_library(split) for name, split in splits.items()}
+    else:
+        options["model"] = str(Path(os.environ.get("MODELS", "models")) / model)
+        if not Path(options["model"]).is_dir():
+            return None
+    options["tokens"] = [tokens(word) for word in options["tokens"]]
+    return options | {name: tokens(options[name]) for name in ("step_tokens", "test_tokens") if name in options}
+
+
+def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, Any]]:
+    """A grid as it is, or apart by the rate that was best for each method."""
+    from results import chosen_rates
+
+    source = options.pop("from", None)
+    if options.get("learning_rates") != "chosen":
+        return [options]
+    rates = chosen_rates(records / source / Path(options["model"]).name if source else options["out"])
+    by_rate: dict[float, list[str]] = {}
+    for method in options["methods"]:
+        by_rate.setdefault(rates.get(method, 1e-4), []).append(method)
+    return [options | {"methods": methods, "learning_rates": [rate]} for rate, methods in by_rate.items()]
+
+
+def work(arguments: argparse.Namespace) -> int:
+    """Run the grids in this process; how many rows are not there at the end."""
+    import ropewalk
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S")
+    end = time.monotonic() + 60 * arguments.minutes
+    missing = 0
+    for table in grids(arguments.level):
+        options = as_settings(table, arguments.records)
+        if options is None:
+            print(f"left out: level {table['level']} of {table['model']}, which is not in $MODELS")
+            continue
+        for each in with_chosen_rates(options, arguments.records):
+            while True:
+                left = max(0.01, (end - time.monotonic()) / 60)
+                try:
+                    outcomes = ropewalk.ablate(**each, minutes=min(left, 10**5), dry_run=arguments.dry_run)
+                except ropewalk.UserError as error:
+                    print(f"left out: {each['out']}: {error}")
+                    missing += 1
+                    break
+                undone = [outcome for outcome in outcomes if outcome.reason]
+                # Rates are chosen when all rows that they are chosen from are there.
+                if (
+                    arguments.dry_run
+                    or table["level"] != "rates"
+                    or not any("another" in each.reason for each in undone)
+                ):
+                    break
+                time.sleep(_LOOK)
+            missing += len(undone)
+            for outcome in undone:
+                print(
+                    f"{each['out'].relative_to(arguments.records)}/{outcome.name}: {outcome.reason}, {outcome.seconds:.0f} s",
+                    flush=True,
+                )
+            if arguments.dry_run:
+                print(f"  {len(outcomes)} rows, about {sum(o.seconds for o in undone) / 60:.1f} minutes of one H100")
+    return missing
+
+
+def gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs of this machine; one that is none where there is no GPU."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name] or [""]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return [""]
+    return [str(number) for number in range(len(listed.splitlines()))] or [""]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--level", nargs="*", default=[], help="a b c …; all if not given")
+    options.add_argument("--minutes", type=float, default=10**5, help="begin no row that would not be done by then")
+    options.add_argument("--records", type=Path, default=LAB / "records")
+    options.add_argument("--dry-run", action="store_true", help="list the rows that are not there")
+    options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    arguments.records = arguments.records.absolute()
+    if arguments.worker or arguments.dry_run:
+        work(arguments)
+        return
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
+    workers = [subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus()]
+    try:
+        codes = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:
+        codes = [worker.wait() for worker in workers]  # the terminal has told them too
+    sys.exit(max(map(abs, codes)))
+
+
+if __name__ == "__main__":
+    main()

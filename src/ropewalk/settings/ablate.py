@@ -1,0 +1,97 @@
+"""`ropewalk ablate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ropewalk.errors import UserError
+from ropewalk.settings.options import (
+    Directory,
+    Files,
+    Flag,
+    Loading,
+    NamedModel,
+    OpeningOptions,
+    OptionalDirectory,
+    OptionalFiles,
+    OptionalMinutes,
+    OptionalTokens,
+)
+from ropewalk.settings.train import Mode
+from ropewalk.settings.values import Count, CountOrNone, LearningRate, Prompts, Range, Seed, Tokens, TokensInAll
+
+Measurement = Literal["perplexity", "gain", "passkey", "retrieval", "validation", "benchmarks"]
+_Factor = Annotated[float, Range(1, 2**20, above=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateSettings(Loading, OpeningOptions):
+    """Train and measure a grid of rows: methods × factors × tokens × rates × seeds. A row's model is never saved; what stays is a file of records.
+
+    Rows that lie in --out are not run again, and several processes (one a GPU, by CUDA_VISIBLE_DEVICES) share a grid: each takes the next row
+    that nobody has. Methods beside those of `extend`: none is the base, direct fine-tunes it at the new window, control reads the same tokens
+    at the old one; p-rope and cope let pairs that complete no turn stand still, at once or by and by. longrope searches its factors, abf takes 50
+    times the base, proportional the share of pairs that complete a turn; others as abf:rope_theta=1e6.
+    """
+
+    model: NamedModel = field(kw_only=False)
+    """`hemp`, a local directory or a hub id."""
+    test: Files
+    """Documents to measure on: the same ones, cut to the same length, for every row."""
+    out: Directory
+    """Directory of the rows, a file each, as `report` reads them."""
+    data: OptionalFiles = None
+    """Documents to train on."""
+    validation: OptionalFiles = None
+    """Documents by which a learning rate is chosen, and LongRoPE's factors are searched."""
+    methods: Sequence[str] = ("none", "linear", "ntk", "yarn")
+    """Words, with parameters behind a colon where there are any."""
+    factors: Sequence[_Factor] = (4.0,)
+    """New window over the model's own."""
+    tokens: Sequence[TokensInAll] = (0,)
+    """Training tokens, 0 for none; 5M is 5 x 2^20."""
+    seeds: Sequence[Seed] = (0,)
+    """Of the training."""
+    learning_rates: Sequence[LearningRate] = (1e-4,)
+    """At their maximum."""
+    step_tokens: Tokens = 2**18
+    """Of an optimiser step, about: as many windows as they fill, so that rows of all windows take as many steps."""
+    warmup: CountOrNone | None = None
+    """Steps; if not given, a fifth of the row's, at most the paper's 20."""
+    mode: Mode = "full"
+    """As of `train`."""
+    measure: Sequence[Measurement] = ("perplexity", "gain", "passkey", "retrieval", "validation")
+    """What is measured of each row; validation is the perplexity of trained rows on --validation, where that is given."""
+    windows: Literal["all", "ends"] = "all"
+    """Of the perplexity: a quarter of the old window, it, its doublings and the new one; or the old and the new one."""
+    documents: Count = 12
+    """Of the perplexity and the context gain: the first so many that are long enough."""
+    test_tokens: Tokens | None = None
+    """To which every document is cut; the longest window of the grid if not given."""
+    prompt_windows: OptionalTokens = None
+    """Of the passkey and of the harder retrieval set; the old and the new window if not given."""
+    depths: Prompts = 16
+    """Of the passkey."""
+    trials: Prompts = 5
+    """A depth."""
+    prompts: Prompts = 16
+    """A family of the harder retrieval set."""
+    benchmarks: OptionalDirectory = None
+    """Directory of benchmark files; the hub's sets if not given."""
+    items: Count = 400
+    """The first so many of each benchmark."""
+    generations: CountOrNone = 6
+    """Of the search for LongRoPE's factors, with 16 vectors on two documents."""
+    minutes: OptionalMinutes = None
+    """Begin no row that would not be done so many minutes from now."""
+    dry_run: Flag = False
+    """List the rows, what is there of them, and about how long the others would take on one H100."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(self.tokens) and self.data is None:
+            raise UserError(
+                f"rows of {max(self.tokens)} training tokens need documents to train on; give --data, or --tokens 0"
+            )

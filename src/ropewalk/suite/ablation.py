@@ -1,0 +1,356 @@
+"""`ropewalk ablate`: the rows of a grid, each trained and measured in one go, in one process; of each a file of records stays.
+
+in   a model, documents, axes
+out  `out/ROW.jsonl`, whole or absent; below `out/.work`, what is being made
+
+Any number of processes share a directory: a row is held by the lock of its directory below `.work` (checkpoint/processes.py), which is free again when its
+process ends, however it ends. The model that is measured is loaded once a process; each row puts its rotation and its weights into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import disk_errors, refuse_unwritable, write_whole
+from ropewalk.checkpoint.processes import locked
+from ropewalk.data.token_corpus import Sources
+from ropewalk.distributed import ranks
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.evals.factor_search import search
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.perplexity import context_gain
+from ropewalk.evals.perplexity import measure as perplexities
+from ropewalk.evals.perplexity.two_pass import Contexts
+from ropewalk.evals.retrieval import harder, passkey
+from ropewalk.model.devices import device_for
+from ropewalk.model.save import as_on_disk
+from ropewalk.model.verify import pin_rope
+from ropewalk.records import BOOKKEEPING, Step, read, to_line
+from ropewalk.settings.ablate import AblateSettings
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import GainSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.grid import Grid, Row
+from ropewalk.suite.stages import Outcome, Stage, attempt
+from ropewalk.training.batch import Batches, batches_of
+from ropewalk.training.checkpoints import plain_weights
+from ropewalk.training.loop import Loop
+from ropewalk.training.regime import settled
+from ropewalk.training.setup import starting_model, trained_checkpoint
+
+_logger = logging.getLogger(__name__)
+WORK = ".work"
+#: Shapes of training whose compiled layers are kept; PyTorch keeps eight in all, and each may need two.
+_COMPILED = 3
+#: Of a search for factors, beside its generations: vectors and documents.
+_POPULATION, _SEARCHED = 16, 2
+
+
+@takes(AblateSettings)
+def ablate(settings: AblateSettings) -> list[Outcome]:
+    """Run the rows of a grid that no other process has run or is running.
+
+    Returns:
+        What became of each row: nothing if it is whole, else why it is not. Of a dry run, about how many seconds each would take.
+
+    Raises:
+        UserError: a model that cannot be read or has no rotation, a method that does not exist, an `out` that holds other rows.
+    """
+    if ranks.size() > 1:
+        raise UserError(
+            "the processes of an ablation share its directory, each with a GPU of its own; start them without torchrun"
+        )
+    grid = Grid(settings, Checkpoint.open(settings.model, **settings.opening))
+    out = Path(settings.out)
+    for row in grid.rows:  # before anything is loaded
+        _is_whole(grid, row, out)
+    if settings.dry_run:
+        return [
+            Outcome(row.name, grid.model_name, "" if _is_whole(grid, row, out) else "to do", grid.seconds(row))
+            for row in grid.rows
+        ]
+    refuse_unwritable(out)
+    bench = Bench(grid)
+    outcomes: dict[Row, Outcome] = {}
+    # Again, as long as there is something to do: what another process held may be free by now.
+    while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
+        pass
+    return [outcomes[row] for row in grid.rows]
+
+
+def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> bool:
+    """Run a row if it is neither whole nor another process's, nor failed here; whether it was run."""
+    out, at = Path(grid.settings.out), f"[{grid.rows.index(row) + 1}/{len(grid.rows)}] {grid.model_name}/{row.name}"
+    tried = row in outcomes and outcomes[row].reason not in ("", _BUSY)
+    if _is_whole(grid, row, out) or tried:
+        if not tried:
+            outcomes[row] = Outcome(row.name, grid.model_name)
+        return False
+    if not bench.has_time_for(row):
+        outcomes[row] = Outcome(row.name, grid.model_name, "no time was left for it")
+        return False
+    with _claimed(out / WORK / row.name) as work:
+        if work is None:
+            outcomes[row] = Outcome(row.name, grid.model_name, _BUSY)
+            return False
+        if not _is_whole(grid, row, out):
+            _logger.info(at)
+            outcomes[row] = attempt(Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work)))
+            _logger.info(f"{at}: {outcomes[row].reason or f'{outcomes[row].seconds:.0f} s'}")
+        shutil.rmtree(work, ignore_errors=True)
+    return True
+
+
+_BUSY = "another process runs it"
+
+
+@contextlib.contextmanager
+def _claimed(work: Path) -> Iterator[Path | None]:
+    """An empty directory that this process alone has; None if another one has it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            with disk_errors(work):
+                work.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(work))
+        except (UserError, FileNotFoundError):  # gone just now, with its row
+            yield None
+            return
+        for left in work.glob("*.jsonl"):  # of a process that was killed
+            left.unlink()
+        yield work
+
+
+def _is_whole(grid: Grid, row: Row, out: Path) -> bool:
+    """Whether a row lies there.
+
+    Raises:
+        UserError: a file of its name is of another row.
+    """
+    path = out / f"{row.name}.jsonl"
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8").split("\n", 1)[0])["settings"]["row"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it") from None
+    asked = json.loads(json.dumps(grid.identity(row)))
+    if not {*asked.pop("measure")} <= {*found.get("measure", [])}:
+        return False
+    for name in [name for name, value in asked.items() if found.get(name) != value]:
+        raise UserError(
+            f"{path} is a row with {name} {found.get(name)}, and asked for is {asked[name]}: rows beside each other differ in method, factor, "
+            "tokens, rate and seed alone; choose another --out"
+        )
+    return True
+
+
+@dataclass
+class Bench:
+    """What the rows of a process share: the model that is measured, the texts, compiled layers."""
+
+    grid: Grid
+    _began: float = field(default_factory=time.perf_counter)
+    _shapes: set[tuple[int, int]] = field(default_factory=set)
+    _pace: float = 1.0
+
+    @property
+    def settings(self) -> AblateSettings:
+        return self.grid.settings
+
+    @functools.cached_property
+    def loaded(self) -> LoadedModel:
+        return open_model(self.grid.source, dtype=self.settings.dtype, device=self.settings.device)
+
+    @functools.cached_property
+    def base(self) -> dict[str, torch.Tensor]:
+        """The base's weights."""
+        return {name: weight.detach().clone() for name, weight in self.loaded.model.state_dict().items()}
+
+    def has_time_for(self, row: Row) -> bool:
+        """Whether a row would be done in time, by the estimate and by how far the last one was off it."""
+        left = (
+            math.inf
+            if self.settings.minutes is None
+            else 60 * self.settings.minutes - (time.perf_counter() - self._began)
+        )
+        return self._pace * self.grid.seconds(row) <= left
+
+    def run(self, row: Row, work: Path) -> None:
+        """Train a row if it is to be, measure it, and put its records in their place."""
+        records, began = work / "records.jsonl", time.perf_counter()
+        recipe = self.grid.recipe(row, work, lambda: self._searched(row))
+        checkpoint = trained_checkpoint(recipe)
+        weights, steps = self._trained(recipe, checkpoint, work) if row.tokens else (self.base, 0)
+        trained = time.perf_counter()
+        loaded = self._becomes(checkpoint, weights, steps)
+        del weights
+        left_out = {}
+        for name, measure in self._measurements(loaded, row, records):
+            try:
+                measure()
+            except UserError as error:  # a window too small for the prompts, say
+                left_out[name] = str(error)
+                _logger.warning(f"{row.name}: {name} is left out: {error}")
+        seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
+        self._pace = sum(seconds.values()) / self.grid.seconds(row)
+        self._finish(row, records, {"seconds": seconds, "left_out": left_out})
+
+    def _searched(self, row: Row) -> Path:
+        """LongRoPE's factors for this row's window; searched by the first process that needs them, while others wait."""
+        data = self.settings.validation or self.settings.data
+        if data is None:
+            raise UserError(
+                "LongRoPE's factors are searched on documents that nothing is measured on; give --validation or --data, or leave longrope out"
+            )
+        found = Path(self.settings.out) / WORK / f"longrope-x{row.factor:g}.json"
+        with _waiting(found.with_suffix("")):
+            search(
+                model=self.grid.source,
+                data=data,
+                window=self.grid.new_window(row),
+                out=found,
+                documents=_SEARCHED,
+                population=_POPULATION,
+                generations=self.settings.generations,
+                dtype=self.settings.dtype,
+                device=self.settings.device,
+            )
+        return found
+
+    def _trained(
+        self, recipe: TrainSettings, checkpoint: Checkpoint, work: Path
+    ) -> tuple[dict[str, torch.Tensor], int]:
+        """The weights of a row after its training, as a saved model has them, and its steps."""
+        mesh = Mesh(device_for(recipe.device))
+        with _waiting(work.parent / "tokens"):  # one process tokenises, the others read what it kept
+            batches = batches_of(recipe, checkpoint, mesh)
+        recipe = settled(recipe, checkpoint, mesh, work)
+        self._room_for_compiled(batches)
+        loop = Loop(recipe, starting_model(recipe, checkpoint=checkpoint), batches, mesh, work, keep=False)
+        steps = loop.run().steps
+        with torch.no_grad():
+            return as_on_disk(loop.start.model, plain_weights(loop.model, loop.start, mesh), self.grid.source), steps
+
+    def _room_for_compiled(self, batches: Batches) -> None:
+        """Drop what was compiled before PyTorch, of too many shapes, would compile none any more."""
+        shape = batches.micro, batches.windows.window
+        if shape not in self._shapes and len(self._shapes) == _COMPILED:
+            torch.compiler.reset()
+            self._shapes.clear()
+        self._shapes.add(shape)
+
+    def _becomes(self, checkpoint: Checkpoint, weights: dict[str, torch.Tensor], steps: int) -> LoadedModel:
+        """The measured model with a row's rotation and weights."""
+        base = self.base  # taken before anything is put in its place
+        model = self.loaded.model
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                value.copy_(weights.get(name, base[name]))
+        pin_rope(model, checkpoint.rope)
+        info = dataclasses.replace(checkpoint.info, steps=steps, fingerprint="")
+        loaded = dataclasses.replace(self.loaded, info=info)
+        whole = fingerprint(loaded) if steps else checkpoint.fingerprint
+        return dataclasses.replace(loaded, info=dataclasses.replace(info, fingerprint=whole))
+
+    def _measurements(self, loaded: LoadedModel, row: Row, records: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """What is measured of a row, one after the other, by name."""
+        asked, grid, own = (
+            self.settings,
+            self.grid,
+            {"model": loaded.model, "tokenizer": loaded.tokenizer, "out": records},
+        )
+        texts = {"limit": asked.documents, "min_tokens": grid.test_tokens, "max_tokens": grid.test_tokens}
+        new, asks = grid.new_window(row), asked.measure
+
+        def perplexity(data: Sources, window: int) -> Callable[[], Any]:
+            settings = PerplexitySettings(**own, **texts, data=data, windows=[window], stride=max(1, window // 2))
+            return lambda: perplexities.measure(loaded, settings)
+
+        for window in grid.windows(row) if "perplexity" in asks else ():
+            yield f"perplexity at {window}", perplexity(asked.test, window)
+        if asked.validation is not None and row.tokens and "validation" in asks:
+            for window in sorted({grid.window, new}):
+                yield f"validation at {window}", perplexity(asked.validation, window)
+        if "gain" in asks and new <= grid.test_tokens:
+            contexts = Contexts(new, grid.window, max(1, grid.window // 2))
+            gains = GainSettings(**own, **texts, data=asked.test)
+            yield "gain", lambda: context_gain.measure(loaded, gains, contexts)
+        for window in grid.prompt_windows(row) if "passkey" in asks else ():
+            keys = PasskeySettings(**own, window=window, depths=asked.depths, trials=asked.trials)
+            yield f"passkey at {window}", functools.partial(passkey.measure, loaded, keys)
+        for window in grid.prompt_windows(row) if "retrieval" in asks else ():
+            facts = RetrievalSettings(**own, window=window, trials=asked.prompts)
+            yield f"retrieval at {window}", functools.partial(harder.measure, loaded, facts)
+        if "benchmarks" in asks:
+            yield "benchmarks", functools.partial(_benchmarks, loaded, asked, records)
+
+    def _finish(self, row: Row, records: Path, facts: dict[str, Any]) -> None:
+        """The row's file: results without what they add up from, under headers that name the row, its command and nothing of this machine's paths."""
+        found = read([records])
+        identity = self.grid.identity(row) | facts
+        lines, said = [], set()
+        for measurement in found.measurements:
+            if isinstance(measurement.row, BOOKKEEPING):
+                continue
+            run = measurement.run
+            if run.id not in said:
+                said.add(run.id)
+                kept = {name: value for name, value in run.settings.items() if name not in ("model", "data", "out")}
+                header = dataclasses.replace(
+                    run,
+                    command=self.grid.command(row),
+                    model=dataclasses.replace(run.model, name=identity["name"]),
+                    settings={"row": identity} | (kept if isinstance(measurement.row, Step) else run.settings),
+                )
+                lines.append(to_line(header))
+            lines.append(to_line(measurement.row, run.id))
+        if not lines:
+            raise UserError(f"nothing of {row.name} could be measured: {'; '.join(facts['left_out'].values())}")
+        text = "\n".join(lines) + "\n"
+        for place in self.grid.places():
+            text = text.replace(f"{place}/", "")
+        write_whole(Path(self.settings.out) / f"{row.name}.jsonl", text)
+
+
+@contextlib.contextmanager
+def _waiting(place: Path) -> Iterator[None]:
+    """One process at a time; the others wait."""
+    while True:
+        with _claimed(place) as held:
+            if held is not None:
+                yield
+                return
+        time.sleep(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _benchmark_tasks(data: Path | None, items: int) -> tuple[Any, dict[str, str]]:
+    from ropewalk.evals.downstream import tasks
+
+    built = tasks.build(tasks.TASKS, data)
+    return built, {name: tasks.digest(task, items) for name, task in built.items()}
+
+
+def _benchmarks(loaded: LoadedModel, asked: AblateSettings, records: Path) -> None:
+    from ropewalk.evals.downstream import benchmarks
+    from ropewalk.settings.downstream import BenchmarksSettings
+
+    settings = BenchmarksSettings(
+        model=loaded.model, tokenizer=loaded.tokenizer, data=asked.benchmarks, limit=asked.items, out=records
+    )
+    benchmarks.measure(loaded, settings, *_benchmark_tasks(asked.benchmarks, asked.items), {})

@@ -1,0 +1,299 @@
+"""The rows of an ablation: which model, method, factor, budget, rate and seed; their names, their windows, what they take.
+
+in   `AblateSettings` and the model that all rows start from
+out  `Row`s, the most telling first: all methods before the next factor, all factors before the next budget
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.data.select import name_of
+from ropewalk.errors import UserError
+from ropewalk.planner.named import shape_of
+from ropewalk.rope.scaling import EXTENDING, LongRope, Plain, Rope
+from ropewalk.rope.vectors import clipped
+from ropewalk.settings.ablate import AblateSettings
+from ropewalk.settings.command import arguments, fields, option_name
+from ropewalk.settings.scaling import ALIASES, parameter_names
+from ropewalk.settings.train import TrainSettings
+
+#: Rows whose rotation is the base's.
+NONE, DIRECT, CONTROL = "none", "direct", "control"
+#: The other methods that `extend` has no word for, or no default: what they are of a model.
+_DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
+    # Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000.
+    "abf": lambda rope: {"method": "abf", "rope_theta": 50 * rope.rope_theta},
+    "proportional": lambda rope: {"method": "proportional", "rotated_share": _turning(rope)},
+    "p-rope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=False)},
+    "cope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=True)},
+}
+METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
+#: The paper's warm-up, and the largest share of a short run's steps that it may take.
+_WARMUP, _WARMUP_SHARE = 20, 5
+#: Floating-point operations a second of one H100 on SmolLM2-135M: in training (82,000 tokens/s at 32768), and measuring, layers not compiled.
+#: Seconds that a row takes beside, untrained and trained.
+_TRAINING, _MEASURING, _BESIDE = 3.4e14, 1.5e14, (5.0, 20.0)
+
+
+def _turning(rope: Rope) -> float:
+    """The share of pairs that complete a turn in the pretraining window."""
+    return float(np.mean(rope.window * rope.inv_freq() >= 2 * math.pi))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        method: a word of METHODS. parameters: of it, as given.
+        factor: the new window over the base's; of `none` the largest that it is measured for.
+        tokens: of training, 0 for none. rate, seed: of it; 0 where there is none.
+    """
+
+    method: str
+    parameters: tuple[tuple[str, float], ...]
+    factor: float
+    tokens: int = 0
+    rate: float = 0.0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """As a file is called: `yarn-x4-5M-1e-4-s0`, `yarn-x4-0`."""
+        word = "-".join([self.method, *(f"{name}={value:g}" for name, value in self.parameters)])
+        if self.method == NONE:
+            return word
+        trained = f"-{_short(self.rate)}-s{self.seed}" if self.tokens else ""
+        return f"{word}-x{self.factor:g}-{_tokens(self.tokens)}{trained}"
+
+
+def _tokens(number: int) -> str:
+    for size, unit in ((2**20, "M"), (2**10, "k")):
+        if number and number % size == 0:
+            return f"{number // size}{unit}"
+    return str(number)
+
+
+def _short(number: float) -> str:
+    return f"{Decimal(repr(number)).normalize():e}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All rows of a command, and what they have in common."""
+
+    settings: AblateSettings
+    source: Checkpoint
+
+    @property
+    def window(self) -> int:
+        """L, tokens: what the model reads before any row."""
+        return self.source.positions.window
+
+    @property
+    def model_name(self) -> str:
+        return Path(self.settings.model).name
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Each once, in order."""
+        axes = self.settings
+        methods = [_method(word) for word in axes.methods]
+        product = itertools.product(axes.seeds, axes.tokens, axes.learning_rates, axes.factors, methods)
+        rows = (
+            row
+            for seed, tokens, rate, factor, method in product
+            for row in self._row(method, factor, tokens, rate, seed)
+        )
+        return list(dict.fromkeys(rows))
+
+    def _row(self, method: tuple[str, Any], factor: float, tokens: int, rate: float, seed: int) -> Iterator[Row]:
+        """None where a method has no such row: a base that is trained is a control or direct fine-tuning, and these are nothing untrained."""
+        word, parameters = method
+        if word == NONE:
+            yield Row(word, parameters, max(self.settings.factors))
+        elif tokens:
+            yield Row(word, parameters, factor, tokens, rate, seed)
+        elif word not in (DIRECT, CONTROL):
+            yield Row(word, parameters, factor)
+
+    def new_window(self, row: Row) -> int:
+        """L', tokens."""
+        return round(self.window * row.factor)
+
+    def windows(self, row: Row) -> list[int]:
+        """At which perplexity is measured, as far as documents reach."""
+        new = self.new_window(row)
+        doublings = [self.window << power for power in range(20) if self.window << power < new]
+        windows = [self.window // 4, *doublings, new] if self.settings.windows == "all" else sorted({self.window, new})
+        return [window for window in windows if window <= self.test_tokens]
+
+    def prompt_windows(self, row: Row) -> list[int]:
+        """At which keys and facts are hidden."""
+        return sorted(set(self.settings.prompt_windows or (self.window, self.new_window(row))))
+
+    @property
+    def test_tokens(self) -> int:
+        return self.settings.test_tokens or round(self.window * max(self.settings.factors))
+
+    def recipe(self, row: Row, out: Path, searched: Callable[[], Any]) -> TrainSettings:
+        """How a row is trained; of one that is not, what its rotation is.
+
+        searched: the file of LongRoPE's factors, asked for where they are needed.
+        """
+        asked, rope = self.settings, self.source.rope.rope
+        scaling: dict[str, Any] = {"method": row.method}
+        if row.method in (NONE, DIRECT, CONTROL):
+            scaling = {"method": Plain.method}
+        elif row.method in _DERIVED:
+            scaling = _DERIVED[row.method](rope)
+        elif row.method == LongRope.method:
+            scaling["factors"] = searched()
+        scaling |= dict(row.parameters)
+        window = self.window if row.method in (NONE, CONTROL) else self.new_window(row)
+        batch, steps = self.steps(row, window)
+        warmup = asked.warmup if asked.warmup is not None else min(_WARMUP, steps // _WARMUP_SHARE)
+        return TrainSettings(
+            model=self.source,
+            data=asked.data or asked.test,
+            window=window,
+            steps=steps,
+            batch_size=batch,
+            learning_rate=row.rate or None,
+            warmup=warmup,
+            seed=row.seed,
+            mode=asked.mode,
+            save_every=0,
+            device=None if asked.device is None else str(asked.device),
+            out=out,
+            **scaling,
+        )
+
+    def steps(self, row: Row, window: int) -> tuple[int, int]:
+        """(windows a step, steps)."""
+        tokens = self.window if self.settings.mode == "pose" else window
+        batch = max(1, round(self.settings.step_tokens / tokens))
+        return batch, max(1, round(row.tokens / (batch * tokens)))
+
+    def identity(self, row: Row) -> dict[str, Any]:
+        """What a row's file must agree with, or it is another row's: all that was asked for."""
+        asked = arguments(AblateSettings, self.settings)
+        axes = (
+            "model",
+            "out",
+            "methods",
+            "factors",
+            "tokens",
+            "seeds",
+            "learning_rates",
+            "dry_run",
+            "minutes",
+            "device",
+        )
+        common = {name: _named(name, value) for name, value in asked.items() if name not in axes}
+        common["test_tokens"] = self.test_tokens
+        if not row.tokens:
+            common |= dict.fromkeys(("data", "step_tokens", "warmup", "mode"))
+        own = {"method": row.method, "parameters": dict(row.parameters), "factor": row.factor, "tokens": row.tokens}
+        return {"name": f"{self.model_name}/{row.name}", **own, "learning_rate": row.rate, "seed": row.seed, **common}
+
+    def command(self, row: Row) -> str:
+        """The command that runs this row alone, files by their names."""
+        word = ":".join([row.method, *(f"{name}={value:g}" for name, value in row.parameters)])
+        own = dict.fromkeys(("out", "dry_run", "minutes", "device", "model")) | {
+            "methods": [word],
+            "test_tokens": self.test_tokens,
+        }
+        own |= {"factors": [row.factor], "tokens": [row.tokens], "seeds": [row.seed]}
+        own |= {"learning_rates": [row.rate] if row.tokens else None}
+        words = ["ropewalk ablate", self.model_name]
+        for field in fields(AblateSettings):
+            value = own[field.name] if field.name in own else _named(field.name, getattr(self.settings, field.name))
+            if value is not None and value != _plain(field.default):
+                listed = value if isinstance(value, list) else [value]
+                words += [
+                    f"--{option_name(field.name)}",
+                    *(f"{each:g}" if isinstance(each, float) else str(each) for each in listed),
+                ]
+        return " ".join(words)
+
+    def places(self) -> set[str]:
+        """Directories in which the folders of documents lie; what is behind them is how records name a document."""
+        given = (self.settings.data, self.settings.test, self.settings.validation)
+        listed = [
+            each
+            for names in given
+            if names is not None
+            for each in ([names] if isinstance(names, str | Path) else names)
+        ]
+        return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2}
+
+    def seconds(self, row: Row) -> float:
+        """About how long a row takes on one H100."""
+        shape, new = shape_of(self.source), self.new_window(row)
+        window = self.window if row.method == CONTROL else new
+        training = row.tokens * shape.flops(window) / _TRAINING
+        measuring = sum(tokens * shape.flops(length) / 3 for tokens, length in self._passes(row)) / _MEASURING
+        return _BESIDE[bool(row.tokens)] + training + measuring
+
+    def _passes(self, row: Row) -> Iterator[tuple[int, int]]:
+        """(tokens, window) that measuring a row reads."""
+        asked, text = self.settings, self.test_tokens
+        for window in self.windows(row) if "perplexity" in asked.measure else ():
+            yield asked.documents * (2 * text - window), window
+        if "gain" in asked.measure:
+            yield from ((asked.documents * text, text), (asked.documents * 2 * text, self.window))
+        for window in self.prompt_windows(row):
+            if "passkey" in asked.measure:
+                yield asked.depths * asked.trials * window // 2, window
+            if "retrieval" in asked.measure:
+                yield 4 * asked.prompts * window, window
+
+
+def _named(name: str, value: Any) -> Any:
+    """A setting as records have it: files by their names, not by where they lie."""
+    if value is not None and name in ("data", "test", "validation", "benchmarks"):
+        return name_of(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    return value if value is None or isinstance(value, int | float | str) else str(value)
+
+
+def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """A word of --methods: the method, and its parameters.
+
+    Raises:
+        UserError: no such method or parameter.
+    """
+    name, _, rest = word.partition(":")
+    name = ALIASES.get(name, name)
+    if name not in METHODS:
+        raise UserError(f"a method is one of {', '.join(METHODS)}, got {name}; leave it out")
+    parameters = []
+    for part in filter(None, rest.split(":")):
+        key, _, number = part.partition("=")
+        try:
+            parameters.append((key.replace("-", "_"), float(number)))
+        except ValueError:
+            parameters.append(("", 0.0))
+        if parameters[-1][0] not in parameter_names():
+            raise UserError(
+                f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
+            )
+    return name, tuple(parameters)

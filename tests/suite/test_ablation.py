@@ -1,0 +1,136 @@
+"""`ropewalk ablate`: rows that are trained and measured in one process, shared through a directory."""
+
+from __future__ import annotations
+
+import json
+import math
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ropewalk
+from ropewalk.checkpoint.processes import locked
+from ropewalk.errors import UserError
+from ropewalk.records import ContextGain, PasskeySummary, Perplexity, Step, read
+from ropewalk.rope.scaling import Rope
+from ropewalk.rope.vectors import clipped
+from ropewalk.training import recompute
+from ropewalk.training.tiles import Tiles
+
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+TEXTS = {"test": [LIBRARY / "tarfile.py"], "data": [LIBRARY / "asyncio"], "validation": [LIBRARY / "ast.py"]}
+SMALL = {"factors": [2], "documents": 1, "depths": 2, "trials": 1, "prompts": 1, "step_tokens": 1024, "device": "cpu"}
+
+
+def ablate(out: Path, **options):
+    return ropewalk.ablate("hemp", out=out, **{**TEXTS, **SMALL, **options})
+
+
+def header(path: Path) -> dict:
+    return json.loads(path.read_text().split("\n", 1)[0])
+
+
+def test_a_row_is_what_train_and_the_measuring_commands_make_one_after_the_other(tmp_path):
+    outcomes = ablate(
+        tmp_path / "rows", methods=["yarn"], tokens=[2048], measure=["perplexity", "gain", "passkey", "validation"]
+    )
+    assert [(each.name, each.reason) for each in outcomes] == [("yarn-x2-2k-1e-4-s0", "")]
+    row = read([tmp_path / "rows/yarn-x2-2k-1e-4-s0.jsonl"])
+    trained = ropewalk.train(
+        "hemp", data=TEXTS["data"], window=512, method="yarn", steps=2, batch_size=2, learning_rate=1e-4, warmup=0, save_every=0,
+        out=tmp_path / "trained", device="cpu",
+    )  # fmt: skip
+    assert trained.steps == 2
+    measured = {m.row.window: m.row for m in row.of(Perplexity) if m.row.data.endswith("tarfile.py")}
+    assert sorted(measured) == [64, 256, 512]
+    asked = dict(data=TEXTS["test"], limit=1, max_tokens=512, device="cpu", dtype="float32")
+    for window in (256, 512):
+        (alone,) = ropewalk.perplexity(
+            tmp_path / "trained", windows=[window], stride=window // 2, min_tokens=512, **asked
+        )
+        # The same weights, rounded as hemp's are on disk, and the same passes.
+        assert measured[window].perplexity == pytest.approx(alone.perplexity, rel=1e-6)
+    assert len(row.of(Step)) == 2
+    assert {m.row.window for m in row.of(PasskeySummary)} == {256, 512}
+    assert [m.row.short for m in row.of(ContextGain)] == [256]
+    assert {m.row.data for m in row.of(Perplexity)} == {f"{LIBRARY.name}/tarfile.py", f"{LIBRARY.name}/ast.py"}
+    assert str(LIBRARY) not in (tmp_path / "rows/yarn-x2-2k-1e-4-s0.jsonl").read_text()
+
+
+def test_an_untrained_row_after_a_trained_one_has_the_bases_weights(tmp_path):
+    ablate(tmp_path / "after", methods=["linear", "none"], tokens=[1024, 0], measure=["perplexity"])
+    (before,) = ropewalk.perplexity(
+        "hemp", data=TEXTS["test"], windows=[256], stride=128, limit=1, min_tokens=512, max_tokens=512, device="cpu", dtype="float32"
+    )  # fmt: skip
+    rows = read([tmp_path / "after/none.jsonl"]).of(Perplexity)
+    assert next(m.row.perplexity for m in rows if m.row.window == 256) == pytest.approx(before.perplexity, rel=1e-6)
+    assert header(tmp_path / "after/none.jsonl")["model"]["steps"] == 0
+
+
+def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
+    assert [each.reason for each in ablate(tmp_path, methods=["none"], dry_run=True)] == ["to do"]
+    assert not list(tmp_path.iterdir())
+    ablate(tmp_path, methods=["none"], measure=["passkey"])
+    first = (tmp_path / "none.jsonl").read_bytes()
+    ablate(tmp_path, methods=["none"], measure=["passkey"])
+    assert (tmp_path / "none.jsonl").read_bytes() == first
+    with pytest.raises(UserError, match="none.jsonl is a row with depths 2, and asked for is 3.*choose another --out"):
+        ablate(tmp_path, methods=["none"], measure=["passkey"], depths=3)
+    # What was not measured then is reason to run it again.
+    ablate(tmp_path, methods=["none"], measure=["passkey", "perplexity"])
+    assert read([tmp_path / "none.jsonl"]).of(Perplexity)
+
+
+def test_a_row_that_another_process_holds_is_left_to_it(tmp_path):
+    held = tmp_path / ".work/none"
+    held.mkdir(parents=True)
+    with locked(held):
+        outcomes = ablate(tmp_path, methods=["none", "linear"], measure=["passkey"], prompt_windows=[256])
+    assert {each.name: each.reason for each in outcomes} == {"none": "another process runs it", "linear-x2-0": ""}
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["linear-x2-0.jsonl"]
+
+
+def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(tmp_path):
+    words = ["none", "direct", "control", "pi", "yarn:beta_fast=16", "cope"]
+    names = [
+        each.name
+        for each in ablate(
+            tmp_path, methods=words, tokens=[0, 5 * 2**20], seeds=[0, 1], learning_rates=[3e-5], dry_run=True
+        )
+    ]
+    assert names[:4] == ["none", "linear-x2-0", "yarn-beta_fast=16-x2-0", "cope-x2-0"]
+    assert names[4:] == [
+        f"{method}-x2-5M-3e-5-s{seed}"
+        for seed in (0, 1)
+        for method in ("direct", "control", "linear", "yarn-beta_fast=16", "cope")
+    ]
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (dict(methods=["alibi"]), "a method is one of none, direct"),
+    (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
+    (dict(tokens=[1024], data=None), "need documents to train on"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ablate(tmp_path, **options)
+
+
+def test_cope_is_the_published_taper_of_the_pairs_that_complete_no_turn():
+    rope = Rope(64, 100_000.0, 8192)
+    theta = torch.tensor(rope.inv_freq())
+    slow = int((2 * math.pi / theta > 8192).sum())
+    theta[-slow:] *= 0.5 * (1 + torch.cos(torch.linspace(0, math.pi, slow, dtype=torch.float64)))
+    assert slow == 12
+    np.testing.assert_allclose(rope.inv_freq() / clipped(rope, soft=True), theta, rtol=1e-12, atol=1e-16)
+    hard = rope.inv_freq() / clipped(rope, soft=False)
+    assert (hard[:-slow] == rope.inv_freq()[:-slow]).all() and (hard[-slow:] * 2**31 < 0.01).all()
+
+
+def test_layers_of_one_choice_are_recomputed_by_the_same_objects():
+    # PyTorch compiles for these objects: others, though equal, would be compiled for again in every row.
+    first, second = (recompute._options(frozenset([1, 2]), Tiles(1, 2, 3)) for _ in range(2))
+    assert first is second
