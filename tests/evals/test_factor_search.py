@@ -27,9 +27,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return testing.tiny_directory(tmp_path_factory.mktemp("search") / "llama", window=WINDOW)
 
 
+def scaled_before(model: Path, before: str, tmp_path: Path) -> Path:
+    """A model of 64 tokens: as pretrained, or made of 16 by another scaling, whose place the vectors take."""
+    if before == "mscale":  # DeepSeek's families multiply all scores by (0.1 ln 4 + 1)^2 then
+        yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, mscale=1.0, mscale_all_dim=1.0)
+        return testing.tiny_directory(
+            tmp_path / "before", "deepseek_v3", WINDOW, rope_parameters=yarn | {"rope_theta": 1e4}
+        )
+    if before == "longrope":  # whose modules choose their table by each input's length
+        short = testing.tiny_directory(tmp_path / "short", window=16)
+        ropewalk.extend(short, window=WINDOW, out=tmp_path / "before", method="longrope", factors=[1.0] * 7 + [4.0])
+        return tmp_path / "before"
+    return model
+
+
+@pytest.mark.parametrize("before", ["nothing", "mscale", "longrope"])
 @pytest.mark.parametrize("method", ["longrope", "factors"])
-def test_what_is_found_is_what_extend_writes(method: str, model: Path, tmp_path: Path) -> None:
+def test_what_is_found_is_what_extend_writes(
+    method: str, before: str, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = scaled_before(model, before, tmp_path)
+    caplog.clear()
     found = ropewalk.search(model, out=tmp_path / "found.json", method=method, **SMALL)
+    assert ("mscale_all_dim, by which YaRN multiplied all scores by 1.296" in caplog.text) == (before == "mscale")
     assert found.perplexity <= min(found.starts.values()) and set(found.starts) == {"linear", "ntk", "yarn"}
     ropewalk.extend(model, window=LONGER, out=tmp_path / "longer", method=method, factors=tmp_path / "found.json")
     extended = load_model(tmp_path / "longer")
@@ -95,9 +115,3 @@ def test_what_cannot_be_searched_is_refused(options: dict[str, Any], said: str, 
     with pytest.raises(UserError, match=said):
         ropewalk.search(model, out=tmp_path / "found.json", **SMALL | options)
     assert not (tmp_path / "found.json").exists()
-
-
-def test_a_model_whose_table_follows_the_input_is_refused(model: Path, tmp_path: Path) -> None:
-    ropewalk.extend(model, window=LONGER, out=tmp_path / "longer", method="longrope", factors=[2.0] * 7 + [3.0])
-    with pytest.raises(UserError, match="scaled by LongRoPE in a longrope config; search with the model it was made"):
-        ropewalk.search(tmp_path / "longer", out=tmp_path / "found.json", **SMALL | {"window": 256})

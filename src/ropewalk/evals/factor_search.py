@@ -3,8 +3,8 @@
 in   a model, documents, a window
 out  a JSON file with the best vector found, for `--factors`, and the state of the search after every forward pass that counts
 
-The algorithm is rope/search.py's; here vectors are scored. The model is loaded once, and each vector is put into its rotary tables, which
-are verified (model/verify.py), so that what is measured is what `extend` writes.
+The algorithm is rope/search.py's; here vectors are scored. The model is loaded once, without the scaling that vectors take the place of,
+and each vector is put into its rotary tables, which are verified (model/verify.py), so that what is measured is what `extend` writes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from typing import Any
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_json, refuse_unwritable, write_whole
 from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.checkpoint.ropewalk_block import block_for
+from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.data.select import select_documents
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, exp, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel, open_model
-from ropewalk.model.verify import follows_length, pin_rope, rotary_tables
+from ropewalk.model.extend import say_of_scores
+from ropewalk.model.verify import pin_rope
 from ropewalk.progress import Progress
 from ropewalk.rope.scaling import Factors, LongRope, Plain, Scaling
 from ropewalk.rope.search import Scored, Search, as_json, from_json
 from ropewalk.rope.vectors import Vector
 from ropewalk.settings.command import takes
 from ropewalk.settings.search import SearchSettings
+from ropewalk.training.setup import on_disk
 
 _TOO_SHORT = (
     "a search scores documents that fill the window of {min_tokens} tokens, but none does: the longest of {skipped} has {longest}; give "
@@ -70,8 +74,8 @@ def search(settings: SearchSettings) -> FoundFactors:
         The best vector, which lies in `out` too.
 
     Raises:
-        UserError: a window that is not longer, no document that fills it, a model whose RoPE depends on the input's length already;
-            `out` holds something else, or another search.
+        UserError: a window that is not longer, no document that fills it, a model with dynamic scaling; `out` holds something else, or
+            another search.
     """
     if ranks.size() > 1:
         raise UserError("a search runs in one process; start it without torchrun")
@@ -82,8 +86,8 @@ def search(settings: SearchSettings) -> FoundFactors:
     out = Path(settings.out)
     refuse_unwritable(out.parent)
     _state(out, identity, overwrite=settings.overwrite)  # before anything is loaded
-    loaded = open_model(checkpoint, dtype=settings.dtype, device=settings.device)
-    _refuse_by_length(loaded)
+    with on_disk(_unscaled(checkpoint, rope_config)) as unscaled:
+        loaded = open_model(unscaled, dtype=settings.dtype, device=settings.device)
     documents, _ = select_documents(
         loaded.tokenizer,
         settings.data,
@@ -113,13 +117,13 @@ def _searchable(rope_config: RopeConfig, window: int) -> RopeConfig:
     return rope_config
 
 
-def _refuse_by_length(loaded: LoadedModel) -> None:
-    """Rotary modules of longrope configs choose their table anew for every input, so that no other can be put into them."""
-    if any(follows_length(module) for module, *_ in rotary_tables(loaded.model)):
-        raise UserError(
-            f"a search tries vectors on a model whose rotation is the same at every length, and {loaded.info.name} is scaled by "
-            f"{loaded.info.scaling.label} in a longrope config; search with the model it was made from"
-        )
+def _unscaled(checkpoint: Checkpoint, rope_config: RopeConfig) -> Checkpoint:
+    """The model without its scaling: what that does beside rotating, the vectors do not (DeepSeek's mscale_all_dim, tables by length)."""
+    rope = rope_config.rope
+    if isinstance(rope_config.scaling, Plain):
+        return checkpoint
+    block = block_for(Plain(), rope, window=rope.window, steps=0, history=[])
+    return checkpoint.with_config(write_rope(checkpoint.config, Plain(), window=rope.window, rope=rope, block=block))
 
 
 def _evolve(
@@ -130,6 +134,7 @@ def _evolve(
     identity: dict[str, Any],
 ) -> FoundFactors:
     rope, factor = rope_config.rope, settings.window / rope_config.rope.window
+    say_of_scores(rope_config.scaling, _scaling(settings.method, factor, (1.0,)), rope)
     plan = Search(rope, factor, settings.population, settings.mutation, settings.seed)
     out = Path(settings.out)
     state = _state(out, identity, overwrite=settings.overwrite)

@@ -84,7 +84,7 @@ def _warn_of_readers(config_dict: dict[str, Any]) -> None:
         )
 
 
-def _say_of_scores(now: Scaling, new: Scaling, rope: Rope) -> None:
+def say_of_scores(now: Scaling, new: Scaling, rope: Rope) -> None:
     """Log by how much scores were multiplied and will be, where a scaling takes another's place: its temperature goes with it."""
     before, after = (each.attention_factor(rope) ** 2 for each in (now, new))
     if now.temperature_of_all != new.temperature_of_all:
@@ -213,7 +213,7 @@ def _scaling(rope_config: RopeConfig, rope: Rope, window: int, options: ScalingO
     kind = SCALINGS[method]
     if kind.takes_place:
         new = kind.for_extension(rope, window / rope.window, **options.parameters)
-        _say_of_scores(now, new, rope)
+        say_of_scores(now, new, rope)
         return new
     kept = now.kept() if isinstance(now, kind) else {}
     if not now.rope_types:  # all that the config shows of it is another rope_theta: the model's own by now
