@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from ropewalk import doctor, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
-from ropewalk.model.fit import not_finite
+from ropewalk.model.fit import left_out, not_finite
 from ropewalk.model.load import load_model
 from ropewalk.model.save import save_model
 
@@ -81,10 +84,10 @@ def test_tensors_that_do_not_fit_the_config_are_refused_by_loading_and_extending
 
 
 def test_a_part_that_the_model_does_not_have_is_named_and_left(model: Path) -> None:
-    add(**{"v_head.summary.weight": ONE, "mtp.norm.weight": ONE})(model)
+    add(**{"v_head.summary.weight": ONE, "reward.weight": ONE})(model)
     before = model.parent / "before"
     for use in (lambda: load_model(model), lambda: extend(model, window=128, out=before)):
-        with pytest.warns(UserWarning, match=r"2 tensors .*mtp\.norm\.weight, v_head.* are not used"):
+        with pytest.warns(UserWarning, match=r"2 tensors .*reward\.weight, v_head.* are not used"):
             use()
 
 
@@ -103,12 +106,58 @@ def test_doctor_holds_tensors_against_the_model(change: dict[str, Any], verdict:
     assert finding.verdict == verdict and said in finding.sentence
 
 
-def test_layers_that_predict_several_tokens_are_named_where_transformers_drops_them(tmp_path: Path) -> None:
-    """Qwen3-Next's `mtp.*` is on transformers' own list of what it says nothing of."""
-    model = testing.tiny_directory(tmp_path / "model", "qwen3_next")
-    add(**{"mtp.fc.weight": ONE})(model)
-    with pytest.warns(UserWarning, match=r"leaves 1 tensor .*mtp\.fc\.weight.*trained from it will not have them"):
-        load_model(model)
+#: Family → its config here, and what its published checkpoints hold beside the model: on transformers' own list (Qwen3-Next), or one
+#: layer more than the config counts, which that list knows by the number it has in one size (DeepSeek-V3's 61).
+PREDICTORS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "qwen3_next": ({}, ["mtp.fc.weight", "mtp.layers.0.mlp.experts.0.up_proj.weight"]),
+    "deepseek_v3": (
+        dict(num_nextn_predict_layers=1),
+        ["model.layers.2.eh_proj.weight", "model.layers.2.mlp.experts.0.up_proj.weight"],
+    ),
+}
+
+
+def stored(directory: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint as its files have it."""
+    return {name: value for file in directory.glob("*.safetensors") for name, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize("family", PREDICTORS)
+def test_layers_that_predict_several_tokens_are_named_and_carried_by_all_that_writes(
+    family: str, tmp_path: Path
+) -> None:
+    keys, names = PREDICTORS[family]
+    model = testing.tiny_directory(tmp_path / "model", family, **keys)
+    before, beside = stored(model), {name: torch.randn(3, 5).to(torch.bfloat16) for name in names}
+    add(**beside)(model)
+    said = rf"leaves 2 tensors .*{re.escape(names[0])}.*neither used nor trained, and stand as they are"
+    with pytest.warns(UserWarning, match=said):
+        extend(model, window=128, out=tmp_path / "longer")
+    with pytest.warns(UserWarning, match=said):
+        loaded = load_model(tmp_path / "longer")
+    source = Checkpoint.open(tmp_path / "longer")
+    save_model(loaded, None, tmp_path / "saved", positions=source.rope, source=source)
+    for directory in (tmp_path / "longer", tmp_path / "saved"):
+        found, index = stored(directory), Checkpoint.open(directory).files
+        assert found.keys() == before.keys() | beside.keys() and all(
+            torch.equal(found[name], beside[name]) for name in beside
+        )
+        assert index.index is None or index.weight_map.keys() == found.keys()
+    with pytest.warns(UserWarning, match=said):
+        again = load_model(tmp_path / "saved")
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), loaded.parameters(), strict=True))
+
+
+def test_a_layer_of_the_models_own_is_no_predictor_whatever_number_it_has() -> None:
+    """transformers leaves out layer 46 of GLM-4.5-Air (46 layers and a predictor), which the larger GLM-4.5 has as a layer."""
+    small = dict(hidden_size=16, intermediate_size=16, moe_intermediate_size=8, vocab_size=32, n_routed_experts=2)
+    config = transformers.Glm4MoeConfig(num_hidden_layers=47, num_attention_heads=1, num_key_value_heads=1, **small)
+    with torch.device("meta"):
+        model = transformers.Glm4MoeForCausalLM(config)
+    own, predictor = (f"model.layers.{layer}.mlp.experts.0.up_proj.weight" for layer in (46, 92))
+    checkpoint = Checkpoint("GLM-4.5", Path(), config.to_dict())
+    vars(checkpoint)["headers"] = {"model.safetensors": {own: {}, predictor: {}}}
+    assert left_out(model, checkpoint) == {predictor}
 
 
 def test_buffers_that_every_model_computes_are_not_worth_a_word(model: Path) -> None:

@@ -79,7 +79,15 @@ def test_readers_that_leave_a_scaling_out_say_so() -> None:
     neox = shelf.extended(shelf.pythia())
     assert READERS["llama.cpp"].scaling_is_ignored(neox) and READERS["mlx"].scaling_is_ignored(neox)
     assert not READERS["vllm"].scaling_is_ignored(neox)
-    assert READERS["ollama"].refusal(shelf.extended_yarn()) and READERS["ollama"].refusal(
-        shelf.extended(shelf.qwen25())
-    )
+    assert READERS["ollama"].scaling_is_ignored(shelf.extended_yarn())
+    assert READERS["ollama"].refusal(shelf.extended(shelf.qwen25()))
     assert READERS["ollama"].refusal(shelf.extended()) is None
+
+
+def test_a_reader_that_refuses_a_scaling_is_not_said_to_leave_it_out() -> None:
+    """p-RoPE: transformers 4 knows no such word and stops; vLLM passes over it outside Gemma 4."""
+    standing = shelf.llama_2()
+    standing["rope_parameters"] = {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 1e4}
+    standing["rope_scaling"] = {"type": "proportional", **standing["rope_parameters"]}
+    assert READERS["transformers 4"].refusal(standing) and not READERS["transformers 4"].scaling_is_ignored(standing)
+    assert READERS["vllm"].scaling_is_ignored(standing)

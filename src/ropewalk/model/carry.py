@@ -12,16 +12,18 @@ llama.cpp's converter cannot read, and a SentencePiece model would be lost.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import same_bytes
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
-from ropewalk.checkpoint.headers import PICKLES, tensors
+from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.version import __version__
@@ -32,6 +34,7 @@ _NOT_CARRIED = (*PICKLES, ".safetensors", ".gguf", ".msgpack", ".h5", ".onnx", "
 _RUN = ("trainer_state.json", "training_args.json")
 #: The only directory of a checkpoint, beside those of its shards, that transformers reads from.
 _TEMPLATES = "additional_chat_templates"
+_LEFT_OUT = "model-left-out.safetensors"
 _BASE_README = "README.base.md"
 
 
@@ -47,8 +50,30 @@ def link_weights(checkpoint: Checkpoint, target: Path, link: Callable[[Path, Pat
         with same_bytes(checkpoint.path / name):
             link(checkpoint.path / name, target / name)
     if files.index is not None:
-        weight_map = {tensor: name for name in files.names for tensor, _ in tensors(headers[name])}
-        write_json(target / files.index, {"metadata": files.metadata, "weight_map": weight_map})
+        _write_index(target / files.index, headers, files.metadata)
+
+
+def _write_index(path: Path, headers: dict[str, dict[str, Any]], metadata: dict[str, Any]) -> None:
+    weight_map = {tensor: name for name, header in headers.items() for tensor, _ in tensors(header)}
+    write_json(path, {"metadata": metadata, "weight_map": weight_map})
+
+
+def carry_tensors(checkpoint: Checkpoint, names: Collection[str], target: Path) -> None:
+    """Add tensors of a checkpoint to a saved one, as they are: a shard of their own, and an index over all shards."""
+    if not names:
+        return
+    if (target / SINGLE).is_file():
+        (target / SINGLE).rename(target / "model-00001-of-00002.safetensors")
+    kept: dict[str, Any] = {}
+    for file, header in checkpoint.headers.items():
+        with safe_open(checkpoint.path / file, framework="pt") as stored:
+            kept |= {name: stored.get_tensor(name) for name, _ in tensors(header) if name in names}
+    save_file(kept, target / _LEFT_OUT, metadata={"format": "pt"})
+    headers = {path.name: check_safetensors(path) for path in sorted(target.glob("*.safetensors"))}
+    size = sum(
+        entry["data_offsets"][1] - entry["data_offsets"][0] for each in headers.values() for _, entry in tensors(each)
+    )
+    _write_index(target / INDEX, headers, {"total_size": size})
 
 
 def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool = False) -> None:

@@ -7,7 +7,7 @@ out  problems, a sentence each (checkpoint/tensor_problems.py has those that fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ from ropewalk.errors import UserError
 #: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it
 #: leaves out of what it reports (`_keys_to_ignore_on_load_unexpected` of each family).
 _COMPUTED = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)(attn|attention)\.(masked_)?bias$")
+
+#: Published models have one to three.
+_MOST_PREDICTORS = 64
 
 
 def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) -> list[Problem]:
@@ -52,20 +55,41 @@ def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) ->
                 stops=True,
             )
         )
-    return problems + _without_a_place(model, report["unexpected_keys"], name) + _left_out(model, checkpoint)
+    aside = left_out(model, checkpoint)
+    return problems + _without_a_place(model, set(report["unexpected_keys"]) - aside, name) + _said_aside(aside, name)
 
 
-def _left_out(model: nn.Module, checkpoint: Checkpoint) -> list[Problem]:
-    """Tensors that transformers leaves out of a family's models without a word, and so of what is saved from them."""
-    patterns = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
-    there = {name for name, _ in model.named_parameters()}
-    stored = sorted({name for header in checkpoint.headers.values() for name, _ in tensors(header)} - there)
-    left_out = [name for name in stored if any(p.search(name) for p in patterns) and not _COMPUTED.search(name)]
-    if not left_out:
+def left_out(model: nn.Module, checkpoint: Checkpoint) -> set[str]:
+    """Tensors of a checkpoint that transformers has no place for on purpose: layers that predict several tokens at once, mostly.
+
+    By the family's own list, which names those layers by the number that they have in one published size; by the config, which says
+    how many follow the last layer; and by their name.
+    """
+    patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), *_predictors(checkpoint)]
+    modules, there = {name for name, _ in model.named_modules()}, {name for name, _ in model.named_parameters()}
+    stored = {name for header in checkpoint.headers.values() for name, _ in tensors(header)} - there
+
+    def aside(name: str) -> bool:
+        """Not where the model has the part that a pattern names: layer 46 of the larger GLM-4.5 is one of its own."""
+        nearest = f"{_nearest(name, modules)}."
+        return any(re.search(each, name) and not re.search(each, nearest) for each in patterns)
+
+    return {name for name in stored if not _COMPUTED.search(name) and aside(name)}
+
+
+def _predictors(checkpoint: Checkpoint) -> Iterator[str]:
+    layers, more = (checkpoint.text_config.get(key) for key in ("num_hidden_layers", "num_nextn_predict_layers"))
+    yield r"(^|\.)mtp(_\w+)?\."
+    if isinstance(layers, int) and isinstance(more, int):
+        yield from (rf"(^|\.)layers\.{layer}\." for layer in range(layers, layers + min(more, _MOST_PREDICTORS)))
+
+
+def _said_aside(aside: set[str], name: str) -> list[Problem]:
+    if not aside:
         return []
     sentence = (
-        f"transformers leaves {several(left_out)} of {checkpoint} out of every model of this family ({listed(left_out)}; layers that "
-        "predict several tokens at once, mostly): they are not used, and what is trained from it will not have them"
+        f"transformers leaves {several(aside)} of {name} out of its model ({listed(sorted(aside))}; layers that predict several tokens "
+        "at once, mostly): they are neither used nor trained, and stand as they are in every checkpoint that is made from it"
     )
     return [Problem("tensors left out", sentence)]
 

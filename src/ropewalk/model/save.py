@@ -19,8 +19,8 @@ from ropewalk.checkpoint.files import read_config, whole_directory, write_json
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.position_table import Positions, write_positions
-from ropewalk.model.carry import carry_the_rest, has_tokenizer, save_tokenizer, write_readme
-from ropewalk.model.fit import refuse_not_finite
+from ropewalk.model.carry import carry_tensors, carry_the_rest, has_tokenizer, save_tokenizer, write_readme
+from ropewalk.model.fit import left_out, refuse_not_finite
 from ropewalk.model.load import without_bars
 from ropewalk.model.position_table import DIGEST
 from ropewalk.model.verify import positions_of, verify_directory
@@ -51,7 +51,8 @@ def save_model(
         steps: fine-tuning steps to note in the `ropewalk` block; unchanged if not given.
         dtype: of all weights on disk; if not given, each tensor's in `source`, or as they are.
         state_dict: the weights, if they are not the module's own (a gathered sharded model).
-        source: the checkpoint that the model was made from: its small files are copied, and its dtypes kept.
+        source: the checkpoint that the model was made from: its small files are copied, its dtypes kept, and the tensors that the
+            model has no place for carried on.
 
     Raises:
         UserError: a weight is NaN or infinite.
@@ -71,6 +72,7 @@ def save_model(
             model.save_pretrained(beside, state_dict=weights)
         rewrite_config(beside, positions, steps=steps, dtype=usual)
         if source is not None and source.path.is_dir():
+            carry_tensors(source, left_out(model, source), beside)
             carry_the_rest(source.path, beside, old_window=source.positions.window, window=positions.window)
             info = info_of(positions, name=source.name, steps=steps)
             write_readme(beside, info, base=source.name, history=positions.block.get("history", []))

@@ -154,11 +154,12 @@ class Reader:
         return computed
 
     def scaling_is_ignored(self, config: dict[str, Any]) -> bool:
-        """Whether the reader leaves a scaling out of which it finds the keys."""
+        """Whether the reader loads a config and leaves the scaling out of which it finds the keys."""
         try:
             keys = self.keys(config)
             asked = SPECTRA.get(keys.rope_type, spectra.unscaled)
-            return self._spectrum(config) is spectra.unscaled and asked is not spectra.unscaled
+            left_out = self._spectrum(config) is spectra.unscaled and asked is not spectra.unscaled
+            return left_out and self._objection(text_section(config), keys) is None
         except BAD_VALUES:
             return False
 

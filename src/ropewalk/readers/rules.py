@@ -56,7 +56,8 @@ _OLLAMA_QWEN: dict[str, Spectrum] = {
     "yarn": spectra.yarn_of_the_new_window,
 }
 _OLLAMA: dict[str, Mapping[str, Spectrum]] = {
-    "llama": {"default": spectra.unscaled, "linear": spectra.linear, "llama3": spectra.llama3},
+    # convert_llama.go takes these two and passes over any other; the others stop at a word that they do not know.
+    "llama": dict.fromkeys(SPECTRA, spectra.unscaled) | {"linear": spectra.linear, "llama3": spectra.llama3},
     "qwen2": _OLLAMA_QWEN,
     "qwen3": _OLLAMA_QWEN,
     "qwen3_moe": _OLLAMA_QWEN,
