@@ -7,7 +7,7 @@ out  problems, a sentence each (checkpoint/tensor_problems.py has those that fil
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -55,26 +55,33 @@ def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) ->
                 stops=True,
             )
         )
-    aside = left_out(model, checkpoint)
-    return problems + _without_a_place(model, set(report["unexpected_keys"]) - aside, name) + _said_aside(aside, name)
+    is_aside = _on_purpose(model, checkpoint)  # transformers may report experts by the name under which it joins them
+    unexpected = {each for each in report["unexpected_keys"] if not is_aside(each)}
+    return problems + _without_a_place(model, unexpected, name) + _said_aside(left_out(model, checkpoint), name)
 
 
 def left_out(model: nn.Module, checkpoint: Checkpoint) -> set[str]:
-    """Tensors of a checkpoint that transformers has no place for on purpose: layers that predict several tokens at once, mostly.
+    """Tensors of a checkpoint that transformers has no place for on purpose: layers that predict several tokens at once, mostly."""
+    there, is_aside = {name for name, _ in model.named_parameters()}, _on_purpose(model, checkpoint)
+    stored = {name for header in checkpoint.headers.values() for name, _ in tensors(header)}
+    return {name for name in stored - there if not _COMPUTED.search(name) and is_aside(name)}
 
-    By the family's own list, which names those layers by the number that they have in one published size; by the config, which says
-    how many follow the last layer; and by their name.
+
+def _on_purpose(model: nn.Module, checkpoint: Checkpoint) -> Callable[[str], bool]:
+    """Whether a tensor without a place is left out on purpose.
+
+    By the family's own list, which names layers that predict several tokens by the number that they have in one published size; by the
+    config, which says how many follow the last layer; and by their name. Not where the model has the part that a pattern names: layer 46
+    of the larger GLM-4.5 is one of its own.
     """
     patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), *_predictors(checkpoint)]
-    modules, there = {name for name, _ in model.named_modules()}, {name for name, _ in model.named_parameters()}
-    stored = {name for header in checkpoint.headers.values() for name, _ in tensors(header)} - there
+    modules = {name for name, _ in model.named_modules()}
 
-    def aside(name: str) -> bool:
-        """Not where the model has the part that a pattern names: layer 46 of the larger GLM-4.5 is one of its own."""
+    def is_aside(name: str) -> bool:
         nearest = f"{_nearest(name, modules)}."
         return any(re.search(each, name) and not re.search(each, nearest) for each in patterns)
 
-    return {name for name in stored if not _COMPUTED.search(name) and aside(name)}
+    return is_aside
 
 
 def _predictors(checkpoint: Checkpoint) -> Iterator[str]:

@@ -178,8 +178,8 @@ class Bench:
 
     @functools.cached_property
     def base(self) -> dict[str, torch.Tensor]:
-        """The base's weights."""
-        return {name: weight.detach().clone() for name, weight in self.loaded.model.state_dict().items()}
+        """The base's weights; of tied ones, which a state dict lists twice, the first name, as the files have it."""
+        return {name: weight.detach().clone() for name, weight in self.loaded.model.named_parameters()}
 
     def has_time_for(self, row: Row) -> bool:
         """Whether a row would be done in time, by the estimate and by how far the last one was off it."""
@@ -256,11 +256,11 @@ class Bench:
 
     def _becomes(self, checkpoint: Checkpoint, weights: dict[str, torch.Tensor], steps: int) -> LoadedModel:
         """The measured model with a row's rotation and weights."""
-        base = self.base  # taken before anything is put in its place
+        _ = self.base  # taken before anything is put in its place
         model = self.loaded.model
         with torch.no_grad():
-            for name, value in model.state_dict().items():
-                value.copy_(weights.get(name, base[name]))
+            for name, value in model.named_parameters():
+                value.copy_(weights[name])
         pin_rope(model, checkpoint.rope)
         info = dataclasses.replace(checkpoint.info, steps=steps, fingerprint="")
         loaded = dataclasses.replace(self.loaded, info=info)
