@@ -1,46 +1,421 @@
-"""What the lab found: tables and figures of docs/results.md, from the records alone, on any machine.
+"""What the lab found: the tables and figures of docs/results.md, from lab/records alone, on any machine.
 
-python lab/results.py
+    python lab/results.py
+
+in   lab/records/LEVEL/MODEL/ROW.jsonl
+out  docs/results.md between its two marks; docs/figures/lab-*.svg
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from ropewalk.records import Perplexity, Records, read
+from ropewalk.evals.intervals import wilson
+from ropewalk.figures import style
+from ropewalk.figures.measured import save
+from ropewalk.records import ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
+from ropewalk.records import format as number_format
+from ropewalk.records.format import fixed, interval, share
+from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.rope.scaling import SCALINGS
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
+MARKS = ("<!-- The lab: written by `make results`, do not edit. -->", "<!-- The lab ends here. -->")
+NAMES = {
+    "none": "base",
+    "direct": "direct fine-tuning",
+    "control": "control: at L",
+    "p-rope": "p-RoPE, fast pairs kept",
+    "cope": "CoPE",
+}
+COLOURS = {"linear": style.BLUE, "ntk": style.METHOD_COLOURS["ntk"], "yarn": style.METHOD_COLOURS["yarn"]}
 
 
-def rows_in(directory: Path) -> list[Records]:
+@dataclass(frozen=True)
+class Row:
+    """One row: its records, and what was asked for."""
+
+    records: Records
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        return next(iter(self.records.runs.values())).settings["row"]
+
+    @property
+    def method(self) -> str:
+        """As the page calls it, with its parameters."""
+        word = self.asked["method"]
+        label = NAMES.get(word) or SCALINGS[word].label
+        return label + "".join(f", {name} {value:g}" for name, value in self.asked["parameters"].items())
+
+    @cached_property
+    def perplexities(self) -> dict[int, Perplexity]:
+        """On the test documents, by window."""
+        return {m.row.window: m.row for m in self.records.of(Perplexity) if m.row.data == self.asked["test"]}
+
+    @cached_property
+    def validation(self) -> float | None:
+        """Mean loss at the old and the new window, nats a token; None where it was not measured."""
+        losses = [
+            math.log(m.row.perplexity) for m in self.records.of(Perplexity) if m.row.data == self.asked["validation"]
+        ]
+        return statistics.fmean(losses) if losses else None
+
+    @cached_property
+    def passkeys(self) -> dict[int, PasskeySummary]:
+        return {m.row.window: m.row for m in self.records.of(PasskeySummary)}
+
+    @cached_property
+    def retrieval(self) -> dict[int, tuple[int, int]]:
+        """Right answers and prompts of all families, by window."""
+        found: dict[int, list[Retrieval]] = defaultdict(list)
+        for m in self.records.of(Retrieval):
+            found[m.row.window].append(m.row)
+        return {window: (sum(r.successes for r in rows), sum(r.trials for r in rows)) for window, rows in found.items()}
+
+    @property
+    def gain(self) -> ContextGain | None:
+        return next((m.row for m in self.records.of(ContextGain)), None)
+
+    @cached_property
+    def window(self) -> int:
+        """L, tokens."""
+        return next(iter(self.records.runs.values())).model.original_window
+
+    @property
+    def new_window(self) -> int:
+        return round(self.window * self.asked["factor"])
+
+    @cached_property
+    def training_seconds(self) -> float:
+        """Of the steps, the first of which compiles, taken as long as the median one."""
+        seconds = [m.row.seconds for m in self.records.of(Step)]
+        return len(seconds) * statistics.median(seconds) if seconds else 0.0
+
+    def device(self) -> str:
+        return next(iter(self.records.runs.values())).device
+
+    def damage(self, base: Row | None) -> Ratio | None:
+        """Perplexity in the old window over the base's, on the same documents."""
+        rows = [each.perplexities.get(self.window) for each in (base, self) if each is not None]
+        return ratio(*rows) if len(rows) == 2 and None not in rows else None
+
+
+def rows_in(directory: Path) -> list[Row]:
     """The rows of a grid, one a file."""
-    return [read([path]) for path in sorted(directory.glob("*.jsonl"))]
-
-
-def asked(row: Records) -> dict:
-    """What a row is: as `ablate` was asked for it."""
-    return next(iter(row.runs.values())).settings["row"]
-
-
-def validation_loss(row: Records) -> float | None:
-    """Mean over the old and the new window, nats a token; None where it was not measured."""
-    losses = [math.log(m.row.perplexity) for m in row.of(Perplexity) if m.row.data == asked(row)["validation"]]
-    return sum(losses) / len(losses) if losses else None
+    return [Row(read([path])) for path in sorted(directory.glob("*.jsonl"))]
 
 
 def chosen_rates(directory: Path) -> dict[str, float]:
-    """Method → its learning rate: the best on validation at the budget that most rates were tried at."""
-    tried: dict[tuple[str, int], dict[float, float]] = defaultdict(dict)
+    """Method → its learning rate: the best on validation, at the budget at which most rates were tried."""
+    tried: dict[str, dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows_in(directory):
-        about, loss = asked(row), validation_loss(row)
-        if loss is not None and about["seed"] == 0:
-            tried[about["method"], about["tokens"]][about["learning_rate"]] = loss
-    most = {
-        method: max((len(rates), tokens) for (of, tokens), rates in tried.items() if of == method)
-        for method, _ in tried
-    }
-    return {
-        method: min(rates, key=rates.__getitem__)
-        for method, (_, tokens) in most.items()
-        for rates in [tried[method, tokens]]
-    }
+        if row.validation is not None and row.asked["seed"] == 0:
+            tried[row.asked["method"]][row.asked["tokens"]][row.asked["learning_rate"]] = row.validation
+    best = {}
+    for method, budgets in tried.items():
+        rates = max(budgets.items(), key=lambda budget: (len(budget[1]), budget[0]))[1]
+        best[method] = min(rates, key=rates.__getitem__)
+    return best
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
+
+
+def _tokens(number: int) -> str:
+    return f"{number / 2**20:g} M" if number >= 2**20 else f"{number / 2**10:g} k" if number else "none"
+
+
+def _nats(found: Ratio | None) -> str:
+    """A ratio of perplexities as a difference of losses, with its interval."""
+    if found is None:
+        return ""
+    bounds = [math.log(end) if number_format.is_finite(end) else math.nan for end in (found.low, found.high)]
+    return _with(fixed(math.log(found.value), 3), *bounds, lambda value: fixed(value, 3))
+
+
+def _with(figure: str, low: float, high: float, write: Callable[[Any], str]) -> str:
+    bounds = interval(low, high, write)
+    return f"{figure} ({bounds})" if bounds else figure
+
+
+def _shares(found: tuple[int, int] | None) -> str:
+    return _with(share(found[0] / found[1]), *wilson(*found), share) if found else ""
+
+
+def _key(row: Row, window: int) -> str:
+    found = row.passkeys.get(window)
+    return f"{share(found.accuracy)}, {_with(str(found.k_max), found.k_low, found.k_high, str)}" if found else ""
+
+
+def _order(row: Row) -> tuple:
+    words = ("none", "control", "direct", *SCALINGS, "p-rope", "cope")
+    return row.asked["tokens"], words.index(row.asked["method"]), row.asked["factor"], row.asked["seed"]
+
+
+def method_map(model: str, directory: Path) -> str:
+    """A line a method and budget, at its chosen rate."""
+    rows, rates = rows_in(directory), chosen_rates(directory)
+    measured = [row for row in rows if row.perplexities]
+    base = next((row for row in measured if row.asked["method"] == "none"), None)
+    if base is None:
+        return ""
+    shown = []
+    for group in _grouped(
+        measured, lambda row: (row.method, row.asked["factor"], row.asked["tokens"], row.asked["seed"])
+    ):
+        rate = rates.get(group[0].asked["method"])
+        shown.append(next((row for row in group if row.asked["learning_rate"] == rate), group[0]))
+    windows = sorted(base.perplexities)
+    old, new = base.window, base.new_window
+    heads = [
+        "training tokens",
+        "method",
+        *(f"perplexity {window}" for window in windows),
+        f"damage at {old}, nats",
+        f"gain at {new}, nats",
+    ]
+    heads += [f"passkey, k_max at {window}" for window in (old, new)] + [f"retrieval {window}" for window in (old, new)]
+    heads += ["rate", "seconds"]
+    lines = []
+    for row in sorted(shown, key=_order):
+        rate, best = row.asked["learning_rate"], rates.get(row.asked["method"])
+        gain = row.gain
+        lines.append([
+            _tokens(row.asked["tokens"]), row.method,
+            *(number_format.perplexity(row.perplexities[w].perplexity) if w in row.perplexities else "" for w in windows),
+            _nats(row.damage(base)) if row is not base else "",
+            _with(fixed(gain.gain, 3), gain.low, gain.high, lambda value: fixed(value, 3)) if gain else "",
+            *(_key(row, window) for window in (old, new)),
+            *(_shares(row.retrieval.get(window)) for window in (old, new)),
+            f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if row.asked["tokens"] else "",
+            f"{row.training_seconds:.0f}" if row.asked["tokens"] else "",
+        ])  # fmt: skip
+    first = base.perplexities[old]
+    about = (
+        f"{model}, {old} → {new} tokens. {first.documents} documents of {base.asked['test']}, cut to {base.asked['test_tokens']} tokens; stride half a "
+        f"window. The base at {old}: {_with(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {base.device()}."
+    )
+    return f"{about}\n\n{table(heads, lines)}"
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return list(groups.values())
+
+
+def rates_table(directory: Path) -> str:
+    """Validation loss by method and learning rate."""
+    rows = [row for row in rows_in(directory) if row.validation is not None and row.asked["seed"] == 0]
+    rates, best = sorted({row.asked["learning_rate"] for row in rows}), chosen_rates(directory)
+    lines = []
+    for group in _grouped(sorted(rows, key=_order), lambda row: (row.method, row.asked["tokens"])):
+        losses = {row.asked["learning_rate"]: fixed(row.validation, 4) for row in group}
+        chosen = best[group[0].asked["method"]]
+        cells = [f"**{losses[rate]}**" if rate == chosen and rate in losses else losses.get(rate, "") for rate in rates]
+        lines.append([group[0].method, _tokens(group[0].asked["tokens"]), *cells])
+    return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""
+
+
+def factors_table(directory: Path) -> str:
+    """Passkey and loss by factor."""
+    rows = rows_in(directory)
+    base = next((row for row in rows if row.asked["method"] == "none"), None)
+    windows = sorted({window for row in rows for window in row.passkeys} & set(rows[0].asked["prompt_windows"] or []))
+    lines = []
+    for row in sorted(rows, key=_order):
+        new = row.new_window if row is not base else row.window
+        asked = windows or [row.window, row.new_window]
+        keys = [
+            f"{_with(share(p.accuracy), p.low, p.high, share)}" if (p := row.passkeys.get(w)) else "" for w in asked
+        ]
+        own = row.perplexities.get(new)
+        lines.append([
+            _tokens(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1", *keys,
+            *([_nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else ""] if base and base.perplexities else []),
+        ])  # fmt: skip
+    heads = ["training tokens", "method", "factor", *(f"passkey at {window}" for window in windows or ("L", "L'"))]
+    heads += ["damage at L, nats", "perplexity at L'"] if base and base.perplexities else []
+    return table(heads, lines)
+
+
+@style.styled
+def cliff(grids: dict[str, list[Row]]):
+    """Passkeys found by factor, untrained, inside the old window; and beside it what the loss there says."""
+    figure = style.Figure(figsize=(2 * style.WIDTH, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for model, dashes in zip(grids, ("-", "--", ":"), strict=False):
+        base = next(row for row in grids[model] if row.asked["method"] == "none")
+        for place, (method, tone) in enumerate(COLOURS.items()):
+            rows = sorted(
+                (r for r in grids[model] if r.asked["method"] == method and not r.asked["tokens"]), key=_order
+            )
+            points = [(1.0, base), *((row.asked["factor"], row) for row in rows)]
+            looks = dict(
+                color=tone, linestyle=dashes, marker=style.MARKERS[place], label=f"{SCALINGS[method].label}, {model}"
+            )
+            shortest = min(base.passkeys) if base.passkeys else 0
+            left.plot(
+                [f for f, r in points if shortest in r.passkeys],
+                [100 * r.passkeys[shortest].accuracy for _, r in points if shortest in r.passkeys],
+                **looks,
+            )
+            losses = [(f, math.log(found.value)) for f, r in points if (found := r.damage(base)) is not None]
+            if losses:
+                right.plot(*zip(*losses, strict=True), **looks)
+    for axes, name in ((left, "passkeys found inside the old window, %"), (right, "loss there above the base's, nats")):
+        style.window_axis(axes, sorted({row.asked["factor"] for rows in grids.values() for row in rows} | {1.0}))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.set_title(name, loc="left")
+        axes.set_xlabel("factor, untrained")
+    right.set_visible(bool(right.lines))
+    style.legend(figure, left, columns=3)
+    return figure
+
+
+def budgets_table(directories: Sequence[Path]) -> str:
+    """What more tokens buy: by method, seeds as mean and range."""
+    rows = [row for directory in directories for row in rows_in(directory) if row.perplexities]
+    base = next((row for row in rows if row.asked["method"] == "none"), None)
+    factors = {row.asked["factor"] for row in rows}
+    if base is None or len(factors) > 1 or len({row.asked["tokens"] for row in rows}) < 3:
+        return ""
+    rates, lines = chosen_rates(directories[0]), []
+    at_rate = [
+        row
+        for row in rows
+        if row.asked["tokens"] == 0
+        or row.asked["learning_rate"] == rates.get(row.asked["method"], row.asked["learning_rate"])
+    ]
+    for group in _grouped(
+        sorted(at_rate, key=lambda row: (_order(row)[1:], _order(row)[0])),
+        lambda row: (row.method, row.asked["tokens"]),
+    ):
+        if group[0] is base:
+            continue
+        new = base.new_window
+
+        def spread(values: list[float | None], write: Callable[[Any], str]) -> str:
+            known = [value for value in values if value is not None]
+            if not known:
+                return ""
+            return write(statistics.fmean(known)) + (
+                f" ({write(min(known))} to {write(max(known))})" if len(known) > 1 else ""
+            )
+
+        damages = [row.damage(base) for row in group]
+        lines.append([
+            group[0].method, _tokens(group[0].asked["tokens"]), str(len(group)),
+            spread([row.perplexities[new].perplexity if new in row.perplexities else None for row in group], number_format.perplexity),
+            _nats(damages[0]) if len(group) == 1 else spread([math.log(d.value) if d else None for d in damages], lambda value: fixed(value, 3)),
+            spread([p.accuracy if (p := row.passkeys.get(new)) else None for row in group], share),
+            spread([p.k_max if (p := row.passkeys.get(new)) else None for row in group], lambda value: f"{value:.0f}"),
+            spread([row.training_seconds for row in group], lambda value: f"{value:.0f}"),
+        ])  # fmt: skip
+    heads = [
+        "method",
+        "training tokens",
+        "seeds",
+        f"perplexity {base.new_window}",
+        f"damage at {base.window}, nats",
+        f"passkey {base.new_window}",
+        "k_max",
+        "seconds",
+    ]
+    return table(heads, lines)
+
+
+def missing() -> str:
+    """Which rows of the grids are not there, by level and model."""
+    import sys
+
+    sys.path.insert(0, str(ROOT / "lab"))
+    from run import grids
+
+    from ropewalk.settings.ablate import AblateSettings
+    from ropewalk.settings.values import tokens
+    from ropewalk.suite.grid import rows_of
+
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for options in grids(["a", "rates", "b", "c", "e", "cpu"]):
+        if options.get("learning_rates") == "chosen":
+            options["learning_rates"] = (1e-4,)
+        known = {
+            key: options[key] for key in ("model", "methods", "learning_rates", "seeds", "factors") if key in options
+        }
+        settings = AblateSettings(
+            **known, tokens=[tokens(word) for word in options["tokens"]], test="t", data="d", out="o"
+        )
+        level = options["level"]
+        there = {(r.asked["method"], r.asked["factor"], r.asked["tokens"], r.asked["seed"], r.asked["learning_rate"] if level == "rates" else 0)
+                 for r in rows_in(RECORDS / options.get("into", level) / options["model"])}  # fmt: skip
+        rows = rows_of(settings)
+        counts[f"{level}, {options['model']}"][0] += len(rows)
+        counts[f"{level}, {options['model']}"][1] += sum(
+            (r.method, r.factor, r.tokens, r.seed, r.rate if level == "rates" else 0) in there for r in rows
+        )
+    words = [f"{name}: {there} of {rows}" for name, (rows, there) in counts.items() if there < rows]
+    return "; ".join(words)
+
+
+def sections() -> Iterable[str]:
+    models = sorted(
+        {path.name for path in RECORDS.glob("*/*") if any(path.glob("*.jsonl"))},
+        key=lambda name: (name == "hemp", name == "lab-2k", name),
+    )
+    for model in models:
+        if found := method_map(model, RECORDS / "a" / model):
+            yield f"### Every method, {model}\n\n{found}"
+            if rates := rates_table(RECORDS / "a" / model):
+                yield f"Learning rates, by the mean validation loss at the old and the new window; the best is what the tables take:\n\n{rates}"
+        if found := budgets_table([RECORDS / "a" / model, RECORDS / "c" / model]):
+            yield f"### More tokens, {model}\n\nSeveral seeds: their mean, least and largest.\n\n{found}"
+        if found := method_map(model, RECORDS / "e" / model):
+            yield f"### {model}, full-attention layers alone\n\n{found}"
+    for level, words in (("b", ""), ("cpu", ", 12 prompts on one CPU core in float32")):
+        grids = {model: rows for model in models if (rows := rows_in(RECORDS / level / model))}
+        if grids:
+            save(cliff(grids), FIGURES / f"lab-factors-{level}.svg")
+            yield f"### By factor{words}\n\n![Passkeys and loss by factor](figures/lab-factors-{level}.svg)"
+        for model in grids:
+            yield f"{model}:\n\n{factors_table(RECORDS / level / model)}"
+
+
+def page() -> str:
+    """What stands between the marks."""
+    head = (
+        "## The lab: every method on the same documents, prompts and budgets\n\n"
+        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again. Damage is the loss in the old window above the base's on the same "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals. Retrieval is the harder "
+        "set, its four families together. Seconds are of training alone, without compiling, on one GPU. Tokens are of training, 1 M = 2^20; test documents chose nothing: learning rates and LongRoPE's factors are from validation."
+    )
+    left = missing()
+    tail = (
+        "**Never run:** models above 270 M parameters; a 7B with real weights least of all, so that what this says of one is an extrapolation. One seed where no other number is given."
+        + (
+            f" Rows of [grids.toml](../lab/grids.toml) that are there, where not all are (level, model): {left}."
+            if left
+            else ""
+        )
+    )
+    return "\n\n".join([head, *sections(), tail])
+
+
+def main() -> None:
+    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+    PAGE.write_text(f"{before}{MARKS[0]}\n\n{page()}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

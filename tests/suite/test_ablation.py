@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +137,25 @@ def test_layers_of_one_choice_are_recomputed_by_the_same_objects():
     # PyTorch compiles for these objects: others, though equal, would be compiled for again in every row.
     first, second = (recompute._options(frozenset([1, 2]), Tiles(1, 2, 3)) for _ in range(2))
     assert first is second
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_grid_and_one_does_the_rows_of_the_other_when_that_is_killed(tmp_path):
+    words = ["none", "linear", "ntk", "yarn", "cope", "llama3"]
+    command = [sys.executable, "-m", "ropewalk", "ablate", "hemp", "--test", str(TEXTS["test"][0]), "--methods", *words, "--factors", "2",
+               "--documents", "1", "--depths", "4", "--trials", "1", "--prompts", "1", "--device", "cpu", "--out", str(tmp_path)]  # fmt: skip
+    first, second = (subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2))
+
+    def held_by(process: subprocess.Popen) -> list[str]:
+        locks = [(lock.parent.name, lock.read_text()) for lock in tmp_path.glob(".work/*/.ropewalk.lock")]
+        return [name for name, about in locks if f'"pid": {process.pid},' in about]
+
+    while not (held := held_by(second)):
+        assert second.poll() is None, second.stderr.read()
+        time.sleep(0.02)
+    second.kill()
+    second.communicate()
+    said = first.communicate()[1]
+    assert first.returncode == 0, said
+    assert len(list(tmp_path.glob("*.jsonl"))) == len(words)
+    assert f"hemp/{held[0]}: " in said  # begun anew by the other

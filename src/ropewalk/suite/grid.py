@@ -78,6 +78,30 @@ class Row:
         return f"{word}-x{self.factor:g}-{_tokens(self.tokens)}{trained}"
 
 
+def rows_of(settings: AblateSettings) -> list[Row]:
+    """The rows of a command, each once, in order.
+
+    Raises:
+        UserError: a method that does not exist.
+    """
+    methods = [_method(word) for word in settings.methods]
+    product = itertools.product(settings.seeds, settings.tokens, settings.learning_rates, settings.factors, methods)
+    rows = [_row(method, settings, factor, tokens, rate, seed) for seed, tokens, rate, factor, method in product]
+    return list(dict.fromkeys(row for row in rows if row is not None))
+
+
+def _row(
+    method: tuple[str, Any], settings: AblateSettings, factor: float, tokens: int, rate: float, seed: int
+) -> Row | None:
+    """None where a method has no such row: direct fine-tuning and its control are nothing untrained."""
+    word, parameters = method
+    if word == NONE:
+        return Row(word, parameters, max(settings.factors))
+    if tokens:
+        return Row(word, parameters, factor, tokens, rate, seed)
+    return None if word in (DIRECT, CONTROL) else Row(word, parameters, factor)
+
+
 def _tokens(number: int) -> str:
     for size, unit in ((2**20, "M"), (2**10, "k")):
         if number and number % size == 0:
@@ -107,26 +131,7 @@ class Grid:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Each once, in order."""
-        axes = self.settings
-        methods = [_method(word) for word in axes.methods]
-        product = itertools.product(axes.seeds, axes.tokens, axes.learning_rates, axes.factors, methods)
-        rows = (
-            row
-            for seed, tokens, rate, factor, method in product
-            for row in self._row(method, factor, tokens, rate, seed)
-        )
-        return list(dict.fromkeys(rows))
-
-    def _row(self, method: tuple[str, Any], factor: float, tokens: int, rate: float, seed: int) -> Iterator[Row]:
-        """None where a method has no such row: a base that is trained is a control or direct fine-tuning, and these are nothing untrained."""
-        word, parameters = method
-        if word == NONE:
-            yield Row(word, parameters, max(self.settings.factors))
-        elif tokens:
-            yield Row(word, parameters, factor, tokens, rate, seed)
-        elif word not in (DIRECT, CONTROL):
-            yield Row(word, parameters, factor)
+        return rows_of(self.settings)
 
     def new_window(self, row: Row) -> int:
         """L', tokens."""

@@ -1,0 +1,46 @@
+"""The lab's page is what its records say, and its grids are grids that `ablate` takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+LAB = Path(__file__).resolve().parents[2] / "lab"
+sys.path.insert(0, str(LAB))
+import results  # noqa: E402
+import run  # noqa: E402
+
+
+def test_the_page_is_drawn_from_the_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FIGURES", tmp_path)
+    between = results.PAGE.read_text(encoding="utf-8").split(results.MARKS[0])[1].split(results.MARKS[1])[0]
+    assert between.strip() == results.page(), "run `make results`"  # page() makes settings of every table in grids.toml
+
+
+def test_records_name_no_place_on_the_machine_that_made_them():
+    for path in results.RECORDS.glob("*/*/*.jsonl"):
+        assert not any(
+            word in path.read_text(encoding="utf-8") for word in ('"/', " /", "/home/", "/tmp/", "/root/")
+        ), path
+
+
+def test_a_rate_is_chosen_on_validation_alone(tmp_path):
+    model = {
+        "name": "m",
+        "family": "llama",
+        "original_window": 256,
+        "window": 512,
+        "scaling": {"method": "linear", "factor": 2.0},
+    }
+    for rate, validation, test in ((1e-4, 9.0, 5.0), (3e-4, 8.0, 6.0)):
+        asked = {"method": "linear", "tokens": 1024, "seed": 0, "learning_rate": rate, "test": "t", "validation": "v"}
+        head = {"kind": "run", "schema": 1, "id": "r", "command": "c", "started": "", "model": model, "seed": 0, "device": "cpu",
+                "dtype": "float32", "versions": {}, "settings": {"row": asked}}  # fmt: skip
+        figures = {"kind": "perplexity", "run": "r", "window": 256, "stride": 128, "low": 1.0, "high": 99.0, "documents": 1,
+                   "skipped": 0, "tokens": 9, "bos": False}  # fmt: skip
+        rows = [figures | {"perplexity": value, "data": data} for value, data in ((validation, "v"), (test, "t"))]
+        (tmp_path / f"{rate}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
+    assert results.chosen_rates(tmp_path) == {"linear": 3e-4}
+    grid = {"out": tmp_path, "methods": ["linear", "yarn"], "learning_rates": "chosen", "model": "m"}
+    assert [part["learning_rates"] for part in run.with_chosen_rates(grid, tmp_path)] == [[3e-4], [1e-4]]
