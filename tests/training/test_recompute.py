@@ -73,6 +73,19 @@ def test_a_model_without_weights_has_the_same_candidates(family: str) -> None:
     assert all(parameter.is_meta for parameter in empty.parameters())
 
 
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}, {"rope_type": "dynamic"}]
+)
+def test_frequencies_that_depend_on_the_largest_position_are_no_obstacle(rope: dict[str, Any]) -> None:
+    """Tracing has positions without values, so transformers cannot look which frequencies to take."""
+    keys = {"rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": TOKENS // 2}
+    model = testing.tiny(rope_parameters=keys | rope, max_position_embeddings=TOKENS).train()
+    root, plain = NextTokenLoss(model), NextTokenLoss(testing.tiny().train())
+    candidates = recompute.SelectiveCheckpointing(root).candidates(root.body, BATCH, TOKENS)
+    assert candidates == recompute.SelectiveCheckpointing(plain).candidates(plain.body, BATCH, TOKENS)
+    assert model.model.rotary_emb.rope_type == rope["rope_type"]
+
+
 @pytest.mark.parametrize("family", testing.FAMILIES)
 def test_what_is_kept_changes_no_gradient(family: str) -> None:
     root = NextTokenLoss(testing.tiny(family).train())

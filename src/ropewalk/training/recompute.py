@@ -14,9 +14,10 @@ The machinery is PyTorch's: selective activation checkpointing and torch.compile
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, no_type_check
 
@@ -120,9 +121,11 @@ def _checkpointed(forward: Callable[..., Any], kept: Kept, tiles: Tiles) -> Call
     """`forward`, keeping only what `kept` names."""
     if kept is None:
         return forward
-    options = _options(kept, tiles)
+    options, count = _options(kept, tiles), tiles.count
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        # Looked at, so that it is guarded: an MLP's class, which says how many tiles there are, PyTorch 2.11 does not guard.
+        assert count > 0
         return recompute(functools.partial(forward, **kwargs), *args, **options)
 
     return run
@@ -239,7 +242,7 @@ class SelectiveCheckpointing:
             handles += [mlp.register_forward_pre_hook(census.mark), mlp.register_forward_hook(census.mark)]
         was_training = body.training
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), _settled_rotation(body):
                 device = device or next(body.parameters()).device
                 ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
                 tensors = itertools.chain(body.named_parameters(), body.named_buffers())
@@ -287,3 +290,16 @@ def _enter(census: _Census) -> None:
 def _leave(census: _Census) -> None:
     census.__exit__(None, None, None)
     raise _Left
+
+
+@contextlib.contextmanager
+def _settled_rotation(body: nn.Module) -> Iterator[None]:
+    """No choice of frequencies by the largest position, as LongRoPE's and dynamic ones are chosen: fake positions have no values."""
+    kinds = {module: module.rope_type for module in body.modules() if hasattr(module, "rope_type")}
+    try:
+        for module, kind in kinds.items():
+            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
+        yield
+    finally:
+        for module, kind in kinds.items():
+            module.rope_type = kind
