@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ropewalk.suite.demo import demo as demo
     from ropewalk.suite.runner import evaluate as evaluate
     from ropewalk.suite.theory import theory as theory
-    from ropewalk.training import train as train
+    from ropewalk.suite.watch import train as train
 
 # Silent unless the user configures logging, as a library should be; docs/training.md says how to see progress.
 logging.getLogger("ropewalk").addHandler(logging.NullHandler())
@@ -71,7 +71,7 @@ _HOMES = {
     "search": "ropewalk.evals.factor_search",
     "summarize": "ropewalk.evals.downstream.summary",
     "theory": "ropewalk.suite.theory",
-    "train": "ropewalk.training",
+    "train": "ropewalk.suite.watch",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 

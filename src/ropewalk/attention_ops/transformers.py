@@ -86,6 +86,19 @@ def attend_in_blocks(model: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def as_usual(model: Any) -> Iterator[None]:
+    """While the block runs, a model that attends by blocks.py attends as transformers has it: with a cache, too."""
+    in_blocks = model.config._attn_implementation == BLOCKS
+    if in_blocks:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if in_blocks:
+            model.set_attn_implementation(BLOCKS)
+
+
 def is_replaceable(model: Any) -> bool:
     """Whether the model's attention is PyTorch's, handed over by transformers: Gemma 2 caps scores, gpt-oss has sinks, Falcon its own."""
     inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -45,7 +45,7 @@ def search(options: Any) -> None:
 
 
 def train(options: Any) -> None:
-    from ropewalk.training import train
+    from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
     windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))

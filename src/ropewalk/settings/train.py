@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -14,11 +15,12 @@ from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 from ropewalk.settings.inputs import inputs_of
-from ropewalk.settings.options import Checkpointed, Data, Flag
+from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles
 from ropewalk.settings.scaling import TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
 
 Mode = Literal["full", "lora", "pose"]
+Watched = Literal["perplexity", "passkey"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
 Activations = Literal["auto", "full", "none"]
 Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
@@ -32,7 +34,7 @@ _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
     "model data field allow_short out steps overwrite resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
-    "replicas tensorboard wandb trust_remote_code".split()
+    "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
 CHANGEABLE = ("learning_rate", "warmup", "beta1", "beta2", "weight_decay", "clip", "precision")
@@ -142,6 +144,14 @@ class TrainSettings(Recipe, Checkpointed):
     """CPU threads; if not given, OMP_NUM_THREADS, or what a second of trying found fastest when this machine was first tried (kept in the cache)."""
     lora_alpha: _Rank = 16
     """Of the adapters in mode lora (LongLoRA: 16)."""
+    watch: Sequence[Watched] | None = None
+    """Measured while training, at the old window and the new one: before the first step, every --watch-every steps and after the last; in --out/watch.jsonl, as `report` reads it."""
+    watch_data: OptionalFiles = None
+    """Documents for the watched perplexity, others than --data: the first eight that fill the new window, cut to it."""
+    watch_every: Count = 100
+    """Steps."""
+    watch_stop: Annotated[float, Range(0, 1000)] | None = None
+    """End the run when the perplexity at the old window is more than so many per cent above the least that was seen."""
     tensorboard: Flag = False
     """Also write TensorBoard files to --out/tensorboard."""
     wandb: str | None = None
@@ -153,6 +163,10 @@ class TrainSettings(Recipe, Checkpointed):
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
         if self.allow_changes and not self.resume:
             raise UserError("--allow-changes is about a run that goes on; add --resume, or leave it out")
+        if self.watch_data is None and "perplexity" in (self.watch or ()):
+            raise UserError("the watched perplexity is of documents that are not trained on; give --watch-data")
+        if self.watch_stop is not None and "perplexity" not in (self.watch or ()):
+            raise UserError("--watch-stop looks at the watched perplexity; add --watch perplexity, or leave it out")
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with what lies in --out and --overwrite replaces it; use one of the two")
         self._refuse_before_loading()

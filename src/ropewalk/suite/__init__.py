@@ -3,6 +3,7 @@
 runner.py  `ropewalk evaluate`
 stages.py  stages that go on where they were killed
 paper.py   the stages of the paper's suite; size.py says how much they measure
+watch.py   `ropewalk train`, which may measure on the way
 theory.py  `ropewalk theory`
 demo.py    `ropewalk demo`
 ablation.py `ropewalk ablate`; grid.py has its rows

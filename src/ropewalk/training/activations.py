@@ -11,6 +11,7 @@ out  layers that keep what the memory there is holds; less, each time a step fin
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +89,16 @@ class ActivationMemory:
             self._trace()
             self._checkpointing.settle(Room(len(self._checkpointing.layers) * self._checkpointing.layer.everything))
         return self._checkpointing.lower()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While the block runs, the model is in evaluation mode and its layers are their own, as a measurement knows them."""
+        self._loss.eval()
+        try:
+            with contextlib.nullcontext() if self._checkpointing is None else self._checkpointing.aside():
+                yield
+        finally:
+            self._loss.train()
 
     def after_step(self) -> None:
         """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""

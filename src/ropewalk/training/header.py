@@ -26,6 +26,7 @@ def header_of(
 ) -> records.Run:
     """The header of a run. peak: its highest learning rate. weights: dtype of what is trained."""
     asked = dataclasses.asdict(dataclasses.replace(settings, model=str(settings.model), data=_named(settings.data)))
+    asked["watch_data"] = _named(settings.watch_data or ())
     return records.new_run(
         start.info,
         device=device_name(mesh.device),

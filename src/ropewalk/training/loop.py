@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ropewalk.attention_ops.transformers import is_plain_causal
+from ropewalk.attention_ops.transformers import as_usual, is_plain_causal
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -58,6 +59,7 @@ class Loop:
 
     settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded. keep: whether the trained
         model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
+    watch: is shown the run every `watch_every` steps; what it returns is why the run should end here.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Loop:
         out: Path,
         *,
         keep: bool = True,
+        watch: Callable[[Loop], str | None] | None = None,
     ) -> None:
         self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
+        self._watch = watch
         self.out: Path = mesh.same(out)  # the first process knows
         self.model: Any = start.model
         if settings.mode == "lora":
@@ -184,7 +188,7 @@ class Loop:
 
     def _steps(self, log: Log, run: str, signals: Signals) -> None:
         every = self.settings.save_every
-        while self.done < self.settings.steps:
+        while not self._is_enough() and self.done < self.settings.steps:
             begin = time.perf_counter()
             try:
                 figures = self._step(signals)
@@ -197,6 +201,18 @@ class Loop:
             self._lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)
+
+    def _is_enough(self) -> bool:
+        """Show the run to whoever watches it, if it is time; whether they end it."""
+        is_time = self.done % self.settings.watch_every == 0 or self.done == self.settings.steps
+        if self._watch is None or not is_time:
+            return False
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.activations.aside(), as_usual(self.start.model), self._autocast():
+            reason = self._watch(self)
+        if reason:
+            self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")
+        return bool(reason)
 
     def _step(self, signals: Signals) -> tuple[float, float, float, int]:
         """One optimiser step: loss in nats a token, gradient norm, learning rate, tokens. Nothing moves if it raises."""

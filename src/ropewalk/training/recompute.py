@@ -185,6 +185,19 @@ class SelectiveCheckpointing:
             self._forwards[which] = torch.compile(forward, dynamic=False) if self.compiled else forward
         return self._forwards[which]
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While the block runs, every layer has its own forward, and its MLP no tiles."""
+        tiles, chosen = self.tiles.count, [layer.__dict__.pop("forward", None) for layer in self.layers]
+        self.tile(1)
+        try:
+            yield
+        finally:
+            self.tile(tiles)
+            for layer, forward in zip(self.layers, chosen, strict=True):
+                if forward is not None:
+                    layer.forward = forward
+
     def release(self) -> None:
         """Give every layer its own forward back, and the host its memory."""
         self.tile(1)
@@ -295,7 +308,7 @@ def _leave(census: _Census) -> None:
 @contextlib.contextmanager
 def _settled_rotation(body: nn.Module) -> Iterator[None]:
     """No choice of frequencies by the largest position, as LongRoPE's and dynamic ones are chosen: fake positions have no values."""
-    kinds = {module: module.rope_type for module in body.modules() if hasattr(module, "rope_type")}
+    kinds: dict[Any, Any] = {module: module.rope_type for module in body.modules() if hasattr(module, "rope_type")}
     try:
         for module, kind in kinds.items():
             module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"

@@ -7,6 +7,7 @@ out  the trained model, as records name it
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
@@ -20,8 +21,8 @@ from ropewalk.training.setup import mesh_for, settled_for, starting_model, train
 from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS
 
 
-def run(settings: TrainSettings) -> ModelInfo:
-    """Train, and return the trained model in `settings.out` as records name it.
+def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = None) -> ModelInfo:
+    """Train, and return the trained model in `settings.out` as records name it. watch: as in `Loop`.
 
     Raises:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
@@ -35,7 +36,7 @@ def run(settings: TrainSettings) -> ModelInfo:
         batches = batches_of(settings, checkpoint, mesh)
         settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
-        return Loop(settings, start, batches, mesh, out).run()
+        return Loop(settings, start, batches, mesh, out, watch=watch).run()
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

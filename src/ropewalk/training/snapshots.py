@@ -36,7 +36,13 @@ _HASHED = {"model": "weights, config or tokenizer to begin with", "data": "data"
 _GONE = ".state.gone"
 RECORDS = "records.jsonl"
 #: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
-HOLDS = (RECORDS, "tensorboard/*", ".final/*", *(f"{CHECKPOINTS}/step-{'[0-9]' * digits}/*" for digits in (6, 7, 8)))
+HOLDS = (
+    RECORDS,
+    "watch.jsonl",
+    "tensorboard/*",
+    ".final/*",
+    *(f"{CHECKPOINTS}/step-{'[0-9]' * digits}/*" for digits in (6, 7, 8)),
+)
 
 
 @dataclass(frozen=True)
