@@ -104,14 +104,22 @@ class Row:
         return next(iter(self.records.runs.values())).device
 
     def damage(self, base: Row | None) -> Ratio | None:
-        """Perplexity in the old window over the base's, on the same documents."""
-        rows = [each.perplexities.get(self.window) for each in (base, self) if each is not None]
-        return ratio(*rows) if len(rows) == 2 and None not in rows else None
+        """Perplexity in the old window over the base's, on the same documents; in a shorter one where that was not measured."""
+        if base is None or not base.perplexities:
+            return None
+        window = self.window if self.window in base.perplexities else min(base.perplexities)
+        mine = self.perplexities.get(window)
+        return ratio(base.perplexities[window], mine) if mine else None
 
 
 def rows_in(directory: Path) -> list[Row]:
     """The rows of a grid, one a file."""
     return [Row(read([path])) for path in sorted(directory.glob("*.jsonl"))]
+
+
+def base_of(rows: Iterable[Row]) -> Row | None:
+    """The row that the others are held against."""
+    return next((row for row in rows if row.asked["method"] == "none"), None)
 
 
 def chosen_rates(directory: Path) -> dict[str, float]:
@@ -166,7 +174,7 @@ def method_map(model: str, directory: Path) -> str:
     """A line a method and budget, at its chosen rate."""
     rows, rates = rows_in(directory), chosen_rates(directory)
     measured = [row for row in rows if row.perplexities]
-    base = next((row for row in measured if row.asked["method"] == "none"), None)
+    base = base_of(measured)
     if base is None:
         return ""
     shown = []
@@ -228,26 +236,19 @@ def rates_table(directory: Path) -> str:
     return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""
 
 
-def factors_table(directory: Path) -> str:
+def factors_table(rows: list[Row], base: Row) -> str:
     """Passkey and loss by factor."""
-    rows = rows_in(directory)
-    base = next((row for row in rows if row.asked["method"] == "none"), None)
-    windows = sorted({window for row in rows for window in row.passkeys} & set(rows[0].asked["prompt_windows"] or []))
-    lines = []
+    prompts, lines = base.asked["prompt_windows"], []
     for row in sorted(rows, key=_order):
-        new = row.new_window if row is not base else row.window
-        asked = windows or [row.window, row.new_window]
-        keys = [
-            f"{_with(share(p.accuracy), p.low, p.high, share)}" if (p := row.passkeys.get(w)) else "" for w in asked
-        ]
-        own = row.perplexities.get(new)
+        found = [row.passkeys.get(window) for window in prompts or (row.window, row.new_window)]
+        own = row.perplexities.get(row.new_window) if row is not base else None
         lines.append([
-            _tokens(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1", *keys,
-            *([_nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else ""] if base and base.perplexities else []),
+            _tokens(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1",
+            *(_with(share(each.accuracy), each.low, each.high, share) if each else "" for each in found),
+            _nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else "",
         ])  # fmt: skip
-    heads = ["training tokens", "method", "factor", *(f"passkey at {window}" for window in windows or ("L", "L'"))]
-    heads += ["damage at L, nats", "perplexity at L'"] if base and base.perplexities else []
-    return table(heads, lines)
+    heads = [f"passkey at {window}" for window in prompts or (base.window, "L'")]
+    return table(["training tokens", "method", "factor", *heads, "damage, nats", "perplexity at L'"], lines)
 
 
 @style.styled
@@ -256,7 +257,7 @@ def cliff(grids: dict[str, list[Row]]):
     figure = style.Figure(figsize=(2 * style.WIDTH, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     for model, dashes in zip(grids, ("-", "--", ":"), strict=False):
-        base = next(row for row in grids[model] if row.asked["method"] == "none")
+        base = base_of(grids[model])
         for place, (method, tone) in enumerate(COLOURS.items()):
             rows = sorted(
                 (r for r in grids[model] if r.asked["method"] == method and not r.asked["tokens"]), key=_order
@@ -287,7 +288,7 @@ def cliff(grids: dict[str, list[Row]]):
 def budgets_table(directories: Sequence[Path]) -> str:
     """What more tokens buy: by method, seeds as mean and range."""
     rows = [row for directory in directories for row in rows_in(directory) if row.perplexities]
-    base = next((row for row in rows if row.asked["method"] == "none"), None)
+    base = base_of(rows)
     factors = {row.asked["factor"] for row in rows}
     if base is None or len(factors) > 1 or len({row.asked["tokens"] for row in rows}) < 3:
         return ""
@@ -350,6 +351,10 @@ def missing() -> str:
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for options in grids(["a", "rates", "b", "c", "e", "cpu"]):
         if options.get("learning_rates") == "chosen":
+            if (
+                "from" not in options
+            ):  # which rows are still to be measured in full follows from those that it chooses among
+                continue
             options["learning_rates"] = (1e-4,)
         known = {
             key: options[key] for key in ("model", "methods", "learning_rates", "seeds", "factors") if key in options
@@ -383,13 +388,16 @@ def sections() -> Iterable[str]:
             yield f"### More tokens, {model}\n\nSeveral seeds: their mean, least and largest.\n\n{found}"
         if found := method_map(model, RECORDS / "e" / model):
             yield f"### {model}, full-attention layers alone\n\n{found}"
-    for level, words in (("b", ""), ("cpu", ", 12 prompts on one CPU core in float32")):
-        grids = {model: rows for model in models if (rows := rows_in(RECORDS / level / model))}
+    for level, words in (
+        ("b", ""),
+        ("cpu", ", untrained, inside the old window: 12 prompts and six documents in float32 on a CPU"),
+    ):
+        grids = {model: rows for model in models if base_of(rows := rows_in(RECORDS / level / model)) is not None}
         if grids:
             save(cliff(grids), FIGURES / f"lab-factors-{level}.svg")
             yield f"### By factor{words}\n\n![Passkeys and loss by factor](figures/lab-factors-{level}.svg)"
-        for model in grids:
-            yield f"{model}:\n\n{factors_table(RECORDS / level / model)}"
+        for model, rows in grids.items():
+            yield f"{model}:\n\n{factors_table(rows, base_of(rows))}"
 
 
 def page() -> str:
@@ -398,7 +406,7 @@ def page() -> str:
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again. Damage is the loss in the old window above the base's on the same "
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals. Retrieval is the harder "
-        "set, its four families together. Seconds are of training alone, without compiling, on one GPU. Tokens are of training, 1 M = 2^20; test documents chose nothing: learning rates and LongRoPE's factors are from validation."
+        "set, its four families together. Seconds are of training alone, without compiling, on one GPU. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     left = missing()
     tail = (

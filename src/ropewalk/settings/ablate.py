@@ -64,8 +64,8 @@ class AblateSettings(Loading, OpeningOptions):
     """As of `train`."""
     measure: Sequence[Measurement] = ("perplexity", "gain", "passkey", "retrieval", "validation")
     """What is measured of each row; validation is the perplexity of trained rows on --validation, where that is given."""
-    windows: Literal["all", "ends"] = "all"
-    """Of the perplexity: a quarter of the old window, it, its doublings and the new one; or the old and the new one."""
+    windows: Literal["all", "ends", "prompts"] = "all"
+    """Of the perplexity: a quarter of the old window, it, its doublings and the new one; the old and the new one; or those of --prompt-windows."""
     documents: Count = 12
     """Of the perplexity and the context gain: the first so many that are long enough."""
     test_tokens: Tokens | None = None

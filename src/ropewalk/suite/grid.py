@@ -141,8 +141,12 @@ class Grid:
         """At which perplexity is measured, as far as documents reach."""
         new = self.new_window(row)
         doublings = [self.window << power for power in range(20) if self.window << power < new]
-        windows = [self.window // 4, *doublings, new] if self.settings.windows == "all" else sorted({self.window, new})
-        return [window for window in windows if window <= self.test_tokens]
+        choices = {
+            "all": [self.window // 4, *doublings, new],
+            "ends": sorted({self.window, new}),
+            "prompts": self.prompt_windows(row),
+        }
+        return [window for window in choices[self.settings.windows] if window <= self.test_tokens]
 
     def prompt_windows(self, row: Row) -> list[int]:
         """At which keys and facts are hidden."""
@@ -234,7 +238,7 @@ class Grid:
         return " ".join(words)
 
     def places(self) -> set[str]:
-        """Directories in which the folders of documents lie; what is behind them is how records name a document."""
+        """Directories in which the folders of documents lie, and the rows': records name what is in them from there on."""
         given = (self.settings.data, self.settings.test, self.settings.validation)
         listed = [
             each
@@ -242,7 +246,7 @@ class Grid:
             if names is not None
             for each in ([names] if isinstance(names, str | Path) else names)
         ]
-        return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2}
+        return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2} | {str(self.settings.out)}
 
     def seconds(self, row: Row) -> float:
         """About how long a row takes on one H100."""
