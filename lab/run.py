@@ -54,7 +54,7 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
 
 def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, Any]]:
     """A grid as it is, or apart by the rate that was best for each method."""
-    from results import chosen_rates
+    from rows import chosen_rates
 
     source = options.pop("from", None)
     if options.get("learning_rates") != "chosen":

@@ -17,7 +17,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,25 +27,20 @@ import torch
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable, write_whole
 from ropewalk.checkpoint.processes import locked
-from ropewalk.data.token_corpus import Sources
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.evals.factor_search import search
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.perplexity import context_gain
-from ropewalk.evals.perplexity import measure as perplexities
-from ropewalk.evals.perplexity.two_pass import Contexts
-from ropewalk.evals.retrieval import harder, passkey
 from ropewalk.model.devices import device_for
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
-from ropewalk.settings.measure import GainSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.grid import Grid, Row
+from ropewalk.suite.measurements import measurements
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import Batches, batches_of
 from ropewalk.training.checkpoints import plain_weights
@@ -200,7 +195,7 @@ class Bench:
         loaded = self._becomes(checkpoint, weights, steps)
         del weights
         left_out = {}
-        for name, measure in self._measurements(loaded, row, records):
+        for name, measure in measurements(self.grid, row, loaded, records):
             try:
                 measure()
             except UserError as error:  # a window too small for the prompts, say
@@ -267,38 +262,6 @@ class Bench:
         whole = fingerprint(loaded) if steps else checkpoint.fingerprint
         return dataclasses.replace(loaded, info=dataclasses.replace(info, fingerprint=whole))
 
-    def _measurements(self, loaded: LoadedModel, row: Row, records: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """What is measured of a row, one after the other, by name."""
-        asked, grid, own = (
-            self.settings,
-            self.grid,
-            {"model": loaded.model, "tokenizer": loaded.tokenizer, "out": records},
-        )
-        texts = {"limit": asked.documents, "min_tokens": grid.test_tokens, "max_tokens": grid.test_tokens}
-        new, asks = grid.new_window(row), asked.measure
-
-        def perplexity(data: Sources, window: int) -> Callable[[], Any]:
-            settings = PerplexitySettings(**own, **texts, data=data, windows=[window], stride=max(1, window // 2))
-            return lambda: perplexities.measure(loaded, settings)
-
-        for window in grid.windows(row) if "perplexity" in asks else ():
-            yield f"perplexity at {window}", perplexity(asked.test, window)
-        if asked.validation is not None and row.tokens and "validation" in asks:
-            for window in sorted({grid.window, new}):
-                yield f"validation at {window}", perplexity(asked.validation, window)
-        if "gain" in asks and new <= grid.test_tokens:
-            contexts = Contexts(new, grid.window, max(1, grid.window // 2))
-            gains = GainSettings(**own, **texts, data=asked.test)
-            yield "gain", lambda: context_gain.measure(loaded, gains, contexts)
-        for window in grid.prompt_windows(row) if "passkey" in asks else ():
-            keys = PasskeySettings(**own, window=window, depths=asked.depths, trials=asked.trials)
-            yield f"passkey at {window}", functools.partial(passkey.measure, loaded, keys)
-        for window in grid.prompt_windows(row) if "retrieval" in asks else ():
-            facts = RetrievalSettings(**own, window=window, trials=asked.prompts)
-            yield f"retrieval at {window}", functools.partial(harder.measure, loaded, facts)
-        if "benchmarks" in asks:
-            yield "benchmarks", functools.partial(_benchmarks, loaded, asked, records)
-
     def _finish(self, row: Row, records: Path, facts: dict[str, Any]) -> None:
         """The row's file: results without what they add up from, under headers that name the row, its command and nothing of this machine's paths."""
         found = read([records])
@@ -336,21 +299,3 @@ def _waiting(place: Path) -> Iterator[None]:
                 yield
                 return
         time.sleep(1)
-
-
-@functools.lru_cache(maxsize=1)
-def _benchmark_tasks(data: Path | None, items: int) -> tuple[Any, dict[str, str]]:
-    from ropewalk.evals.downstream import tasks
-
-    built = tasks.build(tasks.TASKS, data)
-    return built, {name: tasks.digest(task, items) for name, task in built.items()}
-
-
-def _benchmarks(loaded: LoadedModel, asked: AblateSettings, records: Path) -> None:
-    from ropewalk.evals.downstream import benchmarks
-    from ropewalk.settings.downstream import BenchmarksSettings
-
-    settings = BenchmarksSettings(
-        model=loaded.model, tokenizer=loaded.tokenizer, data=asked.benchmarks, limit=asked.items, out=records
-    )
-    benchmarks.measure(loaded, settings, *_benchmark_tasks(asked.benchmarks, asked.items), {})

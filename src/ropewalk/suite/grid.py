@@ -239,14 +239,15 @@ class Grid:
 
     def places(self) -> set[str]:
         """Directories in which the folders of documents lie, and the rows': records name what is in them from there on."""
-        given = (self.settings.data, self.settings.test, self.settings.validation)
+        asked = self.settings
+        given = (asked.data, asked.test, asked.validation, asked.benchmarks)
         listed = [
             each
             for names in given
             if names is not None
             for each in ([names] if isinstance(names, str | Path) else names)
         ]
-        return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2} | {str(self.settings.out)}
+        return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2} | {str(asked.out)}
 
     def seconds(self, row: Row) -> float:
         """About how long a row takes on one H100."""

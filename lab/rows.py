@@ -1,0 +1,130 @@
+"""A row of the lab as its file has it, and the learning rate that is chosen of a grid's.
+
+in   lab/records/LEVEL/MODEL/ROW.jsonl
+out  `Row`s
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ropewalk.records import ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
+from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.rope.scaling import SCALINGS
+
+NAMES = {
+    "none": "base",
+    "direct": "direct fine-tuning",
+    "control": "control: at L",
+    "p-rope": "p-RoPE, fast pairs kept",
+    "cope": "CoPE",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its records, and what was asked for."""
+
+    records: Records
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        return next(iter(self.records.runs.values())).settings["row"]
+
+    @property
+    def method(self) -> str:
+        """As the page calls it, with its parameters."""
+        word = self.asked["method"]
+        label = NAMES.get(word) or SCALINGS[word].label
+        return label + "".join(f", {name} {value:g}" for name, value in self.asked["parameters"].items())
+
+    @cached_property
+    def perplexities(self) -> dict[int, Perplexity]:
+        """On the test documents, by window."""
+        return {m.row.window: m.row for m in self.records.of(Perplexity) if m.row.data == self.asked["test"]}
+
+    @cached_property
+    def validation(self) -> float | None:
+        """Mean loss at the old and the new window, nats a token; None where it was not measured."""
+        losses = [
+            math.log(m.row.perplexity) for m in self.records.of(Perplexity) if m.row.data == self.asked["validation"]
+        ]
+        return statistics.fmean(losses) if losses else None
+
+    @cached_property
+    def passkeys(self) -> dict[int, PasskeySummary]:
+        return {m.row.window: m.row for m in self.records.of(PasskeySummary)}
+
+    @cached_property
+    def retrieval(self) -> dict[int, tuple[int, int]]:
+        """Right answers and prompts of all families, by window."""
+        found: dict[int, list[Retrieval]] = defaultdict(list)
+        for m in self.records.of(Retrieval):
+            found[m.row.window].append(m.row)
+        return {window: (sum(r.successes for r in rows), sum(r.trials for r in rows)) for window, rows in found.items()}
+
+    @property
+    def gain(self) -> ContextGain | None:
+        return next((m.row for m in self.records.of(ContextGain)), None)
+
+    @cached_property
+    def window(self) -> int:
+        """L, tokens."""
+        return next(iter(self.records.runs.values())).model.original_window
+
+    @property
+    def new_window(self) -> int:
+        return round(self.window * self.asked["factor"])
+
+    @cached_property
+    def training_seconds(self) -> float:
+        """Of the steps, the first of which compiles, taken as long as the median one."""
+        seconds = [m.row.seconds for m in self.records.of(Step)]
+        return len(seconds) * statistics.median(seconds) if seconds else 0.0
+
+    def device(self) -> str:
+        return next(iter(self.records.runs.values())).device
+
+    def damage(self, base: Row | None) -> Ratio | None:
+        """Perplexity in the old window over the base's, on the same documents; in a shorter one where that was not measured."""
+        if base is None or not base.perplexities:
+            return None
+        window = self.window if self.window in base.perplexities else min(base.perplexities)
+        mine = self.perplexities.get(window)
+        return ratio(base.perplexities[window], mine) if mine else None
+
+
+def rows_in(directory: Path) -> list[Row]:
+    """The rows of a grid, one a file."""
+    return [_read(path, path.stat().st_mtime_ns) for path in sorted(directory.glob("*.jsonl"))]
+
+
+@functools.cache
+def _read(path: Path, changed: int) -> Row:
+    return Row(read([path]))
+
+
+def base_of(rows: Iterable[Row]) -> Row | None:
+    """The row that the others are held against."""
+    return next((row for row in rows if row.asked["method"] == "none"), None)
+
+
+def chosen_rates(directory: Path) -> dict[str, float]:
+    """Method → its learning rate: the best on validation, at the budget at which most rates were tried."""
+    tried: dict[str, dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows_in(directory):
+        if row.validation is not None and row.asked["seed"] == 0:
+            tried[row.asked["method"]][row.asked["tokens"]][row.asked["learning_rate"]] = row.validation
+    best = {}
+    for method, budgets in tried.items():
+        rates = max(budgets.items(), key=lambda budget: (len(budget[1]), budget[0]))[1]
+        best[method] = min(rates, key=rates.__getitem__)
+    return best
