@@ -301,6 +301,7 @@ DELETING = {
     "exports/converter.py": "the cache",
     "exports/export.py": "a directory that is being written",
     "exports/gguf_rope.py": "a directory that is being written",
+    "model/carry.py": "a directory that is being written",
     "model/position_table.py": "a directory that is being written",
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",

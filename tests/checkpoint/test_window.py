@@ -26,6 +26,7 @@ BASE: dict[str, Any] = {
 }
 #: As vicuna-7b-v1.5-16k is published, in small: interpolated by 4, max_position_embeddings left at the original window.
 VICUNA = BASE | {"rope_scaling": {"factor": 4.0, "type": "linear"}}
+UNNAMED = {key: value for key, value in BASE.items() if key != "max_position_embeddings"}
 YARN = {"factor": 4.0, "original_max_position_embeddings": 256, "type": "yarn", "finetuned": True}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 GEMMA = BASE | {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
@@ -59,12 +60,18 @@ SAID: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         | {"rope_scaling": YARN | {"factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}},
         (4096, 131072),
     ),
+    "YaRN by an older word, put into a config that transformers 5 saved": (
+        BASE | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "rope_scaling": YARN},
+        (256, 1024),
+    ),
     "Llama 3.1": (
         BASE | {"max_position_embeddings": 4096, "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 256}},
         (256, 4096),
     ),
     "gemma-3-4b (R10)": (GEMMA | {"max_position_embeddings": 131072}, (32768, 131072)),
     "a small model of Gemma 3's": (GEMMA, (32, 256)),
+    "no max_position_embeddings, but another length": (UNNAMED | {"max_sequence_length": 1024}, (1024, 1024)),
+    "no length at all: what transformers takes for a Llama": (UNNAMED, (2048, 2048)),
     "factor 1 scales nothing": (BASE | {"rope_scaling": {"factor": 1.0, "type": "linear"}}, (256, 256)),
 }
 
@@ -162,6 +169,26 @@ def test_the_key_that_answers_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "ropewalk"):
         assert Checkpoint.open(tmp_path).rope.window == 1024
     assert "tokenizer's model_max_length says that the window is 1024, interpolated from 256" in caplog.text
+
+
+def test_without_max_position_embeddings_the_users_word_stands_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scaled = UNNAMED | {"rope_scaling": VICUNA["rope_scaling"]}
+    assert windows(scaled, current_window=1024) == windows(scaled, original_window=256) == (256, 1024)
+    assert windows(UNNAMED, current_window=512) == (512, 512)
+    with pytest.raises(UserError, match="its class's default of max_position_embeddings 2048 is the window before or"):
+        windows(scaled)
+    two = UNNAMED | {"seq_length": 512, "max_seq_len": 256}
+    with pytest.raises(UserError, match="disagree .*; add --current-window 256 or --current-window 512"):
+        windows(two)
+    assert windows(two, current_window=512) == (512, 512)
+    (tmp_path / "config.json").write_text(json.dumps(UNNAMED))
+    with caplog.at_level(logging.INFO, "ropewalk"):
+        assert Checkpoint.open(tmp_path).rope.window == 2048
+    assert caplog.messages == [
+        f"{tmp_path}: its class's default of max_position_embeddings says that the window is 2048"
+    ]
 
 
 def test_a_window_that_a_factor_settles_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

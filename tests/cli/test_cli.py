@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,17 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) 
     assert "window 64 → 256 tokens, linear factor 4" in done.stdout
     # R7: what vLLM makes of the window depends on the method, so the hint is no option of its but the export for it.
     assert "--max-model-len" not in done.stdout and f"ropewalk export {tmp_path / 'b'} --for" in done.stdout
+
+
+def test_the_line_that_a_search_prints_can_be_typed(tmp_path: Path, capsys) -> None:
+    scaled = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    model = str(testing.tiny_directory(tmp_path / "my model", rope_parameters=scaled))
+    (tmp_path / "text.txt").write_text(testing.prose(120))
+    few = ["--documents", "1", "--population", "3", "--generations", "1", "--current-window", "64"]
+    out = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "found.json")]
+    searched = typed(capsys, "search", model, "--window", "128", *out, *few)
+    line = searched.stdout.splitlines()[-1].removeprefix("now: ropewalk ").replace("…", str(tmp_path / "longer"))
+    assert "window 16 → 128 tokens, longrope factor 8" in typed(capsys, *shlex.split(line)).stdout
 
 
 def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:

@@ -35,6 +35,8 @@ MODELS: dict[str, dict[str, Any]] = {
             "rope_theta": 10000.0,
         },
     },
+    "no length": {"max_position_embeddings": None, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "two lengths": {"max_position_embeddings": None, "seq_length": 64, "max_seq_len": 128},
     "plain": {},
 }
 train = dict(data=DOCUMENTS, steps=1, batch_size=1, warmup=0)
@@ -46,6 +48,8 @@ ASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "train vicuna longer": ("vicuna", "train", dict(window=512, **train)),
     "measure vicuna": ("vicuna", "perplexity", measured),
     "plan vicuna": ("vicuna", "plan", dict(window=512, gpus="1xH100")),
+    "extend without a length": ("no length", "extend", dict(window=16384)),
+    "measure by two lengths": ("two lengths", "perplexity", measured),
     "extend a damaged block": ("block", "extend", dict(window=512)),
     "measure a damaged block": ("block", "perplexity", measured),
     "interpolate yarn": ("yarn", "extend", dict(window=512)),
@@ -81,7 +85,9 @@ def test_what_a_sentence_advises_works(name: str, tmp_path: Path) -> None:
     directory = testing.tiny_directory(tmp_path / "model", window=64)
     config = read_config(directory)
     del config["rope_parameters"]
-    (directory / "config.json").write_text(json.dumps(config | {"rope_theta": 10000.0} | MODELS[model]))
+    config |= {"rope_theta": 10000.0} | MODELS[model]
+    named = {key: value for key, value in config.items() if key not in MODELS[model] or value is not None}
+    (directory / "config.json").write_text(json.dumps(named))
     run: Callable[..., Any] = getattr(ropewalk, command)
     out = {} if command in ("perplexity", "plan") else {"out": tmp_path / "out"}
     with pytest.raises(UserError) as refused:

@@ -106,6 +106,16 @@ def test_doctor_holds_tensors_against_the_model(change: dict[str, Any], verdict:
     assert finding.verdict == verdict and said in finding.sentence
 
 
+def test_an_open_window_is_no_fault_and_the_question_is_asked_once(model: Path) -> None:
+    """Rotation and tensors are the same by either reading."""
+    config(rope_scaling={"type": "linear", "factor": 4.0}, rope_theta=1e4, max_sequence_length=17)(model)
+    findings = doctor(model).findings
+    assert {each.verdict for each in findings if each.number in (9, 12)} == {"ok"}
+    assert [each.number for each in findings if "--current-window" in each.sentence] == [4]
+    [lengths] = [each.sentence for each in findings if each.number == 3]
+    assert "the window is open" in lengths and "max_position_embeddings 64, max_sequence_length 17" in lengths
+
+
 #: Family → its config here, and what its published checkpoints hold beside the model: on transformers' own list (Qwen3-Next), or one
 #: layer more than the config counts, which that list knows by the number it has in one size (DeepSeek-V3's 61).
 PREDICTORS: dict[str, tuple[dict[str, Any], list[str]]] = {

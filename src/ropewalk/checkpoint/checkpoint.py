@@ -96,7 +96,7 @@ class Checkpoint:
         object.__setattr__(told, "trust_remote_code", trust_remote_code or self.trust_remote_code)
         if answers != NOTHING_SAID:
             object.__setattr__(told, "answers", answers)
-            for name in ("rope", "positions", "info"):
+            for name in ("_rope", "rope", "positions", "info"):
                 told.__dict__.pop(name, None)
         return told
 
@@ -117,6 +117,24 @@ class Checkpoint:
         Raises:
             UserError: see `read_rope`; or the config leaves its windows open, and nobody said what they are.
         """
+        found = self._rope
+        if found.window_key:
+            before = "" if found.window == found.rope.window else f", interpolated from {found.rope.window}"
+            _logger.info("%s: its %s says that the window is %d%s", self.name, found.window_key, found.window, before)
+        return found.answered()
+
+    @property
+    def readings(self) -> list[Checkpoint]:
+        """The checkpoint by each reading of its windows that the config leaves open; itself where it settles them. Raises as `rope`."""
+        question = None if read_table(self.config) is not None else self._rope.question
+        if question is None:
+            return [self]
+        answers = [Answers(windows.window, windows.original) for windows in question.readings]
+        return [self._told(each, self.trust_remote_code) for each in answers]
+
+    @cached_property
+    def _rope(self) -> RopeConfig:
+        """What the config says of RoPE, and of its windows what the tokenizer says where the config leaves them open."""
         with strange_config(self.name):
             if (table := read_table(self.config)) is not None:
                 raise UserError(
@@ -127,15 +145,7 @@ class Checkpoint:
             found = read_rope(self.config, answers=self.answers)
             if found.question is not None:
                 found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
-        if found.window_key:
-            _logger.info(
-                "%s: its %s says that the window is %d, interpolated from %d",
-                self.name,
-                found.window_key,
-                found.window,
-                found.rope.window,
-            )
-        return found.answered()
+            return found
 
     @cached_property
     def positions(self) -> Positions:

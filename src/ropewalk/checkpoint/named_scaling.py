@@ -12,6 +12,12 @@ from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
 from ropewalk.rope.scaling import SCALINGS, LongRope, Scaling
 
+#: What scalings write into a RoPE dictionary. Any other key there (mrope_section, partial_rotary_factor) says something else and stays.
+SCALING_KEYS = frozenset(
+    "rope_type type rope_theta factor original_max_position_embeddings attention_factor beta_fast beta_slow truncate mscale "
+    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned alpha".split()
+)
+
 
 def named_original(entry: dict[str, Any], text: dict[str, Any], *, named: int) -> int | None:
     """The window before scaling, where a config names it: at the top level, which wins in transformers 5, or beside the factor.

@@ -15,7 +15,7 @@ from typing import Any
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import family_of, refuse_without_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
-from ropewalk.checkpoint.named_scaling import named_original, read_scaling, rope_type_of
+from ropewalk.checkpoint.named_scaling import SCALING_KEYS, named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
     NOTHING_SAID,
@@ -45,7 +45,7 @@ class RopeConfig:
         block: the `ropewalk` block, empty in a config that ropewalk did not write.
         question: what the config leaves open of its windows; `rope.window` and `window` are then one reading of several.
         window_key: what settled which window the model has, where max_position_embeddings alone does not say it: a second length of
-            the config, or the factor on an original window that it names; else empty.
+            the config, its class's default, or the factor on an original window that it names; else empty.
     """
 
     family: str
@@ -123,7 +123,7 @@ def read_rope(
     rope_theta = _rope_theta(text, entry, model_type, config_dict)
     head_dim = rotated_coordinates(text, entry, FULL_LAYERS)
     entry, rope_theta = _stretched(entry, rope_theta, head_dim, family_of(model_type).theta_stretch)
-    named = whole_number(text, "max_position_embeddings")
+    named, named_by = _length(text, config_dict, answers)
     original = named_original(entry, text, named=named)
     scaling = read_scaling(entry, text, model_type, named=named, original=original or named)
     pretrained = family_of(model_type).pretrained_window
@@ -136,11 +136,12 @@ def read_rope(
         )
     else:
         found = readings(scaling, named, original, pretrained, after=bool(unscaled))
-        said = f"its config does not say whether max_position_embeddings {named} is the window before or after that"
+        length = f"its {named_by}" if named_by else "max_position_embeddings"
+        said = f"its config does not say whether {length} {named} is the window before or after that"
     found = settled(scaling, found, answers, pretrained)
-    key = ""
+    key = named_by
     if len(found) > 1 and not block:
-        found, key = answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length) or (found, "")
+        found, key = answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length) or (found, key)
     windows = found[0]
     if scaling.original_is_named and not block and windows.window != named:
         key = f"{scaling.method} factor {scaling.factor:g}"
@@ -160,12 +161,41 @@ def read_rope(
     )
 
 
+def _length(text: dict[str, Any], config_dict: dict[str, Any], answers: Answers) -> tuple[int, str]:
+    """The length that max_position_embeddings says, in tokens; and what says it where the config leaves that key out.
+
+    In its place stand what the user said, the one other length that the config names, or the default of its class in transformers.
+
+    Raises:
+        UserError: several other lengths, which disagree.
+    """
+    section, key = text_section(config_dict), "max_position_embeddings"
+    own = class_defaults(text["model_type"]).get("names", {}).get(key, key)
+    if section.get(key) is not None or section.get(own) is not None:
+        return whole_number(text, key), ""
+    if said := answers.original_window or answers.current_window:
+        return said, ""
+    lengths = second_lengths(section, config_dict)
+    if len(set(lengths.values())) > 1:
+        named = ", ".join(f"{name} {tokens}" for name, tokens in lengths.items())
+        answer = " or ".join(f"--current-window {tokens}" for tokens in sorted(set(lengths.values())))
+        raise UserError(
+            f"this model's config names no max_position_embeddings, and other lengths disagree ({named}); add {answer}"
+        )
+    if lengths:
+        name = next(iter(lengths))
+        return whole_number(lengths, name), name
+    return whole_number(text, key), "class's default of max_position_embeddings"
+
+
 def rope_entries(text: dict[str, Any], model_type: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The RoPE dictionary in force (v5's rule: `rope_scaling` wins), and by layer type those of layers that are not scaled."""
     parameters, legacy = _object(text, "rope_parameters"), _object(text, "rope_scaling")
     family, defaults = family_of(model_type), class_defaults(model_type).get("rope_parameters", {})
     if not any(isinstance(value, dict) for value in (defaults | parameters).values()):
-        return {**parameters, **legacy}, {}
+        # In transformers 5 the older dictionary takes the place of the newer, whose "rope_type": "default" must not win over its "type".
+        past = SCALING_KEYS - {"rope_theta"} if legacy else ()
+        return {**{key: value for key, value in parameters.items() if key not in past}, **legacy}, {}
     if FULL_LAYERS not in defaults | parameters or not isinstance((defaults | parameters)[FULL_LAYERS], dict):
         raise UserError(
             f"{model_type} has a RoPE per layer type ({', '.join(defaults | parameters)}), and none for {FULL_LAYERS} layers, "

@@ -18,16 +18,11 @@ from typing import Any
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
+from ropewalk.checkpoint.named_scaling import SCALING_KEYS
 from ropewalk.checkpoint.rope_config import rope_entries, text_section, whole_head
 from ropewalk.checkpoint.window import Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling
-
-#: What scalings write into a RoPE dictionary. Any other key there (mrope_section, partial_rotary_factor) says something else and stays.
-_SCALING_KEYS = frozenset(
-    "rope_type type rope_theta factor original_max_position_embeddings attention_factor beta_fast beta_slow truncate mscale "
-    "mscale_all_dim low_freq_factor high_freq_factor short_factor long_factor finetuned alpha".split()
-)
 
 
 def write_rope(
@@ -49,7 +44,7 @@ def write_rope(
     refuse_disagreement(scaling, windows, family.pretrained_window)
     entry, rope_theta = scaling.config_entry(rope)
     old, unscaled = rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
-    kept = {key: value for key, value in old.items() if key not in _SCALING_KEYS and key not in entry}
+    kept = {key: value for key, value in old.items() if key not in SCALING_KEYS and key not in entry}
     original = "original_max_position_embeddings"
     if old.get("llama_4_scaling_beta") and entry.get(original) != old.get(original):
         raise UserError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
+from ropewalk.checkpoint.window import Answers
 from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings
@@ -12,6 +14,11 @@ from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import DemoSettings, ReportSettings
 from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
+
+
+def _typed(name: Any) -> str:
+    """A name as a shell takes it."""
+    return shlex.quote(str(name))
 
 
 def extend(options: Any) -> None:
@@ -28,7 +35,7 @@ def extend(options: Any) -> None:
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq\n"
-        f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {options.out} --for … --out …"
+        f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
     )
 
 
@@ -36,11 +43,13 @@ def search(options: Any) -> None:
     from ropewalk.evals.factor_search import search
 
     found = search(**arguments(SearchSettings, options))
+    answers = str(Answers(options.current_window, options.original_window))
     starts = ", ".join(f"{method} {perplexity:.4f}" for method, perplexity in found.starts.items())
     say(
         f"{found.out}: {found.factors[0]:g} to {found.factors[-1]:g} over {len(found.factors)} pairs; perplexity {found.perplexity:.4f} on the "
         f"sample, where it began: {starts}\n"
-        f"now: ropewalk extend {options.model} --window {found.window} --method {found.method} --factors {found.out} --out …"
+        f"now: ropewalk extend {_typed(options.model)} --window {found.window} --method {found.method} --factors {_typed(found.out)} "
+        f"{answers and f'{answers} '}--out …"
     )
 
 
@@ -52,7 +61,7 @@ def train(options: Any) -> None:
     say(
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.steps} steps; "
         f"the loss of every step is in {options.out}/records.jsonl\n"
-        f"now: ropewalk perplexity {options.out} --data … --windows {windows}"
+        f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}"
     )
 
 

@@ -20,7 +20,7 @@ from ropewalk.readers.diagnosis import Finding
 def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Finding:
     """9. The inv_freq that transformers computes from the config, against the closed form."""
     try:
-        verify_directory(path, trust_remote_code=trust_remote_code)
+        verify_directory(_opened(path, trust_remote_code))
     except UserError as error:
         return Finding(number, "wrong", str(error))
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
@@ -28,10 +28,15 @@ def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Fin
     return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
 
 
+def _opened(path: Path, trust_remote_code: bool) -> Checkpoint:
+    """By any reading of the windows that its config leaves open: the rotation and the tensors are the same by each."""
+    return Checkpoint.open(path, trust_remote_code=trust_remote_code).readings[0]
+
+
 def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> list[Finding]:
     """12. The tensors in the files' headers, against those of the model that transformers makes of the config; none is read."""
     try:
-        checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+        checkpoint = _opened(path, trust_remote_code)
         problems = [] if encodes_only(checkpoint) else laid_out(checkpoint)
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
         return [Finding(number, "not checked", f"whether each tensor has a place: {_first_line(error)}")]

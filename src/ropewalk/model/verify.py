@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 
-from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.position_table import Positions, PositionTable, read_positions
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
@@ -184,7 +184,7 @@ def by_transformers(directory: Path) -> AbstractContextManager[None]:
     return told(f"transformers cannot load {directory}", way_out, Exception)
 
 
-def verify_directory(directory: Path, *, trust_remote_code: bool = False) -> None:
+def verify_directory(directory: ModelName, *, trust_remote_code: bool = False) -> None:
     """Load a checkpoint's config as transformers does and verify the inv_freq it computes, without loading any weight.
 
     The model is laid out on the meta device, which costs no memory; only its rotary modules are then made for real. This is
@@ -195,7 +195,7 @@ def verify_directory(directory: Path, *, trust_remote_code: bool = False) -> Non
         verify_table_directory(checkpoint, checkpoint.positions)
         return
     model = laid_out(checkpoint)
-    with by_transformers(directory):
+    with by_transformers(checkpoint.path):
         for module in {module for module, *_ in rotary_tables(model)}:
             fresh = type(module)(config=module.config)
             for name, buffer in fresh.named_buffers():

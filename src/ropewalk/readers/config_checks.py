@@ -67,9 +67,7 @@ def block(subject: Subject) -> Iterator[Finding]:
 
 def stale_lengths(subject: Subject) -> dict[str, Any]:
     """Keys from which some reader would take another window, with their values."""
-    window, positions = subject.window, subject.text.get(POSITIONS)
-    parts = [subject.text] if subject.text is subject.config else [subject.text, subject.config]
-    found = {key: part[key] for part in parts for key in LENGTH_KEYS if key != POSITIONS and part.get(key) is not None}
+    window, positions, found = subject.window, subject.text.get(POSITIONS), _other_lengths(subject)
     if subject.family == "gpt_neox" or not isinstance(window, int):
         found.pop("max_length", None)
     if window is None:
@@ -83,10 +81,24 @@ def stale_lengths(subject: Subject) -> dict[str, Any]:
     }
 
 
+def _other_lengths(subject: Subject) -> dict[str, Any]:
+    """Every key beside max_position_embeddings that some reader takes the window from, with its value."""
+    parts = [subject.text] if subject.text is subject.config else [subject.text, subject.config]
+    return {key: part[key] for part in parts for key in LENGTH_KEYS if key != POSITIONS and part.get(key) is not None}
+
+
 def lengths(subject: Subject) -> Iterator[Finding]:
     """3. Every reader takes the window from a key that says it."""
     if subject.window is None:
+        if subject.table is None:
+            found = {POSITIONS: subject.text.get(POSITIONS), **_other_lengths(subject)}
+            named = ", ".join(f"{key} {value!r}" for key, value in found.items() if value is not None)
+            yield Finding(
+                3, "note", f"the window is open, and no length can be held against it ({named or 'none is named'})"
+            )
         return
+    if subject.rope and subject.rope.window_key and not subject.block:
+        yield Finding(3, "note", f"its {subject.rope.window_key} says that the window is {subject.window}")
     for key, value in stale_lengths(subject).items():
         who = [name for name, reader in READERS.items() if key in reader.lengths]
         yield Finding(
