@@ -273,7 +273,8 @@ def test_the_script_of_a_reported_fault_ends_well(name: str, tmp_path: Path) -> 
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ropewalk "$@"\n')
     command.chmod(0o755)
     environment = {**os.environ, "PY": sys.executable, "RW": str(command), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(["bash", SCRIPTS / f"{name}.sh"], env=environment, capture_output=True, text=True)
-    said, (needed, forbidden) = done.stdout + done.stderr, PRINTED[name]
+    bash = ["bash", SCRIPTS / f"{name}.sh"]
+    said = subprocess.run(bash, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    needed, forbidden = PRINTED[name]
     assert re.search(needed, said, re.MULTILINE) and "Traceback" not in said, said
-    assert forbidden is None or not re.search(forbidden, done.stdout), said
+    assert forbidden is None or not re.search(forbidden, said), said

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
+from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
@@ -91,17 +92,20 @@ def whole_directory(out: str | Path, *, overwrite: bool = False, inputs: Iterabl
     guard.sweep(place.parent, place)
     guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     guard.refuse_to_lose_home(place)  # an empty one would be replaced too
-    with whole_directory_of_ours(place, called=out) as beside:
+    # Asked again when it takes its place: hours may have passed.
+    with whole_directory_of_ours(
+        place, called=out, ask=lambda: guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
+    ) as beside:
         yield beside
-        # Asked again: hours may have passed.
-        guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
 
 
 @contextlib.contextmanager
-def whole_directory_of_ours(place: Path, *, called: str | Path | None = None) -> Iterator[Path]:
+def whole_directory_of_ours(
+    place: Path, *, called: str | Path | None = None, ask: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
     """`whole_directory` at a place whose name alone says that it is ropewalk's (in a cache, below a run), so that no guard is asked.
 
-    called: what a sentence calls it.
+    called: what a sentence calls it. ask: the guard, at the last moment, so that of two processes one alone finds nothing there.
     """
     beside = guard.beside(place)
     missing = [path for path in place.parents if not path.exists()]
@@ -112,7 +116,9 @@ def whole_directory_of_ours(place: Path, *, called: str | Path | None = None) ->
             _share(beside)
             guard.mark(beside)
             _sync(beside)
-            guard.replace(beside, place)
+            with one_at_a_time(place.parent):
+                ask()
+                guard.replace(beside, place)
             _sync_one(place.parent)
     finally:
         guard.remove(beside)
@@ -121,8 +127,8 @@ def whole_directory_of_ours(place: Path, *, called: str | Path | None = None) ->
                 path.rmdir()
 
 
-def write_whole(out: Path, text: str) -> None:
-    """A text file that appears whole or not at all; the caller has asked the guard. What is no Unicode is written as `\\udcff`."""
+def write_whole(out: Path, text: str, *, ask: Callable[[], None] = lambda: None) -> None:
+    """A text file that appears whole or not at all; `ask` asks the guard at the last moment. What is no Unicode is written as `\\udcff`."""
     place = Path(os.path.realpath(out))
     if place.is_symlink():
         raise UserError(f"{out} could not be written: its links lead in a circle; choose another place")
@@ -133,7 +139,9 @@ def write_whole(out: Path, text: str) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             beside.write_text(text, encoding="utf-8", errors="backslashreplace")
             _sync_one(beside)
-            guard.replace(beside, place)
+            with one_at_a_time(place.parent):
+                ask()
+                guard.replace(beside, place)
     finally:
         guard.remove(beside)
 

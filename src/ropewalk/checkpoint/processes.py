@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import socket
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,33 @@ LOCK = ".ropewalk.lock"
 #: Locks of this process, by the lock file's real path: the system's own do not tell one thread from another.
 _held: set[str] = set()
 _BUSY = (errno.EACCES, errno.EAGAIN)
+#: Bytes of a file's name, so that there is room for its lock's.
+_LONGEST = 200
+
+
+@contextlib.contextmanager
+def one_at_a_time(directory: Path) -> Iterator[None]:
+    """For the instant in which a result takes its place in a directory: what is asked in the block still holds when it ends.
+
+    Waits for seconds at most, since the lock may be somebody's else; without one where directories cannot be locked.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+    try:
+        if handle is not None and fcntl is not None:
+            for _ in range(500):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if error.errno not in _BUSY:
+                        break
+                    time.sleep(0.01)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def token() -> str:
@@ -59,15 +87,24 @@ def _began(pid: int) -> str:
     return "0"
 
 
+def _lock_of(place: str | os.PathLike[str]) -> Path:
+    """The lock file of a directory, in it; of a single file, beside it."""
+    place = Path(place)
+    if place.is_dir():
+        return place / LOCK
+    name = place.name if len(os.fsencode(place.name)) <= _LONGEST else f"{zlib.crc32(os.fsencode(place.name)):08x}"
+    return place.with_name(f".{name}{LOCK}")
+
+
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory, which must exist, while the block runs. A lock whose process is gone counts for nothing.
+def locked(place: Path) -> Iterator[None]:
+    """Hold a directory, which must exist, or a file, while the block runs. A lock whose process is gone counts for nothing.
 
     Raises:
         UserError: another process holds it; which one.
     """
-    path = directory / LOCK
-    handle = _take(path)
+    path = _lock_of(place)
+    handle = _take(path, place)
     key = os.path.realpath(path)
     _held.add(key)
     try:
@@ -77,32 +114,32 @@ def locked(directory: Path) -> Iterator[None]:
         _forget(path, handle)
 
 
-def refuse_locked(directory: str | os.PathLike[str]) -> None:
-    """Refuse a directory into which a run writes just now; one that does not exist is free.
+def refuse_locked(place: str | os.PathLike[str]) -> None:
+    """Refuse a directory into which a run writes just now, or a file that one writes; what does not exist is free.
 
     Raises:
         UserError: which process holds it.
     """
-    path = Path(directory) / LOCK
+    path = _lock_of(place)
     if os.path.realpath(path) in _held:  # not opened: closing a file ends this process's own lock on it
-        raise _busy(path)
+        raise _busy(path, place)
     with contextlib.suppress(OSError):  # no such file, or none that may be opened
         handle = _opened(path)
         try:
             if not _got(handle, path):
-                raise _busy(path)
+                raise _busy(path, place)
         finally:
             os.close(handle)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, place: Path) -> int:
     """The lock file, open and locked."""
     while True:
-        refuse_locked(path.parent)
+        refuse_locked(place)
         handle = _opened(path, os.O_CREAT)
         if not _got(handle, path):
             os.close(handle)
-            raise _busy(path)
+            raise _busy(path, place)
         # Whoever held it before may have removed the file after it was opened here: a lock on that is none.
         if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
             break
@@ -153,9 +190,9 @@ def _about(path: Path) -> dict[str, object]:
     return about if isinstance(about, dict) else {}
 
 
-def _busy(path: Path) -> UserError:
+def _busy(path: Path, place: str | os.PathLike[str]) -> UserError:
     about = _about(path)
     whose = f"process {about.get('pid', 'unknown')} on {about.get('host', 'another machine')}"
     return UserError(
-        f"{path.parent} is being written by {whose}, since {about.get('since', 'a moment ago')}; wait until it ends, or choose another --out"
+        f"{os.fspath(place)} is being written by {whose}, since {about.get('since', 'a moment ago')}; wait until it ends, or choose another --out"
     )

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import read_json, refuse_unwritable, write_whole
+from ropewalk.checkpoint.files import disk_errors, read_json, refuse_unwritable, write_whole
+from ropewalk.checkpoint.processes import locked, refuse_locked
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.write_rope import write_rope
@@ -85,6 +86,7 @@ def search(settings: SearchSettings) -> FoundFactors:
     identity["model"] = checkpoint.fingerprint
     out = Path(settings.out)
     refuse_unwritable(out.parent)
+    refuse_locked(out)
     _state(out, identity, overwrite=settings.overwrite)  # before anything is loaded
     with on_disk(_unscaled(checkpoint, rope_config)) as unscaled:
         loaded = open_model(unscaled, dtype=settings.dtype, device=settings.device)
@@ -98,7 +100,10 @@ def search(settings: SearchSettings) -> FoundFactors:
     )
     passes = [Pass(document.ids[: settings.window], settings.window - 1) for document in documents]
     identity["tokens"] = hashlib.sha256(b"".join(each.ids.tobytes() for each in passes)).hexdigest()[:16]
-    return _evolve(loaded, rope_config, passes, settings, identity)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _evolve(loaded, rope_config, passes, settings, identity)
 
 
 def _searchable(rope_config: RopeConfig, window: int) -> RopeConfig:

@@ -147,6 +147,10 @@ def report(settings: ReportSettings) -> Path:
         raise UserError(
             f"a report is one file, but {out} is a directory; name a file in it, such as {out / 'report.html'}"
         )
-    refuse_existing_file(out, PAGE, overwrite=settings.overwrite, inputs=inputs_of(settings))
-    write_whole(out, render(read(settings.records), settings.title, settings.left_out))
+
+    def ask() -> None:
+        refuse_existing_file(out, PAGE, overwrite=settings.overwrite, inputs=inputs_of(settings))
+
+    ask()
+    write_whole(out, render(read(settings.records), settings.title, settings.left_out), ask=ask)
     return out
