@@ -16,6 +16,7 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ropewalk.errors import UserError, reason, refuse_irregular
 SUFFIXES = (".gz", ".xz", ".zst")
 LIMIT = "ROPEWALK_DECOMPRESSED_BYTES"
 _RATIO, _HARMLESS = 200, 1 << 26
-#: Compressed bytes that are decompressed at once; of a zstd bomb each makes 32 KiB.
+#: Compressed bytes that are decompressed at once; of a zstd bomb they make 128 MiB, which are then handed on and not copied.
 _SLICE = 1 << 12
 
 
@@ -54,12 +55,33 @@ def damage_named(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({reason(error)}); check that it exists, and its permissions") from None
 
 
+@dataclass(frozen=True)
+class Most:
+    """How many bytes a file may hold, decompressed."""
+
+    path: Path
+    size: int
+    most: int
+
+    @classmethod
+    def of(cls, path: Path) -> Most:
+        size = path.stat().st_size
+        return cls(path, size, _limit() or max(_HARMLESS, _RATIO * size))
+
+    def check(self, decompressed: int) -> None:
+        """Raises UserError for more than that."""
+        if decompressed > self.most:
+            raise UserError(
+                f"{self.path} decompresses to more than {self.most} bytes from {self.size}, which is no text; if it is, set {LIMIT} to the "
+                "bytes that it has"
+            )
+
+
 class _Bounded(io.RawIOBase):
     """What a file decompresses to, as far as that is no bomb."""
 
     def __init__(self, path: Path, decompressed: Any) -> None:
-        self._path, self._decompressed, self._read = path, decompressed, 0
-        self._most = _limit() or max(_HARMLESS, _RATIO * path.stat().st_size)
+        self._decompressed, self._read, self._most = decompressed, 0, Most.of(path)
 
     def readable(self) -> bool:
         return True
@@ -67,11 +89,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = self._decompressed.readinto(buffer)
         self._read += size
-        if self._read > self._most:
-            raise UserError(
-                f"{self._path} decompresses to more than {self._most} bytes from {self._path.stat().st_size}, which is no text; if it "
-                f"is, set {LIMIT} to the bytes that it has"
-            )
+        self._most.check(self._read)
         return size
 
     def close(self) -> None:
@@ -94,7 +112,7 @@ class _Zst(io.RawIOBase):
         self._file = open(path, "rb")
         self._frame: Any = None
         self._compressed = b""
-        self._decompressed = b""
+        self._decompressed = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -115,7 +133,7 @@ class _Zst(io.RawIOBase):
             return False
         if self._frame is None:
             self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._decompressed = self._frame.decompress(self._compressed)
+        self._decompressed = memoryview(self._frame.decompress(self._compressed))
         self._compressed = b""
         if self._frame.eof:
             self._compressed, self._frame = self._frame.unused_data, None

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ropewalk.checkpoint import digests
 from ropewalk.checkpoint.guard import MARK
-from ropewalk.data.compression import SUFFIXES, damage_named, open_bytes
+from ropewalk.data.compression import SUFFIXES, Most, damage_named, open_bytes
 from ropewalk.errors import UserError, refuse_irregular, told
 
 #: Files that are one document each, and files that hold one a row.
@@ -218,13 +218,18 @@ def _parquet_rows(path: Path, field: str | None) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet
 
     refuse_irregular(path, "data is read from files")
-    number = 0
+    number = read = 0
+    most = Most.of(path)
     with told(f"{path} cannot be read as Parquet", "fetch it again", Exception):
         file = pyarrow.parquet.ParquetFile(path)
+        groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
+        most.check(sum(group.total_byte_size for group in groups))
         columns = {column.name: column.type for column in file.schema_arrow}
         texts = [name for name in (FIELDS if field is None else (field,)) if name in columns]
         names = [name for name in _NAME_FIELDS if name in columns and _is_a_name(columns[name])]
         for batch in file.iter_batches(batch_size=64, columns=[*texts[:1], *names]):
+            read += batch.nbytes
+            most.check(read)
             for row in batch.to_pylist():
                 number += 1
                 yield number, row if texts else dict.fromkeys(columns)

@@ -140,6 +140,8 @@ def _number(kind: type, limits: Range) -> Kind:
     family = numbers.Integral if kind is int else numbers.Real  # numpy's numbers belong to them too
 
     def take(value: Any) -> float:
+        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # an array or a tensor of one number
+            value = value.item()
         if isinstance(value, bool) or not isinstance(value, family):
             raise Refused
         try:
