@@ -32,7 +32,9 @@ COLOURS = {"linear": style.BLUE, "ntk": style.METHOD_COLOURS["ntk"], "yarn": sty
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
+    """Columns in which nothing stands are left out."""
+    columns = [column for column in zip(heads, ["---"] * len(heads), *lines, strict=True) if any(column[2:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
 
 
 def _tokens(number: int) -> str:
@@ -176,6 +178,7 @@ def cliff(grids: dict[str, list[Row]]):
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.set_title(name, loc="left")
         axes.set_xlabel("factor, untrained")
+        axes.tick_params(axis="x", labelsize=6.5)
     right.set_visible(bool(right.lines))
     style.legend(figure, left, columns=3)
     return figure
