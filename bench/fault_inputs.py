@@ -26,41 +26,30 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "out": ("--out", "new"),
     "reader": ("--for", "vllm"),
 }
+_JSONL = {"out": ("--out", "new.jsonl")}
 #: Commands that need other words for it, or more to be quick.
 MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "theory": {"model": ("--model", "base")},
-    "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32"), "out": ("--out", "new.jsonl")},
-    "gain": {
-        "window": ("--window", "64"),
-        "short": ("--short", "32"),
-        "stride": ("--stride", "16"),
-        "limit": ("--limit", "1"),
-        "out": ("--out", "new.jsonl"),
-    },
-    "train": {"steps": ("--steps", "1"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
-    "passkey": {
-        "window": ("--window", "256"),
-        "depths": ("--depths", "1"),
-        "trials": ("--trials", "1"),
-        "out": ("--out", "new.jsonl"),
-    },
-    "retrieval": {"window": ("--window", "1024"), "trials": ("--trials", "1"), "out": ("--out", "new.jsonl")},
-    "attention": {"out": ("--out", "new.jsonl"), "window": ()},
-    "benchmarks": {
-        "tasks": ("--tasks", "piqa"),
-        "data": ("--data", "items"),
-        "out": ("--out", "new.jsonl"),
-        "window": (),
-    },
-    "summarize": {"data": ("--data", "pairs.jsonl"), "out": ("--out", "new.jsonl"), "window": ()},
-    "generate": {"text": ("--text", "Once")},
-    "chat": {"question": ("--question", "Who?")},
+    "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32")} | _JSONL,
+    "gain": {"window": ("--window", "64"), "short": ("--short", "32"), "stride": ("--stride", "16"), "limit": ("--limit", "1")} | _JSONL,
+    "train": {"steps": ("--steps", "2"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
+    "merge": {"base": ("--base", "base")},
+    "search": {"documents": ("--documents", "1"), "population": ("--population", "4"), "generations": ("--generations", "1"), "out": ("--out", "new.json")},
+    "passkey": {"window": ("--window", "256"), "depths": ("--depths", "1"), "trials": ("--trials", "1")} | _JSONL,
+    "retrieval": {"window": ("--window", "1024"), "trials": ("--trials", "1")} | _JSONL,
+    "attention": {"window": ()} | _JSONL,
+    "benchmarks": {"tasks": ("--tasks", "piqa"), "data": ("--data", "items"), "window": ()} | _JSONL,
+    "summarize": {"model": ("run",), "data": ("--data", "pairs.jsonl"), "document_tokens": ("--document-tokens", "8"),
+                  "summary_tokens": ("--summary-tokens", "4"), "window": ()} | _JSONL,
+    "evaluate": {"budget": ("--budget", "0.02")},
+    "ablate": {"test": ("--test", "data"), "data": (), "methods": ("--methods", "none"), "factors": ("--factors", "2"), "measure": ("--measure", "perplexity")},
+    "generate": {"text": ("--text", "Once"), "max_new_tokens": ("--max-new-tokens", "2")},
+    "chat": {"question": ("--question", "Who?"), "max_new_tokens": ("--max-new-tokens", "2")},
     "plan": {"gpus": ("--gpus", "8xH100")},
     "report": {"out": ("--out", "new.html")},
-    "demo": {"out": ("--out", "new")},
-}
+}  # fmt: skip
 #: Commands whose work takes minutes: only what is refused before it begins is tried.
-_LONG = ("demo", "evaluate")
+LONG = ("demo",)
 
 _LONGEST = "a" * 256
 #: Where nothing can be read, and where nothing can be written.
@@ -109,17 +98,17 @@ def cases() -> Iterator[Case]:
             # What the sentence for a value is made by is the same for all commands: each option meets half of them.
             for value in ruled_out[(turn + len(name)) % 2 :: 2]:
                 expected = EITHER if (name, field.name) in _IDLE else REFUSED
-                yield Case("options", f"{name} {field.name} {value[:30]!r}", _line(name, field.name, value), expected)
+                yield Case("options", f"{name} {field.name} {value[:30]!r}", line(name, field.name, value), expected)
         for field in fields(command.settings):
             if field.name in GIVEN and field.default is not None and not isinstance(field.default, Path):
-                yield Case("options", f"{name} without {field.name}", _line(name, field.name, None), REFUSED)
+                yield Case("options", f"{name} without {field.name}", line(name, field.name, None), REFUSED)
         for wrong in (["--bogus"], ["--bogus=1"], ["a", "b", "c"], ["--quiet=maybe"]):
-            yield Case("options", f"{name} {wrong[0]}", (*_line(name), *wrong), REFUSED)
-    for line in (["bogus"], [""], ["--bogus"], ["extend extend"], ["-"]):
-        yield Case("options", f"no command {line[0]!r}", tuple(line), REFUSED)
+            yield Case("options", f"{name} {wrong[0]}", (*line(name), *wrong), REFUSED)
+    for word in ("bogus", "", "--bogus", "extend extend", "-"):
+        yield Case("options", f"no command {word!r}", (word,), REFUSED)
 
 
-def _line(command: str, changed: str = "", value: str | None = "") -> tuple[str, ...]:
+def line(command: str, changed: str = "", value: str | None = None) -> tuple[str, ...]:
     """A command line that would work, but for one option: another value, or left out (None)."""
     settings = COMMANDS[command].settings
     words: list[str] = []
@@ -130,6 +119,34 @@ def _line(command: str, changed: str = "", value: str | None = "") -> tuple[str,
     if changed and value is not None:
         words += _option(settings, changed, value)
     return (command, *words)
+
+
+#: Every command as it works, in the directory that fault_files.make_template makes.
+LINES: dict[str, tuple[str, ...]] = {name: line(name) for name in COMMANDS if name not in LONG}
+#: Those that write a place of their own, and those that read a model's config.
+WRITES = {name: words for name, words in LINES.items() if "--out" in words}
+APPENDS = tuple(name for name, words in LINES.items() if "new.jsonl" in words)
+READS_CONFIG = {name: LINES[name] for name in ("extend", "perplexity", "plan", "theory")}
+
+
+def out_of(words: tuple[str, ...]) -> str:
+    """Where a command line writes."""
+    return words[words.index("--out") + 1]
+
+
+def into(command: str, place: str) -> tuple[str, ...]:
+    """A command line that writes somewhere else."""
+    return tuple(place if word == out_of(LINES[command]) else word for word in LINES[command])
+
+
+def every(
+    kind: str, faults: dict[str, Any], lines: dict[str, tuple[str, ...]], expected: str = REFUSED, **rest: Any
+) -> Iterator[Case]:
+    """A case for each fault of a table and each command line; a fault is what makes it, or that and how it must end."""
+    for name, fault in faults.items():
+        prepare, ends = fault if isinstance(fault, tuple) else (fault, expected)
+        for command, words in lines.items():
+            yield Case(kind, f"{command}: {name}", words, ends, prepare, **rest)
 
 
 def _option(settings: type, name: str, value: str) -> list[str]:
@@ -157,9 +174,7 @@ def _ruled_out(settings: type, name: str, command: str) -> list[str]:
     if words:
         return words
     if name in ("out", "trained"):
-        return list(
-            NO_OUTPUT if command in ("extend", "train", "merge", "export", "evaluate", "theory", "demo") else NO_FILE
-        )
+        return list(NO_OUTPUT if "new" in line(command) else NO_FILE)
     if name in (
         "model",
         "base",
@@ -175,6 +190,8 @@ def _ruled_out(settings: type, name: str, command: str) -> list[str]:
         "prompt",
         "converter",
         "factors",
+        "test",
+        "validation",
     ):
         return [word for word in NO_INPUT if word not in ("~", "-") or name in ("model", "data")]
     return ["", " "]
@@ -230,7 +247,7 @@ def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
         ("load_model", LoadSettings),
     ]:
         known = {field.name for field in fields(settings)}
-        needed = {"model": "./missing", "data": "./missing", "window": 128, "out": "new", "records": ["./missing"], "adapter": "./missing",
+        needed = {"model": "./missing", "data": "./missing", "window": 128, "out": "new", "records": ["./missing"], "adapter": "./missing", "test": "./missing",
                   "reader": "vllm", "text": "Once"}  # fmt: skip
         given = {key: value for key, value in needed.items() if key in known}
         if name in ("theory", "demo", "chat"):

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+#: What a user does not know, where it could not be written.
+_HIDDEN = re.compile(r"/\.\S+\.(partial|old|new)\S* could not be written")
 REFUSED, DONE, EITHER = "refused", "done", "either"
 
 
@@ -39,6 +42,7 @@ class Case:
         check: what is wrong with a result; empty if nothing is.
         killed: seconds after which the process is killed; the command then runs once more, and that counts.
         twice: the command runs in two processes at once; one of them counts, the other may be refused.
+        alone: and must be, since both write the same place.
         seconds: of a quiet core. lost: whether what was there before must be there after.
     """
 
@@ -51,6 +55,7 @@ class Case:
     check: Callable[[Path, str], str] | None = None
     killed: float | None = None
     twice: bool = False
+    alone: bool = False
     seconds: float = 30.0
     keeps: bool = True
 
@@ -80,6 +85,8 @@ def outcome(case: Case, template: Path, *, patience: float = 1.0) -> str:
         if case.killed is not None:
             _wait([_fork(case, place, Path(folder) / "first")], case.killed)
         ends = _ends(case, place, Path(folder), case.seconds * patience)
+        if case.alone and all(end.status == 0 for end in ends):
+            return "lost: both wrote the same place, and one of them is gone"
         found = next((reason for reason in (_judged(case, end, place) for end in ends) if not reason), None)
         if found is None:
             return _judged(case, ends[0], place)
@@ -105,6 +112,8 @@ def _judged(case: Case, end: End, place: Path) -> str:
         return "traceback: " + (end.stderr.strip().splitlines() or [""])[-1][:160]
     if end.status < 0:
         return f"ended by signal {-end.status}"
+    if end.status == 2 and (hidden := _HIDDEN.search(_message(end))):
+        return f"a hidden path: {hidden[0]}"
     if end.status == 2:
         if case.expected == DONE:
             return f"refused: {_message(end)[:200]}"

@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import fault_cases, fault_inputs, fault_places
+from bench import fault_files, fault_inputs, fault_places
 from bench.fault_worker import Case, outcome
 
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-template-") as folder:
         template = Path(folder) / "template"
         _made(template)
-        every = [*fault_inputs.cases(), *fault_cases.cases(), *fault_places.cases()]
+        every = [*fault_inputs.cases(), *fault_files.cases(), *fault_places.cases()]
         wanted = [
             case
             for case in every
@@ -81,7 +81,7 @@ def _drawn(cases: list[Case], share: float, seed: int) -> list[Case]:
 def _made(template: Path) -> None:
     """The template, by a process of its own: threads that it starts (of tokenizers, of progress bars) would be missing in what is forked from here."""
     with contextlib.redirect_stderr(io.StringIO()):
-        maker = multiprocessing.get_context("fork").Process(target=fault_cases.make_template, args=(template,))
+        maker = multiprocessing.get_context("fork").Process(target=fault_files.make_template, args=(template,))
         maker.start()
         maker.join()
     if maker.exitcode:

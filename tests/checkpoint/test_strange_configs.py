@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.fault_cases import KEYS, ODD
+from bench.fault_files import KEYS, ODD
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.headers import check_safetensors
