@@ -56,13 +56,12 @@ def _from_hub(name: str, *, with_code: bool, pickles: bool, weights: bool) -> Pa
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    refuse_irregular_cache(name)
-
     def fetch(*patterns: str, below: bool = False) -> Path:
         ignored = None if below else [_BELOW]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=ignored))
 
     try:
+        refuse_irregular_cache(name)
         # Repositories hold copies of their weights (original/, consolidated.safetensors, checkpoint-500/): only what is read is fetched.
         if not weights:
             return fetch(*_SMALL_FILES)
@@ -88,10 +87,13 @@ def refuse_irregular_cache(name: str) -> None:
 
     Raises:
         UserError: a pipe or a device stands where a file was.
+        HFValidationError: no id of the hub.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import validate_repo_id
 
+    validate_repo_id(name)
     cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
     refuse_irregular_among(cached.rglob("*"), "the hub's cache holds files")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ropewalk.cli.terminal import say
+from ropewalk.errors import UserError
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
@@ -48,6 +49,8 @@ def ablate(options: Any) -> None:
     if options.dry_run:
         minutes = sum(outcome.seconds for outcome in to_do) / 60
         say(f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes of one H100")
+    elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
+        raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:
         say(
             f"{len(outcomes) - len(to_do)} of {len(outcomes)} rows are in {options.out}; now: ropewalk report {options.out}/*.jsonl --out report.html"

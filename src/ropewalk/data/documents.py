@@ -91,6 +91,13 @@ def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
     return listed
 
 
+def refuse_missing(given: Any) -> None:
+    """Raises UserError for a file or a list of them that is not there, or is none, before hours are spent on what comes first."""
+    for source in [] if given is None else given if isinstance(given, list | tuple) else [given]:
+        if kind_of(source) == "file":
+            refuse_irregular(source, "data is read from files")
+
+
 def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
     """What a source is: a file, a directory, or a data set on the hub.
 

@@ -67,8 +67,8 @@ def _hub_config(name: str) -> dict[str, Any]:
         ),
         (OSError, lambda _: "is no directory here, and the hub could not be reached; check the path, or go online"),
     )
-    refuse_irregular_cache(name)
     try:
+        refuse_irregular_cache(name)
         config = Path(huggingface_hub.hf_hub_download(name, "config.json"))
     except tuple(kind for kind, _ in sentences) as error:
         sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))

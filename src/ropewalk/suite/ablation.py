@@ -24,9 +24,11 @@ from typing import Any
 
 import torch
 
+from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable, write_whole
-from ropewalk.checkpoint.processes import locked
+from ropewalk.checkpoint.processes import locked, one_at_a_time
+from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -70,6 +72,8 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
         raise UserError(
             "the processes of an ablation share its directory, each with a GPU of its own; start them without torchrun"
         )
+    for texts in (settings.test, settings.data, settings.validation, settings.benchmarks):
+        refuse_missing(texts)
     grid = Grid(settings, Checkpoint.open(settings.model, **settings.opening))
     out = Path(settings.out)
     for row in grid.rows:  # before anything is loaded
@@ -80,12 +84,28 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
             for row in grid.rows
         ]
     refuse_unwritable(out)
+    _take_directory(out, any((out / f"{row.name}.jsonl").exists() for row in grid.rows))
     bench = Bench(grid)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
     return [outcomes[row] for row in grid.rows]
+
+
+def _take_directory(out: Path, has_rows: bool) -> None:
+    """Mark where rows go as ropewalk's, so that nobody's texts lie among them and they are read as nobody's texts.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    guard.refuse_unreadable(out.absolute())
+    if not has_rows and not guard.is_free(out) and guard.marked(out) is None:
+        raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(out):
+            guard.mark(out, ["*.jsonl", f"{WORK}/*"])
 
 
 def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> bool:

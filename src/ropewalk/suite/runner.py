@@ -32,9 +32,9 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import refuse_existing_file
 from ropewalk.checkpoint.run_directory import run_directory
-from ropewalk.data.documents import kind_of
+from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError, refuse_irregular
+from ropewalk.errors import UserError
 from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
@@ -110,10 +110,7 @@ def _begin(suite: Suite) -> None:
 def _refuse_missing(settings: EvaluateSettings) -> None:
     """Raises UserError for data that is not there: its stage would be left out, hours later."""
     for name in ("data", "math", "benchmarks", "pairs", "train_pairs"):
-        given = getattr(settings, name)
-        for source in [] if given is None else given if isinstance(given, list) else [given]:
-            if kind_of(source) == "file":
-                refuse_irregular(source, "data is read from files")
+        refuse_missing(getattr(settings, name))
 
 
 def _size(settings: EvaluateSettings) -> Size:
