@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import fault_makers as make
-from bench.fault_files import RESUME
 from bench.fault_inputs import APPENDS, LINES, WRITES, every, into, out_of
+from bench.fault_reading import RESUME
 from bench.fault_worker import DONE, EITHER, REFUSED, Case
 from ropewalk.settings.train import CHANGEABLE, TrainSettings
 
@@ -137,7 +137,7 @@ def _kills() -> Iterator[Case]:
             if name == "train"
             else (*words, "--overwrite")
         )
-        for _ in range(6):
+        for _ in range(2 if name in _SLOW else 6):
             moment = round(moments.uniform(0.03, _TAKES.get(name, 1.0)), 3)
             yield Case(
                 "kills", f"{name}: killed after {moment} s", again, DONE, killed=moment, check=make.swept, seconds=90
@@ -147,7 +147,7 @@ def _kills() -> Iterator[Case]:
 def _writers() -> Iterator[Case]:
     for name, words in WRITES.items():
         alone = name not in (*APPENDS, "ablate")
-        for number in range(2):
+        for number in range(1 if name in _SLOW else 2):
             yield Case("two writers", f"{name}, {number}", words, EITHER, twice=True, alone=alone, seconds=90)
         if alone:
             yield Case(

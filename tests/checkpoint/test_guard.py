@@ -434,3 +434,22 @@ def test_what_could_not_be_written_is_called_as_the_user_knows_it(written, known
     with pytest.raises(UserError, match=f"^{re.escape(known)} could not be written: the disk is full"):
         with disk_errors(written):
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_is_held_as_a_directory_is_and_its_lock_is_gone_afterwards(tmp_path):
+    with locked(tmp_path / "found.json"):
+        with pytest.raises(UserError, match=f"found.json is being written by process {os.getpid()} on"):
+            with locked(tmp_path / "found.json"):
+                pass
+        with locked(tmp_path / "other.json"):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_two_that_found_nothing_there_the_later_one_finds_the_first(tmp_path):
+    """As two processes would: each has asked the guard, and then both are done."""
+    with pytest.raises(UserError, match="exists and ropewalk does not overwrite"):
+        with whole_directory(tmp_path / "out") as second:
+            (second / "config").write_text("second")
+            made(tmp_path / "out", config="first")
+    assert (tmp_path / "out/config").read_text() == "first" and os.listdir(tmp_path) == ["out"]

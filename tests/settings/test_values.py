@@ -172,7 +172,9 @@ def test_each_of_several_words_is_checked() -> None:
 def test_what_means_the_same_is_taken() -> None:
     import torch
 
-    settings = PerplexitySettings(b"m", data=(Path("a"), b"b"), windows=np.array([64, 128]), tolerance=Fraction(1, 4))
+    settings = PerplexitySettings(
+        b"m", data=(Path("a"), b"b"), windows=np.array([64, 128]), seed=np.array(3), tolerance=Fraction(1, 4)
+    )
     assert (settings.model, settings.data, settings.windows) == ("m", [Path("a"), "b"], [64, 128])
     assert all(type(window) is int for window in settings.windows) and settings.tolerance == 0.25
     assert PerplexitySettings("m", data=np.array(["a", "b"])).data == ["a", "b"]

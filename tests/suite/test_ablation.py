@@ -159,3 +159,14 @@ def test_two_processes_share_a_grid_and_one_does_the_rows_of_the_other_when_that
     assert first.returncode == 0, said
     assert len(list(tmp_path.glob("*.jsonl"))) == len(words)
     assert f"hemp/{held[0]}: " in said  # begun anew by the other
+
+
+def test_rows_lie_in_a_directory_of_their_own_and_texts_are_looked_for_first(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("mine")
+    with pytest.raises(UserError, match="texts holds other files"):  # a row would be a text of the next one
+        ablate(tmp_path / "texts", methods=["none"], measure=["perplexity"])
+    for name in ("test", "data", "validation"):
+        with pytest.raises(UserError, match="missing does not exist"):
+            ablate(tmp_path / "rows", methods=["none"], **{name: ["missing"]})
+    assert [path.name for path in tmp_path.rglob("*")] == ["texts", "a.txt"]
