@@ -3,11 +3,12 @@
     python lab/results.py
 
 in   lab/records/LEVEL/MODEL/ROW.jsonl
-out  docs/results.md between its two marks; docs/figures/lab-*.svg
+out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/rope/evidence.json
 """
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import defaultdict
@@ -23,11 +24,15 @@ from ropewalk.figures.measured import save
 from ropewalk.records import format as number_format
 from ropewalk.records.format import fixed, interval, share
 from ropewalk.reports.paired import Ratio
-from ropewalk.rope.scaling import SCALINGS
+from ropewalk.rope.scaling import EXTENDING, SCALINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
 MARKS = ("<!-- The lab: written by `make results`, do not edit. -->", "<!-- The lab ends here. -->")
+#: What the package says of a method is said of this model.
+_PLAIN = {"direct": "plain"}
+README = ROOT / "README.md"
+EVIDENCE, EVIDENCE_OF = ROOT / "src/ropewalk/rope/evidence.json", "smollm2-135m"
 COLOURS = {"linear": style.BLUE, "ntk": style.METHOD_COLOURS["ntk"], "yarn": style.METHOD_COLOURS["yarn"]}
 
 
@@ -319,9 +324,42 @@ def page() -> str:
     return "\n\n".join([head, *sections(), tail])
 
 
+def evidence() -> dict[str, Any]:
+    """What `extend` and `train` say of a method: from level a of the one real model, at the learning rates of its rows."""
+    rows = [row for row in rows_in(RECORDS / "a" / EVIDENCE_OF) if row.asked["seed"] == 0]
+    base = base_of(rows)
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in rows:
+        damage, passkeys = row.damage(base), row.passkeys.get(row.new_window)
+        if damage is not None and passkeys is not None and not row.asked["parameters"] and row is not base:
+            budget = {"damage": round(math.log(damage.value), 3), "passkeys": round(passkeys.accuracy, 2)}
+            found[_PLAIN.get(row.asked["method"], row.asked["method"])][str(row.asked["tokens"])] = budget
+    return {"model": EVIDENCE_OF, "window": rows[0].window, "factor": 4, "methods": found}
+
+
+def choice() -> str:
+    """The README's table: what `evidence` has of the methods that the command line offers."""
+    found = evidence()
+    heads = ("method", "untrained: nats above the base in the old window", "passkeys in the new one")
+    trained = ("after 5 M tokens: nats", "passkeys")
+    lines = []
+    for method, budgets in sorted(found["methods"].items(), key=lambda each: -each[1].get("0", {}).get("passkeys", 0)):
+        if method in EXTENDING:
+            figures = [budgets.get(str(tokens), {}) for tokens in (0, 5 * 2**20)]
+            cells = [(f"{each['damage']:+.2f}", f"{each['passkeys']:.0%}") if each else ("", "") for each in figures]
+            lines.append((f"{SCALINGS[method].label} (`{method}`)", *cells[0], *cells[1]))
+    return table((*heads, *trained), lines)
+
+
+def _redraw(path: Path, text: str) -> None:
+    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+
+
 def main() -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{page()}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+    EVIDENCE.write_text(json.dumps(evidence(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _redraw(PAGE, page())
+    _redraw(README, choice())
 
 
 if __name__ == "__main__":

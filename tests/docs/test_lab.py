@@ -18,6 +18,12 @@ def test_the_page_is_drawn_from_the_records(tmp_path, monkeypatch):
     assert between.strip() == results.page(), "run `make results`"  # page() makes settings of every table in grids.toml
 
 
+def test_what_is_said_of_methods_is_what_the_records_say():
+    said = json.loads(results.EVIDENCE.read_text(encoding="utf-8"))
+    assert said == json.loads(json.dumps(results.evidence())), "run `make results`"
+    assert results.choice() in results.README.read_text(encoding="utf-8"), "run `make results`"
+
+
 def test_records_name_no_place_on_the_machine_that_made_them():
     for path in results.RECORDS.glob("*/*/*.jsonl"):
         assert not any(

@@ -23,6 +23,7 @@ def _typed(name: Any) -> str:
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
+    from ropewalk.rope.evidence import evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     info = extend(**arguments(ExtendSettings, options))
@@ -34,7 +35,7 @@ def extend(options: Any) -> None:
         return
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
-        "transformers computes this inv_freq\n"
+        f"transformers computes this inv_freq\n{info.method}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
         f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
     )
 

@@ -24,7 +24,8 @@ class Plain(Scaling):
     label: ClassVar[str] = "direct fine-tuning"
     rope_types: ClassVar[tuple[str, ...]] = ("default", "mrope")
     factor_is_ratio: ClassVar[bool] = False
-    continued_by: ClassVar[str] = "linear"
+    #: What costs least in the old window and keeps retrieval, with little training or none: level a of the lab, docs/results.md.
+    continued_by: ClassVar[str] = "yarn"
 
     def __post_init__(self) -> None:
         if self.factor != 1:

@@ -16,6 +16,6 @@ class ExtendSettings(Checkpointed):
     window: Tokens
     """The new window in tokens, L'; longer than the current one."""
     method: ExtendMethod = "linear"
-    """linear, or pi, is Position Interpolation (Chen et al. 2023, section 2.3); ntk, abf, yarn, llama3, longrope, factors, proportional: docs/guide.md; auto keeps the method the model has, linear if it has none."""
+    """linear, or pi, is Position Interpolation (Chen et al. 2023, section 2.3); ntk, abf, yarn, llama3, longrope, factors, proportional: docs/guide.md; auto keeps the method the model has, yarn if it has none (docs/results.md says why)."""
     convert_pickle: Flag = False
     """Rewrite pickled weights as safetensors (weights-only load)."""

@@ -59,7 +59,7 @@ class ScalingOptions(WindowOptions):
     """
 
     method: TrainMethod = "linear"
-    """linear, or pi, is Position Interpolation; auto keeps the method the model has, linear if it has none."""
+    """linear, or pi, is Position Interpolation; auto keeps the method the model has, yarn if it has none (docs/results.md says why)."""
     raise_sliding_window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Where attention slides in every layer (Mistral v0.1, Phi-3-mini-4k): let each layer see the new window, scaled from what it sees now."""
     rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None

@@ -105,7 +105,7 @@ class TrainSettings(Recipe, Checkpointed):
     data: Data
     """Files (text, JSON lines, Parquet, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents."""
     method: TrainMethod = "linear"
-    """How the model is extended; linear, or pi, is Position Interpolation, auto the method it has, plain extends nothing and trains on positions past L (direct fine-tuning)."""
+    """How the model is extended; linear, or pi, is Position Interpolation, auto the method it has, or yarn, plain extends nothing and trains on positions past L (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
     """At its maximum; 2e-5, or 1e-5 from 33B parameters on, if not given (section 3.1)."""
     warmup: CountOrNone = 20

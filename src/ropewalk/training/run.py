@@ -7,11 +7,13 @@ out  the trained model, as records name it
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.records import ModelInfo
+from ropewalk.rope.evidence import evidence
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import batches_of
@@ -19,6 +21,8 @@ from ropewalk.training.loop import Loop
 from ropewalk.training.regime import settled
 from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
 from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS
+
+_logger = logging.getLogger(__name__)
 
 
 def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = None) -> ModelInfo:
@@ -36,6 +40,8 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         batches = batches_of(settings, checkpoint, mesh)
         settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
+        if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
+            _logger.info(f"{start.info.method}: {said}")
         return Loop(settings, start, batches, mesh, out, watch=watch).run()
 
 

@@ -1,0 +1,41 @@
+"""What was measured of a method, in a sentence, for whoever is about to choose it.
+
+in   evidence.json, which `make results` writes from the lab's records
+out  a sentence
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+#: 2^20 training tokens.
+_MILLION = 2**20
+
+
+@functools.cache
+def _measured() -> dict[str, Any]:
+    return json.loads(resources.files("ropewalk.rope").joinpath("evidence.json").read_text(encoding="utf-8"))
+
+
+def evidence(method: str) -> str:
+    """What a method did to the one real model that it was measured on; empty for a method that was not."""
+    found = _measured()
+    budgets = sorted((int(tokens), figures) for tokens, figures in found["methods"].get(method, {}).items())
+    if not budgets:
+        return ""
+    window, factor = found["window"], found["factor"]
+    said = "; ".join(
+        f"{_budget(tokens)} {figures['damage']:+.2f} nats in the old window, {figures['passkeys']:.0%} of passkeys in the new one"
+        for tokens, figures in budgets
+    )
+    return (
+        f"measured on {found['model']}, {window} to {window * factor} tokens: {said} (docs/results.md has the other methods; one seed, and "
+        "for a larger model an extrapolation)"
+    )
+
+
+def _budget(tokens: int) -> str:
+    return f"after {tokens / _MILLION:g}M training tokens" if tokens else "untrained"
