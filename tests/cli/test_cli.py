@@ -190,11 +190,11 @@ def test_what_training_leaves_out_is_said_in_a_sentence_and_its_record_names_the
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
 def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, capsys) -> None:
-    from ropewalk import training
+    from ropewalk.suite import watch
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(training, "train", lambda *_, **__: made_up.extended())
+    monkeypatch.setattr(watch, "train", lambda *_, **__: made_up.extended())
     cli.main(["train", "hemp", "--data", "d", "--window", "1024", "--out", "o"])
     assert len(capsys.readouterr().out.splitlines()) == lines
 

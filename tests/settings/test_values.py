@@ -73,6 +73,8 @@ GIVEN: dict[str, Any] = {
     "out": "o",
     "records": ["r"],
     "adapter": "a",
+    "watch": ["perplexity"],
+    "watch_data": "d",
     "reader": "vllm",
 }
 NUMPY = {int: np.int64, float: np.float32}

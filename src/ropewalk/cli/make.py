@@ -6,7 +6,6 @@ import shlex
 import time
 from typing import Any
 
-from ropewalk.checkpoint.window import Answers
 from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings
@@ -41,6 +40,7 @@ def extend(options: Any) -> None:
 
 
 def search(options: Any) -> None:
+    from ropewalk.checkpoint.window import Answers
     from ropewalk.evals.factor_search import search
 
     found = search(**arguments(SearchSettings, options))
