@@ -1,9 +1,11 @@
 """Run the readers on what `extend`, `train` and `export` write, and write the table of it. Exit 1 if any reads other than promised.
 
     make readers            environments first (environments.sh), then: python tests/readers/run.py --table docs/readers.md
+                            with --families, these alone are read, and their rows of the table written anew
 
 Tiny random models, 64 tokens extended to 256, of every family in `testing.FAMILIES` and by every method in `EXTENDING`: a new one
-joins by being listed. transformers reads all of them, the others every family by PI, and every method on two families; all read
+joins by being listed. transformers reads all of them, the others every family by PI, or by the first method that it takes, and every
+method on two families; all read
 what training wrote. The reference is the original's weights turned by the closed form of rope/ (jobs.py).
 """
 
@@ -35,6 +37,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from in_transformers import read_all  # noqa: E402
 from jobs import NEW, ORIGINAL, POSITIONS, TEXT, WINDOW, Reference  # noqa: E402
+from part import with_rows_of  # noqa: E402
 
 from ropewalk import testing  # noqa: E402
 from ropewalk.checkpoint.checkpoint import Checkpoint  # noqa: E402
@@ -84,7 +87,7 @@ READERS = (
 
 @dataclass
 class Model:
-    """One model that is read."""
+    """One model that is read; `first`: by the first method that its family takes, PI mostly."""
 
     family: str
     method: str
@@ -92,6 +95,7 @@ class Model:
     extended: Path | None
     refusal: str = ""
     reference: Reference | None = None
+    first: bool = False
 
     @property
     def name(self) -> str:
@@ -204,6 +208,7 @@ def extended(family: str, original: Path, place: Path) -> Iterator[Model]:
             models.append(Model(family, name, original, None, refusal=str(error)))
         else:
             models.append(Model(family, name, original, out, reference=jobs.reference(original, out)))
+    next((model for model in models if not model.refusal), models[0]).first = True
     refusals = {model.refusal for model in models}
     yield from (
         [Model(family, "all", original, None, refusal=refusals.pop())]
@@ -214,7 +219,7 @@ def extended(family: str, original: Path, place: Path) -> Iterator[Model]:
 
 def is_read_by(model: Model, reader: Reader) -> bool:
     whole = reader.whole and (not reader.environment or model.family in testing.FAMILIES)
-    return whole or model.method.startswith("linear") or model.family in ALL_METHODS
+    return whole or model.first or model.method.startswith("linear") or model.family in ALL_METHODS
 
 
 def exports_for(reader: Reader, models: list[Model], place: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -417,7 +422,10 @@ def main() -> None:
     wrong = sum(bool(cell.wrong) for cell in cells.values()) + sum(not right for *_, right in others) + len(weak)
     print(*(f"{name}: an unscaled reader would hardly show" for name in weak), sep="\n")
     if arguments.table:
-        arguments.table.write_text(page(models, cells, versions, others, time.time() - started), encoding="utf-8")
+        written = page(models, cells, versions, others, time.time() - started)
+        if len(arguments.families) < len(testing.PUBLISHED):
+            written = with_rows_of(arguments.table.read_text(encoding="utf-8"), written, arguments.families)
+        arguments.table.write_text(written, encoding="utf-8")
     print(
         f"{sum(not cell.wrong for cell in cells.values())} passed, {wrong} failed, {sum(v is None for v in versions.values())} skipped"
     )
