@@ -305,6 +305,7 @@ DELETING = {
     "model/position_table.py": "a directory that is being written",
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",
+    "suite/ablation.py": "below .work of a directory that it marked",
     "training/threads.py": "the cache",
     "training/checkpoints.py": "a run's own, by its mark",
     "training/snapshots.py": "a run's own, by its manifests",
