@@ -4,7 +4,8 @@ in   nothing but the environment; one process alone is rank 0 of 1
 out  this rank's number, and every rank's results on all of them
 
 Documents and prompts are independent, so ranks talk twice: about the run's header, and about their results; those of an estimate after
-every batch, since all together decide whether it is enough. Small Python objects, over gloo, whatever the devices are.
+every batch, since all together decide whether it is enough. Small Python objects, over gloo, whatever the devices are. Where a model is
+sharded over them they also keep each other company in between: spread.py.
 
 Who and how many there are stands in the environment and can be asked at any time. To talk, a process must have called `join`, which is
 for whoever begins a run: `evals.loaded.open_model`, `benchmarks`, `suite.runner.evaluate`, and training's `mesh.start`.
@@ -13,6 +14,7 @@ for whoever begins a run: `evals.loaded.open_model`, `benchmarks`, `suite.runner
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -59,11 +61,11 @@ def local_size() -> int:
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
-def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
+def join(backend: str | None = None, *, bind: bool | None = None) -> None:
     """Meet the other processes that torchrun started. One process alone meets nobody; a second call changes nothing.
 
     Args:
-        backend: of torch.distributed, by which they talk.
+        backend: of torch.distributed, by which they talk; if not given, gloo, and NCCL between GPUs where there are any.
         bind: whether this process takes the GPU of its number for its own; if not given, where there are GPUs.
     """
     if size() == 1:
@@ -75,14 +77,25 @@ def join(backend: str = "gloo", *, bind: bool | None = None) -> None:
     if torch.cuda.is_available() if bind is None else bind:
         torch.cuda.set_device(local_rank())
     if not dist.is_initialized():
+        backend = backend or ("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
         dist.init_process_group(backend, rank=rank(), world_size=size(), timeout=_PATIENCE)
+
+
+#: What a process does for the others before it meets them, one after the other.
+_before_meeting: list[Callable[[], None]] = []
+
+
+def before_meetings(do: Callable[[], None]) -> None:
+    """Have `do` called at the beginning of every `same` and `gathered` from now on; spread.py keeps the others company by it."""
+    if do not in _before_meeting:
+        _before_meeting.append(do)
 
 
 def same(value: Any) -> Any:
     """The first rank's value, on every rank."""
     if size() == 1:
         return value
-    _refuse_before_join()
+    _begin_meeting()
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -92,14 +105,16 @@ def gathered(results: dict[int, Any]) -> dict[int, Any]:
     """All ranks' results in one dictionary, on every rank."""
     if size() == 1:
         return results
-    _refuse_before_join()
+    _begin_meeting()
     parts: list[Any] = [None] * size()
     dist.all_gather_object(parts, results)
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _refuse_before_join() -> None:
+def _begin_meeting() -> None:
     if not dist.is_initialized():
         raise RuntimeError(
             f"this is process {rank()} of {size()}, and it has not met the others; call ranks.join() first"
         )
+    for do in _before_meeting:
+        do()

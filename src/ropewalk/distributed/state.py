@@ -52,7 +52,11 @@ def fill(model: nn.Module, weights: dict[str, Any], device: torch.device) -> Non
         the model's names; empty on the others.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers(remove_duplicate=False)}
+    first = {parameter: name for name, parameter in model.named_parameters()}
+    tied = {name: first[p] for name, p in model.named_parameters(remove_duplicate=False) if first[p] != name}
     model.to_empty(device=device)
+    for name, other in tied.items():  # FSDP2 ties what it shards, and nothing ties what it does not
+        put(model, name, model.get_parameter(other))
     for name, buffer in model.named_buffers(remove_duplicate=False):
         buffer.copy_(buffers[name])
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))

@@ -20,11 +20,12 @@ from ropewalk.checkpoint.window import Answers
 from ropewalk.data import encode
 from ropewalk.data.token_corpus import tokenizer_digest
 from ropewalk.distributed import ranks
+from ropewalk.distributed.spread import is_spread, load_spread
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
-from ropewalk.settings.options import DtypeName, Opening
+from ropewalk.settings.options import DtypeName, Opening, Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ def open_model(
     tokenizer: Any = None,
     dtype: DtypeName | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    shard: Shard = "off",
     current_window: int | None = None,
     original_window: int | None = None,
     trust_remote_code: bool = False,
@@ -75,6 +77,7 @@ def open_model(
         model: a name or an open checkpoint for `load_model`, or a transformers model.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
         dtype, device: as in `load_model`; a model object keeps its own.
+        shard: whether the processes of torchrun hold it together; see distributed/spread.py. Not for a model object.
         current_window, original_window, trust_remote_code: as in `Checkpoint.open`.
 
     Raises:
@@ -88,9 +91,10 @@ def open_model(
             current_window=current_window,
             original_window=original_window,
         )
-        weights = load_model(checkpoint, dtype=dtype, device=device)
-        forget_inputs(weights)
         whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
+        loads = load_spread if is_spread(shard, checkpoint, dtype, device) else load_model
+        weights = loads(checkpoint, dtype=dtype, device=device)
+        forget_inputs(weights)
         if tokenizer is None:
             tokenizer = load_tokenizer(checkpoint)
         else:
@@ -140,6 +144,7 @@ def fingerprint(loaded: LoadedModel, *, samples: int = 64) -> str:
         loaded: by `open_model`.
         samples: numbers hashed of each tensor, evenly spread.
     """
+    ranks.same(None)  # all come here, and none is in the middle of a pass: sharded tensors are put together
     digest = hashlib.sha256((loaded.info.fingerprint or _of_object(loaded.model, loaded.tokenizer)).encode())
     for name, tensor in _tensors(loaded.model):
         flat = tensor.flatten()
@@ -162,4 +167,5 @@ def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     of_last_input = {id(table) for module, _, _, table in rotary_tables(model) if follows_length(module)}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if id(tensor) not in of_last_input:
-            yield name, tensor.detach()
+            sharded: Any = tensor  # then whole for a moment, on every process
+            yield name, (sharded.full_tensor() if hasattr(sharded, "full_tensor") else tensor).detach()

@@ -27,6 +27,8 @@ ON_THE_WAY = 3
 CONTENTION = 0.05
 #: Share of the host's free memory that may be taken: what reads data, saves checkpoints and runs beside it needs the rest.
 HOST_SHARE = 0.9
+#: Share of a device's free memory that the weights of a measured model may take whole; what a window's pass makes needs the rest.
+WHOLE_SHARE = 0.7
 #: Weights, or floating-point operations of a run on each device, from which on training compiles its layers on a GPU: that takes tens of
 #: seconds, which is small beside what it saves then.
 COMPILED_WEIGHTS, COMPILED_FLOPS = 1e9, 5e15

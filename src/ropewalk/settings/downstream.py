@@ -13,7 +13,6 @@ from ropewalk.settings.options import (
     Directory,
     Files,
     Flag,
-    Loading,
     MeasuringOptions,
     NamedModel,
     OpeningOptions,
@@ -23,6 +22,7 @@ from ropewalk.settings.options import (
     OptionalModel,
     OptionalNamedModel,
     PythonOnly,
+    Spreading,
 )
 from ropewalk.settings.values import Count, LearningRate, Seed, Share, Temperature, Tokens
 
@@ -109,7 +109,7 @@ class SummarizeSettings(MeasuringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(Loading, OpeningOptions):
+class EvaluateSettings(Spreading, OpeningOptions):
     """Everything the paper measures, as far as it fits this machine, and the page; a killed run goes on where it was."""
 
     model: NamedModel = field(kw_only=False)

@@ -39,6 +39,7 @@ else:  # what can be asked of an object without importing its class
     Tokenizer = Annotated[Any, values.TOKENIZER]
     TorchDtype, TorchDevice = Annotated[Any, values.DTYPE], Annotated[Any, values.DEVICE]
 
+Shard = Literal["auto", "on", "off"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 #: A switch that is off unless named; without its `--no-` twin, which would only lengthen every help page.
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -102,7 +103,20 @@ class Loading(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringOptions(Loading, OpeningOptions):
+class Spreading(Loading):
+    """How a model that is measured is brought into the memory of one process or of many."""
+
+    shard: Shard = "auto"
+    """Under torchrun: on shards the layers' weights over the processes (FSDP2), off has each hold them whole; auto shards what takes more than 70 % of a device's free memory. Figures are the same."""
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """All of it, by the names that `open_model` has."""
+        return {"dtype": self.dtype, "device": self.device, "shard": self.shard}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringOptions(Spreading, OpeningOptions):
     """A model that is measured, and where that goes on record."""
 
     model: AnyModel = field(kw_only=False)

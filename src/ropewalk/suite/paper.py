@@ -60,7 +60,8 @@ class Suite:
 
     @property
     def loading(self) -> dict[str, Any]:
-        return {"dtype": self.settings.dtype, "device": self.settings.device}
+        """All of it that decides a figure."""
+        return {name: value for name, value in self.settings.loading.items() if name != "shard"}
 
     def stages(self) -> Iterator[Stage]:
         """All of them, once `prepare` was called. A model is measured at all windows, a checkpoint on the way at its own window alone."""
@@ -156,7 +157,7 @@ class Suite:
             name,
             str(model),
             about,
-            lambda: measure(model, out=self.records, **settings, **(written or {}), **self.loading),
+            lambda: measure(model, out=self.records, **settings, **(written or {}), **self.settings.loading),
         )
 
     def _perplexity(self, model: Checkpoint, windows: list[int], stride: int) -> Iterator[Stage]:

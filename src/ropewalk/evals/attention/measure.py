@@ -72,10 +72,8 @@ def attention(settings: AttentionSettings) -> list[Measured]:
         check_reach(settings.window)
     for checked in (settings.base, settings.model):
         if checked is not None:
-            check_memory(checked, settings.window, dtype=settings.dtype, device=settings.device)
-    loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
-    )
+            check_memory(checked, settings.window, **settings.loading)
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     return measure(loaded, settings)
 
 
@@ -96,8 +94,7 @@ def measure(loaded: LoadedModel, settings: AttentionSettings) -> list[Measured]:
         base_model = open_model(
             base,
             tokenizer=loaded.tokenizer,
-            dtype=settings.dtype,
-            device=settings.device,
+            **settings.loading,
             trust_remote_code=settings.trust_remote_code,
         )
         _check_related(base_model, loaded)

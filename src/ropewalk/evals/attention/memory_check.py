@@ -12,11 +12,14 @@ import torch
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.distributed import ranks
+from ropewalk.distributed.spread import is_spread
 from ropewalk.errors import UserError
 from ropewalk.evals.attention.adjacent import ROWS
 from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
 from ropewalk.model.devices import device_for, dtype_for, free_bytes
 from ropewalk.model.verify import rope_of
+from ropewalk.settings.options import Shard
 
 
 def check_memory(
@@ -25,6 +28,7 @@ def check_memory(
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    shard: Shard = "off",
     available: int | None = None,
 ) -> None:
     """Refuse a measurement that does not fit.
@@ -32,7 +36,7 @@ def check_memory(
     Args:
         model: a name or an open checkpoint, whose weights still have to be loaded, or a model that is in memory.
         window: tokens; the model's own if not given.
-        dtype, device: as in `load_model`, for a name.
+        dtype, device, shard: as in `open_model`, for a name.
         available: bytes; what is free on the device if not given.
 
     Raises:
@@ -45,6 +49,8 @@ def check_memory(
         target = device_for(device)
         size = dtype_for(dtype, target).itemsize
         weights = size * checkpoint.parameters
+        if is_spread(shard, checkpoint, dtype, device):
+            weights //= ranks.size()
     else:
         text, rope_config, weights = text_section(model.config.to_dict()), rope_of(model), 0
         target = next(model.parameters()).device

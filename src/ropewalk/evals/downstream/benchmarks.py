@@ -196,7 +196,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
 
 
 def _open(model: Any, settings: BenchmarksSettings, **opening: Unpack[Opening]) -> LoadedModel:
-    return open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **opening)
+    return open_model(model, tokenizer=settings.tokenizer, **settings.loading, **opening)
 
 
 def measure(

@@ -179,7 +179,7 @@ def summarize(settings: SummarizeSettings) -> list[records.Summary]:
         trained = _finetuned(dataclasses.replace(settings, model=model))
         model = Checkpoint.open(trained, trust_remote_code=settings.trust_remote_code)
     opening = Opening() if isinstance(model, Checkpoint) else settings.opening
-    loaded = open_model(model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **opening)
+    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **opening)
     return measure(loaded, chosen, settings)
 
 

@@ -82,13 +82,12 @@ def gain(settings: GainSettings) -> records.ContextGain:
     if settings.window and settings.short:
         _contexts(settings, settings.window, settings.window)  # before a model is loaded
     model, evaluator = opened(settings.model, settings.evaluator, **settings.opening)
-    loading: dict[str, Any] = {"dtype": settings.dtype, "device": settings.device}
-    loaded = open_model(model, tokenizer=settings.tokenizer, **loading, **settings.opening)
+    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
     check_window(loaded.model, contexts.window)
     if evaluator is None:
         return measure(loaded, settings, contexts)
-    return measure(loaded, settings, contexts, _evaluator(evaluator, loaded, contexts.window, loading))
+    return measure(loaded, settings, contexts, _evaluator(evaluator, loaded, contexts.window, settings.loading))
 
 
 def _evaluator(evaluator: Any, loaded: LoadedModel, window: int, loading: dict[str, Any]) -> LoadedModel:

@@ -76,9 +76,7 @@ def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
     _check_windows(settings, settings.windows or ())  # before a model is loaded
-    loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
-    )
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     return measure(loaded, settings)
 
 

@@ -158,9 +158,7 @@ def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
     Raises:
         UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
     """
-    loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
-    )
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     return measure(loaded, settings)
 
 

@@ -159,9 +159,7 @@ def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.P
     Raises:
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
-    loaded = open_model(
-        settings.model, tokenizer=settings.tokenizer, dtype=settings.dtype, device=settings.device, **settings.opening
-    )
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     return measure(loaded, settings)
 
 
