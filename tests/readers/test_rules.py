@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,12 @@ import pytest
 
 import shelf
 from readers import ask
+from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.exports.checkpoints import spelled_out
+from ropewalk.model.extend import extended_config
 from ropewalk.readers.rules import READERS
+from ropewalk.settings.scaling import ScalingOptions
 
 ANSWERS: dict[str, dict[str, Any]] = json.loads(ask.ANSWERS.read_text(encoding="utf-8"))
 #: Where a rule is meant to differ: it gives the inv_freq at the end of the window, where longrope has its long factors.
@@ -82,6 +88,23 @@ def test_readers_that_leave_a_scaling_out_say_so() -> None:
     assert READERS["ollama"].scaling_is_ignored(shelf.extended_yarn())
     assert READERS["ollama"].refusal(shelf.extended(shelf.qwen25()))
     assert READERS["ollama"].refusal(shelf.extended()) is None
+
+
+def test_a_reader_that_leaves_a_temperature_of_the_scores_out_is_refused() -> None:
+    """Run on tiny models: transformers 4.57's DeepSeek-V2 was 0.92 nats off, vLLM 0.32's Ministral 3 0.55, past the original window."""
+    lite, ministral = (
+        Checkpoint(name, Path(), testing.tiny_config(name, 64).to_dict())
+        for name in ("deepseek-v2-lite", "ministral-3")
+    )
+    yarn = ScalingOptions(method="yarn")
+    longer = extended_config(lite, window=256, options=yarn)
+    assert "mscale_all_dim" in str(READERS["transformers 4"].refusal(longer))
+    del longer["rope_scaling"]["mscale_all_dim"]
+    assert READERS["transformers 4"].refusal(longer) is None
+    assert "llama_4_scaling" in str(READERS["vllm"].refusal(ministral.config))
+    for written in (spelled_out(ministral), extended_config(ministral, window=256, options=yarn)):
+        assert READERS["vllm"].refusal(written) is None
+        assert written["llama_4_scaling"] == {"original_max_position_embeddings": 16, "beta": 0.1}
 
 
 def test_a_reader_that_refuses_a_scaling_is_not_said_to_leave_it_out() -> None:

@@ -79,6 +79,7 @@ def write_rope(
         text["partial_rotary_factor"] = share
     _write_older_keys(text, family, rope_theta, share)
     write_older_names(text, family)
+    write_queries_by_position(text, parameters)
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block
     return out
@@ -95,6 +96,13 @@ def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, s
 def write_older_names(text: dict[str, Any], family: Family) -> None:
     """Put the keys that transformers 5 saved under a new name under their older one, too."""
     text.update({older: text[newer] for older, newer in lost_names(text, family).items()})
+
+
+def write_queries_by_position(text: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Say what scales the queries of Ministral 3 by position as vLLM looks for it, too."""
+    beta, original = (entry.get(key) for key in ("llama_4_scaling_beta", "original_max_position_embeddings"))
+    if beta and original:
+        text["llama_4_scaling"] = {"original_max_position_embeddings": original, "beta": beta}
 
 
 def lost_names(text: dict[str, Any], family: Family) -> dict[str, str]:

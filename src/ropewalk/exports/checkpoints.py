@@ -20,7 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import read_json, write_json
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
-from ropewalk.checkpoint.write_rope import write_older_names, write_rope
+from ropewalk.checkpoint.write_rope import write_older_names, write_queries_by_position, write_rope
 from ropewalk.errors import UserError
 from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.model.verify import verify_directory
@@ -73,6 +73,7 @@ def spelled_out(checkpoint: Checkpoint) -> dict[str, Any]:
     text = text_section(config)
     parameters = text.get("rope_parameters") or {}
     write_older_names(text, family_of(rope.family))
+    write_queries_by_position(text, parameters)
     flat = not any(isinstance(value, dict) for value in parameters.values())
     if flat and "rope_theta" in parameters:
         text.setdefault("rope_theta", parameters["rope_theta"])

@@ -62,7 +62,7 @@ def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) ->
 
 def left_out(model: nn.Module, checkpoint: Checkpoint) -> set[str]:
     """Tensors of a checkpoint that transformers has no place for on purpose: layers that predict several tokens at once, mostly."""
-    there, is_aside = {name for name, _ in model.named_parameters()}, _on_purpose(model, checkpoint)
+    there, is_aside = _with_and_without_prefix(model, model.named_parameters()), _on_purpose(model, checkpoint)
     stored = {name for header in checkpoint.headers.values() for name, _ in tensors(header)}
     return {name for name in stored - there if not _COMPUTED.search(name) and is_aside(name)}
 
@@ -75,13 +75,19 @@ def _on_purpose(model: nn.Module, checkpoint: Checkpoint) -> Callable[[str], boo
     of the larger GLM-4.5 is one of its own.
     """
     patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), *_predictors(checkpoint)]
-    modules = {name for name, _ in model.named_modules()}
+    modules = _with_and_without_prefix(model, model.named_modules())
 
     def is_aside(name: str) -> bool:
         nearest = f"{_nearest(name, modules)}."
         return any(re.search(each, name) and not re.search(each, nearest) for each in patterns)
 
     return is_aside
+
+
+def _with_and_without_prefix(model: nn.Module, named: Iterable[tuple[str, Any]]) -> set[str]:
+    """Names as the model has them, and as files of its base model do (GPT-2's on the hub)."""
+    names, prefix = {name for name, _ in named}, getattr(model, "base_model_prefix", "")
+    return names | {name.removeprefix(f"{prefix}.") for name in names}
 
 
 def _predictors(checkpoint: Checkpoint) -> Iterator[str]:

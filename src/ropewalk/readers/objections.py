@@ -127,6 +127,18 @@ def deepseeks_scores(text: dict[str, Any], keys: Keys) -> str | None:
     )
 
 
+def scores_without_mscale(text: dict[str, Any], keys: Keys) -> str | None:
+    """DeepseekV2Attention of transformers 4.57 divides scores by the root of the head's size and no more; DeepseekV3Attention does."""
+    wrong = model_type_of(text) == "deepseek_v2" and keys.rope_type == "yarn" and keys.entry.get("mscale_all_dim")
+    return "leaves mscale_all_dim out of the scores of deepseek_v2 models" if wrong else None
+
+
+def queries_by_position(text: dict[str, Any], keys: Keys) -> str | None:
+    """vLLM finds the scaling of Ministral 3's queries by position under a name of Mistral's own files (models/mistral.py)."""
+    wrong = keys.entry.get("llama_4_scaling_beta") and not text.get("llama_4_scaling")
+    return "takes llama_4_scaling_beta from a key llama_4_scaling alone, which export writes" if wrong else None
+
+
 def queries_by_heart(text: dict[str, Any], keys: Keys) -> str | None:
     """Whether DeepSeek's queries are of low rank: llama.cpp knows the Lite models by their number of layers and does not load others."""
     whole = {**class_defaults(model_type_of(text)), **text}

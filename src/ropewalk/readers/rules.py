@@ -76,7 +76,7 @@ _ROWS = (
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
         computes_of=_WITH_ALPHA,
         unscaled=frozenset({"nemotron"}),
-        objections=(objections.younger_family, objections.lost_key, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
+        objections=(objections.younger_family, objections.lost_key, objections.scores_without_mscale, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
     ),
     Reader(
         "transformers 5",
@@ -104,7 +104,8 @@ _ROWS = (
         # Elsewhere it computes NaN of pairs that stand still (run in 0.32).
         only_in={"proportional": frozenset({"gemma4_text"})},
         longrope_at_original=True,
-        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.two_types, objections.whole_factor),
+        objections=(objections.no_whole_length, objections.factors_for_each_pair, objections.two_types, objections.whole_factor,
+                    objections.queries_by_position),
     ),
     Reader(
         "sglang",
