@@ -27,7 +27,12 @@ def plan(options: Any) -> None:
 
     planned = plan(**arguments(PlanSettings, options))
     if options.json:
-        say(json.dumps({**planned.to_dict(), "others": [other.to_dict() for other in planned.others]}, indent=2))
+        reading = {
+            "measuring": {**vars(planned.measuring), "needed": planned.measuring.total},
+            "serving": vars(planned.serving),
+        }
+        others = [other.to_dict() for other in planned.others]
+        say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))
     else:
         show_plan(planned)
     if not planned.fits and not any(other.job.gpus == planned.job.gpus for other in planned.others):

@@ -29,15 +29,10 @@ from ropewalk.model.devices import free_bytes, to_device
 from ropewalk.model.loss import NextTokenLoss, logits_transform
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import positions_of
+from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES
 
-#: Tokens of one forward pass if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
-#: activations of a small model fit its cache (measured: docs/log.md).
-GPU_BATCH_TOKENS = 32768
-CPU_BATCH_TOKENS = 2048
 #: Tokens that an answer to a prompt of the retrieval tests takes at most.
 ANSWER = 32
-#: Largest float32 copy of logits, in bytes: more are turned into log-likelihoods chunk by chunk.
-LOGIT_BYTES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from ropewalk.planner.chips import Chip, Mfu, Rates, datasheet_rates, gibibytes,
 from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.named import shape_of
+from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, micro_windows
@@ -77,6 +78,16 @@ class Plan:
     def mfu(self) -> Mfu:
         """On both scales."""
         return mfu(self.time.flops / self.time.seconds, self.chip, self.rates.matrix, self.job.gpus)
+
+    @property
+    def measuring(self) -> Measuring:
+        """What measuring the model at the new window takes, on chips of this kind."""
+        return measuring(self.job.shape, self.job.recipe.window, self.chip)
+
+    @property
+    def serving(self) -> Serving:
+        """What serving it there costs."""
+        return serving(self.job.shape, self.job.recipe.window, self.rates)
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:

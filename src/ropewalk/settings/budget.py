@@ -27,6 +27,11 @@ ON_THE_WAY = 3
 CONTENTION = 0.05
 #: Share of the host's free memory that may be taken: what reads data, saves checkpoints and runs beside it needs the rest.
 HOST_SHARE = 0.9
+#: Tokens of one forward pass of a measurement if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
+#: activations of a small model fit its cache (measured: docs/log.md).
+GPU_BATCH_TOKENS, CPU_BATCH_TOKENS = 32768, 2048
+#: Largest float32 copy of a measurement's logits, in bytes: more are turned into log-likelihoods chunk by chunk.
+LOGIT_BYTES = 256 * 2**20
 #: Share of a device's free memory that the weights of a measured model may take whole; what a window's pass makes needs the rest.
 WHOLE_SHARE = 0.7
 #: Weights, or floating-point operations of a run on each device, from which on training compiles its layers on a GPU: that takes tens of

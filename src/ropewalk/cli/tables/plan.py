@@ -39,6 +39,7 @@ def show_plan(plan: Plan) -> None:
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
+    terminal.print(f"{measuring_line(plan)}\n{serving_line(plan)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def others_table(plan: Plan) -> Table:
@@ -102,6 +103,37 @@ def verdict(plan: Plan) -> str:
     return f"it does NOT fit by {regime}: {lacking} with as little kept as can be; what fits: {ways}"
 
 
+def measuring_line(plan: Plan) -> str:
+    """What measuring takes."""
+    need, window, chip = plan.measuring, plan.job.recipe.window, plan.chip
+    parts = f"{need.weights / GIB:.1f} weights, {need.results / GIB:.1f} a pass of the window"
+    parts += f", {need.gathered / GIB:.1f} layers gathered" if need.gathered else ""
+    said = f"measuring at {window} takes {need.total / GIB:.1f} GiB on each chip ({parts}): "
+    if need.chips == 0:
+        return (
+            said + f"more than {chip.name} has, {chip.memory:.1f}" + (", however many there are" * (chip.name != "cpu"))
+        )
+    if need.chips == 1:
+        return said + f"one {chip.name} does"
+    return (
+        said
+        + f"{need.chips} such chips do, by torchrun --nproc-per-node {need.chips} -m ropewalk perplexity … --shard on"
+    )
+
+
+def serving_line(plan: Plan) -> str:
+    """What serving costs, a prompt."""
+    cost, before, window = plan.serving, plan.job.shape.window, plan.job.recipe.window
+    cache = f"{cost.token_bytes / 1024:,.0f} KiB of keys and values a token, {cost.before_bytes / GIB:.2f} GiB at {before} tokens and "
+    cache += f"{cost.window_bytes / GIB:.2f} at {window}"
+    first = (
+        ""
+        if cost.first_token is None
+        else f", {_seconds(cost.first_token)} on one chip of this kind by its operations alone"
+    )
+    return f"serving takes {cache}, a prompt, in bfloat16; the first token after {window} takes {cost.flops / 1e12:,.0f} TFLOP{first}"
+
+
 def time_table(plan: Plan) -> Table:
     """Layout, time and cost; the layout alone where no time can be told."""
     table = _table("Training")
@@ -147,6 +179,10 @@ def _count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{word}"
     return f"{number:.0f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"
 
 
 def _hours(hours: float) -> str:

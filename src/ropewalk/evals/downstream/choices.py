@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ropewalk.evals.likelihood import LOGIT_BYTES, rows_on
+from ropewalk.evals.likelihood import rows_on
+from ropewalk.settings.budget import LOGIT_BYTES
 
 #: A prompt and one of its answers.
 Choice = tuple[Sequence[int], Sequence[int]]

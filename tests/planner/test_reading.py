@@ -1,0 +1,88 @@
+"""What a plan says of measuring and serving: against transformers' own cache, a published figure and a measured one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+
+from ropewalk import testing
+from ropewalk.planner import plan
+from ropewalk.planner.chips import CHIPS, datasheet_rates
+from ropewalk.planner.memory import GIB
+from ropewalk.planner.reading import measuring, serving
+from ropewalk.planner.shape import LLAMA, read_shape
+
+H100 = CHIPS["H100"]
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("llama", dict(num_key_value_heads=2)),
+        ("mistral", dict(num_key_value_heads=2, sliding_window=16)),
+        ("gemma3_text", dict(num_key_value_heads=2, sliding_window=16)),
+    ],
+)
+def test_keys_and_values_are_counted_as_transformers_keeps_them(family, overrides) -> None:
+    model = testing.tiny(family, 64, **overrides).to(torch.bfloat16)
+    shape = read_shape(json.loads(model.config.to_json_string(use_diff=False)), name=family)
+    cache = transformers.DynamicCache(config=model.config)
+    model(input_ids=torch.zeros(1, 48, dtype=torch.long), past_key_values=cache, use_cache=True)
+    held = sum(each.numel() * each.element_size() for layer in cache.layers for each in (layer.keys, layer.values))
+    # transformers keeps one token less than the window in a layer that slides: the next one comes to them.
+    missing = 2 * 2 * shape.kv_width * shape.sliding
+    assert serving(shape, 48, datasheet_rates(H100)).window_bytes == held + missing
+
+
+def test_a_prompt_of_llama_7b() -> None:
+    """512 KiB a token, as every reader of LLaMA has it; two operations for each weight, and attention of half the square."""
+    cost = serving(LLAMA["llama-7b"], 32768, datasheet_rates(H100))
+    assert cost.token_bytes == 512 * 1024
+    assert cost.window_bytes == 16 * GIB == 16 * cost.before_bytes
+    assert cost.flops == pytest.approx(32768 * 2 * 6.476e9 + 32 * 2 * 2 * 4096 * 32768**2 / 2, rel=0.002)
+    assert cost.flops / 989e12 < cost.first_token < 3 * cost.flops / 989e12
+
+
+def test_measuring_takes_what_it_was_measured_to_take() -> None:
+    """15.7 GiB allocated on one H200 (docs/results.md, measuring speed), within the ten per cent that plans are held to."""
+    need = measuring(LLAMA["llama-7b"], 32768, CHIPS["H200"])
+    assert need.chips == 1
+    assert need.total - need.context == pytest.approx(15.7 * GIB, rel=0.1)
+
+
+def test_as_many_chips_as_hold_it_and_no_fewer() -> None:
+    shape = LLAMA["llama-65b"]
+    need = measuring(shape, 8192, H100)
+    whole = 2 * shape.parameters
+    assert need.chips == 2 and need.total <= H100.memory * GIB < whole
+    # What is whole everywhere is counted everywhere.
+    tables = 2 * 2 * shape.embedding
+    assert need.weights == pytest.approx((whole - tables) / 2 + tables, rel=1e-4)
+    assert measuring(shape, 8192, CHIPS["A100-40"]).chips > 3
+    assert measuring(shape, 2**20, CHIPS["A100-40"]).chips == 0, "one pass's results alone are more"
+
+
+def test_the_plan_says_both(capsys) -> None:
+    planned = plan("llama-65b", window=8192, gpus="8xH100", batch_size=8)
+    assert planned.measuring.chips == 2
+    command = [
+        sys.executable,
+        "-m",
+        "ropewalk",
+        "plan",
+        "llama-65b",
+        "--window",
+        "8192",
+        "--gpus",
+        "8xH100",
+        "--batch-size",
+        "8",
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "torchrun --nproc-per-node 2 -m ropewalk perplexity … --shard on" in shown
+    assert "2,560 KiB of keys and values a token" in shown
+    said = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
+    assert said["serving"]["window_bytes"] == 20 * GIB and said["measuring"]["chips"] == 2
