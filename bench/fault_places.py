@@ -146,10 +146,10 @@ def _kills() -> Iterator[Case]:
 
 def _writers() -> Iterator[Case]:
     for name, words in WRITES.items():
-        alone = name not in (*APPENDS, "ablate")
+        alone = name not in _GOES_ON  # or the second, if it comes late enough, goes on where the first has ended
         for number in range(1 if name in _SLOW else 2):
             yield Case("two writers", f"{name}, {number}", words, EITHER, twice=True, alone=alone, seconds=90)
-        if alone:
+        if name not in (*APPENDS, "ablate"):
             yield Case(
                 "two writers",
                 f"{name} --overwrite",
