@@ -23,7 +23,8 @@ TASKS = {"boolq": 0.58, "piqa": 0.61, "race-middle": 0.33, "race-high": 0.29, "w
 
 def extended(factor: int = 4, steps: int = 0, method: str = "linear", name: str | None = None) -> ModelInfo:
     """A made-up extension of the made-up base."""
-    name = name or f"runs/hemp-{method}-{256 * factor}-{steps}"
+    run = f"runs/hemp-{method}-{256 * factor}"
+    name = name or (f"{run}/checkpoints/step-{steps:06d}" if steps else run)
     parameters = {"method": method, "factor": float(factor)}
     scaling = from_dict(parameters if method != "plain" else {"method": "plain"})
     return ModelInfo(name, "llama", 256, 256 * factor, scaling, 10000.0, 32, 3_412_480, steps)

@@ -57,7 +57,7 @@ def perplexity_by_steps(
         x = sorted(points)
         y = [points[step] / (base or 1.0) for step in x]
         drawn += y
-        name = names[variant].rpartition(", ")[0] or names[variant]
+        name = names[variant].replace(variant.label, variant.method_and_factor)
         axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
@@ -92,7 +92,7 @@ def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, int]]], *, colours:
     for index, (variant, points) in enumerate(curves):
         x = sorted(points)
         y = [points[step] / variant.window for step in x]
-        name = names[variant].rpartition(", ")[0] or names[variant]
+        name = names[variant].replace(variant.label, variant.method_and_factor)
         axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if longest >= COMPARABLE:
         for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
@@ -260,7 +260,7 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
     figure, axes = new(height=2.9)
     lines: dict[tuple[str, str], list[tuple[Variant, float]]] = {}
     for variant, budget, value in points:
-        lines.setdefault((variant.scaling.label, budget), []).append((variant, value / (base or 1.0)))
+        lines.setdefault((variant.method_label, budget), []).append((variant, value / (base or 1.0)))
     for index, ((method, budget), line) in enumerate(lines.items()):
         line.sort(key=lambda point: point[0].factor)
         first = line[0][0]

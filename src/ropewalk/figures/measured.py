@@ -38,7 +38,7 @@ from ropewalk.figures.style import (
 )
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps, trained_variant
+from ropewalk.records.variant import Variant, labels, last_steps, told_apart, trained_variant
 
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
@@ -167,14 +167,19 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
     runs: dict[str, list[Measurement[Step]]] = {}
     for m in measurements:
         runs.setdefault(m.run.id, []).append(m)
-    for steps in runs.values():
-        variant = trained_variant(steps[0].run.model)
+    variants = {run: trained_variant(steps[0].run.model, steps[0].recipe) for run, steps in runs.items()}
+    names = told_apart(
+        {run: f"{variant.method_and_factor} to {variant.window}" for run, variant in variants.items()},
+        variants.__getitem__,
+    )
+    for run, steps in runs.items():
+        variant = variants[run]
         rows = sorted((m.row for m in steps), key=lambda row: row.step)
         x, y = [row.step for row in rows], _finite([row.loss for row in rows])
         tone = colour(variant, colours)
         span = max(1, len(y) // 25)
         axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
-        name = f"{variant.method_and_factor} to {variant.window}" if len(runs) > 1 else "running mean"
+        name = names[run] if len(runs) > 1 else "running mean"
         if span > 1:
             axes.plot(x, _running_mean(y, span), color=tone, label=name)
         elif len(runs) > 1:
@@ -204,7 +209,7 @@ def _asides(variants: Sequence[Variant]) -> dict[Variant, float]:
 
 def _line(variant: Variant) -> tuple:
     """What is drawn through: a base and its extrapolation are one line."""
-    return (variant.name, variant.series) if variant.extended else (variant.name,)
+    return variant.training if variant.extended else (variant.name,)
 
 
 def _precedes(base: Variant, extrapolation: Variant) -> bool:

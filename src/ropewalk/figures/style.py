@@ -37,11 +37,15 @@ METHOD_COLOURS = {
     "longrope": "#3a8f9e",
     "factors": "#2f6f7a",
     "proportional": "#9b6a2f",
+    "p-rope": "#8c5a6e",
+    "cope": "#5f8a1f",
 }
 _OTHER = "#4b5b6b"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 WIDTH = 4.3  # inches
+_LEGEND_LINES = 3  # that a figure has room for; more make it higher
+_HALF_A_LINE = 27  # signs of a legend; two names of more do not fit beside each other
 
 #: `Variant.series` → colour, as `palette` makes it.
 Colours = Mapping[tuple, str]
@@ -109,7 +113,7 @@ def palette(variants: Iterable[Variant]) -> dict[tuple, str]:
     """
     groups: dict[tuple, list[Variant]] = {}
     for variant in sorted(variants, key=lambda variant: variant.order):
-        alike = groups.setdefault((variant.lineage, variant.role, variant.method), [])
+        alike = groups.setdefault((variant.lineage, variant.role, variant.method_label), [])
         if variant.series not in [other.series for other in alike]:
             alike.append(variant)
     colours = {}
@@ -133,7 +137,7 @@ def _plain_colour(variant: Variant) -> str:
         return RED
     if variant.method == "linear":
         return AMBER if variant.role == "untrained" else BLUE
-    return METHOD_COLOURS.get(variant.method, _OTHER)
+    return METHOD_COLOURS.get(variant.recipe.word or variant.method, _OTHER)
 
 
 def _shade(tone: str, depth: int) -> str:
@@ -153,10 +157,15 @@ def dashes(variant: Variant) -> str:
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     """Above the plot, where it covers nothing."""
-    handles, names = axes.get_legend_handles_labels()
-    if handles:
-        columns = min(columns, len(handles))
-        figure.legend(handles, names, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4)
+    by_name = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # seeds share a name
+    if by_name:
+        longest = max(map(len, by_name))
+        columns = min(columns, len(by_name), 1 if longest > _HALF_A_LINE else columns)
+        more = math.ceil(len(by_name) / columns) - _LEGEND_LINES
+        figure.set_figheight(figure.get_figheight() + 0.16 * max(0, more))
+        figure.legend(
+            by_name.values(), by_name, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4
+        )
 
 
 def log_y(axes: Axes, values: Sequence[float]) -> None:

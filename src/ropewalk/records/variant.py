@@ -10,10 +10,16 @@ linear scaling without a fine-tuning step is PI before training.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.records.recipe import NAMES, UNKNOWN, Recipe, place
 from ropewalk.rope.scaling import Linear, Plain, Scaling
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Variant:
         lineage: what an extension leaves as it was; variants of one lineage come from one base model.
         name: as the user named the checkpoint.
         fingerprint: of config, tokenizer and every weight; empty where it is not on record. Two models of one name are two variants.
+        recipe: how it was trained, as far as that is on record.
     """
 
     role: str
@@ -39,10 +46,15 @@ class Variant:
     lineage: tuple
     name: str
     fingerprint: str = ""
+    recipe: Recipe = Recipe()
 
     @property
     def short_name(self) -> str:
-        """The name where space is short: a hub id as it is, a path by its last part."""
+        """The name where space is short: a hub id as it is, from its cache too; a path by its last part; of a row of `ablate` the model that it starts from."""
+        if self.recipe.base:
+            return self.recipe.base
+        if cached := re.search(r"models--([^/]+)--([^/]+)/snapshots/", self.name):
+            return f"{cached[1]}/{cached[2]}"
         parts = [part for part in self.name.replace("\\", "/").split("/") if part not in ("", ".")]
         is_path = self.name.startswith((".", "/", "~")) or len(parts) > 2
         return parts[-1] if is_path and parts else self.name
@@ -62,20 +74,29 @@ class Variant:
 
     @property
     def method_and_factor(self) -> str:
-        return f"{self.scaling.label} ×{self.factor:.4g}"
+        return f"{self.method_label} ×{self.factor:.4g}"
+
+    @property
+    def method_label(self) -> str:
+        """What its method is called."""
+        return NAMES.get(self.recipe.word, self.scaling.label)
 
     @property
     def series(self) -> tuple:
-        """What the checkpoints of one training have in common: a line, and a colour, in every figure."""
-        return (self.lineage, self.role, self.scaling, self.window)
+        """What the seeds of one training have in common, and its checkpoints: a colour in every figure."""
+        return (self.lineage, self.role, self.scaling, self.window, self.recipe.word, self.recipe.facts)
+
+    @property
+    def training(self) -> tuple:
+        """What the checkpoints of one training have in common, and nothing else has."""
+        return (self.series, self.recipe.seed, place(self.name))
 
     @property
     def label(self) -> str:
         """What a legend or a table calls it. The name is left out: add it where two variants share a label."""
-        if self.role == "base":
-            return "base" if self.steps == 0 else f"base, {_steps(self.steps)} more"
-        if self.role == "extrapolation":
-            return "base, extrapolating"
+        if not self.extended:
+            more = f", {_steps(self.steps)} more" if self.steps else ""
+            return f"base{more}" + (", extrapolating" if self.role == "extrapolation" else "")
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
         return f"{self.method_and_factor}, {_steps(self.steps)}"
@@ -84,15 +105,25 @@ class Variant:
     def order(self) -> tuple:
         """Base first, then by method (PI before the others), factor, steps."""
         place = {Plain.method: 0, Linear.method: 1}.get(self.method, 2)
-        return (str(self.lineage), self.extended, place, self.method, self.factor, self.window, self.steps, self.role)
+        return (
+            str(self.lineage),
+            self.extended,
+            place,
+            self.method,
+            self.recipe.word,
+            self.factor,
+            self.window,
+            self.steps,
+            self.role,
+        )
 
 
 def _steps(number: int) -> str:
     return f"{number} step{'s' if number != 1 else ''}"
 
 
-def variant_of(model: ModelInfo, window: int | None = None) -> Variant:
-    """The variant that a row was measured in. `window` is the row's, if the row has one."""
+def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNKNOWN) -> Variant:
+    """The variant that a row was measured in. `window` is the row's, if the row has one. recipe: how its model was trained, if it was."""
     if model.method != Plain.method or model.window > model.original_window:
         untouched = "extrapolation" if model.method == Plain.method else "untrained"
         role = "trained" if model.steps else untouched
@@ -107,32 +138,64 @@ def variant_of(model: ModelInfo, window: int | None = None) -> Variant:
         lineage=(model.family, model.original_window, model.head_dim, model.parameters),
         name=model.name,
         fingerprint=model.fingerprint,
+        recipe=recipe if model.steps else dataclasses.replace(recipe, facts=(), seed=None),
     )
 
 
-def trained_variant(model: ModelInfo) -> Variant:
+def trained_variant(model: ModelInfo, recipe: Recipe = UNKNOWN) -> Variant:
     """The variant that a training run works towards; its header describes the checkpoint it started from."""
-    start = variant_of(model)
+    start = dataclasses.replace(variant_of(model), recipe=recipe)
     return dataclasses.replace(start, role="trained") if start.role in ("untrained", "extrapolation") else start
 
 
-def labels(variants: list[Variant]) -> dict[Variant, str]:
-    """variant → a label that is unique among these: where two share one the window is added, then the name, then the fingerprint."""
-    unique = {variant: variant.label for variant in variants}
-    for extra in (lambda v: f"window {v.window}", lambda v: v.name, lambda v: v.fingerprint[:6] or "unknown weights"):
+def seeds_of_rows(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """The variants of each row of a table, in order: one, or those that differ in their seed alone."""
+    alike: dict[tuple, list[Variant]] = {}
+    for variant in dict.fromkeys(variants):
+        alike.setdefault((variant.series, variant.steps), []).append(variant)
+    rows: list[list[Variant]] = []
+    for group in alike.values():
+        seeds = {variant.recipe.seed for variant in group}
+        rows += [group] if None not in seeds and len(seeds) == len(group) else [[variant] for variant in group]
+    return rows
+
+
+def labels(variants: Sequence[Variant], *, one_by_one: bool = False) -> dict[Variant, str]:
+    """variant → a label that is unique among these, but for seeds, which share a row: where two share one what differs is added.
+
+    That is the window, then each fact of the training, the seed, the name, the fingerprint. `one_by_one`: seeds have labels of their own.
+    """
+    rows = [[variant] for variant in dict.fromkeys(variants)] if one_by_one else seeds_of_rows(variants)
+    unique = told_apart({row[0]: row[0].label for row in rows}, lambda variant: variant)
+    seeds = {row[0]: f", {len(row)} seeds" if len(row) > 1 else "" for row in rows}
+    return {variant: unique[row[0]] + seeds[row[0]] for row in rows for variant in row}
+
+
+def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant]) -> dict[K, str]:
+    """Names made unique by what is known of their variants, in the order in which `labels` lists it."""
+    facts = dict.fromkeys(fact for key in names for fact, _ in variant_of_key(key).recipe.facts)
+    extras: list[Callable[[Variant], str]] = [
+        lambda v: f"window {v.window}",
+        *(lambda v, fact=fact: v.recipe.told(fact) for fact in facts),
+        lambda v: "" if v.recipe.seed is None else f"seed {v.recipe.seed}",
+        lambda v: v.name,
+        lambda v: v.fingerprint[:6] or "unknown weights",
+    ]
+    unique = dict(names)
+    for extra in extras:
         shared: dict[str, set[str]] = {}
-        for variant, label in unique.items():
-            shared.setdefault(label, set()).add(extra(variant))
+        for key, label in unique.items():
+            shared.setdefault(label, set()).add(extra(variant_of_key(key)))
         unique = {
-            variant: f"{label} ({extra(variant)})" if len(shared[label]) > 1 else label
-            for variant, label in unique.items()
+            key: f"{label} ({told})" if len(shared[label]) > 1 and (told := extra(variant_of_key(key))) else label
+            for key, label in unique.items()
         }
     return unique
 
 
-def last_steps(variants: list[Variant]) -> list[Variant]:
+def last_steps(variants: Sequence[Variant]) -> list[Variant]:
     """Of the checkpoints of one training only the last; what was measured before training stays beside it."""
     last: dict[tuple, int] = {}
     for variant in variants:
-        last[variant.series] = max(last.get(variant.series, 0), variant.steps)
-    return [variant for variant in variants if variant.steps == last[variant.series]]
+        last[variant.training] = max(last.get(variant.training, 0), variant.steps)
+    return [variant for variant in variants if variant.steps == last[variant.training]]

@@ -10,7 +10,7 @@ from ropewalk.figures.compare import Change
 from ropewalk.records import Benchmark, BenchmarkComparison, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean
 
@@ -106,7 +106,11 @@ def name(task: str) -> str:
 
 def _difference(value: float, low: float, high: float) -> Cell:
     tone = "bad" if high < 0 else "good" if low > 0 else ""
-    return Cell(points(value), f"{points(low)} to {points(high)}", tone, strong=bool(tone))
+    return Cell.of(value, points, low, high, tone=tone, strong=bool(tone))
+
+
+def _tenths(value: float) -> str:
+    return number_format.fixed(value, 1)
 
 
 def points(value: float) -> str:
@@ -124,10 +128,10 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
         Line(
             name(change.task),
             [
-                Cell(number_format.fixed(100 * change.before, 1)),
-                Cell(number_format.fixed(100 * change.after, 1)),
+                Cell.of(100 * change.before, _tenths),
+                Cell.of(100 * change.after, _tenths),
                 _difference(change.difference, change.low, change.high),
-                Cell(_p(change.p_value)),
+                Cell.of(change.p_value, _p),
                 Cell(number_format.count(change.items)),
             ],
             note=names[change.variant] if len(names) > 1 else "",
@@ -138,7 +142,7 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
     return Table(
         "Accuracy before and after, %" + (f": {next(iter(names.values()))}" if len(names) == 1 else ""),
         ["before", "after", "points", "p", "items"],
-        lines,
+        seeds_together(lines),
         first="task",
         note="Points: after minus before, with the paired 95 % interval; set bold where it leaves out zero. p: exact McNemar test.",
     )
@@ -175,6 +179,7 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
         by_column = {name(task): row for task, row in tasks.items()}
         figures = [_accuracy(by_column.get(column)) for column in columns]
         lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
+    lines = seeds_together(lines)
     methods = {paper.METHODS.get(variant.method) for variant in rows}
     for row in paper.TABLE_5.rows:
         if row.model == "7B" and (row.method == "none" or row.method in methods or "PI" not in methods):
@@ -195,7 +200,4 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
 def _accuracy(row: Benchmark | None) -> Cell:
     if row is None:
         return Cell("")
-    return Cell(
-        number_format.fixed(100 * row.accuracy, 1),
-        number_format.interval(100 * row.low, 100 * row.high, lambda value: number_format.fixed(value, 1)),
-    )
+    return Cell.of(100 * row.accuracy, _tenths, 100 * row.low, 100 * row.high)

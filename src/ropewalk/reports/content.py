@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from statistics import fmean
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
 from ropewalk.figures import style
+from ropewalk.records import format as number_format
 
 #: Pixels of the style sheet: the least width of a table's first column, and one of two columns of a page 70rem wide.
 _LABEL, _HALF_A_PAGE = 136, 505
@@ -17,12 +20,34 @@ _LABEL, _HALF_A_PAGE = 136, 505
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure with what stands small beneath it: its interval, or how far it is from the base."""
+    """A figure with what stands small beneath it, line by line: its interval, how far it is from the base.
+
+    `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text.
+    """
 
     text: str
     small: str = ""
     tone: str = ""  # "good", "bad" or nothing
     strong: bool = False
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    write: Callable[[Any], str] = str
+
+    @classmethod
+    def of(
+        cls,
+        value: Any,
+        write: Callable[[Any], str],
+        low: Any = None,
+        high: Any = None,
+        *,
+        beside: str = "",
+        **looks: Any,
+    ) -> Cell:
+        """A number, its interval and what else stands small beneath it."""
+        small = "\n".join(part for part in (number_format.interval(low, high, write), beside) if part)
+        return cls(write(value), small, value=value, low=low, high=high, write=write, **looks)
 
 
 @dataclass(frozen=True)
@@ -56,7 +81,10 @@ class Table:
         heads = [name.partition("\n") for name in self.head]
         rows = [[Cell(name, small) for name, _, small in heads], *(line.cells for line in self.lines)]
         columns = zip_longest(*rows, fillvalue=Cell(""))
-        figures = sum(max(max(7.8 * len(c.text), 6.3 * len(c.small)) for c in column) + 18 for column in columns)
+        figures = sum(
+            max(max(7.8 * len(c.text), *(6.3 * len(part) for part in c.small.split("\n"))) for c in column) + 18
+            for column in columns
+        )
         return _LABEL + figures > _HALF_A_PAGE
 
 
@@ -100,3 +128,25 @@ class Section:
 
 def cells(*texts: str) -> list[Cell]:
     return [Cell(text) for text in texts]
+
+
+def seeds_together(lines: Iterable[Line]) -> list[Line]:
+    """Lines that differ in their seed alone (`records.variant.labels` calls them the same) as one: mean, and least to largest."""
+    rows: dict[tuple, list[Line]] = {}
+    for line in lines:
+        said = tuple(cell.text for cell in line.cells if cell.value is None)
+        rows.setdefault((line.label, line.note, said), []).append(line)
+    return [_together(seeds) if len(seeds) > 1 else seeds[0] for seeds in rows.values()]
+
+
+def _together(seeds: list[Line]) -> Line:
+    columns = zip(*(line.cells for line in seeds), strict=True)
+    note = f"mean (least to largest) of {len(seeds)} seeds"
+    return replace(seeds[0], cells=[_mean(cells) for cells in columns], note=f"{seeds[0].note} {note}".strip())
+
+
+def _mean(cells: Sequence[Cell]) -> Cell:
+    values = [cell.value for cell in cells if number_format.is_finite(cell.value)]
+    if len(values) < len(cells):  # words, or a seed that has no figure: all that was said
+        return replace(cells[0], text=", ".join(dict.fromkeys(cell.text for cell in cells)), small="")
+    return Cell.of(fmean(values), cells[0].write, min(values), max(values), strong=cells[0].strong)

@@ -6,13 +6,13 @@ from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain, Measurement
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import short_data
+from ropewalk.reports.retrieval import left_out, to_draw
 from ropewalk.reports.rows import Clean
 
 #: What rows of one table share: the text, the short context, the stride, BOS, and who chose the key tokens.
 _Rule = tuple[str, str, int, int, bool, str]
-_CROWDED = 6  # more series than this cannot be told apart in one figure
 
 
 def section(clean: Clean) -> Section | None:
@@ -43,17 +43,22 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) ->
     """The figure and the table of rows that may be compared."""
     row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
     title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}"
-    series = [(f"{names[m.variant]}, {m.row.window}", m.variant, m.row) for m in group[-_CROWDED:]]
+    states = [(m.variant, m.row.window) for m in group]
+    drawn = to_draw(states)
+    series = [
+        (f"{names[m.variant]}, {m.row.window}", m.variant, m.row) for m in group if (m.variant, m.row.window) in drawn
+    ]
     part.draw(
         compare.gain_by_place(series, colours=clean.colours),
-        "Gain by place in the document, with 95 % intervals over documents; the dotted line is the window of pretraining.",
+        "Gain by place in the document, with 95 % intervals over documents; the dotted line is the window of pretraining."
+        + left_out(states, drawn),
         title,
     )
     part.tables.append(
         Table(
             f"Context gain, {title}",
             ["window", "gain\nnats a token", "perplexity", "with the short\ncontext", "LongPPL", "key tokens"],
-            [_line(clean, m, names) for m in group],
+            seeds_together(_line(clean, m, names) for m in group),
             first="state",
             note="Small figures: 95 % interval over documents, of an estimate (≈) on these documents. Key tokens were chosen by "
             + (
@@ -66,20 +71,20 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) ->
 
 
 def _line(clean: Clean, m: Measurement[ContextGain], names: dict[Variant, str]) -> Line:
-    row, about = m.row, "≈ " * m.row.estimate
+    row = m.row
+
+    def nats(value: float) -> str:
+        return "≈ " * row.estimate + number_format.fixed(value, 3)
+
+    def perplexity(value: float) -> str:
+        return "≈ " * row.estimate + number_format.perplexity(value)
+
     cells = [
         Cell(str(row.window)),
-        Cell(about + number_format.fixed(row.gain, 3), number_format.interval(row.low, row.high, _nats)),
-        Cell(about + number_format.perplexity(row.perplexity)),
-        Cell(about + number_format.perplexity(row.short_perplexity)),
-        Cell(
-            number_format.perplexity(row.longppl),
-            number_format.interval(row.longppl_low, row.longppl_high),
-        ),
-        Cell(number_format.share(row.key_tokens / row.tokens, 1)),
+        Cell.of(row.gain, nats, row.low, row.high),
+        Cell.of(row.perplexity, perplexity),
+        Cell.of(row.short_perplexity, perplexity),
+        Cell.of(row.longppl, number_format.perplexity, row.longppl_low, row.longppl_high),
+        Cell.of(row.key_tokens / row.tokens, lambda value: number_format.share(value, 1)),
     ]
     return Line(names[m.variant], cells, colour=style.colour(m.variant, clean.colours))
-
-
-def _nats(value: float) -> str:
-    return number_format.fixed(value, 3)

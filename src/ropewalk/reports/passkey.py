@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from ropewalk.evals.intervals import reach_interval, wilson
@@ -9,9 +10,9 @@ from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean, curves_by_steps
+from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
 
 Summaries = dict[Variant, dict[int, PasskeySummary]]
 Depths = list[Measurement[Passkey]]
@@ -55,7 +56,7 @@ def _maps(part: Section, rows: Summaries, depths: Depths) -> None:
     for m in depths:
         by_variant.setdefault(m.model_variant, []).append(m)
     keep = sorted(last_steps(list(by_variant)), key=lambda variant: variant.order)
-    names = labels(keep)
+    names = labels(keep, one_by_one=True)
     longest = max((m.row.window for variant in keep for m in by_variant[variant]), default=0)
     for variant in keep:
         k_max = {window: row.k_max for window, row in rows.get(variant, {}).items()}
@@ -81,7 +82,7 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
     return Table(
         f"k_max by state and window ({', '.join(sizes)})",
         ["window", "k_max", "of the window", "all prompts"],
-        lines,
+        seeds_together(lines),
         first="state",
         note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson."
         + _moved(rows)
@@ -94,16 +95,15 @@ def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
     share = wilson(sum(d.successes for d in depths), sum(d.trials for d in depths)) if depths else (None, None)
     return [
         Cell(str(row.window)),
-        Cell(str(row.k_max), _interval(low, high, row.window), strong=True),
-        Cell(number_format.share(row.k_max / row.window)),
-        Cell(number_format.share(row.accuracy), number_format.interval(*share, number_format.share)),
+        _k_max(row, low, high),
+        Cell.of(row.k_max / row.window, number_format.share),
+        Cell.of(row.accuracy, number_format.share, *share),
     ]
 
 
-def _interval(low: int | None, high: int | None, window: int) -> str:
-    return (
-        "anything is possible" if (low, high) == (0, window) else number_format.interval(low, high, number_format.count)
-    )
+def _k_max(row: PasskeySummary, low: int | None, high: int | None) -> Cell:
+    cell = Cell.of(row.k_max, number_format.count, low, high, strong=True)
+    return dataclasses.replace(cell, small="anything is possible") if (low, high) == (0, row.window) else cell
 
 
 def _moved(rows: Summaries) -> str:
@@ -147,15 +147,18 @@ def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
             caption += " Grey: the paper's 7B, PI and direct fine-tuning."
         part.draw(compare.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
         steps = sorted({step for _, points in curves for step in points})
+        names = curve_names(curves)
         lines = [
             Line(
-                f"{variant.method_and_factor}, window {variant.window}",
-                [Cell(str(points[s]) if s in points else "") for s in steps],
+                names[variant],
+                [Cell.of(points[s], number_format.count) if s in points else Cell("") for s in steps],
                 colour=style.colour(variant, clean.colours),
             )
             for variant, points in curves
         ]
-        part.tables.append(Table("k_max by fine-tuning steps", [str(s) for s in steps], lines, first="steps"))
+        part.tables.append(
+            Table("k_max by fine-tuning steps", [str(s) for s in steps], seeds_together(lines), first="steps")
+        )
     if any(variant.extended for variant in rows):
         part.tables.append(_table_4(under=bool(curves)))
 

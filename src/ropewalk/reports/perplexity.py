@@ -10,8 +10,8 @@ from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
-from ropewalk.reports.content import Cell, Line, Section, Table
-from ropewalk.reports.rows import Clean, curves_by_steps
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
 
 ByWindow = dict[int, Perplexity]
 _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
@@ -132,16 +132,16 @@ def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
 
 
 def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
-    """What each figure shows, and what its caption adds: one figure while it can be read, else one for other methods."""
-    variants = group.variants()
-    others = {v for v in variants if v.extended and v.method not in paper.METHODS}
-    if len(last_steps(list(variants))) <= _CROWDED or not others:
+    """What each figure shows, and what its caption adds: one figure while it can be read, else what was not trained apart from what was."""
+    keep = last_steps(list(group.variants()))
+    if len(keep) <= _CROWDED:
         return [(group.measurements, "")]
-    of_others = [m for m in group.measurements if m.model_variant in others]
-    paper_methods = [m for m in group.measurements if m.model_variant not in others]
     base = [m for m in group.measurements if not m.model_variant.extended]
-    both = [(paper_methods, ""), (base + of_others, " Other methods.")]
-    return [(measurements, words) for measurements, words in both if measurements]
+    apart = [
+        ([m for m in group.measurements if m.model_variant in keep and m.model_variant.role == role], words)
+        for role, words in (("untrained", " Before training."), ("trained", " Trained."))
+    ]
+    return [(base + extended, words) for extended, words in apart if extended] or [(base, "")]
 
 
 def _caption(group: Group) -> str:
@@ -162,6 +162,7 @@ def _table(clean: Clean, group: Group) -> Table:
     for variant in keep:
         figures = [cell(variants[variant].get(window), base) for window in windows]
         lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
+    lines = seeds_together(lines)
     table = paper_table(group.data)
     lines += _paper_lines(table, [window / original for window in windows], keep)
     return Table(
@@ -169,7 +170,7 @@ def _table(clean: Clean, group: Group) -> Table:
         first="state",
         head=[f"{window}\n{_multiple(window / original)}" for window in windows],
         lines=lines,
-        note="Small figures: change against the base in its own window. The paper's columns are those with the same "
+        note="Small figures: 95 % interval, and change against the base in its own window. The paper's columns are those with the same "
         "multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
     )
 
@@ -188,14 +189,18 @@ def _multiple(multiple: float) -> str:
 def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row is None:
         return Cell("")
-    text = ("≈ " if row.estimate else "") + number_format.perplexity(row.perplexity)
-    if base is None or row is base or not number_format.is_finite(row.perplexity):
-        return Cell(text)
-    return Cell(text, _change(row.perplexity, base.perplexity))
+    change = "" if base is None or row is base else _change(row.perplexity, base.perplexity)
+    return Cell.of(
+        row.perplexity, _about if row.estimate else number_format.perplexity, row.low, row.high, beside=change
+    )
+
+
+def _about(value: float) -> str:
+    return f"≈ {number_format.perplexity(value)}"
 
 
 def _change(value: float, base: float) -> str:
-    if not number_format.is_finite(base) or base <= 0:
+    if not (number_format.is_finite(base) and number_format.is_finite(value)) or base <= 0:
         return ""
     return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
 
@@ -262,16 +267,23 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     title = "By fine-tuning steps" + (f": {text}" if text else "")
     part.draw(compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
     steps = sorted({step for _, points in curves for step in points})
+    names = curve_names(curves)
     lines = []
     for variant, points in curves:
-        name = f"{variant.method_and_factor}, window {variant.window}"
         figures = [
-            Cell(number_format.perplexity(points[s]), _change(points[s], level or 0.0)) if s in points else Cell("")
+            Cell.of(points[s], number_format.perplexity, beside=_change(points[s], level or 0.0))
+            if s in points
+            else Cell("")
             for s in steps
         ]
-        lines.append(Line(name, figures, colour=style.colour(variant, clean.colours)))
+        lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
     part.tables.append(
-        Table(f"Perplexity by fine-tuning steps, {group.title}", [str(s) for s in steps], lines, first="steps")
+        Table(
+            f"Perplexity by fine-tuning steps, {group.title}",
+            [str(s) for s in steps],
+            seeds_together(lines),
+            first="steps",
+        )
     )
 
 

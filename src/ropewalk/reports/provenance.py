@@ -23,6 +23,7 @@ from ropewalk.records import (
     paper,
 )
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import recipe_of
 from ropewalk.records.variant import Variant, variant_of
 from ropewalk.reports import perplexity
 from ropewalk.reports.paired import ratio
@@ -83,7 +84,7 @@ def _groups(cards: list[RunCard]) -> list[RunGroup]:
 
 
 def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
-    variant, model = variant_of(run.model), run.model
+    variant, model = variant_of(run.model, recipe=recipe_of(run)), run.model
     kinds = dict.fromkeys(m.row.kind.replace("_", " ") for m in clean.measurements if m.run is run)
     facts = [
         ("model", f"{model.name} ({model.family}), {number_format.large(model.parameters or None)} parameters"),

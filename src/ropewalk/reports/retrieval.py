@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 
 from ropewalk.figures import compare, style
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.rows import Clean
 
 _BINS = 8
@@ -40,11 +41,11 @@ def section(clean: Clean) -> Section | None:
         "one of several keys, for several values, for a key among look-alikes, or for the end of a chain.",
     )
     titles = {(variant, window): f"{names[variant]}, {window}" for variant, window in rows}
-    drawn = list(rows)[-_CROWDED:]
+    drawn = to_draw(list(rows))
     series = [(titles[key], key[0], {family: _share(row) for family, row in rows[key].items()}) for key in drawn]
     part.draw(
         compare.retrieval(series, colours=clean.colours),
-        "Prompts answered right by family, with Wilson\u2019s 95 % interval.",
+        "Prompts answered right by family, with Wilson\u2019s 95 % interval." + left_out(rows, drawn),
     )
     by_distance = [(titles[key], key[0], *binned(key[1], list(rows[key].values()))) for key in drawn]
     by_distance = [line for line in by_distance if any(number_format.is_finite(share) for share in line[3])]
@@ -55,6 +56,17 @@ def section(clean: Clean) -> Section | None:
         )
     part.tables.append(_table(clean, rows, names))
     return part
+
+
+def to_draw(states: list[tuple[Variant, int]]) -> list[tuple[Variant, int]]:
+    """As many of these (variant, window) as can be told apart in one figure: the longest windows, and of them the trained."""
+    best = sorted(states, key=lambda state: (-state[1], state[0].role != "trained"))[:_CROWDED]
+    return [state for state in states if state in best]
+
+
+def left_out(states: Sized, drawn: Sized) -> str:
+    """What a caption adds where not all is drawn."""
+    return f" Drawn are {len(drawn)} of {len(states)}; all are in the table." if len(drawn) < len(states) else ""
 
 
 def binned(window: int, rows: list[Retrieval]) -> tuple[list[float], list[float]]:
@@ -84,7 +96,7 @@ def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
     return Table(
         "Prompts answered right",
         ["window", *families],
-        lines,
+        seeds_together(lines),
         first="state",
         note="Small figures: 95 % interval (Wilson).",
     )
@@ -94,4 +106,4 @@ def _cell(row: Retrieval | None) -> Cell:
     if row is None:
         return Cell("")
     share, low, high = _share(row)
-    return Cell(number_format.share(share), number_format.interval(low, high, number_format.share))
+    return Cell.of(share, number_format.share, low, high)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from ropewalk.figures.style import palette
 from ropewalk.records import (
     Adjacent,
     AttentionScores,
+    Benchmark,
     ContextGain,
     LeftOut,
     Measurement,
@@ -26,11 +27,13 @@ from ropewalk.records import (
     PasskeySummary,
     Perplexity,
     Records,
+    Retrieval,
     Row,
     Run,
     Step,
 )
-from ropewalk.records.variant import Variant, trained_variant
+from ropewalk.records.recipe import is_training, place
+from ropewalk.records.variant import Variant, labels, trained_variant
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -43,9 +46,11 @@ _SETTINGS: dict[type, tuple[str, ...]] = {
     PasskeySummary: ("window",),
     AttentionScores: ("window", "layer", "data"),
     Adjacent: ("window", "layer", "data"),
+    Retrieval: ("window", "family"),
+    Benchmark: ("task",),
 }
 # How much was measured: where these differ, the newer row is not the same measurement again.
-_EXTENT = ("documents", "tokens", "trials", "depths", "texts")
+_EXTENT = ("documents", "tokens", "trials", "depths", "texts", "items")
 
 
 @dataclass
@@ -68,7 +73,7 @@ class Clean:
     def colours(self) -> dict[tuple, str]:
         """Each variant's colour on this page."""
         variants = {m.variant for m in self.measurements} | {m.model_variant for m in self.measurements}
-        return palette(variants | {trained_variant(m.run.model) for m in self.of(Step)})
+        return palette(variants | {trained_variant(m.run.model, m.recipe) for m in self.of(Step)})
 
     @property
     def used_runs(self) -> list[Run]:
@@ -82,19 +87,42 @@ def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T
 
     values: of each extended variant in its own window, fewer steps first.
     """
-    curves: dict[tuple, tuple[Variant, dict[int, T]]] = {}
-    for variant, value in values.items():
-        training = (variant.lineage, variant.scaling, variant.window)
-        points = curves.get(training, (variant, {}))[1]
-        points[variant.steps] = value
-        curves[training] = (variant, points)
-    return [curve for curve in curves.values() if len(curve[1]) > 1]
+    trainings: dict[tuple, list[Variant]] = {}
+    for variant in values:
+        if variant.role == "trained":
+            trainings.setdefault(variant.training, []).append(variant)
+    curves = []
+    for checkpoints in trainings.values():
+        before = _before(checkpoints[-1], values)
+        points = {variant.steps: values[variant] for variant in [*before, *checkpoints]}
+        curves.append((checkpoints[-1], points))
+    return [curve for curve in curves if len(curve[1]) > 1]
+
+
+def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
+    """What the trainings of `curves_by_steps` are called: as their last checkpoint, without its steps."""
+    names = labels([variant for variant, _ in curves])
+    return {
+        variant: name.replace(variant.label, f"{variant.method_and_factor}, window {variant.window}")
+        for variant, name in names.items()
+    }
+
+
+def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
+    """What a training began from: of the untrained models that read alike the run's own, else any."""
+    rotation = (trained.lineage, trained.scaling, trained.window)
+    alike = [v for v in variants if v.role == "untrained" and (v.lineage, v.scaling, v.window) == rotation]
+    return ([v for v in alike if place(v.name) == place(trained.name)] or alike)[:1]
 
 
 def clean(records: Records) -> Clean:
     """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint."""
     runs = _with_fingerprints(_with_parameters(records.runs))
-    page = Clean(runs, [Measurement(m.row, runs[m.run.id]) for m in records.measurements], records.left_out)
+    by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
+    measurements = [
+        Measurement(m.row, run := runs[m.run.id], by_place.get(place(run.model.name))) for m in records.measurements
+    ]
+    page = Clean(runs, measurements, records.left_out)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, trained_variant
+from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table, cells
 from ropewalk.reports.rows import Clean
 
@@ -23,7 +23,7 @@ class Training:
 
     @property
     def variant(self) -> Variant:
-        return trained_variant(self.run.model)
+        return trained_variant(self.run.model, self.measurements[0].recipe)
 
     @property
     def steps(self) -> list[Step]:
@@ -82,15 +82,21 @@ def devices(run: Run) -> int:
 
 
 def budget(variant: Variant, runs: list[Training]) -> int | None:
-    """Tokens a variant was trained on: of the runs that train this method to this window, what they agree on."""
-    tokens = {
-        run.tokens_at(variant.steps)
+    """Tokens a variant was trained on: by its own training, or what those agree on that train this method to this window."""
+    tokens = {run.tokens_at(variant.steps) for run in trained_by(variant, runs)} - {None}
+    return next(iter(tokens)) if len(tokens) == 1 else None
+
+
+def trained_by(variant: Variant, runs: list[Training]) -> list[Training]:
+    """The training of a variant and of its other seeds; where its own is not on record, all of this method to this window."""
+    alike = [
+        run
         for run in runs
         if (run.variant.lineage, run.variant.method, run.variant.window)
         == (variant.lineage, variant.method, variant.window)
         and abs(run.variant.factor - variant.factor) < 1e-6
-    } - {None}
-    return next(iter(tokens)) if len(tokens) == 1 else None
+    ]
+    return [run for run in alike if run.variant.recipe == variant.recipe] if variant.recipe.facts else alike
 
 
 def section(clean: Clean) -> Section | None:
@@ -106,7 +112,7 @@ def section(clean: Clean) -> Section | None:
     if bad:
         part.notes.append(f"{bad} of {len(steps)} steps have a loss that is not finite; they are not drawn.")
     part.tables.append(_table(clean, runs))
-    part.notes += [f"{run.title} read {documents}." for run in runs if (documents := read_by(run.run))]
+    part.notes += [f"{name} read {documents}." for run, name in _names(runs) if (documents := read_by(run.run))]
     return part
 
 
@@ -114,7 +120,7 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
     return Table(
         "What each training run did",
         ["steps", "loss", "tokens", "tokens/s", "MFU", "peak memory", "time"],
-        [_line(clean, run) for run in runs],
+        [_line(clean, run, name) for run, name in _names(runs)],
         first="run",
         note="Loss: the first step, and the mean of the last tenth. MFU: share of the matrix rate that the run measured, and of the data sheet's.",
     )
@@ -125,13 +131,19 @@ def _mean_share(shares: list[float | None]) -> str:
     return number_format.share(sum(told) / len(told)) if told else number_format.NONE
 
 
-def _line(clean: Clean, run: Training) -> Line:
+def _names(runs: list[Training]) -> list[tuple[Training, str]]:
+    """Each training with a name that no other has."""
+    names = told_apart({place: run.title for place, run in enumerate(runs)}, lambda place: runs[place].variant)
+    return [(run, names[place]) for place, run in enumerate(runs)]
+
+
+def _line(clean: Clean, run: Training, name: str) -> Line:
     losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
     tail = losses[-max(1, len(losses) // 10) :]
     shares = [[getattr(step, name) for step in run.steps] for name in ("mfu", "mfu_of_data_sheet")]
     first, last = (losses[0], sum(tail) / len(tail)) if losses else (None, None)
     return Line(
-        run.title,
+        name,
         cells(
             str(len(run.steps)),
             f"{number_format.fixed(first)} → {number_format.fixed(last)}",

@@ -1,0 +1,105 @@
+"""How a model was trained, as far as it is on record: what tells two runs of one method apart.
+
+in   a run's header: of `train`, or of a row of `ablate`
+out  a `Recipe`
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ropewalk.records.rows import Run
+
+#: What decides a training besides method, window and seed, by its name in the settings of `train` and in the row of `ablate`.
+_FACTS = (
+    "data",
+    "tokens",
+    "step_tokens",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "warmup",
+    "mode",
+    "lora_rank",
+    "chunk_window",
+    "optimizer",
+    "precision",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "clip",
+    "mask_documents",
+)
+#: Methods of `ablate` that a config has as factors, by their word and as they are called.
+NAMES = {"p-rope": "p-RoPE", "cope": "CoPE"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model was trained; nothing where that is not on record.
+
+    Attributes:
+        word: of the method, if its scaling has no name of its own.
+        facts: (setting, value as text) of all that decides a training besides method, window and seed.
+        seed: None where it is not on record.
+        base: what the model that a row of `ablate` starts from is called.
+    """
+
+    word: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    seed: int | None = None
+    base: str = ""
+
+    def told(self, fact: str) -> str:
+        """A setting in a label: of many data sources the first."""
+        value = dict(self.facts).get(fact, "")
+        return f"{fact.replace('_', ' ')} {value}" if value and fact != "data" else _short(value)
+
+
+#: Of a model that was not trained, or by nothing that is on record.
+UNKNOWN = Recipe()
+
+
+def place(name: str) -> str:
+    """The run that a checkpoint belongs to: its name without `checkpoints/step-000200`."""
+    return re.sub(r"/checkpoints/step-\d+$", "", name.replace("\\", "/").rstrip("/"))
+
+
+def recipe_of(run: Run) -> Recipe:
+    """What the header of a training, or of a row of `ablate`, says of it."""
+    row = run.settings.get("row")
+    if isinstance(row, dict):
+        word = row.get("method") if row.get("method") in NAMES else ""
+        base = str(row.get("name", "")).rpartition("/")[0]
+        trained = bool(row.get("tokens"))
+        return Recipe(str(word), _facts(row) if trained else (), _seed(row.get("seed")) if trained else None, base)
+    if is_training(run):
+        return Recipe(facts=_facts(run.settings), seed=run.seed)
+    return UNKNOWN
+
+
+def is_training(run: Run) -> bool:
+    """Whether a header is one of `train`."""
+    return {"out", "learning_rate", "batch_size"} <= run.settings.keys()
+
+
+def _facts(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _text(value)) for name in _FACTS if (value := settings.get(name)) not in (None, "", []))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seed(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _short(data: str) -> str:
+    first, *others = data.split() or [""]
+    return "/".join(first.split("/")[-2:]) + (" and others" if others else "")
