@@ -187,14 +187,14 @@ def test_a_model_fine_tuned_on_pairs_does_not_pass_for_a_checkpoint_of_its_train
 
 
 def test_a_crowd_of_other_methods_alone_is_drawn(tmp_path):
-    """Many methods beside the paper's share a figure of their own; the paper's figure would be empty here."""
+    """Many states that were not trained have a figure of their own; the other, of what was trained, would be empty here."""
     path = tmp_path / "records.jsonl"
     for factor in (2, 4, 8, 16, 32):
         for method in ("ntk", "yarn"):
             recorder = Recorder(path, made_up.run(made_up.extended(factor, method=method), "perplexity"))
             recorder.add(made_up.perplexity(256 * factor, 1.5 + factor / 100))
     report([path], out=tmp_path / "report.html")
-    assert "Other methods." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Before training." in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_context_gains_stand_side_by_side_under_one_evaluator_only(tmp_path):

@@ -101,12 +101,18 @@ def test_settings_are_read_without_torch_and_transformers() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def _cpu_seconds(*words: str) -> float:
+    """Of a Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_help_answers_at_once() -> None:
-    """Seconds of CPU time, the fastest of five runs: what else the machine does is not the command's."""
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "ropewalk", "--help"], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3, seconds
+    """Held against what it is made of, tyro and rich, in the same minute: 2.5 to 2.9 times where it takes 0.26 s; with numpy, which once came in by an import, 4."""
+    turns = [
+        (_cpu_seconds("-m", "ropewalk", "--help"), _cpu_seconds("-c", "import tyro, rich.console")) for _ in range(5)
+    ]
+    ours, theirs = (min(each) for each in zip(*turns, strict=True))
+    assert ours < 3.5 * theirs, turns
