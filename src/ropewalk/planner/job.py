@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, mlp_tiles
+from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, mlp_tiles
 from ropewalk.settings.train import Recipe
 
 
@@ -161,6 +161,17 @@ class Job:
     def frozen(self) -> float:
         """Bytes of a weight that is not trained: adapters sit on bfloat16 weights, but a sharded layer has one dtype (training/setup.py)."""
         return self.regime.compute if self.gpus == 1 else self.regime.weight
+
+    @property
+    def frozen_bytes(self) -> float:
+        """Of all weights that are not trained; the layers' matrices in four bits where that is asked for, experts excepted (training/low_bits.py)."""
+        frozen, low = self.shape.parameters - self.trained, 0.0
+        if self.recipe.base_bits:
+            weights, single = self.shape.products, self.shape.experts == 1
+            low = self.shape.layers * sum(
+                size for name, size in weights.items() if single or name in ("q", "k", "v", "o")
+            )
+        return low * FOUR_BITS + (frozen - low) * self.frozen
 
     @property
     def cast(self) -> float:

@@ -137,11 +137,11 @@ class Way:
     options: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        return " ".join(f"--{name} {value}" for name, value in self.options)
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options)
 
 
 def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
-    """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters."""
+    """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters, then on weights in four bits."""
     helped = replace(job.recipe, activations="auto")
     if helped != job.recipe:
         yield _way(job, helped)
@@ -151,11 +151,16 @@ def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
         for recipe in allowed(open_recipe, gpus=job.gpus, every=True):
             if recipe != helped:
                 yield _way(job, recipe)
+    if job.gpus == 1 and job.recipe.mode != "pose" and not job.recipe.base_bits:
+        low = replace(helped, mode="lora", base_bits=4, precision=AUTO, optimizer=AUTO)
+        yield from (_way(job, recipe) for recipe in allowed(low, every=True))
 
 
 def _way(job: Job, recipe: Recipe) -> Way:
-    names = ("precision", "optimizer", "activations", "mode")
-    changed = [(name, getattr(recipe, name)) for name in names if getattr(recipe, name) != getattr(job.recipe, name)]
+    names = ("precision", "optimizer", "activations", "mode", "base_bits")
+    changed = [
+        (name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(job.recipe, name)
+    ]
     return Way(job.with_recipe(recipe), tuple(changed))
 
 
@@ -167,7 +172,7 @@ def ways_with_more_host(job: Job) -> Iterator[Way]:
 
 def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
     """The job on twice as many chips and more, in its own mode by each regime in turn."""
-    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
+    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128) if not job.recipe.base_bits):
         more = replace(job, gpus=count, replicas=1)
         same_mode = [way for way in ways_on_the_same_chips(more) if way.job.recipe.mode == job.recipe.mode]
         for way in [Way(more, ()), *same_mode]:

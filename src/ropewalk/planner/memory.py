@@ -69,7 +69,7 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
     adapters = job.recipe.mode == "lora"
     weight, gradient = (4, 4) if adapters else (regime.weight, regime.gradient)
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
-    weights = (job.trained * weight + (shape.parameters - job.trained) * job.frozen * adapters) / job.shards
+    weights = (job.trained * weight + job.frozen_bytes * adapters) / job.shards
     gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
     moment, parts = max(_moments(job, gradients).items(), key=lambda entry: sum(entry[1].values()))
     parts["workspace"] += 0.0 if cpu else WORKSPACE
@@ -169,4 +169,7 @@ def _workspace(job: Job) -> float:
     gradients = every["up"] / job.tiles * (1 if job.fused else 2) + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
-    return (recomputed_bytes(job) + gradients) * job.tokens + largest * (job.regime.compute != job.regime.gradient)
+    made = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
+    return (
+        (recomputed_bytes(job) + gradients) * job.tokens + largest * (job.regime.compute != job.regime.gradient) + made
+    )

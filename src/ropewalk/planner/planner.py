@@ -126,7 +126,8 @@ class Plan:
         """What is printed with --json: plain figures, bytes and seconds."""
         recipe, known = self.job.recipe, self.rates.known
         chosen = {
-            name: getattr(recipe, name) for name in ("window", "mode", "precision", "optimizer", "steps", "batch_size")
+            name: getattr(recipe, name)
+            for name in ("window", "mode", "base_bits", "precision", "optimizer", "steps", "batch_size")
         }
         layout_ = {name: getattr(self.job, name) for name in ("gpus", "cp", "replicas", "micro")}
         timed = dict(
@@ -166,6 +167,10 @@ def plan(settings: PlanSettings) -> Plan:
     count, chip = _chips(settings)
     on_gpu = chip is not None or count > 0
     _refuse_undivided(settings, max(count, 1))
+    if settings.base_bits and count > 1:
+        raise UserError(
+            f"--base-bits {settings.base_bits} trains on one chip, and there are {count}; leave it out, or plan for one"
+        )
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
         job, chip, rates, need = _on_cpu(job)

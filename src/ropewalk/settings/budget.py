@@ -9,6 +9,8 @@ from __future__ import annotations
 CHUNK_ELEMENTS = 2**27
 #: Bytes a weight of AdamW's two moments in 8 bits: a byte each, and a float32 scale for every 256 of each.
 EIGHT_BIT_MOMENTS = 2 + 2 * 4 / 256
+#: Bytes of a frozen weight in 4 bits: half a byte, and a bfloat16 scale for every 64.
+FOUR_BITS = 0.5 + 2 / 64
 #: How much longer a floating-point operation of fused attention takes than one of a matrix product (one H200: 0.545 against 0.786 PFLOP/s);
 #: results are chosen to be kept by what they cost to compute again.
 ATTENTION_COST = 1.5

@@ -66,11 +66,18 @@ class Recipe(Settings):
     """What layers keep for the backward pass: auto as many activations as fit, full checkpointing (each layer's input only), none of it (every activation)."""
     lora_rank: _Rank = 8
     """Of the adapters in mode lora (LongLoRA: 8)."""
+    base_bits: Literal[4] | None = None
+    """In mode lora: the frozen weights under the adapters are quantised to so many bits while they are loaded (QLoRA, arXiv 2305.14314), by one process. What is saved has the checkpoint's own weights."""
     chunk_window: Tokens | None = None
     """Tokens in memory in mode pose; the model's original window if not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.base_bits is not None and (self.mode != "lora" or self.optimizer == "adamw-offload"):
+            raise UserError(
+                f"base-bits is about the frozen weights under adapters, whose optimiser states are small, and this is mode {self.mode} with "
+                f"optimizer {self.optimizer}; add --mode lora, with another optimizer than adamw-offload, or leave it out"
+            )
         if self.chunk_window is None:
             return
         if self.mode != "pose":
@@ -179,6 +186,7 @@ class TrainSettings(Recipe, Checkpointed):
         needs = {
             f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao", "low-bit"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),
+            f"--base-bits {self.base_bits}": (self.base_bits is not None, "bitsandbytes", "low-bit"),
             "--tensorboard": (self.tensorboard, "tensorboard", "log"),
             "--wandb": (self.wandb is not None, "wandb", "log"),
         }

@@ -154,7 +154,7 @@ def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
     """
     reserved = gradient_bytes(parameters) if accumulated else 0
     if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
-        reserved += sum(2 * _local(p) for p in parameters)
+        reserved += sum(2 * _local(p) for p in parameters if p.dtype == torch.float32)
     return reserved
 
 

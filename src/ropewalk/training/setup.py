@@ -40,6 +40,7 @@ from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training import low_bits
 from ropewalk.training.optimizer import refuse_offload
 
 
@@ -88,7 +89,10 @@ def starting_model(
         checkpoint.info, steps=0
     )  # read before the checkpoint is linked: what was read stays with it
     with on_disk(checkpoint) as linked:
-        model = load(linked, mesh, dtype=weights, device=device)
+        if settings.base_bits:
+            model = low_bits.load(linked, dtype=weights, device=device)
+        else:
+            model = load(linked, mesh, dtype=weights, device=device)
         tokenizer = load_tokenizer(linked)
     freeze_encoders(model)
     _lengthen(model, tokenizer, source.positions.window, settings.window)
@@ -125,6 +129,11 @@ def settled_for(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> 
         UserError: the batch cannot be divided among the processes; an optimiser that these devices have no use for.
     """
     refuse_offload(settings, mesh.device, mesh.world)
+    if settings.base_bits and mesh.world > 1:
+        raise UserError(
+            f"--base-bits {settings.base_bits} trains in one process, and there are {mesh.world}; leave it out, and the weights are shared out, or "
+            "start without torchrun"
+        )
     settings = settings.for_model(mesh.same(checkpoint.info.parameters if mesh.main else 0))
     if settings.batch % mesh.data_size:
         raise UserError(

@@ -22,6 +22,7 @@ from ropewalk.model.devices import device_name
 from ropewalk.model.layers import head_size
 from ropewalk.planner.chips import Chip, mfu, named
 from ropewalk.records import Step
+from ropewalk.training import low_bits
 
 #: Edge of the square product that is timed, and how often: 1.1e12 FLOPs each, long enough to hide the launch.
 _EDGE = 8192
@@ -41,7 +42,7 @@ def flops_per_token(model: Any, window: int) -> float:
     head = body.get_output_embeddings()
     parts = [decoder_of(body), *([] if head is None else [head])]  # of a multimodal model, the language model
     counted = {p: p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name}
-    weights = sum(counted.values())
+    weights = sum(counted.values()) + low_bits.uncounted(body)
     if head is None or head.weight is not embedding:
         weights -= embedding.numel()
     width = config.num_attention_heads * head_size(model)

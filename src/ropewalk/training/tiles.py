@@ -75,7 +75,9 @@ def tile(mlps: Sequence[nn.Module], count: int) -> None:
 
 def _code(mlp: nn.Module) -> nn.Module:
     """The MLP without its weights, which would be held for as long as the process lives."""
-    return copy.deepcopy(mlp, {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in mlp.parameters()})
+    return copy.deepcopy(
+        mlp, {id(weight): nn.Parameter(weight.detach().to("meta"), weight.requires_grad) for weight in mlp.parameters()}
+    )
 
 
 def _computed(code: nn.Module, names: list[str], hidden: Tensor, *weights: Tensor) -> Tensor:
@@ -96,23 +98,34 @@ def _(hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> Tenso
 
 
 @torch.library.custom_op(
-    "ropewalk::tiled_mlp_backward", mutates_args=(), schema=f"(Tensor upstream, {_ARGUMENTS}) -> Tensor[]"
+    "ropewalk::tiled_mlp_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, {_ARGUMENTS}, bool trained) -> Tensor[]",
 )
-def _backward(upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> list[Tensor]:
-    """Gradients of the tokens and of each weight."""
-    hidden_grad = torch.empty_like(hidden)
-    sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+def _backward(
+    upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int, trained: bool
+) -> list[Tensor]:
+    """Gradients of the tokens, and of each weight unless all are frozen."""
+    hidden_grad, moving = torch.empty_like(hidden), weights if trained else []
+    sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in moving]
     for part, part_upstream, result in _tiles(count, hidden, upstream, hidden_grad):
-        part_grad, *grads = torch.func.vjp(_COMPUTED[computed], part, *weights)[1](part_upstream)
+        compute = _COMPUTED[computed] if trained else functools.partial(_frozen, computed, weights)
+        part_grad, *grads = torch.func.vjp(compute, part, *moving)[1](part_upstream)
         result.copy_(part_grad)
         for total, grad in zip(sums, grads, strict=True):
             total += grad
-    return [hidden_grad, *(total.to(weight.dtype) for total, weight in zip(sums, weights, strict=True))]
+    return [hidden_grad, *(total.to(weight.dtype) for total, weight in zip(sums, moving, strict=True))]
+
+
+def _frozen(computed: int, weights: list[Tensor], hidden: Tensor) -> Tensor:
+    return _COMPUTED[computed](hidden, *weights)
 
 
 @_backward.register_fake
-def _(upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> list[Tensor]:
-    return [torch.empty_like(hidden), *(torch.empty_like(weight) for weight in weights)]
+def _(
+    upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int, trained: bool
+) -> list[Tensor]:
+    return [torch.empty_like(hidden), *(torch.empty_like(weight) for weight in weights if trained)]
 
 
 def _tiles(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -121,13 +134,14 @@ def _tiles(count: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     hidden, weights, ctx.computed, ctx.count = inputs
+    ctx.trained = any(weight.requires_grad for weight in weights)
     ctx.save_for_backward(hidden, *weights)
 
 
 def _gradients(ctx: Any, upstream: Tensor) -> Any:
     hidden, *weights = ctx.saved_tensors
-    hidden_grad, *weight_grads = _backward(upstream.contiguous(), hidden, weights, ctx.computed, ctx.count)
-    return hidden_grad, weight_grads, None, None
+    hidden_grad, *grads = _backward(upstream.contiguous(), hidden, weights, ctx.computed, ctx.count, ctx.trained)
+    return hidden_grad, grads or [None] * len(weights), None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)

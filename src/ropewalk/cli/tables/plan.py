@@ -93,6 +93,7 @@ def verdict(plan: Plan) -> str:
     """Whether it fits, and what would."""
     recipe = plan.job.recipe
     regime = f"--precision {recipe.precision} --optimizer {recipe.optimizer}"
+    regime += f" --base-bits {recipe.base_bits}" if recipe.base_bits else ""
     if plan.fits:
         return f"it fits by {regime}, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
     short = plan.memory.total / GIB - plan.chip.memory
@@ -114,7 +115,7 @@ def measuring_line(plan: Plan) -> str:
             said + f"more than {chip.name} has, {chip.memory:.1f}" + (", however many there are" * (chip.name != "cpu"))
         )
     if need.chips == 1:
-        return said + f"one {chip.name} does"
+        return said + "one such chip does"
     return (
         said
         + f"{need.chips} such chips do, by torchrun --nproc-per-node {need.chips} -m ropewalk perplexity … --shard on"

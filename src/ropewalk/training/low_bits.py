@@ -1,0 +1,137 @@
+"""Frozen weights in four bits under adapters (QLoRA, arXiv 2305.14314): quantised while an ordinary checkpoint is loaded, never on disk.
+
+in   a checkpoint, a device
+out  its model, verified as any other is, with the linear layers of its decoder layers in NF4; what is saved has the checkpoint's own weights again
+
+bitsandbytes rounds, and undoes it for each product. Its codes and scales are plain parameters here, not its own subclass of a tensor: what
+traces, recomputes, tiles and moves layers knows nothing of them. Scales are bfloat16, one for every 64 weights, and codes were chosen for
+float32 ones, which costs less than rounding bfloat16 weights does. Embedding, norms and head stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.errors import UserError
+from ropewalk.model.layers import decoder_layers
+from ropewalk.model.load import load_model
+from ropewalk.model.verify import verify_positions
+
+_logger = logging.getLogger(__name__)
+_BLOCK, _KIND = 64, "nf4"
+#: Linear layers that choose a token's experts: a few numbers, of which each counts.
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+
+
+class Linear4bit(nn.Linear):
+    """A linear layer whose weight is frozen codes of four bits.
+
+    weight: two codes a byte. scales: of each block of 64 weights.
+    """
+
+    def __init__(self, linear: nn.Linear, device: torch.device) -> None:
+        nn.Module.__init__(self)
+        quantize_4bit: Any = importlib.import_module("bitsandbytes.functional").quantize_4bit
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.compute = linear.weight.dtype
+        codes, state = quantize_4bit(linear.weight.detach().to(device), blocksize=_BLOCK, quant_type=_KIND)
+        self.weight = nn.Parameter(codes, requires_grad=False)
+        self.scales = nn.Parameter(state.absmax.bfloat16(), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] → [..., out_features], in the dtype of the weights as they were loaded."""
+        shape = [self.out_features, self.in_features]
+        product = _Product.apply(input.to(self.compute), self.weight, self.scales, shape)
+        return product if self.bias is None else product + self.bias.to(self.compute)
+
+
+class _Product(torch.autograd.Function):
+    """A product that keeps the codes for its backward pass, and not the weights made of them."""
+
+    @staticmethod
+    def forward(input: Tensor, codes: Tensor, scales: Tensor, shape: list[int]) -> Tensor:
+        return nn.functional.linear(input, _weight(codes, scales, shape, input.dtype))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, codes, scales, ctx.shape = inputs
+        ctx.save_for_backward(codes, scales)
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: Tensor) -> Any:
+        (upstream,), (codes, scales) = upstreams, ctx.saved_tensors
+        return upstream @ _weight(codes, scales, ctx.shape, upstream.dtype), None, None, None
+
+
+def _weight(codes: Tensor, scales: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
+    return torch.ops.bitsandbytes.dequantize_4bit(codes, scales.float(), _BLOCK, _KIND, shape, dtype)
+
+
+def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """As `distributed.load.load` by one process, which holds the whole model in its host's memory on the way.
+
+    Raises:
+        UserError: what `load_model` raises; no linear layers, or no bitsandbytes for this device.
+    """
+    model: Any = load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa")
+    every, count = sum(p.numel() for p in model.parameters()), quantise(model, device)
+    model = model.to(device)
+    verify_positions(model, checkpoint.positions)
+    names = sorted({name.rpartition(".")[2] for name in _quantised(model)})
+    _logger.info(
+        f"{len(_quantised(model))} linear layers ({', '.join(names)}) are in 4 bits: {count:,} weights of {every:,}; everything else stays in "
+        f"{str(dtype).removeprefix('torch.')}"
+    )
+    return model
+
+
+def quantise(model: Any, device: torch.device) -> int:
+    """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have."""
+    found = [
+        (layer.get_submodule(path), last)
+        for layer in decoder_layers(model)
+        for name, module in layer.named_modules()
+        for path, _, last in [name.rpartition(".")]
+        if type(module) is nn.Linear and last not in _ROUTERS
+    ]
+    if not found:
+        raise UserError(
+            f"--base-bits quantises linear layers, and the layers of a {model.config.model_type} model have none; leave it out"
+        )
+    count = 0
+    for parent, last in found:
+        linear = getattr(parent, last)
+        count += linear.weight.numel()
+        setattr(parent, last, Linear4bit(linear, device))
+    return count
+
+
+def _quantised(model: nn.Module) -> dict[str, Linear4bit]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+
+def uncounted(model: nn.Module) -> int:
+    """Weights of a model beyond the numbers that its parameters hold."""
+    layers = _quantised(model).values()
+    return sum(each.in_features * each.out_features - each.weight.numel() - each.scales.numel() for each in layers)
+
+
+def restored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
+    """A model's state with the weights of `source`, which it was loaded from, in place of their codes.
+
+    They are read again, into the host's memory, while a checkpoint is written; to keep them there all the time would be as much.
+    """
+    names = _quantised(model)
+    if not names:
+        return weights
+    dtype = next(iter(names.values())).compute
+    plain = load_model(source, dtype=dtype, device="cpu").state_dict()
+    weights = {name: value for name, value in weights.items() if name.removesuffix(".scales") not in names}
+    return weights | {f"{name}.weight": plain[f"{name.removesuffix('.base_layer')}.weight"] for name in names}
