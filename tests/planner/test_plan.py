@@ -262,7 +262,11 @@ def test_ways_out_do_fit() -> None:
     assert planned.ways
     for way in planned.ways:
         words = way.split()
-        options = {words[i].removeprefix("--"): words[i + 1] for i in range(0, len(words), 2)}
+        names, values = words[::2], words[1::2]
+        options = {
+            name.removeprefix("--").replace("-", "_"): int(value) if value.isdigit() else value
+            for name, value in zip(names, values, strict=True)
+        }
         assert plan(
             "llama-13b", **{"window": 8192, "gpus": "H200", "precision": "bfloat16", "optimizer": "adamw", **options}
         ).fits, way

@@ -160,8 +160,8 @@ def test_a_number_beyond_its_range_is_refused_and_numpys_is_taken(settings: type
 def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(settings: type, name: str) -> None:
     choices = [get_args(part) for part in _parts_of(settings, name) if get_origin(part) is Literal]
     for words in choices:
-        for value in ("bogus", words[0].upper(), words[0] + " ", 0):
-            with pytest.raises(UserError, match=f"is .*one of {', '.join(words)}.*got .*; ."):
+        for value in ("bogus", str(words[0]).upper(), f"{words[0]} ", 0):
+            with pytest.raises(UserError, match=f"is .*one of {', '.join(map(str, words))}.*got .*; ."):
                 _made(settings, **{name: value})
 
 

@@ -39,8 +39,8 @@ NF4 = np.array(
     [
         (dict(mode="full", base_bits=4), "frozen weights under adapters"),
         (dict(base_bits=4, optimizer="adamw-offload"), "another optimizer than adamw-offload"),
-        (dict(base_bits=8), "base-bits is 4, got 8"),
-        (dict(base_bits=True), "base-bits is 4, got True"),
+        (dict(base_bits=8), "base-bits is one of 4, got 8"),
+        (dict(base_bits=True), "base-bits is one of 4, got True"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, options, words):

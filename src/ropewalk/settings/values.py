@@ -171,11 +171,11 @@ def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Ki
 
 def _word(words: tuple[Any, ...]) -> Kind:
     def take(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, str | int) or value not in words:
+        if isinstance(value, bool) or not isinstance(value, str | numbers.Integral) or value not in words:
             raise Refused
         return words[words.index(value)]
 
-    return Kind(f"one of {', '.join(map(str, words))}" if len(words) > 1 else str(words[0]), take)
+    return Kind(f"one of {', '.join(map(str, words))}", take)
 
 
 def _instance(kind: type) -> Kind:
