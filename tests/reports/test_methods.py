@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import math
@@ -12,7 +13,8 @@ import pytest
 
 import made_up
 from ropewalk import records
-from ropewalk.reports import render
+from ropewalk.errors import UserError
+from ropewalk.reports import render, report
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a/hemp"
 
@@ -100,3 +102,106 @@ def test_checkpoints_of_one_train_are_one_row_and_those_of_another_are_not(tmp_p
     assert {"PI ×4, 20 steps (books)", "PI ×4, 20 steps (code)"} <= table(page, "Perplexity, ").keys()
     assert len(table(page, "Perplexity by fine-tuning steps")) == 2
     assert {"PI ×4 to 1024 (books) cpu", "PI ×4 to 1024 (code) cpu"} <= table(page, "What each training").keys()
+
+
+def keys(share: float, depths: int = 32, trials: int = 10) -> list[records.Passkey]:
+    """A passkey test at 1024 tokens of which this share is right, the nearest keys."""
+    reach = round(share * depths)
+    return [records.Passkey(1024, 32 * (d + 1), trials, trials if d < reach else 0) for d in range(depths)]
+
+
+def passkeys(share: float) -> list:
+    return [*keys(share), records.PasskeySummary(1024, round(32 * share) * 32, 32, 10, share)]
+
+
+def with_keys(state, share: float):
+    return (*state[:2], [*state[2], *passkeys(share)])
+
+
+@pytest.mark.parametrize(
+    ("yarn", "linear", "told"),
+    [
+        # (share of the keys, nll) of YaRN and of PI
+        ((1.0, 2.3), (0.3, 2.1), "YaRN ×4 wins by k_max: 1024 .* against 320 .*The lowest perplexity there has PI ×4"),
+        ((1.0, 2.1), (1.0, 2.3), "YaRN ×4 wins by perplexity: 8.17 .* against 9.97 .* of PI ×4, paired over documents"),
+        ((1.0, 2.1), (1.0, 2.1), "No winner among 2 methods at 1024 tokens .*do not tell apart"),
+        ((None, 2.1), (None, 2.3), "YaRN ×4 wins by perplexity"),
+        ((1.0, 2.3), (None, 2.1), "PI ×4 wins by perplexity"),  # keys were asked of one alone
+    ],
+)
+def test_the_winner_is_named_by_passkeys_then_perplexity_or_nobody_is(tmp_path, yarn, linear, told):
+    states = [
+        with_keys(trained(method, method, nll), share) if share is not None else trained(method, method, nll)
+        for method, (share, nll) in (("yarn", yarn), ("linear", linear))
+    ]
+    page = made_up.words(page_of(tmp_path / "r.jsonl", *states))
+    assert re.search(told, page)
+    heading = page.split("ropewalk report")[0]
+    assert ("no winner at 1024 tokens" if "No winner" in told else f"{told.split(' wins')[0]} wins at 1024") in heading
+    assert heading.strip().startswith("A longer window for hemp:")
+
+
+def test_a_method_whose_seeds_scatter_over_another_wins_nothing(tmp_path):
+    """Each seed by itself is paired with an interval of no width: it is the spread of seeds that leaves it open."""
+    seeds = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in enumerate((2.0, 2.1, 2.3))]
+    page = made_up.words(page_of(tmp_path / "r.jsonl", *seeds, trained("linear", "l", 2.2)))
+    assert "No winner among 2 methods" in page
+
+
+def test_trained_to_holds_to_and_the_short_window_in_a_sentence(tmp_path):
+    state, settings, rows = with_keys(trained("yarn", "y", 2.1, windows=(256,)), 1.0)
+    rows += [made_up.row(2.05, 512), made_up.row(2.3, 1024)]
+    page = page_of(tmp_path / "r.jsonl", (state, settings, rows))
+    sentence = re.search(r"Trained to .*?\.\s(?=[A-Z])", made_up.words(page))[0]
+    assert sentence.startswith("Trained to 1024 tokens, it holds to 1024 by k_max (95 % interval ")
+    assert "to 512 by perplexity (from 256: −4.9 %" in sentence and "beyond" not in sentence
+    assert "at the short window of 256 its perplexity changes by +10.5 %" in sentence
+
+
+def test_a_model_is_never_called_by_a_directory(tmp_path):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(steps=9), made_up.row(2.0, 1024)))
+    page = made_up.words(render(records.read([path])))
+    assert "A longer window for a llama model of 3.41 M parameters" in page
+    assert "step-000009" not in page.split("What was run")[0]
+
+
+def test_damage_and_cost_stand_beside_the_gain(tmp_path):
+    state, settings, rows = trained("yarn", "y", 2.1)
+    rows = [*rows, dataclasses.replace(made_up.gain(1024, 0.25, 0.2, 0.3), data="books")]
+    path = tmp_path / "r.jsonl"
+    page_of(path, (state, settings, rows), trained("linear", "l", 2.0))
+    header = made_up.run(dataclasses.replace(state, steps=0), "ropewalk ablate", settings=settings)
+    made_up.steps(records.Recorder(path, header), 20)
+    line = table(render(records.read([path])), "1.05 M training tokens")["YaRN ×4, 20 steps"]
+    assert line[1].startswith("+10.5 %") and line[3].startswith("0.250 0.200 to 0.300")
+    assert line[4] == "1.05 M" and line[5] == "80 s"  # 20 steps of 8192 tokens at 2048 a second
+
+
+def test_tables_and_figures_are_written_for_a_paper(tmp_path):
+    path = tmp_path / "r.jsonl"
+    page_of(path, trained("yarn", "y_1|&", 2.1), trained("yarn", "z%$", 2.2))
+    out, tables, figures = tmp_path / "page.html", tmp_path / "tables", tmp_path / "figures"
+    report([path], out, tables=tables, figures=figures)
+    rows = list(csv.DictReader((tables / "perplexity-1.csv").open(encoding="utf-8", newline="")))
+    first = next(row for row in rows if row["state"] == "YaRN ×4, 20 steps (hemp/y_1|&)")
+    own = made_up.row(2.1)
+    at = [float(first[name]) for name in ("256 L", "256 L low", "256 L high")]
+    assert at == [own.perplexity, own.low, own.high]
+    latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
+    assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
+    assert r"hemp/y_1\|&" in (tables / "perplexity-1.md").read_text(encoding="utf-8")
+    starts = {path.suffix: path.read_bytes()[:5] for path in figures.glob("perplexity-1.*")}
+    assert starts == {".svg": b"<?xml", ".pdf": b"%PDF-", ".png": b"\x89PNG\r"}
+    with pytest.raises(UserError, match="overwrite"):
+        report([path], tmp_path / "second.html", tables=tables)
+    report([path], out, tables=tables, figures=figures, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("out", "tables", "figures"), [("d/page.html", "d", None), ("page.html", "d", "d"), ("page.html", "d", "d/figures")]
+)
+def test_a_directory_of_tables_swallows_nothing(tmp_path, out, tables, figures):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    with pytest.raises(UserError, match="directories of their own"):
+        report([path], tmp_path / out, tables=tmp_path / tables, figures=figures and tmp_path / figures)
+    assert [item.name for item in tmp_path.iterdir()] == ["r.jsonl"]

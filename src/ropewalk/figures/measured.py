@@ -57,7 +57,7 @@ def perplexity(
     """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training.
 
     The base is drawn through: solid inside its window, dashed where it extrapolates. `closeup` limits the y axis to where
-    the variants that work lie, since one extrapolation can flatten everything else.
+    the variants that work lie, since one extrapolation can flatten everything else; it has no intervals, which are of documents and wider than that.
     """
     by_variant = _by_variant(measurements)
     figure, axes = new()
@@ -75,7 +75,8 @@ def perplexity(
                 axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
-        _intervals(axes, windows, values, rows, tone)
+        if not closeup:
+            _intervals(axes, windows, values, rows, tone)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
     if closeup:
         axes.set_ylim(closeup_limits(measurements))

@@ -53,6 +53,12 @@ class Recipe:
     seed: int | None = None
     base: str = ""
 
+    @property
+    def tokens(self) -> int | None:
+        """The budget that was asked for, where one was."""
+        text = dict(self.facts).get("tokens", "")
+        return int(text) if text.isdecimal() else None
+
     def told(self, fact: str) -> str:
         """A setting in a label: of many data sources the first."""
         value = dict(self.facts).get(fact, "")

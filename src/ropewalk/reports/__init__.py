@@ -5,6 +5,8 @@ out  an HTML file, written whole or not at all
 
     rows.clean          what can be believed, and what was left out
     SECTIONS            kinds of rows → figures and tables, each a function Clean → Section | None
+    methods             who is ahead, if intervals tell
+    files               tables as CSV, LaTeX and Markdown, figures as SVG, PDF and PNG
     verdict, provenance the paragraph at the top; what was run at the end
     templates/          jinja2, everything escaped
 """

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from itertools import compress
+
 from ropewalk.figures import compare, style
-from ropewalk.records import Perplexity
+from ropewalk.records import ContextGain, Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, passkey, perplexity
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.records.variant import Variant, labels
+from ropewalk.reports import benchmarks, methods, perplexity
+from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import Training, budget, trainings
+from ropewalk.reports.training import Training, budget, devices, trained_by, trainings
 
 Block = dict[Variant, ByWindow]
 
@@ -27,11 +31,11 @@ def section(clean: Clean) -> Section | None:
         variants = {v: rows for v, rows in group.variants().items() if v.extended}
         if len({(v.method, v.factor) for v in variants}) < 2:
             continue
-        blocks = _blocks(variants, trainings(clean))
+        by_budget = blocks(variants, trainings(clean))
         level = group.base_level()
         points = [
             (v, name, rows[v.window].perplexity)
-            for name, block in blocks.items()
+            for name, block in by_budget.items()
             for v, rows in block.items()
             if v.window in rows and number_format.is_finite(rows[v.window].perplexity)
         ]
@@ -40,12 +44,12 @@ def section(clean: Clean) -> Section | None:
                 "; 1 is the base in its window." if level else "."
             )
             part.draw(compare.ablation(points, base=level), caption)
-        for name, block in blocks.items():
+        for name, block in by_budget.items():
             part.tables.append(_table(clean, group, name, block))
     return part if part.tables else None
 
 
-def _blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
+def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
     """Budget in words → its variants; tokens where the training is on record, else steps. Blocks of one are left out."""
     by_budget: dict[tuple, Block] = {}
     for variant, rows in variants.items():
@@ -61,37 +65,64 @@ def _blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
 
 
 def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
-    lines = [_line(clean, group, variant, rows) for variant, rows in sorted(block.items(), key=lambda v: v[0].order)]
-    return Table(
+    names = labels(list(block))
+    lines = [
+        _line(clean, group, variant, rows, names[variant])
+        for variant, rows in sorted(block.items(), key=lambda v: v[0].order)
+    ]
+    whole = Table(
         f"{name[0].upper()}{name[1:]}; {group.title}",
-        ["window", "steps", "perplexity at L", "at the window", "k_max", "benchmarks"],
-        lines,
+        [
+            "window",
+            "damage at L",
+            "perplexity\nat the window",
+            "k_max",
+            "context gain\nnats a token",
+            "benchmarks",
+            "tokens",
+            "device time",
+        ],
+        seeds_together(lines),
         first="method",
-        note="Small figures: change against the base in its own window; k_max as a part of the window. Benchmarks: mean change in points.",
+        note="Small figures: 95 % intervals. Damage: change of the perplexity in the base's own window, paired over documents. Benchmarks: mean change in "
+        "points. Device time: of the training, times its devices.",
     )
+    full = [any(line.cells[column].text for line in whole.lines) for column in range(len(whole.head))]
+    lines = [dataclasses.replace(line, cells=list(compress(line.cells, full))) for line in whole.lines]
+    return dataclasses.replace(whole, head=list(compress(whole.head, full)), lines=lines)
 
 
-def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow) -> Line:
-    base = group.base_row()
-    passkeys = passkey.summaries(clean).get(variant, {}).get(variant.window)
+def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: str) -> Line:
+    damage, own = damage_of(group, rows.get(variant.original_window)), rows.get(variant.window)
+    reach = methods.k_max(clean, variant, variant.window)
+    gain = next(
+        (m.row for m in clean.of(ContextGain) if m.model_variant == variant and m.row.window == variant.window), None
+    )
+    runs = trained_by(variant, trainings(clean)) if variant.steps else []
+    tokens = budget(variant, runs)
+    seconds = runs[0].seconds_at(variant.steps) * devices(runs[0].run) if len(runs) == 1 else None
     changes = [change.difference for change in benchmarks.changes(clean) if change.variant == variant]
     return Line(
-        variant.method_and_factor,
+        name,
         [
             Cell(str(variant.window)),
-            Cell(str(variant.steps)),
-            _perplexity(rows.get(variant.original_window), base),
-            _perplexity(rows.get(variant.window), base),
-            Cell(str(passkeys.k_max), number_format.share(passkeys.k_max / variant.window)) if passkeys else Cell(""),
-            Cell(benchmarks.points(sum(changes) / len(changes))) if changes else Cell(""),
+            Cell.of(damage.value - 1, number_format.percent, damage.low - 1, damage.high - 1) if damage else Cell(""),
+            perplexity.cell(own, None) if own else Cell(""),
+            Cell.of(reach[0], number_format.count, *reach[1:]) if reach else Cell(""),
+            Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
+            Cell.of(sum(changes) / len(changes), benchmarks.points) if changes else Cell(""),
+            Cell.of(tokens, number_format.large) if tokens else Cell(""),
+            Cell.of(seconds, number_format.duration) if seconds else Cell(""),
         ],
         colour=style.colour(variant, clean.colours),
     )
 
 
-def _perplexity(row: Perplexity | None, base: Perplexity | None) -> Cell:
-    if row is None:
-        return Cell("")
-    if base is None:
-        return Cell(number_format.perplexity(row.perplexity))
-    return perplexity.cell(row, base)
+def damage_of(group: Group, inside: Perplexity | None) -> Ratio | None:
+    """The perplexity in the old window over the base's, where both were measured."""
+    base = group.base_row()
+    return ratio(base, inside) if base and inside else None
+
+
+def _nats(value: float) -> str:
+    return number_format.fixed(value, 3)

@@ -93,6 +93,7 @@ class Picture:
     """A figure as SVG, with the sentence that says what to see in it."""
 
     svg: Markup
+    drawing: Drawing
     caption: str
     title: str = ""
 
@@ -123,7 +124,7 @@ class Section:
         """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""
         name = f"{self.id}-{len(self.pictures) + 1}"
         svg = style.svg(drawing, name, title or self.title, caption)
-        self.pictures.append(Picture(Markup(svg), caption, title))
+        self.pictures.append(Picture(Markup(svg), drawing, caption, title))
 
 
 def cells(*texts: str) -> list[Cell]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from ropewalk.checkpoint.files import write_whole
+from ropewalk.checkpoint.files import whole_directory, write_whole
 from ropewalk.checkpoint.guard import refuse_existing_file
 from ropewalk.errors import UserError
 from ropewalk.records import (
@@ -47,6 +50,7 @@ from ropewalk.reports import (
     verdict,
 )
 from ropewalk.reports.content import Section
+from ropewalk.reports.files import write_figures, write_tables
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.settings.command import takes
 from ropewalk.settings.inputs import inputs_of
@@ -92,6 +96,10 @@ def render(records: Records, title: str | None = None, left_out: Sequence[str] =
     Raises:
         UserError: no row can be shown.
     """
+    return _render(*_built(records), title, left_out)
+
+
+def _built(records: Records) -> tuple[Clean, list[Section]]:
     rows = clean(records)
     sections = [part for builder in SECTIONS if (part := builder.build(rows)) is not None]
     if not sections:
@@ -100,6 +108,10 @@ def render(records: Records, title: str | None = None, left_out: Sequence[str] =
             f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
         )
     _count_unshown(rows)
+    return rows, sections
+
+
+def _render(rows: Clean, sections: list[Section], title: str | None, left_out: Sequence[str]) -> str:
     verdicts = verdict.verdicts(rows)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -132,7 +144,9 @@ def _title(verdicts: list[verdict.Verdict]) -> str:
     names = [item.heading for item in verdicts]
     if not any(item.extended for item in verdicts):
         return ", ".join(names)
-    return f"A longer window for {names[0]}" if len(names) == 1 else f"Longer windows for {', '.join(names)}"
+    if len(names) > 1:
+        return f"Longer windows for {', '.join(names)}"
+    return f"A longer window for {names[0]}" + (f": {verdicts[0].winner}" if verdicts[0].winner else "")
 
 
 @takes(ReportSettings)
@@ -152,5 +166,22 @@ def report(settings: ReportSettings) -> Path:
         refuse_existing_file(out, PAGE, overwrite=settings.overwrite, inputs=inputs_of(settings))
 
     ask()
-    write_whole(out, render(read(settings.records), settings.title, settings.left_out), ask=ask)
+    places = {"--out": out, "--tables": settings.tables, "--figures": settings.figures}
+    _refuse_within({option: Path(os.path.realpath(place)) for option, place in places.items() if place is not None})
+    rows, sections = _built(read(settings.records))
+    with contextlib.ExitStack() as stack:
+        for directory, write in ((settings.tables, write_tables), (settings.figures, write_figures)):
+            if directory is not None:
+                whole = whole_directory(directory, overwrite=settings.overwrite, inputs=inputs_of(settings))
+                write(sections, stack.enter_context(whole))
+        write_whole(out, _render(rows, sections, settings.title, settings.left_out), ask=ask)
     return out
+
+
+def _refuse_within(places: dict[str, Path]) -> None:
+    """A directory is replaced as a whole, and would take with it what lies there."""
+    for (option, place), (other, below) in itertools.permutations(places.items(), 2):
+        if place in (below, *below.parents):
+            raise UserError(
+                f"tables and figures are written to directories of their own, but {other} {below} lies in {option} {place}; choose another"
+            )

@@ -126,7 +126,11 @@ def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
         part.draw(measured.perplexity(measurements, colours=clean.colours), _caption(group) + words, heading)
         if measured.closeup_limits(measurements):
             closeup = measured.perplexity(measurements, closeup=True, colours=clean.colours)
-            part.draw(closeup, "The same, close up: the states that work.", heading)
+            part.draw(
+                closeup,
+                "The same, close up: the states that work, without their intervals, which would leave this frame.",
+                heading,
+            )
     part.tables.append(_table(clean, group))
     part.notes += [note for note in _notes(group) if note not in part.notes]
 

@@ -35,13 +35,17 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        return sum(step.seconds for step in self.steps if number_format.is_finite(step.seconds))
+        return self.seconds_at(self.steps[-1].step) if self.steps else 0.0
 
     def tokens_at(self, number: int) -> int | None:
         """Tokens seen when step `number` was done; None if the run never came that far."""
         if not self.steps or number > self.steps[-1].step:
             return None
         return sum(step.tokens for step in self.steps if step.step <= number)
+
+    def seconds_at(self, number: int) -> float:
+        """Until step `number` was done."""
+        return sum(s.seconds for s in self.steps if s.step <= number and number_format.is_finite(s.seconds))
 
     @property
     def title(self) -> str:
@@ -82,7 +86,9 @@ def devices(run: Run) -> int:
 
 
 def budget(variant: Variant, runs: list[Training]) -> int | None:
-    """Tokens a variant was trained on: by its own training, or what those agree on that train this method to this window."""
+    """Tokens a variant was trained on: what was asked for, of a row of `ablate`; else by its own training, or what those agree on that train this method to this window."""
+    if (asked := variant.recipe.tokens) is not None:
+        return asked
     tokens = {run.tokens_at(variant.steps) for run in trained_by(variant, runs)} - {None}
     return next(iter(tokens)) if len(tokens) == 1 else None
 

@@ -5,12 +5,13 @@ Every sentence is a comparison of two rows of the same page. None is written whe
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, passkey, perplexity, training
+from ropewalk.reports import ablation, benchmarks, methods, passkey, perplexity, training
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.rows import Clean
 
@@ -32,6 +33,7 @@ class Verdict:
     extended: bool
     sentences: list[str] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
+    winner: str = ""
 
 
 def verdicts(clean: Clean) -> list[Verdict]:
@@ -42,10 +44,16 @@ def verdicts(clean: Clean) -> list[Verdict]:
 
 
 def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
-    base = next((v for v in sorted(variants, key=lambda v: v.order) if v.role == "base" and not v.steps), None)
     measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, Step)}
+    bases = [v for v in variants if v.role == "base" and not v.steps]  # what a training began from, too
+    base = min(bases, key=lambda v: (v not in measured, v.name), default=None)
     target = _target(clean, [v for v in variants if v.extended and v in measured])
-    verdict = Verdict((base or target or variants[0]).short_name, extended=target is not None)
+    verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
+    found = _contest(clean, variants[0].lineage)
+    if found is not None:
+        target = found.leader.variants[0]
+        verdict.winner = found.headline
+        verdict.sentences.append(found.sentence)
     if target is None:
         verdict.sentences.append(
             f"Only the base model was measured ({variants[0].original_window} tokens); nothing was extended."
@@ -58,6 +66,24 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     _passkey(verdict, clean, base, target)
     _benchmarks(verdict, clean, target)
     return verdict
+
+
+def base_name(variant: Variant) -> str:
+    """What a page calls a model: as its base is called; where that was not measured, by family and size, since directories are nobody's name."""
+    if variant.role == "base" or variant.recipe.base:
+        return variant.short_name
+    family, *_, parameters = variant.lineage
+    return f"a {family} model" + (f" of {number_format.large(parameters)} parameters" if parameters else "")
+
+
+def _contest(clean: Clean, lineage: tuple) -> methods.Contest | None:
+    """Methods beside each other on the text on which most were measured."""
+    runs = training.trainings(clean)
+    for group in perplexity.groups(clean):
+        blocks = ablation.blocks({v: rows for v, rows in group.variants().items() if v.extended}, runs)
+        if group.lineage == lineage and (found := methods.contest(clean, blocks)):
+            return found
+    return None
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
@@ -73,7 +99,7 @@ def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
 
 
 def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant) -> None:
-    name, label = (base or target).short_name, target.scaling.label
+    name, label = base_name(base or target), target.method_label
     method = "Position Interpolation" if target.method == "linear" else label
     if target.method == "plain":
         done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"
@@ -104,12 +130,34 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
             )
         return
     inside, outside = rows[target].get(target.original_window), rows[target].get(target.window)
+    _holds(verdict, clean, target, rows[target], ablation.damage_of(group, inside))
     if before and inside:
         _original_window(verdict, before, inside)
     if outside:
         stretched = rows.get(base, {}).get(target.window) if base else None
         untrained = next((rows[v].get(target.window) for v in rows if _is_before(v, target)), None)
         _new_window(verdict, inside, outside, before, stretched, untrained)
+
+
+def _holds(verdict: Verdict, clean: Clean, target: Variant, rows: perplexity.ByWindow, damage: Ratio | None) -> None:
+    """To which window it was taken, how far it holds by each measure, and what became of the short window."""
+    short, window = target.original_window, target.window
+    ratios = {w: ratio(rows[short], rows[w]) for w in sorted(rows) if short in rows and short < w <= window}
+    held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
+    parts = []
+    if reach := methods.k_max(clean, target, window):
+        parts.append(
+            f"{reach[0]:.0f} by k_max (95\u202f% interval {number_format.interval(*reach[1:], number_format.count)})"
+        )
+    if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
+        last, change = held[-1] if held else (short, None)
+        parts.append(
+            f"{last} by perplexity ({f'from {short}: {change.brief}' if change else f'beyond {short} it rises'})"
+        )
+    if parts:
+        done = "Trained" if target.steps else "Extended, not trained,"
+        kept = f"; at the short window of {short} its perplexity changes by {damage.brief}" if damage else ""
+        verdict.sentences.append(f"{done} to {window} tokens, it holds to {' and to '.join(parts)}{kept}.")
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:

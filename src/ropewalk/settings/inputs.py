@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 #: Fields that name what is written.
-_WRITTEN = ("out", "trained")
+_WRITTEN = ("out", "trained", "tables", "figures")
 
 
 def inputs_of(settings: Any) -> list[str]:

@@ -45,6 +45,10 @@ class ReportSettings(Overwriting):
     """One or more record files."""
     out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
     """The page."""
+    tables: OptionalDirectory = None
+    """Directory for every table of the page as CSV, LaTeX and Markdown, intervals included."""
+    figures: OptionalDirectory = None
+    """Directory for every figure of the page as SVG, PDF and PNG."""
     title: str | None = None
     """Its heading; from what was measured if not given."""
     left_out: Annotated[Sequence[str], SENTENCES, PythonOnly] = ()

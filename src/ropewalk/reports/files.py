@@ -1,0 +1,90 @@
+"""The page's tables as CSV, LaTeX and Markdown, and its figures as SVG, PDF and PNG: for a paper.
+
+in   sections, and a directory of their own
+out  files called by section and number, as they follow each other on the page: `perplexity-1.csv`
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ropewalk.figures.measured import save
+from ropewalk.records import format as number_format
+from ropewalk.reports.content import Cell, Section, Table
+
+#: What LaTeX's own fonts have under another name.
+_LATEX = str.maketrans({
+    "−": "$-$", "×": r"$\times$", "≈": r"$\approx$", "→": r"$\to$", "–": "--", "’": "'", "…": r"\ldots{}", "“": "``", "”": "''", "\u202f": r"\,", "\u00a0": "~",
+    **{sign: f"$^{{{place}}}$" for place, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}, "⁻": "$^{-}$",
+})  # fmt: skip
+
+
+def write_tables(sections: Iterable[Section], directory: Path) -> None:
+    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (booktabs) and Markdown."""
+    for section in sections:
+        for number, table in enumerate(section.tables, 1):
+            name = directory / f"{section.id}-{number}"
+            with name.with_suffix(".csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                csv.writer(file).writerows(_numbers(table))
+            heads, *lines = _texts(table)
+            text = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
+            _write(name.with_suffix(".tex"), f"% {_one_line(table.caption)}\n{text}\n")
+            lines = [[text.replace("|", r"\|") for text in line] for line in lines]
+            text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+            _write(
+                name.with_suffix(".md"), "\n\n".join(filter(None, [f"**{table.caption}**", text, table.note])) + "\n"
+            )
+
+
+def write_figures(sections: Iterable[Section], directory: Path) -> None:
+    """Every figure three times; text stays text."""
+    for section in sections:
+        for number, picture in enumerate(section.pictures, 1):
+            for ending in ("svg", "pdf", "png"):
+                save(picture.drawing, directory / f"{section.id}-{number}.{ending}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _texts(table: Table) -> Iterator[list[str]]:
+    """The table as the page has it, what stands small in brackets."""
+    yield [_one_line(name) for name in (table.first, *table.head)]
+    for line in table.lines:
+        label = f"{line.label} ({line.note})" if line.note else line.label
+        yield [_one_line(text) for text in (label, *map(_text, line.cells))]
+
+
+def _text(cell: Cell) -> str:
+    small = "; ".join(part for part in cell.small.split("\n") if part)
+    return f"{cell.text} ({small})" if small else cell.text
+
+
+def _numbers(table: Table) -> Iterator[list[object]]:
+    """A column a figure, and two more for the bounds of its interval where it has one; words where there is no number."""
+    columns = range(len(table.head))
+    bounded = [any(len(line.cells) > i and _has_bounds(line.cells[i]) for line in table.lines) for i in columns]
+    heads: list[object] = [table.first, "note"]
+    for name, has_bounds in zip(map(_one_line, table.head), bounded, strict=True):
+        heads += [name, f"{name} low", f"{name} high"] if has_bounds else [name]
+    yield heads
+    for line in table.lines:
+        values: list[object] = [line.label, line.note]
+        for cell, has_bounds in zip(line.cells, bounded, strict=False):
+            values.append(cell.text if cell.value is None else cell.value)
+            if has_bounds:
+                values += [cell.low, cell.high] if _has_bounds(cell) else ["", ""]
+        yield values
+
+
+def _has_bounds(cell: Cell) -> bool:
+    return number_format.is_finite(cell.low) and number_format.is_finite(cell.high)

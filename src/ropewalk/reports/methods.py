@@ -1,0 +1,163 @@
+"""The winner among methods: by passkeys at the longest window, then by perplexity there, and only as far as intervals tell.
+
+in   states of one base model that were trained on as many tokens
+out  who is ahead, or who cannot be told apart, and by which measure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from ropewalk.evals.intervals import wilson
+from ropewalk.records import Passkey, Perplexity
+from ropewalk.records import format as number_format
+from ropewalk.records.variant import Variant, labels, seeds_of_rows
+from ropewalk.reports.paired import ratio
+from ropewalk.reports.passkey import k_max_interval, summaries
+from ropewalk.reports.perplexity import ByWindow
+from ropewalk.reports.rows import Clean
+
+#: A figure with its interval; of several seeds the mean, the least and the largest bound.
+Bounded = tuple[float, float, float]
+#: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
+MEASURES: dict[str, Callable[[float], str]] = {
+    "k_max": number_format.count,
+    "passkeys found": number_format.share,
+    "perplexity": number_format.perplexity,
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method: its seeds, their perplexities at the longest window, and each measure that was taken."""
+
+    label: str
+    variants: list[Variant]
+    perplexities: list[Perplexity]
+    figures: dict[str, Bounded]
+
+    def leads(self, other: Contender, measure: str) -> bool:
+        """Whether it is ahead beyond chance. Perplexities are paired over documents, each seed of the one with each of the other."""
+        if measure != "perplexity":
+            return self.figures[measure][1] > other.figures[measure][2]
+        pairs = [ratio(mine, theirs) for mine in self.perplexities for theirs in other.perplexities]
+        return all(pair is not None and pair.low > 1 for pair in pairs)
+
+    def score(self, measure: str) -> float:
+        value = self.figures[measure][0]
+        return -value if measure == "perplexity" else value
+
+    def told(self, measure: str) -> str:
+        value, low, high = self.figures[measure]
+        write = MEASURES[measure]
+        return f"{write(value)} (95\u202f% interval {number_format.interval(low, high, write)})"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Methods at one budget and one window."""
+
+    budget: str
+    window: int
+    contenders: list[Contender]
+
+    @cached_property
+    def ranking(self) -> tuple[list[Contender], str]:
+        """Those that no measure sets behind the best, the best first; and the measure that decided, or the last."""
+        left, measure = self.contenders, ""
+        for measure in MEASURES:
+            if all(measure in contender.figures for contender in left):
+                best = max(left, key=lambda contender: contender.score(measure))
+                left = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+                if len(left) == 1:
+                    break
+        return left, measure
+
+    @property
+    def leader(self) -> Contender:
+        """The winner, or the best of those that cannot be told apart."""
+        return self.ranking[0][0]
+
+    @property
+    def headline(self) -> str:
+        """For the page's heading."""
+        won = len(self.ranking[0]) == 1
+        return f"{self.leader.label} wins at {self.window} tokens" if won else f"no winner at {self.window} tokens"
+
+    @property
+    def sentence(self) -> str:
+        """Who won by what, or why nobody did."""
+        level, measure = self.ranking
+        among = f"{len(self.contenders)} methods at {self.window} tokens ({self.budget})"
+        if len(level) > 1:
+            names = ", ".join(f"{each.label} ({each.told(measure)})" for each in level)
+            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}."
+        others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
+        following = max(others, key=lambda each: each.score(measure))
+        told = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
+        paired = ", paired over documents" if measure == "perplexity" else ""
+        lower = [each for each in others if each.leads(level[0], "perplexity")] if not paired else []
+        best = max(lower, key=lambda each: each.score("perplexity"), default=None)
+        but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
+        return f"Of {among}, {level[0].label} wins by {told}{paired}.{but}"
+
+
+def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest | None:
+    """The methods to compare: trained if any are, at the budget with the most methods, then the largest; None where no two were measured alike.
+
+    blocks: budget in words → variant → perplexities, smaller budgets first, as `ablation.blocks` makes them.
+    """
+    found = [each for budget, block in blocks.items() if (each := _contest(clean, budget, block))]
+    best = max(found, key=lambda each: (bool(each.leader.variants[0].steps), len(each.contenders)), default=None)
+    equal = [each for each in found if best and len(each.contenders) == len(best.contenders)]
+    return max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
+
+
+def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Contest | None:
+    window = max(variant.window for variant in block)
+    rows = {v: at[window] for v, at in block.items() if v.window == window and window in at}
+    rows = {v: row for v, row in rows.items() if number_format.is_finite(row.perplexity)}
+    seeds = seeds_of_rows(list(rows))
+    names = {v: v.method_and_factor for v in rows}
+    if len(set(names.values())) < 2:
+        return None
+    if len(set(names.values())) < len(seeds):  # one method by two rates, say
+        names = labels(list(rows))
+    contenders = []
+    for row in seeds:
+        figures = {name: _over([measure(clean, v, window, rows[v]) for v in row]) for name, measure in _TAKEN.items()}
+        known = {name: figure for name, figure in figures.items() if figure}
+        contenders.append(Contender(names[row[0]], row, [rows[v] for v in row], known))
+    return Contest(budget, window, contenders)
+
+
+def _over(seeds: list[Bounded | None]) -> Bounded | None:
+    known = [seed for seed in seeds if seed is not None]
+    values, lows, highs = zip(*known, strict=True) if len(known) == len(seeds) else ((), (), ())
+    return (fmean(values), min(lows), max(highs)) if values else None
+
+
+def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = None) -> Bounded | None:
+    """k_max with its interval, from the depths on record."""
+    row, tried = summaries(clean).get(variant, {}).get(window), _depths(clean, variant, window)
+    return (row.k_max, *k_max_interval(tried)) if row and tried else None
+
+
+def _found(clean: Clean, variant: Variant, window: int, _: Perplexity) -> Bounded | None:
+    tried = _depths(clean, variant, window)
+    right, trials = sum(row.successes for row in tried), sum(row.trials for row in tried)
+    return (right / trials, *wilson(right, trials)) if trials else None
+
+
+def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
+    return [m.row for m in clean.of(Passkey) if m.row.window == window and m.model_variant == variant]
+
+
+_TAKEN: dict[str, Callable[[Clean, Variant, int, Perplexity], Bounded | None]] = {
+    "k_max": k_max,
+    "passkeys found": _found,
+    "perplexity": lambda _, __, ___, row: (row.perplexity, row.low, row.high),
+}
