@@ -98,11 +98,16 @@ class Contest:
         others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
         following = max(others, key=lambda each: each.score(measure))
         told = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
-        paired = ", paired over documents" if measure == "perplexity" else ""
-        lower = [each for each in others if each.leads(level[0], "perplexity")] if not paired else []
+        if (
+            measure == "perplexity"
+        ):  # the two intervals are of documents, which both read: what decides is their difference
+            change = ratio(following.perplexities[0], level[0].perplexities[0])
+            several = len(following.perplexities) + len(level[0].perplexities) > 2
+            told += ", each seed below each" if several else f": {change}"
+        lower = [each for each in others if each.leads(level[0], "perplexity")] if measure != "perplexity" else []
         best = max(lower, key=lambda each: each.score("perplexity"), default=None)
         but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
-        return f"Of {among}, {level[0].label} wins by {told}{paired}.{but}"
+        return f"Of {among}, {level[0].label} wins by {told}.{but}"
 
 
 def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest | None:
