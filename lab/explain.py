@@ -1,0 +1,140 @@
+"""Whether the theory's quantities say beforehand what an untrained extension does to a model: rank correlations over the lab's rows.
+
+in   rows that were extended and not trained, each with the base of its own grid
+out  Spearman's ρ with 95 % intervals, as a table; the two that people argue by, as a figure
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from rows import Row
+from scipy import stats
+
+from ropewalk.figures import style
+from ropewalk.records.format import fixed, interval
+from ropewalk.rope.resolution import Resolution, resolution
+from ropewalk.rope.rope import Rope
+
+#: Resamples of a bootstrap over rows.
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One untrained row: what the theory says of it, and what was measured."""
+
+    model: str
+    row: Row
+    base: Row
+
+    @property
+    def theory(self) -> Resolution:
+        info = next(iter(self.row.records.runs.values())).model
+        rope = Rope(head_dim=info.head_dim, rope_theta=info.rope_theta, window=info.original_window)
+        return resolution(rope, info.scaling, self.row.new_window)
+
+    @property
+    def damage(self) -> float | None:
+        """Loss in the old window above the base's, nats."""
+        found = self.row.damage(self.base)
+        return math.log(found.value) if found else None
+
+    @property
+    def loss_beyond(self) -> float | None:
+        """Loss at the new window above the base's at the old one, nats."""
+        there = self.row.perplexities.get(self.row.new_window)
+        return math.log(there.perplexity / self.base.perplexities[self.row.window].perplexity) if there else None
+
+    @property
+    def found_inside(self) -> float | None:
+        """Share of passkeys found in the old window, or in the shorter prompts that were tried instead."""
+        inside = [found for window, found in self.row.passkeys.items() if window <= self.row.window]
+        return inside[0].accuracy if inside else None
+
+    @property
+    def found_beyond(self) -> float | None:
+        there = self.row.passkeys.get(self.row.new_window)
+        return there.accuracy if there else None
+
+
+QUANTITIES: dict[str, Callable[[Resolution], float]] = {
+    "angular resolution lost, 1 − mean angle kept": lambda theory: 1 - theory.kept,
+    "pairs at angles never seen, share": lambda theory: theory.unseen,
+    "farthest angle never seen, times the trained one": lambda theory: theory.overshoot,
+}
+OUTCOMES: dict[str, Callable[[Point], float | None]] = {
+    "damage in the old window": lambda point: point.damage,
+    "passkeys in the old window": lambda point: point.found_inside,
+    "loss in the new window": lambda point: point.loss_beyond,
+    "passkeys in the new window": lambda point: point.found_beyond,
+}
+
+
+def points(grids: Iterable[tuple[str, list[Row], Row]]) -> list[Point]:
+    """Of (model, rows, base), the rows that were extended and not trained."""
+    return [
+        Point(model, row, base)
+        for model, rows, base in grids
+        for row in rows
+        if row is not base and not row.asked["tokens"]
+    ]
+
+
+def correlation(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Spearman's ρ with the percentile interval of a bootstrap over rows."""
+    values, generator = np.array(pairs), np.random.default_rng(0)
+    drawn = values[generator.integers(len(values), size=(_RESAMPLES, len(values)))]
+    ranks = stats.rankdata(drawn, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norms = np.sqrt((ranks**2).sum(axis=1).prod(axis=1))
+    drawn_rho = ranks.prod(axis=2).sum(axis=1) / np.where(norms, norms, np.nan)
+    low, high = np.nanquantile(drawn_rho, [0.025, 0.975])
+    return float(stats.spearmanr(values).statistic), float(low), float(high)
+
+
+def lines(found: list[Point]) -> Iterable[list[str]]:
+    """A line a quantity: ρ with each outcome, and of how many rows; bold where its interval excludes none."""
+    for name, quantity in QUANTITIES.items():
+        cells = []
+        for outcome in OUTCOMES.values():
+            pairs = [(quantity(point.theory), value) for point in found if (value := outcome(point)) is not None]
+            rho, low, high = correlation(pairs)
+            text = f"{fixed(rho, 2)} ({interval(low, high, lambda value: fixed(value, 2))}), {len(pairs)} rows"
+            cells.append(f"**{text}**" if low * high > 0 else text)
+        yield [name, *cells]
+
+
+@style.styled
+def figure(found: list[Point]):
+    """Damage by resolution lost, and the loss beyond by the share of pairs at unseen angles; a sign a method."""
+    drawing = style.Figure(figsize=(2 * style.WIDTH, 3.1), layout="constrained")
+    panels = zip(
+        drawing.subplots(1, 2),
+        ("angular resolution lost, 1 − mean angle kept", "pairs at angles never seen, share"),
+        ("damage in the old window", "loss in the new window"),
+        strict=True,
+    )
+    methods = {point.row.method: point.row.asked["method"] for point in found}
+    for axes, quantity, outcome in panels:
+        for place, (method, word) in enumerate(methods.items()):
+            pairs = [
+                (QUANTITIES[quantity](point.theory), value)
+                for point in found
+                if point.row.method == method and (value := OUTCOMES[outcome](point)) is not None
+            ]
+            if pairs:
+                axes.plot(
+                    *zip(*pairs, strict=True),
+                    linestyle="none",
+                    marker=style.MARKERS[place % len(style.MARKERS)],
+                    color=style.METHOD_COLOURS[word],
+                    label=method,
+                )
+        axes.set_title(f"{outcome}, nats", loc="left")
+        axes.set_xlabel(quantity)
+    style.legend(drawing, drawing.axes[0], columns=4)
+    return drawing
