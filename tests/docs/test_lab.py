@@ -8,7 +8,10 @@ from pathlib import Path
 
 LAB = Path(__file__).resolve().parents[2] / "lab"
 sys.path.insert(0, str(LAB))
+import claims  # noqa: E402
+import explain  # noqa: E402
 import results  # noqa: E402
+import rows  # noqa: E402
 import run  # noqa: E402
 
 
@@ -45,8 +48,28 @@ def test_a_rate_is_chosen_on_validation_alone(tmp_path):
                 "dtype": "float32", "versions": {}, "settings": {"row": asked}}  # fmt: skip
         figures = {"kind": "perplexity", "run": "r", "window": 256, "stride": 128, "low": 1.0, "high": 99.0, "documents": 1,
                    "skipped": 0, "tokens": 9, "bos": False}  # fmt: skip
-        rows = [figures | {"perplexity": value, "data": data} for value, data in ((validation, "v"), (test, "t"))]
-        (tmp_path / f"{rate}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
-    assert results.chosen_rates(tmp_path) == {"linear": 3e-4}
+        measured = [figures | {"perplexity": value, "data": data} for value, data in ((validation, "v"), (test, "t"))]
+        (tmp_path / f"{rate}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, *measured)))
+    assert rows.chosen_rates(tmp_path) == {"linear": 3e-4}
     grid = {"out": tmp_path, "methods": ["linear", "yarn"], "learning_rates": "chosen", "model": "m"}
     assert [part["learning_rates"] for part in run.with_chosen_rates(grid, tmp_path)] == [[3e-4], [1e-4]]
+
+
+def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothing():
+    def cell(low: float, high: float) -> str:
+        claim = claims.Claim("t", "table 1", lambda model: ((low + high) / 2, low, high), "nats", most=0.02)
+        return claim.cell(None).split(":")[0]
+
+    assert [cell(-0.1, 0.02), cell(-0.1, 0.03), cell(0.021, 0.03), cell(float("nan"), float("nan"))] == [
+        "**held**",
+        "open",
+        "**did not**",
+        "open",
+    ]
+
+
+def test_a_correlation_over_rows_has_an_interval_that_is_narrow_only_where_ranks_agree():
+    rho, low, high = explain.correlation([(float(x), 2.0**x) for x in range(20)])
+    assert rho == 1 and low > 0.99
+    rho, low, high = explain.correlation([(float(x), float(7 * x % 19)) for x in range(19)])
+    assert low < 0 < high

@@ -1,0 +1,192 @@
+"""The tables of docs/results.md: Markdown from rows of the lab.
+
+in   `Row`s, or the directory of a grid
+out  text; a figure with its 95 % interval in brackets
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rows import Row, base_of, chosen_rates, rows_in
+
+from ropewalk.evals.intervals import wilson
+from ropewalk.records import format as number_format
+from ropewalk.records.format import fixed, interval, share
+from ropewalk.reports.paired import Ratio
+from ropewalk.rope.scaling import SCALINGS
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Columns in which nothing stands are left out."""
+    columns = [column for column in zip(heads, ["---"] * len(heads), *lines, strict=True) if any(column[2:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
+
+
+def budget(number: int) -> str:
+    return f"{number / 2**20:g} M" if number >= 2**20 else f"{number / 2**10:g} k" if number else "none"
+
+
+def _nats(found: Ratio | None) -> str:
+    """A ratio of perplexities as a difference of losses, with its interval."""
+    if found is None:
+        return ""
+    bounds = [math.log(end) if number_format.is_finite(end) else math.nan for end in (found.low, found.high)]
+    return bounded(fixed(math.log(found.value), 3), *bounds, lambda value: fixed(value, 3))
+
+
+def bounded(figure: str, low: float, high: float, write: Callable[[Any], str]) -> str:
+    bounds = interval(low, high, write)
+    return f"{figure} ({bounds})" if bounds else figure
+
+
+def _shares(found: tuple[int, int] | None) -> str:
+    return bounded(share(found[0] / found[1]), *wilson(*found), share) if found else ""
+
+
+def _key(row: Row, window: int) -> str:
+    found = row.passkeys.get(window)
+    return f"{share(found.accuracy)}, {bounded(str(found.k_max), found.k_low, found.k_high, str)}" if found else ""
+
+
+def order(row: Row) -> tuple:
+    words = ("none", "control", "direct", *SCALINGS, "p-rope", "cope")
+    return row.asked["tokens"], words.index(row.asked["method"]), row.asked["factor"], row.asked["seed"]
+
+
+def method_map(model: str, directory: Path) -> str:
+    """A line a method and budget, at its chosen rate."""
+    rows, rates = rows_in(directory), chosen_rates(directory)
+    measured = [row for row in rows if row.perplexities]
+    base = base_of(measured)
+    if base is None:
+        return ""
+    shown = []
+    for group in grouped(
+        measured, lambda row: (row.method, row.asked["factor"], row.asked["tokens"], row.asked["seed"])
+    ):
+        rate = rates.get(group[0].asked["method"])
+        shown.append(next((row for row in group if row.asked["learning_rate"] == rate), group[0]))
+    windows = sorted(base.perplexities)
+    old, new = base.window, base.new_window
+    heads = [
+        "training tokens",
+        "method",
+        *(f"perplexity {window}" for window in windows),
+        f"damage at {old}, nats",
+        f"gain at {new}, nats",
+    ]
+    heads += [f"passkey, k_max at {window}" for window in (old, new)] + [f"retrieval {window}" for window in (old, new)]
+    heads += ["rate", "seconds"]
+    lines = []
+    for row in sorted(shown, key=order):
+        rate, best = row.asked["learning_rate"], rates.get(row.asked["method"])
+        gain = row.gain
+        lines.append([
+            budget(row.asked["tokens"]), row.method,
+            *(number_format.perplexity(row.perplexities[w].perplexity) if w in row.perplexities else "" for w in windows),
+            _nats(row.damage(base)) if row is not base else "",
+            bounded(fixed(gain.gain, 3), gain.low, gain.high, lambda value: fixed(value, 3)) if gain else "",
+            *(_key(row, window) for window in (old, new)),
+            *(_shares(row.retrieval.get(window)) for window in (old, new)),
+            f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if row.asked["tokens"] else "",
+            f"{row.training_seconds:.0f}" if row.asked["tokens"] else "",
+        ])  # fmt: skip
+    first = base.perplexities[old]
+    about = (
+        f"{model}, {old} → {new} tokens. {first.documents} documents of {base.asked['test']}, cut to {base.asked['test_tokens']} tokens; stride half a "
+        f"window. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {base.device()}."
+    )
+    return f"{about}\n\n{table(heads, lines)}"
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return list(groups.values())
+
+
+def rates_table(directory: Path) -> str:
+    """Validation loss by method and learning rate."""
+    rows = [row for row in rows_in(directory) if row.validation is not None and row.asked["seed"] == 0]
+    rates, best = sorted({row.asked["learning_rate"] for row in rows}), chosen_rates(directory)
+    lines = []
+    for group in grouped(sorted(rows, key=order), lambda row: (row.method, row.asked["tokens"])):
+        losses = {row.asked["learning_rate"]: fixed(row.validation, 4) for row in group}
+        chosen = best[group[0].asked["method"]]
+        cells = [f"**{losses[rate]}**" if rate == chosen and rate in losses else losses.get(rate, "") for rate in rates]
+        lines.append([group[0].method, budget(group[0].asked["tokens"]), *cells])
+    return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""
+
+
+def factors_table(rows: list[Row], base: Row) -> str:
+    """Passkey and loss by factor."""
+    prompts, lines = base.asked["prompt_windows"], []
+    for row in sorted(rows, key=order):
+        found = [row.passkeys.get(window) for window in prompts or (row.window, row.new_window)]
+        own = row.perplexities.get(row.new_window) if row is not base else None
+        lines.append([
+            budget(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1",
+            *(bounded(share(each.accuracy), each.low, each.high, share) if each else "" for each in found),
+            _nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else "",
+        ])  # fmt: skip
+    heads = [f"passkey at {window}" for window in prompts or (base.window, "L'")]
+    return table(["training tokens", "method", "factor", *heads, "damage, nats", "perplexity at L'"], lines)
+
+
+def budgets_table(directories: Sequence[Path]) -> str:
+    """What more tokens buy: by method, seeds as mean and range."""
+    rows = [row for directory in directories for row in rows_in(directory) if row.perplexities]
+    base = base_of(rows)
+    factors = {row.asked["factor"] for row in rows}
+    if base is None or len(factors) > 1 or len({row.asked["tokens"] for row in rows}) < 3:
+        return ""
+    rates, lines = chosen_rates(directories[0]), []
+    at_rate = [
+        row
+        for row in rows
+        if row.asked["tokens"] == 0
+        or row.asked["learning_rate"] == rates.get(row.asked["method"], row.asked["learning_rate"])
+    ]
+    for group in grouped(
+        sorted(at_rate, key=lambda row: (order(row)[1:], order(row)[0])),
+        lambda row: (row.method, row.asked["tokens"]),
+    ):
+        if group[0] is base:
+            continue
+        new = base.new_window
+
+        def spread(values: list[float | None], write: Callable[[Any], str]) -> str:
+            known = [value for value in values if value is not None]
+            if not known:
+                return ""
+            return write(statistics.fmean(known)) + (
+                f" ({write(min(known))} to {write(max(known))})" if len(known) > 1 else ""
+            )
+
+        damages = [row.damage(base) for row in group]
+        lines.append([
+            group[0].method, budget(group[0].asked["tokens"]), str(len(group)),
+            spread([row.perplexities[new].perplexity if new in row.perplexities else None for row in group], number_format.perplexity),
+            _nats(damages[0]) if len(group) == 1 else spread([math.log(d.value) if d else None for d in damages], lambda value: fixed(value, 3)),
+            spread([p.accuracy if (p := row.passkeys.get(new)) else None for row in group], share),
+            spread([p.k_max if (p := row.passkeys.get(new)) else None for row in group], lambda value: f"{value:.0f}"),
+            spread([row.training_seconds for row in group], lambda value: f"{value:.0f}"),
+        ])  # fmt: skip
+    heads = [
+        "method",
+        "training tokens",
+        "seeds",
+        f"perplexity {base.new_window}",
+        f"damage at {base.window}, nats",
+        f"passkey {base.new_window}",
+        "k_max",
+        "seconds",
+    ]
+    return table(heads, lines)
