@@ -16,7 +16,7 @@ SHELL = 'exec "$0" "$@"'
 
 def run(command: list[str], redirected: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
     shell = ["bash", "-c", f"{SHELL} {redirected}", *command]
-    return subprocess.run(shell, capture_output=True, env={**os.environ, **environment}, timeout=60)
+    return subprocess.run(shell, capture_output=True, env={**os.environ, **environment}, timeout=300)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])

@@ -40,7 +40,7 @@ def slurm(
         },
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=200,
     )
     return found.returncode, said.read_text()
 

@@ -32,7 +32,7 @@ def told(folder: Path, recipe: str, **environment: str) -> list[dict]:
     said.write_text("")
     path = f"{program.parent}:{os.environ['PATH']}"
     subprocess.run(
-        ["bash", str(RECIPES / recipe)], env={"PATH": path, **environment}, cwd=folder, check=True, timeout=20
+        ["bash", str(RECIPES / recipe)], env={"PATH": path, **environment}, cwd=folder, check=True, timeout=200
     )
     return [parsed(shlex.split(line)) for line in said.read_text().splitlines()]
 

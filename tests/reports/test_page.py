@@ -78,7 +78,7 @@ def chromium(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
         f"--user-data-dir={home}",
     ]
     flags += ["--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1500,1200"]
-    return subprocess.run([CHROMIUM or "", *flags, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([CHROMIUM or "", *flags, *arguments], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
         script = Path(many_processes.__file__)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, str(place)], env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run([*command, str(place)], env=environment, capture_output=True, text=True, timeout=840)
         assert done.returncode == 0, done.stderr[-3000:]
         shutil.rmtree(place / "large")
         train(place / "base", out=place / "moved", steps=5, resume=True, **SHARED)
