@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two threads on two busy cores wait for each other; one is faster there. `ropewalk demo` finds its own best number.
 export OMP_NUM_THREADS ?= 1
+# Two files of tests at a time, each in a process of its own.
+BESIDE := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-all lint gpu-test readers docs lab results clean
 
@@ -11,12 +13,12 @@ demo: .venv/installed
 
 test: .venv/installed-dev lint
 	bash scripts/install-chromium.sh
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(BESIDE)
 
 # With the tests that take minutes each; before a release, or before a change of what they look at is called done.
 test-all: .venv/installed-dev lint
 	bash scripts/install-chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BESIDE)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
