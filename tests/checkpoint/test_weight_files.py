@@ -178,21 +178,52 @@ def test_safetensors_that_safetensors_refuses_get_a_sentence(model: Path, change
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, None),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, None),
         ({"quantization_config": {"quant_method": "fp8"}}, None),
-        ({}, "model.layers.0.mlp.up_proj.weight_scale_inv"),
+        ({"compression_config": {"quant_method": "compressed-tensors", "config_groups": {}}}, None),
+        ({"quantization_config": {"quant_method": "torchao", "quant_type": {"default": {}}}}, None),
+        ({"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": []}}, None),
+        ({"quantization_config": {"quant_method": None, "load_in_8bit": True}}, None),
+        ({"quantization": {"group_size": 64, "bits": 4}}, None),  # MLX
+        ({"quantization": "fp8"}, None),
+        ({"quant_config": {"w_bit": 4, "q_group_size": 128}}, None),
+        ({}, ("mlp.up_proj.weight_scale_inv", torch.float32)),
+        ({}, ("mlp.up_proj.qweight", torch.int32)),
+        ({}, ("mlp.up_proj.W_q", torch.uint8)),  # HQQ
+        ({}, ("mlp.up_proj.trellis", torch.int16)),  # EXL3
+        ({}, ("mlp.up_proj._weight_qdata", torch.int8)),  # torchao
+        ({}, ("mlp.experts.gate_up_proj_blocks", torch.uint8)),  # MXFP4
+        ({}, ("mlp.up_proj.weight", torch.uint32)),  # MLX
+        ({}, ("mlp.up_proj.weight", torch.float8_e4m3fn)),
     ],
 )
 def test_a_base_that_is_quantised_on_disk_is_neither_extended_nor_trained(
-    model: Path, config: dict[str, Any], tensor: str | None
+    model: Path, config: dict[str, Any], tensor: tuple[str, torch.dtype] | None
 ) -> None:
     (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | config))
     if tensor:
-        save_file(load_file(model / SINGLE) | {tensor: torch.ones(1)}, model / SINGLE, metadata={"format": "pt"})
+        packed = {f"model.layers.0.{tensor[0]}": torch.ones(2, 2).to(tensor[1])}
+        save_file(load_file(model / SINGLE) | packed, model / SINGLE, metadata={"format": "pt"})
     out = model.parent / "out"
     with pytest.raises(UserError, match="are quantised .* and cannot be trained"):
         extend(model, window=128, out=out)
     with pytest.raises(UserError, match="are quantised"):
         train(model, data=__file__, window=128, steps=1, batch_size=1, out=out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name, dtype", [("attn.bias", torch.uint8), ("embeddings.position_ids", torch.int32)])
+def test_a_buffer_of_whole_numbers_is_no_sign_of_quantised_weights(model: Path, name: str, dtype: torch.dtype) -> None:
+    save_file(load_file(model / SINGLE) | {name: torch.ones(2, 2).to(dtype)}, model / SINGLE, metadata={"format": "pt"})
+    assert not Checkpoint.open(model).tensor_problems()
+
+
+def test_a_gguf_file_is_sent_back_to_the_model_it_was_made_from(model: Path) -> None:
+    for path in model.glob("*.safetensors"):
+        path.unlink()
+    file = model / "model-q4.gguf"
+    file.write_bytes(b"GGUF")
+    for name in (model, file):
+        with pytest.raises(UserError, match="made for llama.cpp.* start from the model it was made from"):
+            extend(name, window=128, out=model.parent / "out")
 
 
 def test_stray_pickles_and_ids_beyond_the_embedding_are_named(model: Path) -> None:

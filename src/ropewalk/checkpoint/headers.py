@@ -94,6 +94,8 @@ def _no_weights(directory: Path, name: str) -> UserError:
             f"ropewalk reads safetensors only, and {directory} has pickled weights ({pickled[0]}), which can run code when "
             "loaded; if you trust them, `--convert-pickle` rewrites them as safetensors through a weights-only load"
         )
+    if gguf := sorted(path.name for path in directory.glob("*.gguf")):
+        return no_gguf(f"{directory} has its weights in {gguf[0]} alone")
     if "snapshots" in directory.parts:  # of the hub's cache, which holds what was fetched and not all there is
         return UserError(
             f"{directory} has no safetensors; if its repository has pickled weights (*.bin) that you trust, "
@@ -101,6 +103,14 @@ def _no_weights(directory: Path, name: str) -> UserError:
         )
     lacks = SINGLE if name == INDEX else name
     return UserError(f"{directory} lacks {lacks}; fetch the checkpoint again, whole")
+
+
+def no_gguf(found: str) -> UserError:
+    """That a GGUF file is the end of the way; `found` says where there is one."""
+    return UserError(
+        f"ropewalk reads safetensors, and {found}: a GGUF file is made for llama.cpp, mostly quantised; start from the model it was made from "
+        "(ropewalk doctor examines the file itself)"
+    )
 
 
 def weight_headers(directory: Path, files: WeightFiles) -> dict[str, dict[str, Any]]:

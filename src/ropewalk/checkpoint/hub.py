@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.guard import refuse_unreadable
-from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE
+from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
 from ropewalk.errors import UserError, read_text, refuse_irregular_among
 
 #: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
@@ -41,6 +41,8 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
         refuse_irregular_among([*path.glob("*"), *path.glob("*/*")], "a model's directory holds files")
         return path
     if path.exists():
+        if path.suffix == ".gguf":
+            raise no_gguf(f"{path} is none")
         raise UserError(
             f"a model is a directory with a config.json, but {path} is a file; name the directory it lies in"
         )

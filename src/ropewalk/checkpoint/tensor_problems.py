@@ -29,6 +29,8 @@ _EMBEDDINGS = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
 )
+#: Where configs say that weights are quantised: for transformers; by compressed-tensors and others before it was there; MLX.
+_QUANTISED_KEYS = ("quantization_config", "compression_config", "quant_config", "quantize_config", "quantization")
 #: Tensors that only quantised weights have beside them: GPTQ and AWQ, FP8, bitsandbytes, compressed-tensors, MXFP4.
 _QUANTISED = (
     ".qweight",
@@ -41,6 +43,9 @@ _QUANTISED = (
     "_blocks",
 )
 _NARROW = ("F8_", "F4", "F6_")
+#: No weight that can be trained is a whole number (HQQ, MLX, torchao, EXL3, AQLM, BitNet pack theirs so); some buffers are.
+_WHOLE = ("U8", "I8", "U16", "I16", "U32", "I32")
+_BUFFERS = (".bias", ".masked_bias", "position_ids", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -172,13 +177,14 @@ def embedding_rows(checkpoint: Checkpoint) -> int | None:
 def quantisation(checkpoint: Checkpoint) -> str:
     """How the weights are quantised on disk, in a word; empty if they are not."""
     for config in (checkpoint.config, checkpoint.text_config):
-        for key in ("quantization_config", "compression_config"):
+        for key in _QUANTISED_KEYS:
             if config.get(key):
                 said: Any = config[key]
-                return str(said.get("quant_method", key) if isinstance(said, dict) else said)
+                return str((isinstance(said, dict) and said.get("quant_method")) or key)
     for header in checkpoint.headers.values():
         for name, entry in tensors(header):
-            if name.endswith(_QUANTISED) or entry["dtype"].startswith(_NARROW):
+            packed = entry["dtype"] in _WHOLE and not name.endswith(_BUFFERS)
+            if packed or name.endswith(_QUANTISED) or entry["dtype"].startswith(_NARROW):
                 return f"{name}, {entry['dtype']}"
     return ""
 
