@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import read_config
+from ropewalk.checkpoint.files import read_config, read_json, write_json
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model, stored_dtypes
@@ -121,6 +121,19 @@ def test_r1_a_trained_models_tokenizer_files_are_the_sources(mode: str, model: P
         assert dtypes(checkpoint) == dtypes(model)
     edited, kept = out / "README.md", out / "checkpoints/step-000002/README.md"
     assert not os.path.samefile(edited, kept) and "trained for 2 steps" in edited.read_text()
+
+
+def test_r1_a_tokenizer_that_only_transformers_5_knows_gets_a_class_that_4_knows(tmp_path: Path) -> None:
+    """What transformers 5 saved (SmolLM2 made from its GGUF, say) opens in version 4 once it is extended; the tokens stay the same."""
+    model, longer = testing.tiny_directory(tmp_path / "model", window=64), tmp_path / "longer"
+    config = read_json(model / "tokenizer_config.json", what="")
+    written = config | {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "is_local": True}
+    write_json(model / "tokenizer_config.json", written)
+    extend(model, window=128, out=longer)
+    carried_config = read_json(longer / "tokenizer_config.json", what="")
+    assert carried_config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "is_local"} & set(carried_config)
+    assert (longer / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
 
 
 def test_each_tensor_is_saved_in_its_dtype_unless_one_is_asked_for(model: Path) -> None:

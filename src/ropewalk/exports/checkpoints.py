@@ -145,14 +145,8 @@ def _length_for(
 
 
 def _tokenizer_config(directory: Path) -> dict[str, Any]:
-    """The tokenizer_config.json that was carried, in words that transformers 4 knows too; empty where there is none."""
+    """The tokenizer_config.json that was carried; empty where there is none."""
     path = directory / TOKENIZER
     if not path.is_file():
         return {}
-    content = read_json(path, what=f"{TOKENIZER} is a JSON file")
-    if content.get("tokenizer_class") == "TokenizersBackend":
-        content["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(more := content.get("extra_special_tokens"), list):
-        del content["extra_special_tokens"]
-        content["additional_special_tokens"] = [*content.get("additional_special_tokens", []), *more]
-    return {key: value for key, value in content.items() if key not in ("backend", "is_local")}
+    return read_json(path, what=f"{TOKENIZER} is a JSON file")

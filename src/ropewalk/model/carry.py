@@ -25,6 +25,7 @@ from ropewalk.checkpoint.digests import same_bytes
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
 from ropewalk.version import __version__
 
@@ -109,11 +110,11 @@ def carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) 
 def _lengthen(
     source: Path, target: Path, name: str, lengths: dict[str, int], *, always: bool = False, old: int | None = None
 ) -> None:
-    """Copy a small JSON file with its lengths raised: always, or only where it names the old window."""
+    """Copy a small JSON file in words of every reader, its lengths raised: always, or only where it names the old window."""
     path = source / name
     if not path.is_file():
         return
-    content = read_json(path, what=f"{name} is a JSON file")
+    content = for_both(read_json(path, what=f"{name} is a JSON file"), source)
     for key, value in lengths.items():
         if always or (old is not None and content.get(key) == old):
             content[key] = value
@@ -131,9 +132,7 @@ def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: P
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
     content = read_json(path, what="a tokenizer has a tokenizer_config.json")
-    if content.get("tokenizer_class") == "TokenizersBackend":
-        content["tokenizer_class"] = "PreTrainedTokenizerFast"
-        write_json(path, {key: value for key, value in content.items() if key not in ("backend", "is_local")})
+    write_json(path, for_both(content, directory))
 
 
 _README = """---

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.tokenizer_config import ONLY_V5
 from ropewalk.errors import UserError, read_text
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
 
-#: Tokenizer classes that transformers 5 writes and 4.57.6 does not know.
-ONLY_V5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend", "MistralCommonBackend")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 #: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
 _NO_FAULT = ("quantised weights", "pickles")

@@ -21,10 +21,10 @@ from typing import Any
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import disk_errors, write_json
 from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
-from ropewalk.readers.file_checks import ONLY_V5
 from ropewalk.readers.objections import SAME_TYPES
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
@@ -269,15 +269,14 @@ def _tokenizer(subject: Subject) -> tuple[Subject, str]:
     if subject.block and subject.window and is_short(limit, subject.window) and limit != subject.text.get(POSITIONS):
         changes.append(f"the tokenizer's model_max_length {config['model_max_length']} is {subject.window}")
         config["model_max_length"] = subject.window
-    if config.get("tokenizer_class") in ONLY_V5 and (subject.path / "tokenizer.json").is_file():
+    both = for_both(config, subject.path)
+    if both.get("tokenizer_class") != config.get("tokenizer_class"):
         changes.append(
-            f"tokenizer_class {config['tokenizer_class']} is PreTrainedTokenizerFast, which reads the same tokenizer.json"
+            f"tokenizer_class {config['tokenizer_class']} is {both['tokenizer_class']}, which reads the same tokenizer.json"
         )
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):
         changes.append("extra_special_tokens is additional_special_tokens")
-        config.setdefault("additional_special_tokens", config.pop("extra_special_tokens"))
-    return replace(subject, tokenizer_config=config), "; ".join(changes)
+    return replace(subject, tokenizer_config=both), "; ".join(changes)
 
 
 #: In this order: the block is made whole before anything is taken from it.
