@@ -114,6 +114,18 @@ def test_the_line_that_a_search_prints_can_be_typed(tmp_path: Path, capsys) -> N
     assert "window 16 → 128 tokens, longrope factor 8" in typed(capsys, *shlex.split(line)).stdout
 
 
+def test_extend_and_theory_say_as_json_what_they_made(tmp_path: Path, capsys) -> None:
+    model, out = testing.tiny_directory(tmp_path / "model", window=64), tmp_path / "longer"
+    done = typed(capsys, "extend", str(model), "--window", "256", "--method", "ntk", "--out", str(out), "--json")
+    made = json.loads(done.stdout)
+    assert (made["out"], made["original_window"], made["window"], made["scaling"]["factor"]) == (str(out), 64, 256, 4)
+    done = typed(capsys, "theory", "--model", str(out), "--out", str(tmp_path / "theory"), "--json")
+    told = json.loads(done.stdout)
+    assert (told["original_window"], told["window"], told["head_dim"]) == (64, 256, 16)
+    lines = (tmp_path / "theory/theory.jsonl").read_text().splitlines()[1:]
+    assert told["rows"] == [{k: v for k, v in json.loads(line).items() if k != "run"} for line in lines]
+
+
 def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:
     testing.tiny_directory(tmp_path / "a", window=64)
     arguments = ["extend", str(tmp_path / "a"), "--window", "256", "--method", "abf", "--out", str(tmp_path / "b")]

@@ -91,6 +91,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     try:
         with warnings.catch_warnings():
             if options.quiet:
+                # Before they are imported, which is when they read it.
+                os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
                 warnings.simplefilter("ignore", UserWarning)
             COMMANDS[name].run(options)
         if handler.failed:

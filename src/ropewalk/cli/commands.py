@@ -80,7 +80,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(DemoSettings, make.demo),
-    "extend": Command(ExtendSettings, make.extend),
+    "extend": Command(ExtendSettings, make.extend, (AsJson,)),
     "search": Command(SearchSettings, make.search),
     "train": Command(TrainSettings, make.train),
     "merge": Command(MergeSettings, make.merge),
@@ -96,7 +96,7 @@ COMMANDS: dict[str, Command] = {
     "attention": Command(AttentionSettings, measure.attention),
     "chat": Command(ChatSettings, talk.chat),
     "generate": Command(GenerateSettings, talk.generate),
-    "theory": Command(TheorySettings, predict.theory),
+    "theory": Command(TheorySettings, predict.theory, (AsJson,)),
     "plan": Command(PlanSettings, predict.plan),
     "doctor": Command(DoctorSettings, predict.doctor, (AsJson,)),
     "report": Command(ReportSettings, make.report),

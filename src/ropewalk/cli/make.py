@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from typing import Any
@@ -26,6 +27,9 @@ def extend(options: Any) -> None:
     from ropewalk.rope.scaling import InterpolatedTable
 
     info = extend(**arguments(ExtendSettings, options))
+    if options.json:
+        say(json.dumps({"out": str(options.out), **info.to_dict()}, indent=2))
+        return
     if info.method == InterpolatedTable.method:
         say(
             f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; the "

@@ -17,6 +17,9 @@ def theory(options: Any) -> None:
     from ropewalk.suite.theory import theory
 
     forecast = theory(**arguments(TheorySettings, options))
+    if options.json:
+        say(json.dumps(forecast.to_dict(), indent=2))
+        return
     show_theory(forecast)
     say(f"figures (SVG and PNG) and theory.jsonl in {forecast.out}")
 

@@ -9,8 +9,10 @@ No weight is read and torch is never imported.
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -56,6 +58,13 @@ class Forecast:
     @property
     def rows(self) -> list[Bounds | Growth | Resolution]:
         return [self.bounds, *self.growth, *self.resolution]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the rows as `theory.jsonl` has them, and what they are about."""
+        about = {"model": self.name, "layers": str(self.layout or ""), "out": str(self.out or "")}
+        turns = {"original_window": self.rope.window, "window": self.reach, "rope_theta": self.rope.rope_theta}
+        rows = [json.loads(records.to_line(row)) for row in self.rows]
+        return {**about, **turns, "head_dim": self.rope.head_dim, "rows": rows}
 
 
 def forecast(rope: Rope, reach: int, *, scaling: Scaling | None = None, seeds: int = 20) -> Forecast:

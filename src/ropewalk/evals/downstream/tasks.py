@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import lm_eval.api.task
 import lm_eval.tasks
 import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
@@ -182,11 +183,13 @@ def _published_race(part: str) -> datasets.Dataset:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's log to errors: what it warns of (default aggregations, truncated prompts) is in the records."""
-    log = logging.getLogger("lm_eval")
-    usual = log.level
+    """Keep lm-eval's log to errors, and its bar from the terminal: what it warns of (default aggregations, truncated prompts) is in the records."""
+    log, drawing = logging.getLogger("lm_eval"), vars(lm_eval.api.task)
+    level, bar = log.level, drawing["tqdm"]
     log.setLevel(logging.ERROR)
+    drawing["tqdm"] = functools.partial(bar, disable=True)
     try:
         yield
     finally:
-        log.setLevel(usual)
+        log.setLevel(level)
+        drawing["tqdm"] = bar
