@@ -1,10 +1,10 @@
-"""Do llama.cpp and vLLM continue real extended models past the original window as transformers does?
+"""Do transformers 4, llama.cpp, vLLM and MLX continue real extended models past the original window as transformers 5 does?
 
     python recipes/real_models/fetch.py real
     make readers                                             # their environments, in .readers
     python recipes/real_models/compare.py real --out real/compared      an hour on two cores
 
-Each model is extended by PI and by YaRN (factor 2), exported for both, and given a prompt longer than its original window: Python's
+Each model is extended (factor 2; by PI and YaRN, or --methods), exported for llama.cpp and vLLM, or --readers, and given a prompt longer than its original window: Python's
 standard library. Transformers 5 in float32 says which 8 tokens follow; the readers are asked for theirs. Nothing is trained, so what
 is compared is arithmetic and no merit. What stands in OUT already is left as it is, so that an interrupted run goes on. The table stands in
 docs/results.md.
@@ -29,13 +29,20 @@ from ropewalk.exports import export
 from ropewalk.model.extend import extend
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "readers"))
+from in_transformers import continued  # noqa: E402
+
 #: The directory that fetch.py makes → the original window, and how far past it the prompt goes, in tokens.
 MODELS = {"smollm2-135m": (8192, 256), "gemma-3-270m": (32768, 64)}
-METHODS = ("linear", "yarn")
-READERS = {"llama.cpp": ("llama.cpp", "in_llama_cpp.py"), "vllm": ("vllm", "in_vllm.py")}
+METHODS = ("linear", "yarn", "ntk", "llama3")
+#: Reader → what is exported for it, its environment and its script.
+READERS = {
+    "llama.cpp": ("llama.cpp", "llama.cpp", "in_llama_cpp.py"),
+    "vllm": ("vllm", "vllm", "in_vllm.py"),
+    "transformers-4": ("transformers", "transformers-4", "in_transformers.py"),
+    "mlx": ("mlx", "mlx", "in_mlx.py"),
+}
 FACTOR, NEW = 2, 8
-#: Of the reference's prefill, in tokens: the mask of sliding layers is as long as what they see, not as the prompt.
-CHUNK = 1024
 TEXT = "def walk(rope, tokens=12345):\n    # don't turn 'some' of them\n    return rope\n"
 
 
@@ -51,30 +58,11 @@ def prompt(tokenizer: Any, length: int) -> list[int]:
     return ids[:length]
 
 
-def continued(directory: Path, ids: list[int]) -> dict[str, Any]:
-    """The reference: greedy tokens, their log-probabilities, and how near the next best was; the prompt in chunks into a cache."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    tokens, chosen, gaps = [], [], []
-    *before, step = torch.tensor([ids]).split(CHUNK, dim=1)
-    cache = transformers.DynamicCache(config=model.config)
-    with torch.no_grad():
-        for chunk in before:
-            model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        for _ in range(NEW):
-            logits = model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
-            best = logits.double().log_softmax(-1).topk(2)
-            tokens.append(int(best.indices[0]))
-            chosen.append(float(best.values[0]))
-            gaps.append(float(best.values[0] - best.values[1]))
-            step = torch.tensor([[tokens[-1]]])
-    return {"tokens": tokens, "chosen": chosen, "gap": min(gaps)}
-
-
 def asked(
     reader: str, directory: Path, ids: list[int], window: int, tokenizer: Any, environments: Path
 ) -> dict[str, Any]:
     """What a reader says, from its own environment."""
-    environment, script = READERS[reader]
+    _, environment, script = READERS[reader]
     job = {"name": "it", "path": str(directory), "ids": ids, "positions": [], "new": NEW, "text": TEXT, "vocabulary": 20,
            "text_ids": tokenizer(TEXT)["input_ids"], "window": window, "letter": tokenizer(" a", add_special_tokens=False)["input_ids"][-1]}  # fmt: skip
     questions, answers = directory / "jobs.json", directory / "results.json"
@@ -94,7 +82,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--environments", type=Path, default=ROOT / ".readers")
     options.add_argument("--only", choices=MODELS, nargs="*", default=list(MODELS))
-    options.add_argument("--methods", choices=METHODS, nargs="*", default=METHODS)
+    options.add_argument("--methods", choices=METHODS, nargs="*", default=METHODS[:2])
+    options.add_argument("--readers", choices=READERS, nargs="*", default=list(READERS)[:2])
     arguments = options.parse_args()
     print(
         "| model | method | tokens | reader | greedy tokens | log-probabilities | window | tokenizer | seconds |\n"
@@ -116,7 +105,7 @@ def main() -> None:
                     reader: beside.submit(
                         timed, reader, extended, ids, FACTOR * original, tokenizer, arguments.environments
                     )
-                    for reader in READERS
+                    for reader in arguments.readers
                 }
                 wanted = reference(extended, ids)
             for reader, answer in answers.items():
@@ -131,7 +120,9 @@ def reference(directory: Path, ids: list[int]) -> dict[str, Any]:
     """`continued`, kept beside the model, so that what was interrupted goes on."""
     kept = directory / "reference.json"
     if not kept.exists():
-        kept.write_text(json.dumps(continued(directory, ids)))
+        model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        with torch.no_grad():
+            kept.write_text(json.dumps(continued(model, ids, NEW)))
     return json.loads(kept.read_text())
 
 
@@ -141,7 +132,7 @@ def timed(
     """What a reader makes of its export, which is written if it is not there, and the seconds it took to answer."""
     out = extended.with_name(f"{extended.name}-{reader}")
     if not out.exists():
-        export(extended, reader=reader, out=out, gguf_type="f32")
+        export(extended, reader=READERS[reader][0], out=out, gguf_type="f32")
     started = time.time()
     return asked(reader, out, ids, window, tokenizer, environments), time.time() - started
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.generate import generate_step
 from mlx_lm.utils import load_model, load_tokenizer
 
 
-def read(job: dict[str, Any]) -> dict[str, Any]:
-    model, _ = load_model(Path(job["path"]))
-    tokenizer = load_tokenizer(Path(job["path"]))
+def scored(model: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Every token of a short prompt, and greedy ones without a cache."""
     ids = job["ids"]
 
     def logprobs(tokens: list[int]) -> mx.array:
@@ -27,9 +27,24 @@ def read(job: dict[str, Any]) -> dict[str, Any]:
     new = list(ids)
     for _ in range(job["new"]):
         new.append(int(mx.argmax(logprobs(new)[-1])))
+    return {"logprobs": [float(whole[at - 1, ids[at]]) for at in job["positions"]], "tokens": new[len(ids) :]}
+
+
+def continued(model: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Greedy tokens after a long prompt, as mlx-lm generates: in chunks into its cache."""
+    steps = [
+        (int(token), float(logprobs[token]))
+        for token, logprobs in generate_step(mx.array(job["ids"]), model, max_tokens=job["new"])
+    ]
+    return {"tokens": [token for token, _ in steps], "chosen": [logprob for _, logprob in steps]}
+
+
+def read(job: dict[str, Any]) -> dict[str, Any]:
+    model, _ = load_model(Path(job["path"]))
+    model.set_dtype(mx.float32)
+    tokenizer = load_tokenizer(Path(job["path"]))
     return {
-        "logprobs": [float(whole[at - 1, ids[at]]) for at in job["positions"]],
-        "tokens": new[len(ids) :],
+        **(scored if job["positions"] else continued)(model, job),
         "window": None,  # mlx-lm has no limit
         "text": list(tokenizer.encode(job["text"])) == job["text_ids"],
     }

@@ -3,8 +3,8 @@
 A job is a dictionary: `path` (what was exported for the reader), `ids` (a prompt), `positions` (of tokens in it, past the original
 window, whose log-probabilities are wanted), `new` (how many tokens to add greedily), `text` and `text_ids` (what its tokenizer
 ought to make of a text), `window`, `vocabulary`, `letter` (a token that is one ASCII
-character). A result: `logprobs`, `tokens`, their log-probabilities as `chosen` (llama.cpp,
-vLLM), `window`, `text` (whether the ids were those), or `error`.
+character). A result: `logprobs`, `tokens`, their log-probabilities as `chosen` (after a
+long prompt), `window`, `text` (whether the ids were those), or `error`.
 """
 
 from __future__ import annotations

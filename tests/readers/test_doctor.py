@@ -20,6 +20,7 @@ from ropewalk import cli
 from ropewalk.errors import UserError
 from ropewalk.readers.examine import examine
 from ropewalk.readers.rules import READERS
+from ropewalk.training import lora
 
 
 def write(directory: Path, config: object, **others: object) -> Path:
@@ -180,7 +181,8 @@ def test_an_adapter_says_what_it_belongs_to(tmp_path: Path) -> None:
     extended = write(tmp_path / "extended", shelf.extended())
     directory = tmp_path / "adapter"
     cases = [
-        (adapter(None, "ROPEWALK_LORA"), shelf.extended(), set()),
+        (adapter(None, lora.TYPE), shelf.extended(), set()),
+        (adapter(str(base), lora.TYPE), shelf.extended(), set()),  # what `train --mode lora` writes
         (adapter(str(extended)), shelf.extended(), set()),
         (adapter(str(base)), shelf.extended(), {8}),  # peft would load it on a model that rotates otherwise
         (adapter(7), shelf.extended(), {8}),

@@ -22,7 +22,7 @@ from ropewalk.readers.subject import Subject
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 #: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
 _NO_FAULT = ("quantised weights", "pickles")
-#: The type of ropewalk's own adapters, which peft does not know on purpose.
+#: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
 OWN_ADAPTER = "ROPEWALK_LORA"
 
 
@@ -67,7 +67,8 @@ def adapter(subject: Subject) -> Iterator[Finding]:
     if not about:
         return
     kind, base = about.get("peft_type"), about.get("base_model_name_or_path")
-    if kind == OWN_ADAPTER:
+    own = str(kind).startswith(OWN_ADAPTER)
+    if own:
         yield Finding(
             8,
             "note",
@@ -79,7 +80,7 @@ def adapter(subject: Subject) -> Iterator[Finding]:
     if not isinstance(base, str | None):
         yield Finding(8, "wrong", f"base_model_name_or_path is a name, got {base!r}; write the base model's name there")
     elif base:
-        yield from _base(subject, base)
+        yield from _base(subject, base, own)
     elif not subject.config:
         yield Finding(
             8,
@@ -95,7 +96,8 @@ def adapter(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _base(subject: Subject, base: str) -> Iterator[Finding]:
+def _base(subject: Subject, base: str, own: bool) -> Iterator[Finding]:
+    """The base is there, and rotates as the adapter was trained; one of our own brings its rotation with it, onto whatever it began from."""
     path = next((path for path in (Path(base), subject.path / base) if path.is_dir()), None)
     if path is None:
         yield Finding(8, "not checked", f"the base {base} is no directory here")
@@ -106,7 +108,7 @@ def _base(subject: Subject, base: str) -> Iterator[Finding]:
         yield Finding(8, "wrong", f"the base {base} cannot be read: {error}")
         return
     reader = READERS["transformers 5"]
-    if subject.config and not same(reader.inv_freq(config), reader.inv_freq(subject.config)):
+    if not own and subject.config and not same(reader.inv_freq(config), reader.inv_freq(subject.config)):
         yield Finding(
             8,
             "wrong",

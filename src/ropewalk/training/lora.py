@@ -33,9 +33,10 @@ from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import verify_positions
+from ropewalk.readers.file_checks import OWN_ADAPTER
 
 #: Plain peft stops at a type that it does not know, and shows it.
-TYPE = "ROPEWALK_LORA (made plain by: ropewalk export ADAPTER --for peft)"
+TYPE = f"{OWN_ADAPTER} (made plain by: ropewalk export ADAPTER --for peft)"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 #: What an adapter_config.json says without any effect on what the adapter computes.
@@ -99,7 +100,7 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def is_ours(about: dict[str, Any]) -> bool:
     """Whether an adapter_config.json is of the type that `save_adapter` writes."""
-    return str(about.get("peft_type")).startswith("ROPEWALK_LORA")
+    return str(about.get("peft_type")).startswith(OWN_ADAPTER)
 
 
 def save_adapter(
