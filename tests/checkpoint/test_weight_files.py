@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -183,7 +184,7 @@ def test_safetensors_that_safetensors_refuses_get_a_sentence(model: Path, change
         ({"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": []}}, None),
         ({"quantization_config": {"quant_method": None, "load_in_8bit": True}}, None),
         ({"quantization": {"group_size": 64, "bits": 4}}, None),  # MLX
-        ({"quantization": "fp8"}, None),
+        ({"quantization_config": "int4"}, None),
         ({"quant_config": {"w_bit": 4, "q_group_size": 128}}, None),
         ({}, ("mlp.up_proj.weight_scale_inv", torch.float32)),
         ({}, ("mlp.up_proj.qweight", torch.int32)),
@@ -214,6 +215,15 @@ def test_a_base_that_is_quantised_on_disk_is_neither_extended_nor_trained(
 def test_a_buffer_of_whole_numbers_is_no_sign_of_quantised_weights(model: Path, name: str, dtype: torch.dtype) -> None:
     save_file(load_file(model / SINGLE) | {name: torch.ones(2, 2).to(dtype)}, model / SINGLE, metadata={"format": "pt"})
     assert not Checkpoint.open(model).tensor_problems()
+
+
+def test_measuring_quantised_weights_names_the_package_that_is_missing(model: Path) -> None:
+    if importlib.util.find_spec("hqq"):
+        pytest.skip("hqq is here")
+    config = json.loads((model / "config.json").read_text()) | {"quantization_config": {"quant_method": "hqq"}}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="HQQ .* install the package that it names"):
+        load_model(model)
 
 
 def test_a_gguf_file_is_sent_back_to_the_model_it_was_made_from(model: Path) -> None:

@@ -69,7 +69,7 @@ def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
     Raises:
         UserError: files that are missing or damaged, as `Checkpoint.headers`.
     """
-    found = [_pickles, _ids_beyond_the_embedding, _quantised]
+    found = [_pickles, _ids_beyond_the_embedding, quantised]
     return doubts(checkpoint) + [problem for problem in (find(checkpoint) for find in found) if problem]
 
 
@@ -140,7 +140,8 @@ def _ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
     )
 
 
-def _quantised(checkpoint: Checkpoint) -> Problem | None:
+def quantised(checkpoint: Checkpoint) -> Problem | None:
+    """That the weights are quantised on disk, if they are; raises as `tensor_problems`."""
     how = quantisation(checkpoint)
     if not how:
         return None

@@ -41,7 +41,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
+    from ropewalk.model.load import refuse_quantised, refuse_unknown_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
@@ -53,6 +53,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     inputs = [*inputs_of(settings), checkpoint.path]
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     refuse_unknown_code(checkpoint)
+    if checkpoint.has_weights:  # else they may be pickled yet
+        refuse_quantised(checkpoint)
     table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)

@@ -20,7 +20,7 @@ from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import refuse_without_rope
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
-from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows
+from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, quantised
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
@@ -90,7 +90,8 @@ def laid_out(checkpoint: Checkpoint) -> list[Problem]:
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:
     """Raises UserError for weights that are quantised on disk, which can be measured and neither extended nor trained."""
-    settle([problem for problem in checkpoint.tensor_problems() if problem.stops])
+    if problem := quantised(checkpoint):
+        raise UserError(problem.sentence)
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ inv_freq by 0.2 %, which is 1.7 radians at position 32767. Hence `verify`, after
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +178,13 @@ def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> N
     verify_rope(model, rope_config)
 
 
-def by_transformers(directory: Path) -> AbstractContextManager[None]:
-    """Whatever transformers raises over the files of a checkpoint, as a sentence."""
+@contextmanager
+def by_transformers(directory: Path) -> Iterator[None]:
+    """Whatever transformers raises over the files of a checkpoint, as a sentence; quantised weights need packages of their own."""
+    what = f"transformers cannot load {directory}"
     way_out = "fetch the checkpoint again, mend its config.json, or install a newer transformers if the model is newer"
-    return told(f"transformers cannot load {directory}", way_out, Exception)
+    with told(what, way_out, Exception), told(what, "install the package that it names", ImportError):
+        yield
 
 
 def verify_directory(directory: ModelName, *, trust_remote_code: bool = False) -> None:
