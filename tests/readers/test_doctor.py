@@ -212,6 +212,12 @@ def safetensors(path: Path, **shapes: tuple[int, ...]) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
 
 
+def test_a_gguf_file_in_a_directory_is_named_as_what_holds_the_weights(tmp_path: Path) -> None:
+    (write(tmp_path, shelf.llama_2()) / "model.gguf").write_bytes(b"GGUF")
+    [files] = [finding for finding in examine(tmp_path).findings if finding.number == 10]
+    assert files.verdict == "not checked" and f"ropewalk doctor {tmp_path / 'model.gguf'}" in files.sentence
+
+
 def test_files_that_are_not_one_whole_set_are_wrong(tmp_path: Path) -> None:
     directory = write(tmp_path, shelf.llama_2())
     safetensors(directory / "model.safetensors", model__embed_tokens__weight=(8, 4))

@@ -124,7 +124,9 @@ def weights(subject: Subject) -> Iterator[Finding]:
         yield Finding(10, "not checked", why)
         return
     if not _any(subject.path):
-        yield Finding(10, "not checked", "no weights lie here")
+        gguf = next(iter(sorted(subject.path.glob("*.gguf"))), None)
+        why = f"the weights are in {gguf.name}: ropewalk doctor {gguf} examines it" if gguf else "no weights lie here"
+        yield Finding(10, "not checked", why)
         return
     try:
         problems = checkpoint.tensor_problems()
