@@ -4,8 +4,8 @@
     make readers                                             # their environments, in .readers
     python recipes/real_models/compare.py real --out real/compared      an hour on two cores
 
-Each model is extended (factor 2; by PI and YaRN, or --methods), exported for llama.cpp and vLLM, or --readers, and given a prompt longer than its original window: Python's
-standard library. Transformers 5 in float32 says which 8 tokens follow; the readers are asked for theirs. Nothing is trained, so what
+Each model is extended (factor 2; by PI and YaRN, or --methods), exported for llama.cpp and vLLM, or --readers, and given a prompt
+longer than its original window: Python's standard library. Transformers 5 in float32 says which 8 tokens follow; the readers are asked for theirs. Nothing is trained, so what
 is compared is arithmetic and no merit. What stands in OUT already is left as it is, so that an interrupted run goes on. The table stands in
 docs/results.md.
 """
@@ -98,14 +98,13 @@ def main() -> None:
             extended = arguments.out / f"{name}-{method}"
             if not extended.exists():
                 extend(arguments.models / name, window=FACTOR * original, method=method, out=extended)
-            with ThreadPoolExecutor(
-                max_workers=1
-            ) as beside:  # the readers, one after the other, while transformers reads here
+            # Written before anything reads beside it: transformers loads one model at a time in a process.
+            exported = {reader: export_for(reader, extended) for reader in arguments.readers}
+            # The readers, one after the other, while transformers reads here.
+            with ThreadPoolExecutor(max_workers=1) as beside:
                 answers = {
-                    reader: beside.submit(
-                        timed, reader, extended, ids, FACTOR * original, tokenizer, arguments.environments
-                    )
-                    for reader in arguments.readers
+                    reader: beside.submit(timed, reader, out, ids, FACTOR * original, tokenizer, arguments.environments)
+                    for reader, out in exported.items()
                 }
                 wanted = reference(extended, ids)
             for reader, answer in answers.items():
@@ -126,13 +125,18 @@ def reference(directory: Path, ids: list[int]) -> dict[str, Any]:
     return json.loads(kept.read_text())
 
 
-def timed(
-    reader: str, extended: Path, ids: list[int], window: int, tokenizer: Any, environments: Path
-) -> tuple[dict[str, Any], float]:
-    """What a reader makes of its export, which is written if it is not there, and the seconds it took to answer."""
+def export_for(reader: str, extended: Path) -> Path:
+    """The directory of a reader's export, which is written if it is not there."""
     out = extended.with_name(f"{extended.name}-{reader}")
     if not out.exists():
         export(extended, reader=READERS[reader][0], out=out, gguf_type="f32")
+    return out
+
+
+def timed(
+    reader: str, out: Path, ids: list[int], window: int, tokenizer: Any, environments: Path
+) -> tuple[dict[str, Any], float]:
+    """What a reader makes of its export, and the seconds it took to answer."""
     started = time.time()
     return asked(reader, out, ids, window, tokenizer, environments), time.time() - started
 
