@@ -1,6 +1,6 @@
 """Run as a script by test_kill.py: a warmed process that forks training runs and kills them, as the kernel kills.
 
-usage: killing.py DIRECTORY KILLS SEED     (DIRECTORY holds a tiny model in `base`)
+usage: killing.py DIRECTORY KILLS SEED [OPTIMIZER]     (DIRECTORY holds a tiny model in `base`)
 
 Importing torch takes seconds; forked from here a run starts in a fraction of one, so that twenty kills fit into a test.
 Prints one JSON object: how many children died of SIGKILL, and the step each resumed run started from.
@@ -26,11 +26,13 @@ from ropewalk.training import train
 from ropewalk.training.snapshots import Snapshots
 
 STEPS = 120
+OPTIMIZER = sys.argv[4] if len(sys.argv) > 4 else "adamw"
 
 
 def run(base: Path, out: Path, steps: int = STEPS, threads: int | None = None) -> None:
     """The whole run, resumed if there is something to resume. A damaged checkpoint would warn, and here a warning is an error."""
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", DeprecationWarning)  # of what the compiler of an optimiser imports
     documents = [Document(f"d{number}", testing.prose(60, number)) for number in range(8)]
     options = dict(
         data=documents,
@@ -38,6 +40,7 @@ def run(base: Path, out: Path, steps: int = STEPS, threads: int | None = None) -
         steps=steps,
         batch_size=2,
         learning_rate=1e-3,
+        optimizer=OPTIMIZER,
         save_every=2,
         resume=True,
         threads=threads,

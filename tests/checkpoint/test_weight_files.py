@@ -341,3 +341,16 @@ def test_the_hub_fetch_takes_what_is_read_once(
     if not weights and not options:
         with pytest.raises(UserError, match="--convert-pickle` fetches"):
             checkpoint.headers  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "key, said", [("num_hidden_layers", "names 1000000000 layers"), ("vocab_size", "other shapes")]
+)
+def test_what_a_config_asks_for_beyond_its_files_is_refused_before_it_is_built(
+    model: Path, key: str, said: str
+) -> None:
+    """A thousand million layers would take hours, an embedding of as many rows all memory."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {key: 10**9}))
+    with pytest.raises(UserError, match=said):
+        load_model(model)

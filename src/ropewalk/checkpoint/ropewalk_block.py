@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.window import Windows
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, reason
 from ropewalk.rope.config_numbers import number, whole_number
 from ropewalk.rope.scaling import Rope, Scaling, from_dict, to_dict
 
@@ -55,7 +55,8 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float
         windows = Windows(whole_number(block, "original_window"), whole_number(block, "window"))
         scaling, rope_theta = from_dict(block["scaling"]), number(block, "rope_theta")
     except (KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"the config's ropewalk block is damaged ({error!r}); run `ropewalk extend` again") from None
+        why = reason(error)
+        raise UserError(f"the config's ropewalk block is damaged ({why}); run `ropewalk extend` again") from None
     pretrained = Rope(rope.head_dim, rope_theta, windows.original)
     if not _same_rotation(named, rope, scaling, pretrained):
         raise UserError(

@@ -46,6 +46,11 @@ _NARROW = ("F8_", "F4", "F6_")
 #: No weight that can be trained is a whole number (HQQ, MLX, torchao, EXL3, AQLM, BitNet pack theirs so); some buffers are.
 _WHOLE = ("U8", "I8", "U16", "I16", "U32", "I32")
 _BUFFERS = (".bias", ".masked_bias", "position_ids", "token_type_ids")
+#: Under these a config, or a section of it, counts layers, each of which transformers builds before it looks for a tensor.
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "num_nextn_predict_layers")
+#: Under these it names sizes that are dimensions of tensors.
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "n_embd", "n_inner", "d_model", "ffn_dim", "head_dim", "num_attention_heads",
+          "num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,34 @@ def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
 
 
 def doubts(checkpoint: Checkpoint) -> list[Problem]:
-    """Where other readers may read other weights from these files; raises as `tensor_problems`."""
-    found = [_two_sets, _index_disagrees, _tensors_twice]
+    """What shows before a model is built: more layers than tensors, and where other readers may read other weights; raises as `tensor_problems`."""
+    found = [_more_layers_than_tensors, _two_sets, _index_disagrees, _tensors_twice]
     return [problem for problem in (find(checkpoint) for find in found) if problem]
+
+
+def _more_layers_than_tensors(checkpoint: Checkpoint) -> Problem | None:
+    there = sum(1 for header in checkpoint.headers.values() for _ in tensors(header))
+    key, count = _largest(checkpoint, _LAYER_COUNTS)
+    if count <= there:
+        return None
+    return Problem(
+        "layers",
+        f"the config of {checkpoint.path} names {count:.15g} layers ({key}), and its files hold {there} tensors; mend the config, or fetch both again",
+        stops=True,
+    )
+
+
+def names_larger_tensors(checkpoint: Checkpoint) -> bool:
+    """Whether the config names a size above every dimension in the files: to build what it describes may take all memory there is."""
+    shapes = (entry["shape"] for header in checkpoint.headers.values() for _, entry in tensors(header))
+    return _largest(checkpoint, _SIZES)[1] > max((size for shape in shapes for size in shape), default=0)
+
+
+def _largest(checkpoint: Checkpoint, keys: tuple[str, ...]) -> tuple[str, float]:
+    """The largest number that the config or a section of it has under one of these keys, and that key."""
+    sections = [checkpoint.config, *(part for part in checkpoint.config.values() if isinstance(part, dict))]
+    named = [(key, part[key]) for part in sections for key in keys if isinstance(part.get(key), int | float)]
+    return max(named, key=lambda pair: pair[1], default=("", 0))
 
 
 def _two_sets(checkpoint: Checkpoint) -> Problem | None:

@@ -20,7 +20,7 @@ from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import refuse_without_rope
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
-from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, quantised
+from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors, quantised
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
@@ -44,6 +44,8 @@ def load_model(settings: LoadSettings) -> transformers.PreTrainedModel:
     refuse_unusable(checkpoint)
     device = device_for(settings.device)
     settle(doubts(checkpoint))
+    if names_larger_tensors(checkpoint):
+        settle(laid_out(checkpoint))
     loaded, report = _from_pretrained(
         checkpoint, dtype=dtype_for(settings.dtype, device), attn_implementation=settings.attention
     )
