@@ -40,8 +40,8 @@ def cases() -> Iterator[Case]:
 # Streams, disks, limits ---------------------------------------------------------------------------------------------------------
 
 _STREAMS: dict[str, tuple[Callable[[], None], str]] = {
-    "ascii": (make.encoded("ascii"), DONE), "cp1252": (make.encoded("cp1252"), DONE), "utf-16": (make.encoded("utf-16"), DONE), "closed stdout": (make.closed(1), DONE),
-    "all closed": (make.closed(0, 1, 2), EITHER), "full stdout": (make.onto("/dev/full", 1), REFUSED), "full stderr": (make.onto("/dev/full", 2), EITHER),
+    "ascii": (make.encoded("ascii"), DONE), "cp1252": (make.encoded("cp1252"), DONE), "utf-16": (make.encoded("utf-16"), DONE), "closed stdout": (make.closed(1), REFUSED),
+    "stdin and stderr closed": (make.closed(0, 2), DONE), "full stdout": (make.onto("/dev/full", 1), REFUSED), "full stderr": (make.onto("/dev/full", 2), EITHER),
     "a pipe nobody reads": (make.unread, EITHER), "no home": (make.without("HOME"), DONE), "a home that is a file": (make.home_is_a_file, DONE),
     "no cache": (make.cache_at("/proc/x"), DONE), "a cache that is a file": (make.cache_at("data/d0.txt"), DONE), "C locale": (make.c_locale, DONE),
 }  # fmt: skip

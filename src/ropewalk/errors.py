@@ -79,12 +79,13 @@ def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = 
         follow: look at what a link leads to; otherwise it is refused too.
 
     Raises:
-        UserError: it is a directory, a pipe, a device or a socket. What is not there is not refused here.
+        UserError: it is a directory, a pipe, a device, a socket or one of the kernel's, which may wait too. What is not there is not refused here.
     """
     try:
-        mode = os.stat(path, follow_symlinks=follow).st_mode
+        found = os.stat(path, follow_symlinks=follow)
     except OSError:
         return
+    mode = found.st_mode
     kinds = {
         stat.S_ISDIR: "a directory",
         stat.S_ISFIFO: "a pipe",
@@ -95,6 +96,9 @@ def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = 
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in kinds.items() if is_kind(mode)), "a socket")
         raise UserError(f"{what}, but {os.fspath(path)} is {kind}; give a file")
+    with contextlib.suppress(OSError):
+        if found.st_dev == os.stat("/proc").st_dev and os.path.ismount("/proc"):
+            raise UserError(f"{what}, but {os.fspath(path)} is made by the kernel as it is read; give a file")
 
 
 def refuse_irregular_among(paths: Iterable[Path], what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -65,14 +66,16 @@ def prepare() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            # Takes the lowest free number, which is this one. A result is not thrown away: it meets a stdout that cannot be written.
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")
     codecs.register_error("ropewalk", _replaced)
     for name, kind in (("stdout", _Stdout), ("stderr", _Stderr)):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            number = ("stdin", "stdout", "stderr").index(name)
+            setattr(sys, name, kind(open(number, "wb", closefd=False), "utf-8", errors="ropewalk"))
         elif type(stream) is io.TextIOWrapper:  # the interpreter's own; not a notebook's, a test's or ours
             encoding, buffering = stream.encoding, stream.line_buffering
             setattr(sys, name, kind(stream.buffer, encoding, errors="ropewalk", line_buffering=buffering))
@@ -106,7 +109,10 @@ def delivered() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the interpreter's own flush at its end
         if isinstance(failed.__cause__, BrokenPipeError):
             raise SystemExit(141) from None
-        why = reason(failed.__cause__ or failed)
+        cause = failed.__cause__
+        is_closed = isinstance(cause, OSError) and cause.errno == errno.EBADF
+        why = "it is closed" if is_closed else reason(cause or failed)
+        way_out = "open it" if is_closed else "free some space"
         raise UserError(
-            f"the result could not be written to standard output ({why}); free some space and run the command again"
+            f"the result could not be written to standard output ({why}); {way_out} and run the command again"
         ) from None

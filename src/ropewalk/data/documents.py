@@ -263,11 +263,9 @@ def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, 
             text = HALF_PAIRS.sub("\ufffd", text)
         yield Document(f"{source}:{_row_name(row, field) or number}", text)
     if half_pairs:
-        warnings.warn(
-            f"{half_pairs} rows of {source} hold half a surrogate pair, which is read as U+FFFD", stacklevel=3
-        )
+        warnings.warn(f"half a surrogate pair in {source} is read as U+FFFD (rows: {half_pairs})", stacklevel=3)
     if empty:
-        warnings.warn(f"{empty} rows of {source} have an empty {field!r} and were left out", stacklevel=3)
+        warnings.warn(f"what is empty under {field!r} in {source} is left out (rows: {empty})", stacklevel=3)
 
 
 def _row_text(row: Any, field: str | None, place: str) -> str:

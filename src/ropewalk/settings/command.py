@@ -39,9 +39,10 @@ def _taken(settings: Any, field: dataclasses.Field[Any]) -> Any:
     value, kind = getattr(settings, field.name), _kinds_of(type(settings))[field.name]
     try:
         return kind.take(value)
-    except Refused:
+    except Refused as why:
         way_out = settings.HINTS.get(field.name) or _way_out(field)
-        raise UserError(f"{option_name(field.name)} is {kind.words}, got {shown(value)}; {way_out}") from None
+        rule = ", ".join(filter(None, (kind.words, str(why))))
+        raise UserError(f"{option_name(field.name)} is {rule}, got {shown(value)}; {way_out}") from None
 
 
 def _way_out(field: dataclasses.Field[Any]) -> str:

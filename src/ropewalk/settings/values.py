@@ -26,7 +26,7 @@ _LONGEST_PATH, _LONGEST_PART = 4095, 255
 
 
 class Refused(Exception):
-    """A value is not what its type says."""
+    """A value is not what its type says; its text, if any, says why where the value does not show it."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ def _take_path(value: Any) -> Any:
         parts = [os.fsencode(part) for part in path.split("/")]
     except (TypeError, ValueError):
         raise Refused from None
-    whole = sum(map(len, parts)) + len(parts) - 1
-    if not path.strip() or "\0" in path or whole > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_PART:
+    if not path.strip() or "\0" in path:
         raise Refused
+    if sum(map(len, parts)) + len(parts) - 1 > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_PART:
+        raise Refused(f"a name of at most {_LONGEST_PART} bytes in a path of at most {_LONGEST_PATH}")
     return str(path) if isinstance(value, str | bytes) else value
 
 
@@ -159,12 +160,13 @@ def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Ki
     def take(value: Any) -> Any:
         if optional and value is None:
             return None
+        why = ""
         for kind in kinds:
             try:
                 return kind.take(value)
-            except Refused:
-                continue
-        raise Refused
+            except Refused as refused:
+                why = why or str(refused)
+        raise Refused(why)
 
     return Kind(words or " or ".join(kind.words for kind in kinds), take)
 
