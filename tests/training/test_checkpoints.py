@@ -134,6 +134,23 @@ def test_a_renamed_checkpoint_is_known_by_its_manifest_and_kept(three):
     assert (three.root / "step-000050.aside/model.bin").read_bytes() == bytes([10]) * SIZE
 
 
+def test_renamed_checkpoints_take_no_place_of_the_newest_few(tmp_path):
+    """As the newest few by name, they would have cost the run the states of its own, the one just written among them."""
+    snapshots = Snapshots(tmp_path, keep=2)
+    snapshots.save(1, writer(1), {})
+    for name in ("step-000098", "step-000099"):
+        shutil.copytree(snapshots.path(1), tmp_path / name)
+    for step in (2, 3, 4):
+        snapshots.save(step, writer(step), {})
+    assert snapshots.steps() == [3, 4]
+    assert all((snapshots.path(step) / "state/weights.bin").exists() for step in (3, 4, 98, 99))
+    (snapshots.path(4) / "model.bin").write_bytes(b"")
+    with pytest.warns(
+        UserWarning, match="step-00009[89] is damaged|step-000004 is damaged .*the one before it is used"
+    ):
+        assert snapshots.latest().step == 3
+
+
 def _a_file(path):
     path.write_text("mine")
 

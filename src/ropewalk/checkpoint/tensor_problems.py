@@ -91,7 +91,7 @@ def _more_layers_than_tensors(checkpoint: Checkpoint) -> Problem | None:
         return None
     return Problem(
         "layers",
-        f"the config of {checkpoint.path} names {count:.15g} layers ({key}), and its files hold {there} tensors; mend the config, or fetch both again",
+        f"the config of {checkpoint.path} names {count:.15g} layers ({key}), and its files hold fewer tensors ({there}); mend the config, or fetch both again",
         stops=True,
     )
 

@@ -84,7 +84,14 @@ class Snapshots:
         return self.path(step) / STATE / MANIFEST
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint to resume from, oldest first; soundness not checked."""
+        """Steps that have a checkpoint of that very step to resume from, oldest first; soundness not checked.
+
+        One that somebody renamed counts for nothing: neither is it one of the newest few, nor does its state go.
+        """
+        return [step for step in self._named() if _step_of(self.path(step)) == step]
+
+    def _named(self) -> list[int]:
+        """Steps in the names of what can be resumed from, or was once: renamed ones and damaged ones too."""
         return [step for step in steps_in(self.root) if self.manifest(step).is_file()]
 
     def save(self, step: int, write: Callable[[Path], None], about: dict[str, Any]) -> Path:
@@ -121,8 +128,6 @@ class Snapshots:
     def _prune(self) -> None:
         for step in self.steps()[: -self.keep]:
             state = self.path(step) / STATE
-            if _step_of(self.path(step)) != step:
-                continue  # another step's, renamed by somebody
             # Renamed first: a run killed in the middle must not leave a state that looks whole.
             gone = state.with_name(_GONE)
             shutil.rmtree(gone, ignore_errors=True)
@@ -131,7 +136,7 @@ class Snapshots:
 
     def latest(self) -> Snapshot | None:
         """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
-        steps = self.steps()
+        steps = self._named()
         for step in reversed(steps):
             path = self.path(step)
             wrong, manifest = _check(path, step)
