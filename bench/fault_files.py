@@ -76,7 +76,7 @@ ODD: tuple[Any, ...] = (
 KEYS = (
     "model_type", "architectures", "max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta", "hidden_size", "head_dim",
     "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size", "intermediate_size", "rms_norm_eps", "hidden_act",
-    "tie_word_embeddings", "ropewalk", "text_config", "auto_map", "layer_types", "sliding_window", "dtype", "torch_dtype",
+    "tie_word_embeddings", "ropewalk", "text_config", "auto_map", "layer_types", "sliding_window", "dtype", "torch_dtype", "_attn_implementation",
     "quantization_config", "bos_token_id", "attention_bias", "partial_rotary_factor", "transformers_version", "original_max_position_embeddings",
 )  # fmt: skip
 _SCALINGS: tuple[Any, ...] = (
@@ -238,8 +238,8 @@ def _tokenizers() -> Iterator[Case]:
         EITHER,
     )
     yield from every("tokenizers", alone, {"perplexity": PERPLEXITY}, check=_all_tokens)
-    for name in ("generation_config.json", "tokenizer_config.json"):
-        yield from every("tokenizers", of(name, json_files), {"extend": EXTEND}, EITHER)
+    for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        yield from every("tokenizers", of(name, json_files), {"extend": EXTEND, "generate": LINES["generate"]}, EITHER)
 
 
 def _all_tokens(place: Path, said: str) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: What a user does not know, where it could not be written.
-_HIDDEN = re.compile(r"/\.\S+\.(partial|old|new)\S* could not be written")
+_HIDDEN = re.compile(r"/\.\S+\.(partial|old)\b|/\.\S+\.new\S* could not be written|/ropewalk-[a-z0-9_]{8}\b")
 REFUSED, DONE, EITHER = "refused", "done", "either"
 
 

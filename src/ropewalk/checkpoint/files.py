@@ -120,6 +120,9 @@ def whole_directory_of_ours(
                 ask()
                 guard.replace(beside, place)
             _sync_one(place.parent)
+    except UserError as error:
+        said = str(error).replace(str(beside), str(called or place))  # nobody but us knows the name beside
+        raise (error if said == str(error) else UserError(said)) from error.__cause__
     finally:
         guard.remove(beside)
         for path in () if place.exists() else missing:

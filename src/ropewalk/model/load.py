@@ -114,7 +114,7 @@ def _from_pretrained(checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[
     chosen = {name: value for name, value in options.items() if value is not None}
     if not has_attention(checkpoint, chosen.get("attn_implementation", "")):
         chosen.pop("attn_implementation", None)
-    with by_transformers(checkpoint.path), without_bars():
+    with by_transformers(checkpoint), without_bars():
         return auto_class(checkpoint.config).from_pretrained(
             checkpoint.path,
             local_files_only=True,
@@ -146,7 +146,7 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
     known = is_known(checkpoint.config.get("model_type"))
     if "auto_map" in checkpoint.config and not known and not checkpoint.trust_remote_code:
         raise UserError(
-            f"{checkpoint.path} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
+            f"{checkpoint} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )
     if known and read_table(checkpoint.config) is not None:  # encoders too have a table that can be made longer
@@ -165,11 +165,12 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
     """
     trusted = trust_remote_code or (isinstance(model, Checkpoint) and model.trust_remote_code)
     directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trusted)
+    name = str(model) if isinstance(model, Checkpoint) else directory
     if not has_tokenizer(directory):
         raise UserError(
-            f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
+            f"{name} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
-    with told(f"the tokenizer in {directory} cannot be loaded", "copy the original model's files again", Exception):
+    with told(f"the tokenizer in {name} cannot be loaded", "copy the original model's files again", Exception):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trusted
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,9 +178,12 @@ def pin_rope(model: torch.nn.Module, rope_config: RopeConfig | None = None) -> N
 
 
 @contextmanager
-def by_transformers(directory: Path) -> Iterator[None]:
-    """Whatever transformers raises over the files of a checkpoint, as a sentence; quantised weights need packages of their own."""
-    what = f"transformers cannot load {directory}"
+def by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
+    """Whatever transformers raises over the files of a checkpoint, as a sentence that has its name: it may lie in a place of ours for a while.
+
+    Quantised weights need packages of their own.
+    """
+    what = f"transformers cannot load {checkpoint}"
     way_out = "fetch the checkpoint again, mend its config.json, or install a newer transformers if the model is newer"
     with told(what, way_out, Exception), told(what, "install the package that it names", ImportError):
         yield
@@ -198,7 +200,7 @@ def verify_directory(directory: ModelName, *, trust_remote_code: bool = False) -
         verify_table_directory(checkpoint, checkpoint.positions)
         return
     model = laid_out(checkpoint)
-    with by_transformers(checkpoint.path):
+    with by_transformers(checkpoint):
         for module in {module for module, *_ in rotary_tables(model)}:
             fresh = type(module)(config=module.config)
             for name, buffer in fresh.named_buffers():
@@ -213,7 +215,7 @@ def laid_out(checkpoint: Checkpoint, **options: Any) -> Any:
     trusted = (
         checkpoint.trust_remote_code
     )  # never None, or transformers asks on stdin whether to run the code that it finds
-    with by_transformers(checkpoint.path), torch.device("meta"):
+    with by_transformers(checkpoint), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(
             checkpoint.path, local_files_only=True, trust_remote_code=trusted
         )
