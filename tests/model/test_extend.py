@@ -494,3 +494,25 @@ def test_what_is_wrong_with_a_file_is_said_by_the_name_that_the_user_knows(tmp_p
     (base / "special_tokens_map.json").write_text("{")
     with pytest.raises(UserError, match="the tokenizer in [^ ]*/base cannot be loaded"):
         extend(base, window=128, out=tmp_path / "longer")
+
+
+def test_no_layer_sees_beyond_the_reach_that_the_refusal_names(tmp_path: Path) -> None:
+    """Oracle: transformers' own mask. Two layers of 16 positions reach 31 back; with raised windows the last token sees the first."""
+    sliding = dict(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=16)
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | sliding))
+    with pytest.raises(UserError, match="31 through all layers.*--raise-sliding-window"):
+        extend(base, window=128, out=tmp_path / "longer")
+
+    def changes_the_last(model: torch.nn.Module, position: int) -> bool:
+        tokens = torch.arange(2, 66)[None]
+        other = tokens.clone()
+        other[0, position] = 99
+        with torch.no_grad():
+            return bool((model(tokens).logits[0, -1] != model(other).logits[0, -1]).any())
+
+    model = load_model(base)
+    assert [changes_the_last(model, 63 - back) for back in (15, 30, 31, 63)] == [True, True, False, False]
+    extend(base, window=128, out=tmp_path / "longer", raise_sliding_window=True)
+    assert changes_the_last(load_model(tmp_path / "longer"), 0)
