@@ -1,12 +1,18 @@
 """Documents from every kind of source, and a sentence for each that cannot be read."""
 
+import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import zstandard
@@ -14,6 +20,7 @@ import zstandard
 from ropewalk import testing
 from ropewalk.data.documents import Document, files_of, read_documents
 from ropewalk.data.encode import bos_id, encode, encode_all
+from ropewalk.data.reading import Reading
 from ropewalk.errors import UserError
 
 ROWS = [{"id": "moby", "text": "Call me Ishmael."}, {"id": "emma", "text": "Emma Woodhouse, handsome."}]
@@ -68,7 +75,7 @@ def test_a_data_set_is_streamed(tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "train.parquet")
     from ropewalk.data.documents import _from_hub
 
-    assert [document.text for document in _from_hub(str(tmp_path), None, None)] == [row["text"] for row in ROWS]
+    assert [document.text for document in _from_hub(str(tmp_path), Reading(), None)] == [row["text"] for row in ROWS]
 
 
 @pytest.mark.parametrize(
@@ -95,17 +102,116 @@ def test_an_unreadable_file_in_a_directory_is_left_out_and_counted(tmp_path):
         assert texts(tmp_path) == ["pass"]
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.json.gz"])
-def test_rows_in_another_format_are_no_document(tmp_path, name):
-    """A list of rows in one .json would pass for one long document, and braces for prose."""
-    path = tmp_path / name
-    raw = json.dumps(ROWS).encode()
-    path.write_bytes(gzip.compress(raw, mtime=0) if name.endswith("gz") else raw)
-    with pytest.raises(UserError, match=f"{name} holds rows as .*read as JSON lines"):
-        list(read_documents(path))
-    (tmp_path / "README.md").write_text("about the rows")
-    with pytest.warns(UserWarning, match=f"1 file was left out of .*{name}"):
-        assert texts(tmp_path) == ["about the rows"]
+def _csv(delimiter):
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["id", "text"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return table.getvalue().encode()
+
+
+def _feather(rows):
+    sink = io.BytesIO()
+    pyarrow.feather.write_feather(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def _zip(files):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def _tar(files, mode):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+PARQUET = io.BytesIO()
+pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), PARQUET)
+IN_ARCHIVE = {
+    "./a/one.jsonl": LINES,
+    "__MACOSX/._one.jsonl": b"\0",
+    "a/.hidden.txt": b"no",
+    "a/two.parquet": PARQUET.getvalue(),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "times"),
+    [
+        ("rows.json", json.dumps(ROWS).encode(), 1),
+        ("wrapped.json", json.dumps({"data": ROWS}).encode(), 1),
+        ("lines.json", LINES, 1),
+        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0), 1),
+        ("rows.csv", _csv(","), 1),
+        ("european.csv", b"\xef\xbb\xbf" + _csv(";"), 1),
+        ("rows.tsv", _csv("\t"), 1),
+        ("rows.feather", _feather(ROWS), 1),
+        ("rows.parquet.gz", gzip.compress(PARQUET.getvalue()), 1),
+        ("rows.jsonl.bz2", bz2.compress(LINES), 1),
+        ("both.zip", _zip(IN_ARCHIVE), 2),
+        ("both.tar", _tar(IN_ARCHIVE, "w"), 2),
+        ("both.tar.gz", _tar(IN_ARCHIVE, "w:gz"), 2),
+        ("both.tgz", _tar(IN_ARCHIVE, "w:gz"), 2),
+        ("both.tar.zst", zstandard.compress(_tar(IN_ARCHIVE, "w")), 2),
+        ("utf16.txt", "Call me Ishmael.\r\n".encode("utf-16"), 0),
+    ],
+)
+def test_rows_and_archives_of_every_kind_are_read_named_and_in_a_directory(tmp_path, name, content, times):
+    (tmp_path / name).write_bytes(content)
+    expected = [row["text"] for row in ROWS] * times or ["Call me Ishmael.\n"]
+    assert texts(tmp_path / name) == texts(tmp_path) == expected
+    assert files_of(tmp_path) == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b'{"model_type": "llama", "layers": 2}', "has none of the fields text, content, document"),
+        ("a.json", b"[1, 2]", "holds no rows"),
+        ("a.json", b"{", "is not JSON"),
+        ("a.csv", b"name,text\nx\n", "row 1 of .* has fewer cells"),
+        ("a.csv", b'text\n"a\n', "is not CSV"),
+        ("a.csv", b"text\n", "holds no rows"),
+        ("a.arrow", b"none", "cannot be read as Arrow"),
+        ("a.zip", b"none", "cannot be read as an archive"),
+        ("a.zip", _zip({"a.txt": b"abcdef" * 9})[:35] + b"\0" + _zip({"a.txt": b"abcdef" * 9})[36:], "a.zip"),
+        ("a.tar.gz", gzip.compress(_tar({"a.txt": b"x" * 5000}, "w"))[:60], "a.tar.gz"),
+        ("a.zip", _zip({"a.txt": b"x" * (1 << 27)}), "decompresses to more than"),
+        ("a.jsonl.bz2", bz2.compress(LINES)[:-8], "a.jsonl.bz2"),
+    ],
+)
+def test_rows_and_archives_that_are_none_are_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        list(read_documents(tmp_path / name))
+
+
+def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_path):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list([{**row, "other": split} for row in ROWS]) for split in ("train", "test")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved/train/cache-1.arrow").write_bytes(b"of a map")
+    assert texts(tmp_path / "saved") == texts(tmp_path / "saved/test") == [row["text"] for row in ROWS]
+    assert len(files_of(tmp_path / "saved")) == 1
+
+
+def test_every_file_of_a_directory_is_counted(tmp_path, caplog):
+    for name in ("a.txt", "b.pdf", "c.pdf", "LICENSE"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with caplog.at_level("INFO", "ropewalk"), pytest.warns(UserWarning, match="1 file was left out .*config.json"):
+        assert texts(tmp_path) == ["text"]
+    assert "1 files read, 4 left out (by their names: 2 .pdf, 1 without a suffix)" in caplog.text
 
 
 def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):

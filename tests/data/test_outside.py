@@ -114,9 +114,10 @@ def test_windows_line_ends_are_read_as_line_ends(tmp_path: Path) -> None:
     assert unix == windows == "a\nb\n\nc\r d"
 
 
-def test_rows_are_read_as_they_are_written(tmp_path: Path) -> None:
+def test_windows_line_ends_in_rows_are_line_ends_too(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a\r\nb"}))
-    assert next(read_documents(tmp_path / "a.jsonl")).text == "a\r\nb"
+    (tmp_path / "b.csv").write_bytes(b'name,text\r\nx,"a\r\nb"\r\n')
+    assert [document.text for document in read_documents(tmp_path)] == ["a\nb"] * 2
 
 
 def test_training_data_that_never_end_are_refused_before_they_are_hashed(tmp_path: Path) -> None:

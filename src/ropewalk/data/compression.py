@@ -1,4 +1,4 @@
-"""Compressed files (.gz, .xz, .zst) as streams of bytes, and the error for a damaged one.
+"""Compressed files (.gz, .xz, .bz2, .zst) as streams of bytes, and the error for a damaged one.
 
 in   a path
 out  a binary stream of the decompressed bytes; a `UserError` that names the file if it is damaged, cut short, no file, or a bomb
@@ -9,11 +9,14 @@ file that grows by more than `_RATIO` is refused once it has grown past `_HARMLE
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
 import lzma
 import os
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +27,11 @@ import zstandard
 
 from ropewalk.errors import UserError, reason, refuse_irregular
 
-SUFFIXES = (".gz", ".xz", ".zst")
+SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
 LIMIT = "ROPEWALK_DECOMPRESSED_BYTES"
 _RATIO, _HARMLESS = 200, 1 << 26
+#: What a damaged file in an archive raises.
+_ARCHIVES = (zipfile.BadZipFile, tarfile.TarError)
 #: Compressed bytes that are decompressed at once; of a zstd bomb they make 128 MiB, which are then handed on and not copied.
 _SLICE = 1 << 12
 
@@ -47,7 +52,7 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn the exceptions of reading a damaged or forbidden file into an error that names it."""
     try:
         yield
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, *_ARCHIVES) as error:
         raise UserError(
             f"{path} cannot be decompressed ({error}); it is damaged or cut short: fetch it again"
         ) from None
@@ -144,4 +149,9 @@ class _Zst(io.RawIOBase):
         super().close()
 
 
-_OPENERS = {".gz": lambda path: gzip.GzipFile(path, "rb"), ".xz": lambda path: lzma.LZMAFile(path, "rb"), ".zst": _Zst}
+_OPENERS = {
+    **dict.fromkeys((".gz", ".tgz"), lambda path: gzip.GzipFile(path, "rb")),
+    **dict.fromkeys((".xz", ".txz"), lambda path: lzma.LZMAFile(path, "rb")),
+    **dict.fromkeys((".bz2", ".tbz2"), lambda path: bz2.BZ2File(path, "rb")),
+    ".zst": _Zst,
+}

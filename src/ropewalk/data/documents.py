@@ -1,54 +1,38 @@
 """Documents: files, directories and data sets read as text.
 
 in   paths, directories, data-set ids
-out  `Document(name, text)`, one at a time and in a fixed order
+out  `Document(name, text)`, one at a time and in a fixed order; where they are asked for, `Conversation`s
 
-A document is one file, or one row of a JSON-lines or Parquet file or of a data set. Where a document begins and ends matters
-at long windows, so nothing here joins or cuts any (packing.py does). Nothing unreadable is skipped silently: a file that the
-user named stops the run with an error, a file met in a directory is left out, counted and warned of. Needs neither torch nor
-transformers: encode.py turns the text into token ids.
+A document is one file, or one row of a file of rows (rows.py) or of a data set; an archive is read as the files in it (archives.py). Where
+a document begins and ends matters at long windows, so nothing here joins or cuts any (packing.py does). Nothing is skipped silently: a file
+that the user named stops the run with an error, a file met in a directory is read, or left out, counted and told of. Needs neither torch
+nor transformers: encode.py turns the text into token ids.
 """
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
+import logging
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.checkpoint import digests
 from ropewalk.checkpoint.guard import MARK
-from ropewalk.data.compression import SUFFIXES, Most, damage_named, open_bytes
-from ropewalk.errors import UserError, refuse_irregular, told
+from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
+from ropewalk.data.compression import SUFFIXES
+from ropewalk.data.conversations import Conversation
+from ropewalk.data.reading import Document, NoText, Reading, from_rows, line_ends
+from ropewalk.data.rows import ROWS, Unreadable, decoded, rows_of
+from ropewalk.errors import UserError, refuse_irregular
 
-#: Files that are one document each, and files that hold one a row.
+_logger = logging.getLogger(__name__)
+#: Files that are one document each.
 PLAIN = (".txt", ".md", ".py", ".tex", ".rst")
-ROWS = (".jsonl", ".ndjson", ".parquet")
-#: Files of rows in formats that are not read; taken as one document each, they would train a model on commas and braces.
-OTHER_ROWS = (".json", ".csv", ".tsv", ".arrow", ".feather")
-#: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
-FIELDS = ("text", "content", "document")
-#: An escape in JSON can name one half of a surrogate pair (\ud83d), which is not a character; tokenizers refuse it.
-HALF_PAIRS = re.compile("[\ud800-\udfff]")
-#: Fields that name a row, in the order in which they are tried.
-_NAME_FIELDS = ("id", "name", "title", "path", "url")
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text, and the name that messages and records call it by."""
-
-    name: str
-    text: str
-
-
-class _Unreadable(ValueError):
-    """A document cannot be read: an error if the user named its file, a warning if it was met in a directory."""
 
 
 def read_documents(
@@ -57,8 +41,9 @@ def read_documents(
     """Every document of the sources: sources in the order given, files in a directory in the order of their paths.
 
     Args:
-        sources: files (plain text, `.jsonl`, `.parquet`; packed as .gz, .xz or .zst), directories, or data-set ids as
-            `owner/name`, `owner/name:config` or `owner/name:config:split` (streamed; the split is `train` if not given).
+        sources: files (plain text, `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, `.arrow`; packed as .gz, .xz, .bz2 or .zst, or several in a
+            .zip or .tar), directories, also as `datasets` saves them, or data-set ids as `owner/name`, `owner/name:config` or
+            `owner/name:config:split` (streamed; the split is `train` if not given).
         field: a row's field that holds the text; if not given, the first of `text`, `content`, `document` that it has.
         seed: shuffle a streamed data set through a buffer, the same way for the same seed; in its own order if not given.
 
@@ -66,20 +51,31 @@ def read_documents(
         UserError: a source that does not exist, a named file that is empty, binary or not UTF-8, a damaged archive, a row
             without the field, or a source without any document.
     """
+    for document in read_texts(sources, Reading(field), seed=seed):
+        assert isinstance(document, Document)
+        yield document
+
+
+def read_texts(
+    sources: str | Path | Sequence[str | Path], reading: Reading, *, seed: int | None = None
+) -> Iterator[Document | Conversation]:
+    """As `read_documents`, and conversations where they are asked for."""
     for source in _listed(sources):
         empty = True
-        for document in _read_source(source, field, seed):
+        for document in _read_source(source, reading, seed):
             empty = False
             yield document
         if empty:
-            raise UserError(f"{source} holds no text to read; name files that do, in {', '.join(PLAIN + ROWS)}")
+            raise UserError(
+                f"{source} holds no text to read; name files that do, in {', '.join(PLAIN + ROWS + ARCHIVES)}"
+            )
 
 
-def _read_source(source: str | Path, field: str | None, seed: int | None) -> Iterator[Document]:
+def _read_source(source: str | Path, reading: Reading, seed: int | None) -> Iterator[Document | Conversation]:
     kind = kind_of(source)
     if kind == "hub":
-        return _from_hub(str(source), field, seed)
-    return _from_directory(Path(source), field) if kind == "directory" else _from_named_file(Path(source), field)
+        return _from_hub(str(source), reading, seed)
+    return _from_directory(Path(source), reading) if kind == "directory" else _from_named_file(Path(source), reading)
 
 
 def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -115,7 +111,7 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
         return "file"
     name = str(source).split(":")[0]
     is_id = not name.startswith((".", "/", "~")) and name.count("/") == 1 and all(name.split("/")) and "\\" not in name
-    if is_id and not name.endswith(PLAIN + ROWS + SUFFIXES):
+    if is_id and not name.endswith(PLAIN + ROWS + ARCHIVES + SUFFIXES):
         return "hub"
     raise UserError(
         f"{source} does not exist; --data takes a file, a directory, or a data-set id written owner/name (check the spelling)"
@@ -128,7 +124,7 @@ def files_of(source: str | Path) -> list[Path]:
     if not path.is_dir():
         refuse_irregular(path, "data is read from files")
         return [path]
-    return [file for file in _below(path) if _stem_suffix(file.name) in PLAIN + ROWS and file.is_file()]
+    return [file for file in _below(path) if suffix_of(file.name) in _READ and file.is_file()]
 
 
 def digest_of(source: str | Path) -> str:
@@ -146,148 +142,92 @@ def _below(directory: Path) -> list[Path]:
             # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
             if not name.startswith(".") and name != "__pycache__" and not Path(folder, name, MARK).exists()
         ]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
+        if "dataset_dict.json" in names and "train" in folders:  # as `datasets` saves splits
+            folders[:], names = ["train"], []
+        kept = _saved_by_datasets(Path(folder)) if "state.json" in names else names
+        files += [Path(folder, name) for name in kept if not name.startswith(".")]
     return sorted(files)
 
 
-def _stem_suffix(name: str) -> str:
-    """The suffix of a name without that of its compression: `.jsonl` of `books.jsonl.xz`."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix in SUFFIXES else path.suffix
-
-
-def _from_named_file(path: Path, field: str | None) -> Iterator[Document]:
+def _saved_by_datasets(folder: Path) -> list[str]:
+    """The files of a data set that `save_to_disk` wrote; what else lies there is a cache, or about them."""
     try:
-        yield from _from_file(path, str(path), field)
-    except _Unreadable as error:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return [str(file["filename"]) for file in state["_data_files"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return [path.name for path in folder.iterdir() if path.is_file()]
+
+
+_READ = PLAIN + ROWS + ARCHIVES
+
+
+def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conversation]:
+    try:
+        if suffix_of(path.name) in ARCHIVES:
+            yield from _from_many(path, ((file, f"{path}:{file.member}") for file in members(path)), reading)
+        else:
+            yield from _from_file(OpenFile(path), str(path), reading)
+    except Unreadable as error:
         raise UserError(f"a document is non-empty UTF-8 text, but {error}; convert it or leave it out") from None
 
 
-def _from_directory(directory: Path, field: str | None) -> Iterator[Document]:
-    left_out = []
-    for path in _below(directory):
-        if _stem_suffix(path.name) in PLAIN + ROWS + OTHER_ROWS:
-            try:
-                if not path.is_file():
-                    raise _Unreadable(f"{path} is not a file, or is a link to one that is gone")
-                yield from _from_file(path, str(path.relative_to(directory)), field)
-            except _Unreadable as error:
-                left_out.append(str(error))
+def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
+    def files() -> Iterator[tuple[OpenFile, str]]:
+        for path in _below(directory):
+            name = str(path.relative_to(directory))
+            if suffix_of(path.name) in ARCHIVES and path.is_file():
+                yield from ((file, f"{name}:{file.member}") for file in members(path))
+            else:
+                yield OpenFile(path), name
+
+    yield from _from_many(directory, files(), reading)
+
+
+def _from_many(
+    place: Path, files: Iterable[tuple[OpenFile, str]], reading: Reading
+) -> Iterator[Document | Conversation]:
+    """The documents of files that the user did not name one by one; says how many of them were not read."""
+    left_out: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    read = 0
+    for file, name in files:
+        if file.suffix not in PLAIN + ROWS:
+            others[file.suffix or "without a suffix"] += 1
+            continue
+        try:
+            if file.opened is None and not file.path.is_file():
+                raise Unreadable(f"{file} is not a file, or is a link to one that is gone")
+            yield from _from_file(file, name, reading)
+            read += 1
+        except (Unreadable, NoText) as error:
+            left_out.append(str(error))
     if left_out:
         count = f"{len(left_out)} file was" if len(left_out) == 1 else f"{len(left_out)} files were"
-        warnings.warn(f"{count} left out of {directory}, the first because {left_out[0]}", stacklevel=3)
+        warnings.warn(f"{count} left out of {place}, the first because {left_out[0]}", stacklevel=3)
+    if others:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common())
+        _logger.info(f"{place}: {read} files read, {others.total() + len(left_out)} left out (by their names: {kinds})")
 
 
-def _from_file(path: Path, name: str, field: str | None) -> Iterator[Document]:
-    suffix = _stem_suffix(path.name)
-    if suffix in OTHER_ROWS:
-        raise _Unreadable(f"{path} holds rows as {suffix}, and rows are read as JSON lines (.jsonl) or Parquet only")
-    if suffix == ".parquet":
-        yield from _from_rows(_parquet_rows(path, field), name, field, place="row")
-    elif suffix in ROWS:
-        yield from _from_rows(_json_rows(path), name, field, place="line")
+def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document | Conversation]:
+    if file.suffix in ROWS:
+        place = "line" if file.suffix in (".jsonl", ".ndjson") else "row"
+        yield from from_rows(rows_of(file, reading.columns), name, reading, place)
     else:
-        yield Document(name, _plain_text(path))
+        yield Document(name, _plain_text(file))
 
 
-def _plain_text(path: Path) -> str:
-    with damage_named(path), open_bytes(path) as file:
-        raw = file.read()
+def _plain_text(file: OpenFile) -> str:
+    raw = file.read()
     if not raw.strip():
-        raise _Unreadable(f"{path} is empty")
-    if b"\0" in raw:
-        raise _Unreadable(f"{path} is binary (it has a zero byte at {raw.index(0)})")
-    try:
-        # A line end is one character, whichever system wrote it: a model has hardly seen another.
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise _Unreadable(f"{path} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
+        raise Unreadable(f"{file} is empty")
+    text = "" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else raw
+    if b"\0" in (text or b""):
+        raise Unreadable(f"{file} is binary (it has a zero byte at {raw.index(0)})")
+    return line_ends(decoded(raw, file))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    number = 0
-    with damage_named(path), open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                raise _Unreadable(f"line {number} of {path} is not UTF-8") from None
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"line {number} of {path} is not JSON ({error}); mend or drop that line") from None
-    if not number:
-        raise _Unreadable(f"{path} is empty")
-
-
-def _parquet_rows(path: Path, field: str | None) -> Iterator[tuple[int, Any]]:
-    """Rows of the columns that are asked for, and no other: a column that nobody needs may hold what Python has no type for."""
-    import pyarrow.parquet
-
-    refuse_irregular(path, "data is read from files")
-    number = read = 0
-    most = Most.of(path)
-    with told(f"{path} cannot be read as Parquet", "fetch it again", Exception):
-        file = pyarrow.parquet.ParquetFile(path)
-        groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
-        most.check(sum(group.total_byte_size for group in groups))
-        columns = {column.name: column.type for column in file.schema_arrow}
-        texts = [name for name in (FIELDS if field is None else (field,)) if name in columns]
-        names = [name for name in _NAME_FIELDS if name in columns and _is_a_name(columns[name])]
-        for batch in file.iter_batches(batch_size=64, columns=[*texts[:1], *names]):
-            read += batch.nbytes
-            most.check(read)
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row if texts else dict.fromkeys(columns)
-
-
-def _is_a_name(kind: Any) -> bool:
-    import pyarrow.types
-
-    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_integer(kind)
-
-
-def _from_rows(rows: Iterable[tuple[int, Any]], source: str, field: str | None, place: str) -> Iterator[Document]:
-    """Documents of numbered rows; the first row decides the text field if none is named."""
-    empty = half_pairs = 0
-    for number, row in rows:
-        if field is None and isinstance(row, dict):
-            field = next((name for name in FIELDS if name in row), None)
-        text = _row_text(row, field, f"{place} {number} of {source}")
-        if not text.strip():
-            empty += 1
-            continue
-        if not text.isascii() and HALF_PAIRS.search(text):
-            half_pairs += 1
-            text = HALF_PAIRS.sub("\ufffd", text)
-        yield Document(f"{source}:{_row_name(row, field) or number}", text)
-    if half_pairs:
-        warnings.warn(f"half a surrogate pair in {source} is read as U+FFFD (rows: {half_pairs})", stacklevel=3)
-    if empty:
-        warnings.warn(f"what is empty under {field!r} in {source} is left out (rows: {empty})", stacklevel=3)
-
-
-def _row_text(row: Any, field: str | None, place: str) -> str:
-    if not isinstance(row, dict):
-        raise UserError(f"{place} is a {type(row).__name__}, not an object with fields; mend it")
-    if field not in row:
-        missing = f"has no field {field!r}" if field else f"has none of the fields {', '.join(FIELDS)}"
-        raise UserError(f"{place} {missing}; it has {', '.join(map(str, row))}: name one with --field")
-    text = "" if row[field] is None else row[field]
-    if not isinstance(text, str):
-        raise UserError(f"field {field!r} in {place} is a {type(text).__name__}, not text; name another with --field")
-    return text
-
-
-def _row_name(row: dict[str, Any], text_field: str | None) -> str:
-    for name in _NAME_FIELDS:
-        if name != text_field and isinstance(row.get(name), str | int) and str(row[name]).strip():
-            return str(row[name])[:80]
-    return ""
-
-
-def _from_hub(name: str, field: str | None, seed: int | None) -> Iterator[Document]:
+def _from_hub(name: str, reading: Reading, seed: int | None) -> Iterator[Document | Conversation]:
     """Rows of a data set, streamed through `datasets`, so that no more is fetched than is read."""
     import datasets
 
@@ -297,7 +237,7 @@ def _from_hub(name: str, field: str | None, seed: int | None) -> Iterator[Docume
         rows = datasets.load_dataset(identity, config or None, split=split or "train", streaming=True)
         if seed is not None:
             rows = rows.shuffle(seed=seed, buffer_size=1000)
-        yield from _from_rows(enumerate(rows, start=1), name, field, place="row")
+        yield from from_rows(enumerate(rows, start=1), name, reading, place="row")
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
-from ropewalk.data.documents import HALF_PAIRS
+from ropewalk.data.reading import HALF_PAIRS
 from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")

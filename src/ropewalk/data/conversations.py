@@ -1,0 +1,173 @@
+"""Conversations: rows of turns, in the spellings that published sets have.
+
+in   a row of a file or a data set
+out  `Conversation`: its messages as chat templates take them, `role` and `content`
+
+    {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of _TURNS
+    {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
+    {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of _PAIRS
+    {"prompt": [{"role": …}, …], "completion": [{"role": …}, …]}           both halves as messages
+    {"data": ["a question", "its answer", …]}                              turns without names, the user's first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ropewalk.errors import UserError
+
+# The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
+SUMMARY_HEAD = "Read the following article and then summarize it.\n"
+SUMMARY_TAIL = "\nNow summarize the above article.\nSummary:\n"
+
+_TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
+#: What is asked, what it is asked of, and what is answered.
+_PAIRS = (
+    ("instruction", "input", "output"),
+    ("instruction", "context", "response"),
+    ("instruction", "", "response"),
+    ("prompt", "", "completion"),
+    ("prompt", "", "response"),
+    ("question", "context", "answer"),
+    ("question", "", "answer"),
+    ("query", "", "response"),
+    ("input", "", "output"),
+)
+_SUMMARIES = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("article", "highlights"))
+_ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bard", "bing", "model", "bot"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "observation", "function", "ipython", "function_response"), "tool"),
+}
+#: Columns that a conversation may be read from.
+COLUMNS = tuple(
+    dict.fromkeys(
+        [*_TURNS, *(name for pair in _PAIRS + _SUMMARIES for name in pair if name), "system", "history", "tools"]
+    )
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, and the name that messages and records call them by.
+
+    Attributes:
+        messages: each with `role` (system, user, assistant or tool) and `content`, and what else the row says of it.
+        tools: descriptions of functions, for the templates that take them.
+    """
+
+    name: str
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = field(default=None)
+
+    @property
+    def text(self) -> str:
+        """All that is said in it."""
+        return "\n".join(str(message["content"]) for message in self.messages)
+
+
+def is_conversation(row: Mapping[str, Any], named: str | None = None) -> bool:
+    """Whether a row has the columns of one. named: the column that holds it."""
+    if named is not None:
+        return isinstance(row.get(named), list)
+    return any(name in row for name in _TURNS) or _pair_in(row) is not None
+
+
+def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | None = None) -> Conversation:
+    """The conversation in a row for which `is_conversation`.
+
+    Raises:
+        UserError: a turn without a known role or without text; nothing that the assistant says.
+    """
+    try:
+        messages = _messages(row, named)
+        if not any(message["role"] == "assistant" for message in messages):
+            raise _Wrong("nothing in it is the assistant's")
+    except _Wrong as error:
+        raise UserError(f"{place} is no conversation to train on ({error}); mend or drop it") from None
+    tools = row.get("tools")
+    return Conversation(name, messages, tools if isinstance(tools, list) and tools else None)
+
+
+class _Wrong(ValueError):
+    """What is wrong with a row."""
+
+
+def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]:
+    turns = row.get(named) if named else next((row[name] for name in _TURNS if name in row), None)
+    if turns is not None or named:
+        return _system(row) + _turns(turns)
+    pair = _pair_in(row)
+    asked, context, answered = pair or ("", "", "")
+    if isinstance(row[asked], list) and isinstance(row[answered], list):
+        return _turns(row[asked] + row[answered])
+    if pair and (asked, answered) in _SUMMARIES:
+        question = f"{SUMMARY_HEAD}{_said(row[asked])}{SUMMARY_TAIL}"
+    else:
+        given = row.get(context) if context else None
+        question = _said(row[asked]) + (f"\n\n{_said(given)}" if given not in (None, "") else "")
+    return _system(row) + _history(row) + _alternating([question, _said(row[answered])])
+
+
+def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    listed = [*_PAIRS, *((asked, "", answered) for asked, answered in _SUMMARIES)]
+    return next(((a, b, c) for a, b, c in listed if a in row and c in row), None)
+
+
+def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    said = row.get("system")
+    return [{"role": "system", "content": said}] if isinstance(said, str) and said.strip() else []
+
+
+def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Earlier turns as pairs of question and answer, beside an instruction."""
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise _Wrong("its history is no list of pairs")
+    return _alternating([_said(text) for pair in history for text in pair])
+
+
+def _turns(turns: Any) -> list[dict[str, Any]]:
+    if not isinstance(turns, list) or not turns:
+        raise _Wrong("it has no turns")
+    if all(isinstance(turn, str) for turn in turns):
+        return _alternating([_said(turn) for turn in turns])
+    return [_turn(turn) for turn in turns]
+
+
+def _alternating(texts: list[str]) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+def _turn(turn: Any) -> dict[str, Any]:
+    if not isinstance(turn, dict):
+        raise _Wrong(f"a turn is a {type(turn).__name__}")
+    spoken = next((turn[key] for key in ("role", "from") if turn.get(key) is not None), None)
+    role = _ROLES.get(spoken.lower()) if isinstance(spoken, str) else None
+    if role is None:
+        raise _Wrong(f"a turn has the role {spoken!r}, which is none of {', '.join(_ROLES)}")
+    content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
+    if content is None and turn.get("tool_calls"):
+        content = ""
+    kept = {key: value for key, value in turn.items() if key in _KEPT and value is not None}
+    return {**kept, "role": role, "content": _said(content, empty=role != "assistant" or bool(kept))}
+
+
+#: What else a turn may say, which templates read.
+_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
+
+
+def _said(content: Any, *, empty: bool = False) -> str:
+    """A turn's text; parts of text are joined."""
+    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+        if others := [part.get("type") for part in content if not isinstance(part.get("text"), str)]:
+            raise _Wrong(f"a turn holds {others[0]!r}, and text alone is read")
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise _Wrong(f"a turn's text is a {type(content).__name__}")
+    if not content.strip() and not empty:
+        raise _Wrong("a turn is empty")
+    return content.replace("\r\n", "\n")

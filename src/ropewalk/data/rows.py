@@ -1,0 +1,169 @@
+"""Files of rows: JSON lines, JSON, CSV, TSV, Parquet and Arrow, read as numbered dictionaries.
+
+in   an `OpenFile`, on disk or in an archive; which columns are wanted
+out  `(number, row)`, one at a time; `Unreadable` for a file that holds no such rows
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ropewalk.data.archives import OpenFile
+from ropewalk.data.compression import Most
+from ropewalk.errors import UserError, told
+
+#: Chooses, of the columns of a file, those that are read; the others may hold what Python has no type for.
+Columns = Callable[[dict[str, Any]], list[str]]
+Numbered = Iterator[tuple[int, Any]]
+_AT_ONCE = 64
+
+
+class Unreadable(ValueError):
+    """A document cannot be read: an error if the user named its file, a warning if it was met in a directory."""
+
+
+def rows_of(file: OpenFile, columns: Columns) -> Numbered:
+    """Every row of a file, counted from 1.
+
+    Raises:
+        Unreadable: it is empty, not UTF-8, or holds no rows.
+        UserError: a row in the middle of it is broken; it is damaged.
+    """
+    return _FORMATS[file.suffix](file, columns)
+
+
+def decoded(raw: bytes, file: OpenFile) -> str:
+    """Bytes as text: UTF-8, or what a byte-order mark says."""
+    codec = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return raw.decode(codec)
+    except UnicodeDecodeError as error:
+        if codec == "utf-16":
+            raise Unreadable(f"{file} begins with the mark of UTF-16 and is none ({error.reason})") from None
+        raise Unreadable(f"{file} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
+
+
+def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
+    number = 0
+    with file.stream() as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                raise Unreadable(f"line {number} of {file} is not UTF-8") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"line {number} of {file} is not JSON ({error}); mend or drop that line") from None
+    if not number:
+        raise Unreadable(f"{file} is empty")
+
+
+def _json(file: OpenFile, columns: Columns) -> Numbered:
+    """An array of objects, one object, an object around one array of them; or lines of JSON under this name."""
+    text = decoded(file.read(), file)
+    try:
+        rows = _listed(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        lines = [line for line in text.split("\n") if line.strip()]
+        try:
+            rows = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError):
+            raise Unreadable(f"{file} is not JSON ({error})") from None
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise Unreadable(f"{file} holds no rows: JSON is read as an array of objects, or an object a line")
+    yield from enumerate(rows, start=1)
+
+
+def _listed(whole: Any) -> list[Any]:
+    if isinstance(whole, list):
+        return whole
+    wrapped = list(whole.values()) if isinstance(whole, dict) and len(whole) == 1 else []
+    turns = wrapped and isinstance(wrapped[0], list) and wrapped[0] and isinstance(wrapped[0][0], dict)
+    # {"data": [{…}, …]} is a list of rows, {"messages": [{"role": …}, …]} one row.
+    return wrapped[0] if turns and not {"role", "from"} & set(wrapped[0][0]) else [whole]
+
+
+def _separated(file: OpenFile, columns: Columns) -> Numbered:
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a book
+    text = decoded(file.read(), file)
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = "\t" if file.suffix == ".tsv" else max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    kind = file.suffix[1:].upper()
+    with told(f"row {reader.line_num + 1} of {file} is not {kind}", "mend or drop it", csv.Error):
+        number = 0
+        for number, row in enumerate(reader, start=1):
+            if None in row or None in row.values():
+                raise UserError(
+                    f"row {number} of {file} has {'more' if None in row else 'fewer'} cells than its first line names; mend or drop it"
+                )
+            yield number, row
+    if not number:
+        raise Unreadable(f"{file} holds no rows below a first line of names")
+
+
+def _parquet(file: OpenFile, columns: Columns) -> Numbered:
+    import pyarrow.parquet
+
+    most = Most.of(file.path)
+    with told(f"{file} cannot be read as Parquet", "fetch it again", Exception):
+        opened = pyarrow.parquet.ParquetFile(file.place())
+        groups = (opened.metadata.row_group(number) for number in range(opened.num_row_groups))
+        most.check(sum(group.total_byte_size for group in groups))
+        kinds = {column.name: column.type for column in opened.schema_arrow}
+        chosen = columns(kinds)
+        yield from _batches(opened.iter_batches(batch_size=_AT_ONCE, columns=chosen), chosen, kinds, most)
+
+
+def _arrow(file: OpenFile, columns: Columns) -> Numbered:
+    """Arrow's stream format, which `datasets` saves, or its file format (Feather)."""
+    import pyarrow.ipc
+
+    most = Most.of(file.path)
+    with told(f"{file} cannot be read as Arrow", "fetch it again", Exception):
+        place = file.place()
+        opened = pyarrow.memory_map(str(place)) if not isinstance(place, io.BytesIO) else place
+        try:
+            schema = pyarrow.ipc.open_stream(opened).schema
+            reopen: Any = pyarrow.ipc.open_stream
+        except pyarrow.ArrowInvalid:
+            reopen = pyarrow.ipc.open_file
+            opened.seek(0)
+            schema = reopen(opened).schema
+        kinds = {column.name: column.type for column in schema}
+        chosen = columns(kinds)
+        included = [schema.get_field_index(name) for name in chosen] or [0]
+        opened.seek(0)
+        reader = reopen(opened, options=pyarrow.ipc.IpcReadOptions(included_fields=included))
+        whole = reader if reopen is pyarrow.ipc.open_stream else map(reader.get_batch, range(reader.num_record_batches))
+        pieces = (batch.slice(at, _AT_ONCE) for batch in whole for at in range(0, batch.num_rows, _AT_ONCE))
+        yield from _batches(pieces, chosen, kinds, most)
+
+
+def _batches(batches: Any, chosen: Sequence[str], kinds: dict[str, Any], most: Most) -> Numbered:
+    number = read = 0
+    for batch in batches:
+        read += batch.nbytes
+        most.check(read)
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row if chosen else dict.fromkeys(kinds)
+
+
+_FORMATS: dict[str, Callable[[OpenFile, Columns], Numbered]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _separated,
+    ".tsv": _separated,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+}
+#: Files that hold one document a row.
+ROWS = tuple(_FORMATS)
