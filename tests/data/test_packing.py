@@ -73,22 +73,28 @@ def test_a_document_mask_restarts_positions_and_scores_nothing_across_a_border(l
             assert labels[j] == (IGNORED if crosses else ids[j] + 1)
 
 
+def of_step(step, batch):
+    return np.arange(step * batch, (step + 1) * batch)
+
+
 def test_a_step_reads_the_same_blocks_whenever_it_is_asked():
-    forward = [order(3, step, 4, 10).tolist() for step in range(10)]
+    forward = [order(3, of_step(step, 4), 10).tolist() for step in range(10)]
     _permutation.cache_clear()
-    assert [order(3, step, 4, 10).tolist() for step in reversed(range(10))] == forward[::-1]
-    assert [order(4, step, 4, 10).tolist() for step in range(10)] != forward
+    assert [order(3, of_step(step, 4), 10).tolist() for step in reversed(range(10))] == forward[::-1]
+    assert [order(4, of_step(step, 4), 10).tolist() for step in range(10)] != forward
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5))
 def test_every_pass_reads_every_block_once(count, batch, seed):
-    read = np.concatenate([order(seed, step, batch, count) for step in range(2 * count)])
+    read = np.concatenate([order(seed, of_step(step, batch), count) for step in range(2 * count)])
     for number in range(2):
         assert sorted(read[number * count : (number + 1) * count]) == list(range(count))
 
 
 def test_a_stream_is_read_in_its_own_order():
-    assert np.concatenate([order(0, step, 3, 9, shuffled=False) for step in range(3)]).tolist() == list(range(9))
+    assert np.concatenate([order(0, of_step(step, 3), 9, shuffled=False) for step in range(3)]).tolist() == list(
+        range(9)
+    )
 
 
 def test_documents_shorter_than_the_window_are_refused_unless_allowed():
@@ -152,7 +158,7 @@ def test_a_stream_is_read_no_further_than_the_limit(monkeypatch):
             read.append(number)
             yield Document(str(number), "x" * 100)
 
-    monkeypatch.setattr("ropewalk.data.token_corpus.read_documents", stream)
+    monkeypatch.setattr("ropewalk.data.token_corpus.read_texts", stream)
     monkeypatch.setattr("ropewalk.data.token_corpus._BATCH_CHARACTERS", 1000)
     tokens = tokenise("owner/endless", TOKENIZER, limit=5000)
     assert tokens.streamed and 5000 < len(tokens.ids) <= 5000 + 10 * 102

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import warnings
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -213,7 +214,10 @@ def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp
     first = next(
         step + 1
         for step in range(20)
-        if any("the bad one" in windows.names(block) for block in order(0, step, 4, len(windows)).tolist())
+        if any(
+            "the bad one" in windows.names(block)
+            for block in order(0, np.arange(4 * step, 4 * step + 4), len(windows)).tolist()
+        )
     )
     with pytest.raises(Diverged) as stopped:
         go(tmp_path / "poisoned", tmp_path / "out", data=documents, steps=20, save_every=1)

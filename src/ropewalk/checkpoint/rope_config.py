@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import family_of, refuse_without_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
@@ -86,6 +88,11 @@ class RopeConfig:
     def scaled_layers(self) -> str:
         """The type of the layers whose RoPE is scaled; "" where all have one."""
         return FULL_LAYERS if self.unscaled else ""
+
+    @property
+    def turns_by_length(self) -> bool:
+        """Whether short inputs are rotated in another way than long ones, as with LongRoPE's two lists."""
+        return not np.array_equal(self.inv_freq(1)[self.scaled_layers], self.inv_freq()[self.scaled_layers])
 
     def attention_factor(self, layer_type: str = "") -> float:
         """What queries and keys of a layer type are multiplied by beside their rotation."""

@@ -62,6 +62,9 @@ def train(options: Any) -> None:
     from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
+    if options.dry_run:
+        say("a dry run: nothing was trained, nothing is written; leave --dry-run out to train")
+        return
     windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
     say(
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.steps} steps; "

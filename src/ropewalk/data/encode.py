@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,41 +25,68 @@ _ROWS = "embedding_rows"
 TokenIds = Integer[np.ndarray, " _"]
 
 
-def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id put in front of a document: BOS where the tokenizer itself puts one (LLaMA), None where it does not (Qwen).
+def prefix_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids put in front of a document: BOS where the tokenizer itself puts one (LLaMA), none where it does not (Qwen), two for GLM.
 
     Read off what the tokenizer does, not whether it names a BOS token (some that put one in front name none): so a document
     looks as it did in pretraining.
     """
     with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
-    return with_special[0] if with_special and with_special[:1] != bare[:1] else None
+    begins = [at for at in range(len(with_special)) if with_special[at : at + len(bare)] == bare]
+    return list(with_special[: begins[0]]) if begins else list(with_special[:1])
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, eos: bool = False) -> TokenIds:
+def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The first of `prefix_ids`, or None."""
+    return next(iter(prefix_ids(tokenizer)), None)
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches each control token (BOS, EOS, `<|im_end|>`, …) as it is spelled, the longest first; nothing if there are none."""
+    spelled = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    spelled |= set(tokenizer.all_special_tokens)
+    return re.compile("|".join(map(re.escape, sorted(filter(None, spelled), key=len, reverse=True))) or r"(?!)")
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, bos: bool = True, eos: bool = False, control: bool = False
+) -> TokenIds:
     """Token ids of a text, int64.
 
     Args:
         tokenizer: a transformers tokenizer.
         text: of any length; it is neither cut at the tokenizer's `model_max_length` nor warned of.
-        bos: put BOS in front if the tokenizer does so itself (`bos_id`).
+        bos: put BOS in front if the tokenizer does so itself (`prefix_ids`).
         eos: put EOS at the end if the tokenizer has one.
+        control: a control token that is spelled in the text is one; otherwise it is text like any other, so that no document can end
+            itself or speak in another's name.
 
     Raises:
         UserError: a token that the model has no embedding for (`limit_ids`).
     """
-    return encode_all(tokenizer, [text], bos=bos, eos=eos)[0]
+    return encode_all(tokenizer, [text], bos=bos, eos=eos, control=control)[0]
 
 
 def encode_all(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool = True, eos: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    bos: bool = True,
+    eos: bool = False,
+    control: bool = False,
 ) -> list[TokenIds]:
     """As `encode`, for many texts at once: a fast tokenizer spreads them over all cores."""
-    with _on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
+    with on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
         # verbose=False: the warning that a text exceeds model_max_length is wrong for text that is cut into windows later.
-        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
-    bos_token = bos_id(tokenizer) if bos else None
+        rows = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=not control,
+            verbose=False,
+            return_attention_mask=False,
+        )["input_ids"]
     eos_token = tokenizer.eos_token_id if eos else None
-    head = [] if bos_token is None else [bos_token]
+    head = prefix_ids(tokenizer) if bos else []
     tail = [] if eos_token is None else [eos_token]
     encoded = [np.array(head + row + tail, dtype=np.int64) for row in rows]
     for ids in encoded:
@@ -87,7 +115,7 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, ids: TokenIds | Sequence[int])
 
 
 @contextlib.contextmanager
-def _on_all_cores() -> Iterator[None]:
+def on_all_cores() -> Iterator[None]:
     """The tokenizer's threads are Rust's, and it reads how many from the environment at each call."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

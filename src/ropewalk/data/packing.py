@@ -31,6 +31,8 @@ from ropewalk.errors import UserError
 
 #: Numbers of rows.
 Blocks = Sequence[int] | Integer[np.ndarray, " blocks"]
+#: Places of windows in all that a run reads, counted from 0: those of step s are s * batch … (s + 1) * batch - 1.
+Places = Int[np.ndarray, " places"]
 Rows = Int64[np.ndarray, "blocks window"]
 
 #: A label that is not scored (torch's and transformers' convention).
@@ -55,8 +57,12 @@ class TrainingRows(Protocol):
         ...
 
     @property
-    def streamed(self) -> bool:
-        """Whether rows are to be read in their order, not shuffled."""
+    def restarts(self) -> bool:
+        """Whether positions begin again within a row, though documents are not asked to be masked."""
+        ...
+
+    def order(self, seed: int, places: Places) -> Blocks:
+        """Which rows stand at these places of all that a run reads: a pure function, so that no reading position need be saved."""
         ...
 
     def __len__(self) -> int: ...
@@ -77,15 +83,22 @@ class TrainingRows(Protocol):
 class PackedBlocks:
     """A corpus as blocks of W inputs and the W labels that follow them.
 
+    Args:
+        length: positions begin again, and attention ends, after so many tokens of a block: its tokens stand where they would in a window
+            of that length.
+
     Raises:
-        UserError: no document is as long as the window (packing short ones teaches no long range; `allow_short` permits
+        UserError: no document is as long as the window or the length (packing short ones teaches no long range; `allow_short` permits
             it), or there are fewer tokens than one block needs.
     """
 
-    def __init__(self, tokens: TokenCorpus, window: int, *, allow_short: bool = False) -> None:
-        if not allow_short and tokens.longest < window:
+    def __init__(
+        self, tokens: TokenCorpus, window: int, *, length: int | None = None, allow_short: bool = False
+    ) -> None:
+        needed = min(length or window, window)
+        if not allow_short and tokens.longest < needed:
             raise UserError(
-                f"training at a window of {window} tokens needs documents that long, but the longest of {len(tokens.names)} has "
+                f"training at a window of {needed} tokens needs documents that long, but the longest of {len(tokens.names)} has "
                 f"{tokens.longest}; give longer documents, ask for a shorter window, or pack short ones with --allow-short"
             )
         if len(tokens.ids) <= window:
@@ -95,6 +108,7 @@ class PackedBlocks:
             )
         self.tokens = tokens
         self.window = window
+        self.length = needed
 
     @property
     def digest(self) -> str:
@@ -102,9 +116,13 @@ class PackedBlocks:
         return self.tokens.digest
 
     @property
-    def streamed(self) -> bool:
-        """Whether the corpus is the first part of a stream, whose order is kept."""
-        return self.tokens.streamed
+    def restarts(self) -> bool:
+        """Where a block is longer than a length."""
+        return self.length < self.window
+
+    def order(self, seed: int, places: Places) -> Blocks:
+        """A permutation of the blocks for every pass; the order of a stream is its own."""
+        return order(seed, places, len(self), shuffled=not self.tokens.streamed)
 
     def __len__(self) -> int:
         return (len(self.tokens.ids) - 1) // self.window
@@ -139,31 +157,27 @@ class PackedBlocks:
         """
         w = self.window
         ids = np.stack([self.tokens.ids[b * w : b * w + w + 1] for b in blocks]).astype(np.int64)
-        positions = np.broadcast_to(np.arange(w, dtype=np.int64), (len(blocks), w)).copy()
+        positions = np.broadcast_to(np.arange(w, dtype=np.int64) % self.length, (len(blocks), w)).copy()
         labels = ids[:, 1:].copy()
         if mask_documents:
             for row, block in enumerate(map(int, blocks)):
                 first, last = self._documents(block)
                 for start in self.tokens.starts[first + 1 : last + 1] - block * w:
-                    positions[row, start:] = np.arange(w - start)
+                    positions[row, start:] = np.arange(w - start) % self.length
                     labels[row, start - 1] = IGNORED
                 if self.tokens.starts[last + 1] == (block + 1) * w:
                     labels[row, -1] = IGNORED
         return {"input_ids": np.ascontiguousarray(ids[:, :-1]), "labels": labels, "position_ids": positions}
 
 
-def order(seed: int, step: int, batch: int, count: int, *, shuffled: bool = True) -> Int[np.ndarray, " batch"]:
-    """Which of the `count` blocks step `step` (from 0) reads: a pure function, so that no reading position need be saved.
-
-    Every epoch is a new permutation of the blocks; a step may reach from one epoch into the next.
-    """
-    places = np.arange(step * batch, (step + 1) * batch)
-    epochs, within = np.divmod(places, count)
+def order(seed: int, places: Places, count: int, *, shuffled: bool = True) -> Places:
+    """Which of `count` blocks stand at these places of a run: a pure function. Every pass is a new permutation of the blocks."""
+    passes, within = np.divmod(places, count)
     if not shuffled:
         return within
-    return np.array([_permutation(seed, int(epoch), count)[w] for epoch, w in zip(epochs, within, strict=True)])
+    return np.array([_permutation(seed, int(number), count)[w] for number, w in zip(passes, within, strict=True)])
 
 
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, " count"]:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+@functools.lru_cache(maxsize=16)
+def _permutation(seed: int, number: int, count: int) -> Int[np.ndarray, " count"]:
+    return np.random.default_rng([seed, number]).permutation(count)

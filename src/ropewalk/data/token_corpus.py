@@ -9,32 +9,40 @@ its own content; if that does not match, it is written again.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int64, Integer, UInt8
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.checkpoint.files import cache_directory, whole_directory_of_ours
+from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversations
 from ropewalk.data.compression import damage_named
-from ropewalk.data.documents import Document, files_of, kind_of, read_documents
-from ropewalk.data.encode import bos_id, encode_all
+from ropewalk.data.conversations import Conversation
+from ropewalk.data.documents import files_of, kind_of, read_texts
+from ropewalk.data.encode import TokenIds, control_tokens, encode_all, prefix_ids
+from ropewalk.data.reading import Document, Reading
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
-_FORMAT = 3
+_logger = logging.getLogger(__name__)
+_FORMAT = 4
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
+_Text = Document | Conversation
 Sources = str | Path | Sequence[str | Path] | Sequence[Document]
 
 
@@ -49,6 +57,7 @@ class TokenCorpus:
         digest: a hash of the tokens: equal for equal text, tokenizer and reading order, whatever the files are called. Of a
             stream, the hash of its first document, since how far it is read depends on the run's length.
         streamed: whether these are the first tokens of a longer stream; training then reads them in the stream's order.
+        marks: (tokens,) SCORED | MAY_CUT of chat_tokens.py, where some documents are conversations; None where all are text.
     """
 
     ids: Integer[np.ndarray, " tokens"]
@@ -56,11 +65,17 @@ class TokenCorpus:
     names: list[str]
     digest: str
     streamed: bool = False
+    marks: UInt8[np.ndarray, " tokens"] | None = None
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " documents"]:
+        """Tokens of each document, BOS and EOS included."""
+        return np.diff(self.starts)
 
     @property
     def longest(self) -> int:
         """Tokens of the longest document, BOS and EOS included."""
-        return int(np.diff(self.starts).max())
+        return int(self.lengths.max())
 
 
 def tokenise(
@@ -70,6 +85,9 @@ def tokenise(
     field: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    loss: Literal["answers", "all"] | None = None,
+    conversations: bool = False,
+    control: bool = False,
 ) -> TokenCorpus:
     """Tokenise documents, or read them from the cache.
 
@@ -80,39 +98,42 @@ def tokenise(
         limit: tokens after which reading stops if one of the sources is a streamed data set; None reads all of it. The sources
             are then read in turn, a document of each, since a stream may never end.
         seed: of the shuffling of streamed data sets.
+        conversations: rows of turns are read, where they have no text beside them.
+        loss: what of a conversation is scored; where it is given, turns are read before the text of the same row.
+        control: control tokens that are spelled in a text are live; otherwise they are text, and are told of.
 
     Raises:
         UserError: what `read_documents` raises.
     """
-    streamed, key = _key(sources, tokenizer, field, limit, seed)
+    reading = Reading(field, "first" if loss else "also" if conversations else "never")
+    encoder = _Encoder(tokenizer, loss or "answers", control)
+    streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading)], limit, seed)
     place = _writable(cache_directory() / "tokens") / key
     corpus = _from_cache(place, streamed)
     if corpus is None:
-        documents = _documents(sources, field, seed, in_turn=streamed)
-        _write(place, documents, tokenizer, limit=limit if streamed else None)
+        documents = _documents(sources, reading, seed, in_turn=streamed)
+        _write(place, documents, encoder, limit=limit if streamed else None)
         corpus = _from_cache(place, streamed)
         if corpus is None:
             raise OSError(f"{place} changed while it was written")
     return corpus
 
 
-def _documents(sources: Sources, field: str | None, seed: int, *, in_turn: bool) -> Iterator[Document]:
+def _documents(sources: Sources, reading: Reading, seed: int, *, in_turn: bool) -> Iterator[_Text]:
     listed: list[Any] = [sources] if isinstance(sources, str | Path) else list(sources)
     if listed and isinstance(listed[0], Document):
         return iter(listed)
     if not in_turn:
-        return read_documents(listed, field=field, seed=seed)
-    readers: list[Any] = [read_documents(source, field=field, seed=seed) for source in listed]
+        return read_texts(listed, reading, seed=seed)
+    readers: list[Any] = [read_texts(source, reading, seed=seed) for source in listed]
     rounds = itertools.zip_longest(*readers)
     return (document for one_each in rounds for document in one_each if document is not None)
 
 
-def _key(
-    sources: Sources, tokenizer: PreTrainedTokenizerBase, field: str | None, limit: int | None, seed: int
-) -> tuple[bool, str]:
+def _key(sources: Sources, how: list[Any], limit: int | None, seed: int) -> tuple[bool, str]:
     """Whether a source is streamed, and the cache key: a hash of all that decides the tokens (contents, not dates or paths)."""
     streamed = False
-    parts: list[Any] = [_FORMAT, tokenizer_digest(tokenizer), field]
+    parts: list[Any] = [_FORMAT, *how]
     listed: Sequence[Any] = [sources] if isinstance(sources, str | Path) else sources
     for source in listed:
         if isinstance(source, Document):
@@ -130,7 +151,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything about a tokenizer that decides the ids of a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     definition = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    bos_eos = f"{bos_id(tokenizer)} {tokenizer.eos_token_id}"
+    bos_eos = f"{' '.join(map(str, prefix_ids(tokenizer))) or None} {tokenizer.eos_token_id}"
     return hashlib.sha256(f"{type(tokenizer).__name__} {bos_eos} {definition}".encode()).hexdigest()
 
 
@@ -163,9 +184,17 @@ def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
         starts, names, digest = about["starts"], about["names"], about["digest"]
         if _digest(ids, starts) != digest or _json_digest(names) != about["names_digest"]:
             raise ValueError("its hash is not the one it was written with")
+        marks = None
+        if about["marks"] is not None:
+            refuse_irregular(place / "marks.bin", "marks are kept in a file")
+            marks = np.memmap(place / "marks.bin", dtype=np.uint8, mode="r")
+            if hashlib.sha256(marks.data).hexdigest() != about["marks"] or len(marks) != len(ids):
+                raise ValueError("its marks are not those it was written with")
         if streamed:
             digest = _digest(ids[: starts[1]], starts[:2])
-        return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed)
+        elif marks is not None:
+            digest = hashlib.sha256(f"{digest} {about['marks']}".encode()).hexdigest()
+        return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks)
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"the tokens kept in {place} are damaged ({error}); they are made again", stacklevel=3)
         return None
@@ -182,43 +211,91 @@ def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
     return digest.hexdigest()
 
 
-def _write(
-    place: Path,
-    documents: Iterable[Document],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    limit: int | None,
-) -> None:
+@dataclass(frozen=True)
+class _Encoder:
+    """How texts become tokens.
+
+    Attributes:
+        loss: what of a conversation is scored.
+        control: whether control tokens that are spelled in a text are live.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    loss: str
+    control: bool
+
+    @property
+    def key(self) -> list[Any]:
+        """All that decides the tokens."""
+        template = str(getattr(self.tokenizer, "chat_template", None))
+        return [tokenizer_digest(self.tokenizer), template, self.loss, self.control]
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Of stored ids, by the largest and not by their number: vocabularies have gaps."""
+        ends = [*prefix_ids(self.tokenizer), self.tokenizer.eos_token_id or 0]
+        return np.dtype(np.uint16 if max([*self.tokenizer.get_vocab().values(), *ends]) < 1 << 16 else np.uint32)
+
+    def encode(self, batch: list[_Text]) -> Iterator[tuple[_Text, TokenIds, Marks | None]]:
+        """Token ids of each text, and marks of the conversations."""
+        talks = [each for each in batch if isinstance(each, Conversation)]
+        texts = [each.text for each in batch if isinstance(each, Document)]
+        spoken = iter(encode_conversations(self.tokenizer, talks, loss=self.loss, control=self.control))
+        plain = iter(encode_all(self.tokenizer, texts, eos=True, control=self.control) if texts else [])
+        for each in batch:
+            yield (each, *next(spoken)) if isinstance(each, Conversation) else (each, next(plain), None)
+
+    def stored(self, ids: TokenIds, name: str) -> TokenIds:
+        """As they are written.
+
+        Raises:
+            UserError: an id that the vocabulary has not.
+        """
+        stored = ids.astype(self.dtype)
+        if (stored != ids).any():
+            raise UserError(f"token ids fit the vocabulary's largest, but {name} has {ids.max()}; mend the tokenizer")
+        return stored
+
+
+def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit: int | None) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
-    # By the largest id, not by their number: vocabularies have gaps.
-    largest = max([*tokenizer.get_vocab().values(), bos_id(tokenizer) or 0, tokenizer.eos_token_id or 0])
-    dtype = np.dtype(np.uint16 if largest < 1 << 16 else np.uint32)
-    starts, names = [0], []
+    starts, names, talks, spelled = [0], [], 0, 0
+    control = control_tokens(encoder.tokenizer)
     with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
-        with open(beside / "ids.bin", "wb") as file:
+        with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
             for batch in _batches(documents):
-                encoded = encode_all(tokenizer, [document.text for document in batch], eos=True)
-                for document, ids in zip(batch, encoded, strict=True):
-                    stored = ids.astype(dtype)
-                    if (stored != ids).any():
-                        raise UserError(
-                            f"token ids are at most the vocabulary's largest, {largest}, but {document.name} has {ids.max()}; mend the tokenizer"
-                        )
-                    file.write(stored.tobytes())
+                before = starts[-1]
+                for document, ids, marks in encoder.encode(batch):
+                    file.write(encoder.stored(ids, document.name).tobytes())
+                    if marks is not None and not talks:
+                        marked_file.write(_of_text(starts[-1]).tobytes())
+                    talks += marks is not None
+                    if talks:
+                        marked_file.write((_of_text(len(ids)) if marks is None else marks).tobytes())
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
-                tokens = sum(map(len, encoded))
-                advance(tokens, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
+                    spelled += control.search(document.text) is not None
+                advance(starts[-1] - before, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
                     break
-        ids = np.memmap(beside / "ids.bin", dtype=dtype, mode="r")
+        if spelled and not encoder.control:
+            _logger.info(
+                f"{spelled} of {len(names)} texts spell a control token, which is read as text: --live-control-tokens"
+            )
+        ids = np.memmap(beside / "ids.bin", dtype=encoder.dtype, mode="r")
         digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}
-        about = {"dtype": dtype.name, **digests, "starts": starts, "names": names}
+        marked = _file_digest(beside / "marks.bin") if talks else None
+        about = {"dtype": encoder.dtype.name, **digests, "marks": marked, "starts": starts, "names": names}
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+def _of_text(tokens: int) -> Marks:
+    """Marks of what is no conversation: all of it is scored, and it may be cut anywhere."""
+    return np.full(tokens, SCORED | MAY_CUT, dtype=np.uint8)
+
+
+def _batches(documents: Iterable[_Text]) -> Iterator[list[_Text]]:
+    batch: list[_Text] = []
     characters = 0
     for document in documents:
         batch.append(document)

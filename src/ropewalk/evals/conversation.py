@@ -20,10 +20,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
+from ropewalk.data.chat_template import prompt_of
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.errors import UserError, told
-from ropewalk.evals.chat_template import prompt_of
 from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
@@ -152,7 +152,8 @@ class Conversation:
         tokenizer = self.loaded.tokenizer
         heard = _Heard(tokenizer, hear)
         try:
-            ids = encode(tokenizer, text) if not len(self._ids) else after(tokenizer, "a", text)
+            # The user's own words, control tokens among them.
+            ids = after(tokenizer, "a", text, control=True) if len(self._ids) else encode(tokenizer, text, control=True)
         except (UnicodeEncodeError, TypeError):
             raise UserError(f"a prompt is text that UTF-8 can write, got {text[:40]!r}; mend it") from None
         ids = np.concatenate([self._ids, ids])

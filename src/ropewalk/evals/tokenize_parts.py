@@ -17,16 +17,17 @@ from ropewalk.data.encode import TokenIds, encode
 UNLIKE = tuple(str(digit) * 5 for digit in range(1, 10))
 
 
-def after(tokenizer: Any, anchor: str, continuation: str) -> TokenIds:
+def after(tokenizer: Any, anchor: str, continuation: str, *, control: bool = False) -> TokenIds:
     """Token ids of a text as it is tokenized after `anchor`, without BOS.
 
     A SentencePiece tokenizer puts a blank before any text it is given; after an anchor it does not. Where anchor and text share
-    a token, so that the anchor cannot be cut off, the text is tokenized alone.
+    a token, so that the anchor cannot be cut off, the text is tokenized alone. control: as `encode` has it.
     """
-    before, whole = encode(tokenizer, anchor, bos=False), encode(tokenizer, anchor + continuation, bos=False)
+    before = encode(tokenizer, anchor, bos=False)
+    whole = encode(tokenizer, anchor + continuation, bos=False, control=control)
     if len(whole) > len(before) and (whole[: len(before)] == before).all():
         return whole[len(before) :]
-    return encode(tokenizer, continuation, bos=False)
+    return encode(tokenizer, continuation, bos=False, control=control)
 
 
 def common_length(rows: Sequence[TokenIds]) -> int:

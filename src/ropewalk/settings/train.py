@@ -15,6 +15,7 @@ from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 from ropewalk.settings.inputs import inputs_of
+from ropewalk.settings.mixture import Group, groups_of
 from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles
 from ropewalk.settings.scaling import TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
@@ -23,6 +24,8 @@ Mode = Literal["full", "lora", "pose"]
 Watched = Literal["perplexity", "passkey"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
 Activations = Literal["auto", "full", "none"]
+Packing = Literal["concat", "best-fit"]
+Loss = Literal["answers", "all"]
 Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
@@ -33,7 +36,7 @@ _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
-    "model data field allow_short out steps overwrite resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "model data field packing loss live_control_tokens dry_run allow_short out steps overwrite resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
     "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
@@ -110,7 +113,7 @@ class TrainSettings(Recipe, Checkpointed):
     """Fine-tune a model at a longer window, after extending it there. Defaults are the paper's (Chen et al. 2023, section 3.1)."""
 
     data: Data
-    """Files (text, JSON lines, Parquet, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents."""
+    """Files (text, JSON lines, CSV, Parquet, …, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents. A weight may follow sources, and a length at which they are read: books/ 0.7 code/ 0.2 short.jsonl 0.1@8k."""
     method: TrainMethod = "linear"
     """How the model is extended; linear, or pi, is Position Interpolation, auto the method it has, or yarn, plain extends nothing and trains on positions past L (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
@@ -140,7 +143,15 @@ class TrainSettings(Recipe, Checkpointed):
     allow_short: Flag = False
     """Train even if no document is as long as the window."""
     field: str | None = None
-    """The field of a row that holds its text."""
+    """The field of a row that holds its text, or its turns."""
+    packing: Packing = "concat"
+    """concat puts documents end to end and cuts where a window is full; best-fit keeps those that fit a window whole, and fills up (arXiv 2404.10830). Conversations are packed by best-fit, each apart."""
+    loss: Loss | None = None
+    """Of conversations: on the answers, or on all; answers if not given. Where it is given, turns are read before a text in the same row."""
+    live_control_tokens: Flag = False
+    """Control tokens that are spelled in the data (</s>, <|im_end|>) are read as such, not as text."""
+    dry_run: Flag = False
+    """Read the data, say what would be read of each source and how many times over, and train nothing."""
     cp: Devices = 1
     """Devices that share one window (context parallel)."""
     replicas: Devices = 1
@@ -166,6 +177,7 @@ class TrainSettings(Recipe, Checkpointed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _ = self.groups
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
         if self.allow_changes and not self.resume:
@@ -195,6 +207,11 @@ class TrainSettings(Recipe, Checkpointed):
                 raise UserError(
                     f"{what} needs {package}, which is not installed; install ropewalk[{extra}], or leave it out"
                 )
+
+    @property
+    def groups(self) -> list[Group]:
+        """The sources of `data` with their weights and lengths."""
+        return groups_of(self.data)
 
     def peak_rate(self, parameters: int) -> float:
         """The learning rate asked for, or section 3.1's for a model of this size."""

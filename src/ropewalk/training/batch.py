@@ -8,16 +8,22 @@ What a step reads is a pure function of (seed, step) and of nothing else; device
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.encode import check_ids
-from ropewalk.data.packing import PackedBlocks, TrainingRows, order
+from ropewalk.data.mixture import Mixture, Part, Reading
+from ropewalk.data.packing import PackedBlocks, TrainingRows
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -26,6 +32,10 @@ from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import pose
+
+_logger = logging.getLogger(__name__)
+#: A share of long text below which a run is warned about.
+_FEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,13 @@ class Batches:
         windows: the packed corpus; of the short window in mode "pose".
         settings: of the run.
         micro: windows in a micro batch.
+        readings: what a whole run reads of each source.
     """
 
     windows: TrainingRows
     settings: TrainSettings
     micro: int
+    readings: tuple[Reading, ...] = ()
 
     def __post_init__(self) -> None:
         short, long = self.windows.window, self.settings.window
@@ -62,11 +74,15 @@ class Batches:
                 f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer; ask for a "
                 "longer --window, for a shorter --chunk-window, or for mode full"
             )
+        if self.settings.mode == "pose" and self.windows.restarts:
+            raise UserError(
+                "mode pose skips positions, and conversations and lengths (as in 0.1@8192) restart them; use one of the two"
+            )
 
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""
-        shuffled = not self.windows.streamed
-        return order(self.settings.seed, step, self.settings.batch, len(self.windows), shuffled=shuffled)
+        places = np.arange(step * self.settings.batch, (step + 1) * self.settings.batch)
+        return np.asarray(self.windows.order(self.settings.seed, places))
 
     def micro_batches(self, step: int, mesh: Mesh) -> Iterator[Micro]:
         """This process's micro batches of step `step` (from 0), made one by one."""
@@ -83,7 +99,7 @@ class Batches:
             # Without a mask transformers takes a jump in the positions for the border of a packed document and lets nothing attend
             # across it, which is just what this mode trains. A mask of ones says: one sequence.
             rows["attention_mask"] = np.ones_like(rows["input_ids"])
-        elif not self.settings.mask_documents:
+        elif not self.settings.mask_documents and not self.windows.restarts:
             del rows[
                 "position_ids"
             ]  # 0 .. W - 1 is what a model assumes, and given them it would look for document borders
@@ -110,19 +126,70 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     if settings.mode == "pose":
         window = min(settings.chunk_window or checkpoint.positions.original_window, window)
     mesh.check_window(window)
-    tokenizer = load_tokenizer(checkpoint)
-    with mesh.first_on_each_machine():
-        corpus = tokenise(
-            settings.data,
-            tokenizer,
-            field=settings.field,
-            limit=settings.steps * settings.batch * window + 1,
-            seed=settings.seed,
-        )
-    check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
-    windows = PackedBlocks(corpus, window, allow_short=settings.allow_short)
+    parts = _parts(settings, load_tokenizer(checkpoint), window, mesh)
+    windows = parts[0].rows if len(parts) == 1 else Mixture(parts)
     micro = settings.micro_batch or default_micro(window, settings.batch // mesh.data_size, mesh.device)
-    return Batches(windows, settings, micro)
+    by_length = isinstance(checkpoint.positions, RopeConfig) and checkpoint.positions.turns_by_length
+    if windows.restarts and by_length:
+        # The model chooses its factors by the farthest position that it sees: short windows beside a long one would be turned as that is.
+        micro = 1
+    batches = Batches(windows, settings, micro, tuple(part.reading(settings.steps * settings.batch) for part in parts))
+    if mesh.main:
+        _tell(batches, parts)
+    return batches
+
+
+def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> list[Part]:
+    """The sources of a run, tokenised and packed, with their shares."""
+    groups = settings.groups
+    weights = sum(group.weight or 0 for group in groups)
+    made = []
+    for group in groups:
+        if (group.length or 0) > window:
+            raise UserError(
+                f"a source's length is at most the window, {window} tokens, and {group.name} has {group.length}; ask for a longer --window"
+            )
+        share = group.weight / weights if group.weight is not None else 1.0
+        with mesh.first_on_each_machine():
+            corpus = tokenise(
+                group.sources,
+                tokenizer,
+                field=settings.field,
+                limit=math.ceil(settings.steps * settings.batch * window * share) + 1,
+                seed=settings.seed,
+                loss=settings.loss,
+                conversations=True,
+                control=settings.live_control_tokens,
+            )
+        check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
+        packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
+        rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)
+        made.append((group, corpus, rows))
+    total = sum(len(rows) for _, _, rows in made)
+    return [
+        Part(
+            group.name,
+            rows,
+            group.weight / weights if group.weight is not None else len(rows) / total,
+            rows.length,
+            corpus,
+        )
+        for group, corpus, rows in made
+    ]
+
+
+def _tell(batches: Batches, parts: Sequence[Part]) -> None:
+    """What is read, where there is something to be said of it."""
+    if batches.settings.dry_run or len(parts) > 1 or any(reading.passes > 1 for reading in batches.readings):
+        for reading in batches.readings:
+            _logger.info(str(reading))
+    window = batches.settings.window
+    long = sum(part.share * part.long_share(window // 2) for part in parts)
+    if long < _FEW and batches.settings.mode != "pose":
+        _logger.warning(
+            f"{long:.0%} of what is read stands in documents of at least {window // 2} tokens, half the window that the model is to keep; "
+            "training on short text alone wears a long window down: add long documents, as in --data books/ 0.7 short.jsonl 0.3"
+        )
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:

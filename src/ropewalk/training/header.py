@@ -40,6 +40,7 @@ def header_of(
             "cpu_threads": torch.get_num_threads(),
             "model_fingerprint": start.fingerprint,
             "windows": len(batches.windows),
+            "sources": [dataclasses.asdict(reading) for reading in batches.readings],
         },
     )
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -164,13 +163,11 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
 
 def _refuse_shared_window(positions: Positions, devices: int) -> None:
     """LongRoPE's modules choose their factors by the farthest position that they see, and devices that share a window see others."""
-    if devices > 1 and isinstance(positions, RopeConfig):
-        short, long = positions.inv_freq(1)[positions.scaled_layers], positions.inv_freq()[positions.scaled_layers]
-        if not np.array_equal(short, long):
-            raise UserError(
-                f"devices that share a window rotate it by the same factors, and {positions.scaling.label} has others for short inputs, got "
-                f"--cp {devices}; use --cp 1, or --factors with one list"
-            )
+    if devices > 1 and isinstance(positions, RopeConfig) and positions.turns_by_length:
+        raise UserError(
+            f"devices that share a window rotate it by the same factors, and {positions.scaling.label} has others for short inputs, got "
+            f"--cp {devices}; use --cp 1, or --factors with one list"
+        )
 
 
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:

@@ -23,15 +23,13 @@ from typing import Any
 import numpy as np
 
 from ropewalk.data import jsonlines
+from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
+from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
 from ropewalk.data.documents import digest_of
 from ropewalk.data.encode import TokenIds, encode
-from ropewalk.data.packing import IGNORED, Blocks, Rows
+from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
-
-# The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
-HEAD = "Read the following article and then summarize it.\n"
-TAIL = "\nNow summarize the above article.\nSummary:\n"
 
 #: The paper's sizes (section 3.5), in tokens.
 WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
@@ -172,7 +170,11 @@ class PairRows:
         digest = hashlib.sha256()
         for prompt, summary in self.examples:
             digest.update(prompt.tobytes() + b"|" + summary.tobytes())
-        self.digest, self.streamed = digest.hexdigest(), False
+        self.digest, self.restarts = digest.hexdigest(), False
+
+    def order(self, seed: int, places: Places) -> Blocks:
+        """A permutation of the pairs for every pass."""
+        return order(seed, places, len(self))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -1,0 +1,143 @@
+"""Several sources in one run, each with its share of the windows.
+
+in   rows of each source (`TrainingRows` of one window), and their weights
+out  `Mixture`: rows of all of them; which stands where is a pure function of the place
+
+Weights 0.5, 0.25 and 0.25 read a b a c a b a c …: after any number of windows, none is more than one or two away from its share.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from ropewalk.data.packing import Blocks, Places, Rows, TrainingRows
+from ropewalk.data.token_corpus import TokenCorpus
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture.
+
+    Attributes:
+        name: what messages and records call it.
+        rows: of the run's window.
+        share: of all windows; the shares of a mixture add up to 1.
+        length: tokens after which positions begin again.
+        tokens: all of it.
+    """
+
+    name: str
+    rows: TrainingRows
+    share: float
+    length: int
+    tokens: TokenCorpus
+
+    def reading(self, windows: int) -> Reading:
+        """What a run of so many windows reads of it."""
+        read = round(windows * self.share)
+        tokens = len(self.tokens.ids)
+        return Reading(self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows))
+
+    def long_share(self, least: int) -> float:
+        """The share of its tokens that stand in documents of at least so many."""
+        lengths = self.tokens.lengths
+        return float(lengths[lengths >= least].sum() / lengths.sum()) if self.length >= least else 0.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a run reads of a source, as it is said and as it stands on record.
+
+    Attributes:
+        tokens: that the source has.
+        windows: that it makes.
+        length: tokens after which positions begin again.
+        share: of all windows that the run reads.
+        passes: how many times over it is read.
+    """
+
+    source: str
+    tokens: int
+    windows: int
+    length: int
+    share: float
+    passes: float
+
+    def __str__(self) -> str:
+        repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {self.passes:.0%} of it read"
+        return (
+            f"{self.source}: {self.tokens:,} tokens in {self.windows:,} windows at positions up to {self.length}, {self.share:.1%} of what is "
+            f"read{repeated}"
+        )
+
+
+class Mixture:
+    """Rows of several sources as one `data.packing.TrainingRows`; those of the first source are numbered first."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = list(parts)
+        self.window = parts[0].rows.window
+        self.restarts = any(part.rows.restarts for part in parts)
+        self._first = np.cumsum([0, *(len(part.rows) for part in parts)])
+
+    @property
+    def digest(self) -> str:
+        """Of the sources' data, weights and lengths."""
+        each = [f"{part.rows.digest} {part.share!r} {part.length}" for part in self.parts]
+        return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def order(self, seed: int, places: Places) -> Blocks:
+        """The k-th window of a source is the k-th of its own order, whatever the others are."""
+        sources, ordinals = taken(tuple(part.share for part in self.parts), int(np.max(places, initial=-1)) + 1)
+        found = np.zeros(len(places), dtype=np.int64)
+        for number, part in enumerate(self.parts):
+            (mine,) = np.nonzero(sources[places] == number)
+            found[mine] = self._first[number] + np.asarray(
+                part.rows.order(seed, ordinals[places[mine]]), dtype=np.int64
+            )
+        return found
+
+    def names(self, block: int) -> list[str]:
+        """The documents that a row reads from."""
+        part, within = self._part_of(block)
+        return part.rows.names(within)
+
+    def counted(self, blocks: Blocks, *, mask_documents: bool = False) -> int:
+        """How many labels of these rows are scored."""
+        found = map(self._part_of, map(int, blocks))
+        return sum(part.rows.counted([within], mask_documents=mask_documents) for part, within in found)
+
+    def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
+        """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W)."""
+        found = map(self._part_of, map(int, blocks))
+        each = [part.rows.rows([within], mask_documents=mask_documents) for part, within in found]
+        return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
+
+    def _part_of(self, block: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(self._first, block, side="right")) - 1
+        return self.parts[number], block - int(self._first[number])
+
+
+def taken(shares: tuple[float, ...], count: int) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+    """For places 0 .. count - 1, or some more: which source each is read from, and how many of that source's came before."""
+    return _taken(shares, 1 << max(10, count.bit_length()))  # few lengths, so that what is kept serves many steps
+
+
+@functools.lru_cache(maxsize=4)
+def _taken(shares: tuple[float, ...], count: int) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+    """Source s has its k-th window when (k + 1/2) / share_s windows have been read in all, as nearly as there is room."""
+    each = [int(np.ceil(count * share)) + len(shares) + 1 for share in shares]
+    sources = np.repeat(np.arange(len(shares)), each)
+    ordinals = np.concatenate([np.arange(number) for number in each])
+    due = (ordinals + 0.5) / np.array(shares)[sources]
+    places = np.argsort(due, kind="stable")[:count]
+    return sources[places], ordinals[places]
