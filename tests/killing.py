@@ -20,8 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ropewalk import testing
-from ropewalk.data.documents import Document
+from many_processes import MODES, asked, mix
 from ropewalk.training import train
 from ropewalk.training.snapshots import Snapshots
 
@@ -33,9 +32,8 @@ def run(base: Path, out: Path, steps: int = STEPS, threads: int | None = None) -
     """The whole run, resumed if there is something to resume. A damaged checkpoint would warn, and here a warning is an error."""
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", DeprecationWarning)  # of what the compiler of an optimiser imports
-    documents = [Document(f"d{number}", testing.prose(60, number)) for number in range(8)]
     options = dict(
-        data=documents,
+        data=asked(base.parent, MODES["mixed"][1])["data"],
         window=96,
         steps=steps,
         batch_size=2,
@@ -82,6 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     place, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     base, chance = place / "base", random.Random(seed)
+    mix(place)  # sources with weights and lengths, conversations among them
     run(base, place / "warm", steps=2, threads=1)  # imports what training needs, and tokenises
     seconds = whole(base, place / "once")
     between = 2 * seconds / STEPS  # from one checkpoint to the next

@@ -36,6 +36,7 @@ MODES = {
     "skipped": ("base", dict(mode="pose")),
     "tied": ("tied-base", dict(activations="full")),
     "tied-adapted": ("tied-base", dict(mode="lora")),
+    "mixed": ("base", dict(data=["long.txt", "0.5", "code.txt", "0.3@32", "chat.jsonl", "0.2"])),
 }
 #: Models that are sharded from the main process: family and what else is particular about them.
 SPREAD = {
@@ -46,6 +47,24 @@ SPREAD = {
     "fused": ("phi3", dict()),
     "biased": ("gpt_neox", dict()),
 }
+
+
+def mix(place: Path) -> None:
+    """The sources of "mixed"."""
+    for number, name in enumerate(("long.txt", "code.txt")):
+        (place / name).write_text(testing.prose(300, number))
+    talks = [
+        [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": testing.prose(9, n)}] for n in range(9)
+    ]
+    (place / "chat.jsonl").write_text("\n".join(json.dumps({"messages": talk}) for talk in talks))
+
+
+def asked(place: Path, options: dict) -> dict:
+    """What a mode is trained with; its sources lie in `place`."""
+    words = {"data": [str(place / word) if (place / word).exists() else word for word in options.get("data", ())]}
+    return SHARED | options | (words if "data" in options else {})
+
+
 LAYOUTS = {"dp": dict(), "hsdp": dict(replicas=2)}
 
 
@@ -142,7 +161,7 @@ def main() -> None:
     train(base, out=place / "grown", steps=4, resume=True, **SHARED)
     for name, (model, options) in MODES.items():
         cp = 2 if name in ("documents", "skipped") else 1
-        train(place / model, out=place / name, steps=2, cp=cp, **options, **SHARED)
+        train(place / model, out=place / name, steps=2, cp=cp, **asked(place, options))
     # A copy of the weights on each rank, then shared out.
     train(base, out=place / "copied", steps=2, replicas=2, **SHARED)
     train(base, out=place / "copied", steps=4, resume=True, **SHARED)

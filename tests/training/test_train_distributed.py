@@ -37,13 +37,14 @@ def place(tmp_path_factory):
     safetensors.torch.save_file(tensors, damaged, metadata={"format": "pt"})
     testing.tiny_directory(place / "tied-base", window=64, tie_word_embeddings=True)
     spread_models(place)
+    many_processes.mix(place)
     before = dict(os.environ)
     os.environ["ROPEWALK_CACHE"] = str(place / "cache")
     try:
         train(place / "base", out=place / "alone", steps=5, **SHARED)
         train(place / "base", out=place / "grown", steps=2, **SHARED)
         for name, (model, options) in many_processes.MODES.items():
-            train(place / model, out=place / f"{name}-alone", steps=2, **SHARED, **options)
+            train(place / model, out=place / f"{name}-alone", steps=2, **many_processes.asked(place, options))
         script = Path(many_processes.__file__)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

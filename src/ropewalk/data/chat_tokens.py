@@ -6,9 +6,7 @@ out  token ids, and a mark for each: SCORED where the loss looks, MAY_CUT on the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,12 @@ from jaxtyping import UInt8
 
 from ropewalk.data.chat_template import Written, written, written_plainly
 from ropewalk.data.conversations import Conversation
-from ropewalk.data.encode import TokenIds, check_ids, control_tokens, on_all_cores, prefix_ids
+from ropewalk.data.encode import TokenIds, any_of, check_ids, control_tokens, on_all_cores, prefix_ids
 
 SCORED, MAY_CUT = 1, 2
 Marks = UInt8[np.ndarray, " _"]
 #: A plane of Unicode that nothing is assigned in: a control token spelled by somebody goes through the template in its letters.
 _PLANE = 0xF0000
-_NOTHING = re.compile(r"(?!)")
 #: Conversations that one process writes.
 _TOGETHER = 64
 #: Tokens and where they begin and end in a text, in characters.
@@ -45,7 +42,7 @@ def encode_conversations(
         UserError: what `written` raises; a token that the model has no embedding for.
     """
     templated = bool(getattr(tokenizer, "chat_template", None))
-    cover = _Cover(_NOTHING if control else control_tokens(tokenizer))
+    cover = _Cover([] if control else control_tokens(tokenizer))
     encoded: list[tuple[TokenIds, Marks]] = []
     for first in range(0, len(conversations), _TOGETHER):
         some = [cover.over(each) for each in conversations[first : first + _TOGETHER]]
@@ -60,38 +57,34 @@ def encode_conversations(
     return encoded
 
 
-@dataclass(frozen=True)
 class _Cover:
     """Control tokens that somebody spelled, in other letters while the template looks at them; as long as they were."""
 
-    spelled: re.Pattern[str]
+    def __init__(self, control: Sequence[str]) -> None:
+        self._covered = {token: "".join(chr(_PLANE + ord(letter)) for letter in token) for token in control}
+        self._shown = {covered: token for token, covered in self._covered.items()}
+        self._spelled, self._hidden = any_of(self._covered), any_of(self._shown)
 
     def over(self, conversation: Conversation) -> Conversation:
-        return Conversation(conversation.name, self._hide(conversation.messages), self._hide(conversation.tools))
+        return Conversation(conversation.name, self._cover(conversation.messages), self._cover(conversation.tools))
 
-    def _hide(self, value: Any) -> Any:
+    def _cover(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.spelled.sub(lambda found: "".join(chr(_PLANE + ord(letter)) for letter in found[0]), value)
+            return self._spelled.sub(lambda found: self._covered[found[0]], value)
         if isinstance(value, list):
-            return [self._hide(each) for each in value]
-        return {key: self._hide(each) for key, each in value.items()} if isinstance(value, dict) else value
+            return [self._cover(each) for each in value]
+        return {key: self._cover(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+    def lies_on(self, text: str) -> bool:
+        return self._hidden.search(text) is not None
 
     def off(self, text: str) -> str:
-        """The text as it was; other letters of that plane are somebody's own."""
-
-        def show(found: re.Match[str]) -> str:
-            letters = "".join(chr(ord(letter) - _PLANE) for letter in found[0])
-            return letters if self.spelled.fullmatch(letters) else found[0]
-
-        return _COVERED.sub(show, text)
-
-
-_COVERED = re.compile(f"[{chr(_PLANE)}-{chr(0x10FFFF)}]+")
+        return self._hidden.sub(lambda found: self._shown[found[0]], text)
 
 
 def _placed(tokenizer: Any, texts: Sequence[Written], cover: _Cover, *, control: bool) -> Iterator[_Placed]:
     """The tokens of each text and their places; control: those that the template wrote are live."""
-    whole = [tokenizer.is_fast and not _COVERED.search(text.text) for text in texts]
+    whole = [tokenizer.is_fast and not cover.lies_on(text.text) for text in texts]
     at_once = [text.text for text, is_whole in zip(texts, whole, strict=True) if is_whole]
     with on_all_cores():
         ready = iter(_with_offsets(tokenizer, at_once, control=control) if at_once else [])
@@ -108,7 +101,7 @@ def _with_offsets(tokenizer: Any, texts: list[str], *, control: bool) -> list[_P
 
 def _piece_by_piece(tokenizer: Any, text: Written, cover: _Cover, *, control: bool) -> _Placed:
     """For a tokenizer that cannot say where its tokens stand, or a text in which not every control token is one."""
-    live = control_tokens(tokenizer) if control else _NOTHING
+    live = any_of(control_tokens(tokenizer) if control else [])
     borders = {0, len(text.text), *(border for answer in text.answers for border in answer)}
     borders |= {border for found in live.finditer(text.text) for border in found.span()}
     ids: list[int] = []

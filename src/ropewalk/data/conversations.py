@@ -100,11 +100,12 @@ def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]
     turns = row.get(named) if named else next((row[name] for name in _TURNS if name in row), None)
     if turns is not None or named:
         return _system(row) + _turns(turns)
-    pair = _pair_in(row)
-    asked, context, answered = pair or ("", "", "")
+    if (pair := _pair_in(row)) is None:
+        raise _Wrong("it has no turns")
+    asked, context, answered = pair
     if isinstance(row[asked], list) and isinstance(row[answered], list):
         return _turns(row[asked] + row[answered])
-    if pair and (asked, answered) in _SUMMARIES:
+    if (asked, answered) in _SUMMARIES:
         question = f"{SUMMARY_HEAD}{_said(row[asked])}{SUMMARY_TAIL}"
     else:
         given = row.get(context) if context else None

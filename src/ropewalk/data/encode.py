@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Integer
@@ -41,11 +41,15 @@ def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return next(iter(prefix_ids(tokenizer)), None)
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches each control token (BOS, EOS, `<|im_end|>`, …) as it is spelled, the longest first; nothing if there are none."""
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Each control token (BOS, EOS, `<|im_end|>`, …) as it is spelled."""
     spelled = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    spelled |= set(tokenizer.all_special_tokens)
-    return re.compile("|".join(map(re.escape, sorted(filter(None, spelled), key=len, reverse=True))) or r"(?!)")
+    return sorted(filter(None, spelled | set(tokenizer.all_special_tokens)))
+
+
+def any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """Matches each of these words, the longest first; nothing if there are none."""
+    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)")
 
 
 def encode(

@@ -101,9 +101,9 @@ class Mixture:
         found = np.zeros(len(places), dtype=np.int64)
         for number, part in enumerate(self.parts):
             (mine,) = np.nonzero(sources[places] == number)
-            found[mine] = self._first[number] + np.asarray(
-                part.rows.order(seed, ordinals[places[mine]]), dtype=np.int64
-            )
+            if len(mine):
+                own = part.rows.order(seed, ordinals[places[mine]])
+                found[mine] = self._first[number] + np.asarray(own, dtype=np.int64)
         return found
 
     def names(self, block: int) -> list[str]:

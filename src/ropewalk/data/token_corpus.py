@@ -32,7 +32,7 @@ from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversatio
 from ropewalk.data.compression import damage_named
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.documents import files_of, kind_of, read_texts
-from ropewalk.data.encode import TokenIds, control_tokens, encode_all, prefix_ids
+from ropewalk.data.encode import TokenIds, any_of, control_tokens, encode_all, prefix_ids
 from ropewalk.data.reading import Document, Reading
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
@@ -260,7 +260,7 @@ class _Encoder:
 def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit: int | None) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
     starts, names, talks, spelled = [0], [], 0, 0
-    control = control_tokens(encoder.tokenizer)
+    control = any_of(control_tokens(encoder.tokenizer))
     with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
             for batch in _batches(documents):
