@@ -1,9 +1,10 @@
 """Text on its way to a model: documents, tokens, blocks for training, windows for measuring.
 
-documents.py     files, directories and data sets read as text; compression.py, compressed ones
+documents.py     files, directories and data sets read as text; archives.py, compression.py, packed ones
+rows.py          files of rows; reading.py, what of a row is read; conversations.py, rows of turns
 stdlib.py        the standard library's own source as documents; recall.py, the recall exercise
-encode.py        text to token ids
-token_corpus.py  a corpus tokenised once and kept on disk; packing.py, cut into blocks for training
+encode.py        text to token ids; chat_template.py, chat_tokens.py, conversations to token ids
+token_corpus.py  a corpus tokenised once and kept on disk; packing.py, best_fit.py, cut into blocks for training; mixture.py, of several sources
 select.py        the documents that a measurement is taken on; sliding.py, their windows
 jsonlines.py     items to measure on: questions, pairs
 """
