@@ -354,3 +354,12 @@ def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"document": "a \\ud83d b", "summary": "c"}')
     assert next(pairs(path)).document == "a \ufffd b"
+
+
+def test_rouge_of_a_script_that_it_does_not_know_is_refused_and_of_a_mixed_one_warned_of():
+    assert not any(summary.rouge("预算 委员会", "预算 委员会").values())  # a perfect summary
+    with pytest.raises(UserError, match="of a reference none is left: '预算"):
+        summary.check_script(["A budget.", "预算 委员会"])
+    with pytest.warns(UserWarning, match="11% of those of the references"):
+        summary.check_script(["预算委员会开会讨 5"])
+    summary.check_script(["Résumé of the café's budget."])

@@ -74,10 +74,6 @@ class Batches:
                 f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer; ask for a "
                 "longer --window, for a shorter --chunk-window, or for mode full"
             )
-        if self.settings.mode == "pose" and self.windows.restarts:
-            raise UserError(
-                "mode pose skips positions, and conversations and lengths (as in 0.1@8192) restart them; use one of the two"
-            )
 
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""
@@ -162,6 +158,10 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 control=settings.live_control_tokens,
             )
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
+        if settings.mode == "pose" and (corpus.marks is not None or group.length):
+            raise UserError(
+                f"mode pose skips positions, and conversations and lengths (as in 0.1@8k) restart them, as of {group.name}; use --mode full, or leave them out"
+            )
         packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
         rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)
         made.append((group, corpus, rows))

@@ -13,11 +13,39 @@ near 60, the paper's among them, hold the latter.
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Iterable
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from ropewalk.errors import UserError
+
 #: Our name of a score → rouge-score's.
 SCORES = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
+
+
+def check_script(references: Iterable[str]) -> None:
+    """Look at references before summaries are written: rouge-score knows words of a to z and digits alone, and drops all others unsaid.
+
+    Raises:
+        UserError: nothing is left of a reference, by which every summary would score 0. Where less than half is left, a warning.
+    """
+    kept = letters = 0
+    for reference in references:
+        own = [letter for letter in reference.lower() if letter.isalnum()]
+        known = sum(letter.isascii() for letter in own)
+        if not known:
+            raise UserError(
+                f"ROUGE counts words of the letters a to z and digits, and of a reference none is left: {reference.strip()[:40]!r}; leave the "
+                "pair out, or score summaries in its script by another measure"
+            )
+        kept, letters = kept + known, letters + len(own)
+    if 2 * kept < letters:
+        warnings.warn(
+            f"ROUGE counts the letters a to z and digits alone, {kept / letters:.0%} of those of the references: its figures say little of "
+            "the rest",
+            stacklevel=2,
+        )
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream.generation import Written, end_marks, write
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, first, is_cut, pairs, prompt_ids
-from ropewalk.evals.downstream.rouge import SCORES, rouge
+from ropewalk.evals.downstream.rouge import SCORES, check_script, rouge
 from ropewalk.evals.intervals import documents_interval
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
@@ -62,6 +62,7 @@ def measure_decoding(
         recorded_rows: rows on record, by key, whose summaries are not generated again.
         data: what the row calls the pairs.
     """
+    check_script(pair.summary for pair in chosen)
     recorded_rows = recorded_rows or {}
     prompts = [prompt_ids(loaded.tokenizer, pair.document, sizes.document) for pair in chosen]
     weights = f"{fingerprint(loaded)} {loaded.dtype}"
