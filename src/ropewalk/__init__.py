@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ropewalk.evals.downstream.benchmarks import benchmarks as benchmarks
     from ropewalk.evals.downstream.summary import summarize as summarize
     from ropewalk.evals.factor_search import search as search
+    from ropewalk.evals.long_context.measure import ruler as ruler
     from ropewalk.evals.perplexity.context_gain import gain as gain
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
@@ -68,6 +69,7 @@ _HOMES = {
     "plan": "ropewalk.planner.planner",
     "report": "ropewalk.reports.page",
     "retrieval": "ropewalk.evals.retrieval.harder",
+    "ruler": "ropewalk.evals.long_context.measure",
     "search": "ropewalk.evals.factor_search",
     "summarize": "ropewalk.evals.downstream.summary",
     "theory": "ropewalk.suite.theory",

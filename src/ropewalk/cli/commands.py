@@ -1,7 +1,7 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
 make.py        extend, search, train, merge, export, report, demo
-measure.py     perplexity, gain, passkey, retrieval, attention
+measure.py     perplexity, gain, passkey, retrieval, ruler, attention
 downstream.py  benchmarks, summarize, evaluate, ablate
 predict.py     theory, plan, doctor
 talk.py        chat, generate
@@ -32,6 +32,7 @@ from ropewalk.settings.measure import (
     PasskeySettings,
     PerplexitySettings,
     RetrievalSettings,
+    RulerSettings,
 )
 from ropewalk.settings.options import Flag
 from ropewalk.settings.pages import DemoSettings, ReportSettings, TheorySettings
@@ -89,6 +90,7 @@ COMMANDS: dict[str, Command] = {
     "gain": Command(GainSettings, measure.gain, (ByStep,)),
     "passkey": Command(PasskeySettings, measure.passkey, (ByStep,)),
     "retrieval": Command(RetrievalSettings, measure.retrieval),
+    "ruler": Command(RulerSettings, measure.ruler, (ByStep,)),
     "benchmarks": Command(BenchmarksSettings, downstream.benchmarks),
     "summarize": Command(SummarizeSettings, downstream.summarize),
     "evaluate": Command(EvaluateSettings, downstream.evaluate),

@@ -12,6 +12,7 @@ from ropewalk.settings.measure import (
     PasskeySettings,
     PerplexitySettings,
     RetrievalSettings,
+    RulerSettings,
 )
 
 
@@ -46,6 +47,14 @@ def retrieval(options: Any) -> None:
     from ropewalk.evals.retrieval import retrieval
 
     show_retrieval(retrieval(**arguments(RetrievalSettings, options)))
+
+
+def ruler(options: Any) -> None:
+    from ropewalk.cli.tables.measured import show_ruler
+    from ropewalk.evals.long_context import ruler
+
+    for title, model in _models(options):
+        show_ruler(*ruler(**arguments(RulerSettings, options) | {"model": model}), title=title)
 
 
 def attention(options: Any) -> None:

@@ -34,6 +34,20 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def wilson_mean(total: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the mean of `count` scores that each lie between 0 and 1 and have this sum.
+
+    For scores of 0 and 1 it is `wilson`. Scores in between scatter less than those do at the same mean, so it is never too narrow for them, and it
+    keeps a width where all are alike. (0, 1) where nothing was scored.
+    """
+    if count == 0:
+        return 0.0, 1.0
+    mean, z2 = total / count, 1.959963984540054**2
+    centre = (mean + z2 / (2 * count)) / (1 + z2 / count)
+    reach = math.sqrt(z2 * (mean * (1 - mean) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
 def student_t95(degrees: float) -> float:
     """The 97.5 % quantile of Student's t: how many standard errors a two-sided 95 % interval reaches to either side.
 

@@ -195,6 +195,44 @@ def retrieval(
 
 
 @styled
+def score_by_length(
+    series: Sequence[tuple[str, Variant, Sequence[tuple[int, float, float, float]]]],
+    *,
+    threshold: float,
+    colours: Colours | None = None,
+) -> Figure:
+    """Mean score by length in tokens, with 95 % intervals, and a threshold.
+
+    `series` holds (label, variant, (length, score, low, high) of each length).
+    """
+    figure, axes = new()
+    for index, (label, variant, points) in enumerate(series):
+        lengths, scores, low, high = (np.array(column) for column in zip(*points, strict=True))
+        axes.errorbar(
+            lengths,
+            scores,
+            yerr=[np.maximum(0, scores - low), np.maximum(0, high - scores)],
+            marker=MARKERS[index % len(MARKERS)],
+            linestyle=dashes(variant),
+            color=colour(variant, colours),
+            capsize=2.2,
+            elinewidth=1.2,
+            label=label,
+        )
+    axes.axhline(threshold, color=INK, linewidth=0.9, linestyle="--")
+    for original in {variant.original_window for _, variant, _ in series}:
+        axes.axvline(original, color=MUTED, linestyle=":", linewidth=1)
+    ticks = sorted({point[0] for _, _, points in series for point in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(ylim=(-0.03, 1.03), xlabel="length (tokens)", ylabel="mean score")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    legend(figure, axes)
+    return figure
+
+
+@styled
 def gain_by_place(series: Sequence[tuple[str, Variant, ContextGain]], *, colours: Colours | None = None) -> Figure:
     """Context gain by place in a document: a range of places at its geometric middle, with its 95 % interval.
 

@@ -11,6 +11,9 @@ from ropewalk.records.rows import (
     ContextGain,
     DocumentGain,
     DocumentScore,
+    EffectiveLength,
+    LongItem,
+    LongTask,
     Passkey,
     PasskeySummary,
     Perplexity,
@@ -38,6 +41,9 @@ Row = (
     | AttentionScores
     | Adjacent
     | Retrieval
+    | LongItem
+    | LongTask
+    | EffectiveLength
     | Bounds
     | Growth
     | Resolution
@@ -45,4 +51,4 @@ Row = (
 #: Every kind of row, by what a record's line calls it.
 KINDS: dict[str, type[Row]] = {row.kind: row for row in get_args(Row)}
 #: By these a killed measurement goes on. They are no result: what they add up to is another row.
-BOOKKEEPING = (DocumentScore, DocumentGain, DocumentSummary)
+BOOKKEEPING = (DocumentScore, DocumentGain, DocumentSummary, LongItem)

@@ -15,10 +15,10 @@ from ropewalk.records.downstream import Benchmark, DocumentSummary
 from ropewalk.records.files import to_line
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import Records, read
-from ropewalk.records.rows import DocumentGain, DocumentScore, Run
+from ropewalk.records.rows import DocumentGain, DocumentScore, LongItem, Run
 
 R = TypeVar("R")
-K = TypeVar("K", Benchmark, DocumentGain, DocumentScore, DocumentSummary)
+K = TypeVar("K", Benchmark, DocumentGain, DocumentScore, DocumentSummary, LongItem)
 
 
 def on_record(out: str | Path | None) -> Records:

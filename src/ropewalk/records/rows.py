@@ -347,6 +347,117 @@ class Retrieval:
         _check_successes(self.successes, self.trials)
 
 
+@dataclass(frozen=True)
+class LongItem:
+    """One item of a long-context task answered: what lets a killed `ruler` go on, and shows what a model wrote.
+
+    `key` names everything that decides the score: the weights, the dtype, the prompt, the task's version. `texts` is a hash of the prompt and its answers.
+    """
+
+    kind: ClassVar[str] = "long_item"
+    key: str
+    task: str
+    window: Tokens
+    number: int
+    score: float
+    response: str
+    answers: list[str]
+    texts: str
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_shares(self.score)
+
+
+@dataclass(frozen=True)
+class LongTask:
+    """One long-context task at one length (evals/long_context): the mean score of its items, 0 to 1, with Wilson's 95 % interval.
+
+    `rule` says whose task it is like and the version of its items; `texts` is a hash of which prompts they were. `extrapolation`: the length is
+    beyond the model's window.
+    """
+
+    kind: ClassVar[str] = "long_task"
+    window: Tokens
+    task: str
+    rule: str
+    items: Count
+    score: float
+    low: float
+    high: float
+    scores: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    texts: str = ""
+    extrapolation: bool = False
+
+    def __post_init__(self) -> None:
+        _check_shares(self.score, *self.scores)
+
+
+class LengthScore(TypedDict):
+    """The mean over tasks at one length with its 95 % interval, and how it differs from that at the short window."""
+
+    window: int
+    score: float
+    low: float
+    high: float
+    change: float
+    change_low: float
+    change_high: float
+
+
+#: RULER's tasks.
+_THIRTEEN = 13
+
+
+@dataclass(frozen=True)
+class EffectiveLength:
+    """How long a context is used, by the mean of `tasks` (evals/long_context/effective.py): lengths in tokens, 0 where the shortest one fails.
+
+    `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window.
+    `left_out` has the tasks that could not be made, with the reason.
+    """
+
+    kind: ClassVar[str] = "effective_length"
+    tasks: list[str]
+    by_window: list[LengthScore]
+    threshold: float
+    effective: int
+    effective_low: int
+    effective_high: int
+    short: Tokens
+    holds_to: int
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def in_words(self) -> str:
+        """Two sentences: how long a context is used by RULER's threshold, and against the short window."""
+        threshold = f"{100 * self.threshold:.1f} points"
+        what = (
+            "RULER's effective length"
+            if len(self.tasks) == _THIRTEEN
+            else f"By these {len(self.tasks)} tasks the length"
+        )
+        sentence = f"{what} (every mean up to it above {threshold}) is {self._tokens(self.effective)}, 95 % interval "
+        sentence += f"{self._tokens(self.effective_low)} to {self._tokens(self.effective_high)}"
+        longest = self.by_window[-1]
+        if longest["window"] == self.short:
+            return f"{sentence}."
+        change, low, high = (f"{100 * longest[name]:+.1f}" for name in ("change", "change_low", "change_high"))
+        return (
+            f"{sentence}. Against {self.short} tokens no length up to {self.holds_to} is surely worse; at {longest['window']} the mean "
+            f"differs by {change} points ({low} to {high})."
+        )
+
+    def _tokens(self, window: int) -> str:
+        return str(window or f"below {self.by_window[0]['window']}")
+
+
+def _check_shares(*shares: float) -> None:
+    if wrong := [share for share in shares if not 0 <= share <= 1]:
+        raise ValueError(f"a score lies between 0 and 1, got {wrong[0]}")
+
+
 def _check_successes(successes: int, trials: int) -> None:
     if not 0 <= successes <= trials:
         raise ValueError(f"successes lie between 0 and the {trials} trials, got {successes}")

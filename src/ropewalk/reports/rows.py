@@ -21,6 +21,7 @@ from ropewalk.records import (
     Benchmark,
     ContextGain,
     LeftOut,
+    LongTask,
     Measurement,
     ModelInfo,
     Passkey,
@@ -47,6 +48,7 @@ _SETTINGS: dict[type, tuple[str, ...]] = {
     AttentionScores: ("window", "layer", "data"),
     Adjacent: ("window", "layer", "data"),
     Retrieval: ("window", "family"),
+    LongTask: ("window", "task", "rule"),
     Benchmark: ("task",),
 }
 # How much was measured: where these differ, the newer row is not the same measurement again.

@@ -9,11 +9,23 @@ from typing import Annotated, Literal
 import tyro
 
 from ropewalk.errors import UserError
-from ropewalk.settings.options import Batched, Data, MeasuringOptions, OptionalMinutes, OptionalModel, OptionalTokens
+from ropewalk.settings.options import (
+    Batched,
+    Data,
+    MeasuringOptions,
+    OptionalFiles,
+    OptionalMinutes,
+    OptionalModel,
+    OptionalTokens,
+)
 from ropewalk.settings.values import Count, Prompts, Range, Seed, Tokens
 
 Convention = Literal["ropewalk", "yarn", "pose", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
+LongTaskName = Literal[
+    "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3", "niah_multivalue",
+    "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2", "key_value", "mrcr_2", "mrcr_4", "mrcr_8", "graphwalks_bfs", "graphwalks_parents", "needle",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +115,31 @@ class RetrievalSettings(MeasuringOptions, Batched):
     """Prompts a family."""
     seed: Seed = 0
     """Of facts, prose and places; the same prompts for the same seed, trials, window and tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulerSettings(MeasuringOptions, Batched):
+    """RULER's thirteen tasks by length, made here without a network, and how long a context is used; further tasks by name.
+
+    Facts are hidden in --data where RULER downloads essays, and its questions come from --questions; what cannot be made is named and left out.
+    """
+
+    windows: OptionalTokens = None
+    """Tokens of prompt and answer, one or more; 4096, 8192, … up to the model's window if not given."""
+    tasks: Sequence[LongTaskName] | None = None
+    """Some of them; RULER's thirteen if not given, and needle with --needle."""
+    items: Prompts = 30
+    """Items a task and length, at most (RULER: 500)."""
+    interval: Annotated[float, Range(0, 50, above=True)] | None = None
+    """End a task at a length when half its 95 % interval is at most so many points."""
+    data: OptionalFiles = None
+    """Documents that facts are hidden in: files, directories or data-set ids."""
+    questions: OptionalFiles = None
+    """JSON lines with question, answer and context (a text, or several), or the files of SQuAD (qa_1) and HotpotQA (qa_2)."""
+    needle: OptionalFiles = None
+    """JSON lines with needle, question and answer: one's own sentences to hide in --data."""
+    seed: Seed = 0
+    """Of the items; the same ones for the same seed, length and tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)

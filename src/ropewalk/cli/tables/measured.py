@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.evals.intervals import wilson
-from ropewalk.records import Adjacent, AttentionScores, ContextGain, Passkey, PasskeySummary, Perplexity, Retrieval
+from ropewalk.records import (
+    Adjacent,
+    AttentionScores,
+    ContextGain,
+    EffectiveLength,
+    LongTask,
+    Passkey,
+    PasskeySummary,
+    Perplexity,
+    Retrieval,
+)
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share, times
 from ropewalk.records.variant import variant_of
@@ -118,6 +128,43 @@ def show_retrieval(rows: Sequence[Retrieval]) -> None:
         interval = f"{100 * row.low:.0f} to {100 * row.high:.0f} %"
         table.add_row(row.family, f"{row.successes} of {row.trials}", share, interval, f"{row.seconds:.1f}")
     console().print(table)
+
+
+def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, title: str = "") -> None:
+    """Print a line a task and a column a length, the mean below, and how long a context is used."""
+    windows = [part["window"] for part in summary.by_window]
+    table = Table(title=title or f"long-context tasks, {sum(row.seconds for row in rows):.0f} s", title_justify="left")
+    table.add_column("task")
+    for window in windows:
+        beyond = any(row.extrapolation for row in rows if row.window == window)
+        table.add_column(f"{window}{', extrapolation' * beyond}", justify="right")
+    by_task: dict[str, dict[int, LongTask]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, {})[row.window] = row
+    for task, of_task in by_task.items():
+        cells = (_points(of_task[window]) + f" of {of_task[window].items}" for window in windows)
+        table.add_row(task, *cells)
+    table.add_section()
+    means = [LengthMean(part["score"], part["low"], part["high"]) for part in summary.by_window]
+    table.add_row(f"mean of {len(summary.tasks)}", *map(_points, means))
+    terminal = console()
+    terminal.print(table)
+    terminal.print("Scores in points of 100 with their 95 % intervals, and of how many items.", style="dim")
+    terminal.print(summary.in_words)
+    for task, reason in summary.left_out.items():
+        terminal.print(f"{task} is left out: {reason}")
+
+
+class LengthMean(NamedTuple):
+    """A mean over tasks."""
+
+    score: float
+    low: float
+    high: float
+
+
+def _points(row: LongTask | LengthMean) -> str:
+    return f"{100 * row.score:.0f} ({100 * row.low:.0f} to {100 * row.high:.0f})"
 
 
 def show_attention(variants: Sequence[Measured]) -> None:

@@ -98,7 +98,7 @@ class Haystack:
         prose_tokens = self.window - least
         prose = self._prose(random, prose_tokens)
         cuts = _places(len(facts), task.asked, share, prose_tokens, random)
-        text, starts = _interleave(prose, facts, cuts, prose_tokens)
+        text, starts = interleave(prose, facts, cuts, prose_tokens)
         ids = np.concatenate([self.header, *text, question])
         answer = after(self.tokenizer, ".", f"\n{task.question} {task.answer}")[len(question) :]
         digits = np.array([any(letter.isdigit() for letter in self.tokenizer.decode([token])) for token in answer])
@@ -116,7 +116,7 @@ class Haystack:
         return sentences
 
 
-def _interleave(
+def interleave(
     prose: Sequence[TokenIds], facts: Sequence[TokenIds], cuts: Sequence[float], prose_tokens: int
 ) -> tuple[list[TokenIds], list[int]]:
     """The first `prose_tokens` of the prose with the facts between its sentences, and where each fact starts.

@@ -1,0 +1,107 @@
+"""How long a context is used: RULER's effective length, and the same against the model's own short window.
+
+in   scores of the same tasks at several lengths
+out  the mean by length with its interval, and the lengths that it holds to
+
+**RULER's effective length** (Hsieh et al. 2024, section 4) is the longest length whose mean over the thirteen tasks is above 85.6, what Llama-2-7B-chat
+has at 4096 tokens. Here all shorter lengths that were measured must be above it too. Its interval: from the longest length up to which all are surely
+above (the lower end of each interval is) to the longest up to which none is surely below.
+
+**Against the short window**: the longest length up to which no score is surely below the one at the short window, which is the longest length measured
+that does not exceed the window of pretraining, or the shortest. Few items leave wide intervals, and little is sure then: the change and its interval
+stand beside it.
+
+**Intervals** are 95 %. A task's is Wilson's for the mean of its scores (`evals.intervals.wilson_mean`). Those of a mean over tasks, and of a
+difference of two lengths, are put together from their parts' by MOVER (Zou & Donner 2008): the squared distances of the ends add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ropewalk import records
+
+#: What Llama-2-7B-chat scores at 4096 tokens: the threshold of RULER's effective length.
+THRESHOLD = 0.856
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A score from 0 to 1 with its 95 % interval."""
+
+    score: float
+    low: float
+    high: float
+
+    def __sub__(self, other: Mean) -> Mean:
+        change = self.score - other.score
+        return Mean(
+            change,
+            change - math.hypot(self.score - self.low, other.high - other.score),
+            change + math.hypot(self.high - self.score, other.score - other.low),
+        )
+
+
+def mean(rows: Sequence[records.LongTask]) -> Mean:
+    """Of tasks at one length, each counting the same."""
+    score = math.fsum(row.score for row in rows) / len(rows)
+    low = math.hypot(*(row.score - row.low for row in rows)) / len(rows)
+    high = math.hypot(*(row.high - row.score for row in rows)) / len(rows)
+    return Mean(score, max(0.0, score - low), min(1.0, score + high))
+
+
+def effective(
+    rows: Sequence[records.LongTask], original: int, left_out: dict[str, str], of: Sequence[str]
+) -> records.EffectiveLength:
+    """The summary of one measurement.
+
+    Args:
+        rows: of some tasks, each at all lengths.
+        original: the window of pretraining, tokens.
+        left_out: tasks that could not be made, and why.
+        of: the tasks whose mean it is; of the rows', those that are there.
+    """
+    tasks = sorted({row.task for row in rows if row.task in of}, key=list(of).index)
+    by_window = {
+        window: [row for row in rows if row.window == window and row.task in tasks] for window in _windows(rows)
+    }
+    means = {window: mean(of_window) for window, of_window in by_window.items()}
+    short = max((window for window in means if window <= original), default=min(means))
+    changes = {window: each - means[short] for window, each in means.items()}
+
+    def reach(holds: Callable[[int], bool]) -> int:
+        reached = 0
+        for window in means:
+            if not holds(window):
+                break
+            reached = window
+        return reached
+
+    return records.EffectiveLength(
+        tasks=tasks,
+        left_out=left_out,
+        by_window=[
+            {
+                "window": window,
+                "score": each.score,
+                "low": each.low,
+                "high": each.high,
+                "change": changes[window].score,
+                "change_low": changes[window].low,
+                "change_high": changes[window].high,
+            }
+            for window, each in means.items()
+        ],
+        threshold=THRESHOLD,
+        effective=reach(lambda window: means[window].score > THRESHOLD),
+        effective_low=reach(lambda window: means[window].low > THRESHOLD),
+        effective_high=reach(lambda window: means[window].high > THRESHOLD),
+        short=short,
+        holds_to=reach(lambda window: window <= short or changes[window].high >= 0),
+    )
+
+
+def _windows(rows: Sequence[records.LongTask]) -> list[int]:
+    return sorted({row.window for row in rows})

@@ -1,0 +1,214 @@
+"""Measuring long-context tasks: RULER's thirteen and others, by length.
+
+in   a model, lengths (tokens), tasks, a number of items; documents, questions and needles of the user's
+out  records: every response with its score, the score of each task at each length, and how long a context is used
+
+**Items** are made anew for each length, each from a seed of its own (the seed, task, length and number), so that more items only add some. Tasks
+that need what the user did not give are named, and left out.
+
+**Early end.** With an interval asked for, a task is measured in steps of eight items, until half its interval is at most so many points.
+
+**A killed run** goes on: each response is on record when it is there, under a key made of the weights, the dtype, the prompt and the task's version.
+Under torchrun, the items of each step are shared out over the ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ropewalk import records
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
+from ropewalk.evals.intervals import wilson_mean
+from ropewalk.evals.likelihood import check_window, prompt_window
+from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.long_context.effective import effective
+from ropewalk.evals.long_context.items import Item, TooSmall
+from ropewalk.evals.long_context.respond import respond
+from ropewalk.evals.long_context.source import Source
+from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN, left_out
+from ropewalk.progress import Progress
+from ropewalk.records.resume import already_recorded, by_key, on_record
+from ropewalk.settings.command import takes
+from ropewalk.settings.measure import RulerSettings
+
+#: The shortest length of RULER's.
+_SHORTEST = 4096
+#: Items between two looks at the interval.
+_STEP = 8
+
+Result = tuple[list[records.LongTask], records.EffectiveLength]
+
+
+@takes(RulerSettings)
+def ruler(settings: RulerSettings) -> Result:
+    """Measure long-context tasks; the protocol heads this module.
+
+    Returns:
+        One row a task and length, and the summary; the same on every rank.
+
+    Raises:
+        UserError: a length too small for a task or too large for the model; no task that can be made; files that cannot be read.
+    """
+    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    return measure(loaded, settings)
+
+
+def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
+    """`ruler` of a model that is loaded already."""
+    windows = sorted(set(settings.windows or _lengths(loaded)))
+    check_window(loaded.model, windows[-1])
+    source = Source(loaded.tokenizer, windows[-1], settings.data, settings.questions, settings.needle)
+    names, reasons = left_out(settings.tasks, source)
+    if not names:
+        raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
+    _check_items_fit(source, names, windows[0], settings.seed)
+    run = ranks.same(
+        loaded.run(
+            seed=settings.seed,
+            windows=windows,
+            tasks={name: TASKS[name].rule for name in names},
+            items=settings.items,
+            interval=settings.interval,
+        )
+    )
+    recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
+    kept, old_rows, old = ranks.same(
+        (by_key(recorded, records.LongItem), recorded.of(records.LongTask), recorded.of(records.EffectiveLength))
+    )
+    measuring, rows = Measuring(loaded, fingerprint(loaded), source, settings, recorder, kept), []
+    for window in windows:
+        for name in names:
+            row = measuring.row(name, window)
+            if ranks.rank() == 0 and not already_recorded(row, old_rows, ignore=("seconds",)):
+                recorder.add(row)
+            rows.append(row)
+    summary = effective(
+        rows, loaded.info.original_window, reasons, [*THIRTEEN] if set(names) & set(THIRTEEN) else names
+    )
+    if ranks.rank() == 0 and not already_recorded(summary, old):
+        recorder.add(summary)
+    return rows, summary
+
+
+def _lengths(loaded: LoadedModel) -> list[int]:
+    """4096, 8192, … up to the model's window, and that itself, beside the window of pretraining."""
+    own = prompt_window(loaded.model, loaded.info.window)
+    doubled = [_SHORTEST << power for power in range(20) if _SHORTEST << power < own]
+    return [*doubled, own, *([loaded.info.original_window] if _SHORTEST <= loaded.info.original_window < own else [])]
+
+
+def item(source: Source, name: str, window: int, seed: int, number: int) -> Item:
+    """One item of a task.
+
+    Raises:
+        TooSmall: the task does not fit the length.
+    """
+    return TASKS[name].make(source, random.Random(f"{seed} {name} {window} {number}"), window)
+
+
+def _check_items_fit(source: Source, names: Sequence[str], window: int, seed: int) -> None:
+    """Refuse before the first task is measured: half a measurement would look like a whole one."""
+    least = {}
+    for name in names:
+        try:
+            item(source, name, window, seed, 0)
+        except TooSmall as small:
+            least[name] = small.least
+    if least:
+        needs = ", ".join(f"{name} {tokens}" for name, tokens in least.items())
+        raise UserError(
+            f"items of this tokenizer take at least so many tokens: {needs}, and the shortest of --windows is {window}; ask for longer ones, "
+            "or for those --tasks that fit"
+        )
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """One measurement: the model, a hash of its weights, what items are made of, what was asked for, and where responses go and are on record."""
+
+    loaded: LoadedModel
+    weights: str
+    source: Source
+    settings: RulerSettings
+    recorder: records.Recorder
+    kept: dict[str, records.LongItem]
+
+    def row(self, name: str, window: int) -> records.LongTask:
+        """The score of a task at a length."""
+        found: dict[int, records.LongItem] = {}
+        for numbers in self._steps():
+            found |= ranks.gathered(self._measured(name, window, numbers[ranks.rank() :: ranks.size()]))
+            scores = [each.score for _, each in sorted(found.items())]
+            low, high = wilson_mean(sum(scores), len(scores))
+            if self.settings.interval is not None and 50 * (high - low) <= self.settings.interval:
+                break
+        digest = hashlib.sha256("".join(each.texts for _, each in sorted(found.items())).encode()).hexdigest()[:16]
+        return records.LongTask(
+            window=window,
+            task=name,
+            rule=TASKS[name].rule,
+            items=len(scores),
+            score=sum(scores) / len(scores),
+            low=low,
+            high=high,
+            scores=scores,
+            seconds=sum(each.seconds for each in found.values()),
+            texts=digest,
+            extrapolation=self.loaded.extrapolates(window),
+        )
+
+    def _steps(self) -> Iterator[list[int]]:
+        """Numbers of items, step by step."""
+        items = self.settings.items
+        size = _STEP if self.settings.interval is not None else items
+        for start in range(0, items, size):
+            yield list(range(start, min(start + size, items)))
+
+    def _measured(self, name: str, window: int, numbers: Sequence[int]) -> dict[int, records.LongItem]:
+        """Items by their numbers, answered now or on record."""
+        items = {number: item(self.source, name, window, self.settings.seed, number) for number in numbers}
+        keys = {number: self._key(name, each) for number, each in items.items()}
+        found = {number: self.kept[keys[number]] for number in numbers if keys[number] in self.kept}
+        missing = [number for number in numbers if number not in found]
+        last = time.perf_counter()
+
+        def done(place: int, response: str) -> None:
+            nonlocal last
+            number, now = missing[place], time.perf_counter()
+            row = records.LongItem(
+                key=keys[number],
+                task=name,
+                window=window,
+                number=number,
+                score=TASKS[name].score(response, items[number].answers),
+                response=response,
+                answers=list(items[number].answers),
+                texts=_texts(items[number]),
+                seconds=now - last,
+            )
+            found[number], last = row, now
+            self.recorder.add(row)
+            advance(1)
+
+        with Progress(f"{name}, {window} tokens", len(missing)) as advance:
+            respond(
+                self.loaded, [items[number] for number in missing], batch_tokens=self.settings.batch_tokens, done=done
+            )
+        return found
+
+    def _key(self, name: str, each: Item) -> str:
+        """A short hash of everything that decides a response and its score."""
+        parts: list[Any] = [self.weights, self.loaded.dtype, name, TASKS[name].rule, each.room, _texts(each)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+
+def _texts(each: Item) -> str:
+    """A hash of a prompt and its answers."""
+    return hashlib.sha256(each.ids.astype("<i8").tobytes() + json.dumps(each.answers).encode()).hexdigest()[:16]

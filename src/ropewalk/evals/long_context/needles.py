@@ -1,0 +1,139 @@
+"""Facts in a haystack: RULER's eight (Hsieh et al. 2024, arXiv 2404.06654, section 3.1), a look-up among pairs, one's own needle.
+
+in   a source, a random generator, a length in tokens
+out  an item
+
+The wording of RULER's is part of its protocol (NVIDIA/RULER, scripts/data/synthetic); the key-value look-up is that of Liu et al. 2023 ("Lost in
+the middle", arXiv 2307.03172).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Literal
+
+from ropewalk.data.encode import TokenIds
+from ropewalk.evals.long_context import words
+from ropewalk.evals.long_context.items import Frame, Item
+from ropewalk.evals.long_context.source import Source
+
+_NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+_MANY = (
+    "Some special magic {values} are hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the {values} afterwards.\n",
+    "What are all the special magic {values} for {query} mentioned in the provided text? "
+    "The special magic {values} for {query} mentioned in the provided text are",
+)
+_ONE = (
+    "A special magic {values} is hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the {values} afterwards.\n",
+    "What is the special magic {values} for {query} mentioned in the provided text? "
+    "The special magic {values} for {query} mentioned in the provided text is",
+)
+_FACT = "One of the special magic {values} for {key} is: {value}."
+_DRAW = {"words": words.pair, "numbers": words.number, "uuids": words.key}
+#: Places of facts among essays, as shares of them.
+_DEPTHS = [round(100 * step / 39) / 100 for step in range(40)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Needles:
+    """RULER's needles in a haystack.
+
+    Attributes:
+        haystack: one sentence over and over, the user's documents, or facts of the same form.
+        key, value: what a fact is about, and what it says.
+        keys: how many are hidden.
+        values: of each key.
+        asked: how many of the keys are asked for.
+    """
+
+    haystack: Literal["noise", "essays", "needles"]
+    key: Literal["words", "uuids"] = "words"
+    value: Literal["numbers", "uuids"] = "numbers"
+    keys: int = 1
+    values: int = 1
+    asked: int = 1
+    room: int = 128
+
+    def __call__(self, source: Source, drawn: random.Random, tokens: int) -> Item:
+        hidden = [
+            (_DRAW[self.key](drawn), [_DRAW[self.value](drawn) for _ in range(self.values)])
+            for _ in range(max(self.keys, self.asked))
+        ]
+        facts = [self._fact(key, value) for key, values in hidden for value in values]
+        drawn.shuffle(facts)
+        queried = drawn.sample(hidden, self.asked)
+        single = self.asked * self.values == 1
+        head, tail = _ONE if single else _MANY
+        named = {"values": self.value[:-1] if single else self.value, "query": _listed([key for key, _ in queried])}
+        in_lines = self.haystack != "essays"
+        frame = Frame(
+            source.head(head.format(**named)),
+            source.part("\n" + tail.format(**named)),
+            tokens,
+            self.room,
+        )
+        shares = [drawn.random() for _ in facts] if in_lines else drawn.sample(_DEPTHS, len(facts))
+        parts = source.parts([f"{fact}\n" if in_lines else f" {fact}" for fact in facts])
+        ids = frame.hide(parts, shares, lambda left: self._filling(source, drawn, left))
+        answers = tuple(value for _, values in queried for value in values)
+        return Item(ids, answers, self.room, f" {answers[0]}" if single else "")
+
+    def _fact(self, key: str, value: str) -> str:
+        return _FACT.format(values=self.value, key=key, value=value)
+
+    def _filling(self, source: Source, drawn: random.Random, tokens: int) -> list[TokenIds]:
+        if self.haystack == "essays":
+            return source.haystack(tokens)
+        if self.haystack == "noise":
+            return noise(source, tokens)
+        return source.enough(
+            lambda: self._fact(_DRAW[self.key](drawn), _DRAW[self.value](drawn)) + "\n",
+            tokens,
+        )
+
+
+def noise(source: Source, tokens: int) -> list[TokenIds]:
+    """RULER's noise: one line over and over, of so many tokens or more."""
+    line = source.part(f"{_NOISE}\n")
+    return [line] * (tokens // len(line) + 1)
+
+
+def _listed(names: list[str]) -> str:
+    """RULER's list: "a", or "a, b, and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])}, and {names[-1]}"
+
+
+def look_up(source: Source, drawn: random.Random, tokens: int) -> Item:
+    """The value of one key of a JSON object, all of them UUIDs; the pair stands anywhere."""
+    key, value, room = words.key(drawn), words.key(drawn), 64
+    frame = Frame(
+        source.head(
+            "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{\n"
+        ),
+        source.part(f'\n}}\n\nKey: "{key}"\nCorresponding value:'),
+        tokens,
+        room,
+    )
+    pair = source.part(f'"{key}": "{value}",\n')
+    ids = frame.hide(
+        [pair],
+        [drawn.random()],
+        lambda left: source.enough(lambda: f'"{words.key(drawn)}": "{words.key(drawn)}",\n', left),
+    )
+    return Item(ids, (value,), room, f' "{value}')
+
+
+def own(source: Source, drawn: random.Random, tokens: int) -> Item:
+    """One of the user's needles in the user's documents, at a place anywhere in them."""
+    needle, room = drawn.choice(source.needles), 64
+    frame = Frame(
+        source.head("Read the following text and answer the question after it.\n\n"),
+        source.part(f"\n\nQuestion: {needle.question}\nAnswer:"),
+        tokens,
+        room,
+    )
+    ids = frame.hide([source.part(f" {needle.needle}")], [drawn.random()], source.haystack)
+    return Item(ids, needle.answers, room, f" {needle.answers[0]}" if len(needle.answers) == 1 else "")
