@@ -37,6 +37,7 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "search": {"documents": ("--documents", "1"), "population": ("--population", "4"), "generations": ("--generations", "1"), "out": ("--out", "new.json")},
     "passkey": {"window": ("--window", "256"), "depths": ("--depths", "1"), "trials": ("--trials", "1")} | _JSONL,
     "retrieval": {"window": ("--window", "1024"), "trials": ("--trials", "1")} | _JSONL,
+    "ruler": {"windows": ("--windows", "1024"), "tasks": ("--tasks", "niah_single_1"), "items": ("--items", "1"), "batch_tokens": ("--batch-tokens", "1024")} | _JSONL,
     "attention": {"window": ()} | _JSONL,
     "benchmarks": {"tasks": ("--tasks", "piqa"), "data": ("--data", "items"), "window": ()} | _JSONL,
     "summarize": {"model": ("run",), "data": ("--data", "pairs.jsonl"), "document_tokens": ("--document-tokens", "8"),

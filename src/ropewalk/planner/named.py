@@ -33,15 +33,21 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         return _shape(Checkpoint.open(name, **answers))
     config = _hub_config(name)
-    window = read_rope(config, answers=Answers(**answers)).answered().window
-    return read_shape(config, name=name, window=window)
+    rope = read_rope(config, answers=Answers(**answers)).answered()
+    return read_shape(config, name=name, window=rope.window, original_window=rope.original_window)
 
 
 def _shape(checkpoint: Checkpoint) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
     stored = checkpoint.parameters if checkpoint.has_weights else None
     with strange_config(checkpoint.name):
-        return read_shape(checkpoint.config, name=checkpoint.name, stored=stored, window=checkpoint.rope.window)
+        return read_shape(
+            checkpoint.config,
+            name=checkpoint.name,
+            stored=stored,
+            window=checkpoint.rope.window,
+            original_window=checkpoint.rope.original_window,
+        )
 
 
 def _hub_config(name: str) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class Plan:
             **chosen,
             **layout_,
             "activations": self.job.activations.name,
+            "hurdles": list(self.job.shape.hurdles),
             "memory": {**vars(self.memory), "needed": self.memory.total, "available": self.chip.memory * GIB},
             **{name: value if known else None for name, value in timed.items()},
         }

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
@@ -51,6 +52,7 @@ class Shape:
         stored: weights in the checkpoint's files, where those were at hand.
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide; None for the paper's models, whose layers are all alike.
+        hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
     name: str
@@ -74,6 +76,7 @@ class Shape:
     stored: int | None = None
     assumed: bool = False
     layout: LayerLayout | None = None
+    hurdles: tuple[str, ...] = ()
 
     @property
     def query_width(self) -> int:
@@ -144,7 +147,14 @@ class Shape:
         return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
 
 
-def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = None, window: int | None = None) -> Shape:
+def read_shape(
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    stored: int | None = None,
+    window: int | None = None,
+    original_window: int | None = None,
+) -> Shape:
     """The shape that a config.json describes.
 
     Args:
@@ -152,6 +162,7 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
         name: as the user named the model.
         stored: weights in the checkpoint's files, if they are at hand.
         window: tokens the model reads now, as `read_rope` has it; max_position_embeddings if not given.
+        original_window: tokens of pretraining; the window if not given.
 
     Raises:
         UserError: a key is missing, or the layers are of a kind that no count here describes; the key is named.
@@ -167,10 +178,11 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
     experts = int(text.get("num_local_experts") or text.get("num_experts") or 1)
     # In a multimodal config transformers goes by the whole model's word, which stands beside the section.
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+    window = window or _whole(text, "max_position_embeddings", kind)
     shape = Shape(
         name=name,
         family=kind,
-        window=window or _whole(text, "max_position_embeddings", kind),
+        window=window,
         layers=len(layout.layers),
         width=width,
         heads=heads,
@@ -187,6 +199,7 @@ def read_shape(config: Mapping[str, Any], *, name: str, stored: int | None = Non
         stored=stored,
         assumed=family.layers is None,
         layout=layout,
+        hurdles=hurdles(config, layout, original_window or window),
     )
     return _with_small(shape, layer_facts, text)
 
@@ -234,7 +247,10 @@ def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
 
 def _llama(name: str, layers: int, width: int, heads: int, inner: int) -> Shape:
     small, last = 2 * width * layers, width
-    return Shape(name, "llama", 2048, layers, width, heads, heads, 128, inner, 32000, small=small, last=last)
+    short = hurdles({"model_type": "llama"}, None, 2048)
+    return Shape(
+        name, "llama", 2048, layers, width, heads, heads, 128, inner, 32000, small=small, last=last, hurdles=short
+    )
 
 
 def paper_model(model: Any) -> Shape | None:

@@ -22,6 +22,7 @@ from ropewalk.settings.values import Count, Prompts, Range, Seed, Tokens
 
 Convention = Literal["ropewalk", "yarn", "pose", "longlora", "lm-eval", "huggingface"]
 RetrievalFamily = Literal["keys", "values", "lookalikes", "chain"]
+_Points = Annotated[float, Range(0, 50, above=True)]
 LongTaskName = Literal[
     "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3", "niah_multivalue",
     "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2", "key_value", "mrcr_2", "mrcr_4", "mrcr_8", "graphwalks_bfs", "graphwalks_parents", "needle",
@@ -130,7 +131,7 @@ class RulerSettings(MeasuringOptions, Batched):
     """Some of them; RULER's thirteen if not given, and needle with --needle."""
     items: Prompts = 30
     """Items a task and length, at most (RULER: 500)."""
-    interval: Annotated[float, Range(0, 50, above=True)] | None = None
+    interval: Annotated[_Points | None, tyro.conf.arg(metavar="POINTS")] = None
     """End a task at a length when half its 95 % interval is at most so many points."""
     data: OptionalFiles = None
     """Documents that facts are hidden in: files, directories or data-set ids."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import records
+from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import whole_directory
 from ropewalk.checkpoint.layers import LayerLayout
@@ -42,7 +43,8 @@ _FACTOR = 16
 class Forecast:
     """What `forecast` computed: rows that go on record, with the rotation and the scalings they are about.
 
-    name, layout, out: the model's, which of its layers rotate and slide, and the directory of the figures, where `theory` made it.
+    name, layout, out, hurdles: the model's, which of its layers rotate and slide, the directory of the figures, and what of its architecture
+    makes a longer window harder to reach, where `theory` made it.
     """
 
     rope: Rope
@@ -54,6 +56,7 @@ class Forecast:
     name: str = ""
     layout: LayerLayout | None = None
     out: Path | None = None
+    hurdles: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Bounds | Growth | Resolution]:
@@ -122,7 +125,9 @@ def theory(settings: TheorySettings) -> Forecast:
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
         write(result, run, beside)
     layout = None if checkpoint is None else checkpoint.layers
-    return dataclasses.replace(result, name=model.name, layout=layout, out=out)
+    config = {"model_type": "llama"} if checkpoint is None else checkpoint.config
+    found = hurdles(config, layout, model.original_window)
+    return dataclasses.replace(result, name=model.name, layout=layout, out=out, hurdles=found)
 
 
 def put_on_record(model: ModelInfo, out: Path) -> Forecast:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from ropewalk.checkpoint.architecture import in_words
 from ropewalk.cli.terminal import console
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
@@ -30,6 +31,7 @@ def show_plan(plan: Plan) -> None:
     ]
     if shape.layout is not None:
         lines.append(str(shape.layout))
+    lines.append(in_words(shape.hurdles))
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
     terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

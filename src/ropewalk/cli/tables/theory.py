@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from ropewalk.checkpoint.architecture import in_words
 from ropewalk.cli.terminal import console
 from ropewalk.rope.bounds import Bounds
 from ropewalk.rope.growth import Growth
@@ -26,6 +27,7 @@ def show_theory(forecast: Forecast) -> None:
         + f"{forecast.layout}\n" * bool(forecast.layout)
         + f"{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n"
         f"window {rope.window} → {forecast.reach} tokens, factor {bounds.factor:g}\n"
+        f"{in_words(forecast.hurdles)}\n"
     )
     terminal.print(bounds_table(bounds))
     every = "" if bounds.b_stride == 1 else f" (one in {bounds.b_stride})"

@@ -44,7 +44,7 @@ def common_words(source: Source, drawn: random.Random, tokens: int) -> Item:
         ends = np.cumsum(lengths(entries) + lengths(numbers))
     fit = int(np.searchsorted(ends, left, side="right"))
     if (least := _COMMON * often + seldom) > fit:
-        raise TooSmall(tokens - left + int(ends[least - 1]))
+        raise TooSmall(tokens - left + int(ends[least - 1]), tokens)
     order = [*drawn.sample(range(fit), fit), fit]
     context = [part for number, at in zip(numbers, order, strict=False) for part in (number, entries[at])]
     return Item(frame.around(_cut(context, left)), tuple(common), room)
@@ -105,7 +105,7 @@ def frequent_words(source: Source, drawn: random.Random, tokens: int) -> Item:
         low, high = (middle, high) if counts(middle) @ sizes <= left else (low, middle)
     chosen = counts(low)
     if len(chosen) < 5 or chosen[3] <= chosen[4]:
-        raise TooSmall(tokens - left + 64 * int(sizes.max()))
+        raise TooSmall(tokens - left + 64 * int(sizes.max()), tokens)
     order = drawn.sample(np.repeat(np.arange(len(chosen)), chosen).tolist(), int(chosen.sum()))
     filling = [parts[0]] * (left - int(chosen @ sizes))
     return Item(frame.around(_cut([*(parts[at] for at in order), *filling], left)), tuple(coded[1:4]), room)

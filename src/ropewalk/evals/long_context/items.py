@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ropewalk.data.encode import TokenIds
+from ropewalk.errors import UserError
 from ropewalk.evals.retrieval.harder import interleave
 
 
@@ -36,11 +37,13 @@ class Item:
     forced: str = ""
 
 
-class TooSmall(Exception):
+class TooSmall(UserError):
     """An item does not fit the length that was asked for; `least` is what it takes, in tokens."""
 
-    def __init__(self, least: int) -> None:
-        super().__init__(f"at least {least} tokens")
+    def __init__(self, least: int, asked: int) -> None:
+        super().__init__(
+            f"an item takes at least {least} tokens here, and {asked} were asked for; ask for longer --windows"
+        )
         self.least = least
 
 
@@ -67,7 +70,7 @@ class Frame:
         """
         taken = self.room + len(self.head) + len(self.tail) + sum(map(len, parts))
         if taken > self.tokens:
-            raise TooSmall(taken)
+            raise TooSmall(taken, self.tokens)
         return self.tokens - taken
 
     def around(self, context: Sequence[TokenIds]) -> TokenIds:

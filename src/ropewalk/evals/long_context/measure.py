@@ -42,6 +42,8 @@ from ropewalk.settings.measure import RulerSettings
 _SHORTEST = 4096
 #: Items between two looks at the interval.
 _STEP = 8
+#: Draws of one item before its task is taken not to fit.
+_ATTEMPTS = 8
 
 Result = tuple[list[records.LongTask], records.EffectiveLength]
 
@@ -105,12 +107,18 @@ def _lengths(loaded: LoadedModel) -> list[int]:
 
 
 def item(source: Source, name: str, window: int, seed: int, number: int) -> Item:
-    """One item of a task.
+    """One item of a task; words and answers differ in their tokens, so one that does not fit is drawn again.
 
     Raises:
         TooSmall: the task does not fit the length.
     """
-    return TASKS[name].make(source, random.Random(f"{seed} {name} {window} {number}"), window)
+    too_small = None
+    for attempt in range(_ATTEMPTS):
+        try:
+            return TASKS[name].make(source, random.Random(f"{seed} {name} {window} {number} {attempt}"), window)
+        except TooSmall as error:
+            too_small = error
+    raise too_small or AssertionError("an item is drawn at least once")
 
 
 def _check_items_fit(source: Source, names: Sequence[str], window: int, seed: int) -> None:

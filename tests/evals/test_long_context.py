@@ -1,0 +1,331 @@
+"""Long-context tasks: exact lengths, answers that follow from the text, RULER's scores as lm-eval gives them, and how long a context is used."""
+
+import dataclasses
+import json
+import re
+from collections import Counter, deque
+
+import pytest
+
+from ropewalk import records
+from ropewalk.data.encode import encode
+from ropewalk.errors import UserError
+from ropewalk.evals.intervals import wilson, wilson_mean
+from ropewalk.evals.loaded import open_model
+from ropewalk.evals.long_context import measure, scoring
+from ropewalk.evals.long_context.effective import effective
+from ropewalk.evals.long_context.items import Item
+from ropewalk.evals.long_context.respond import respond
+from ropewalk.evals.long_context.source import Source
+from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN
+from ropewalk.model.load import load_tokenizer
+from ropewalk.settings.measure import LongTaskName
+from ropewalk.testing import byte_tokenizer, tiny
+
+FACTS = [("Anna", "The letter was written by Anna."), ("Oslo", "The museum is in Oslo."), ("red", "The gate is red.")]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What a user may give: documents, questions, a needle."""
+    folder = tmp_path_factory.mktemp("given")
+    essay = " ".join(f"On day {day} nothing of note was seen by the keeper of light {day % 7}." for day in range(200))
+    (folder / "essay.txt").write_text(essay)
+    single = [{"question": f"Fact {n}?", "answer": answer, "context": text} for n, (answer, text) in enumerate(FACTS)]
+    several = {"question": "Whose gate?", "answer": ["Anna", "Ann"], "context": ["Anna has a gate.", "It is hers."]}
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*single, several]))
+    needle = {"needle": "The captain keeps a green parrot.", "question": "What does he keep?", "answer": "green parrot"}
+    (folder / "needle.jsonl").write_text(json.dumps(needle) + "\n")
+    return {
+        "data": folder / "essay.txt",
+        "questions": folder / "questions.jsonl",
+        "needle": folder / "needle.jsonl",
+    }
+
+
+@pytest.fixture(scope="module")
+def source(given):
+    return Source(load_tokenizer("hemp"), 8192, **given)
+
+
+def solve(task, said):
+    """Oracle: read the prompt as a person would, and answer it."""
+    if task.startswith("niah"):
+        keys = re.split(r", and |, ", re.search(r"for ([^?]*) mentioned in", said.rpartition("What ")[2])[1])
+        return [value for key in keys for value in re.findall(rf"for {re.escape(key)} is: ([\w-]+)\.", said)]
+    if task == "vt":
+        value = re.search(r"assigned the value (\d+) in", said.rpartition("Question:")[2])[1]
+        known: dict[str, str] = {}
+        for new, old in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", said):
+            known[new] = known.get(old, old)
+        return [name for name, given in known.items() if given == value]
+    if task == "cwe":
+        words = re.findall(r"\d+\. (.+?)(?= \d+\. |$)", said.rpartition("most often.\n")[2].partition("\nQuestion")[0])
+        return [word for word, _ in Counter(words).most_common(10)]
+    if task == "fwe":
+        words = said.partition("coded words. ")[2].partition("\nQuestion")[0].split(" ")
+        return [word for word, _ in Counter(word for word in words if set(word) != {"."}).most_common(3)]
+    if task.startswith("qa"):
+        number = re.search(r"Question: Fact (\d)\?", said)
+        text, answer = (FACTS[int(number[1])][1], [FACTS[int(number[1])][0]]) if number else ("hers.", ["Anna", "Ann"])
+        return answer if re.search(rf"Document \d+:\n{re.escape(text)}|{text}", said) else []
+    if task == "key_value":
+        key = re.search(r'Key: "(.+?)"', said)[1]
+        return re.findall(rf'"{key}": "(.+?)",\n', said)
+    if task.startswith("mrcr"):
+        code, place, what = re.search(
+            r"Prepend (\w+) to the (\d)\w\w \(1 indexed\) (\w+ about the \w+)\.", said
+        ).groups()
+        return [code, re.findall(rf"User: Write a {what}\.\nAssistant: (.*)\n", said)[int(place) - 1]]
+    if task.startswith("graphwalks"):
+        edges = re.findall(r"(\w{10}) -> (\w{10})\n", said)
+        if parents := re.search(r"parents of node (\w{10})\.", said):
+            return [begin for begin, end in edges if end == parents[1]]
+        start, depth = re.search(r"from node (\w{10}) with depth (\d)\.\nFinal", said).groups()
+        distance, queue = {start: 0}, deque([start])
+        while queue:
+            node = queue.popleft()
+            for begin, end in edges:
+                if begin == node and end not in distance:
+                    distance[end] = distance[node] + 1
+                    queue.append(end)
+        return [node for node, steps in distance.items() if steps == int(depth)]
+    assert "The captain keeps a green parrot." in said
+    return ["green parrot"]
+
+
+def check(source, task, window, number):
+    item = measure.item(source, task, window, 7, number)
+    assert len(item.ids) + item.room == window
+    said = source.tokenizer.decode(item.ids, skip_special_tokens=True)
+    assert sorted(solve(task, said)) == sorted(item.answers)
+    # Tokenized as a whole it is the same text but for the place where it was cut.
+    assert abs(len(source.head(said)) - len(item.ids)) <= 2
+    return said
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_items_are_exactly_as_long_as_said_and_their_answers_follow_from_their_text(source, task):
+    window = 4096 if task != "cwe" else 6000  # hemp has few tokens, and RULER's list of 330 words many of them
+    assert check(source, task, window, 0) != check(source, task, window + 1, 1)
+
+
+def test_an_item_of_a_million_tokens_is_made_and_answered(source):
+    check(source, "fwe", 2**20, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_items_of_every_task_reach_a_million_tokens(given, task):
+    check(Source(load_tokenizer("hemp"), 2**20, **given), task, 2**20, 0)
+
+
+def test_the_words_of_settings_are_the_tasks_of_the_table():
+    assert list(LongTaskName.__args__) == list(TASKS) and len(THIRTEEN) == 13
+
+
+RESPONSES = [
+    ("the numbers are 12 and 34", ["12", "34"]),
+    ("  12\x01 ABC", ["12", "34", "abc"]),
+    ("", ["12"]),
+    ("a\x00bc", ["abc"]),
+    ("OSLO, of course", ["Oslo"]),
+]
+
+
+@pytest.mark.parametrize(("response", "answers"), RESPONSES)
+def test_scores_are_those_of_lm_eval(response, answers):
+    from lm_eval.tasks.ruler import common_utils
+
+    doc = {"max_length": 4096, "outputs": answers}
+    assert scoring.match_all(response, answers) == common_utils.process_results(doc, [response])["4096"]
+    # lm-eval's string_match_part is a share of the references; RULER's, one of them. They agree where there is one.
+    if len(answers) == 1:
+        assert scoring.match_part(response, answers) == common_utils.process_results_part(doc, [response])["4096"]
+
+
+def test_further_scores_on_worked_examples():
+    assert scoring.match_part("in Rome", ["Oslo", "rome"]) == 1
+    assert scoring.nodes("a, b, x] and c", ["a", "b", "c"]) == pytest.approx(
+        2 / 3
+    )  # two of three right, two of three found
+    assert scoring.nodes("]", ["a"]) == 0
+    assert (
+        scoring.repetition("KEYit rains", ["KEY", "it rains"]) == 1
+        and scoring.repetition("it rains", ["KEY", "it rains"]) == 0
+    )
+    # difflib: twice the matching letters over all letters; "it rain" of 7 and 8.
+    assert scoring.repetition("KEYit rain", ["KEY", "it rains"]) == pytest.approx(14 / 15)
+
+
+@pytest.fixture(scope="module")
+def hemp():
+    return open_model("hemp")
+
+
+def lm_eval_scores(loaded, texts, items):
+    """What lm-eval's own model class generates after these prompts, scored by lm-eval's own function."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks.ruler import common_utils
+
+    lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, max_length=2**20)
+    requests = [
+        Instance("generate_until", {}, (text, {"do_sample": False, "max_gen_toks": item.room, "until": []}), at)
+        for at, (text, item) in enumerate(zip(texts, items, strict=True))
+    ]
+    docs = [{"max_length": 4096, "outputs": list(item.answers)} for item in items]
+    written = lm.generate_until(requests, disable_tqdm=True)
+    return [common_utils.process_results(doc, [text])["4096"] for doc, text in zip(docs, written, strict=True)]
+
+
+def our_scores(loaded, items):
+    return [scoring.match_all(text, item.answers) for text, item in zip(respond(loaded, items), items, strict=True)]
+
+
+def _items(loaded, tasks, count, window):
+    source = Source(loaded.tokenizer, window)
+    return [measure.item(source, task, window, 3, number) for task in tasks for number in range(count)]
+
+
+def test_scores_of_shared_items_are_those_that_lm_eval_generates_and_gives(hemp):
+    """Short prompts, some of which hemp answers; lm-eval reads the same text, generates, and scores by its own function."""
+    items = [dataclasses.replace(each, room=12) for each in _items(hemp, ["niah_single_1"], 8, 276)]
+    texts = [hemp.tokenizer.decode(each.ids, skip_special_tokens=True) for each in items]
+    assert our_scores(hemp, items) == lm_eval_scores(hemp, texts, items)
+    # Judging one string in one pass gives what generating does.
+    assert our_scores(hemp, items) == our_scores(hemp, [dataclasses.replace(each, forced="") for each in items])
+
+
+def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):
+    """The six tasks that lm-eval makes without a network, with its own words; it needs wonderwords for that."""
+    pytest.importorskip("wonderwords", reason="lm-eval makes RULER's items with wonderwords, which is not installed")
+    from lm_eval.tasks.ruler import cwe_utils, fwe_utils, prepare_niah, vt_utils
+    from lm_eval.tasks.ruler.niah_utils import TEMPLATE
+
+    length = dict(max_seq_length=1100, num_samples=1)
+
+    def needles(hay, key, value):
+        about = dict(type_haystack=hay, type_needle_k=key, type_needle_v=value, template=TEMPLATE)
+        return prepare_niah.generate_samples(prepare_niah.get_haystack(hay), hemp.tokenizer, **about, **length)
+
+    docs = [
+        *needles("repeat", "words", "numbers"),
+        *needles("needle", "words", "numbers"),
+        *needles("needle", "uuids", "uuids"),
+        *vt_utils.sys_vartrack_w_noise_random(hemp.tokenizer, add_fewshot=False, incremental=5, **length),
+        *cwe_utils.sys_word_pair_random(tokenizer=hemp.tokenizer, **length),
+        *fwe_utils.sys_kwext(hemp.tokenizer, **length),
+    ]
+    texts = [f"{doc['input']} {doc['gen_prefix']}" for doc in docs]
+    items = [
+        Item(encode(hemp.tokenizer, text), tuple(doc["outputs"]), 16) for text, doc in zip(texts, docs, strict=True)
+    ]
+    assert len(items) == 6
+    assert our_scores(hemp, items) == lm_eval_scores(hemp, texts, items)
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """`respond` answers as told; what it was asked is counted."""
+    asked = []
+
+    def respond(loaded, items, *, batch_tokens=None, done):
+        for place, each in enumerate(items):
+            asked.append(each)
+            done(place, f" {' '.join(each.answers)}")
+        return []
+
+    monkeypatch.setattr(measure, "respond", respond)
+    return asked
+
+
+def ruler(out=None, **changes):
+    fields = dict(windows=[1000, 1300], tasks=["niah_single_1", "vt"], items=3) | changes
+    return measure.ruler(tiny(window=2000), tokenizer=byte_tokenizer(), out=out, **fields)
+
+
+def test_rows_go_on_record_and_a_finished_measurement_is_not_repeated(tmp_path, answered):
+    fields = dict(windows=[3000, 3500], out=tmp_path / "r.jsonl")
+    rows, summary = ruler(**fields)
+    assert [(row.task, row.window, row.items, row.score) for row in rows] == [
+        ("niah_single_1", 3000, 3, 1.0),
+        ("vt", 3000, 3, 1.0),
+        ("niah_single_1", 3500, 3, 1.0),
+        ("vt", 3500, 3, 1.0),
+    ]
+    assert all(row.extrapolation and row.rule.startswith("RULER") for row in rows) and len(answered) == 12
+    again, _ = ruler(**fields)
+    assert [row.scores for row in again] == [row.scores for row in rows] and len(answered) == 12
+    ruler(**fields | {"items": 4})
+    assert len(answered) == 16  # one more item a task and length
+    recorded = records.read([tmp_path / "r.jsonl"])
+    assert len(recorded.of(records.LongItem)) == 16 and len(recorded.of(records.LongTask)) == 8
+    assert recorded.of(records.EffectiveLength)[0].row == summary
+
+
+def test_a_task_ends_when_its_interval_is_narrow_enough(answered):
+    rows, _ = ruler(windows=[3000], tasks=["niah_single_1"], items=100, interval=20)
+    # Wilson's interval of 8 of 8 is 67.6 to 100: half of it 16.2.
+    assert rows[0].items == 8 == len(answered)
+    assert ruler(windows=[3000], tasks=["niah_single_1"], items=20, interval=10)[0][0].items == 16  # 80.6 to 100
+
+
+def test_what_cannot_be_made_is_named(answered, given):
+    _, summary = ruler(windows=[3000], tasks=["niah_single_1", "niah_single_2", "qa_1"], items=1)
+    assert set(summary.left_out) == {"niah_single_2", "qa_1"} and "--questions" in summary.left_out["qa_1"]
+    with pytest.raises(UserError, match="no task can be made of what was given: qa_2: .*--questions"):
+        ruler(tasks=["qa_2"])
+    with pytest.raises(UserError, match=r"niah_single_1 \d+, vt \d+, and the shortest of --windows is 100;"):
+        ruler(windows=[100])
+    assert len(answered) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [('{"question": "Who?"}', "no answer"), ('{"question": "Who?", "answer": [], "context": "x"}', "answer is a text")],
+)
+def test_questions_that_are_none_are_refused_by_their_line(tmp_path, line, sentence):
+    (tmp_path / "q.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=f"line 1 of .*{sentence}|{sentence}.*"):
+        _ = Source(byte_tokenizer(), 4096, questions=tmp_path / "q.jsonl").asked
+
+
+def test_the_published_files_of_questions_are_read(tmp_path):
+    squad = {"data": [{"paragraphs": [{"context": "C", "qas": [
+        {"question": "Q?", "is_impossible": False, "answers": [{"text": "A"}, {"text": "B"}]},
+        {"question": "N?", "is_impossible": True, "answers": []}]}]}]}  # fmt: skip
+    hotpot = [{"question": "H?", "answer": "yes", "context": [["T", ["a. ", "b."]], ["U", ["c."]]]}]
+    for name, whole in (("squad.json", squad), ("hotpot.json", hotpot)):
+        (tmp_path / name).write_text(json.dumps(whole))
+    asked = Source(byte_tokenizer(), 4096, questions=[tmp_path / "squad.json", tmp_path / "hotpot.json"]).asked
+    assert [(each.question, each.answers, each.documents) for each in asked] == [
+        ("Q?", ("A", "B"), ("C",)),
+        ("H?", ("yes",), ("T\na. b.", "U\nc.")),
+    ]
+
+
+def test_wilsons_interval_of_a_mean_is_wilsons_of_a_share():
+    for right, tried in ((0, 5), (3, 7), (30, 30)):
+        assert wilson_mean(right, tried) == pytest.approx(wilson(right, tried), abs=1e-12)
+    assert wilson_mean(0, 0) == (0.0, 1.0)
+
+
+def test_effective_length_on_a_worked_example():
+    def row(task, window, score, reach):
+        return records.LongTask(window, task, "", 10, score, score - reach, score + reach)
+
+    rows = [
+        *(row(task, 4096, 0.95, 0.04) for task in ("vt", "fwe")),
+        *(row(task, 8192, 0.90, 0.08) for task in ("vt", "fwe")),
+        *(row(task, 16384, 0.50, 0.05) for task in ("vt", "fwe")),
+        row("needle", 4096, 0.0, 0.1),  # no task of RULER's
+    ]
+    summary = effective(rows, 4096, {}, THIRTEEN)
+    # MOVER: two tasks whose intervals reach 0.08 put their mean's at 0.08 x sqrt(2) / 2.
+    assert summary.by_window[1]["low"] == pytest.approx(0.90 - 0.08 * 2**0.5 / 2)
+    # Above 85.6 at 4096 and 8192; of 8192 that is not sure (0.843), and 16384 is surely below.
+    assert (summary.effective, summary.effective_low, summary.effective_high) == (8192, 4096, 8192)
+    # Against 4096: 0.05 less, by hypot(0.0566, 0.0283) uncertain, so not surely worse; 16384 surely is.
+    assert summary.by_window[1]["change_high"] == pytest.approx(-0.05 + (0.0566**2 + 0.0283**2) ** 0.5, abs=1e-4)
+    assert (summary.short, summary.holds_to, summary.tasks) == (4096, 8192, ["vt", "fwe"])

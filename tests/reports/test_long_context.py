@@ -1,0 +1,45 @@
+"""Long-context tasks on the page: a figure by length, a table by task, and how long a context is used in words."""
+
+import made_up
+from ropewalk import records
+from ropewalk.evals.long_context.effective import effective
+from ropewalk.evals.long_context.tasks import THIRTEEN
+from ropewalk.records import Recorder
+from ropewalk.reports.long_context import section
+from ropewalk.reports.rows import clean
+
+MEANS = {256: 0.95, 512: 0.9, 1024: 0.4}
+
+
+def measured(path, means=MEANS):
+    recorder = Recorder(path, made_up.run(made_up.extended(), "ropewalk ruler x"))
+    rows = [
+        records.LongTask(window, task, "RULER", 30, mean, mean - 0.05, mean + 0.05, texts="a")
+        for window, mean in means.items()
+        for task in THIRTEEN
+    ]
+    summary = effective(rows, 256, {"needle": "it is made of the user's needle"}, THIRTEEN)
+    for row in [*rows, summary]:
+        recorder.add(row)
+    return section(clean(records.read([path])))
+
+
+def test_the_page_has_a_figure_a_table_and_the_effective_length(tmp_path):
+    part = measured(tmp_path / "r.jsonl")
+    assert len(part.pictures) == 1 and "thirteen tasks" in part.pictures[0].title
+    (table,) = part.tables
+    assert table.head == ["tokens", *THIRTEEN] and [line.cells[0].text for line in table.lines] == [
+        "256",
+        "512",
+        "1024",
+    ]
+    said = " ".join(part.notes)
+    # Every mean's interval is ± 5 / sqrt(13) points: 90 is surely above 85.6, and 40 surely below it and below 95.
+    assert "RULER's effective length (every mean up to it above 85.6 points) is 512, 95 % interval 512 to 512" in said
+    assert "Against 256 tokens" in said and "at 1024 the mean differs by -55.0 points (-57.0 to -53.0)" in said
+    assert "Left out: needle" in said
+
+
+def test_no_section_without_rows(tmp_path):
+    Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk perplexity")).add(made_up.row(2.0))
+    assert section(clean(records.read([tmp_path / "r.jsonl"]))) is None
