@@ -193,7 +193,11 @@ def test_scores_of_shared_items_are_those_that_lm_eval_generates_and_gives(hemp)
     items = [dataclasses.replace(each, room=12) for each in _items(hemp, ["niah_single_1"], 8, 276)]
     texts = [hemp.tokenizer.decode(each.ids, skip_special_tokens=True) for each in items]
     assert our_scores(hemp, items) == lm_eval_scores(hemp, texts, items)
-    # Judging one string in one pass gives what generating does.
+    # Judging one string in one pass gives what generating does, and so does ending a response that has its score.
+    ended = respond(hemp, items, settled=TASKS["niah_single_1"].settled)
+    assert [scoring.match_all(text, item.answers) for text, item in zip(ended, items, strict=True)] == our_scores(
+        hemp, items
+    )
     assert our_scores(hemp, items) == our_scores(hemp, [dataclasses.replace(each, forced="") for each in items])
 
 
@@ -230,7 +234,7 @@ def answered(monkeypatch):
     """`respond` answers as told; what it was asked is counted."""
     asked = []
 
-    def respond(loaded, items, *, batch_tokens=None, done):
+    def respond(loaded, items, *, batch_tokens, settled, done):
         for place, each in enumerate(items):
             asked.append(each)
             done(place, f" {' '.join(each.answers)}")

@@ -17,8 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from jaxtyping import Float
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from jaxtyping import Bool, Float
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
@@ -67,6 +74,18 @@ class _RefuseNaN(LogitsProcessor):
         return scores
 
 
+class _Settled(StoppingCriteria):
+    """Ends the rows of a batch whose texts need not go on."""
+
+    def __init__(self, places: Sequence[int], prompt: int, of_place: Callable[[int, TokenIds], bool] | None) -> None:
+        self.places, self.prompt, self.of_place = places, prompt, of_place
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Bool[torch.Tensor, " batch"]:
+        rows = input_ids[:, self.prompt :].cpu().numpy()
+        ended = [self.of_place is not None and self.of_place(*each) for each in zip(self.places, rows, strict=True)]
+        return torch.tensor(ended, device=input_ids.device)
+
+
 def end_marks(tokenizer: Any, model: Any) -> list[int]:
     """The tokens that end a text: the tokenizer's, else the config's; none if neither names one."""
     configs = model.config, model.config.get_text_config()
@@ -87,6 +106,7 @@ def write(
     names: Sequence[str] | None = None,
     batch: int | None = None,
     done: Callable[[list[int], list[Written]], None] = lambda places, texts: None,
+    settled: Callable[[int, TokenIds], bool] | None = None,
 ) -> list[Written]:
     """Continue every prompt.
 
@@ -100,6 +120,7 @@ def write(
         names: what an error calls each prompt; its place if not given.
         batch: prompts at a time; as many as the memory holds keys and values for if not given.
         done: called after each batch with the places and the texts, so that they can be recorded.
+        settled: whether a prompt's text, by its place and its new tokens, need not go on; what follows it then is arbitrary.
 
     Raises:
         UserError: a logit was NaN; the error names the prompt.
@@ -120,6 +141,7 @@ def write(
                 decoding,
                 ends,
                 [_generator(decoding.seed, keys[place]) for place in batch_places],
+                _Settled(batch_places, longest - new_tokens, settled),
             )
         except _NotANumber as error:
             place = batch_places[error.row]
@@ -196,6 +218,7 @@ def _write_together(
     decoding: Decoding,
     ends: Sequence[int],
     generators: Sequence[torch.Generator],
+    settled: _Settled,
 ) -> list[Written]:
     device, longest = next(model.parameters()).device, max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -206,7 +229,12 @@ def _write_together(
     processors = _processors(decoding, generators)
     pad = ends[0] if ends else 0
     with _fixed_generation_config(model, new_tokens, ends, pad):
-        whole = model.generate(ids.to(device), attention_mask=seen.to(device), logits_processor=processors)
+        whole = model.generate(
+            ids.to(device),
+            attention_mask=seen.to(device),
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList([settled] if settled.of_place else []),
+        )
     return [_cut(row, ends) for row in whole[:, longest:].cpu().numpy()]
 
 

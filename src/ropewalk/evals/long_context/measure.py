@@ -207,7 +207,11 @@ class Measuring:
 
         with Progress(f"{name}, {window} tokens", len(missing)) as advance:
             respond(
-                self.loaded, [items[number] for number in missing], batch_tokens=self.settings.batch_tokens, done=done
+                self.loaded,
+                [items[number] for number in missing],
+                batch_tokens=self.settings.batch_tokens,
+                settled=TASKS[name].settled,
+                done=done,
             )
         return found
 

@@ -32,6 +32,8 @@ _ONE = (
     "The special magic {values} for {query} mentioned in the provided text is",
 )
 _FACT = "One of the special magic {values} for {key} is: {value}."
+#: Tokens that a response may have more than the answers to one's own needle.
+_SPARE = 48
 _DRAW = {"words": words.pair, "numbers": words.number, "uuids": words.key}
 #: Places of facts among essays, as shares of them.
 _DEPTHS = [round(100 * step / 39) / 100 for step in range(40)]
@@ -77,22 +79,25 @@ class Needles:
         )
         shares = [drawn.random() for _ in facts] if in_lines else drawn.sample(_DEPTHS, len(facts))
         parts = source.parts([f"{fact}\n" if in_lines else f" {fact}" for fact in facts])
-        ids = frame.hide(parts, shares, lambda left: self._filling(source, drawn, left))
+        taken = {key for key, _ in hidden}
+        ids = frame.hide(parts, shares, lambda left: self._filling(source, drawn, left, taken))
         answers = tuple(value for _, values in queried for value in values)
         return Item(ids, answers, self.room, f" {answers[0]}" if single else "")
 
     def _fact(self, key: str, value: str) -> str:
         return _FACT.format(values=self.value, key=key, value=value)
 
-    def _filling(self, source: Source, drawn: random.Random, tokens: int) -> list[TokenIds]:
+    def _filling(self, source: Source, drawn: random.Random, tokens: int, taken: set[str]) -> list[TokenIds]:
         if self.haystack == "essays":
             return source.haystack(tokens)
         if self.haystack == "noise":
             return noise(source, tokens)
-        return source.enough(
-            lambda: self._fact(_DRAW[self.key](drawn), _DRAW[self.value](drawn)) + "\n",
-            tokens,
-        )
+
+        def other() -> str:
+            key = _DRAW[self.key](drawn)
+            return other() if key in taken else self._fact(key, _DRAW[self.value](drawn)) + "\n"
+
+        return source.enough(other, tokens)
 
 
 def noise(source: Source, tokens: int) -> list[TokenIds]:
@@ -128,7 +133,8 @@ def look_up(source: Source, drawn: random.Random, tokens: int) -> Item:
 
 def own(source: Source, drawn: random.Random, tokens: int) -> Item:
     """One of the user's needles in the user's documents, at a place anywhere in them."""
-    needle, room = drawn.choice(source.needles), 64
+    needle = drawn.choice(source.needles)
+    room = _SPARE + sum(map(len, source.parts([f" {answer}" for answer in needle.answers])))
     frame = Frame(
         source.head("Read the following text and answer the question after it.\n\n"),
         source.part(f"\n\nQuestion: {needle.question}\nAnswer:"),

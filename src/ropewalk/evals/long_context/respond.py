@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ropewalk.data.encode import TokenIds
 from ropewalk.evals.downstream.generation import end_marks, write
 from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel
@@ -29,6 +30,7 @@ def respond(
     items: Sequence[Item],
     *,
     batch_tokens: int | None = None,
+    settled: Callable[[str, Sequence[str]], bool] = lambda response, answers: False,
     done: Callable[[int, str], None] = lambda place, response: None,
 ) -> list[str]:
     """The responses, in the items' order.
@@ -37,6 +39,7 @@ def respond(
         loaded: the model and its tokenizer.
         items: of any lengths.
         batch_tokens: tokens of one forward pass.
+        settled: whether nothing that may follow a response changes its score, so that it need not go on.
         done: called with an item's place and its response as soon as it is there.
 
     Raises:
@@ -56,7 +59,8 @@ def respond(
         for place, right in zip(places, verdicts(loaded.model, prompts, batch_tokens=batch_tokens), strict=True):
             if right.all():
                 keep(place, items[place].forced)
-    _generate(loaded, items, [place for place in range(len(items)) if place not in responses], batch_tokens, keep)
+    missing = [place for place in range(len(items)) if place not in responses]
+    _generate(loaded, items, missing, batch_tokens, settled, keep)
     return [responses[place] for place in range(len(items))]
 
 
@@ -71,6 +75,7 @@ def _generate(
     items: Sequence[Item],
     places: Sequence[int],
     batch_tokens: int | None,
+    settled: Callable[[str, Sequence[str]], bool],
     keep: Callable[[int, str], None],
 ) -> None:
     """Generate the responses of some items."""
@@ -78,9 +83,12 @@ def _generate(
     if not places:
         return
 
+    def said(ids: TokenIds) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
     def written(batch: list[int], texts: Sequence[Any]) -> None:
         for at, text in zip(batch, texts, strict=True):
-            keep(places[at], tokenizer.decode(text.ids, skip_special_tokens=True))
+            keep(places[at], said(text.ids))
 
     write(
         loaded.model,
@@ -91,4 +99,5 @@ def _generate(
         names=[f"item {place}" for place in places],
         batch=_together(loaded, items, batch_tokens) if batch_tokens else None,
         done=written,
+        settled=lambda at, ids: settled(said(ids), items[places[at]].answers),
     )

@@ -44,6 +44,12 @@ class Task:
     after: str = RULER
     version: int = 1
 
+    def settled(self, response: str, answers: Sequence[str]) -> bool:
+        """Whether a response has its score for good, whatever may follow it: every answer, or a whole list of nodes."""
+        if self.score is scoring.nodes:
+            return "]" in response
+        return self.score is not scoring.repetition and self.score(response, answers) == 1
+
     @property
     def rule(self) -> str:
         """As the record has it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -99,10 +100,10 @@ def _node(drawn: random.Random) -> str:
     return f"{drawn.getrandbits(40):010x}"
 
 
-def _edges(drawn: random.Random, tokens: int, targets: list[str], sources: list[str] | None = None):
+def _edges(drawn: random.Random, tokens: int, targets: Sequence[str], sources: Sequence[str] = ()) -> Callable[[], str]:
     """A function that draws one more edge: between other nodes, or to `targets` and from `sources`."""
     others = [_node(drawn) for _ in range(max(16, tokens // 100))]
-    begin, end = [*others, *(sources or [])], [*others, *targets]
+    begin, end = [*others, *sources], [*others, *targets]
     return lambda: _edge(drawn.choice(begin), drawn.choice(end))
 
 
@@ -110,7 +111,16 @@ def _edge(begin: str, end: str) -> str:
     return f"{begin} -> {end}\n"
 
 
-def _walk(source: Source, drawn: random.Random, tokens: int, asked: str, answers, edges, others) -> Item:
+def _walk(
+    source: Source,
+    drawn: random.Random,
+    tokens: int,
+    asked: str,
+    answers: Sequence[str],
+    edges: list[tuple[str, str]],
+    others: Callable[[], str],
+) -> Item:
+    """The item of an operation: its own edges, in any order, anywhere among as many others as there is room for."""
     room = 128
     frame = Frame(source.head(_GRAPH), source.part(f"\nOperation: {asked}\nFinal Answer: ["), tokens, room)
     drawn.shuffle(edges)
