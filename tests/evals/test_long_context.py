@@ -218,7 +218,7 @@ def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):
         *needles("needle", "words", "numbers"),
         *needles("needle", "uuids", "uuids"),
         *vt_utils.sys_vartrack_w_noise_random(hemp.tokenizer, add_fewshot=False, incremental=5, **length),
-        *cwe_utils.sys_word_pair_random(tokenizer=hemp.tokenizer, **length),
+        *cwe_utils.sys_word_pair_random(tokenizer=hemp.tokenizer, **length | {"max_seq_length": 2000}),
         *fwe_utils.sys_kwext(hemp.tokenizer, **length),
     ]
     texts = [f"{doc['input']} {doc['gen_prefix']}" for doc in docs]
