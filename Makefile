@@ -9,7 +9,7 @@ BESIDE := --numprocesses 2 --dist loadfile
 .PHONY: demo test test-all lint gpu-test readers docs lab results clean
 
 demo: .venv/installed
-	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite
+	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite --yes
 
 test: .venv/installed-dev lint
 	bash scripts/install-chromium.sh
@@ -43,7 +43,7 @@ docs: .venv/installed-dev
 export MODELS ?= models
 export DATA ?= data
 lab: .venv/installed
-	test -d $(MODELS)/smollm2-135m || { $(BIN)/pip install -q -c constraints.txt -e '.[gguf]' && $(BIN)/python recipes/real_models/fetch.py $(MODELS); }
+	test -d $(MODELS)/smollm2-135m || { $(BIN)/pip install -q -c constraints.txt -e '.[export]' && $(BIN)/python recipes/real_models/fetch.py $(MODELS); }
 	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL))
 
 results: .venv/installed
@@ -51,7 +51,7 @@ results: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q -c constraints.txt -e '.[eval,report]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -80,7 +80,12 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
 def __getattr__(name: str) -> object:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            from ropewalk.settings.extras import explained
+
+            raise explained(error) from error
     raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
 
 

@@ -17,7 +17,6 @@ import pytest
 import made_up
 import ropewalk
 from ropewalk import cli, testing
-from ropewalk.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,7 +80,7 @@ def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
     ],
 )
 def test_windows_and_lists_are_taken_as_people_write_them(line: str, field: str, value: object) -> None:
-    _, options = commands.parse(line.split())
+    _, options = cli.parse(line.split())
     assert getattr(options, field) == value
 
 
@@ -201,13 +200,13 @@ def test_what_training_leaves_out_is_said_in_a_sentence_and_its_record_names_the
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
-def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, capsys) -> None:
+def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, capsys, tmp_path) -> None:
     from ropewalk.suite import watch
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(watch, "train", lambda *_, **__: made_up.extended())
-    cli.main(["train", "hemp", "--data", "d", "--window", "1024", "--out", "o"])
+    cli.main(["train", "hemp", "--data", str(tmp_path), "--window", "1024", "--out", str(tmp_path / "o")])
     assert len(capsys.readouterr().out.splitlines()) == lines
 
 

@@ -315,7 +315,7 @@ def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "not checked" in done.stdout and "pip install torch transformers" in done.stdout
+    assert "not checked" in done.stdout and "ropewalk[train]" in done.stdout
 
 
 def test_from_python_the_embedded_model_is_sound_and_cannot_be_changed(tmp_path: Path) -> None:

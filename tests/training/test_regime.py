@@ -13,7 +13,6 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
-from ropewalk.planner import regimes
 from ropewalk.training import TrainSettings, regime, train
 
 GIB = 2**30
@@ -31,7 +30,7 @@ def seven(tmp_path, monkeypatch):
     (tmp_path / "7b").mkdir()
     (tmp_path / "7b/config.json").write_text(json.dumps(SEVEN))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB HBM3")
-    monkeypatch.setattr(regimes.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
 
     def choose(free: float, out=tmp_path / "none", **options) -> TrainSettings:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(free * GIB), int(79.2 * GIB)))
@@ -70,7 +69,7 @@ def test_the_choice_is_one_line(seven, caplog) -> None:
 
 
 def test_what_fits_but_is_not_installed_is_a_sentence(seven, monkeypatch) -> None:
-    monkeypatch.setattr(regimes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs torchao, which is not installed: pip install"):
         seven(78.7)
 

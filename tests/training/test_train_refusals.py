@@ -38,12 +38,12 @@ def test_a_run_is_replaced_when_the_new_one_is_finished_and_only_what_it_made(ba
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
         with pytest.raises(UserError, match=f"did not make {mine}"):
-            go(base, out, overwrite=True)
+            go(base, out, overwrite=True, yes=True)
         mine.unlink()
     with pytest.raises(UserError, match="does not exist"):
-        go(base, out, data="no/such.txt", overwrite=True)
+        go(base, out, data="no/such.txt", overwrite=True, yes=True)
     assert same(weights(out), before) and os.listdir(tmp_path) == ["out"]
-    go(base, out, steps=2, overwrite=True)
+    go(base, out, steps=2, overwrite=True, yes=True)
     assert not same(weights(out), before) and not (out / "checkpoints/step-000001").exists()
     assert os.listdir(tmp_path) == ["out"]
 
@@ -191,6 +191,6 @@ def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out/kept").write_text("")
-        with pytest.raises(UserError, match=r"install ropewalk\["):
+        with pytest.raises(UserError, match=r"install \"ropewalk\["):
             go(base, tmp_path / "out", overwrite=True, **options)
         assert (tmp_path / "out/kept").exists()

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.checkpoint.processes import one_at_a_time
+from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
@@ -38,6 +39,7 @@ def cache_directory() -> Path:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint's config.json."""
+    refuse_unfinished(directory)
     return read_json(directory / "config.json", what="a model directory holds a config.json")
 
 

@@ -1,12 +1,18 @@
-"""The checkpoints of a training run on disk: `checkpoints/step-000200`, and nothing that is called a little otherwise."""
+"""A training run on disk: its checkpoints, `checkpoints/step-000200` and nothing that is called a little otherwise, and how far it came.
+
+in   the directory of a run
+out  directories by step; `Unfinished`, of a run that was interrupted
+"""
 
 from __future__ import annotations
 
+import json
 import re
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.errors import UserError, read_text
 
 #: The directory of a run's checkpoints, in the run's own.
 CHECKPOINTS = "checkpoints"
@@ -26,15 +32,45 @@ def steps_in(root: Path) -> dict[int, Path]:
     return {step: path for step in steps if (path := root / step_name(step)).is_dir()}
 
 
-def models_in(run: Path) -> list[Path]:
-    """The checkpoints of a run that are models, first to last; one whose config has another step than its name was renamed, and is left out."""
-    found = []
-    for step, path in steps_in(run / CHECKPOINTS).items():
-        if not (path / "config.json").is_file():
-            continue
-        steps = Checkpoint.open(path).info.steps
-        if steps == step:
-            found.append(path)
-        else:
-            warnings.warn(f"{path} is left out: its config says that it is the model of step {steps}", stacklevel=2)
-    return found
+@dataclass(frozen=True)
+class Unfinished:
+    """A training run that was interrupted. step: of `last`, its newest checkpoint; 0 where nothing was saved. steps: that were asked for, if known."""
+
+    step: int
+    steps: int | None
+    last: Path | None
+
+    def __str__(self) -> str:
+        return f"step {self.step}" + ("" if self.steps is None else f" of {self.steps}")
+
+    @classmethod
+    def of(cls, run: Path) -> Unfinished | None:
+        """How far the run in a directory came; None if it is finished, or if there is none."""
+        if (run / "config.json").is_file():
+            return None
+        asked, checkpoints = _asked_of(run / "records.jsonl"), steps_in(run / CHECKPOINTS)
+        if not checkpoints and "save_every" not in asked:
+            return None
+        step, last = max(checkpoints.items(), default=(0, None))
+        steps = asked.get("steps")
+        return cls(step, steps if isinstance(steps, int) else None, last)
+
+
+def refuse_unfinished(run: Path) -> None:
+    """Raises UserError if a directory that is to be read as a model holds a run that has not written its model yet."""
+    if (found := Unfinished.of(run)) is None:
+        return
+    way_out = f"name its last checkpoint, {found.last}, or go on" if found.last else "go on"
+    raise UserError(
+        f"{run} holds an unfinished run, {found}, and no model yet; {way_out} with `ropewalk train … --resume`"
+    )
+
+
+def _asked_of(records: Path) -> dict[str, Any]:
+    """The settings of a training run by the last header of its records; empty if there is none."""
+    try:
+        lines = [line for line in read_text(records, errors="replace").splitlines() if '"save_every"' in line]
+        settings = json.loads(lines[-1])["settings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

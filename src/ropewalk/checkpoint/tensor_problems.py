@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.checkpoint.headers import PICKLES, tensors
-from ropewalk.errors import read_text
+from ropewalk.errors import UserError, read_text
 
 if TYPE_CHECKING:
     from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -203,6 +203,12 @@ def embedding_rows(checkpoint: Checkpoint) -> int | None:
                 return int(entry["shape"][0])
     stated = checkpoint.text_config.get("vocab_size")
     return stated if isinstance(stated, int) else None
+
+
+def refuse_quantised(checkpoint: Checkpoint) -> None:
+    """Raises UserError for weights that are quantised on disk, which can be measured and neither extended nor trained."""
+    if problem := quantised(checkpoint):
+        raise UserError(problem.sentence)
 
 
 def quantisation(checkpoint: Checkpoint) -> str:

@@ -1,6 +1,7 @@
 """The command line: read the options, call the function of the same name, print its result.
 
 commands.py  the commands and their options, which are the fields of ropewalk.settings
+words.py     from what was typed, and from a run.yaml, to a command's options; door.py, what is refused before anything is imported
 make.py measure.py downstream.py predict.py talk.py  what each command calls
 tables/      all tables
 terminal.py progress.py  stdout and stderr; streams.py, in whatever state they are found
@@ -20,11 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ropewalk.cli.commands import COMMANDS, parse
+from ropewalk.cli.commands import COMMANDS
 from ropewalk.cli.progress import log_to_terminal
 from ropewalk.cli.streams import delivered, prepare
+from ropewalk.cli.words import parse
 from ropewalk.errors import UserError, is_shortage, shortage
 from ropewalk.progress import is_first_process
+from ropewalk.settings.extras import explained
 
 __all__ = ["COMMANDS", "main", "parse"]
 
@@ -67,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(arguments)
     except UserError as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if (sentence := explained(error)) is error:
+            raise
+        _refuse(str(sentence))
     except KeyboardInterrupt:
         print("ropewalk: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
@@ -87,6 +94,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     except FileNotFoundError:
         raise UserError("the current directory was deleted; change into another one (cd)") from None
     name, options = parse(arguments)
+    from ropewalk.cli import door  # not for --help
+
     handler = log_to_terminal(quiet=options.quiet, verbose=options.verbose)
     try:
         with warnings.catch_warnings():
@@ -94,7 +103,10 @@ def _run(arguments: Sequence[str] | None) -> None:
                 # Before they are imported, which is when they read it.
                 os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
                 warnings.simplefilter("ignore", UserWarning)
+            settings = door.check(name, COMMANDS[name], options)
             COMMANDS[name].run(options)
+            if not getattr(options, "dry_run", False):
+                door.keep(settings)
         if handler.failed:
             raise SystemExit(1)
     finally:

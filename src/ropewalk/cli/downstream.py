@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ropewalk.cli import rehearse
 from ropewalk.cli.terminal import say
 from ropewalk.errors import UserError
 from ropewalk.settings.ablate import AblateSettings
@@ -26,6 +27,8 @@ def summarize(options: Any) -> None:
 
 
 def evaluate(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.evaluate(options)
     from ropewalk.suite.runner import evaluate
 
     outcomes = evaluate(**arguments(EvaluateSettings, options))

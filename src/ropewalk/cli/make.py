@@ -7,6 +7,7 @@ import shlex
 import time
 from typing import Any
 
+from ropewalk.cli import rehearse
 from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings
@@ -28,7 +29,7 @@ def extend(options: Any) -> None:
 
     info = extend(**arguments(ExtendSettings, options))
     if options.json:
-        say(json.dumps({"out": str(options.out), **info.to_dict()}, indent=2))
+        say(json.dumps({"out": str(options.out), "measured": evidence(info.method), **info.to_dict()}, indent=2))
         return
     if info.method == InterpolatedTable.method:
         say(
@@ -44,6 +45,8 @@ def extend(options: Any) -> None:
 
 
 def search(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.search(options)
     from ropewalk.checkpoint.window import Answers
     from ropewalk.evals.factor_search import search
 
@@ -59,12 +62,11 @@ def search(options: Any) -> None:
 
 
 def train(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.train(options)
     from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
-    if options.dry_run:
-        say("a dry run: nothing was trained, nothing is written; leave --dry-run out to train")
-        return
     windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
     say(
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.steps} steps; "
@@ -97,6 +99,8 @@ def report(options: Any) -> None:
 
 
 def demo(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.demo(options)
     from ropewalk.cli.tables.demo import show_demo
     from ropewalk.suite.demo import demo
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say
@@ -21,7 +22,8 @@ def theory(options: Any) -> None:
         say(json.dumps(forecast.to_dict(), indent=2))
         return
     show_theory(forecast)
-    say(f"figures (SVG and PNG) and theory.jsonl in {forecast.out}")
+    drawn = any(Path(forecast.out or ".").glob("*.svg"))
+    say(f"{'figures (SVG and PNG) and ' if drawn else ''}theory.jsonl in {forecast.out}")
 
 
 def plan(options: Any) -> None:

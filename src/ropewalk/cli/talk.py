@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 def chat(options: Any) -> None:
     from ropewalk.evals.conversation import Conversation
 
-    settings = ChatSettings(**_given(ChatSettings, options))
+    settings = ChatSettings(**arguments(ChatSettings, options))
     conversation = Conversation.about(settings)
     at_terminal = not settings.question and sys.stdin.isatty()
     for question in settings.question or (_typed() if at_terminal else _piped()):
@@ -33,14 +33,9 @@ def chat(options: Any) -> None:
 def generate(options: Any) -> None:
     from ropewalk.evals.conversation import generate
 
-    reply = generate(**_given(GenerateSettings, options) | {"hear": _print})
+    reply = generate(**arguments(GenerateSettings, options) | {"hear": _print})
     print(flush=True)
     _remark(reply.note)
-
-
-def _given(settings: type, options: Any) -> dict[str, Any]:
-    """The options as the settings have them: one that may be given several times and was not is an empty list on the command line."""
-    return {name: None if value == [] else value for name, value in arguments(settings, options).items()}
 
 
 def _remark(note: str) -> None:

@@ -21,6 +21,7 @@ from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.errors import UserError
 from ropewalk.exports.checkpoints import full_layers
 from ropewalk.rope.rope import InvFreq
+from ropewalk.settings.extras import bringing
 
 _FACTORS = "rope_freqs.weight"
 #: Architectures whose graph looks for rope_freqs (src/models/*.cpp, October 2026), among those that ropewalk extends.
@@ -256,7 +257,7 @@ def _gguf() -> Any:
         import gguf
     except ImportError:
         raise UserError(
-            "GGUF files are read and written with the gguf package, which is not installed; pip install 'ropewalk[gguf]'"
+            f"GGUF files are read and written with the gguf package, which is not installed: {bringing('gguf')}"
         ) from None
     return gguf
 

@@ -6,7 +6,6 @@ out  a `Diagnosis`; nothing is printed, and no weight is loaded
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -15,6 +14,7 @@ from ropewalk.readers.diagnosis import Diagnosis, Finding
 from ropewalk.readers.examine import examine
 from ropewalk.settings.command import takes
 from ropewalk.settings.doctor import DoctorSettings
+from ropewalk.settings.extras import bringing, installed
 
 _NEEDED = ("torch", "transformers")
 _VERIFIED = 9
@@ -36,21 +36,14 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     diagnosis = examine(model, fix=settings.fix)
     if not diagnosis.readers or Path(model).is_file():
         return diagnosis
-    missing = [name for name in _NEEDED if not _installed(name)]
+    missing = [name for name in _NEEDED if not installed(name)]
     if missing:
-        why = f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        why = f"needs {' and '.join(missing)}: {bringing(*missing)}"
         for number in (_VERIFIED, _TENSORS):
             diagnosis = diagnosis.with_findings([Finding(number, "not checked", why)], number)
         return diagnosis
     path = locate(model, weights=False, trust_remote_code=settings.trust_remote_code)
     return _with_transformers(diagnosis, path, trust_remote_code=settings.trust_remote_code)
-
-
-def _installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ValueError:  # a module that stands in sys.modules as None
-        return False
 
 
 def _with_transformers(diagnosis: Diagnosis, path: Path, *, trust_remote_code: bool) -> Diagnosis:

@@ -18,9 +18,9 @@ from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, longer_table_config
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
+from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
-from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -41,10 +41,6 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    from ropewalk.model.load import refuse_quantised, refuse_unknown_code, refuse_what_no_reader_loads, settle
-    from ropewalk.model.position_table import interpolate_in_place
-    from ropewalk.model.verify import verify_directory
-
     checkpoint = Checkpoint.open(
         settings.model,
         pickles=settings.convert_pickle,
@@ -52,11 +48,17 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     )
     inputs = [*inputs_of(settings), checkpoint.path]
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
-    refuse_unknown_code(checkpoint)
     if checkpoint.has_weights:  # else they may be pickled yet
         refuse_quantised(checkpoint)
     table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
+    # Only now, so that what the config alone refuses is said before transformers is imported.
+    from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
+    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
+    from ropewalk.model.position_table import interpolate_in_place
+    from ropewalk.model.verify import verify_directory
+
+    refuse_unknown_code(checkpoint)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     if table is None:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)

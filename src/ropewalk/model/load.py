@@ -20,7 +20,7 @@ from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import refuse_without_rope
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
-from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors, quantised
+from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
@@ -88,12 +88,6 @@ def laid_out(checkpoint: Checkpoint) -> list[Problem]:
     """What does not fit where transformers lays a checkpoint's tensors out on the meta device, which reads none of them."""
     model, report = _from_pretrained(checkpoint, dtype=torch.bfloat16, device_map="meta")
     return misfits(model, report, checkpoint)
-
-
-def refuse_quantised(checkpoint: Checkpoint) -> None:
-    """Raises UserError for weights that are quantised on disk, which can be measured and neither extended nor trained."""
-    if problem := quantised(checkpoint):
-        raise UserError(problem.sentence)
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:

@@ -9,7 +9,6 @@ elementwise work, the optimiser's pass. Each is repeated for its share of the ti
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, named
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED
-from ropewalk.settings.budget import CHUNK_ELEMENTS
+from ropewalk.settings.budget import CHUNK_ELEMENTS, memory_here
 
 #: Most tokens that are timed at once; more make no product faster.
 _TOKENS = {"cuda": 16384, "cpu": 4096}
@@ -71,8 +70,7 @@ def _chip(device: torch.device) -> Chip:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return card(properties.name, properties.total_memory)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return Chip("cpu", 0.0, memory, 0.0, 0.0, 0.0, "this machine", peers=1)
+    return Chip("cpu", 0.0, memory_here() / GIB, 0.0, 0.0, 0.0, "this machine", peers=1)
 
 
 def card(name: str, size: int) -> Chip:

@@ -208,22 +208,33 @@ def gibibytes(text: str, option: str) -> float:
     return size * (1024 if unit.startswith("t") else 1) * (1 if "i" in unit else 0.98)
 
 
+#: How people write a number of chips: "H200", "8xH100" or "8 H100", "H100:8"; read in this order, since names begin with numbers ("4060 Ti").
+_WRITTEN = (
+    r"(?P<chip>.+)(?P<count>)",
+    r"(?P<count>\d+)\s*(?:[x×*]|\s)\s*(?P<chip>.+)",
+    r"(?P<chip>.+?)\s*[x×*:]\s*(?P<count>\d+)",
+)
+
+
 def parse(text: str) -> tuple[int, Chip]:
-    """How many of which chip: "8xH100", "H200", "32 x A100-80".
+    """How many of which chip, as in `_WRITTEN`.
 
     Raises:
         UserError: no such chip is known, or the count is not a whole number above 0.
     """
-    match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?([A-Za-z0-9][\w .-]*?)\s*", text)
-    name = re.sub(r"[ _]", "-", match[2]).upper() if match else ""
+    for match in (re.fullmatch(form, text.strip(), re.IGNORECASE) for form in _WRITTEN):
+        chip = match and _of_name(match["chip"])
+        if match and chip and (count := int(match["count"] or 1)):
+            return count, chip
+    known = ", ".join(chip.name for chip in CHIPS.values())
+    raise UserError(f"--gpus is a count and a chip, as in 8xH100, got {text!r}; known chips: {known}")
+
+
+def _of_name(name: str) -> Chip | None:
+    name = re.sub(r"[ _]", "-", name.strip()).upper()
     name = re.sub(r"^((NVIDIA|AMD|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
     name = re.sub(r"-?(\d+)GB$", r"-\1", name)
-    chip = CHIPS.get(_ALIASES.get(name, name))
-    count = int(match[1] or 1) if match else 0
-    if chip is None or count < 1:
-        known = ", ".join(chip.name for chip in CHIPS.values())
-        raise UserError(f"--gpus is a count and a chip, as in 8xH100, got {text!r}; known chips: {known}")
-    return count, chip
+    return CHIPS.get(_ALIASES.get(name, name))
 
 
 def named(device: str) -> Chip | None:

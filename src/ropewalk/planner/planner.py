@@ -17,14 +17,15 @@ from typing import Any
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, regimes
 from ropewalk.planner.chips import Chip, Mfu, Rates, datasheet_rates, gibibytes, mfu, of_memory, parse
-from ropewalk.planner.job import FULL, NONE, Job
+from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, micro_windows
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, memory_here
 from ropewalk.settings.command import takes
+from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
 
 #: Bytes of the host's memory for each chip, where nobody says: what machines of this kind have at least.
@@ -243,12 +244,17 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
 
 
 def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
-    """The job as training runs it on a CPU, with every activation kept unless full checkpointing is asked for, and micro batches of about 2048 tokens."""
-    recipe = job.recipe
-    micro = recipe.micro_batch or micro_windows(job.length, recipe.batch, on_gpu=False)
-    job = replace(job, activations=FULL if recipe.activations == "full" else NONE, micro=micro)
-    chip, rates = _measured(job)
+    """The job on this machine's CPU, which it has to itself."""
+    job = regimes.on_cpu(job, memory_here())
+    chip, rates = _measured(job) if installed("torch") else _untimed()
     return job, chip, rates, step_memory(job, cpu=True)
+
+
+def _untimed() -> tuple[Chip, Rates]:
+    """This machine's CPU where nothing is installed that could time it: its memory alone is known."""
+    source = f"its memory alone is known; timing it needs torch: {bringing('torch')}"
+    chip = Chip("cpu", 0.0, memory_here() / GIB, 0.0, 0.0, 0.0, source, peers=1)
+    return chip, datasheet_rates(chip)
 
 
 def _measured(job: Job) -> tuple[Chip, Rates]:
@@ -261,6 +267,10 @@ def _gpus_here() -> int:
     """GPUs of this machine; torch, which counts them, is imported only if a driver is installed."""
     if not (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()):
         return 0
+    if not installed("torch"):
+        raise UserError(
+            f"timing this machine's GPUs needs torch, which is not installed: {bringing('torch')}; or name them, as in --gpus 8xH100"
+        )
     from ropewalk.planner import calibrate
 
     return calibrate.gpus()

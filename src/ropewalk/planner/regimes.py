@@ -9,12 +9,15 @@ the host's memory, which need float32 weights and so take more of a GPU than sto
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from ropewalk.errors import UserError
+from ropewalk.planner.job import FULL, NONE, Job
+from ropewalk.planner.memory import step_memory
+from ropewalk.settings.budget import micro_windows
+from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.train import Recipe
 
 R = TypeVar("R", bound=Recipe)
@@ -34,6 +37,18 @@ _ORDER = (
 )
 #: Where there is no GPU.
 ON_CPU = ("float32", "adamw")
+
+
+def on_cpu(job: Job, room: float) -> Job:
+    """A job as training runs it on a CPU: micro batches of about 2048 tokens, and every activation kept, or each layer's input alone.
+
+    room: bytes that the process may take; `auto` keeps less where it does not hold everything, since a system short of memory ends it unasked.
+    """
+    recipe = job.recipe
+    job = job.with_micro(recipe.micro_batch or micro_windows(job.length, recipe.batch, on_gpu=False))
+    job = replace(job, activations=NONE)
+    short = recipe.activations == AUTO and step_memory(job, cpu=True).total > room
+    return replace(job, activations=FULL) if short or recipe.activations == "full" else job
 
 
 def is_settled(recipe: Recipe) -> bool:
@@ -90,10 +105,10 @@ def refuse_without_torchao(recipe: Recipe, why: str) -> None:
     Raises:
         UserError: with the line that installs it.
     """
-    if needs_torchao(recipe) and importlib.util.find_spec("torchao") is None:
+    if needs_torchao(recipe) and not installed("torchao"):
         raise UserError(
             f"{why}; --precision {recipe.precision} --optimizer {recipe.optimizer} fits and needs torchao, which is not installed: "
-            "pip install 'ropewalk[low-bit]', or choose --precision and --optimizer yourself"
+            f"{bringing('torchao')}, or choose --precision and --optimizer yourself"
         )
 
 

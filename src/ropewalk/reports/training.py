@@ -37,6 +37,18 @@ class Training:
     def seconds(self) -> float:
         return self.seconds_at(self.steps[-1].step) if self.steps else 0.0
 
+    @property
+    def asked(self) -> int | None:
+        """Steps that were asked for, when the run was last started."""
+        steps = self.measurements[-1].run.settings.get("steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of them are on record, or whoever watched the run may have ended it (--watch-stop)."""
+        watched = self.measurements[-1].run.settings.get("watch_stop") is not None
+        return watched or self.asked is None or self.steps[-1].step >= self.asked
+
     def tokens_at(self, number: int) -> int | None:
         """Tokens seen when step `number` was done; None if the run never came that far."""
         if not self.steps or number > self.steps[-1].step:
@@ -151,7 +163,7 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
     return Line(
         name,
         cells(
-            str(len(run.steps)),
+            str(len(run.steps)) if run.is_finished else f"interrupted, {run.steps[-1].step} of {run.asked}",
             f"{number_format.fixed(first)} → {number_format.fixed(last)}",
             number_format.large(run.tokens),
             number_format.large(run.tokens / run.seconds if run.seconds else None),

@@ -43,6 +43,13 @@ COMPILED_WEIGHTS, COMPILED_FLOPS = 1e9, 5e15
 _GPU_TOKENS, _CPU_TOKENS = 16384, 2048
 
 
+def memory_here() -> int:
+    """Bytes of this machine's memory in all."""
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
 def host_room(processes: int = 1) -> int:
     """Bytes of this machine's memory that each of `processes` may pin, without anything being swapped."""
     import psutil

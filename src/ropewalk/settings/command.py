@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
+from ropewalk.settings.extras import explained
 from ropewalk.settings.values import Kind, Refused, kind_of, shown
 
 P = ParamSpec("P")
@@ -32,6 +33,13 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(type(self)):
             object.__setattr__(self, field.name, _taken(self, field))
+
+    def refuse_at_start(self) -> None:
+        """Asked once, when a command is given these settings, and never of a run that has begun: what lies at its `out`.
+
+        Raises:
+            UserError: the command would lose something of the user's, or do what it does not mean to.
+        """
 
 
 def _taken(settings: Any, field: dataclasses.Field[Any]) -> Any:
@@ -67,7 +75,12 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
     def decorate(function: Callable[[S], R]) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return function(settings(*args, **kwargs))
+            asked: Any = settings(*args, **kwargs)
+            asked.refuse_at_start()
+            try:
+                return function(asked)
+            except ModuleNotFoundError as error:
+                raise explained(error) from error
 
         call.__signature__ = _signature(settings, function)  # pyrefly: ignore[missing-attribute] (inspect reads it)
         call.__doc__ = _help(settings, function)

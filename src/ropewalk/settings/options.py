@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ropewalk.checkpoint.steps import CHECKPOINTS, steps_in
+from ropewalk.errors import UserError
 from ropewalk.settings import values
 from ropewalk.settings.command import Settings
 from ropewalk.settings.scaling import ScalingOptions
@@ -148,6 +150,18 @@ class Overwriting(Settings):
 
     overwrite: Flag = False
     """Replace --out if ropewalk made it; it stays until the new one is whole."""
+    yes: Flag = False
+    """With --overwrite: even if --out holds the checkpoints of a training run."""
+
+    def refuse_at_start(self) -> None:
+        super().refuse_at_start()
+        out = getattr(self, "out", None)
+        found = list(steps_in(Path(out) / CHECKPOINTS)) if self.overwrite and not self.yes and out is not None else []
+        if found:
+            raise UserError(
+                f"--overwrite would delete {len(found)} checkpoints of the run in {out}, to step {found[-1]}; add --yes to have them deleted, "
+                "go on with them (train --resume), or choose another --out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

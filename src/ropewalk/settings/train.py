@@ -6,14 +6,16 @@ Section numbers are those of Chen et al. 2023, arXiv 2306.15595. What the paper 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
+from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
+from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
 from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles
@@ -36,7 +38,7 @@ _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
-    "model data field packing loss live_control_tokens dry_run allow_short out steps overwrite resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "model data field packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
     "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
@@ -115,7 +117,7 @@ class TrainSettings(Recipe, Checkpointed):
     data: Data
     """Files (text, JSON lines, CSV, Parquet, …, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents. A weight may follow sources, and a length at which they are read: books/ 0.7 code/ 0.2 short.jsonl 0.1@8k."""
     method: TrainMethod = "linear"
-    """How the model is extended; linear, or pi, is Position Interpolation, auto the method it has, or yarn, plain extends nothing and trains on positions past L (direct fine-tuning)."""
+    """How the model is extended, by the methods of `ropewalk extend`: linear or pi (Position Interpolation), ntk, abf, yarn, llama3, longrope, factors, proportional, auto. plain: not at all; positions past L are trained as they are (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
     """At its maximum; 2e-5, or 1e-5 from 33B parameters on, if not given (section 3.1)."""
     warmup: CountOrNone = 20
@@ -150,8 +152,6 @@ class TrainSettings(Recipe, Checkpointed):
     """Of conversations: on the answers, or on all; answers if not given. Where it is given, turns are read before a text in the same row."""
     live_control_tokens: Flag = False
     """Control tokens that are spelled in the data (</s>, <|im_end|>) are read as such, not as text."""
-    dry_run: Flag = False
-    """Read the data, say what would be read of each source and how many times over, and train nothing."""
     cp: Devices = 1
     """Devices that share one window (context parallel)."""
     replicas: Devices = 1
@@ -196,17 +196,22 @@ class TrainSettings(Recipe, Checkpointed):
         if self.overwrite:
             refuse_to_lose(self.out, inputs_of(self))
         needs = {
-            f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao", "low-bit"),
-            f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao", "low-bit"),
-            f"--base-bits {self.base_bits}": (self.base_bits is not None, "bitsandbytes", "low-bit"),
-            "--tensorboard": (self.tensorboard, "tensorboard", "log"),
-            "--wandb": (self.wandb is not None, "wandb", "log"),
+            f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao"),
+            f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao"),
+            f"--base-bits {self.base_bits}": (self.base_bits is not None, "bitsandbytes"),
+            "--tensorboard": (self.tensorboard, "tensorboard"),
+            "--wandb": (self.wandb is not None, "wandb"),
         }
-        for what, (asked, package, extra) in needs.items():
-            if asked and importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"{what} needs {package}, which is not installed; install ropewalk[{extra}], or leave it out"
-                )
+        for what, (asked, package) in needs.items():
+            if asked and not installed(package):
+                raise UserError(f"{what} needs {package}, which is not installed; {bringing(package)}, or leave it out")
+
+    def refuse_at_start(self) -> None:
+        super().refuse_at_start()
+        if not (self.resume or self.overwrite) and (found := Unfinished.of(Path(self.out))):
+            raise UserError(
+                f"{self.out} holds an unfinished run, {found}; go on with --resume, or begin anew with --overwrite --yes"
+            )
 
     @property
     def groups(self) -> list[Group]:

@@ -38,6 +38,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
+from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
 from ropewalk.settings.train import TrainSettings
@@ -85,6 +86,7 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
         ]
     refuse_unwritable(out)
     _take_directory(out, any((out / f"{row.name}.jsonl").exists() for row in grid.rows))
+    run_file.write(settings, out)
     bench = Bench(grid)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
@@ -105,7 +107,7 @@ def _take_directory(out: Path, has_rows: bool) -> None:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):
-            guard.mark(out, ["*.jsonl", f"{WORK}/*"])
+            guard.mark(out, ["*.jsonl", f"{WORK}/*", run_file.RUN_FILE])
 
 
 def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_unwritable, whole_directory
 from ropewalk.records import PasskeySummary, Perplexity, Records, read, rename_in
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import DemoSettings, DemoSizes
 from ropewalk.settings.train import Precision
@@ -51,6 +52,7 @@ def demo(settings: DemoSettings) -> list[Goal]:
     with whole_directory(out, overwrite=settings.overwrite) as beside, _fastest_threads() as threads:
         precision = choose_precision()
         _logger.info(f"measuring and training with {threads} thread{'s' if threads > 1 else ''} and {precision}")
+        run_file.write(settings, beside)
         _run(beside, sizes, precision)
         for records in (beside / "records.jsonl", beside / "trained" / "records.jsonl"):
             rename_in(records, str(beside), str(out))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.steps import models_in
 from ropewalk.data.documents import digest_of, kind_of
 from ropewalk.data.sliding import sliding
 from ropewalk.data.stdlib import standard_library
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
+from ropewalk.evals.checkpoints_of_run import models_in
 from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.downstream import BenchmarkTask, EvaluateSettings
 from ropewalk.suite.size import Size

@@ -39,6 +39,7 @@ from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
 from ropewalk.records import check_file, rename_in
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.inputs import inputs_of
@@ -67,7 +68,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
     size = _size(settings)
     _refuse_missing(settings)
     model, base = opened(settings.model, settings.base, **settings.opening)
-    settings = dataclasses.replace(settings, model=model, base=base)
+    asked, settings = settings, dataclasses.replace(settings, model=model, base=base)
     if base is not None:
         refuse_other_base(model, base)
     ranks.join()
@@ -75,6 +76,7 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
         suite = Suite(settings, size, ranks.same(work))  # no rank reads the directory before it is there
         if ranks.rank() == 0:
             _begin(suite)
+            run_file.write(asked, suite.work)
         ranks.same(None)
         outcomes = run(list(suite.stages()), suite.work)
         if ranks.rank() == 0:
@@ -82,6 +84,17 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
             for file in (RECORDS, JOURNAL) if suite.work != suite.out else ():
                 rename_in(suite.work / file, str(suite.work), str(suite.out))
     return outcomes
+
+
+def stages_in(settings: EvaluateSettings, work: Path) -> list[Stage]:
+    """What `evaluate` would do, were its files in `work`."""
+    _refuse_missing(settings)
+    model, base = opened(settings.model, settings.base, **settings.opening)
+    if base is not None:
+        refuse_other_base(model, base)
+    suite = Suite(dataclasses.replace(settings, model=model, base=base), _size(settings), work)
+    suite.prepare()
+    return list(suite.stages())
 
 
 def _directory(settings: EvaluateSettings) -> contextlib.AbstractContextManager[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Rope, Scaling
 from ropewalk.settings.command import takes
+from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.pages import TheorySettings
 
 #: LLaMA 7B's rotation (Chen et al. 2023, section 3.1; Touvron et al. 2023), for want of a model.
 LLAMA = Rope(128, 10000.0, 2048)
+_logger = logging.getLogger(__name__)
 _LLAMA_INFO = ModelInfo(
     "LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim
 )
@@ -149,7 +152,13 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
 
 
 def write(result: Forecast, run: records.Run, out: Path) -> None:
-    """The figures as SVG and PNG, and the rows as `theory.jsonl`."""
+    """The figures as SVG and PNG where matplotlib is installed, and the rows as `theory.jsonl`."""
+    recorder = records.Recorder(out / "theory.jsonl", run)
+    for row in result.rows:
+        recorder.add(row)
+    if not installed("matplotlib"):
+        _logger.warning("no figure is drawn without matplotlib; %s", bringing("matplotlib"))
+        return
     from ropewalk.figures import measured
     from ropewalk.figures import theory as theory_figures
 
@@ -165,6 +174,3 @@ def write(result: Forecast, run: records.Run, out: Path) -> None:
     for name, figure in drawn.items():
         for ending in ("svg", "png"):
             measured.save(figure, out / f"{name}.{ending}")
-    recorder = records.Recorder(out / "theory.jsonl", run)
-    for row in result.rows:
-        recorder.add(row)

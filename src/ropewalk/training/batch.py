@@ -179,10 +179,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
 
 
 def _tell(batches: Batches, parts: Sequence[Part]) -> None:
-    """What is read, where there is something to be said of it."""
-    if batches.settings.dry_run or len(parts) > 1 or any(reading.passes > 1 for reading in batches.readings):
-        for reading in batches.readings:
-            _logger.info(str(reading))
+    """Where what is read is too short for the window."""
     window = batches.settings.window
     long = sum(part.share * part.long_share(window // 2) for part in parts)
     if long < _FEW and batches.settings.mode != "pose":

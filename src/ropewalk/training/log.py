@@ -16,6 +16,7 @@ from ropewalk.errors import UserError
 from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, to_line
+from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import TrainSettings
 
 
@@ -70,7 +71,7 @@ class _tensorboard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(
-                f"--tensorboard needs a tensorboard package that loads ({error}); install ropewalk[log] anew"
+                f"--tensorboard needs a tensorboard package that loads ({error}); {bringing('tensorboard')} anew"
             ) from None
         # A resumed run logs the steps after its checkpoint a second time; purge_step hides the first copies.
         self._writer = SummaryWriter(directory, purge_step=first + 1 if first else None)
@@ -89,7 +90,7 @@ class _wandb:
         try:
             import wandb  # pyrefly: ignore[missing-import]
         except ImportError as error:
-            raise UserError(f"--wandb needs a wandb package that loads ({error}); install ropewalk[log] anew") from None
+            raise UserError(f"--wandb needs a wandb package that loads ({error}); {bringing('wandb')} anew") from None
         # The same id when a run is resumed, so that it goes on as one curve.
         try:
             self._run = wandb.init(project=project, id=run.id, resume="allow", config=json.loads(to_line(run)))

@@ -32,6 +32,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
 from ropewalk.records import ModelInfo
+from ropewalk.settings import run_file
 from ropewalk.settings.budget import gradients_wait
 from ropewalk.settings.train import CHANGEABLE, TrainSettings
 from ropewalk.training import disk, lora, threads, throughput, training_state
@@ -59,6 +60,7 @@ class Loop:
 
     settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded. keep: whether the trained
         model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
+    asked: the settings before anything was settled by model and device, for the run's file.
     watch: is shown the run every `watch_every` steps; what it returns is why the run should end here.
     """
 
@@ -72,9 +74,10 @@ class Loop:
         *,
         keep: bool = True,
         watch: Callable[[Loop], str | None] | None = None,
+        asked: TrainSettings | None = None,
     ) -> None:
         self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
-        self._watch = watch
+        self._watch, self._asked = watch, asked or settings
         self.out: Path = mesh.same(out)  # the first process knows
         self.model: Any = start.model
         if settings.mode == "lora":
@@ -132,6 +135,8 @@ class Loop:
             if snapshot is not None:  # goes on under the same id, so that its steps are one curve
                 header = dataclasses.replace(header, id=snapshot.about["run"])
             log = Log(self.settings, self.out, header, self.done)
+            if self.mesh.main and self.keep:
+                run_file.write(self._asked, self.out)
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")

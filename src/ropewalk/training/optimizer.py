@@ -18,6 +18,7 @@ from torch import nn
 
 from ropewalk.errors import UserError
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
+from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import Recipe, TrainSettings
 from ropewalk.training.host_adamw import HostAdamW
 
@@ -103,6 +104,6 @@ def _torchao(what: str) -> Any:
         import torchao.optim  # pyrefly: ignore[missing-import]
     except ImportError:
         raise UserError(
-            f"{what} comes from torchao, which is not installed; install ropewalk[low-bit], or use adamw"
+            f"{what} comes from torchao, which is not installed: {bringing('torchao')}, or use adamw"
         ) from None
     return torchao.optim

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,19 @@ from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError, read_text
 from ropewalk.planner import calibrate
 from ropewalk.planner.chips import Chip
-from ropewalk.planner.job import Job
+from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.layout import least, ways_out
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
 from ropewalk.planner.named import shape_of
-from ropewalk.planner.regimes import ON_CPU, allowed, first_that_fits, is_settled, refuse_without_torchao, with_regime
+from ropewalk.planner.regimes import (
+    ON_CPU,
+    allowed,
+    first_that_fits,
+    is_settled,
+    on_cpu,
+    refuse_without_torchao,
+    with_regime,
+)
 from ropewalk.settings.budget import host_room, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.train import Recipe, TrainSettings
@@ -40,10 +49,10 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     Raises:
         UserError: what fits needs torchao, which is not installed.
     """
+    if mesh.device.type != "cuda":
+        return _with_room(with_regime(settings, *ON_CPU), checkpoint, mesh)
     if is_settled(settings):
         return settings
-    if mesh.device.type != "cuda":
-        return with_regime(settings, *ON_CPU)
     before = mesh.same(_before(out) if settings.resume and mesh.main else None)
     if before is not None:
         return with_regime(settings, *before)
@@ -55,6 +64,24 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     job, fits = first_that_fits(recipes, lambda recipe: least(first.with_recipe(recipe), chip), _needed)
     _say(first, job, chip, fits, mesh)
     return with_regime(settings, job.recipe.precision, job.recipe.optimizer)
+
+
+def _with_room(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> TrainSettings:
+    """The settings with full checkpointing where this machine's free memory does not hold every activation, and nobody said what is kept."""
+    try:
+        job, room = job_here(settings, checkpoint, mesh, on_gpu=False), host_room(ranks.local_size())
+    except UserError:  # a family whose memory nobody can count
+        return settings
+    least = on_cpu(job, room)
+    if settings.activations != "auto" or mesh.same(least.activations.name) != FULL.name:
+        return settings
+    if mesh.main:
+        need = step_memory(replace(least, activations=NONE), cpu=True).total
+        _logger.info(
+            f"keeping all activations takes about {need / GIB:.1f} GiB and {room / GIB:.1f} are free, so layers compute them again "
+            "(--activations full; none keeps them all)"
+        )
+    return replace(settings, activations="full")
 
 
 def _recipe(settings: TrainSettings) -> Recipe:
@@ -83,7 +110,7 @@ def _say(first: Job, job: Job, chip: Chip, fits: bool, mesh: Mesh) -> None:
         )
 
 
-def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Job:
+def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_gpu: bool = True) -> Job:
     """What training does on these devices, as the planner has it; precision and optimiser are named.
 
     Raises:
@@ -97,10 +124,11 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> Job
         cp=mesh.context_size,
         replicas=settings.replicas,
         host=host_room(ranks.local_size()),
-        tiled=True,
+        fused=on_gpu,
+        tiled=on_gpu,
     )
     per_device = max(1, settings.batch // mesh.data_size)
-    return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=True))
+    return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=on_gpu))
 
 
 def card_here(mesh: Mesh) -> Chip:

@@ -32,26 +32,20 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
         Terminated: SIGTERM; what was done is saved.
     """
-    if settings.dry_run:
-        return _dry(settings)
+    asked = settings
     with directory_of(settings) as out:
         mesh = mesh_for(settings)
         # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
         checkpoint = trained_checkpoint(settings)
         settings = settled_for(settings, checkpoint, mesh)
         batches = batches_of(settings, checkpoint, mesh)
+        if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):
+            _logger.info("\n".join(map(str, batches.readings)))
         settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
         if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
             _logger.info(f"{start.info.method}: {said}")
-        return Loop(settings, start, batches, mesh, out, watch=watch).run()
-
-
-def _dry(settings: TrainSettings) -> ModelInfo:
-    """Read the data, which says what would be read, and leave it at that; the model as it is."""
-    mesh, checkpoint = mesh_for(settings), trained_checkpoint(settings)
-    batches_of(settled_for(settings, checkpoint, mesh), checkpoint, mesh)
-    return checkpoint.info
+        return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked).run()
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

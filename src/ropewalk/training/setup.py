@@ -26,6 +26,7 @@ from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
 from ropewalk.checkpoint.rope_config import RopeConfig
+from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
@@ -34,7 +35,7 @@ from ropewalk.model.architecture import freeze_encoders
 from ropewalk.model.carry import link_weights
 from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config, prove_extension
-from ropewalk.model.load import load_tokenizer, refuse_quantised, refuse_unusable
+from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name

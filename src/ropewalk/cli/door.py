@@ -1,0 +1,76 @@
+"""What every command is asked before anything heavy is imported: a slip of the user's costs less than a second.
+
+in   a command and its options
+out  nothing; or a sentence: a value out of range, a package that is not installed, a model or a document that is not there, an --out
+     that is taken
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.steps import CHECKPOINTS, refuse_unfinished, steps_in
+from ropewalk.cli.commands import Command
+from ropewalk.progress import is_first_process
+from ropewalk.settings import run_file
+from ropewalk.settings.command import arguments
+from ropewalk.settings.export import FromAdapter
+from ropewalk.settings.extras import refuse_lacking
+from ropewalk.settings.inputs import inputs_of
+from ropewalk.settings.options import Checkpointed, MeasuringOptions
+from ropewalk.settings.pages import DemoSettings
+from ropewalk.settings.search import SearchSettings
+
+#: Options that name a checkpoint, and options that name documents.
+_MODELS = ("model", "base", "adapter", "evaluator")
+_DATA = ("data", "test", "validation", "watch_data", "math", "pairs", "train_pairs", "train", "benchmarks")
+
+
+def check(name: str, command: Command, options: Any) -> Any:
+    """The command's settings, looked at as far as that costs nothing.
+
+    Raises:
+        UserError: the first thing that cannot be.
+    """
+    _ask(options)
+    settings = command.settings(**arguments(command.settings, options))
+    settings.refuse_at_start()
+    refuse_lacking(f"ropewalk {name}", command.needs)
+    if not command.loads or not is_first_process():
+        return settings  # quick by itself; or another process says it
+    from ropewalk.data.documents import refuse_missing
+
+    for field in _DATA:
+        refuse_missing(getattr(settings, field, None))
+    for model in filter(None, (getattr(settings, field, None) for field in _MODELS)):
+        path = locate(model, weights=False)
+        if not getattr(options, "by_step", False):
+            refuse_unfinished(path)
+    if isinstance(settings, Checkpointed | FromAdapter | DemoSettings) and not getattr(settings, "resume", False):
+        guard.refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs_of(settings))
+    return settings
+
+
+def _ask(options: Any) -> None:
+    """At a terminal, whether --overwrite may delete checkpoints; elsewhere the settings refuse it without --yes."""
+    wanted = getattr(options, "overwrite", False) and not getattr(options, "yes", True)
+    found = list(steps_in(Path(options.out) / CHECKPOINTS)) if wanted and options.out is not None else []
+    if found and sys.stdin.isatty() and sys.stderr.isatty() and is_first_process():
+        print(
+            f"{options.out} holds {len(found)} checkpoints of a run, to step {found[-1]}. Delete them? [y/N] ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+        object.__setattr__(options, "yes", sys.stdin.readline().strip().lower() in ("y", "yes"))
+
+
+def keep(settings: Any) -> None:
+    """Write the options of a measurement or a search beside its file; what writes a directory does so itself, when it begins."""
+    if isinstance(settings, MeasuringOptions | SearchSettings) and settings.out is not None:
+        out = Path(settings.out)
+        run_file.write_file(settings, out.with_name(f"{out.stem}.{run_file.command_of(settings)}.yaml"))

@@ -1,0 +1,101 @@
+"""`--dry-run`: what a command that takes long would do, read off the same settings and files. Nothing is written, no weight is loaded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ropewalk.cli.terminal import say
+from ropewalk.settings.command import arguments
+from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.pages import DemoSettings, DemoSizes
+from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.search import SearchSettings
+from ropewalk.settings.train import TrainSettings
+
+_NOTHING = "a dry run: nothing was written"
+
+
+def train(options: Any) -> None:
+    """The run, what it reads (which is tokenised for it), and the plan for this machine."""
+    from ropewalk.cli.tables.plan import show_plan
+    from ropewalk.planner.planner import plan
+    from ropewalk.training.batch import batches_of
+    from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
+
+    settings = TrainSettings(**arguments(TrainSettings, options))
+    checkpoint = trained_checkpoint(settings)
+    before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
+    mesh = mesh_for(settings)
+    settings = settled_for(settings, checkpoint, mesh)
+    batches = batches_of(settings, checkpoint, mesh)
+    saves = (
+        f"a checkpoint every {settings.save_every} steps"
+        if 0 < settings.save_every < settings.steps
+        else "no checkpoint before the end"
+    )
+    say(
+        f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
+        f"{after.method} factor {after.factor:g}\n"
+        f"{settings.steps} steps of {settings.batch} windows, {settings.steps * settings.batch * settings.window:,} tokens in all:\n"
+        + "".join(f"  {reading}\n" for reading in batches.readings)
+        + f"into {settings.out}: {saves}, then the model"
+    )
+    asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
+    show_plan(plan(**asked))
+    say(_NOTHING)
+
+
+def search(options: Any) -> None:
+    """How many vectors are scored, on what."""
+    from ropewalk.checkpoint.checkpoint import Checkpoint
+
+    settings = SearchSettings(**arguments(SearchSettings, options))
+    model = Checkpoint.open(settings.model, **settings.opening).info
+    children = 2 * max(1, settings.population // 4)
+    vectors = settings.population + settings.generations * children
+    say(
+        f"search factors for {model.name}, window {model.window} → {settings.window} tokens\n"
+        f"{vectors} vectors, {settings.population} at first and {children} in each of {settings.generations} generations, each scored on "
+        f"{settings.documents} documents of {settings.window} tokens from {_files(settings.data)}: "
+        f"{vectors * settings.documents * settings.window:,} tokens are read\n"
+        f"into {settings.out}\n{_NOTHING}"
+    )
+
+
+def evaluate(options: Any) -> None:
+    """The stages, in their order."""
+    from ropewalk.suite.runner import stages_in
+
+    settings = EvaluateSettings(**arguments(EvaluateSettings, options))
+    with tempfile.TemporaryDirectory(prefix="ropewalk-") as place:
+        stages = stages_in(settings, Path(place))
+    for number, stage in enumerate(stages, start=1):
+        sizes = ("window", "windows", "documents", "limit", "depths", "trials", "prompts", "items", "stride")
+        said = [f"{name} {stage.settings[name]}" for name in sizes if stage.settings.get(name) is not None]
+        say(f"{number}. {stage.name}, {stage.model}" + (f": {', '.join(said)}" if said else ""))
+    say(f"into {settings.out}; what lies there already is not measured again\n{_NOTHING}")
+
+
+def demo(options: Any) -> None:
+    """The sizes."""
+    settings = DemoSettings(**arguments(DemoSettings, options))
+    sizes = settings.sizes or DemoSizes()
+    say(
+        f"extend hemp to {sizes.window} tokens, train it for {sizes.steps} steps of {sizes.batch_size} windows on this machine's standard "
+        f"library, and measure perplexity on {sizes.documents} held-out modules and {sizes.depths} × {sizes.trials} passkeys before and after: "
+        f"under six minutes on one core\ninto {settings.out}\n{_NOTHING}"
+    )
+
+
+def _files(data: Any) -> str:
+    """What is read, in words."""
+    from ropewalk.data.documents import files_of, kind_of
+
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    on_hub = [str(source) for source in sources if kind_of(source) == "hub"]
+    files = [file for source in sources if kind_of(source) != "hub" for file in files_of(source)]
+    size = sum(file.stat().st_size for file in files) / 2**20
+    said = [f"{len(files)} files ({size:,.1f} MiB)"] if files else []
+    return " and ".join([*said, *on_hub])

@@ -1,0 +1,162 @@
+"""A command line: from its words to a command and its options.
+
+in   the words that were typed, and the file that `--config` names (settings/run_file.py)
+out  the command's name and its options, unchecked; or a sentence that names the nearest word
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+import tyro
+
+from ropewalk.cli.commands import COMMANDS, Command
+from ropewalk.errors import UserError
+from ropewalk.settings.command import fields, option_name
+from ropewalk.version import __version__
+
+_DESCRIPTION = "Give a RoPE language model a longer context window: extend, train, measure, report."
+_MORE = "`ropewalk COMMAND --help` explains one; `ropewalk --version`; `ropewalk --config run.yaml` runs again what a run wrote."
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
+    """The command that a command line names, and its options.
+
+    The values are not checked yet: that is done where the command makes its settings of them.
+
+    Raises:
+        SystemExit: `--help`, `--version`, or options that do not exist or are missing, as tyro prints them.
+        UserError: no such command; a --config that cannot be read, or names what is no option.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if words[:1] in (["--version"], ["-V"]):
+        print(f"ropewalk {__version__}")
+        raise SystemExit(0)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        _refuse_unknown(words[0])
+    words, file = _without_config(words)
+    if file is not None:
+        words = _with_options_of(file, words)
+    words = list(_without_commas(words))
+    if words and words[0] in COMMANDS:
+        name = words[0]
+        return name, tyro.cli(_options(COMMANDS[name]), prog=f"ropewalk {name}", args=words[1:])
+    options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
+    values = tyro.extras.subcommand_cli_from_dict(
+        options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
+    )
+    return next(name for name, kind in options.items() if type(values) is kind), values
+
+
+def _refuse_unknown(word: str) -> NoReturn:
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    meant = f"did you mean {near[0]}?" if near else f"they are {', '.join(COMMANDS)}"
+    raise UserError(f"there is no command {word!r}; {meant}")
+
+
+def _without_config(words: list[str]) -> tuple[list[str], str | None]:
+    """The words without `--config FILE`, and the file."""
+    for place, word in enumerate(words):
+        option, equals, file = word.partition("=")
+        if option != "--config":
+            continue
+        if not equals and place + 1 == len(words):
+            raise UserError("--config takes the run.yaml of a run, and nothing follows it; name one")
+        rest = place + (1 if equals else 2)
+        return [*words[:place], *words[rest:]], file or words[place + 1]
+    return words, None
+
+
+def _with_options_of(file: str, words: list[str]) -> list[str]:
+    """A command line with the options of a file before those that were typed, which win."""
+    from ropewalk.settings import run_file
+
+    command, options = run_file.read(file)
+    name = words[0] if words and words[0] in COMMANDS else command
+    if name not in COMMANDS:
+        raise UserError(f"{file} says `command: {name}`, which is none; name one of {', '.join(COMMANDS)}")
+    if command not in (None, name):
+        raise UserError(f"{file} is the file of `ropewalk {command}`, and this is `ropewalk {name}`; use that command")
+    typed = words[1:] if words[:1] == [name] else words
+    known = run_file.options_of(_options(COMMANDS[name]))
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            way_out = f"did you mean {near[0]}?" if near else "take it out"
+            raise UserError(f"{file} names {option!r}, which is no option of `ropewalk {name}`; {way_out}")
+    named = bool(typed) and not typed[0].startswith("-")  # the model, or whatever comes without an option's name
+    given = [
+        known[option].words(value) for option, value in options.items() if not (named and known[option].positional)
+    ]
+    return [name, *(word for words in given for word in words), *typed]
+
+
+def _without_commas(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command line, those of a list of numbers or names taken apart where there is a comma: "--windows 2k,4k"."""
+    lists, inside = _lists(), False
+    for word in _with_chips(words):
+        if word.startswith("-") and not word[1:2].isdigit():
+            option, equals, word_of_list = word.partition("=")
+            inside = option.lstrip("-").replace("_", "-") in lists
+            yield option if inside else word
+            if not (inside and equals):
+                continue
+            word = word_of_list
+        yield from (part for part in word.split(",") if part) if inside and word else (word,)
+
+
+def _with_chips(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command line, those of `--gpus 8 H100` as one."""
+    rest = iter(words)
+    for word in rest:
+        yield word
+        if word == "--gpus" and (count := next(rest, None)) is not None:
+            chip = (
+                next(rest, None) if count.isdigit() and len(count) < 4 else None
+            )  # a number of four digits is a chip's name
+            yield from ([f"{count} {chip}"] if chip and not chip.startswith("-") else filter(None, (count, chip)))
+
+
+@functools.cache
+def _lists() -> frozenset[str]:
+    """Options that are a list of numbers or of names that are known, of any command."""
+    hints = [(name, hint) for command in COMMANDS.values() for name, hint in get_type_hints(command.settings).items()]
+    return frozenset(
+        option_name(name) for name, hint in hints if any(_is_list(each) for each in (hint, *get_args(hint)))
+    )
+
+
+def _is_list(hint: Any) -> bool:
+    items = get_args(hint)
+    return get_origin(hint) is Sequence and (items[0] is int or get_origin(items[0]) is Literal)
+
+
+def _options(command: Command) -> type:
+    """What tyro reads: the settings' fields in the order of `fields`, unchecked, and those of the terminal."""
+    options: Any = dataclasses.make_dataclass(
+        command.settings.__name__,
+        [],
+        bases=command.classes,
+        frozen=True,
+        kw_only=True,
+        namespace={"__post_init__": _unchecked},
+    )
+    options.__doc__ = command.settings.__doc__
+    options.__dataclass_fields__ = {field.name: field for field in fields(options)}
+    return options
+
+
+def _unchecked(self: Any) -> None:
+    """Of an option that may be named several times and was not, tyro makes an empty list."""
+    for name in [name for name, value in vars(self).items() if value == []]:
+        if tyro.conf.UseAppendAction in getattr(
+            get_type_hints(type(self), include_extras=True)[name], "__metadata__", ()
+        ):
+            object.__setattr__(self, name, None)

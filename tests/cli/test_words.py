@@ -1,0 +1,280 @@
+"""What a person types: `--version`, `help`, words that are nearly right, `--config`, and slips that must not wait for torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ropewalk
+from ropewalk import cli, testing
+from ropewalk.checkpoint.steps import Unfinished
+from ropewalk.cli.words import _options
+from ropewalk.errors import UserError
+from ropewalk.settings import run_file
+from ropewalk.settings.train import TrainSettings
+
+
+def said(capsys, *words: str) -> tuple[int, str]:
+    """Exit status, and all that was printed on one line."""
+    status = 0
+    try:
+        cli.main(list(words))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    printed = capsys.readouterr()
+    return status, " ".join((printed.out + printed.err).split())
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("--version", 0, f"ropewalk {ropewalk.__version__}"),
+        ("help", 0, "Give a RoPE language model a longer context window"),
+        ("help extend", 0, "usage: ropewalk extend"),
+        ("exten hemp", 2, "there is no command 'exten'; did you mean extend?"),
+        ("help exten", 2, "did you mean extend?"),
+        ("zzz hemp", 2, "there is no command 'zzz'; they are demo, extend"),
+        ("extend hemp --windw 4k --out o --window 4k", 2, "Perhaps you meant: --window"),
+        ("extend --help", 0, "yarn: slow pairs interpolated"),
+        ("train hemp --config", 2, "nothing follows it"),
+        ("train --config none.yaml", 2, "none.yaml cannot be read as one (No such file or directory)"),
+    ],
+)
+def test_what_a_person_types(line: str, status: int, words: str, capsys) -> None:
+    found, printed = said(capsys, *line.split())
+    assert found == status and words in " ".join(printed.replace("│", " ").split()), printed
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus"),
+    [(["--gpus", "8", "H100"], "8 H100"), (["--gpus", "8xH100"], "8xH100"), (["--gpus", "4090"], "4090")],
+)
+def test_chips_are_taken_as_people_write_them(words: list[str], gpus: str) -> None:
+    for line in (["plan", "7b", *words, "--window", "4k"], ["plan", *words, "7b", "--window", "4k"]):
+        assert cli.parse(line)[1].gpus == gpus
+
+
+def test_slips_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """Ten slips of the most usual kinds in one process, which has imported neither torch nor transformers at its end."""
+    testing.tiny_directory(tmp_path / "a", window=64)
+    (tmp_path / "text.txt").write_text("words " * 100)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/notes.txt").write_text("mine")
+    lines = (
+        "extend a --window 32 --out o",
+        "extend a --window 128 --out taken",
+        "extend a --window 128 --out o --method yarn --rope-theta 1e6",
+        "extend none/model --window 128 --out o",
+        "train ./none --data text.txt --window 128 --out o",
+        "train a --data none.txt --window 128 --out o",
+        "train a --data text.txt --window 128 --out taken",
+        "perplexity a --data none.txt",
+        "passkey a --depths 0",
+        "evaluate a --out o --data none.txt",
+    )
+    code = (
+        "import os, sys\nos.environ['HF_HUB_OFFLINE'] = '1'\nfrom ropewalk import cli\n"
+        f"for line in {lines}:\n"
+        "    try:\n        cli.main(line.split())\n    except SystemExit as end:\n        assert end.code == 2, line\n"
+        "    else:\n        raise AssertionError(line)\n"
+        "sys.exit(sorted({'torch', 'transformers'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(lines), done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A directory with a model, a text, and a run of two steps with a checkpoint after each."""
+    place = tmp_path_factory.mktemp("trained")
+    testing.tiny_directory(place / "a", window=64)
+    (place / "book.txt").write_text(testing.prose(60, 1), encoding="utf-8")
+    words = "--window 128 --steps 2 --batch-size 1 --save-every 1 --learning-rate 1e-4 --allow-short --quiet"
+    cli.main(
+        ["train", str(place / "a"), "--data", str(place / "book.txt"), *words.split(), "--out", str(place / "run")]
+    )
+    return place
+
+
+def test_a_run_is_repeated_by_the_file_that_it_wrote(trained: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    written = yaml.safe_load((trained / "run/run.yaml").read_text(encoding="utf-8"))
+    assert (
+        written["model"] == str(trained / "a") and written["learning-rate"] == 1e-4 and written["allow-short"] is True
+    )
+    assert not {"quiet", "overwrite", "device"} & written.keys()
+    monkeypatch.chdir(tmp_path)  # its paths hold anywhere
+    assert said(capsys, "--config", str(trained / "run/run.yaml"), "--out", "again", "--quiet")[0] == 0
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (trained / "run/model.safetensors").read_bytes()
+    again = yaml.safe_load((tmp_path / "again/run.yaml").read_text(encoding="utf-8"))
+    assert again == written | {"out": str(tmp_path / "again")}
+
+
+def test_a_measurement_writes_its_options_beside_its_rows(trained: Path, tmp_path: Path, capsys) -> None:
+    words = ["--windows", "32", "64", "--stride", "16", "--as", "yarn"]
+    run, out = str(trained / "a"), tmp_path / "rows.jsonl"
+    assert said(capsys, "perplexity", run, "--data", str(trained / "book.txt"), *words, "--out", str(out))[0] == 0
+    file = tmp_path / "rows.perplexity.yaml"
+    assert yaml.safe_load(file.read_text())["as"] == "yarn"
+    _, options = cli.parse(["perplexity", str(trained / "run"), "--config", str(file), "--stride", "8"])
+    assert (options.model, options.windows, options.stride) == (str(trained / "run"), [32, 64], 8)  # what is typed wins
+    file.write_text("mine: 1\n")
+    said(capsys, "perplexity", run, "--data", str(trained / "book.txt"), *words, "--out", str(out))
+    assert file.read_text() == "mine: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("windw: 4k", "names 'windw', which is no option of `ropewalk train`; did you mean window?"),
+        ("command: plan\nwindow: 4k", "is the file of `ropewalk plan`, and this is `ropewalk train`"),
+        ("quiet: perhaps", "quiet is true or false, got 'perhaps'"),
+        ("window: {a: 1}", "holds no list of `option: value`"),
+        ("data: [[a]]", "a value is a word or a list of words"),
+        ("window: [4k", "cannot be read as one"),
+        ("!!python/object/apply:os.system [date]", "cannot be read as one"),
+    ],
+)
+def test_a_file_that_says_something_else_is_a_sentence(text: str, words: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    status, printed = said(capsys, "train", "--config", str(tmp_path / "run.yaml"))
+    assert status == 2 and words in printed and "Traceback" not in printed
+
+
+def test_values_of_a_file_are_what_is_typed(tmp_path: Path) -> None:
+    text = "window: 32_768\nmodel: m\ndata: [a, b]\nout: o\nlearning_rate: 1e-4\nresume: false\nsave-every: ~\nallow-short: yes\n"
+    (tmp_path / "run.yaml").write_text(text)
+    _, options = cli.parse(["train", "--config", str(tmp_path / "run.yaml")])
+    _, typed = cli.parse("train m --window 32k --data a b --out o --learning-rate 1e-4 --allow-short".split())
+    assert vars(options) == vars(typed)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_of_a_command_can_stand_in_a_file(command: str, capsys) -> None:
+    options = _options(cli.COMMANDS[command])
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    for name, option in run_file.options_of(options).items():
+        assert option.positional or f"--{name}" in shown, name
+
+
+@pytest.fixture
+def interrupted(trained: Path, tmp_path: Path) -> Path:
+    """The run of two steps as one of 400 that was killed after its second checkpoint."""
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    (run / "config.json").unlink()
+    rows = (run / "records.jsonl").read_text(encoding="utf-8")
+    (run / "records.jsonl").write_text(rows.replace('"steps":2,', '"steps":400,'), encoding="utf-8")
+    return run
+
+
+def test_an_unfinished_run_says_how_far_it_came_wherever_it_is_named(trained, interrupted, tmp_path, capsys) -> None:
+    text, last = str(trained / "book.txt"), f"name its last checkpoint, {interrupted}/checkpoints/step-000002"
+    again = [
+        "train",
+        str(trained / "a"),
+        "--data",
+        text,
+        "--window",
+        "128",
+        "--steps",
+        "400",
+        "--out",
+        str(interrupted),
+    ]
+    for words, sentence in (
+        (again, "holds an unfinished run, step 2 of 400; go on with --resume"),
+        ([*again, "--overwrite"], "would delete 2 checkpoints of the run in"),
+        (["extend", str(trained / "a"), "--window", "256", "--out", str(interrupted), "--overwrite"], "add --yes"),
+        (["perplexity", str(interrupted), "--data", text], last),
+        (["extend", str(interrupted), "--window", "256", "--out", str(tmp_path / "o")], last),
+        (["doctor", str(interrupted)], last),
+    ):
+        status, printed = said(capsys, *words)
+        assert status == 2 and sentence in printed, printed
+    with pytest.raises(UserError, match="would delete 2 checkpoints"):
+        ropewalk.train(trained / "a", data=text, window=128, out=interrupted, overwrite=True)
+    assert len(list((interrupted / "checkpoints").iterdir())) == 2
+    said(capsys, "report", str(interrupted / "records.jsonl"), "--out", str(tmp_path / "page.html"))
+    assert "interrupted, 2 of 400" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert str(Unfinished.of(interrupted)) == "step 2 of 400" and Unfinished.of(trained / "run") is None
+    assert Unfinished.of(trained) is None  # no run
+
+
+def test_at_a_terminal_one_is_asked_before_checkpoints_go(trained, interrupted, capsys, monkeypatch) -> None:
+    class Terminal:
+        def __init__(self, answer: str) -> None:
+            self.readline = lambda: answer
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    words = [
+        "train",
+        str(trained / "a"),
+        "--data",
+        str(trained / "book.txt"),
+        "--window",
+        "128",
+        "--overwrite",
+        "--steps",
+        "1",
+    ]
+    words += ["--batch-size", "1", "--allow-short", "--out", str(interrupted)]
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    status, printed = said(capsys, *words)
+    assert status == 2 and "holds 2 checkpoints of a run, to step 2. Delete them? [y/N]" in printed
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert said(capsys, *words)[0] == 0 and (interrupted / "config.json").is_file()
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path, capsys, monkeypatch) -> None:
+    from ropewalk.planner import calibrate
+    from ropewalk.planner.chips import datasheet_rates, named
+
+    chip = named("NVIDIA L4")
+    monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
+    model, text, out = str(trained / "a"), str(trained / "book.txt"), str(tmp_path / "o")
+    common = ["--data", text, "--out", out, "--dry-run"]
+    for words, sentence in (
+        (
+            ["train", model, "--window", "128", "--steps", "3", "--batch-size", "2", *common],
+            "3 steps of 2 windows, 768 tokens in all, of 1 files",
+        ),
+        (
+            ["search", model, "--window", "128", "--population", "8", "--generations", "2", *common],
+            "16 vectors, 8 at first and 4 in each of 2 generations",
+        ),
+        (["evaluate", model, "--size", "small", *common], "1. passkey,"),
+        (["demo", "--out", out, "--dry-run"], "train it for 500 steps"),
+    ):
+        status, printed = said(capsys, *words)
+        assert status == 0 and sentence in printed and printed.endswith("nothing was written"), printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:
+    import json
+
+    cli.main(["extend", str(trained / "a"), "--window", "256", "--out", str(tmp_path / "b"), "--json", "--quiet"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["out"], told["original_window"], told["window"]) == (str(tmp_path / "b"), 64, 256)
+    assert told["scaling"] == {"method": "linear", "factor": 4.0}
+
+
+def test_settings_in_memory_have_no_file(tmp_path: Path) -> None:
+    from ropewalk.data.documents import Document
+
+    run_file.write_file(
+        TrainSettings(model="m", data=[Document("a", "b")], window=8, out=tmp_path / "o"), tmp_path / "r"
+    )
+    assert not (tmp_path / "r").exists()

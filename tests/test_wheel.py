@@ -1,0 +1,97 @@
+"""What `pip install ropewalk` brings: a light core that plans, and a sentence for what it leaves out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ropewalk.settings.extras import EXTRAS
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+#: What `python -c` runs first: as if nothing were installed that an extra brings.
+WITHOUT = (
+    "import sys\nfrom importlib.machinery import PathFinder\nfind = PathFinder.find_spec\n"
+    f"absent = {sorted({package for brought in EXTRAS.values() for package in brought})}\n"
+    "PathFinder.find_spec = lambda name, *rest: None if name.split('.')[0] in absent else find(name, *rest)\n"
+)
+
+
+def packages(extra: str) -> set[str]:
+    """What an extra brings by pyproject.toml, by the names of imports, those of the extras in it too."""
+    listed = {re.match(r"[\w-]+(?:\[[\w,]+\])?", each)[0] for each in PROJECT["optional-dependencies"][extra]}
+    inner = [name for each in listed if each.startswith("ropewalk[") for name in each[9:-1].split(",")]
+    own = {each.replace("-", "_") for each in listed if not each.startswith("ropewalk[")}
+    return own.union(*map(packages, inner))
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_brings_what_its_commands_are_told_it_does(extra: str) -> None:
+    assert set(EXTRAS[extra]) <= packages(extra)
+
+
+def test_the_core_brings_none_of_it() -> None:
+    core = {re.match(r"[\w-]+", each)[0].replace("-", "_") for each in PROJECT["dependencies"]}
+    assert core.isdisjoint(package for brought in EXTRAS.values() for package in brought)
+    assert set(PROJECT["optional-dependencies"]["all"]) == {"ropewalk[eval,export,log,report]"}
+
+
+def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_path: Path) -> None:
+    code = WITHOUT + (
+        "import ropewalk\nfrom ropewalk import cli\n"
+        "def run(line):\n"
+        "    try:\n        cli.main(line.split())\n        print('status 0')\n"
+        "    except SystemExit as end:\n        print(f'status {end.code}')\n"
+        "for line in ('plan llama-7b --window 16k --gpus 8xH100', 'plan hemp --window 1024', 'theory --model hemp --out t', 'doctor hemp',\n"
+        "             'train hemp --data d --window 1024 --out o', 'benchmarks hemp', 'report r.jsonl --out p.html'):\n"
+        "    run(line)\n"
+        "for call in (lambda: ropewalk.train, lambda: ropewalk.extend('hemp', window=1024, out='o')):\n"
+        "    try:\n        call()\n    except ropewalk.UserError as error:\n        print('in Python:', error)\n"
+        "print(sorted(set(absent) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"status (\d)", done.stdout) == [*"0000222"], done.stdout + done.stderr
+    refused = [line for line in done.stderr.splitlines() if line.startswith("ropewalk: ropewalk")]
+    assert [re.search(r"ropewalk (\w+) needs (\w+),", line).groups() for line in refused] == [
+        ("train", "torch"),
+        ("benchmarks", "torch"),
+        ("report", "matplotlib"),
+    ]
+    assert [line.split(": ")[-1] for line in refused] == [
+        f'pip install "ropewalk[{extra}]"' for extra in ("train", "eval", "report")
+    ]
+    assert 'timing it needs torch: pip install "ropewalk[train]"' in "".join(done.stdout.split("\n"))
+    assert done.stdout.count("in Python: this needs t") == 2
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert [path.name for path in (tmp_path / "t").glob("[!.]*")] == ["theory.jsonl"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_wheel_alone_in_an_empty_environment(tmp_path: Path) -> None:
+    def environment(name: str, *what: str | Path) -> Path:
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / name], check=True)
+        pip = [tmp_path / name / "bin/python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+        subprocess.run([*pip, *what], check=True)
+        return tmp_path / name / "bin"
+
+    tools = environment("tools", "build", "twine", "hatchling")
+    built = tmp_path / "dist"
+    subprocess.run([tools / "python", "-m", "build", "-q", "--no-isolation", "-o", built, ROOT], check=True)
+    subprocess.run([tools / "twine", "check", "--strict", *built.iterdir()], check=True)
+    core = environment("core", *built.glob("*.whl"))
+    others = ("numpy", "numpy.libs", "pip", "setuptools", "pkg_resources", "_distutils_hack")
+    site = next((tmp_path / "core/lib").glob("python*/site-packages"))
+    files = [file for file in site.rglob("*") if file.relative_to(site).parts[0].split("-")[0] not in others]
+    # As the wheels have them: bytecode comes on top where the installer compiles.
+    assert sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc") < 60e6
+    for line in ("--help", "--version", "plan hemp --window 1024", "theory --model hemp", "doctor hemp"):
+        subprocess.run([core / "ropewalk", *line.split()], check=True, cwd=tmp_path, capture_output=True)
+    refused = subprocess.run([core / "ropewalk", "train"], capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 2
