@@ -248,7 +248,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
     for words, sentence in (
         (
             ["train", model, "--window", "128", "--steps", "3", "--batch-size", "2", *common],
-            "3 steps of 2 windows, 768 tokens in all, of 1 files",
+            "3 steps of 2 windows, 768 tokens in all: ",
         ),
         (
             ["search", model, "--window", "128", "--population", "8", "--generations", "2", *common],

@@ -199,6 +199,17 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_measured(base, exten
         assert not (tmp_path / "suite").exists()
 
 
+def test_code_that_is_not_trusted_is_refused_at_once(tmp_path):
+    """Not stage by stage: each would be left out, and the page that says nothing would count as done."""
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    config = json.loads((model / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
+    (model / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(UserError, match="brings model code of its own"):
+        evaluate(model, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_stages_of_one_name_are_told_apart_by_their_data(tmp_path, caplog):
     (tmp_path / "stages.jsonl").touch()
     with caplog.at_level("INFO", logger="ropewalk"):

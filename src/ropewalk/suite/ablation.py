@@ -35,6 +35,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.factor_search import search
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.model.devices import device_for
+from ropewalk.model.load import refuse_unknown_code
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
@@ -75,7 +76,9 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
         )
     for texts in (settings.test, settings.data, settings.validation, settings.benchmarks):
         refuse_missing(texts)
-    grid = Grid(settings, Checkpoint.open(settings.model, **settings.opening))
+    checkpoint = Checkpoint.open(settings.model, **settings.opening)
+    refuse_unknown_code(checkpoint)
+    grid = Grid(settings, checkpoint)
     out = Path(settings.out)
     for row in grid.rows:  # before anything is loaded
         _is_whole(grid, row, out)

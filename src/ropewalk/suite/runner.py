@@ -38,6 +38,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
+from ropewalk.model.load import refuse_unknown_code
 from ropewalk.records import check_file, rename_in
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
@@ -62,12 +63,15 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
         What became of each stage.
 
     Raises:
-        UserError: a model or base that cannot be read, a base that the model was not made from, an
+        UserError: a model or base that cannot be read or brings code of its own that is not trusted, a base that the model was not made from, an
             `out` that holds something else.
     """
     size = _size(settings)
     _refuse_missing(settings)
     model, base = opened(settings.model, settings.base, **settings.opening)
+    for each in (model, base):
+        if isinstance(each, Checkpoint):  # or every stage would be left out, one by one
+            refuse_unknown_code(each)
     asked, settings = settings, dataclasses.replace(settings, model=model, base=base)
     if base is not None:
         refuse_other_base(model, base)
