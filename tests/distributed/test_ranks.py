@@ -9,6 +9,7 @@ import torch
 
 from ropewalk import records
 from ropewalk.distributed import ranks
+from ropewalk.evals.long_context import ruler
 from ropewalk.evals.perplexity.context_gain import gain
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.evals.retrieval import retrieval
@@ -18,7 +19,7 @@ from ropewalk.testing import prose, tiny_directory
 MEASURE = """
 import sys
 from ropewalk.cli.tables import measured
-from ropewalk import gain, passkey, perplexity, retrieval
+from ropewalk import gain, passkey, perplexity, retrieval, ruler
 model, data, out = sys.argv[1:]
 measured.show_perplexity(perplexity(model, data=[data], windows=[64], stride=16, out=out))
 measured.show_perplexity(perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=out))
@@ -26,6 +27,7 @@ measured.show_gain(gain(model, data=[data], window=64, short=16, out=out))
 measured.show_gain(gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=out))
 measured.show_passkey(*passkey(model, window=300, depths=5, trials=2, out=out))
 measured.show_retrieval(retrieval(model, window=2200, families=["keys"], trials=3, out=out))
+measured.show_ruler(*ruler(model, windows=[800], tasks=["niah_single_1"], items=3, out=out))
 """
 
 
@@ -45,7 +47,7 @@ def test_ranks_change_nothing(tmp_path):
         [*launch, tmp_path / "measure.py", model, data, tmp_path / "two.jsonl"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("┏") == 6, "each table once, not once a rank"
+    assert done.stdout.count("┏") == 7, "each table once, not once a rank"
 
     perplexity(model, data=[data], windows=[64], stride=16, out=tmp_path / "one.jsonl")
     perplexity(model, data=[data], windows=[48], stride=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
@@ -53,8 +55,10 @@ def test_ranks_change_nothing(tmp_path):
     gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
     passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
     retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
+    ruler(model, windows=[800], tasks=["niah_single_1"], items=3, out=tmp_path / "one.jsonl")
     one, two = records.read([tmp_path / "one.jsonl"]), records.read([tmp_path / "two.jsonl"])
-    for kind in (records.Perplexity, records.Passkey, records.PasskeySummary, records.Retrieval):
+    alike = (records.Perplexity, records.Passkey, records.PasskeySummary, records.Retrieval, records.LongTask)
+    for kind in (*alike, records.EffectiveLength):
         assert plain(two.of(kind)) == plain(one.of(kind)) != []
     # A model without key tokens has no LongPPL, and NaN is not equal to itself.
     gains = [
@@ -66,7 +70,7 @@ def test_ranks_change_nothing(tmp_path):
     assert sorted(map(json.dumps, plain(two.of(records.DocumentScore)))) == sorted(
         map(json.dumps, plain(one.of(records.DocumentScore)))
     )
-    assert len(two.runs) == 6 and two.left_out.damaged == 0
+    assert len(two.runs) == 7 and two.left_out.damaged == 0
 
 
 def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tmp_path):

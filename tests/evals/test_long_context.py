@@ -189,16 +189,20 @@ def _items(loaded, tasks, count, window):
 
 
 def test_scores_of_shared_items_are_those_that_lm_eval_generates_and_gives(hemp):
-    """Short prompts, some of which hemp answers; lm-eval reads the same text, generates, and scores by its own function."""
-    items = [dataclasses.replace(each, room=12) for each in _items(hemp, ["niah_single_1"], 8, 276)]
+    """Short prompts, and the same with what hemp says for an answer; lm-eval reads the same text, generates, and scores by its own function."""
+    asked = [dataclasses.replace(each, room=12) for each in _items(hemp, ["niah_single_1"], 4, 270)]
+    said = [text.strip() for text in respond(hemp, asked)]
+    told = [
+        dataclasses.replace(each, answers=(text,), forced=f" {text}") for each, text in zip(asked, said, strict=True)
+    ]
+    items = [*asked, *told]
     texts = [hemp.tokenizer.decode(each.ids, skip_special_tokens=True) for each in items]
-    assert our_scores(hemp, items) == lm_eval_scores(hemp, texts, items)
+    scores = our_scores(hemp, items)
+    assert scores == lm_eval_scores(hemp, texts, items) and scores[4:] == [1.0] * 4 and 0.0 in scores
     # Judging one string in one pass gives what generating does, and so does ending a response that has its score.
+    assert scores == our_scores(hemp, [dataclasses.replace(each, forced="") for each in items])
     ended = respond(hemp, items, settled=TASKS["niah_single_1"].settled)
-    assert [scoring.match_all(text, item.answers) for text, item in zip(ended, items, strict=True)] == our_scores(
-        hemp, items
-    )
-    assert our_scores(hemp, items) == our_scores(hemp, [dataclasses.replace(each, forced="") for each in items])
+    assert scores == [scoring.match_all(text, item.answers) for text, item in zip(ended, items, strict=True)]
 
 
 def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):
