@@ -206,8 +206,7 @@ def test_scores_of_shared_items_are_those_that_lm_eval_generates_and_gives(hemp)
 
 
 def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):
-    """The six tasks that lm-eval makes without a network, with its own words; it needs wonderwords for that."""
-    pytest.importorskip("wonderwords", reason="lm-eval makes RULER's items with wonderwords, which is not installed")
+    """The six tasks that lm-eval makes without a network, with its own words."""
     from lm_eval.tasks.ruler import cwe_utils, fwe_utils, prepare_niah, vt_utils
     from lm_eval.tasks.ruler.niah_utils import TEMPLATE
 

@@ -110,7 +110,7 @@ COMMANDS: dict[str, Command] = {
     "gain": Command(GainSettings, measure.gain, _TRAIN, (ByStep,)),
     "passkey": Command(PasskeySettings, measure.passkey, _TRAIN, (ByStep,)),
     "retrieval": Command(RetrievalSettings, measure.retrieval, _TRAIN),
-    "ruler": Command(RulerSettings, measure.ruler, _TRAIN, (ByStep,)),
+    "ruler": Command(RulerSettings, measure.ruler, _EVAL, (ByStep,)),
     "benchmarks": Command(BenchmarksSettings, downstream.benchmarks, _EVAL),
     "summarize": Command(SummarizeSettings, downstream.summarize, _EVAL),
     "evaluate": Command(EvaluateSettings, downstream.evaluate, ("eval", "report"), (DryRun,)),

@@ -15,7 +15,7 @@ _TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers
 #: Extra → what is imported of it, by the names that Python has for them; tests/test_wheel.py holds them against pyproject.toml.
 EXTRAS = {
     "train": _TRAIN,
-    "eval": (*_TRAIN, "lm_eval", "rouge_score"),
+    "eval": (*_TRAIN, "lm_eval", "rouge_score", "wonderwords"),
     "report": ("matplotlib", "jinja2", "scipy", "tabulate"),
     "export": (*_TRAIN, "gguf"),
     "low-bit": (*_TRAIN, "torchao", "bitsandbytes"),

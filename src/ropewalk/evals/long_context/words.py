@@ -1,4 +1,4 @@
-"""What RULER's facts are about: its words (those of wonderwords, assets/ruler, MIT licence), numbers and keys.
+"""What RULER's facts are about: its words (those of wonderwords, as NVIDIA/RULER and lm-eval take them), numbers and keys.
 
 in   a random generator
 out  texts
@@ -13,25 +13,25 @@ import uuid
 from importlib import resources
 from typing import Literal
 
-Kind = Literal["nouns", "adjectives", "verbs"]
+Kind = Literal["noun", "adjective", "verb"]
 
 
 @functools.cache
 def listed(kind: Kind) -> tuple[str, ...]:
     """The words of one kind."""
-    text = resources.files("ropewalk").joinpath(f"assets/ruler/{kind}.txt").read_text(encoding="utf-8")
+    text = resources.files("wonderwords").joinpath(f"assets/{kind}list.txt").read_text(encoding="utf-8")
     return tuple(filter(None, map(str.strip, text.splitlines())))
 
 
 @functools.cache
 def all_words() -> tuple[str, ...]:
     """All words, each once, in their alphabetical order."""
-    return tuple(sorted({*listed("nouns"), *listed("adjectives"), *listed("verbs")}))
+    return tuple(sorted({*listed("noun"), *listed("adjective"), *listed("verb")}))
 
 
 def pair(drawn: random.Random) -> str:
     """An adjective and a noun, as in "calm-harbour": six million of them."""
-    return f"{drawn.choice(listed('adjectives'))}-{drawn.choice(listed('nouns'))}"
+    return f"{drawn.choice(listed('adjective'))}-{drawn.choice(listed('noun'))}"
 
 
 def number(drawn: random.Random) -> str:
