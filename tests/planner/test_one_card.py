@@ -93,7 +93,7 @@ def test_what_is_left_open_is_filled_in_and_nothing_else() -> None:
 
 def test_a_regime_without_its_package_is_a_sentence_with_the_install_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(regimes, "installed", lambda name: False)
     with pytest.raises(
         UserError, match=r'takes 110 GiB; --precision bfloat16-stochastic .* pip install "ropewalk\[low-bit\]"'
     ):

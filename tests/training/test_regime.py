@@ -13,6 +13,8 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.planner import regimes
+from ropewalk.settings import train as train_settings
 from ropewalk.training import TrainSettings, regime, train
 
 GIB = 2**30
@@ -30,7 +32,8 @@ def seven(tmp_path, monkeypatch):
     (tmp_path / "7b").mkdir()
     (tmp_path / "7b/config.json").write_text(json.dumps(SEVEN))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H100 80GB HBM3")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    for room in (regimes, train_settings):
+        monkeypatch.setattr(room, "installed", lambda name: True)
 
     def choose(free: float, out=tmp_path / "none", **options) -> TrainSettings:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(free * GIB), int(79.2 * GIB)))
@@ -69,7 +72,7 @@ def test_the_choice_is_one_line(seven, caplog) -> None:
 
 
 def test_what_fits_but_is_not_installed_is_a_sentence(seven, monkeypatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(regimes, "installed", lambda name: False)
     with pytest.raises(UserError, match="needs torchao, which is not installed: pip install"):
         seven(78.7)
 
