@@ -64,7 +64,7 @@ def _disks() -> Iterator[Case]:
         quick = {name: words for name, words in WRITES.items() if name not in _SLOW} | RESUME
         limit = make.limited(resource.RLIMIT_FSIZE, kilobytes << 10)
         yield from every("disks", {f"files of at most {kilobytes} kB": None}, quick, EITHER, inside=limit, keeps=False)
-    yield from every("disks", {"files of at most 100 kB": _run_at_new}, {"train --overwrite": (*TRAIN, "--save-every", "1", "--overwrite")},
+    yield from every("disks", {"files of at most 100 kB": _run_at_new}, {"train --overwrite": (*TRAIN, "--save-every", "1", "--overwrite", "--yes")},
                      inside=make.limited(resource.RLIMIT_FSIZE, 100 << 10))  # fmt: skip
     for name, words in WRITES.items():
         options = ("", "--overwrite") if name not in APPENDS and name != "ablate" else ("",)

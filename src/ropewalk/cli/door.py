@@ -7,6 +7,7 @@ out  nothing; or a sentence: a value out of range, a package that is not install
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.steps import CHECKPOINTS, refuse_unfinished, steps_in
 from ropewalk.cli.commands import Command
+from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
 from ropewalk.settings import run_file
 from ropewalk.settings.command import arguments
@@ -26,6 +28,7 @@ from ropewalk.settings.options import Checkpointed, MeasuringOptions
 from ropewalk.settings.pages import DemoSettings
 from ropewalk.settings.search import SearchSettings
 
+_logger = logging.getLogger(__name__)
 #: Options that name a checkpoint, and options that name documents.
 _MODELS = ("model", "base", "adapter", "evaluator")
 _DATA = ("data", "test", "validation", "watch_data", "math", "pairs", "train_pairs", "train", "benchmarks")
@@ -81,4 +84,7 @@ def keep(settings: Any) -> None:
     """Write the options of a measurement or a search beside its file; what writes a directory does so itself, when it begins."""
     if isinstance(settings, MeasuringOptions | SearchSettings) and settings.out is not None:
         out = Path(settings.out)
-        run_file.write_file(settings, out.with_name(f"{out.stem}.{run_file.command_of(settings)}.yaml"))
+        try:
+            run_file.write_file(settings, out.with_name(f"{out.stem}.{run_file.command_of(settings)}.yaml"))
+        except UserError as error:  # the rows themselves are there
+            _logger.warning("%s", error)
