@@ -102,8 +102,11 @@ def verdict(plan: Plan) -> str:
     ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
     if plan.chip.name == "cpu":
         ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
+    kept = "as little kept as can be"
+    if recipe.activations == "none":
+        kept, ways = "every activation kept", f"--activations auto, if it keeps little enough; or {ways}"
     lacking = f"{short:.1f} GiB short on each chip" if short > 0 else "too little of the host's memory"
-    return f"it does NOT fit by {regime}: {lacking} with as little kept as can be; what fits: {ways}"
+    return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
 
 
 def measuring_line(plan: Plan) -> str:
