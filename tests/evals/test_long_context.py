@@ -303,9 +303,9 @@ def test_the_published_files_of_questions_are_read(tmp_path):
         {"question": "Q?", "is_impossible": False, "answers": [{"text": "A"}, {"text": "B"}]},
         {"question": "N?", "is_impossible": True, "answers": []}]}]}]}  # fmt: skip
     hotpot = [{"question": "H?", "answer": "yes", "context": [["T", ["a. ", "b."]], ["U", ["c."]]]}]
-    for name, whole in (("squad.json", squad), ("hotpot.json", hotpot)):
+    for name, whole in (("dev-v2.0.json", squad), ("hotpot.json", hotpot)):
         (tmp_path / name).write_text(json.dumps(whole))
-    asked = Source(byte_tokenizer(), 4096, questions=[tmp_path / "squad.json", tmp_path / "hotpot.json"]).asked
+    asked = Source(byte_tokenizer(), 4096, questions=[tmp_path / "dev-v2.0.json", tmp_path / "hotpot.json"]).asked
     assert [(each.question, each.answers, each.documents) for each in asked] == [
         ("Q?", ("A", "B"), ("C",)),
         ("H?", ("yes",), ("T\na. b.", "U\nc.")),

@@ -200,7 +200,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _questions(path: Path) -> list[Question]:
     """Questions of a file: JSON lines of ropewalk's own, or the file of SQuAD or of HotpotQA as it is published."""
-    if not path.name.partition(".")[2].lower().startswith("json") or ".jsonl" in path.name.lower():
+    if ".json" not in map(str.lower, path.suffixes[-2:]):  # the last may be that of a compression
         fields = {"question": jsonlines.text, "answer": _texts, "context": _texts}
         found = [Question(row["question"], row["answer"], row["context"]) for row in jsonlines.read(path, fields)]
     else:
