@@ -430,6 +430,7 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path):
         ("/a/.out.new/.final", "/a/out"),
         (f"{guard.beside(Path('/a/out'))}/merged", "/a/out"),
     ],
+    ids=["its place", "beside it", "finished beside it", "made beside it"],
 )
 def test_what_could_not_be_written_is_called_as_the_user_knows_it(written, known):
     with pytest.raises(UserError, match=f"^{re.escape(known)} could not be written: the disk is full"):

@@ -188,6 +188,7 @@ def test_rows_and_archives_of_every_kind_are_read_named_and_in_a_directory(tmp_p
         ("a.zip", _zip({"a.txt": b"x" * (1 << 27)}), "decompresses to more than"),
         ("a.jsonl.bz2", bz2.compress(LINES)[:-8], "a.jsonl.bz2"),
     ],
+    ids=range(12),
 )
 def test_rows_and_archives_that_are_none_are_named(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)

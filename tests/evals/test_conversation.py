@@ -12,8 +12,8 @@ import torch
 
 import ropewalk
 from ropewalk import cli, testing
+from ropewalk.data import chat_template
 from ropewalk.errors import UserError
-from ropewalk.evals import chat_template
 from ropewalk.evals import conversation as talk
 from ropewalk.evals.loaded import open_model
 from ropewalk.settings.downstream import Decoding
