@@ -6,5 +6,6 @@ stdlib.py        the standard library's own source as documents; recall.py, the 
 encode.py        text to token ids; chat_template.py, chat_tokens.py, conversations to token ids
 token_corpus.py  a corpus tokenised once and kept on disk; packing.py, best_fit.py, cut into blocks for training; mixture.py, of several sources
 select.py        the documents that a measurement is taken on; sliding.py, their windows
+scores.py        documents chosen by what a long context gives a model in them
 jsonlines.py     items to measure on: questions, pairs
 """

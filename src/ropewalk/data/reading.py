@@ -6,6 +6,7 @@ out  `Document`s and `Conversation`s
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -118,6 +119,11 @@ def _row_name(row: dict[str, Any], text_field: str | None) -> str:
         if name != text_field and isinstance(row.get(name), str | int) and str(row[name]).strip():
             return str(row[name])[:80]
     return ""
+
+
+def text_digest(text: str) -> str:
+    """A hash of a text, by which it is known whatever it is called."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def line_ends(text: str) -> str:

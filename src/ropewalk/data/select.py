@@ -16,8 +16,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.documents import Document, files_of, kind_of, read_documents
+from ropewalk.data.documents import files_of, kind_of, read_documents
 from ropewalk.data.encode import TokenIds, encode_all
+from ropewalk.data.reading import Document, text_digest
 from ropewalk.data.token_corpus import Sources, tokenizer_digest
 from ropewalk.errors import UserError
 
@@ -69,7 +70,7 @@ def tokenized_documents(
         for document, ids in zip(batch, ids_of_batch, strict=True):
             cut = ids[:max_tokens].copy() if max_tokens else ids
             words = _words(tokenizer, document.text, len(ids) - len(cut)) if keep_words else ""
-            yield TokenizedDocument(document.name, cut, _digest(document.text), words)
+            yield TokenizedDocument(document.name, cut, text_digest(document.text), words)
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
 
 
@@ -85,13 +86,9 @@ def _words(tokenizer: PreTrainedTokenizerBase, text: str, dropped: int) -> str:
     return text[: places[-dropped - 1][1]]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def texts_of(documents: Iterable[TokenizedDocument]) -> str:
     """A hash of which texts these are, in whatever order."""
-    return _digest(" ".join(sorted(document.text for document in documents)))
+    return text_digest(" ".join(sorted(document.text for document in documents)))
 
 
 def _listed(data: Sources | Document) -> list[Any]:

@@ -34,6 +34,7 @@ from ropewalk.data.conversations import Conversation
 from ropewalk.data.documents import files_of, kind_of, read_texts
 from ropewalk.data.encode import TokenIds, any_of, control_tokens, encode_all, prefix_ids
 from ropewalk.data.reading import Document, Reading
+from ropewalk.data.scores import Chosen
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
@@ -88,6 +89,7 @@ def tokenise(
     loss: Literal["answers", "all"] | None = None,
     conversations: bool = False,
     control: bool = False,
+    chosen: Chosen | None = None,
 ) -> TokenCorpus:
     """Tokenise documents, or read them from the cache.
 
@@ -101,17 +103,22 @@ def tokenise(
         conversations: rows of turns are read, where they have no text beside them.
         loss: what of a conversation is scored; where it is given, turns are read before the text of the same row.
         control: control tokens that are spelled in a text are live; otherwise they are text, and are told of.
+        chosen: documents that are not in it are left out.
 
     Raises:
         UserError: what `read_documents` raises.
     """
     reading = Reading(field, "first" if loss else "also" if conversations else "never")
     encoder = _Encoder(tokenizer, loss or "answers", control)
-    streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading)], limit, seed)
+    streamed, key = _key(
+        sources, [encoder.key, *dataclasses.astuple(reading), sorted(chosen.left_out) if chosen else None], limit, seed
+    )
     place = _writable(cache_directory() / "tokens") / key
     corpus = _from_cache(place, streamed)
     if corpus is None:
         documents = _documents(sources, reading, seed, in_turn=streamed)
+        if chosen is not None:
+            documents = (document for document in documents if document in chosen)
         _write(place, documents, encoder, limit=limit if streamed else None)
         corpus = _from_cache(place, streamed)
         if corpus is None:
@@ -278,6 +285,10 @@ def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit:
                 advance(starts[-1] - before, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
                     break
+        if not names:
+            raise UserError(
+                "training needs at least one document, and all are left out by their scores; ask for a larger --keep"
+            )
         if spelled and not encoder.control:
             _logger.info(
                 f"{spelled} of {len(names)} texts spell a control token, which is read as text: --live-control-tokens"

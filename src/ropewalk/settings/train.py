@@ -18,9 +18,9 @@ from ropewalk.settings.command import Settings
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
-from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles
+from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalRecordFile
 from ropewalk.settings.scaling import TrainMethod
-from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Tokens
+from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Share, Tokens
 
 Mode = Literal["full", "lora", "pose"]
 Watched = Literal["perplexity", "passkey"]
@@ -38,7 +38,7 @@ _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
-    "model data field packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "model data field scores keep packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
     "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
@@ -146,6 +146,10 @@ class TrainSettings(Recipe, Checkpointed):
     """Train even if no document is as long as the window."""
     field: str | None = None
     """The field of a row that holds its text, or its turns."""
+    scores: OptionalRecordFile = None
+    """Leave out documents that gain little from a long context: what `ropewalk gain MODEL --data DATA --window N --out FILE` wrote of them. Those without a score stay."""
+    keep: Share = 0.5
+    """With --scores: the share of the scored documents that stays, those that gain most a token."""
     packing: Packing = "concat"
     """concat puts documents end to end and cuts where a window is full; best-fit keeps those that fit a window whole, and fills up (arXiv 2404.10830). Conversations are packed by best-fit, each apart."""
     loss: Loss | None = None

@@ -24,6 +24,7 @@ from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.encode import check_ids
 from ropewalk.data.mixture import Mixture, Part, Reading
 from ropewalk.data.packing import PackedBlocks, TrainingRows
+from ropewalk.data.scores import chosen_by
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -139,6 +140,9 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
     """The sources of a run, tokenised and packed, with their shares."""
     groups = settings.groups
     weights = sum(group.weight or 0 for group in groups)
+    chosen = None if settings.scores is None else chosen_by(settings.scores, settings.keep)
+    if chosen is not None and mesh.main:
+        _logger.info(str(chosen))
     made = []
     for group in groups:
         if (group.length or 0) > window:
@@ -156,6 +160,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 loss=settings.loss,
                 conversations=True,
                 control=settings.live_control_tokens,
+                chosen=chosen,
             )
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
         if settings.mode == "pose" and (corpus.marks is not None or group.length):
