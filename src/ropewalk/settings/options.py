@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import CHECKPOINTS, steps_in
 from ropewalk.errors import UserError
 from ropewalk.settings import values
@@ -157,7 +158,8 @@ class Overwriting(Settings):
         super().refuse_at_start()
         out = getattr(self, "out", None)
         found = list(steps_in(Path(out) / CHECKPOINTS)) if self.overwrite and not self.yes and out is not None else []
-        if found:
+        if found and out is not None:
+            refuse_locked(out)  # they are being written
             raise UserError(
                 f"--overwrite would delete {len(found)} checkpoints of the run in {out}, to step {found[-1]}; add --yes to have them deleted, "
                 "go on with them (train --resume), or choose another --out"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
+from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
@@ -213,6 +214,7 @@ class TrainSettings(Recipe, Checkpointed):
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
         if not (self.resume or self.overwrite) and (found := Unfinished.of(Path(self.out))):
+            refuse_locked(self.out)  # it is being written
             raise UserError(
                 f"{self.out} holds an unfinished run, {found}; go on with --resume, or begin anew with --overwrite --yes"
             )
