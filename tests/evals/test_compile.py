@@ -12,6 +12,12 @@ from ropewalk.model.layers import decoder_layers
 from ropewalk.testing import FAMILIES, tiny
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    """The limit of recompilations is the process's own, whatever was compiled before."""
+    torch._dynamo.reset()
+
+
 @pytest.fixture
 def ids():
     return torch.randint(0, 256, (2, 50), generator=torch.Generator().manual_seed(0))

@@ -70,7 +70,7 @@ def test_a_model_given_as_an_object_is_known_by_every_weight_too(model) -> None:
 def padded(model: Path) -> Path:
     """A tokenizer with one token more than the embedding has rows, as after adding a padding token without resizing."""
     tokenizer = json.loads((model / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 258, "content": "[PAD]"})
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 258, "content": "[PAD]", "special": False})
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
     return model
 
