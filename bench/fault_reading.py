@@ -43,7 +43,7 @@ def _parquet(text: str) -> bytes:
 
 
 _TEXTS: dict[str, tuple[str, bytes]] = {
-    "empty": ("a.txt", b""), "blank": ("a.txt", b" \n\n"), "binary": ("a.txt", b"a\0b" * 400), "not UTF-8": ("a.txt", b"\xff\xfe" * 400), "too short": ("a.txt", b"a"),
+    "empty": ("a.txt", b""), "blank": ("a.txt", b" \n\n"), "binary": ("a.txt", b"a\0b" * 400), "not UTF-8": ("a.txt", b"na\xefve " * 400), "marks alone": ("a.txt", b"\xff\xfe" * 400), "too short": ("a.txt", b"a"),
     "a cut gz": ("a.txt.gz", gzip.compress(b"word " * 999)[:-20]), "no gz": ("a.txt.gz", b"word" * 99), "no xz": ("a.txt.xz", b"word" * 99),
     "a cut xz": ("a.txt.xz", lzma.compress(b"word " * 999)[:-20]), "no zst": ("a.txt.zst", b"word" * 99), "a cut zst": ("a.txt.zst", zstandard.compress(b"word " * 999)[:-5]),
     "a gz bomb": ("a.txt.gz", gzip.compress(bytes(1 << 20)) * 128), "a zst bomb": ("a.jsonl.zst", zstandard.compress(b" " * (1 << 20)) * 128),

@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import string
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows, line_ends
-from ropewalk.data.rows import ROWS, Unreadable, decoded, rows_of
+from ropewalk.data.rows import BYTE_ORDERS, ROWS, Unreadable, decoded, rows_of
 from ropewalk.errors import UserError, refuse_irregular
 
 _logger = logging.getLogger(__name__)
@@ -219,12 +220,12 @@ def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document
 
 def _plain_text(file: OpenFile) -> str:
     raw = file.read()
-    if not raw.strip():
-        raise Unreadable(f"{file} is empty")
-    text = "" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else raw
-    if b"\0" in (text or b""):
+    if b"\0" in raw and raw[:2] not in BYTE_ORDERS:
         raise Unreadable(f"{file} is binary (it has a zero byte at {raw.index(0)})")
-    return line_ends(decoded(raw, file))
+    text = decoded(raw, file)
+    if not text.strip(f"{string.whitespace}\ufeff\0"):
+        raise Unreadable(f"{file} is empty")
+    return line_ends(text)
 
 
 def _from_hub(name: str, reading: Reading, seed: int | None) -> Iterator[Document | Conversation]:

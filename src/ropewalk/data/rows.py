@@ -22,6 +22,10 @@ Numbered = Iterator[tuple[int, Any]]
 _AT_ONCE = 64
 
 
+#: How a file in UTF-16 begins.
+BYTE_ORDERS = (b"\xff\xfe", b"\xfe\xff")
+
+
 class Unreadable(ValueError):
     """A document cannot be read: an error if the user named its file, a warning if it was met in a directory."""
 
@@ -38,7 +42,7 @@ def rows_of(file: OpenFile, columns: Columns) -> Numbered:
 
 def decoded(raw: bytes, file: OpenFile) -> str:
     """Bytes as text: UTF-8, or what a byte-order mark says."""
-    codec = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    codec = "utf-16" if raw[:2] in BYTE_ORDERS else "utf-8-sig"
     try:
         return raw.decode(codec)
     except UnicodeDecodeError as error:
