@@ -166,3 +166,15 @@ def test_a_line_break_inside_a_text_tears_no_row(tmp_path):
     Recorder(path, made_up.run(made_up.BASE, "a\u2028b\u0085c")).add(made_up.row(2.0, data="d\u2028e"))
     read = records.read([path])
     assert [m.row.data for m in read.of(records.Perplexity)] == ["d\u2028e"] and not read.left_out.damaged
+
+
+def test_a_directory_is_read_as_all_record_files_below_it(tmp_path):
+    for name in ("b/run.jsonl", "a.jsonl", ".hidden/x.jsonl", "b/.out.new/y.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        made_up.record_rows(tmp_path / name, (made_up.BASE, made_up.row(2.0)))
+    (tmp_path / "b/texts.jsonl").write_text('{"text": "kind"}\n')
+    (tmp_path / "b/empty.jsonl").write_text("")
+    assert len(records.read([tmp_path]).measurements) == 2 == len(records.read([tmp_path / "a.jsonl"]).measurements) + 1
+    (nothing := tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="holds no record file"):
+        records.read([nothing])

@@ -119,7 +119,7 @@ def _of_numpy(value: Any) -> Any:
 
 
 #: A record file begins like this, or one of its first lines is a record.
-_FIRST, _LOOKED_AT = b'{"kind":', 100
+FIRST, _LOOKED_AT = b'{"kind":', 100
 
 
 def check_file(path: str | Path | None) -> None:
@@ -153,7 +153,7 @@ def _refuse_other_file(path: Path) -> None:
         )
     with disk_errors(path), open(path, "rb") as file:
         lines = [file.readline(1 << 20) for _ in range(_LOOKED_AT)]
-    if any(lines) and not lines[0].startswith(_FIRST) and not any(_is_record(line) for line in lines):
+    if any(lines) and not lines[0].startswith(FIRST) and not any(_is_record(line) for line in lines):
         raise UserError(
             f"rows are appended to a record file, but {path} holds no record; name another file, or one that is not there yet"
         )

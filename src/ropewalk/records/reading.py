@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 
 from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
-from ropewalk.records.files import SCHEMA
+from ropewalk.records.files import FIRST, SCHEMA
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.rows import Run
@@ -104,13 +104,13 @@ _RENAMED = {"attention": {"strays": "deviation"}, "theory_bounds": {"base": "rop
 
 
 def read(paths: Iterable[str | Path]) -> Records:
-    """Read record files.
+    """Read record files; of a directory all that lie below it, in the order of their paths.
 
     Raises:
-        UserError: a file is missing, or a newer version of ropewalk wrote it in a format that this one does not know.
+        UserError: a file is missing, a directory holds none, or a newer version of ropewalk wrote it in a format that this one does not know.
     """
     left_out = LeftOut()
-    lines = [line for path in paths for line in _lines(Path(path), left_out)]
+    lines = [line for path in paths for file in _files(Path(path)) for line in _lines(file, left_out)]
     headers = {number: run for number, line in enumerate(lines) if (run := _run(line, left_out)) is not None}
     runs = {run.id: run for run in headers.values()}
     in_force, measurements = dict(runs), []  # a run that goes on has a header again: rows are of the one before them
@@ -120,6 +120,22 @@ def read(paths: Iterable[str | Path]) -> Records:
         elif line.head.kind != Run.kind and (measured := _measurement(line, in_force, left_out)) is not None:
             measurements.append(measured)
     return Records(runs, measurements, left_out)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    below = [file for file in sorted(path.rglob("*.jsonl")) if file.is_file()]
+    shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    found = [file for file in shown if _begins_as_one(file)]
+    if not found:
+        raise UserError(f"{path} holds no record file (*.jsonl, as training and measurements write them); name another")
+    return found
+
+
+def _begins_as_one(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(FIRST)) == FIRST
 
 
 def _run(line: _Line, left_out: LeftOut) -> Run | None:

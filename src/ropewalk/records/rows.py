@@ -436,7 +436,7 @@ class EffectiveLength:
         what = (
             "RULER's effective length"
             if len(self.tasks) == _THIRTEEN
-            else f"By these {len(self.tasks)} tasks the length"
+            else f"By {', '.join(self.tasks)} alone the length"
         )
         sentence = f"{what} (every mean up to it above {threshold}) is {self._tokens(self.effective)}, 95 % interval "
         sentence += f"{self._tokens(self.effective_low)} to {self._tokens(self.effective_high)}"

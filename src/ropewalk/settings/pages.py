@@ -42,7 +42,7 @@ class ReportSettings(Overwriting):
         tyro.conf.Positional,
         tyro.conf.arg(constructor=list[Path], metavar="RECORDS.jsonl", help_behavior_hint="(required)"),
     ] = field(kw_only=False)
-    """One or more record files."""
+    """One or more record files, or directories of them."""
     out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
     """The page."""
     tables: OptionalDirectory = None
