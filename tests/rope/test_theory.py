@@ -444,3 +444,15 @@ def test_what_cannot_be_is_refused_in_a_sentence(wrong):
 def test_the_theory_needs_no_torch():
     command = "import sys, ropewalk.rope.bounds, ropewalk.rope.growth, ropewalk.rope.resolution; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", command], check=True)
+
+
+def test_the_conclusion_of_a_method_is_a_sentence() -> None:
+    """PI divides every angle by its factor and drives none anywhere new; half the factor drives slow pairs twice as far as they were."""
+    rope = Rope(64, 10000.0, 256)
+    pi = resolution(rope, Linear(4.0), 1024)
+    assert (
+        pi.in_words
+        == "no pair reaches an angle that training never showed; neighbouring tokens are 4 times as hard to tell apart"
+    )
+    beyond = resolution(rope, Linear(2.0), 1024)
+    assert "reach angles that training never showed, the farthest 2.0 times as far" in beyond.in_words

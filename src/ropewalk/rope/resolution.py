@@ -94,6 +94,14 @@ class Resolution:
     def factor(self) -> float:
         return float(self.scaling.factor)
 
+    @property
+    def in_words(self) -> str:
+        """Whether angles are reached that training never showed, and what becomes of neighbours."""
+        angles = "no pair reaches an angle that training never showed"
+        if self.unseen:
+            angles = f"{self.unseen:.0%} of the pairs reach angles that training never showed, the farthest {self.overshoot:.1f} times as far"
+        return f"{angles}; neighbouring tokens are {1 / self.kept:.3g} times as hard to tell apart"
+
 
 def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:
     """The angles of one scaling in a window of `reach` tokens.

@@ -65,6 +65,11 @@ class Forecast:
     def rows(self) -> list[Bounds | Growth | Resolution]:
         return [self.bounds, *self.growth, *self.resolution]
 
+    @property
+    def conclusion(self) -> str:
+        """What each method does to the angles, in a sentence a method."""
+        return "\n".join(f"{row.scaling.label}: {row.in_words}" for row in self.resolution if row.factor > 1)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rows as `theory.jsonl` has them, and what they are about."""
         about = {"model": self.name, "layers": str(self.layout or ""), "out": str(self.out or "")}

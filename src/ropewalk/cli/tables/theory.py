@@ -27,7 +27,7 @@ def show_theory(forecast: Forecast) -> None:
         + f"{forecast.layout}\n" * bool(forecast.layout)
         + f"{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n"
         f"window {rope.window} → {forecast.reach} tokens, factor {bounds.factor:g}\n"
-        f"{in_words(forecast.hurdles)}\n"
+        f"{in_words(forecast.hurdles)}\n\n{forecast.conclusion}\n"
     )
     terminal.print(bounds_table(bounds))
     every = "" if bounds.b_stride == 1 else f" (one in {bounds.b_stride})"
