@@ -455,3 +455,11 @@ def test_of_two_that_found_nothing_there_the_later_one_finds_the_first(tmp_path)
             (second / "config").write_text("second")
             made(tmp_path / "out", config="first")
     assert (tmp_path / "out/config").read_text() == "first" and os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("out", ["hemp", "./hemp", Path("hemp"), "hemp/"])
+def test_the_embedded_models_name_is_no_place(out, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="hemp names the embedded model"):
+        guard.refuse_existing(out)
+    guard.refuse_existing("hemp-4k")

@@ -135,6 +135,10 @@ def refuse_unreadable(path: Name) -> None:
         ) from None
 
 
+#: The model that comes with ropewalk, by the name that commands take it by.
+EMBEDDED = "hemp"
+
+
 def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> None:
     """The rule of every `--out` that is a directory: what exists is replaced only if asked for, and then only if ropewalk made all of it.
 
@@ -144,6 +148,10 @@ def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name
     Raises:
         UserError: it exists and may not be replaced, or a run is writing it.
     """
+    if os.path.normpath(out) == EMBEDDED:
+        raise UserError(
+            f"{EMBEDDED} names the embedded model in every command, and what was written there could not be named; choose another --out"
+        )
     refuse_unreadable(os.path.abspath(out))
     refuse_locked(out)
     if is_free(out):

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.guard import refuse_unreadable
+from ropewalk.checkpoint.guard import EMBEDDED, refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
 from ropewalk.errors import UserError, read_text, refuse_irregular_among
 
@@ -32,8 +32,8 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
     Raises:
         UserError: nothing of that name here, and the hub cannot be reached or has none.
     """
-    if str(model) == "hemp":
-        return Path(str(resources.files("ropewalk") / "assets" / "hemp"))
+    if str(model) == EMBEDDED:
+        return Path(str(resources.files("ropewalk") / "assets" / EMBEDDED))
     path = Path(model)
     if path.is_dir():
         refuse_unreadable(path.absolute())
