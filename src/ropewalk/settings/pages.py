@@ -40,7 +40,7 @@ class ReportSettings(Overwriting):
     records: Annotated[
         Sequence[Name],
         tyro.conf.Positional,
-        tyro.conf.arg(constructor=list[Path], metavar="RECORDS.jsonl", help_behavior_hint="(required)"),
+        tyro.conf.arg(constructor=list[str], metavar="RECORDS.jsonl", help_behavior_hint="(required)"),
     ] = field(kw_only=False)
     """One or more record files, or directories of them."""
     out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
