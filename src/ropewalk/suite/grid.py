@@ -42,8 +42,8 @@ METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "facto
 #: The paper's warm-up, and the largest share of a short run's steps that it may take.
 _WARMUP, _WARMUP_SHARE = 20, 5
 #: Floating-point operations a second of one H100 on SmolLM2-135M: in training (82,000 tokens/s at 32768), and measuring, layers not compiled.
-#: Seconds that a row takes beside, untrained and trained.
-_TRAINING, _MEASURING, _BESIDE = 3.4e14, 1.5e14, (5.0, 20.0)
+#: Tokens a second of the smallest models, which no number of operations explains. Seconds that a row takes beside, untrained and trained.
+_TRAINING, _MEASURING, _TOKENS_PER_SECOND, _BESIDE = 3.4e14, 1.5e14, 3.5e5, (5.0, 20.0)
 
 
 def _turning(rope: Rope) -> float:
@@ -253,7 +253,7 @@ class Grid:
         """About how long a row takes on one H100."""
         shape, new = shape_of(self.source), self.new_window(row)
         window = self.window if row.method == CONTROL else new
-        training = row.tokens * shape.flops(window) / _TRAINING
+        training = row.tokens * max(shape.flops(window) / _TRAINING, 1 / _TOKENS_PER_SECOND)
         measuring = sum(tokens * shape.flops(length) / 3 for tokens, length in self._passes(row)) / _MEASURING
         return _BESIDE[bool(row.tokens)] + training + measuring
 
