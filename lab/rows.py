@@ -128,3 +128,22 @@ def chosen_rates(directory: Path) -> dict[str, float]:
         rates = max(budgets.items(), key=lambda budget: (len(budget[1]), budget[0]))[1]
         best[method] = min(rates, key=rates.__getitem__)
     return best
+
+
+def at_chosen_rate(rows: Iterable[Row], rates: dict[str, float]) -> list[Row]:
+    """Of each method, factor, budget and seed the row that was measured in full at its chosen rate, or at another where none was at that."""
+    groups: dict[tuple, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.perplexities:
+            asked = row.asked
+            groups[row.method, asked["factor"], asked["tokens"], asked["seed"]].append(row)
+    return [
+        next((row for row in group if row.asked["learning_rate"] == rates.get(row.asked["method"])), group[0])
+        for group in groups.values()
+    ]
+
+
+def control_of(row: Row, rows: Iterable[Row]) -> Row | None:
+    """The row that read as many tokens at the original window."""
+    wanted = ("control", row.asked["tokens"], row.asked["seed"])
+    return next((r for r in rows if (r.asked["method"], r.asked["tokens"], r.asked["seed"]) == wanted), None)

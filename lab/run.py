@@ -79,6 +79,7 @@ def work(arguments: argparse.Namespace) -> int:
             print(f"left out: level {table['level']} of {table['model']}, which is not in $MODELS")
             continue
         for each in with_chosen_rates(options, arguments.records):
+            undone = []
             while True:
                 left = max(0.01, (end - time.monotonic()) / 60)
                 try:

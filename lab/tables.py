@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rows import Row, base_of, chosen_rates, rows_in
+from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
 
 from ropewalk.evals.intervals import wilson
 from ropewalk.records import format as number_format
@@ -62,16 +62,10 @@ def order(row: Row) -> tuple:
 def method_map(model: str, directory: Path) -> str:
     """A line a method and budget, at its chosen rate."""
     rows, rates = rows_in(directory), chosen_rates(directory)
-    measured = [row for row in rows if row.perplexities]
-    base = base_of(measured)
+    shown = at_chosen_rate(rows, rates)
+    base = base_of(shown)
     if base is None:
         return ""
-    shown = []
-    for group in grouped(
-        measured, lambda row: (row.method, row.asked["factor"], row.asked["tokens"], row.asked["seed"])
-    ):
-        rate = rates.get(group[0].asked["method"])
-        shown.append(next((row for row in group if row.asked["learning_rate"] == rate), group[0]))
     windows = sorted(base.perplexities)
     old, new = base.window, base.new_window
     heads = [
@@ -141,52 +135,51 @@ def factors_table(rows: list[Row], base: Row) -> str:
 
 
 def budgets_table(directories: Sequence[Path]) -> str:
-    """What more tokens buy: by method, seeds as mean and range."""
-    rows = [row for directory in directories for row in rows_in(directory) if row.perplexities]
-    base = base_of(rows)
-    factors = {row.asked["factor"] for row in rows}
-    if base is None or len(factors) > 1 or len({row.asked["tokens"] for row in rows}) < 3:
+    """What more tokens buy, of the methods of the last directory: at the chosen rates of the first, seeds as mean and range."""
+    rates = chosen_rates(directories[0])
+    rows = at_chosen_rate([row for directory in directories for row in rows_in(directory)], rates)
+    base, methods = base_of(rows), {row.method for row in rows_in(directories[-1])}
+    if base is None or not methods:
         return ""
-    rates, lines = chosen_rates(directories[0]), []
-    at_rate = [
-        row
-        for row in rows
-        if row.asked["tokens"] == 0
-        or row.asked["learning_rate"] == rates.get(row.asked["method"], row.asked["learning_rate"])
-    ]
-    for group in grouped(
-        sorted(at_rate, key=lambda row: (order(row)[1:], order(row)[0])),
-        lambda row: (row.method, row.asked["tokens"]),
-    ):
-        if group[0] is base:
-            continue
-        new = base.new_window
-
-        def spread(values: list[float | None], write: Callable[[Any], str]) -> str:
-            known = [value for value in values if value is not None]
-            if not known:
-                return ""
-            return write(statistics.fmean(known)) + (
-                f" ({write(min(known))} to {write(max(known))})" if len(known) > 1 else ""
-            )
-
-        damages = [row.damage(base) for row in group]
-        lines.append([
-            group[0].method, budget(group[0].asked["tokens"]), str(len(group)),
-            spread([row.perplexities[new].perplexity if new in row.perplexities else None for row in group], number_format.perplexity),
-            _nats(damages[0]) if len(group) == 1 else spread([math.log(d.value) if d else None for d in damages], lambda value: fixed(value, 3)),
-            spread([p.accuracy if (p := row.passkeys.get(new)) else None for row in group], share),
-            spread([p.k_max if (p := row.passkeys.get(new)) else None for row in group], lambda value: f"{value:.0f}"),
-            spread([row.training_seconds for row in group], lambda value: f"{value:.0f}"),
-        ])  # fmt: skip
-    heads = [
-        "method",
-        "training tokens",
-        "seeds",
-        f"perplexity {base.new_window}",
-        f"damage at {base.window}, nats",
+    shown = sorted((row for row in rows if row.method in methods), key=lambda row: (order(row)[1:], order(row)[0]))
+    lines = [_budget_line(group, base, rows) for group in grouped(shown, lambda row: (row.method, row.asked["tokens"]))]
+    heads = ["method", "training tokens", "rate", "seeds", f"perplexity {base.window}", f"perplexity {base.new_window}", f"damage at {base.window}, nats"]  # fmt: skip
+    heads += [
+        "the same above the control",
         f"passkey {base.new_window}",
         "k_max",
+        f"retrieval {base.new_window}",
         "seconds",
     ]
     return table(heads, lines)
+
+
+def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
+    """One method at one budget."""
+    old, new, first = base.window, base.new_window, group[0].asked
+    passkeys = [row.passkeys.get(new) for row in group]
+    controls = [control_of(row, rows) if first["tokens"] and first["method"] != "control" else None for row in group]
+    return [
+        group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
+        *(_spread([found.perplexity if (found := row.perplexities.get(window)) else None for row in group], number_format.perplexity) for window in (old, new)),
+        _losses([row.damage(base) for row in group]),
+        _losses([row.damage(control) for row, control in zip(group, controls, strict=True)]),
+        _spread([found.accuracy if found else None for found in passkeys], share),
+        _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
+        _shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
+        _spread([row.training_seconds for row in group], lambda value: f"{value:.0f}") if first["tokens"] else "",
+    ]  # fmt: skip
+
+
+def _losses(found: list[Ratio | None]) -> str:
+    """Of one seed with its interval, of several their mean and range."""
+    if len(found) == 1:
+        return _nats(found[0])
+    return _spread([math.log(ratio.value) if ratio else None for ratio in found], lambda value: fixed(value, 3))
+
+
+def _spread(values: list[float | None], write: Callable[[Any], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    return write(statistics.fmean(known)) + (f" ({write(min(known))} to {write(max(known))})" if len(known) > 1 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -85,6 +86,18 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     # What was not measured then is reason to run it again.
     ablate(tmp_path, methods=["none"], measure=["passkey", "perplexity"])
     assert read([tmp_path / "none.jsonl"]).of(Perplexity)
+
+
+def test_rows_of_a_clone_make_a_directory_theirs_and_texts_of_others_do_not(tmp_path):
+    ablate(tmp_path / "rows", methods=["none"], measure=["passkey"], prompt_windows=[256])
+    (tmp_path / "cloned").mkdir()
+    shutil.copy(tmp_path / "rows/none.jsonl", tmp_path / "cloned")  # git carries no hidden mark
+    ablate(tmp_path / "cloned", methods=["linear"], measure=["passkey"], prompt_windows=[256])
+    assert (tmp_path / "cloned/linear-x2-0.jsonl").exists()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/chat.jsonl").write_text('{"text": "mine"}\n')
+    with pytest.raises(UserError, match="rows lie in a directory of their own"):
+        ablate(tmp_path / "texts", methods=["linear"], measure=["passkey"])
 
 
 def test_a_row_that_another_process_holds_is_left_to_it(tmp_path):

@@ -88,7 +88,7 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
             for row in grid.rows
         ]
     refuse_unwritable(out)
-    _take_directory(out, any((out / f"{row.name}.jsonl").exists() for row in grid.rows))
+    _take_directory(out)
     run_file.write(settings, out)
     bench = Bench(grid)
     outcomes: dict[Row, Outcome] = {}
@@ -98,14 +98,16 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     return [outcomes[row] for row in grid.rows]
 
 
-def _take_directory(out: Path, has_rows: bool) -> None:
+def _take_directory(out: Path) -> None:
     """Mark where rows go as ropewalk's, so that nobody's texts lie among them and they are read as nobody's texts.
+
+    Rows that were copied or cloned without the mark make a directory theirs too.
 
     Raises:
         UserError: it holds something else.
     """
     guard.refuse_unreadable(out.absolute())
-    if not has_rows and not guard.is_free(out) and guard.marked(out) is None:
+    if not guard.is_free(out) and guard.marked(out) is None and not any(map(_asked_of, out.glob("*.jsonl"))):
         raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -164,10 +166,9 @@ def _is_whole(grid: Grid, row: Row, out: Path) -> bool:
     path = out / f"{row.name}.jsonl"
     if not path.exists():
         return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8").split("\n", 1)[0])["settings"]["row"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it") from None
+    found = _asked_of(path)
+    if found is None:
+        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
     asked = json.loads(json.dumps(grid.identity(row)))
     if not {*asked.pop("measure")} <= {*found.get("measure", [])}:
         return False
@@ -177,6 +178,16 @@ def _is_whole(grid: Grid, row: Row, out: Path) -> bool:
             "tokens, rate and seed alone; choose another --out"
         )
     return True
+
+
+def _asked_of(path: Path) -> dict[str, Any] | None:
+    """What a row was asked for, as its file says; None of a file that is none."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            found = json.loads(lines.readline())["settings"]["row"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 @dataclass
