@@ -9,11 +9,11 @@
 set -euo pipefail
 MODEL=${MODEL:?a model with a short window} WINDOW=${WINDOW:?the new window, tokens}
 TRAIN=${TRAIN:?documents to train on} TEST=${TEST:?documents to measure on, others than TRAIN}
-OUT=${OUT:-lab} STEPS=${STEPS:-100} BATCH=${BATCH:-32} RATE=${RATE:-2e-4} BUDGET=${BUDGET:-0.2} LONGEST=${LONGEST:-32768}
+OUT=${OUT:-lab} METHOD=${METHOD:-linear} STEPS=${STEPS:-100} BATCH=${BATCH:-32} RATE=${RATE:-2e-4} BUDGET=${BUDGET:-0.2} LONGEST=${LONGEST:-32768}
 mkdir -p "$OUT"
 
 # A rate ten times the paper's: the model is a hundred times smaller. Saved five times: tables 3 and 4.
-[ -f "$OUT/model/config.json" ] || ropewalk train "$MODEL" --data "$TRAIN" --window "$WINDOW" --steps "$STEPS" --batch-size "$BATCH" \
+[ -f "$OUT/model/config.json" ] || ropewalk train "$MODEL" --data "$TRAIN" --window "$WINDOW" --method "$METHOD" --steps "$STEPS" --batch-size "$BATCH" \
     --learning-rate "$RATE" --save-every $((STEPS / 5)) --keep-checkpoints 9 --resume --out "$OUT/model"
 
 # Tables 1 to 6 and the page. BUDGET: minutes a perplexity; every window is read where it suffices.

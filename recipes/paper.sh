@@ -18,7 +18,7 @@ mkdir -p "$OUT"
 ropewalk plan "$MODEL" --window "$WINDOW" --steps "$STEPS" ${BATCH:+--batch-size "$BATCH"}
 
 # 2.3 and 3.1: squeeze positions, then 1000 steps of AdamW 0.9/0.95 at 2e-5 (7B, 13B), 20 steps of warm-up from 10 %. Saved every 200: table 3.
-torchrun --nproc-per-node "$GPUS" -m ropewalk train "$MODEL" --data "$DATA" --window "$WINDOW" --steps "$STEPS" \
+torchrun --nproc-per-node "$GPUS" -m ropewalk train "$MODEL" --data "$DATA" --window "$WINDOW" --method linear --steps "$STEPS" \
     ${BATCH:+--batch-size "$BATCH"} --save-every 200 --resume --out "$OUT/model"
 
 # Tables 1 to 6, as far as their data is at hand; before and after, resumable, on one GPU, and the page at the end.

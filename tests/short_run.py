@@ -13,7 +13,15 @@ DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in ran
 
 def go(base, out, **options):
     """A short run: 96-token windows, four a step, at a rate that moves the weights."""
-    options = {"data": DOCUMENTS, "window": WINDOW, "steps": 6, "batch_size": 4, "learning_rate": 1e-3, **options}
+    options = {
+        "data": DOCUMENTS,
+        "method": "linear",
+        "window": WINDOW,
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        **options,
+    }
     return train(base, out=out, **options)
 
 

@@ -97,7 +97,11 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) 
     testing.tiny_directory(tmp_path / "a", window=64)
     done = typed(capsys, "extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
     assert done.returncode == 0, done.stderr
-    assert "window 64 → 256 tokens, linear factor 4" in done.stdout
+    assert "window 64 → 256 tokens, yarn factor 4" in done.stdout
+    assert (
+        "yarn, which auto takes here (the paper's Position Interpolation is --method linear): measured on"
+        in done.stdout
+    )
     # R7: what vLLM makes of the window depends on the method, so the hint is no option of its but the export for it.
     assert "--max-model-len" not in done.stdout and f"ropewalk export {tmp_path / 'b'} --for" in done.stdout
 

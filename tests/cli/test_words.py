@@ -265,7 +265,20 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
 def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:
     import json
 
-    cli.main(["extend", str(trained / "a"), "--window", "256", "--out", str(tmp_path / "b"), "--json", "--quiet"])
+    cli.main(
+        [
+            "extend",
+            str(trained / "a"),
+            "--window",
+            "256",
+            "--method",
+            "pi",
+            "--out",
+            str(tmp_path / "b"),
+            "--json",
+            "--quiet",
+        ]
+    )
     told = json.loads(capsys.readouterr().out)
     assert (told["out"], told["original_window"], told["window"]) == (str(tmp_path / "b"), 64, 256)
     assert told["scaling"] == {"method": "linear", "factor": 4.0}

@@ -245,7 +245,7 @@ def test_the_bounds_of_a_record_are_the_theorys_times_the_largest_h_and_the_scal
 
 
 def test_interpolating_in_place_is_what_extending_writes(base, tmp_path):
-    extend(str(base), window=256, out=tmp_path / "pi")
+    extend(str(base), window=256, method="linear", out=tmp_path / "pi")
     saved = load_model(tmp_path / "pi")
     here = load_model(base)
     before = here(input_ids=IDS).logits
@@ -271,7 +271,7 @@ def test_a_base_past_its_window_is_measured_in_three_states(base, tmp_path):
 
 
 def test_an_extended_model_and_its_base_make_four_states(base, tmp_path):
-    extend(str(base), window=256, out=tmp_path / "pi")
+    extend(str(base), window=256, method="linear", out=tmp_path / "pi")
     measured = attention(str(tmp_path / "pi"), base=str(base), data=[text_of(400)])
     assert [(variant.run.model.method, variant.rows[0].window) for variant in measured] == [
         ("plain", 64),

@@ -39,7 +39,15 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ROPEWALK_CACHE", str(place / "tokens"))
         train(
-            base, out=place / "out", mode="lora", data=documents, window=96, steps=4, batch_size=2, learning_rate=1e-2
+            base,
+            out=place / "out",
+            mode="lora",
+            method="linear",
+            data=documents,
+            window=96,
+            steps=4,
+            batch_size=2,
+            learning_rate=1e-2,
         )
     return base, place / "out"
 
@@ -48,7 +56,7 @@ def trained(tmp_path_factory):
 def test_a_merged_adapter_computes_what_training_merged_itself(trained, extended, tmp_path):
     base, out = trained
     if extended:
-        extend(base, window=96, out=tmp_path / "longer")
+        extend(base, window=96, method="linear", out=tmp_path / "longer")
         base = tmp_path / "longer"
     info = ropewalk.merge(out / "adapter", base=base, out=tmp_path / "merged")
     assert (info.window, info.steps, info.factor) == (96, 4, 1.5)

@@ -108,7 +108,7 @@ def test_R2_what_a_reader_would_leave_unscaled_is_refused(models, model, reader,
 def test_R2_families_that_mlx_rotates_by_code_of_their_own_are_refused(family, why, tmp_path):
     """mlx-lm 0.32.2, models/: hunyuan_v1_dense.py knows alpha alone, minicpm3.py and deepseek_v2.py take any scaling for LongRoPE and
     for YaRN, ernie4_5.py gives initialize_rope no scaling."""
-    extend(testing.tiny_directory(tmp_path / "base", family), window=192, out=tmp_path / "longer")
+    extend(testing.tiny_directory(tmp_path / "base", family), window=192, method="linear", out=tmp_path / "longer")
     with pytest.raises(UserError, match=why):
         ropewalk.export(tmp_path / "longer", reader="mlx", out=tmp_path / "out")
     ropewalk.export(tmp_path / "longer", reader="transformers", out=tmp_path / "out")
@@ -128,7 +128,12 @@ def test_R2_families_that_mlx_rotates_by_code_of_their_own_are_refused(family, w
 def test_R2_what_readers_were_found_to_get_wrong_when_run_is_refused(family, reader, why, tmp_path):
     """Run in vLLM 0.32 and xllamacpp 2026.10 (docs/readers.md): each loads these, and computes something else."""
     settings = {"norm_topk_prob": True} if family == "qwen2_moe" else {}
-    extend(testing.tiny_directory(tmp_path / "base", family, **settings), window=192, out=tmp_path / "longer")
+    extend(
+        testing.tiny_directory(tmp_path / "base", family, **settings),
+        window=192,
+        method="linear",
+        out=tmp_path / "longer",
+    )
     with pytest.raises(UserError, match=why):
         ropewalk.export(tmp_path / "longer", reader=reader, out=tmp_path / "out")
 

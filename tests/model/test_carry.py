@@ -96,7 +96,7 @@ def carried(source: Path, made: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*pickled files beside")
 def test_extend_carries_a_sentencepiece_tokenizer_and_shares_nothing_that_is_edited(model: Path) -> None:
     out = model.parent / "longer"
-    extend(model, window=128, out=out)
+    extend(model, window=128, method="linear", out=out)
     carried(model, out)
     linked = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.stat().st_nlink > 1}
     assert linked == {"model.safetensors"}

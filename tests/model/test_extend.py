@@ -26,6 +26,7 @@ from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model
 from ropewalk.model.verify import pin_rope, rotary_tables, verify_rope
 from ropewalk.rope.scaling import Abf, Linear, Llama3, Ntk, Rope
+from ropewalk.settings.scaling import ScalingOptions
 
 WINDOW, LONGER = 64, 256
 
@@ -41,7 +42,7 @@ def _plain(directory: Path) -> transformers.PreTrainedModel:
 @pytest.mark.parametrize("family", [name for name in testing.FAMILIES if name != "gemma3_text"])
 def test_plain_transformers_computes_position_interpolation(family: str, tmp_path: Path) -> None:
     original = testing.tiny_directory(tmp_path / "original", family, WINDOW)
-    extend(original, window=LONGER, out=tmp_path / "longer")
+    extend(original, window=LONGER, method="linear", out=tmp_path / "longer")
     ids = _ids(LONGER)
     # The reference knows nothing of scaling: the original model is fed squeezed positions, m L / L'.
     squeezed = (torch.arange(LONGER) * (WINDOW / LONGER))[None].expand(2, -1)
@@ -56,7 +57,7 @@ def test_plain_transformers_computes_position_interpolation(family: str, tmp_pat
 
 def test_gemma_3_interpolates_its_global_layers_only(tmp_path: Path) -> None:
     original = testing.tiny_directory(tmp_path / "original", "gemma3_text", WINDOW)
-    extend(original, window=LONGER, out=tmp_path / "longer")
+    extend(original, window=LONGER, method="linear", out=tmp_path / "longer")
     before, after = (dict(_plain(tmp_path / name).named_buffers()) for name in ("original", "longer"))
     same, slower = "model.rotary_emb.sliding_attention_inv_freq", "model.rotary_emb.full_attention_inv_freq"
     torch.testing.assert_close(after[same], before[same], rtol=0, atol=0)
@@ -316,7 +317,9 @@ def test_linear_on_llama_3_scaling_is_refused_with_the_reason(tmp_path: Path) ->
     }
     assert read_rope(config_dict).scaling == Llama3(8.0, 1.0, 4.0, 8192)
     with pytest.raises(UserError, match="linear scaling cannot be put on top of llama3"):
-        extended_config(Checkpoint("llama-3", tmp_path, config_dict), window=262144)
+        extended_config(
+            Checkpoint("llama-3", tmp_path, config_dict), window=262144, options=ScalingOptions(method="linear")
+        )
 
 
 def test_a_foreign_linear_model_is_extended_once_its_window_is_said(tmp_path: Path) -> None:

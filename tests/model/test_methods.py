@@ -193,9 +193,9 @@ def test_r2_readers_that_would_leave_the_scaling_out_are_named(
 ) -> None:
     a = testing.tiny_directory(tmp_path / "a", "gpt_neox", window=WINDOW)
     with caplog.at_level("WARNING", "ropewalk"):
-        extend(base, window=LONGER, out=tmp_path / "llama")
+        extend(base, window=LONGER, method="linear", out=tmp_path / "llama")
         assert not caplog.records
-        extend(a, window=LONGER, out=tmp_path / "neox")
+        extend(a, window=LONGER, method="linear", out=tmp_path / "neox")
     assert "llama.cpp, mlx would leave the scaling of this model out" in caplog.text
 
 
@@ -391,7 +391,7 @@ def test_hunyuans_alpha_is_the_rope_theta_of_pretraining(tmp_path: Path) -> None
     rope = Checkpoint.open(base).rope
     assert rope.scaling.method == "plain" and rope.rope.rope_theta == pytest.approx(1e4 * 1000 ** (16 / 14))
     original = load_model(base)  # verified: transformers' inv_freq is the closed form
-    extend(base, window=LONGER, out=tmp_path / "longer")
+    extend(base, window=LONGER, method="linear", out=tmp_path / "longer")
     longer = load_model(tmp_path / "longer")
     ids = torch.arange(1, 50)[None]
     at = torch.arange(49)[None]
@@ -403,3 +403,12 @@ def test_hunyuans_alpha_is_the_rope_theta_of_pretraining(tmp_path: Path) -> None
     )  # and every reader's rule has the alpha
     rows = {row.reader: row for row in ropewalk.doctor(tmp_path / "longer").readers}
     assert not rows["vllm"].inv_freq_differs and rows["mlx"].refusal
+
+
+def test_auto_takes_yarn_and_where_a_config_cannot_say_it_the_nearest(tmp_path: Path) -> None:
+    for family, method in (("llama", "yarn"), ("phi3", "llama3"), ("gpt2", "interpolated table")):
+        base = testing.tiny_directory(tmp_path / family, family, window=WINDOW)
+        assert extend(base, window=LONGER, out=tmp_path / f"{family}-longer").method == method
+        assert Checkpoint.open(tmp_path / f"{family}-longer").info.window == LONGER
+    with pytest.raises(UserError, match="a Phi-3 config can say neither"):
+        extend(tmp_path / "phi3", window=LONGER, method="yarn", out=tmp_path / "asked")

@@ -78,7 +78,7 @@ def _logits(model: Any, positions: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", [name for name in testing.PUBLISHED if name not in REFUSED])
 def test_a_published_model_is_extended_trained_measured_and_read_again(name: str, tmp_path: Path) -> None:
     original = _written(tmp_path / "original", name)
-    info = extend(original, window=LONGER, out=tmp_path / "longer", **SCALED.get(name, {}))
+    info = extend(original, window=LONGER, out=tmp_path / "longer", **SCALED.get(name, {"method": "linear"}))
     assert (info.original_window, info.window) == (16 if name in SCALED else WINDOW, LONGER)
     before, after, positions = _plain(original), _plain(tmp_path / "longer"), torch.arange(32)
     expected = _logits(before, positions)

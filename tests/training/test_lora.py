@@ -31,8 +31,8 @@ def trained(tmp_path_factory):
     place = tmp_path_factory.mktemp("lora")
     base = testing.tiny_directory(place / "base", window=64)
     options = dict(data=DOCUMENTS, window=96, steps=5, batch_size=2, learning_rate=1e-2)
-    train(base, out=place / "out", mode="lora", save_every=5, **options)
-    extend(base, window=96, out=place / "extended")
+    train(base, out=place / "out", mode="lora", method="linear", save_every=5, **options)
+    extend(base, window=96, method="linear", out=place / "extended")
     return base, place / "extended", place / "out"
 
 

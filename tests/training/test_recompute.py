@@ -177,6 +177,17 @@ def test_less_is_kept_step_by_step_until_nothing_is() -> None:
     assert not kept.lower()
 
 
+def test_a_step_that_fails_again_and_again_is_given_up_on_in_a_few_passes() -> None:
+    root = NextTokenLoss(testing.tiny(num_hidden_layers=16).train())
+    kept = recompute.SelectiveCheckpointing(root)
+    kept.settle(Room(16 * sum(c.size for c in kept.candidates(root.body, BATCH, TOKENS))))
+    tries = 0
+    while kept.lower(tries):
+        tries += 1
+    assert tries <= 5  # 1 + 2 + 4 + 8 tenths, and what lies below zero
+    assert not any(kept.kept)
+
+
 def test_memory_that_runs_out_is_asked_for_less_until_it_is_enough() -> None:
     root = NextTokenLoss(testing.tiny(num_hidden_layers=16).train())
     kept = recompute.SelectiveCheckpointing(root)

@@ -24,7 +24,7 @@ def _typed(name: Any) -> str:
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
-    from ropewalk.rope.evidence import evidence
+    from ropewalk.rope.evidence import choice, evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     info = extend(**arguments(ExtendSettings, options))
@@ -39,7 +39,7 @@ def extend(options: Any) -> None:
         return
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
-        f"transformers computes this inv_freq\n{info.method}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
+        f"transformers computes this inv_freq\n{choice(options.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …\n"
         f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
     )

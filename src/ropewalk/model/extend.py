@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from typing import Any
+from typing import Any, Literal
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
@@ -111,7 +111,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     Args:
         checkpoint: only its config is looked at.
         window: L', tokens.
-        options: the method and its parameters; Position Interpolation if not given.
+        options: the method and its parameters; `auto` if not given.
 
     Raises:
         UserError: as `extend`.
@@ -119,6 +119,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     options = options or ScalingOptions()
     if isinstance(checkpoint.positions, PositionTable):
         return _longer_table(checkpoint, checkpoint.positions, window, options)
+    given = checkpoint
     if options.raise_sliding_window:
         raised = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
         checkpoint = Checkpoint.open(raised, **dataclasses.asdict(checkpoint.answers))
@@ -141,7 +142,17 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     }
     step |= options.parameters | ({"raised_sliding_window": True} if options.raise_sliding_window else {})
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
-    return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
+    try:
+        return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
+    except UserError:
+        if options.method != "auto" or scaling.method == _WITHOUT_TEMPERATURE or options.parameters:
+            raise
+    # Phi-3's config, say, has no word for YaRN's temperature.
+    return extended_config(given, window=window, options=dataclasses.replace(options, method=_WITHOUT_TEMPERATURE))
+
+
+#: What `auto` takes where a config cannot say YaRN: the nearest to it that leaves scores alone (docs/results.md).
+_WITHOUT_TEMPERATURE: Literal["llama3"] = "llama3"
 
 
 def _refuse_shorter(window: int, current: int) -> None:

@@ -184,10 +184,13 @@ class Settled:
         self._step = max(1, max(abs(room.card), room.input * count) // 10)
         self.choice = choose(layer, count, room)
 
-    def lower(self) -> bool:
-        """Keep less: a tenth of the room less, until that changes the choice. False if nothing is left to be given up."""
+    def lower(self, tried: int = 0) -> bool:
+        """Keep less: a tenth of the room less, until that changes the choice. False if nothing is left to be given up.
+
+        tried: how often this was not enough for the same step. Each time twice as much is given up, for every try costs a pass.
+        """
         while self._room.card > -self._count * self._room.input:
-            if self._more(-self._step):
+            if self._more(-self._step << tried):
                 return True
         return False
 

@@ -37,5 +37,16 @@ def evidence(method: str) -> str:
     )
 
 
+def choice(asked: str, method: str) -> str:
+    """The method that a command took, and whether it was asked for by name.
+
+    Args:
+        asked: the word of `--method`. method: what it came to.
+    """
+    if asked == method or method == "linear":
+        return method
+    return f"{method}, which {asked} takes here (the paper's Position Interpolation is --method linear)"
+
+
 def _budget(tokens: int) -> str:
     return f"after {tokens / _MILLION:g}M training tokens" if tokens else "untrained"

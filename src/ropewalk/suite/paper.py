@@ -21,7 +21,9 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.checkpoints_of_run import models_in
 from ropewalk.model.load import load_tokenizer
+from ropewalk.rope.scaling import Linear
 from ropewalk.settings.downstream import BenchmarkTask, EvaluateSettings
+from ropewalk.settings.scaling import parameter_names
 from ropewalk.suite.size import Size
 from ropewalk.suite.stages import Stage
 
@@ -86,19 +88,28 @@ class Suite:
     @property
     def _untrained(self) -> Path | None:
         """Directory of the model as it was before its first training step; None where that cannot be made."""
-        if self.settings.base is None:
-            return None
-        info = self.model.info
-        return self.work / "untrained" if info.method == "linear" and info.steps else None
+        return self.work / "untrained" if self.model.info.steps and self._extension else None
+
+    @property
+    def _extension(self) -> dict[str, Any]:
+        """How `extend` makes the model of its base, as its config's history has it: one step, or several of Position Interpolation."""
+        if self.base is None:
+            return {}
+        own, before = (each.config.get("ropewalk", {}).get("history", []) for each in (self.model, self.base))
+        steps = own[len(before) :]
+        if not steps or (len(steps) > 1 and {step["method"] for step in steps} != {Linear.method}):
+            return {}
+        given = {name: steps[-1][name] for name in parameter_names() if name in steps[-1]}
+        raised = any(step.get("raised_sliding_window") for step in steps)
+        return {"method": steps[-1]["method"], "raise_sliding_window": raised} | given
 
     def prepare(self) -> None:
         """Write the untrained model: no weights but the base's, which are linked."""
         if self.base is not None and self._untrained is not None and not self._untrained.exists():
             from ropewalk.model.extend import extend
 
-            extend(
-                self.base, window=self.model.info.window, out=self._untrained
-            )  # the base carries whether its code is trusted
+            # The base carries whether its code is trusted.
+            extend(self.base, window=self.model.info.window, out=self._untrained, **self._extension)
 
     def _before(self) -> Iterator[tuple[Checkpoint, int, bool]]:
         """The base and the untrained model: (checkpoint, its window, whether it is measured at all windows)."""

@@ -79,8 +79,8 @@ class ActivationMemory:
             least = {"card": min(each.card for each in everyone), "host": min(each.host for each in everyone)}
             self._checkpointing.settle(replace(room, **least))
 
-    def lower(self) -> bool:
-        """Keep less from the next pass on; False if nothing is left that could be given up."""
+    def lower(self, tried: int = 0) -> bool:
+        """Keep less from the next pass on; False if nothing is left that could be given up. tried: as in `Settled.lower`."""
         if self._checkpointing is None:
             return False
         if self._setting == "auto" and not self._traced:  # on a CPU, where everything was kept until now
@@ -88,7 +88,7 @@ class ActivationMemory:
                 return False
             self._trace()
             self._checkpointing.settle(Room(len(self._checkpointing.layers) * self._checkpointing.layer.everything))
-        return self._checkpointing.lower()
+        return self._checkpointing.lower(tried)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

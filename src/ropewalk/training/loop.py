@@ -252,7 +252,7 @@ class Loop:
             UserError: nothing is left to be given up; or there are several devices, of which one alone cannot begin again.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        if self.mesh.world > 1 or not (self.activations.lower() or self._smaller_micro_batch()):
+        if self.mesh.world > 1 or not (self.activations.lower(self._retries) or self._smaller_micro_batch()):
             raise UserError(self._too_little(asked))
         if not self._retries:
             self._say(

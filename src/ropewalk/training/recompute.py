@@ -216,9 +216,9 @@ class SelectiveCheckpointing:
     def _keep(self, choice: Choice) -> None:
         self.keep(choice.kept, choice.hosted)
 
-    def lower(self) -> bool:
-        """Keep less than now from the next pass on. False if nothing is left to be given up."""
-        lower = self._settled.lower()
+    def lower(self, tried: int = 0) -> bool:
+        """Keep less than now from the next pass on. False if nothing is left to be given up. tried: as in `Settled.lower`."""
+        lower = self._settled.lower(tried)
         if lower:
             self._keep(self._settled.choice)
         return lower

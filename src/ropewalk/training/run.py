@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.records import ModelInfo
-from ropewalk.rope.evidence import evidence
+from ropewalk.rope.evidence import choice, evidence
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import batches_of
@@ -44,7 +44,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         settings = settled(settings, checkpoint, mesh, out)
         start = starting_model(settings, mesh, checkpoint=checkpoint)
         if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
-            _logger.info(f"{start.info.method}: {said}")
+            _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
         return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked).run()
 
 
