@@ -196,7 +196,7 @@ def _refuse_other_frequencies(model: nn.Module, trained: Positions, directory: P
     except UserError as error:
         raise UserError(
             f"{directory} was trained with {trained.scaling.method} scaling, factor {trained.scaling.factor:g}, and the model at hand "
-            f"has other positions ({error}); run `ropewalk extend` on the base model with --window {trained.window} --method {trained.method} first"
+            f"has other positions ({error}); run `ropewalk extend` on the base model with --window {trained.window} --method {trained.scaling.method} first"
         ) from None
 
 
