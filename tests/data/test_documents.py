@@ -1,12 +1,15 @@
 """Documents from every kind of source, and a sentence for each that cannot be read."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -163,6 +166,8 @@ IN_ARCHIVE = {
         ("both.tgz", _tar(IN_ARCHIVE, "w:gz"), 2),
         ("both.tar.zst", zstandard.compress(_tar(IN_ARCHIVE, "w")), 2),
         ("utf16.txt", "Call me Ishmael.\r\n".encode("utf-16"), 0),
+        ("utf32.txt", "Call me Ishmael.\r\n".encode("utf-32"), 0),
+        ("utf32be.txt", codecs.BOM_UTF32_BE + "Call me Ishmael.\r\n".encode("utf-32-be"), 0),
     ],
 )
 def test_rows_and_archives_of_every_kind_are_read_named_and_in_a_directory(tmp_path, name, content, times):
@@ -170,6 +175,24 @@ def test_rows_and_archives_of_every_kind_are_read_named_and_in_a_directory(tmp_p
     expected = [row["text"] for row in ROWS] * times or ["Call me Ishmael.\n"]
     assert texts(tmp_path / name) == texts(tmp_path) == expected
     assert files_of(tmp_path) == [tmp_path / name]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="to become another user needs root, who may read everything")
+def test_what_one_may_not_read_is_left_out_of_a_directory():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        Path(folder, "a.txt").write_text("read")
+        for name, mode in (("listed", 0o744), ("closed", 0o700)):
+            Path(folder, name).mkdir()
+            Path(folder, name, "b.txt").write_text("not read")
+            os.chmod(Path(folder, name), mode)
+        os.seteuid(65534)
+        try:
+            with pytest.warns(UserWarning, match="1 file was left out"):
+                assert texts(folder) == ["read"]
+            assert files_of(folder) == [Path(folder, "a.txt")]
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.parametrize(

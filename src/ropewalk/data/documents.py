@@ -28,7 +28,7 @@ from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows, line_ends
-from ropewalk.data.rows import BYTE_ORDERS, ROWS, Unreadable, decoded, rows_of
+from ropewalk.data.rows import ROWS, Unreadable, decoded, marked, rows_of
 from ropewalk.errors import UserError, refuse_irregular
 
 _logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def files_of(source: str | Path) -> list[Path]:
     if not path.is_dir():
         refuse_irregular(path, "data is read from files")
         return [path]
-    return [file for file in _below(path) if suffix_of(file.name) in _READ and file.is_file()]
+    return [file for file in _below(path) if suffix_of(file.name) in _READ and os.path.isfile(file)]
 
 
 def digest_of(source: str | Path) -> str:
@@ -141,7 +141,9 @@ def _below(directory: Path) -> list[Path]:
             name
             for name in folders
             # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
-            if not name.startswith(".") and name != "__pycache__" and not Path(folder, name, MARK).exists()
+            if not name.startswith(".")
+            and name != "__pycache__"
+            and not os.path.exists(os.path.join(folder, name, MARK))
         ]
         if "dataset_dict.json" in names and "train" in folders:  # as `datasets` saves splits
             folders[:], names = ["train"], []
@@ -156,7 +158,7 @@ def _saved_by_datasets(folder: Path) -> list[str]:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return [str(file["filename"]) for file in state["_data_files"]]
     except (OSError, ValueError, LookupError, TypeError):
-        return [path.name for path in folder.iterdir() if path.is_file()]
+        return [path.name for path in folder.iterdir() if os.path.isfile(path)]
 
 
 _READ = PLAIN + ROWS + ARCHIVES
@@ -176,7 +178,7 @@ def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Co
     def files() -> Iterator[tuple[OpenFile, str]]:
         for path in _below(directory):
             name = str(path.relative_to(directory))
-            if suffix_of(path.name) in ARCHIVES and path.is_file():
+            if suffix_of(path.name) in ARCHIVES and os.path.isfile(path):
                 yield from ((file, f"{name}:{file.member}") for file in members(path))
             else:
                 yield OpenFile(path), name
@@ -196,7 +198,7 @@ def _from_many(
             others[file.suffix or "without a suffix"] += 1
             continue
         try:
-            if file.opened is None and not file.path.is_file():
+            if file.opened is None and not os.path.isfile(file.path):
                 raise Unreadable(f"{file} is not a file, or is a link to one that is gone")
             yield from _from_file(file, name, reading)
             read += 1
@@ -220,7 +222,7 @@ def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document
 
 def _plain_text(file: OpenFile) -> str:
     raw = file.read()
-    if b"\0" in raw and raw[:2] not in BYTE_ORDERS:
+    if b"\0" in raw and not marked(raw):
         raise Unreadable(f"{file} is binary (it has a zero byte at {raw.index(0)})")
     text = decoded(raw, file)
     if not text.strip(f"{string.whitespace}\ufeff\0"):

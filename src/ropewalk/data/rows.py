@@ -22,8 +22,8 @@ Numbered = Iterator[tuple[int, Any]]
 _AT_ONCE = 64
 
 
-#: How a file in UTF-16 begins.
-BYTE_ORDERS = (b"\xff\xfe", b"\xfe\xff")
+#: How a file in UTF-32 or UTF-16 begins; the longer ones first, since the shorter may be their beginning.
+_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 class Unreadable(ValueError):
@@ -40,14 +40,19 @@ def rows_of(file: OpenFile, columns: Columns) -> Numbered:
     return _FORMATS[file.suffix](file, columns)
 
 
+def marked(raw: bytes) -> str | None:
+    """The encoding that a byte-order mark says, if it is not UTF-8's."""
+    return next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), None)
+
+
 def decoded(raw: bytes, file: OpenFile) -> str:
     """Bytes as text: UTF-8, or what a byte-order mark says."""
-    codec = "utf-16" if raw[:2] in BYTE_ORDERS else "utf-8-sig"
+    encoding = marked(raw)
     try:
-        return raw.decode(codec)
+        return raw.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
-        if codec == "utf-16":
-            raise Unreadable(f"{file} begins with the mark of UTF-16 and is none ({error.reason})") from None
+        if encoding:
+            raise Unreadable(f"{file} begins with the mark of {encoding} and is none ({error.reason})") from None
         raise Unreadable(f"{file} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
 
 
