@@ -145,6 +145,12 @@ def test_another_seed_writes_another_text(model):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_at_a_temperature_that_float32_hardly_holds_the_likeliest_is_drawn(model):
+    prompts, settings = [np.arange(30, 60)], dict(new_tokens=4, ends=[])
+    cold, greedy = (write(model, prompts, decoding=how, **settings)[0] for how in (Decoding(1e-40), GREEDY))
+    assert cold.ids.tolist() == greedy.ids.tolist()
+
+
 def test_a_text_ends_at_the_end_mark(model):
     prompt = np.arange(40, 60)
     free = write(model, [prompt], new_tokens=8, decoding=GREEDY, ends=[])[0].ids.tolist()

@@ -114,12 +114,22 @@ def test_copies_backups_and_strange_names_are_neither_read_nor_deleted(three):
     (root / "step-000007").write_text("a file")
     (root / "step-000008").mkdir()
     (root / "step-000009").symlink_to("nowhere")
+    os.mkfifo(root / "step-000006")
     before = sorted(os.listdir(root))
     assert three.steps() == [10, 20, 30] and three.latest().step == 30
     three.sweep()
     three.save(40, writer(40), {})
     assert sorted(os.listdir(root)) == sorted([*before, "step-000040"])
     assert all((root / name / "state/weights.bin").exists() for name in strange)
+
+
+def test_a_linked_checkpoint_keeps_its_state_since_it_may_be_another_runs(three, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Snapshots(tmp_path / "other", keep=1)
+    for step in (20, 30):
+        other.path(step).symlink_to(three.path(step))
+    other.save(40, writer(40), {})
+    assert three.steps() == [10, 20, 30] and other.steps() == [20, 30, 40]
 
 
 def test_a_renamed_checkpoint_is_known_by_its_manifest_and_kept(three):

@@ -106,6 +106,7 @@ def test_a_finished_run_goes_on_further_and_keeps_what_somebody_put_beside_it(ba
     shutil.copytree(out / "checkpoints/step-000002", out / "checkpoints/step-000002 copy")
     (out / "adapter").mkdir()
     (out / "adapter/notes.txt").write_text("mine")
+    os.mkfifo(out / "checkpoints/step-000099")
     with warnings.catch_warnings(record=True):
         go(base, out, steps=4, save_every=2, resume=True)
     assert Checkpoint.open(out).info.steps == 4

@@ -13,6 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint.guard import EMBEDDED, refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
+from ropewalk.checkpoint.steps import CHECKPOINTS
 from ropewalk.errors import UserError, read_text, refuse_irregular_among
 
 #: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
@@ -38,7 +39,10 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
     if path.is_dir():
         refuse_unreadable(path.absolute())
         # Whoever reads it next, a library of others perhaps, would wait for ever.
-        refuse_irregular_among([*path.glob("*"), *path.glob("*/*")], "a model's directory holds files")
+        inner = (
+            file for file in path.glob("*/*") if file.parent.name != CHECKPOINTS
+        )  # people keep there what they like
+        refuse_irregular_among([*path.glob("*"), *inner], "a model's directory holds files")
         return path
     if path.exists():
         if path.suffix == ".gguf":

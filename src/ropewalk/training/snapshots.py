@@ -128,6 +128,8 @@ class Snapshots:
     def _prune(self) -> None:
         for step in self.steps()[: -self.keep]:
             state = self.path(step) / STATE
+            if self.path(step).is_symlink() or state.is_symlink():
+                continue  # it lies elsewhere, in another run perhaps
             # Renamed first: a run killed in the middle must not leave a state that looks whole.
             gone = state.with_name(_GONE)
             shutil.rmtree(gone, ignore_errors=True)

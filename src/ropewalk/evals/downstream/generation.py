@@ -238,11 +238,15 @@ def _write_together(
     return [_cut(row, ends) for row in whole[:, longest:].cpu().numpy()]
 
 
+#: Logits are divided by no less, so that float32 holds the quotients; two that differ are far apart by then.
+_COLDEST = 1e-30
+
+
 def _processors(decoding: Decoding, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
     """What logits go through before the likeliest token is taken, a generator a row."""
     processors = LogitsProcessorList([_RefuseNaN()])
     if decoding.temperature:
-        processors.append(TemperatureLogitsWarper(float(decoding.temperature)))
+        processors.append(TemperatureLogitsWarper(max(decoding.temperature, _COLDEST)))
         if decoding.top_p < 1:
             processors.append(TopPLogitsWarper(decoding.top_p))
         processors.append(Draw(generators))
