@@ -34,7 +34,7 @@ def test_bytes_of_a_path_that_are_no_unicode_are_said_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("command", "redirected", "status", "said"),
     [
-        (PLAN, ">&-", 2, b"could not be written to standard output (it is closed); open it"),
+        (PLAN, ">&-", 2, b"(it is closed); open it and run the command again, with another --out"),
         (PLAN, "<&- >&- 2>&-", 2, b""),
         (PLAN, "<&- 2>&-", 0, b""),
         (PLAN, ">/dev/full", 2, b"could not be written to standard output (No space left on device); "),

@@ -41,6 +41,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("extend hemp --windw 4k --out o --window 4k", 2, "Perhaps you meant: --window"),
         ("extend --help", 0, "yarn: slow pairs interpolated"),
         ("train hemp --config", 2, "nothing follows it"),
+        ("train --config a.yaml --config=b.yaml", 2, "--config names one file, and here are two"),
         ("train --config none.yaml", 2, "none.yaml cannot be read as one (No such file or directory)"),
     ],
 )
@@ -136,6 +137,7 @@ def test_a_measurement_writes_its_options_beside_its_rows(trained: Path, tmp_pat
         ("window: {a: 1}", "holds no list of `option: value`"),
         ("data: [[a]]", "a value is a word or a list of words"),
         ("window: [4k", "cannot be read as one"),
+        ("window: 4k\nwindow: 8k", "cannot be read as one (it names window twice)"),
         ("!!python/object/apply:os.system [date]", "cannot be read as one"),
     ],
 )

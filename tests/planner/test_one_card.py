@@ -149,6 +149,8 @@ def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
     for wrong in ("24 apples", "-3GB", "0", ""):
         with pytest.raises(UserError, match="gpu-memory"):
             plan("hemp", window=1024, gpu_memory=wrong)
+        with pytest.raises(UserError, match="host-memory is a"):
+            plan("hemp", window=1024, host_memory=wrong)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,10 @@ def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(settings:
 
 def test_each_of_several_words_is_checked() -> None:
     assert RetrievalSettings("m", families=("keys", "chain")).families == ["keys", "chain"]
+    assert RetrievalSettings("m", families=["chain", "keys", "chain"]).families == [
+        "chain",
+        "keys",
+    ]  # not counted twice
     with pytest.raises(UserError, match=r"families is .*keys, values, lookalikes, chain, got \['keys', 'lock'\]"):
         RetrievalSettings("m", families=["keys", "lock"])  # pyrefly: ignore[bad-argument-type]
 

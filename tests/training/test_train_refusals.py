@@ -124,6 +124,12 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"mode": "lora", "lora_alpha": 0}, "lora-alpha is a whole number of at least 1 .*, got 0"),
         ({"threads": 1_000_000}, "threads is .* at most 1024, got 1000000"),
         ({"chunk_window": 32}, "chunk-window is mode pose's"),
+        ({"keep": 0.2}, "--keep changes nothing without --scores; add that"),
+        ({"watch_every": 5}, "--watch-every changes nothing without --watch; add that"),
+        ({"watch": ["passkey"], "watch_data": "."}, "--watch-data changes nothing without --watch perplexity"),
+        ({"lora_rank": 4}, "--lora-rank changes nothing without --mode lora"),
+        ({"allow_changes": True}, "--allow-changes changes nothing without --resume"),
+        ({"loss": "answers"}, "--loss answers is of conversations, and --data holds none"),
         ({"mode": "pose", "window": 64}, "mode pose skips positions .* and 64 is not longer"),
         ({"mode": "pose", "chunk_window": 96}, "chunk-window 96 is not shorter than window 96"),
     ],
@@ -132,6 +138,15 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(base, tmp_path, optio
     with pytest.raises(UserError, match=said):
         go(base, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_no_source_is_read_at_the_whole_window_it_is_said(base, tmp_path):
+    (tmp_path / "a.txt").write_text(DOCUMENTS[0].text)
+    data = [tmp_path / "a.txt", "0.5@64", tmp_path / "a.txt", "0.5@32"]
+    with pytest.raises(UserError, match="every source of --data is read at fewer tokens than the window's 96"):
+        go(base, tmp_path / "out", data=data)
+    go(base, tmp_path / "out", data=data, steps=1, allow_short=True)
+    go(base, tmp_path / "whole", data=[*data[:3], "0.5@96"], steps=1)
 
 
 def test_threads_are_tried_only_where_nobody_chose(monkeypatch, tmp_path):

@@ -59,8 +59,8 @@ def run_directory(
     refuse_unwritable(out)
     refuse_locked(place)
     work = _work(out, place, signs, overwrite=overwrite, go_on=go_on, inputs=inputs)
-    with disk_errors(out), _held(place):
-        with contextlib.nullcontext() if work == place else _held(work):
+    with disk_errors(out), _held(place, signs):
+        with contextlib.nullcontext() if work == place else _held(work, signs):
             guard.sweep(place.parent, place)
             guard.sweep(work)
             if guard.is_free(work):
@@ -71,15 +71,15 @@ def run_directory(
 
 
 @contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Made if it is not there, and locked. A run that is refused before it wrote anything leaves nothing."""
+def _held(directory: Path, signs: Sequence[str]) -> Iterator[None]:
+    """Made if it is not there, and locked. A run that ends before there was any sign of it leaves nothing."""
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with locked(directory):
             yield
     finally:
-        if made and guard.is_free(directory):
+        if made and not _has(directory, signs) and next(guard.others(directory), None) is None:
             guard.remove(directory)
 
 
@@ -113,11 +113,15 @@ def _work(
 
 def _refuse_unlike(out: str | Path, place: Path, signs: Sequence[str]) -> None:
     """A run goes on in a directory that holds one, whoever marked it; it never begins among somebody's files."""
-    if guard.marked(place) is None and not any(next(place.glob(sign), None) for sign in signs):
+    if guard.marked(place) is None and not _has(place, signs):
         raise UserError(
             f"{out} exists and holds no run to go on with (no {' or '.join(signs)}), and ropewalk does not write among other files; "
             "choose another --out"
         )
+
+
+def _has(directory: Path, signs: Sequence[str]) -> bool:
+    return any(next(directory.glob(sign), None) for sign in signs)
 
 
 def _take_the_place(work: Path, place: Path, inputs: Iterable[str | Path]) -> None:

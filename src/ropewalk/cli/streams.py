@@ -114,5 +114,5 @@ def delivered() -> Iterator[None]:
         why = "it is closed" if is_closed else reason(cause or failed)
         way_out = "open it" if is_closed else "free some space"
         raise UserError(
-            f"the result could not be written to standard output ({why}); {way_out} and run the command again"
+            f"the result could not be written to standard output ({why}); {way_out} and run the command again, with another --out if it writes one"
         ) from None

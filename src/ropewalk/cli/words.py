@@ -69,8 +69,10 @@ def _without_config(words: list[str]) -> tuple[list[str], str | None]:
             continue
         if not equals and place + 1 == len(words):
             raise UserError("--config takes the run.yaml of a run, and nothing follows it; name one")
-        rest = place + (1 if equals else 2)
-        return [*words[:place], *words[rest:]], file or words[place + 1]
+        left = [*words[:place], *words[place + (1 if equals else 2) :]]
+        if _without_config(left)[1] is not None:
+            raise UserError("--config names one file, and here are two; put the options of one into the other")
+        return left, file or words[place + 1]
     return words, None
 
 

@@ -37,7 +37,7 @@ class Chosen:
         return not isinstance(document, Document) or text_digest(document.text) not in self.left_out
 
     def __str__(self) -> str:
-        return f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out"
+        return f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
 
 
 def chosen_by(path: str | Path, keep: float) -> Chosen:

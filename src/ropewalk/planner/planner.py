@@ -214,6 +214,7 @@ def _host_memory(settings: PlanSettings, gpus_here: int) -> float:
 def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
     """The job before it is laid out, and whether training would compile the layers, which fuses their kernels."""
     recipe = settings if on_gpu else regimes.with_regime(settings, *regimes.ON_CPU)
+    host = _host_memory(settings, count)
     job = Job(
         shape,
         recipe,
@@ -221,7 +222,7 @@ def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
         cp=settings.cp or 1,
         micro=settings.micro_batch or 1,
         replicas=settings.replicas or 1,
-        host=_host_memory(settings, count) if on_gpu else 0.0,
+        host=host if on_gpu else 0.0,
         tiled=on_gpu,
     )
     long = settings.steps * job.flops / job.gpus >= COMPILED_FLOPS

@@ -6,6 +6,7 @@ out  a file whose keys are the command's options and whose values are as they ar
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ _OF_THE_MOMENT = frozenset(("overwrite", "yes", "resume", "dry_run", "json", "qu
 _NAMES_OF_FILES = (values.PATH, values.PATHS, values.MODEL, values.MODEL_OR_LOADED, values.TEXTS, FACTORS)
 _WRITTEN = "# Written by ropewalk"
 _YES, _NO = ("true", "yes", "on"), ("false", "no", "off")
+
+
+class _Loader(yaml.BaseLoader):
+    """Every scalar is the word that it is: 1e-4 would be no number for YAML, and `off` a truth value. An option has one value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = collections.Counter(str(name.value) for name, _ in node.value)
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise yaml.YAMLError(f"it names {twice[0]} twice")
+        return super().construct_mapping(node, deep)
 
 
 class _OnlyInPython(Exception):
@@ -148,8 +159,7 @@ def read(file: str | Path) -> tuple[str | None, dict[str, Any]]:
     """
     what = f"--config is the run.yaml of a run, and {file} cannot be read as one"
     with told(what, "check it", (OSError, ValueError, RecursionError, yaml.YAMLError)):
-        # Every scalar as the word that it is: 1e-4 would be no number for YAML, and `off` a truth value.
-        content = yaml.load(read_text(Path(file)), Loader=yaml.BaseLoader)
+        content = yaml.load(read_text(Path(file)), Loader=_Loader)
     if not isinstance(content, dict) or not all(isinstance(value, str | list) for value in content.values()):
         raise UserError(f"{what} (it holds no list of `option: value`); `ropewalk train` writes such a file into --out")
     if any(not isinstance(each, str) for value in content.values() if isinstance(value, list) for each in value):

@@ -15,7 +15,7 @@ from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
 from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.errors import UserError
-from ropewalk.settings.command import Settings
+from ropewalk.settings.command import Settings, option_name
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
@@ -182,18 +182,36 @@ class TrainSettings(Recipe, Checkpointed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.groups
+        lengths = [group.length for group in self.groups]
+        if not self.allow_short and all(length is not None and length < self.window for length in lengths):
+            raise UserError(
+                f"every source of --data is read at fewer tokens than the window's {self.window}, and short texts teach no long range; leave out "
+                "a source's length, ask for a smaller --window, or add --allow-short"
+            )
         if self.mode == "pose" and self.mask_documents:
             raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
-        if self.allow_changes and not self.resume:
-            raise UserError("--allow-changes is about a run that goes on; add --resume, or leave it out")
+        self._refuse_idle()
         if self.watch_data is None and "perplexity" in (self.watch or ()):
             raise UserError("the watched perplexity is of documents that are not trained on; give --watch-data")
-        if self.watch_stop is not None and "perplexity" not in (self.watch or ()):
-            raise UserError("--watch-stop looks at the watched perplexity; add --watch perplexity, or leave it out")
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with what lies in --out and --overwrite replaces it; use one of the two")
         self._refuse_before_loading()
+
+    def _refuse_idle(self) -> None:
+        """Options that would change nothing without another, which whoever gave them has forgotten."""
+        perplexity = "perplexity" in (self.watch or ())
+        for needed, there, names in (
+            ("--resume", self.resume, ("allow_changes",)),
+            ("--scores", self.scores, ("keep",)),
+            ("--watch", self.watch, ("watch_every",)),
+            ("--watch perplexity", perplexity, ("watch_data", "watch_stop")),
+            ("--mode lora", self.mode == "lora", ("lora_rank", "lora_alpha")),
+        ):
+            for name in names if not there else ():
+                if getattr(self, name) != getattr(type(self), name):
+                    raise UserError(
+                        f"--{option_name(name)} changes nothing without {needed}; add that, or leave it out"
+                    )
 
     def _refuse_before_loading(self) -> None:
         """Refuse an unwritable `out`, one that holds the run's own sources, and packages that are missing."""

@@ -72,7 +72,7 @@ def kind_of(hint: Any) -> Kind:
     if origin is Literal:
         return _word(parts)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return several(kind_of(parts[0]))
+        return several(kind_of(parts[0]), once=get_origin(parts[0]) is Literal)
     if origin is dict:
         return _instance(dict)
     plain = {bool: _FLAG, str: _TEXT, int: _number(int, _ANY), float: _number(float, _ANY), Any: _ANYTHING}
@@ -84,8 +84,8 @@ def shown(value: Any) -> str:
     return " ".join(_REPR.repr(value).split())
 
 
-def several(item: Kind, *, least: int = 1) -> Kind:
-    """A list, tuple or array of at least so many."""
+def several(item: Kind, *, least: int = 1, once: bool = False) -> Kind:
+    """A list, tuple or array of at least so many. once: what is named again adds nothing (a task would count twice)."""
 
     def take(value: Any) -> list[Any]:
         value = value.tolist() if hasattr(value, "tolist") else value
@@ -94,7 +94,7 @@ def several(item: Kind, *, least: int = 1) -> Kind:
         taken = [item.take(each) for each in value]
         if len(taken) < least:
             raise Refused
-        return taken
+        return list(dict.fromkeys(taken)) if once else taken
 
     return Kind(f"a list of which each is {item.words}", take)
 

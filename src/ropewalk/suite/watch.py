@@ -65,7 +65,8 @@ class Watch:
         said = []
         if asked.watch_data is not None and "perplexity" in watched:
             texts = {"data": asked.watch_data, "limit": _DOCUMENTS, "max_tokens": windows[-1]}
-            rows = perplexities.measure(loaded, PerplexitySettings(**common, **texts, windows=windows))
+            stride = min(PerplexitySettings.stride, windows[0])
+            rows = perplexities.measure(loaded, PerplexitySettings(**common, **texts, windows=windows, stride=stride))
             said += [f"perplexity {row.perplexity:.4g} at {row.window}" for row in rows]
         for window in windows if "passkey" in watched else ():
             keys = PasskeySettings(**common, window=window, depths=_DEPTHS, trials=_TRIALS)

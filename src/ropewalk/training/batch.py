@@ -170,6 +170,10 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
         packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
         rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)
         made.append((group, corpus, rows))
+    if settings.loss == "answers" and all(corpus.marks is None for _, corpus, _ in made):
+        raise UserError(
+            "--loss answers is of conversations, and --data holds none, so that every token counts; leave it out, or name the turns with --field"
+        )
     total = sum(len(rows) for _, _, rows in made)
     return [
         Part(
