@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import ropewalk
 from ropewalk import testing
@@ -88,8 +90,23 @@ def test_R12_what_plain_peft_says_of_our_adapter_names_the_way_out(trained):
 
 
 def test_an_adapter_of_ours_names_the_model_that_was_trained(trained, tmp_path):
-    _, out = trained
-    assert ropewalk.merge(out / "adapter", out=tmp_path / "merged").window == 96
+    base, out = trained
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert ropewalk.merge(out / "adapter", out=tmp_path / "merged").window == 96
+        extend(base, window=96, out=tmp_path / "longer")  # the same weights
+        ropewalk.merge(out / "adapter", base=tmp_path / "longer", out=tmp_path / "too")
+
+
+def test_weights_that_an_adapter_was_not_trained_on_are_said(trained, tmp_path):
+    base, out = trained
+    changed = shutil.copytree(base, tmp_path / "changed")
+    weights = load_file(changed / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    for other in (changed, out):  # the trained model has the adapter already
+        with pytest.warns(UserWarning, match="has other weights than the model that .*adapter was trained on"):
+            ropewalk.merge(out / "adapter", base=other, out=tmp_path / f"merged-{other.name}")
 
 
 def test_an_adapter_is_merged_on_the_way_to_another_reader(trained, tmp_path):

@@ -232,13 +232,24 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Short name of the whole: config, tokenizer and every weight; the same for the same ones, wherever they lie. Raises as `headers`."""
-        weights = [digest_of(file) for file in self.weight_files]
         others = [
             (path.name, digest_of(path))
             for path in sorted(self.path.iterdir())
             if path.is_file() and _decides(path.name)
         ]
-        return hashlib.sha256(json.dumps([self.config, weights, others], sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.config, self._weights, others], sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
+
+    @cached_property
+    def weights_fingerprint(self) -> str:
+        """As `fingerprint`, of the weights alone: the same of a model and of its extensions. Raises as `headers`."""
+        return hashlib.sha256(" ".join(self._weights).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _weights(self) -> list[str]:
+        """The digest of every file of weights."""
+        return [digest_of(file) for file in self.weight_files]
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)

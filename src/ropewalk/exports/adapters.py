@@ -37,7 +37,7 @@ from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
 from ropewalk.model.carry import carry_the_rest, carry_weights
-from ropewalk.model.load import load_model
+from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
 from ropewalk.readers.rules import READERS
 from ropewalk.settings.command import takes
@@ -115,6 +115,7 @@ def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
         (directory / BASE).mkdir()
         window = write_checkpoint(extended, directory / BASE, [READERS["transformers 5"], READERS["peft"]])
     save_file(weights, directory / lora.WEIGHTS, metadata={"format": "pt"})
+    about.pop(lora.BASE_WEIGHTS, None)  # those in `base/` are others
     about |= {
         "peft_type": _PLAIN,
         "task_type": "CAUSAL_LM",
@@ -155,8 +156,15 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
         )
     found = Checkpoint.open(name, **settings.opening)
     guard.refuse_to_lose(settings.out, [found.path])
+    refuse_unknown_code(found)  # by its own name, not by that of the directory that is made of it
     if not _is_ours(adapter):
         return found
+    if _about(adapter).get(lora.BASE_WEIGHTS) not in (None, found.weights_fingerprint):
+        warnings.warn(
+            f"{name} has other weights than the model that {adapter} was trained on (they were changed, or are in other files by now), and it "
+            "is added to them all the same; give the --base it was trained on if it is another",
+            stacklevel=2,
+        )
     config = read_config(adapter)
     with strange_config(str(adapter)):
         trained = read_rope(config)

@@ -85,7 +85,14 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
             else:
                 _link(same_as or out, directory)
             if adapter is not None:
-                lora.save_adapter(model, adapter, directory / "adapter", read_config(directory), start.info.name)
+                lora.save_adapter(
+                    model,
+                    adapter,
+                    directory / "adapter",
+                    read_config(directory),
+                    start.info.name,
+                    start.source.weights_fingerprint,
+                )
         _put_in_place(beside, out)
 
     mesh.together(lambda: write() if mesh.main else None)

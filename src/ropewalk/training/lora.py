@@ -39,10 +39,12 @@ from ropewalk.readers.file_checks import OWN_ADAPTER
 TYPE = f"{OWN_ADAPTER} (made plain by: ropewalk export ADAPTER --for peft)"
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+#: Where an adapter_config.json says which weights it was trained on: `Checkpoint.weights_fingerprint`.
+BASE_WEIGHTS = "base_weights"
 #: What an adapter_config.json says without any effect on what the adapter computes.
 _NO_MATTER = frozenset(
     ("peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout",
-     "init_lora_weights")
+     "init_lora_weights", BASE_WEIGHTS)
 )  # fmt: skip
 
 
@@ -109,6 +111,7 @@ def save_adapter(
     directory: Path,
     config_dict: dict[str, Any],
     base: str | None = None,
+    base_weights: str | None = None,
 ) -> None:
     """Write the adapter beside the config of the model it belongs to.
 
@@ -118,6 +121,7 @@ def save_adapter(
         directory: a new one.
         config_dict: the trained model's config.json, with its `ropewalk` block.
         base: the model that was trained, as `ropewalk merge` finds it again: a hub id or a path.
+        base_weights: its `weights_fingerprint`, by which another model in its place is known.
     """
     directory.mkdir(parents=True)
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, directory / WEIGHTS)
@@ -125,7 +129,7 @@ def save_adapter(
     about = {key: sorted(value) if isinstance(value, set) else value for key, value in about.items()}
     if base is not None and Path(base).is_dir():
         base = str(Path(base).absolute())
-    about |= {"peft_type": TYPE, "base_model_name_or_path": base}
+    about |= {"peft_type": TYPE, "base_model_name_or_path": base, BASE_WEIGHTS: base_weights}
     (directory / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2, default=str) + "\n", encoding="utf-8")
     (directory / "config.json").write_text(json.dumps(config_dict, indent=2) + "\n", encoding="utf-8")
 
