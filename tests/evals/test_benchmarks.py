@@ -106,7 +106,7 @@ def test_local_files_give_plain_lm_evals_numbers(data, loaded, monkeypatch):
     assert rows["piqa"].accuracy_norm == plain["results"]["piqa"]["acc_norm,none"]
 
 
-@pytest.mark.parametrize("family", testing.FAMILIES)
+@pytest.mark.parametrize("family", [*testing.FAMILIES, "qwen3_next"])
 def test_answers_are_as_likely_as_when_read_whole(family):
     """Shared prompts, padded batches and cut prompts against one plain forward pass a pair."""
     model, draw = testing.tiny(family, window=512), random.Random(0)

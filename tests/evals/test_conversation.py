@@ -60,6 +60,17 @@ def test_a_second_question_reads_on_from_the_cache_and_says_the_same(family, tem
         assert (reply.text, reply.prompt_tokens) == (_by_transformers(model, tokenizer, ids, 9), len(ids))
 
 
+@pytest.mark.parametrize(
+    "family", ["gemma3_text", "qwen3_next", "qwen3-vl"]
+)  # slides; keeps a state; names no eos_token_id
+def test_without_a_template_a_second_question_goes_on_whatever_the_layers_keep(family, monkeypatch):
+    model, tokenizer, asked = testing.tiny(family, window=256), _tokenizer(), []
+    write = talk.write_one
+    monkeypatch.setattr(talk, "write_one", lambda m, ids, **how: asked.append(list(ids)) or write(m, ids, **how))
+    replies = ropewalk.chat(model, tokenizer=tokenizer, question=["Where did it stand?", "When?"], max_new_tokens=9)
+    assert [reply.text for reply in replies] == [_by_transformers(model, tokenizer, ids, 9) for ids in asked]
+
+
 def test_what_was_read_is_not_read_again(model, monkeypatch):
     read = []
     forward = type(model).forward

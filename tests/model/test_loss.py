@@ -28,7 +28,7 @@ def transformers_loss(model: torch.nn.Module, ids: torch.Tensor, labels: torch.T
     )
 
 
-@pytest.mark.parametrize("family", testing.FAMILIES)
+@pytest.mark.parametrize("family", [*testing.FAMILIES, "llama4_text"])
 def test_loss_and_gradients_are_those_of_transformers(family: str) -> None:
     model = testing.tiny(family)
     ids, labels = batch(37)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from ropewalk.attention_ops import kernels
 
@@ -54,6 +54,17 @@ class _PrefixCacheLayer(DynamicLayer):
         batch = len(key_states)
         keys, values = (states.expand(batch, -1, -1, -1) for states in self.prefix)
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+
+def keeps_positions(model: Any) -> bool:
+    """Whether keys and values of each token are all that a model keeps of what it read.
+
+    Other layers (convolutions, state spaces, linear attention) keep one state of it all, which goes on and can be neither cut nor shared.
+    """
+    if not model._supports_default_dynamic_cache():
+        return False
+    layers = DynamicCache(config=model.config.get_text_config()).layers
+    return not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -250,6 +250,8 @@ class _Memory:
 
     def write(self, model: Any, ids: TokenIds, heard: _Heard, **how: Any) -> Written:
         """Continue `ids`, of which what was read before is not read again; the keywords are those of `write_one`."""
+        if not model._supports_default_dynamic_cache():  # MiniMax makes its own
+            return write_one(model, ids, streamer=heard, **how)
         cache, self._cache = self._kept(ids) or DynamicCache(config=model.config.get_text_config()), None
         written = write_one(model, ids, streamer=heard, cache=cache, **how)
         # Set once it is whole: an interrupted answer leaves some layers with a token more than others.
@@ -263,7 +265,9 @@ class _Memory:
         length = min(len(self._read), len(ids) - 1)
         differ = np.flatnonzero(self._read[:length] != ids[:length])
         surplus = len(self._read) - int(differ[0] if len(differ) else length)
-        if surplus and not all(type(layer) is DynamicLayer for layer in self._cache.layers):
+        if surplus == 0:
+            return self._cache  # layers that slide or keep a state refuse to be cut, by no token too
+        if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             return None
         self._cache.crop(-surplus)
         return self._cache
@@ -300,7 +304,12 @@ def _text(path: Any) -> str:
 
 def _ends(tokenizer: Any, model: Any) -> list[int]:
     """Every token that ends a text or a turn: the tokenizer's, the config's, and the generation config's."""
-    named = [tokenizer.eos_token_id, model.config.get_text_config().eos_token_id, model.generation_config.eos_token_id]
+    holders = (
+        tokenizer,
+        model.config.get_text_config(),
+        model.generation_config,
+    )  # Qwen3-VL's text config has no such key
+    named = [getattr(holder, "eos_token_id", None) for holder in holders]
     listed = (entry if isinstance(entry, list | tuple) else [entry] for entry in named if entry is not None)
     with told("eos_token_id of a config or generation config is a token or several", "mend it, or fetch it again"):
         return sorted({int(token) for entry in listed for token in entry})

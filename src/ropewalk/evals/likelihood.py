@@ -25,6 +25,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
+from ropewalk.model.architecture import body_of
 from ropewalk.model.devices import free_bytes, to_device
 from ropewalk.model.loss import NextTokenLoss, logits_transform
 from ropewalk.model.position_table import learned_tables
@@ -161,7 +162,7 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
         return _nll(logits, targets, step)
     # The first window of a document scores all its tokens: its logits at once would be most of the run's memory.
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
+    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
     head, scale_and_cap = model.get_output_embeddings(), logits_transform(model)
     parts = [
         _nll(scale_and_cap(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)

@@ -70,6 +70,16 @@ def decoder_of(model: nn.Module) -> nn.Module:
     return model
 
 
+def body_of(model: Any) -> nn.Module:
+    """Everything below a language model's head, token ids to hidden states; without what a multimodal model has beside that."""
+    decoder = decoder_of(model)
+    if decoder is not model:
+        return decoder
+    # Llama 4's text model has the prefix of the multimodal one, by which transformers finds no base_model but itself.
+    parts = [module for module in model.children() if isinstance(module, transformers.PreTrainedModel)]
+    return parts[0] if model.base_model is model and parts else model.base_model
+
+
 def freeze_encoders(model: Any) -> None:
     """Leave what a multimodal model has beside its language model and head as it is: text does not go through it."""
     decoder = decoder_of(model)

@@ -26,7 +26,7 @@ from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.checkpoint.families import family_of
 from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
-from ropewalk.model.architecture import decoder_of
+from ropewalk.model.architecture import body_of
 from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 
@@ -222,9 +222,7 @@ class NextTokenLoss(nn.Module):
     @property
     def body(self) -> nn.Module:
         """Everything below the head: token ids to hidden states; without what a multimodal model has beside that."""
-        inner: Any = self._inner
-        decoder = decoder_of(inner)
-        return inner.base_model if decoder is inner else decoder
+        return body_of(self._inner)
 
     @property
     def head(self) -> nn.Module:

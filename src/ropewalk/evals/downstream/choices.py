@@ -11,6 +11,7 @@ log-softmax is in float32 whatever the model's dtype; lm-eval adds up in bfloat1
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from ropewalk.attention_ops.prefix import keeps_positions
 from ropewalk.evals.likelihood import rows_on
 from ropewalk.settings.budget import LOGIT_BYTES
 
@@ -93,7 +95,9 @@ def _share_prompts(
 
 
 def _tokens_worth_sharing(model: Any) -> float:
-    """Tokens that reading a prompt once must save on the model's device."""
+    """Tokens that reading a prompt once must save on the model's device; infinitely many where what is kept of it cannot be shared."""
+    if not keeps_positions(model):
+        return math.inf
     if next(model.parameters()).device.type != "cuda":
         return _TOKENS_WORTH_SHARING
     flops_a_token = 2 * sum(weight.numel() for weight in model.parameters())

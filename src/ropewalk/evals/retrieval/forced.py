@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from ropewalk.attention_ops.prefix import SharedPrefix
+from ropewalk.attention_ops.prefix import SharedPrefix, keeps_positions
 from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
@@ -85,7 +85,7 @@ def verdicts(
         check_window(model, len(largest.ids), answer=len(largest.fed) - len(largest.ids))
     device = next(model.parameters()).device
     batch_tokens = batch_tokens or default_batch_tokens(device)
-    prefix = np.empty(0, dtype=np.int64) if prefix is None else prefix
+    prefix = np.empty(0, dtype=np.int64) if prefix is None or not keeps_positions(model) else prefix
     shapes = [_shape(prompt, prefix) for prompt in prompts]
     longest = max((shape.shared for shape in shapes), default=0)
     shared_prefix = SharedPrefix.read(model, rows_on(device, [prefix[:longest]]))
