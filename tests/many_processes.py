@@ -36,6 +36,8 @@ MODES = {
     "skipped": ("base", dict(mode="pose")),
     "tied": ("tied-base", dict(activations="full")),
     "tied-adapted": ("tied-base", dict(mode="lora")),
+    "weighed": ("base", dict(mask_documents=True, longce=32, longce_stride=8)),
+    "weighed-apart": ("base", dict(mask_documents=True, longce=48, activations="full")),
     "mixed": ("base", dict(data=["long.txt", "0.5", "code.txt", "0.3@32", "chat.jsonl", "0.2"])),
 }
 #: Models that are sharded from the main process: family and what else is particular about them.
@@ -160,7 +162,7 @@ def main() -> None:
     # One process began this; two go on.
     train(base, out=place / "grown", steps=4, resume=True, **SHARED)
     for name, (model, options) in MODES.items():
-        cp = 2 if name in ("documents", "skipped") else 1
+        cp = 2 if name in ("documents", "skipped", "weighed") else 1
         train(place / model, out=place / name, steps=2, cp=cp, **asked(place, options))
     # A copy of the weights on each rank, then shared out.
     train(base, out=place / "copied", steps=2, replicas=2, **SHARED)

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from ropewalk import testing
+from ropewalk import records, testing
+from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.documents import Document
+from ropewalk.data.mixture import Mixture, Part
+from ropewalk.data.packing import IGNORED, PackedBlocks
 from ropewalk.data.scores import chosen_by
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
@@ -40,6 +44,41 @@ def test_the_documents_that_gain_most_are_read_and_those_without_a_score(scored,
         assert found.digest != tokenise(DOCUMENTS, TOKENIZER).digest
         with pytest.raises(UserError, match="all are left out by their scores"):
             tokenise([each for each in DOCUMENTS if each.name == best_first[-1]], TOKENIZER, chosen=chosen)
+
+
+def test_documents_count_by_their_score(scored):
+    out, best_first = scored
+    (row,) = records.read([out]).of(records.ContextGain)
+    gains = {each["name"]: (each["short_nll"] - each["nll"]) / each["tokens"] for each in row.row.per_document}
+    mean = np.average(np.maximum(list(gains.values()), 0), weights=[each["tokens"] for each in row.row.per_document])
+    found = tokenise(DOCUMENTS, TOKENIZER, chosen=chosen_by(out, weigh=True))
+    expected = [max(gains[name], 0) / mean if name in gains else 1 for name in found.names]
+    assert found.names == [each.name for each in DOCUMENTS] and 0 in expected and max(expected) > 1
+    assert found.weights == pytest.approx(np.array(expected), rel=1e-6)
+    assert found.digest not in (
+        tokenise(DOCUMENTS, TOKENIZER).digest,
+        tokenise(DOCUMENTS, TOKENIZER, chosen=chosen_by(out, 1.0)).digest,
+    )
+    for packed in (PackedBlocks(found, 48), FittedBlocks(found, 48)):
+        rows = packed.rows(range(len(packed)), mask_documents=True)
+        # A label's document is told by its tokens, which its document holds in that order.
+        for labels, ids, weights in zip(rows["labels"], rows["input_ids"], rows["weights"], strict=True):
+            for at in np.flatnonzero(labels != IGNORED)[8::5]:
+                text = TOKENIZER.decode([*ids[at - 7 : at + 1], labels[at]])
+                holding = [n for n, each in enumerate(DOCUMENTS) if text in f"<s>{each.text}</s>"]
+                assert any(weights[at] == found.weights[n] for n in holding) or not holding
+    twice = [Mixture([Part("a", packed, 1.0, 48, found)]).rows([0])["weights"], packed.rows([0])["weights"]]
+    assert (twice[0] == twice[1]).all()
+
+
+def test_nothing_is_weighed_by_scores_that_are_not_above_zero(scored, tmp_path):
+    row = next(json.loads(line) for line in scored[0].read_text().splitlines() if '"context_gain"' in line)
+    for each in row["per_document"]:
+        each["nll"], each["short_nll"] = 3.0, 2.0
+    header = scored[0].read_text().splitlines()[0]
+    (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
+    with pytest.raises(UserError, match="none in .* gains anything; leave out --weigh"):
+        chosen_by(tmp_path / "worse.jsonl", weigh=True)
 
 
 def test_scores_of_two_models_or_none_are_refused(scored, tmp_path):

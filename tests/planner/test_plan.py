@@ -312,6 +312,16 @@ def test_hours_and_cost_add_up() -> None:
     assert planned.cost == pytest.approx(2.0 * 8 * planned.hours)
 
 
+def test_longce_costs_its_forward_passes(capsys) -> None:
+    options = dict(window=32768, gpus="H200", batch_size=8, micro_batch=1)
+    plain, weighed = plan("llama-7b", **options), plan("llama-7b", longce=5120, longce_stride=1024, **options)
+    assert plain.time.short == 0 and weighed.time.seconds == pytest.approx(plain.time.seconds + weighed.time.short)
+    # 28 passes of 5120 tokens read 4.4 windows, and a forward pass is a third of what the products take, attention beside it.
+    assert 28 * 5120 / 32768 / 3 < weighed.time.short / weighed.time.products < 28 * 5120 / 32768 / 3 * 1.5
+    show_plan(weighed)
+    assert "short contexts (LongCE)" in capsys.readouterr().out
+
+
 def test_low_rank_adapters_take_less_memory_and_less_time() -> None:
     full, lora = (plan("llama-7b", window=8192, gpus="H200", mode=mode) for mode in ("full", "lora"))
     assert lora.memory.states < full.memory.states / 10

@@ -39,7 +39,8 @@ def named(group: dist.ProcessGroup) -> str:
     return group.group_name
 
 
-def _process_group(name: str) -> dist.ProcessGroup:
+def process_group(name: str) -> dist.ProcessGroup:
+    """The group of a name that `named` gave."""
     return _groups[name]
 
 
@@ -47,7 +48,7 @@ def gather_sequence(k: Tensor, v: Tensor, group: str) -> tuple[Tensor, Tensor]:
     """Keys and values [B, H, t, D] of all devices in the order of the sequence, [B, H, T, D]."""
     if not group:
         return k, v
-    pg = _process_group(group)
+    pg = process_group(group)
     local = torch.stack([k, v])
     parts = local.new_empty((pg.size() * 2, *local.shape[1:]))
     _all_gather(parts, local, group=pg)
@@ -62,7 +63,7 @@ def by_owner(dk: Tensor, dv: Tensor, dtype: torch.dtype, group: str) -> Tensor:
 
     They are rounded to `dtype`, the model's, before they are sent: a fused kernel returns no more digits, and half the bytes travel.
     """
-    devices = _process_group(group).size()
+    devices = process_group(group).size()
     batch, heads, tokens, size = dk.shape
     parts = dk.new_empty((devices, 2, batch, heads, tokens // devices, size), dtype=dtype)
     for owner in range(devices):
@@ -78,6 +79,6 @@ def summed(parts: Tensor, group: str) -> tuple[Tensor, Tensor]:
     An all-to-all instead of a reduce-scatter, which would round to the model's dtype after each device.
     """
     received = torch.empty_like(parts)
-    dist.all_to_all_single(received, parts, group=_process_group(group))
+    dist.all_to_all_single(received, parts, group=process_group(group))
     # torch.sum adds 16-bit numbers in float32 and rounds once.
     return received[:, 0].sum(0), received[:, 1].sum(0)

@@ -84,22 +84,26 @@ class FittedBlocks:
         return sum(int(self._counts[piece]) for block in blocks for _, piece in self._placed(int(block)))
 
     def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
-        """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W)."""
+        """As `TrainingRows` has them, (blocks, W)."""
         ids = np.zeros((len(blocks), self.window), dtype=np.int64)
         labels = np.full_like(ids, IGNORED)
         # Padding is like a document of its own: where masks follow from positions, nothing that is read attends to it.
         positions = np.broadcast_to(np.arange(self.window) % self.length, ids.shape).astype(np.int64)
+        weights = np.ones(ids.shape, dtype=np.float32)
         for row, block in enumerate(blocks):
             for at, piece in self._placed(int(block)):
                 start, stop, last = self._pieces[piece].tolist()
                 size, scored = stop - start, self._labels(start + 1, last)
+                if self.tokens.weights is not None:
+                    weights[row, at : at + size] = self.tokens.weights_at(np.array([start]))
                 ids[row, at : at + size] = self.tokens.ids[start:stop]
                 labels[row, at : at + len(scored)] = scored
                 if mask_documents or self.restarts:
                     positions[row, at : at + size] = np.arange(size)
                     rest = self.length - at % self.length - size
                     positions[row, at + size : at + size + rest] = np.arange(rest)
-        return {"input_ids": ids, "labels": labels, "position_ids": positions}
+        rows = {"input_ids": ids, "labels": labels, "position_ids": positions}
+        return rows if self.tokens.weights is None else {**rows, "weights": weights}
 
     def _labels(self, first: int, last: int) -> Int64[np.ndarray, " labels"]:
         """The tokens first .. last - 1, IGNORED where they are no answer's."""

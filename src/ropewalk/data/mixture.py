@@ -117,7 +117,7 @@ class Mixture:
         return sum(part.rows.counted([within], mask_documents=mask_documents) for part, within in found)
 
     def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
-        """`input_ids`, `labels` and `position_ids`, each int64 (blocks, W)."""
+        """As `TrainingRows` has them, (blocks, W)."""
         found = map(self._part_of, map(int, blocks))
         each = [part.rows.rows([within], mask_documents=mask_documents) for part, within in found]
         return {name: np.concatenate([row[name] for row in each]) for name in each[0]}

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, Int64, Integer
+from jaxtyping import Float32, Int, Int64, Integer
 
 from ropewalk.data.token_corpus import TokenCorpus
 from ropewalk.errors import UserError
@@ -33,7 +33,7 @@ from ropewalk.errors import UserError
 Blocks = Sequence[int] | Integer[np.ndarray, " blocks"]
 #: Places of windows in all that a run reads, counted from 0: those of step s are s * batch … (s + 1) * batch - 1.
 Places = Int[np.ndarray, " places"]
-Rows = Int64[np.ndarray, "blocks window"]
+Rows = Int64[np.ndarray, "blocks window"] | Float32[np.ndarray, "blocks window"]
 
 #: A label that is not scored (torch's and transformers' convention).
 IGNORED = -100
@@ -76,7 +76,7 @@ class TrainingRows(Protocol):
         ...
 
     def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
-        """`input_ids`, `labels` and `position_ids`."""
+        """`input_ids`, `labels` and `position_ids`, int64; `weights` of the labels too, float32, where the data have some."""
         ...
 
 
@@ -167,7 +167,11 @@ class PackedBlocks:
                     labels[row, start - 1] = IGNORED
                 if self.tokens.starts[last + 1] == (block + 1) * w:
                     labels[row, -1] = IGNORED
-        return {"input_ids": np.ascontiguousarray(ids[:, :-1]), "labels": labels, "position_ids": positions}
+        rows = {"input_ids": np.ascontiguousarray(ids[:, :-1]), "labels": labels, "position_ids": positions}
+        if self.tokens.weights is not None:
+            places = np.asarray(blocks, dtype=np.int64)[:, None] * w + np.arange(1, w + 1)
+            rows["weights"] = self.tokens.weights_at(places)
+        return rows
 
 
 def order(seed: int, places: Places, count: int, *, shuffled: bool = True) -> Places:

@@ -1,17 +1,22 @@
-"""Documents chosen by what a model gains from a long context in them (LongFilter, arXiv 2510.25804; ProLong, arXiv 2405.17915).
+"""Documents chosen, or weighed, by what a model gains from a long context in them (LongFilter, arXiv 2510.25804; ProLong, arXiv 2405.17915).
 
-in   record files of `ropewalk gain`: of each document the loss in a short and in the whole context
-out  `Chosen`: which documents are left out
+in   record files of `ropewalk data score`: of each document the loss in a short and in the whole context
+out  `Chosen`: which documents are left out, and how much each of the others counts
 
 A document's score is its gain, nats a token: the plain mean, where LongFilter weighs each token's by its probability in the whole context.
-Which documents are scored, and by which contexts, is `gain`'s to say.
+Which documents are scored, and by which contexts, is the scoring's to say.
+
+**Weights** are scores over their mean, by tokens: with 1000 tokens at 0.3 nats, 3000 at 0.1 and 1000 at -0.2, which counts as 0, the mean is
+(300 + 300 + 0) / 5000 = 0.12, the weights 2.5, 0.83 and 0, and 5000 tokens count 2500 + 2500 + 0: as much as without weights.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ropewalk import records
 from ropewalk.data.reading import Document, text_digest
@@ -20,36 +25,61 @@ from ropewalk.errors import UserError
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which documents a run leaves out.
+    """Which documents a run leaves out, and how much the others count.
 
     Attributes:
         left_out: hashes of their texts.
         scored: how many documents have a score.
         least: the smallest gain that is kept, nats a token.
+        weights: by hash; None where every document counts once.
     """
 
     left_out: frozenset[str]
     scored: int
     least: float
+    weights: Mapping[str, float] | None = None
 
     def __contains__(self, document: object) -> bool:
         """Whether it is read: everything but the documents whose score is too small."""
         return not isinstance(document, Document) or text_digest(document.text) not in self.left_out
 
+    def weight(self, document: object) -> float:
+        """How much each of a document's tokens counts, where documents are weighed."""
+        if not isinstance(document, Document):
+            return 1.0
+        return (self.weights or {}).get(text_digest(document.text), 1.0)
+
+    @property
+    def key(self) -> list[Any]:
+        """All of it that decides what is read."""
+        return [sorted(self.left_out), self.weights and sorted(self.weights.items())]
+
     def __str__(self) -> str:
-        return f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
+        left_out = f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
+        if self.weights is None:
+            return left_out
+        each, nothing = self.weights.values(), sum(weight == 0 for weight in self.weights.values())
+        return (
+            f"{left_out}; the others count {min(each):.2f} to {max(each):.2f} times, {nothing} not at all (they gain nothing), those without a "
+            "score once"
+        )
 
 
-def chosen_by(path: str | Path, keep: float) -> Chosen:
-    """The share `keep` of the scored documents that gain most, at least one; of a document that was scored twice, the last score.
+def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = False) -> Chosen:
+    """The scored documents that gain most, at least one; of a document that was scored twice, the last score.
+
+    Args:
+        keep: their share; half if not given, all where they are weighed.
+        weigh: each counts by its score.
 
     Raises:
-        UserError: the file holds no scores of whole documents, or of more than one model or context.
+        UserError: the file holds no scores of whole documents, or of more than one model or context; none gains anything, and they are weighed.
     """
+    keep = keep if keep is not None else 1.0 if weigh else 0.5
     rows = [measured for measured in records.read([Path(path)]).of(records.ContextGain) if measured.row.per_document]
     if not rows:
         raise UserError(
-            f"scores are what `ropewalk gain MODEL --data … --window … --out {path}` writes without --budget, and {path} has none; write them"
+            f"scores are what `ropewalk data score DATA --model MODEL --out {path}` writes, and {path} has none; write them"
         )
     rules = {(each.run.model.fingerprint, each.row.window, each.row.short, each.row.stride) for each in rows}
     if len(rules) > 1:
@@ -64,4 +94,19 @@ def chosen_by(path: str | Path, keep: float) -> Chosen:
     }
     ordered = sorted(scores, key=lambda text: (-scores[text], text))
     count = max(1, math.ceil(keep * len(ordered)))
-    return Chosen(frozenset(ordered[count:]), len(ordered), scores[ordered[count - 1]])
+    weights = None
+    if weigh:
+        tokens = {losses["text"]: losses["tokens"] for each in rows for losses in each.row.per_document}
+        weights = _weights({text: scores[text] for text in ordered[:count]}, tokens, path)
+    return Chosen(frozenset(ordered[count:]), len(ordered), scores[ordered[count - 1]], weights)
+
+
+def _weights(scores: Mapping[str, float], tokens: Mapping[str, int], path: str | Path) -> dict[str, float]:
+    total = math.fsum(tokens[text] * max(score, 0.0) for text, score in scores.items())
+    if total <= 0:
+        raise UserError(
+            f"documents are weighed by what they gain, and none in {path} gains anything; leave out --weigh, or score them by a model that "
+            "reads so long a context"
+        )
+    mean = total / sum(tokens[text] for text in scores)
+    return {text: max(score, 0.0) / mean for text, score in scores.items()}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Float32, Int64, Integer, UInt8
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.checkpoint.files import cache_directory, whole_directory_of_ours
@@ -59,6 +59,7 @@ class TokenCorpus:
             stream, the hash of its first document, since how far it is read depends on the run's length.
         streamed: whether these are the first tokens of a longer stream; training then reads them in the stream's order.
         marks: (tokens,) SCORED | MAY_CUT of chat_tokens.py, where some documents are conversations; None where all are text.
+        weights: (documents,) how much each counts; None where all count once.
     """
 
     ids: Integer[np.ndarray, " tokens"]
@@ -67,11 +68,17 @@ class TokenCorpus:
     digest: str
     streamed: bool = False
     marks: UInt8[np.ndarray, " tokens"] | None = None
+    weights: Float32[np.ndarray, " documents"] | None = None
 
     @property
     def lengths(self) -> Int64[np.ndarray, " documents"]:
         """Tokens of each document, BOS and EOS included."""
         return np.diff(self.starts)
+
+    def weights_at(self, places: Int64[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+        """How much the tokens at these places count."""
+        assert self.weights is not None
+        return self.weights[np.searchsorted(self.starts, places, side="right") - 1]
 
     @property
     def longest(self) -> int:
@@ -103,23 +110,21 @@ def tokenise(
         conversations: rows of turns are read, where they have no text beside them.
         loss: what of a conversation is scored; where it is given, turns are read before the text of the same row.
         control: control tokens that are spelled in a text are live; otherwise they are text, and are told of.
-        chosen: documents that are not in it are left out.
+        chosen: documents that are not in it are left out, and the others count as it says.
 
     Raises:
         UserError: what `read_documents` raises.
     """
     reading = Reading(field, "first" if loss else "also" if conversations else "never")
     encoder = _Encoder(tokenizer, loss or "answers", control)
-    streamed, key = _key(
-        sources, [encoder.key, *dataclasses.astuple(reading), sorted(chosen.left_out) if chosen else None], limit, seed
-    )
+    streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading), chosen and chosen.key], limit, seed)
     place = _writable(cache_directory() / "tokens") / key
     corpus = _from_cache(place, streamed)
     if corpus is None:
         documents = _documents(sources, reading, seed, in_turn=streamed)
         if chosen is not None:
             documents = (document for document in documents if document in chosen)
-        _write(place, documents, encoder, limit=limit if streamed else None)
+        _write(place, documents, encoder, limit=limit if streamed else None, chosen=chosen)
         corpus = _from_cache(place, streamed)
         if corpus is None:
             raise OSError(f"{place} changed while it was written")
@@ -197,11 +202,16 @@ def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
             marks = np.memmap(place / "marks.bin", dtype=np.uint8, mode="r")
             if hashlib.sha256(marks.data).hexdigest() != about["marks"] or len(marks) != len(ids):
                 raise ValueError("its marks are not those it was written with")
+        weights = np.array(about["weights"], dtype=np.float32) if about.get("weights") else None
         if streamed:
             digest = _digest(ids[: starts[1]], starts[:2])
         elif marks is not None:
             digest = hashlib.sha256(f"{digest} {about['marks']}".encode()).hexdigest()
-        return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks)
+        if weights is not None:
+            digest = hashlib.sha256(
+                f"{digest} weighed {weights[: 1 if streamed else None].tolist()}".encode()
+            ).hexdigest()
+        return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks, weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"the tokens kept in {place} are damaged ({error}); they are made again", stacklevel=3)
         return None
@@ -264,9 +274,16 @@ class _Encoder:
         return stored
 
 
-def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit: int | None) -> None:
+def _write(
+    place: Path,
+    documents: Iterable[_Text],
+    encoder: _Encoder,
+    *,
+    limit: int | None,
+    chosen: Chosen | None,
+) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
-    starts, names, talks, spelled = [0], [], 0, 0
+    starts, names, weights, talks, spelled = [0], [], [], 0, 0
     control = any_of(control_tokens(encoder.tokenizer))
     with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
@@ -281,6 +298,7 @@ def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit:
                         marked_file.write((_of_text(len(ids)) if marks is None else marks).tobytes())
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
+                    weights += [] if chosen is None or chosen.weights is None else [chosen.weight(document)]
                     spelled += control.search(document.text) is not None
                 advance(starts[-1] - before, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
@@ -297,6 +315,7 @@ def _write(place: Path, documents: Iterable[_Text], encoder: _Encoder, *, limit:
         digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}
         marked = _file_digest(beside / "marks.bin") if talks else None
         about = {"dtype": encoder.dtype.name, **digests, "marks": marked, "starts": starts, "names": names}
+        about["weights"] = weights or None
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 

@@ -152,41 +152,60 @@ class Mesh:
                 f"a window split over devices is a multiple of 2 x cp = {2 * devices}, got {tokens}; change --window or --cp"
             )
 
-    def split(self, rows: dict[str, Tensor]) -> dict[str, Any]:
+    def split(self, rows: dict[str, Tensor], *, whole: bool = False) -> dict[str, Any]:
         """This rank's part of each sequence, and who its tokens attend to.
 
-        rows: `input_ids` and `labels` [batch, tokens] of whole sequences; the same on all ranks that share them. `position_ids` that
+        rows: `input_ids`, `labels` and others [batch, tokens] of whole sequences; the same on all ranks that share them. `position_ids` that
             begin again at 0 mean documents, between which nothing attends, unless there is an `attention_mask`
             of ones beside them: then they are positions and no more (positional-skip training).
+        whole: the sequences are this rank's alone, whoever it shares windows with.
 
         Raises:
             UserError: the window is not a multiple of 2 x cp.
         """
         ids, positions = rows["input_ids"], rows.get("position_ids")
-        tokens, devices = ids.shape[1], self.context_size
+        tokens = ids.shape[1]
+        rank, devices, group = (0, 1, "") if whole else (self.context_rank, self.context_size, self._context)
         if devices == 1 and positions is None:
             return rows
-        self.check_window(tokens)
+        if not whole:
+            self.check_window(tokens)
         documents = positions is not None and "attention_mask" not in rows
         borders = _borders(positions) if documents else [[0]]
         if positions is None:
             positions = torch.arange(tokens, device=ids.device).expand_as(ids)
         blocks = None
         if documents or devices > 1:
-            blocks = causal_blocks(borders, self.context_rank, devices, tokens)
+            blocks = causal_blocks(borders, rank, devices, tokens)
             blocks = padded(blocks) if documents else blocks
-        local_stretches = stretches(self.context_rank, devices, tokens)
+        local_stretches = stretches(rank, devices, tokens)
         parts = {
             name: torch.cat([value[:, first:last] for first, last in local_stretches], dim=1)
-            for name, value in dict(input_ids=ids, labels=rows["labels"], position_ids=positions).items()
+            for name, value in (rows | {"position_ids": positions}).items()
+            if name != "attention_mask"
         }
-        return {**parts, "attend": Attend(blocks, self._context, varied=documents)}
+        return {**parts, "attend": Attend(blocks, group, varied=documents)}
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.world > 1:
             value = value.clone()
             dist.all_reduce(value)
+        return value
+
+    def sum_over_window(self, value: Tensor) -> Tensor:
+        """The sum over the processes that share this one's windows."""
+        if self.context_size > 1:
+            value = value.clone()
+            dist.all_reduce(value, group=collectives.process_group(self._context))
+        return value
+
+    def most(self, value: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.world > 1:
+            box = torch.tensor(value, device=self.device)
+            dist.all_reduce(box, dist.ReduceOp.MAX)
+            value = int(box)
         return value
 
     def any(self, flag: bool) -> bool:

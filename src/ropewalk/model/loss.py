@@ -1,7 +1,7 @@
 """From tokens to one number: a causal language model's summed loss, without ever holding the logits of a whole sequence.
 
 in   a transformers causal language model; token ids and already shifted labels [batch, tokens]
-out  the float32 sum of -log p(label) over the labels that count (label != -100)
+out  the float32 sum of -log p(label) over the labels that count (label != -100); its gradient, where labels are weighed, is the weighed sum's
 
 At 32768 tokens and a vocabulary of 128256 the float32 logits are 15.7 GiB, several times over in the backward pass. Here the
 head and the loss go through the sequence in chunks, and each chunk's gradient is made on the spot, so that
@@ -27,6 +27,7 @@ from ropewalk.checkpoint.families import family_of
 from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import body_of
+from ropewalk.model.label_weights import LabelWeights, OfPart, weights_of
 from ropewalk.settings.budget import CHUNK_ELEMENTS
 
 
@@ -95,7 +96,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, logits: LogitsTransform
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        logits: LogitsTransform,
+        weigh: LabelWeights | None,
     ) -> Tensor:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         compute = hidden.dtype
@@ -106,7 +113,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_grad = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if wants_bias else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for part in _chunks(len(hidden), weight.shape[0]):
-            nll, grad = _nll_and_gradient(hidden[part], cast_weight, cast_bias, labels[part], logits)
+            weights = None if weigh is None else weigh.of_part(part)
+            nll, grad = _nll_and_gradient(hidden[part], cast_weight, cast_bias, labels[part], logits, weights)
             total += nll
             if hidden_grad is not None:
                 torch.mm(grad, cast_weight, out=hidden_grad[part])
@@ -124,7 +132,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         grads = (None if grad is None else grad * upstream[0].to(grad.dtype) for grad in ctx.saved_tensors)
-        return *grads, None, None
+        return *grads, None, None, None
 
 
 def _chunks(tokens: int, vocabulary: int) -> list[slice]:
@@ -139,25 +147,30 @@ def _nll_and_gradient(
     bias: Float[Tensor, " vocabulary"] | None,
     labels: Int[Tensor, " tokens"],
     transform: LogitsTransform,
+    weights: OfPart | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The summed loss of a chunk, and its gradient with respect to the head's output in `hidden`'s dtype."""
+    """The summed loss of a chunk, and the gradient of its weighed sum with respect to the head's output in `hidden`'s dtype."""
     product = nn.functional.linear(hidden, weight, bias)
     pointwise = _compiled_from_product() if product.is_cuda else _from_product
-    return pointwise(product, labels, transform)
+    return pointwise(product, labels, transform, weights)
 
 
 @no_type_check  # for a type checker's wrapper would be compiled with it
-def _from_product(product: Tensor, labels: Tensor, transform: LogitsTransform) -> tuple[Tensor, Tensor]:
+def _from_product(
+    product: Tensor, labels: Tensor, transform: LogitsTransform, weights: OfPart | None
+) -> tuple[Tensor, Tensor]:
     """`_nll_and_gradient` from the logits before the family's transformation."""
     counts = labels != IGNORED
     target = labels.clamp(min=0)[:, None]
     logits = transform(product.float())
     slope = transform.slope(logits)
     lse = torch.logsumexp(logits, dim=-1, keepdim=True)
-    nll = torch.where(counts, (lse - logits.gather(1, target)).squeeze(1), 0.0).sum()
+    nll = torch.where(counts, (lse - logits.gather(1, target)).squeeze(1), 0.0)
     one_hot = torch.arange(logits.shape[1], device=logits.device) == target
     grad = ((logits - lse).exp() - one_hot.float()) * slope * counts[:, None]
-    return nll, grad.to(product.dtype)
+    if weights is not None:
+        grad = grad * weights_of(nll, weights)[:, None]
+    return nll.sum(), grad.to(product.dtype)
 
 
 @functools.cache
@@ -167,9 +180,13 @@ def _compiled_from_product() -> Any:
 
 
 def cross_entropy(
-    hidden: Float[Tensor, "tokens width"], head: nn.Module, labels: Int[Tensor, " tokens"], logits: LogitsTransform
+    hidden: Float[Tensor, "tokens width"],
+    head: nn.Module,
+    labels: Int[Tensor, " tokens"],
+    logits: LogitsTransform,
+    weigh: LabelWeights | None = None,
 ) -> Float[Tensor, ""]:
-    """Summed cross-entropy of `logits(head(hidden))` against `labels`, in chunks; float32.
+    """Summed cross-entropy of `logits(head(hidden))` against `labels`, in chunks; float32. `weigh`: labels of the gradient, not of the figure.
 
     A plain linear head gets its gradients during the forward pass; any other (a LoRA on the head, say) is run chunk by chunk
     and once more in the backward pass.
@@ -182,18 +199,39 @@ def cross_entropy(
         weight, bias = module.weight, module.bias
         if not torch.is_grad_enabled():  # or the function would make gradients that nobody wants
             hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-        return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, logits)
+        return _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, logits, weigh)
 
-    def chunk(part: Tensor, part_labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(
-            logits(head(part).float()), part_labels, ignore_index=IGNORED, reduction="sum"
-        )
+    def chunk(part: slice) -> Tensor:
+        product = logits(head(hidden[part]).float())
+        if weigh is None:
+            return nn.functional.cross_entropy(product, labels[part], ignore_index=IGNORED, reduction="sum")
+        nll = nn.functional.cross_entropy(product, labels[part], ignore_index=IGNORED, reduction="none")
+        figure = nll.detach()
+        weighed = nll * weights_of(figure, weigh.of_part(part))
+        return (figure + (weighed - weighed.detach())).sum()
 
-    weight = module.weight if hasattr(module, "weight") else module.base_layer.weight
-    losses = [
-        recompute(chunk, hidden[p], labels[p], use_reentrant=False) for p in _chunks(len(hidden), weight.shape[0])
-    ]
+    losses = [recompute(chunk, part, use_reentrant=False) for part in _chunks(len(hidden), _rows(module))]
     return torch.stack(losses).sum()
+
+
+def _rows(head: Any) -> int:
+    """Of a head's vocabulary."""
+    return (head.weight if hasattr(head, "weight") else head.base_layer.weight).shape[0]
+
+
+@torch.no_grad()
+def each_loss(
+    hidden: Float[Tensor, "tokens width"], head: nn.Module, labels: Int[Tensor, "batch length"], logits: LogitsTransform
+) -> Float[Tensor, "batch length"]:
+    """The loss of each label by itself, in nats, in chunks and without a gradient; 0 where a label does not count. float32."""
+    flat = labels.flatten()
+    (counts,) = (flat != IGNORED).nonzero(as_tuple=True)
+    losses = torch.zeros(flat.shape, dtype=torch.float32, device=hidden.device)
+    for part in _chunks(len(counts), _rows(head)):
+        each = logits(head(hidden[counts[part]]).float())
+        target = each.gather(1, flat[counts[part]][:, None]).squeeze(1)
+        losses[counts[part]] = torch.logsumexp(each, dim=-1) - target
+    return losses.view(labels.shape)
 
 
 class NextTokenLoss(nn.Module):
@@ -235,14 +273,19 @@ class NextTokenLoss(nn.Module):
         labels: Int[Tensor, "batch tokens"],
         position_ids: Int[Tensor, "batch tokens"] | None = None,
         attend: Attend | None = None,
+        *,
+        weigh: LabelWeights | None = None,
+        each: bool = False,
         **kwargs: Any,
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, "*shape"]:
         """Sum of -log p(labels[b, t] | input_ids[b, :t + 1]) over labels that are not -100; float32.
 
         Labels are shifted already: labels[b, t] is the token after input_ids[b, t]. Divide by the number of counted labels
         over all ranks and accumulation steps, once, so that every token weighs the same however the batch was split.
 
         attend: who attends to what, from `distributed.mesh.Mesh.split`; plain causal attention if not given.
+        weigh: how much each label counts in the gradient. The sum is the same: nats, as without weights.
+        each: the loss of each label [batch, tokens] instead of the sum, without a gradient.
         """
         if attend is not None:
             if self._inner.config._attn_implementation != BLOCKS:
@@ -251,7 +294,9 @@ class NextTokenLoss(nn.Module):
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
             kwargs |= dict(attend=attend, attention_mask=mask)
         hidden = self._hidden(input_ids, position_ids, **kwargs)
-        return cross_entropy(hidden.flatten(0, 1), self.head, labels.flatten(), self._logits)
+        if each:
+            return each_loss(hidden.flatten(0, 1), self.head, labels, self._logits)
+        return cross_entropy(hidden.flatten(0, 1), self.head, labels.flatten(), self._logits, weigh)
 
     def _hidden(self, input_ids: Tensor, position_ids: Tensor | None, **kwargs: Any) -> Tensor:
         return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state

@@ -29,7 +29,7 @@ class Time:
     """Seconds of one optimiser step.
 
     products, attention: forward and backward, nothing recomputed. recomputed: what is done again. elementwise: norms, rotation,
-    activations, additions. idle: launches that arithmetic does not hide. update: the optimiser. links: traffic that arithmetic does not hide.
+    activations, additions. short: what LongCE reads in short contexts. idle: launches that arithmetic does not hide. update: the optimiser. links: traffic that arithmetic does not hide.
     tokens: of one step, over all chips. flops: of one step, counted without recomputation.
     """
 
@@ -42,11 +42,12 @@ class Time:
     links: float
     tokens: float
     flops: float
+    short: float = 0.0
 
     @property
     def seconds(self) -> float:
-        parts = (self.products, self.attention, self.recomputed, self.elementwise, self.idle, self.update, self.links)
-        return sum(parts)
+        arithmetic = (self.products, self.attention, self.recomputed, self.elementwise, self.short)
+        return sum(arithmetic) + self.idle + self.update + self.links
 
     @property
     def tokens_per_second(self) -> float:
@@ -91,7 +92,21 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         links=micros * links,
         tokens=job.recipe.batch * job.length,
         flops=job.flops,
+        short=micros * _short_contexts(job, rates),
     )
+
+
+def _short_contexts(job: Job, rates: Rates) -> float:
+    """Seconds of a micro batch's forward passes over short contexts (training/short_context.py); the head's products are of scored labels alone."""
+    recipe, shape = job.recipe, job.shape
+    if recipe.longce is None:
+        return 0.0
+    passes = -(-(job.length + 1 - recipe.longce) // recipe.longce_step)
+    tokens = job.tokens * passes * recipe.longce / job.length
+    layers = 2 * sum(shape.products.values()) * shape.layers * tokens
+    products = (layers + 2 * shape.embedding * job.tokens) / (rates.matrix * rates.sustained)
+    attention = shape.attention_flops(recipe.longce) * tokens / (rates.attention_forward * rates.sustained)
+    return products + attention + _elementwise(job) / 4 * tokens / rates.bandwidth
 
 
 def _host_link(job: Job, rates: Rates, forward: float, busy: float) -> float:

@@ -21,7 +21,7 @@ from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
 from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalRecordFile
 from ropewalk.settings.scaling import TrainMethod
-from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, Share, Tokens
+from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, ShareOrNone, Tokens
 
 Mode = Literal["full", "lora", "pose"]
 Watched = Literal["perplexity", "passkey"]
@@ -39,7 +39,7 @@ _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
-    "model data field scores keep packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "model data field scores keep weigh packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
     "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
@@ -76,9 +76,14 @@ class Recipe(Settings):
     """In mode lora: the frozen weights under the adapters are quantised to so many bits while they are loaded (QLoRA, arXiv 2305.14314), by one process. What is saved has the checkpoint's own weights."""
     chunk_window: Tokens | None = None
     """Tokens in memory in mode pose; the model's original window if not given."""
+    longce: Tokens | None = None
+    """Tokens of a short context. Each label is weighed by how much likelier the whole window makes it than that, as the model has it before the step (LongCE, arXiv 2410.23771; 5120 there). The loss that is shown has no weights."""
+    longce_stride: Tokens | None = None
+    """With --longce: tokens by which the short context slides; half of it if not given (1024 there). A shorter one takes more passes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._refuse_other_longce()
         if self.base_bits is not None and (self.mode != "lora" or self.optimizer == "adamw-offload"):
             raise UserError(
                 f"base-bits is about the frozen weights under adapters, whose optimiser states are small, and this is mode {self.mode} with "
@@ -95,6 +100,27 @@ class Recipe(Settings):
                 f"mode pose skips positions between a short window and a long one, and chunk-window {self.chunk_window} is not shorter "
                 f"than window {self.window}; ask for a shorter one, or use mode full"
             )
+
+    def _refuse_other_longce(self) -> None:
+        if self.longce is None:
+            if self.longce_stride is not None:
+                raise UserError(
+                    "longce-stride is of LongCE's short context, and there is none; add --longce, or leave it out"
+                )
+        elif self.mode == "pose":
+            raise UserError(
+                "LongCE compares contexts of two lengths, and mode pose reads the short one alone, with skipped positions; use one of the two"
+            )
+        elif not 1 <= self.longce_step < self.longce < self.window:
+            raise UserError(
+                f"LongCE's stride is shorter than its short context, and that is shorter than the window, got {self.longce_step}, {self.longce} and "
+                f"{self.window} tokens; ask for another --longce or --longce-stride"
+            )
+
+    @property
+    def longce_step(self) -> int:
+        """Tokens by which LongCE's short context slides, of a recipe that has one."""
+        return self.longce_stride or (self.longce or 0) // 2
 
     @property
     def batch(self) -> int:
@@ -148,9 +174,13 @@ class TrainSettings(Recipe, Checkpointed):
     field: str | None = None
     """The field of a row that holds its text, or its turns."""
     scores: OptionalRecordFile = None
-    """Leave out documents that gain little from a long context: what `ropewalk gain MODEL --data DATA --window N --out FILE` wrote of them. Those without a score stay."""
-    keep: Share = 0.5
-    """With --scores: the share of the scored documents that stays, those that gain most a token."""
+    """Choose documents by what a long context gives a model: what `ropewalk data score DATA --model MODEL --out FILE` wrote of them. Those without a score stay."""
+    keep: ShareOrNone = None
+    """With --scores: the share of the scored documents that stays, those that gain most a token; half if not given, all with --weigh."""
+    weigh: Flag = False
+    """With --scores: each document counts in the loss by its score, once on average; one that gains nothing does not count, one without a score once."""
+    longce_most: Annotated[float, Range(1, 1000)] | None = None
+    """With --longce: the largest weight of a label; 5 if not given, as there."""
     packing: Packing = "concat"
     """concat puts documents end to end and cuts where a window is full; best-fit keeps those that fit a window whole, and fills up (arXiv 2404.10830). Conversations are packed by best-fit, each apart."""
     loss: Loss | None = None
@@ -202,7 +232,8 @@ class TrainSettings(Recipe, Checkpointed):
         perplexity = "perplexity" in (self.watch or ())
         for needed, there, names in (
             ("--resume", self.resume, ("allow_changes",)),
-            ("--scores", self.scores, ("keep",)),
+            ("--scores", self.scores, ("keep", "weigh")),
+            ("--longce", self.longce, ("longce_most",)),
             ("--watch", self.watch, ("watch_every",)),
             ("--watch perplexity", perplexity, ("watch_data", "watch_stop")),
             ("--mode lora", self.mode == "lora", ("lora_rank", "lora_alpha")),

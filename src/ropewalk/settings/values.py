@@ -256,6 +256,7 @@ Prompts = Devices = Annotated[int, Range(1, 2**16)]
 #: What every random generator takes.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Share = Annotated[float, Range(0, 1, above=True)]
+ShareOrNone = Share | None
 Temperature = Annotated[float, Range(0, 100)]
 LearningRate = Annotated[float, Range(0, 10, above=True)]
 Minutes = Annotated[float, Range(0, 10**6, above=True)]

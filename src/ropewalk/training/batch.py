@@ -140,7 +140,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
     """The sources of a run, tokenised and packed, with their shares."""
     groups = settings.groups
     weights = sum(group.weight or 0 for group in groups)
-    chosen = None if settings.scores is None else chosen_by(settings.scores, settings.keep)
+    chosen = None if settings.scores is None else chosen_by(settings.scores, settings.keep, weigh=settings.weigh)
     if chosen is not None and mesh.main:
         _logger.info(str(chosen))
     made = []

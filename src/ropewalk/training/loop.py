@@ -3,7 +3,7 @@
 in   settings, and what run.py makes ready: model, windows, devices
 out  `out/`: the trained model, `checkpoints/`, `records.jsonl`
 
-A step reads its windows (batch.py), adds up the gradient of their summed loss over micro batches and devices, divides by the number
+A step reads its windows (batch.py), with LongCE first in short contexts (short_context.py), adds up the gradient of their summed loss over micro batches and devices, divides by the number
 of scored tokens once, looks at loss and gradient (guard.py), and only then lets the optimiser move. The loss itself is computed in
 model/loss.py, `NextTokenLoss.forward`; `_forward_and_backward` calls it. Resumed from a checkpoint, the next step computes what it would
 have computed: weights and optimiser come back bit for bit (training_state.py), and everything else, data and random numbers alike, is
@@ -29,6 +29,7 @@ from ropewalk.attention_ops.transformers import as_usual, is_plain_causal
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.model.label_weights import PUBLISHED_MOST, taken_out
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
 from ropewalk.records import ModelInfo
@@ -46,6 +47,7 @@ from ropewalk.training.log import Log
 from ropewalk.training.regime import what_fits
 from ropewalk.training.retry import shortage_told, too_little, until_it_fits
 from ropewalk.training.setup import StartingModel
+from ropewalk.training.short_context import ShortContext
 from ropewalk.training.snapshots import CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
 
 _logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Loop:
         with self._autocast():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self.loss: Any = mesh.together(lambda: NextTokenLoss(self.model))
+        self._short = None if settings.longce is None else ShortContext(settings.longce, settings.longce_step)
         flops = throughput.flops_per_token(self.model, batches.windows.window)
         self.activations = self._activation_memory(flops)
         mesh.shard(self.loss, None if start.compute == torch.float32 else start.compute)
@@ -285,7 +288,10 @@ class Loop:
     def _forward_and_backward(self, rows: dict[str, Tensor], counted: int) -> Tensor:
         """Gradients of one micro batch's part of the step's loss; its summed loss, in nats."""
         with self._autocast():
-            summed = self.loss(**(self.mesh.split(rows) if self._attends_in_blocks else rows))
+            if self._short is not None:
+                rows = self._short.add(rows, self.loss, self.mesh, in_blocks=self._attends_in_blocks)
+            inputs = self.mesh.split(rows) if self._attends_in_blocks else rows
+            summed = self.loss(**taken_out(inputs, self.settings.longce_most or PUBLISHED_MOST))
         (summed / counted).backward()
         return summed.detach()
 

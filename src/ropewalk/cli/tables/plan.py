@@ -164,6 +164,7 @@ def _times(plan: Plan) -> dict[str, str]:
         "a step": f"{job.recipe.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
+        **({"  short contexts (LongCE)": f"{time.short:.3g} s"} if time.short else {}),
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
         "MFU": str(plan.mfu).removeprefix("MFU "),
