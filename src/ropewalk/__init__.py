@@ -6,7 +6,7 @@
     ropewalk.train("longer", data=["books/"], window=1024, steps=200, out="trained")
     rows = ropewalk.perplexity("trained", data=["books/test.txt"], windows=[256, 1024])
 
-The names are the command line's. Each is imported when it is first used, so that `import ropewalk` costs nothing; a type
+The names are the command line's (`ropewalk data score` is `data_score`). Each is imported when it is first used, so that `import ropewalk` costs nothing; a type
 checker and an editor see them all. No room of the package has the name of one of these functions.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ropewalk.evals.downstream.summary import summarize as summarize
     from ropewalk.evals.factor_search import search as search
     from ropewalk.evals.long_context.measure import ruler as ruler
+    from ropewalk.evals.perplexity.context_gain import data_score as data_score
     from ropewalk.evals.perplexity.context_gain import gain as gain
     from ropewalk.evals.perplexity.measure import perplexity as perplexity
     from ropewalk.evals.retrieval.harder import retrieval as retrieval
@@ -55,6 +56,7 @@ _HOMES = {
     "attention": "ropewalk.evals.attention",
     "benchmarks": "ropewalk.evals.downstream.benchmarks",
     "chat": "ropewalk.evals.conversation",
+    "data_score": "ropewalk.evals.perplexity.context_gain",
     "demo": "ropewalk.suite.demo",
     "doctor": "ropewalk.model.doctor",
     "evaluate": "ropewalk.suite.runner",

@@ -59,7 +59,7 @@ def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
     named = {
         (path.name, command)
         for path in (ROOT / "src").rglob("*.py")
-        for command in re.findall(r"`ropewalk ([a-z]+)", path.read_text(encoding="utf-8"))
+        for command in re.findall(r"`ropewalk ((?:data )?[a-z]+)", path.read_text(encoding="utf-8"))
     }
     assert len(named) > 5
     assert {command for _, command in named} <= set(cli.COMMANDS), named
@@ -77,6 +77,7 @@ def test_no_message_sends_a_user_to_a_command_that_is_not_there() -> None:
         ("perplexity m --windows 2k,4k, 8_192 --data a", "windows", [2048, 4096, 8192]),
         ("perplexity m --data a --windows=2k,4k", "windows", [2048, 4096]),
         ("benchmarks m --tasks boolq,piqa", "tasks", ["boolq", "piqa"]),
+        ("data score a b --model m --window 4k", "data", ["a", "b"]),
     ],
 )
 def test_windows_and_lists_are_taken_as_people_write_them(line: str, field: str, value: object) -> None:

@@ -36,6 +36,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("help", 0, "Give a RoPE language model a longer context window"),
         ("help extend", 0, "usage: ropewalk extend"),
         ("exten hemp", 2, "there is no command 'exten'; did you mean extend?"),
+        ("data a.txt", 2, "there is no command 'data'; did you mean data score?"),
         ("help exten", 2, "did you mean extend?"),
         ("zzz hemp", 2, "there is no command 'zzz'; they are demo, extend"),
         ("extend hemp --windw 4k --out o --window 4k", 2, "Perhaps you meant: --window"),

@@ -46,7 +46,7 @@ LINES = [
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_command_on_a_page_is_one_that_the_command_line_takes(line: list[str]) -> None:
-    assert parsed(line)["command"] == line[0]
+    assert " ".join(line).startswith(f"{parsed(line)['command']} ")
 
 
 def test_the_guide_shows_the_five_commands_and_torchrun() -> None:

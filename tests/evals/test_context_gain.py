@@ -10,12 +10,14 @@ import torch
 
 from ropewalk import records
 from ropewalk.data.documents import Document, read_documents
+from ropewalk.data.scores import chosen_by, ranked
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.data.stdlib import standard_library
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
-from ropewalk.evals.perplexity.context_gain import gain, of_documents, sums
+from ropewalk.evals.perplexity.context_gain import data_score, gain
+from ropewalk.evals.perplexity.gain_figures import of_documents, sums
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.evals.perplexity.two_pass import Contexts, Twice
 from ropewalk.testing import byte_tokenizer, prose, tiny, tiny_directory
@@ -131,6 +133,29 @@ def test_each_token_past_the_short_context_is_scored_once_each_way(window, short
             assert [at for each in passes for at in range(each.first_scored, each.stop)] == list(range(short, length))
         for each in (each for place in windows for each in contexts.short_windows(place)):
             assert each.first_scored - each.start == short - stride and each.length <= short
+
+
+def test_documents_are_scored_best_first_shorter_ones_than_the_window_too(tmp_path):
+    model, tokenizer, out = tiny(window=64, seed=1), byte_tokenizer(), tmp_path / "scores.jsonl"
+    rows = [{"body": prose(900, n)[: length - 1], "id": f"d{n}"} for n, length in enumerate((150, 60, 31, 40, 128))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    options = dict(model=model, tokenizer=tokenizer, window=64, short=16, stride=8, field="body")
+    row = data_score([tmp_path / "rows.jsonl"], out=out, **options)
+    expected = {}
+    for each in rows:
+        ids = tokenizer(each["body"]).input_ids
+        whole, short = (plain_nlls(model, ids, window, 8)[16:] for window in (64, 16))
+        if len(ids) >= 32:
+            expected[each["id"]] = (short - whole).mean()
+    found = {each["name"].partition(":")[2]: each for each in ranked(row)}
+    assert list(found) == sorted(expected, key=lambda name: -expected[name]) and row.skipped == 1
+    assert [each["rank"] for each in found.values()] == [1, 2, 3, 4]
+    assert [each["score"] for each in found.values()] == pytest.approx(
+        sorted(expected.values(), reverse=True), abs=1e-5
+    )
+    assert chosen_by(out, 0.5).left_out == {each["text"] for each in list(found.values())[2:]}
+    with pytest.raises(UserError, match="past the short context of 16 tokens alone, and --min-tokens is 16"):
+        data_score([tmp_path / "rows.jsonl"], **options, min_tokens=16)
 
 
 def test_an_evaluator_chooses_the_key_tokens(measured, modules):

@@ -1,7 +1,7 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
 make.py        extend, search, train, merge, export, report, demo
-measure.py     perplexity, gain, passkey, retrieval, ruler, attention
+measure.py     perplexity, gain, data score, passkey, retrieval, ruler, attention
 downstream.py  benchmarks, summarize, evaluate, ablate
 predict.py     theory, plan, doctor
 talk.py        chat, generate
@@ -25,6 +25,7 @@ from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import (
     AttentionSettings,
+    DataScoreSettings,
     GainSettings,
     PasskeySettings,
     PerplexitySettings,
@@ -108,6 +109,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(ExportSettings, make.export, _TRAIN),
     "perplexity": Command(PerplexitySettings, measure.perplexity, _TRAIN, (ByStep,)),
     "gain": Command(GainSettings, measure.gain, _TRAIN, (ByStep,)),
+    "data score": Command(DataScoreSettings, measure.data_score, _TRAIN, (AsJson,)),
     "passkey": Command(PasskeySettings, measure.passkey, _TRAIN, (ByStep,)),
     "retrieval": Command(RetrievalSettings, measure.retrieval, _TRAIN),
     "ruler": Command(RulerSettings, measure.ruler, _EVAL, (ByStep,)),

@@ -85,6 +85,7 @@ def keep(settings: Any) -> None:
     if isinstance(settings, MeasuringOptions | SearchSettings) and settings.out is not None:
         out = Path(settings.out)
         try:
-            run_file.write_file(settings, out.with_name(f"{out.stem}.{run_file.command_of(settings)}.yaml"))
+            command = run_file.command_of(settings).replace(" ", "-")
+            run_file.write_file(settings, out.with_name(f"{out.stem}.{command}.yaml"))
         except UserError as error:  # the rows themselves are there
             _logger.warning("%s", error)

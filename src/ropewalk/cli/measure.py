@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
 from ropewalk.settings.measure import (
     AttentionSettings,
+    DataScoreSettings,
     GainSettings,
     PasskeySettings,
     PerplexitySettings,
@@ -31,6 +34,18 @@ def gain(options: Any) -> None:
 
     for title, model in _models(options):
         show_gain(gain(**arguments(GainSettings, options) | {"model": model}), title=title or "context gain")
+
+
+def data_score(options: Any) -> None:
+    from ropewalk.cli.tables.measured import show_scores
+    from ropewalk.data.scores import ranked
+    from ropewalk.evals.perplexity.context_gain import data_score
+
+    row = data_score(**arguments(DataScoreSettings, options))
+    if options.json:
+        say(json.dumps(ranked(row), indent=2))
+    else:
+        show_scores(row, options.out)
 
 
 def passkey(options: Any) -> None:

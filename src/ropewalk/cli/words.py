@@ -35,7 +35,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"]:
-        words = [*words[1:2], "--help"]
+        words = [*_with_command(words[1:])[:1], "--help"]
+    words = _with_command(words)
     if words[:1] in (["--version"], ["-V"]):
         print(f"ropewalk {__version__}")
         raise SystemExit(0)
@@ -55,8 +56,15 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
     return next(name for name, kind in options.items() if type(values) is kind), values
 
 
+def _with_command(words: list[str]) -> list[str]:
+    """The words with a command of two (`data score`) as one."""
+    two = " ".join(words[:2])
+    return [two, *words[2:]] if two in COMMANDS else words
+
+
 def _refuse_unknown(word: str) -> NoReturn:
-    near = difflib.get_close_matches(word, COMMANDS, 1)
+    of_two = [command for command in COMMANDS if command.startswith(f"{word} ")]
+    near = of_two or difflib.get_close_matches(word, COMMANDS, 1)
     meant = f"did you mean {near[0]}?" if near else f"they are {', '.join(COMMANDS)}"
     raise UserError(f"there is no command {word!r}; {meant}")
 

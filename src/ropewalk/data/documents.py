@@ -82,9 +82,7 @@ def _read_source(source: str | Path, reading: Reading, seed: int | None) -> Iter
 def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     if not listed:
-        raise UserError(
-            "documents come from at least one file, directory or data-set id, but none was named; add --data"
-        )
+        raise UserError("documents come from at least one file, directory or data-set id, but none was named; name one")
     return listed
 
 

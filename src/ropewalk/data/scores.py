@@ -55,14 +55,35 @@ class Chosen:
         return [sorted(self.left_out), self.weights and sorted(self.weights.items())]
 
     def __str__(self) -> str:
-        left_out = f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
-        if self.weights is None:
-            return left_out
-        each, nothing = self.weights.values(), sum(weight == 0 for weight in self.weights.values())
-        return (
-            f"{left_out}; the others count {min(each):.2f} to {max(each):.2f} times, {nothing} not at all (they gain nothing), those without a "
-            "score once"
-        )
+        said = [
+            f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
+        ]
+        if self.weights is not None:
+            each = self.weights.values()
+            kept = "the others" if self.left_out else f"the {self.scored} scored documents"
+            counts = f"{kept} count {min(each):.2f} to {max(each):.2f} times, those without a score once"
+            said = [*said, counts] if self.left_out else [counts]
+        return "; ".join(said)
+
+
+def score_of(losses: records.DocumentLosses) -> float:
+    """What a document gains, nats a token."""
+    return (losses["short_nll"] - losses["nll"]) / losses["tokens"]
+
+
+def ranked(row: records.ContextGain) -> list[dict[str, Any]]:
+    """Its documents, the best first: rank, score (nats a token), scored tokens, name, hash of the text."""
+    ordered = sorted(row.per_document, key=score_of, reverse=True)
+    return [
+        {
+            "rank": rank,
+            "score": score_of(each),
+            "tokens": each["tokens"],
+            "name": each["name"],
+            "text": each.get("text"),
+        }
+        for rank, each in enumerate(ordered, 1)
+    ]
 
 
 def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = False) -> Chosen:
@@ -86,12 +107,7 @@ def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = Fals
         raise UserError(
             f"scores are compared that one model gave at one window, and {path} has {len(rules)} kinds; write each into a file of its own"
         )
-    scores = {
-        losses["text"]: (losses["short_nll"] - losses["nll"]) / losses["tokens"]
-        for each in rows
-        for losses in each.row.per_document
-        if losses["tokens"]
-    }
+    scores = {losses["text"]: score_of(losses) for each in rows for losses in each.row.per_document if losses["tokens"]}
     ordered = sorted(scores, key=lambda text: (-scores[text], text))
     count = max(1, math.ceil(keep * len(ordered)))
     weights = None

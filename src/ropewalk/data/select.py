@@ -48,6 +48,7 @@ def tokenized_documents(
     max_tokens: int | None = None,
     *,
     keep_words: bool = False,
+    field: str | None = None,
 ) -> Iterator[TokenizedDocument]:
     """Documents as token ids, BOS in front where the tokenizer puts one, each cut to its first `max_tokens`.
 
@@ -56,13 +57,14 @@ def tokenized_documents(
         data: sources as `read_documents` takes them, or `Document`s.
         max_tokens: no document is cut if None.
         keep_words: of each document, up to the cut.
+        field: of a row that holds its text.
 
     Raises:
         UserError: the words up to a cut are asked for, and the tokenizer cannot say where in the text a token ends.
     """
     sources = _listed(data)
     in_memory = all(isinstance(source, Document) for source in sources)
-    documents = iter(sources) if in_memory else read_documents(sources)
+    documents = iter(sources) if in_memory else read_documents(sources, field=field)
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
     batch_size = 1
     while batch := list(itertools.islice(documents, batch_size)):
@@ -173,16 +175,17 @@ def select_documents(
     max_tokens: int | None = None,
     copies_count: bool = False,
     keep_words: bool = False,
+    field: str | None = None,
 ) -> tuple[list[TokenizedDocument], int]:
     """`choose` among `tokenized_documents`. Kept in memory, since a suite selects the same documents for each of its models.
 
     Raises:
         UserError: what reading raises; none is long enough (`refusal`, see `choose`).
     """
-    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens, copies_count, keep_words)
+    key = _key(tokenizer, _listed(data), min_tokens, limit, max_tokens, copies_count, keep_words, field)
     selection = _selections.pop(key, None) if key is not None else None
     if selection is None:
-        documents = tokenized_documents(tokenizer, data, max_tokens, keep_words=keep_words)
+        documents = tokenized_documents(tokenizer, data, max_tokens, keep_words=keep_words, field=field)
         selection = choose(documents, min_tokens=min_tokens, refusal=refusal, limit=limit, copies_count=copies_count)
     if key is not None:
         _selections[key] = selection
@@ -196,7 +199,7 @@ def select_documents(
 _selections: dict[tuple[Any, ...], tuple[list[TokenizedDocument], int]] = {}
 
 
-def _key(tokenizer: PreTrainedTokenizerBase, sources: Sequence[Any], *settings: int | None) -> tuple[Any, ...] | None:
+def _key(tokenizer: PreTrainedTokenizerBase, sources: Sequence[Any], *settings: Any) -> tuple[Any, ...] | None:
     """What decides a selection; None where that takes reading the text: documents in memory, data sets on the hub."""
     if any(isinstance(source, Document) or kind_of(source) == "hub" for source in sources):
         return None

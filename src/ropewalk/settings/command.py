@@ -96,12 +96,12 @@ def arguments(settings: type, values: object) -> dict[str, Any]:
 
 
 def fields(settings: Any) -> list[dataclasses.Field[Any]]:
-    """A class's fields as they are shown: `model` first, then what must be given, then a class's own before those it inherits."""
+    """A class's fields as they are shown: what needs no name first, then `model`, what must be given, a class's own before those it inherits."""
     classes = settings.__mro__
 
-    def place(field: dataclasses.Field[Any]) -> tuple[bool, bool, int]:
+    def place(field: dataclasses.Field[Any]) -> tuple[bool, bool, bool, int]:
         owner = next(n for n, each in enumerate(classes) if field.name in each.__dict__.get("__annotations__", {}))
-        return field.name != "model", field.default is not dataclasses.MISSING, owner
+        return bool(field.kw_only), field.name != "model", field.default is not dataclasses.MISSING, owner
 
     return sorted(dataclasses.fields(settings), key=place)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
@@ -12,11 +12,13 @@ from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Batched,
     Data,
+    Loadable,
     MeasuringOptions,
     OptionalFiles,
     OptionalMinutes,
     OptionalModel,
     OptionalTokens,
+    Texts,
 )
 from ropewalk.settings.values import Count, Prompts, Range, Seed, Tokens
 
@@ -63,31 +65,56 @@ class PerplexitySettings(MeasuringOptions, Batched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GainSettings(MeasuringOptions, Batched):
-    """Context gain and LongPPL: the loss of the same tokens with a short and with the whole context."""
+class ReadTwice(MeasuringOptions, Batched):
+    """Documents that a model reads with a short and with the whole context."""
 
-    data: Data
-    """Files, directories or data-set ids; in Python also documents."""
     window: Tokens | None = None
     """Tokens of the whole context; the model's own window if not given. Beyond it is extrapolation."""
     short: Tokens | None = None
     """Tokens of the short context; if not given the window of pretraining, or a quarter of a --window that is no longer."""
     stride: Tokens | None = None
     """Tokens both contexts slide by; half of --short if not given. Less is finer, and slower."""
+    limit: Count | None = None
+    """Use the first so many documents that are long enough."""
+    max_tokens: Tokens | None = None
+    """Cut documents to their first so many tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainSettings(ReadTwice):
+    """Context gain and LongPPL: the loss of the same tokens with a short and with the whole context."""
+
+    data: Data
+    """Files, directories or data-set ids; in Python also documents."""
     evaluator: OptionalModel = None
     """Model of the same tokenizer that chooses LongPPL's key tokens, as in the paper; MODEL itself if not given. It reads everything as well."""
     budget: OptionalMinutes = None
     """Estimate from random windows within so many minutes."""
     tolerance: Annotated[float, Range(0, 1)] = 0.005
     """With --budget, stop when half the gain's interval is at most so many nats."""
-    limit: Count | None = None
-    """Use the first so many documents that fill the window."""
     min_tokens: Tokens | None = None
     """Leave out documents with fewer tokens; the window if not given."""
-    max_tokens: Tokens | None = None
-    """Cut documents to their first so many tokens."""
     seed: Seed = 0
     """Of --budget's sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataScoreSettings(ReadTwice):
+    """Score documents by what a long context gives a model in them, the best first: nats a token, as `ropewalk gain` defines it.
+
+    `ropewalk train --scores FILE` reads those that gain most (--keep), or has them count by their score (--weigh).
+    """
+
+    data: Annotated[Texts, tyro.conf.Positional, tyro.conf.arg(constructor=list[str], metavar="DATA...")] = field(
+        kw_only=False
+    )
+    """Files, directories or data-set ids; in Python also documents."""
+    model: Annotated[Loadable, tyro.conf.arg(constructor=str, metavar="MODEL")]
+    """Model that reads so long a context: `hemp`, a local directory or a hub id. It need not be the one that is trained."""
+    field: str | None = None
+    """The field of a row that holds its text."""
+    min_tokens: Tokens | None = None
+    """Leave out documents with fewer tokens; twice the short context if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -98,7 +99,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 def command_of(settings: Settings) -> str:
     """The command that these are the settings of."""
-    return type(settings).__name__.removesuffix("Settings").lower()
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", type(settings).__name__.removesuffix("Settings")).lower()
 
 
 def write(settings: Settings, directory: Path) -> None:

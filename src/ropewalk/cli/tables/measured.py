@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
+from ropewalk.data.scores import ranked
 from ropewalk.evals.intervals import wilson
 from ropewalk.records import (
     Adjacent,
@@ -28,6 +30,9 @@ from ropewalk.records.variant import variant_of
 
 if TYPE_CHECKING:
     from ropewalk.evals.attention import Measured
+
+#: Documents that are shown of each end of a longer list.
+_SHOWN = 12
 
 
 def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> None:
@@ -75,6 +80,28 @@ def show_gain(row: ContextGain, title: str = "context gain") -> None:
     interval = "" if math.isnan(row.longppl_low) else f" ({row.longppl_low:.3f} to {row.longppl_high:.3f})"
     terminal.print(
         f"LongPPL {about}{row.longppl:.3f}{interval}, over {chosen}" if row.key_tokens else f"LongPPL: none, {chosen}"
+    )
+
+
+def show_scores(row: ContextGain, out: Any) -> None:
+    """Print documents, the best first; of many, both ends of the list."""
+    title = f"what {row.window} tokens{_beyond(row)} give beyond {row.short}, nats a token"
+    table = Table(title=f"{title} ({row.seconds:.1f} s)", title_justify="left")
+    for heading in ("rank", "score", "tokens"):
+        table.add_column(heading, justify="right")
+    table.add_column("document", overflow="fold")
+    documents = ranked(row)
+    for place, each in enumerate(documents):
+        if place < _SHOWN or place >= len(documents) - _SHOWN:
+            table.add_row(str(each["rank"]), fixed(each["score"], 4), str(each["tokens"]), escape(each["name"]))
+        elif place == _SHOWN:
+            table.add_row("…", "", "", f"{len(documents) - 2 * _SHOWN} more")
+    terminal = console()
+    terminal.print(table)
+    worse = sum(each["score"] <= 0 for each in documents)
+    terminal.print(
+        f"{len(documents)} documents scored, {row.skipped} too short; {worse} gain nothing"
+        + ("" if out is None else f"; `ropewalk train --scores {escape(str(out))}` chooses by them")
     )
 
 

@@ -25,6 +25,7 @@ exp((0.4 + 1.8) / 2) = 3.00.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -32,38 +33,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.encode import check_ids
+from ropewalk.data.scores import score_of
 from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import documents_interval
-from ropewalk.evals.likelihood import check_window, default_batch_tokens, exp, not_a_number
+from ropewalk.evals.likelihood import check_window, default_batch_tokens, not_a_number
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.evals.pairing import refuse_other_tokenizer
+from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, of_sample, sums
 from ropewalk.evals.perplexity.measure import key_of
 from ropewalk.evals.perplexity.sampled import draw
-from ropewalk.evals.perplexity.strata import Estimate, Population, Unit
-from ropewalk.evals.perplexity.two_pass import Contexts, Twice, read_twice
+from ropewalk.evals.perplexity.strata import Population, Unit
+from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
-from ropewalk.settings.command import takes
-from ropewalk.settings.measure import GainSettings
+from ropewalk.settings.command import arguments, takes
+from ropewalk.settings.measure import DataScoreSettings, GainSettings, ReadTwice
 
 _TOO_SHORT = (
     "context gain needs a document of at least {min_tokens} tokens (the window, or --min-tokens), but the longest of "
     "{skipped} has {longest}; give longer documents, or a smaller --window or --min-tokens"
 )
-#: Sums over tokens, by range of places in a document: of tokens, nll in either context, key tokens, and their nll in the whole context.
-Sums = Float[np.ndarray, "5 ranges"]
-_Mean = tuple[float, float, float]
-_NOTHING: _Mean = (math.nan, math.nan, math.nan)
 
 
 @takes(GainSettings)
@@ -79,15 +76,38 @@ def gain(settings: GainSettings) -> records.ContextGain:
         UserError: an impossible window, short context, stride or limit; documents that are all too short; an evaluator of another tokenizer or
             of a shorter window; logits that are NaN.
     """
-    if settings.window and settings.short:
-        _contexts(settings, settings.window, settings.window)  # before a model is loaded
     model, evaluator = opened(settings.model, settings.evaluator, **settings.opening)
-    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
-    contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
-    check_window(loaded.model, contexts.window)
+    loaded, contexts = _loaded(settings, model)
     if evaluator is None:
         return measure(loaded, settings, contexts)
     return measure(loaded, settings, contexts, _evaluator(evaluator, loaded, contexts.window, settings.loading))
+
+
+@takes(DataScoreSettings)
+def data_score(settings: DataScoreSettings) -> records.ContextGain:
+    """What a long context gives a model in each document. A killed run continues where it stopped; under torchrun documents are shared out.
+
+    Returns:
+        The row of `gain`, whose documents stand best first; `data.scores.ranked` lists them.
+
+    Raises:
+        UserError: what `gain` raises.
+    """
+    asked = GainSettings(**arguments(ReadTwice, settings), data=settings.data, min_tokens=settings.min_tokens)
+    loaded, contexts = _loaded(asked, asked.model)
+    least = asked.min_tokens or min(2 * contexts.short, contexts.window)
+    row = measure(loaded, dataclasses.replace(asked, min_tokens=least), contexts, field=settings.field)
+    return dataclasses.replace(row, per_document=sorted(row.per_document, key=score_of, reverse=True))
+
+
+def _loaded(settings: GainSettings, model: Any) -> tuple[LoadedModel, Contexts]:
+    """The model in memory, and what it is to read; what cannot be is refused before that, where it can be seen."""
+    if settings.window and settings.short:
+        _contexts(settings, settings.window, settings.window)
+    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
+    check_window(loaded.model, contexts.window)
+    return loaded, contexts
 
 
 def _evaluator(evaluator: Any, loaded: LoadedModel, window: int, loading: dict[str, Any]) -> LoadedModel:
@@ -110,8 +130,14 @@ def _contexts(settings: GainSettings, own: int, original: int) -> Contexts:
     """What was asked for. If not: the model's own window, the one it was pretrained at (or a quarter), and half of that for a stride."""
     window = settings.window or own
     short = settings.short or (original if original < window else max(2, window // 4))
-    check_cuts(settings.limit, settings.max_tokens, max(window, settings.min_tokens or 0))
-    return Contexts(window, short, settings.stride or short // 2)
+    contexts = Contexts(window, short, settings.stride or short // 2)
+    least = settings.min_tokens or window
+    if least <= short:
+        raise UserError(
+            f"a document gains past the short context of {short} tokens alone, and --min-tokens is {least}; ask for more than {short}"
+        )
+    check_cuts(settings.limit, settings.max_tokens, least)
+    return contexts
 
 
 @dataclass(frozen=True)
@@ -165,26 +191,24 @@ class Reader:
         return f"gain {weights} {self.contexts.short}"
 
 
-def sums(place: SlidingWindow, twice: Twice, key: Bool[np.ndarray, " scored"], contexts: Contexts) -> Sums:
-    """What is summed over the scored tokens of one window, in float64; `key`: which of them are key tokens."""
-    ranges = contexts.ranges
-    of_token = np.searchsorted(ranges, np.arange(place.first_scored, place.stop), side="right") - 1
-    columns = (np.ones(place.scored), twice.whole, twice.short, key, np.where(key, twice.whole, 0))
-    return np.stack([np.bincount(of_token, column, len(ranges)) for column in columns])
-
-
 def measure(
-    loaded: LoadedModel, settings: GainSettings, contexts: Contexts, judge: LoadedModel | None = None
+    loaded: LoadedModel,
+    settings: GainSettings,
+    contexts: Contexts,
+    judge: LoadedModel | None = None,
+    *,
+    field: str | None = None,
 ) -> records.ContextGain:
     """`gain` of models that are loaded already."""
     started = time.perf_counter()
     documents, skipped = select_documents(
         loaded.tokenizer,
         settings.data,
-        min_tokens=max(contexts.window, settings.min_tokens or 0),
+        min_tokens=settings.min_tokens or contexts.window,
         refusal=_TOO_SHORT,
         limit=settings.limit,
         max_tokens=settings.max_tokens,
+        field=field,
     )
     if judge is not None:
         for document in documents:  # the model may know added tokens that the evaluator does not
@@ -246,64 +270,6 @@ def _score_documents(
     return [score for _, score in sorted(ranks.gathered(scores).items())]
 
 
-def of_documents(
-    documents: Sequence[TokenizedDocument], table: Float[np.ndarray, "documents 5 ranges"], contexts: Contexts
-) -> dict[str, Any]:
-    """The fields of a row whose documents were read whole; `table`: their `Sums`."""
-    tokens, whole, short, key, key_nll = table.sum(axis=2).T
-    mean, low, high = _mean(short - whole, tokens)
-    longppl, longppl_low, longppl_high = _mean(key_nll, key)
-    return {
-        "gain": mean,
-        "low": low,
-        "high": high,
-        "perplexity": exp(_mean(whole, tokens)[0]),
-        "short_perplexity": exp(_mean(short, tokens)[0]),
-        "longppl": exp(longppl),
-        "longppl_low": exp(max(longppl_low, 0.0)) if longppl_low == longppl_low else math.nan,
-        "longppl_high": exp(longppl_high),
-        "tokens": int(tokens.sum()),
-        "key_tokens": int(key.sum()),
-        "by_place": _by_place(table, contexts, max(len(document.ids) for document in documents)),
-        "per_document": [
-            {
-                "name": document.name,
-                "tokens": int(tokens[at]),
-                "nll": float(whole[at]),
-                "short_nll": float(short[at]),
-                "key_tokens": int(key[at]),
-                "key_nll": float(key_nll[at]),
-                "text": document.text,
-            }
-            for at, document in enumerate(documents)
-        ],
-    }
-
-
-def _mean(totals: Float[np.ndarray, " documents"], weights: Float[np.ndarray, " documents"]) -> _Mean:
-    """sum(totals) / sum(weights) over the documents that have any weight, with its interval; NaN where none has."""
-    some = weights > 0
-    if not some.any():
-        return _NOTHING
-    return math.fsum(totals) / math.fsum(weights), *documents_interval(totals[some], weights[some])
-
-
-def _by_place(
-    table: Float[np.ndarray, "documents 5 ranges"], contexts: Contexts, longest: int
-) -> list[records.PlaceGain]:
-    """The gain by ranges of places in a document, those that no token lies in left out."""
-    starts = contexts.ranges.tolist()
-    rows: list[records.PlaceGain] = []
-    for at, (start, stop) in enumerate(zip(starts, [*starts[1:], longest], strict=True)):
-        tokens, whole, short = table[:, :3, at].T
-        if tokens.any():
-            mean, low, high = _mean(short - whole, tokens)
-            rows.append(
-                {"start": start, "stop": stop, "tokens": int(tokens.sum()), "gain": mean, "low": low, "high": high}
-            )
-    return rows
-
-
 def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings: GainSettings) -> dict[str, Any]:
     """The fields of a row estimated from a random sample of windows; those of a row that is exact, where the time allowed all of them."""
     contexts = reader.contexts
@@ -318,37 +284,9 @@ def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings:
 
     batch = max(1, (settings.batch_tokens or default_batch_tokens(reader.loaded.device)) // contexts.window)
     limits: dict[str, Any] = {"minutes": settings.budget, "tolerance": settings.tolerance, "seed": settings.seed}
-    estimate, drawn = draw(units, score, _gained, size=batch, **limits)
+    estimate, drawn = draw(units, score, gained, size=batch, **limits)
     by_document = np.zeros((len(documents), 5, len(contexts.ranges)))
     for place, of_window in sorted(drawn.items()):
         by_document[units[place].document] += of_window
     figures = of_documents(documents, by_document, contexts)
-    return figures if estimate.drawn == estimate.windows else figures | _of_sample(estimate, Population(units), drawn)
-
-
-def _gained(of_window: Sums) -> float:
-    _, whole, short, _, _ = of_window.sum(axis=1)
-    return float(short - whole)
-
-
-def _of_sample(estimate: Estimate, population: Population, drawn: dict[int, Sums]) -> dict[str, Any]:
-    """The fields that a sample gives otherwise: each stratum counts as much as it has tokens. Only the gain has an interval, of these documents."""
-
-    def mean(column: int) -> float:
-        estimated = population.estimate({place: float(each[column].sum()) for place, each in drawn.items()})
-        return math.nan if estimated is None else estimated.nats
-
-    _, whole, short, key, key_nll = map(mean, range(5))
-    low, high = estimate.interval
-    return {
-        "estimate": True,
-        "gain": estimate.nats,
-        "low": low,
-        "high": high,
-        "perplexity": exp(whole),
-        "short_perplexity": exp(short),
-        "longppl": exp(key_nll / key) if key else math.nan,
-        "longppl_low": math.nan,
-        "longppl_high": math.nan,
-        "per_document": [],
-    }
+    return figures if estimate.drawn == estimate.windows else figures | of_sample(estimate, Population(units), drawn)
