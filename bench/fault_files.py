@@ -23,7 +23,7 @@ ITEM = {"goal": "To open a jar", "sol1": "turn the lid", "sol2": "eat the lid", 
 
 def make_template(place: Path) -> None:
     """Everything that a command may be pointed at."""
-    from ropewalk import export, passkey, perplexity, testing, train
+    from ropewalk import data_score, export, passkey, perplexity, testing, train
 
     place.mkdir()
     testing.tiny_directory(place / "base", window=64)
@@ -41,6 +41,14 @@ def make_template(place: Path) -> None:
     (place / "items/piqa.jsonl").write_text("".join(json.dumps(ITEM) + "\n" for _ in range(3)))
     pair = {"document": testing.prose(20, 5), "summary": "A day."}
     (place / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    data_score([place / "data"], model=place / "base", window=64, short=32, out=place / "scores.jsonl")
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": testing.prose(9, 6)}]
+    (place / "talks.jsonl").write_text(f"{json.dumps({'messages': talk})}\n" * 9)
+    asked = [{"question": f"Who {n}?", "answer": "He", "context": testing.prose(9, n)} for n in range(3)]
+    asked.append({"question": "Who?", "answer": "He", "context": [testing.prose(9, n) for n in (4, 5)]})
+    (place / "questions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    needle = {"needle": "The key is oak.", "question": "What is the key?", "answer": "oak"}
+    (place / "needles.jsonl").write_text(json.dumps(needle) + "\n")
     (place / "loop").symlink_to("loop")
 
 

@@ -35,6 +35,7 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {"steps": ("--steps", "2"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},
     "merge": {"base": ("--base", "base")},
     "search": {"documents": ("--documents", "1"), "population": ("--population", "4"), "generations": ("--generations", "1"), "out": ("--out", "new.json")},
+    "data score": {"data": ("data",), "model": ("--model", "base"), "window": ("--window", "64"), "short": ("--short", "32"), "limit": ("--limit", "2")} | _JSONL,
     "passkey": {"window": ("--window", "256"), "depths": ("--depths", "1"), "trials": ("--trials", "1")} | _JSONL,
     "retrieval": {"window": ("--window", "1024"), "trials": ("--trials", "1")} | _JSONL,
     "ruler": {"windows": ("--windows", "1024"), "tasks": ("--tasks", "niah_single_1"), "items": ("--items", "1"), "batch_tokens": ("--batch-tokens", "1024")} | _JSONL,
@@ -119,7 +120,7 @@ def line(command: str, changed: str = "", value: str | None = None) -> tuple[str
             words += given
     if changed and value is not None:
         words += _option(settings, changed, value)
-    return (command, *words)
+    return (*command.split(), *words)
 
 
 #: Every command as it works, in the directory that fault_files.make_template makes.
@@ -193,6 +194,11 @@ def _ruled_out(settings: type, name: str, command: str) -> list[str]:
         "factors",
         "test",
         "validation",
+        "scores",
+        "questions",
+        "needle",
+        "watch_data",
+        "evaluator",
     ):
         return [word for word in NO_INPUT if word not in ("~", "-") or name in ("model", "data")]
     return ["", " "]
@@ -255,4 +261,4 @@ def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
             given |= {"out": "base"} if "out" in known else {}
         for field in fields(settings):
             for value in NONSENSE:
-                yield name, field.name, given | {field.name: value}
+                yield name.replace(" ", "_"), field.name, given | {field.name: value}

@@ -199,13 +199,13 @@ def _names() -> Iterator[Case]:
         line = tuple(f"./{name}" if word == "new" else word for word in EXTEND)
         yield Case("names", f"extend: --out {name[:9]!a}", line, EITHER if name == "\udcff" else DONE)
     odd = {"base": "bä se\u2028\n日", "data": "dä\u2028ta", "new": "né\u2028w"}
-    lines = {name: tuple(odd.get(word, word) for word in words) for name, words in _QUICK.items()}
+    lines = {name: (words[0], *(odd.get(word, word) for word in words[1:])) for name, words in _QUICK.items()}
     yield from every(
         "names", {"of any signs": make.renames(base=odd["base"], data=odd["data"])}, lines, DONE, keeps=False
     )
     surrogate = {
-        name: tuple("d\udcff" if word == "data" else word for word in LINES[name])
-        for name in ("perplexity", "train", "gain", "attention", "search")
+        name: (LINES[name][0], *("d\udcff" if word == "data" else word for word in LINES[name][1:]))
+        for name in ("perplexity", "train", "gain", "data score", "attention", "search")
     }
     yield from every("names", {"of data, not UTF-8": make.renames(data="d\udcff")}, surrogate, DONE, keeps=False)
 
@@ -381,7 +381,7 @@ def _strange_data(place: Path) -> None:
 
 _OTHER = {"learning_rate": "1e-3", "warmup": "7", "beta1": "0.5", "beta2": "0.5", "weight_decay": "0.5", "clip": "3", "precision": "bfloat16", "seed": "9",
           "batch_size": "2", "window": "96", "method": "ntk", "mode": "lora", "lora_rank": "2", "lora_alpha": "3", "optimizer": "adamw-8bit",
-          "current_window": "64", "original_window": "64"}  # fmt: skip
+          "current_window": "64", "original_window": "64", "longce": "64"}  # fmt: skip
 
 
 def _settings() -> Iterator[Case]:

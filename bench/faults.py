@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import fault_files, fault_inputs, fault_places, fault_reading
+from bench import fault_choices, fault_files, fault_inputs, fault_places, fault_reading
 from bench.fault_worker import Case, outcome
 
 PAGE = Path(__file__).parents[1] / "docs/reliability.md"
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-template-") as folder:
         template = Path(folder) / "template"
         _made(template)
-        every = [*fault_inputs.cases(), *fault_files.cases(), *fault_reading.cases(), *fault_places.cases()]
+        tables = (fault_inputs, fault_files, fault_reading, fault_choices, fault_places)
+        every = [case for table in tables for case in table.cases()]
         wanted = [
             case
             for case in every

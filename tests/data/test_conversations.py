@@ -214,3 +214,12 @@ def test_texts_beside_conversations_are_scored_whole_and_kept(tmp_path):
             tokenise(tmp_path, tokenizer(THINKING), loss="answers"),
         ]
     assert {found.digest for found in again} == {found.digest for found in (*corpora, *others)}
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_half_a_surrogate_pair_in_a_turn_is_told_and_read_as_one_in_a_document_is(tmp_path, template):
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": [ASKED, {**SAID, "content": "No \ud83d."}]}))
+    with pytest.warns(UserWarning, match="half a surrogate pair in .*talks.jsonl is read as U.FFFD .rows: 1"):
+        (talk,) = read_texts(tmp_path / "talks.jsonl", Reading(conversations="also"))
+    ((ids, marks),) = encode_conversations(tokenizer(template), [talk], loss="answers", control=False)
+    assert "No \ufffd." in tokenizer().decode(ids[(marks & SCORED) > 0])

@@ -81,6 +81,16 @@ def test_nothing_is_weighed_by_scores_that_are_not_above_zero(scored, tmp_path):
         chosen_by(tmp_path / "worse.jsonl", weigh=True)
 
 
+@pytest.mark.parametrize("change", [{"nll": 1e308}, {"nll": None}, {"tokens": 0}, {"text": ""}])
+def test_what_is_no_score_is_refused(scored, tmp_path, change):
+    lines = [json.loads(line) for line in scored[0].read_text().splitlines()]
+    for each in lines[-1]["per_document"]:
+        each |= change
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match="a score is a number|has none; write them"):
+        chosen_by(tmp_path / "odd.jsonl", weigh=True)
+
+
 def test_scores_of_two_models_or_none_are_refused(scored, tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(UserError, match="has none; write them"):

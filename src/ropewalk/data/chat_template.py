@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ropewalk.data.conversations import Conversation
+from ropewalk.data.reading import HALF_PAIRS
 from ropewalk.errors import UserError, reason
 
 #: Far more than any template needs, and than a model reads: seconds, and seconds for each conversation; bytes of memory, bytes of text.
@@ -61,7 +62,7 @@ def written(tokenizer: Any, conversations: Sequence[Conversation]) -> list[Writt
 
     way_out = "mend it, or take what it refuses out of the data"
     return [
-        Written(text, [(a, b) for a, b in spans])
+        Written(HALF_PAIRS.sub("\ufffd", text), [(a, b) for a, b in spans])
         for text, spans in json.loads(_asked(render, way_out, len(conversations)))
     ]
 
@@ -74,7 +75,7 @@ def written_plainly(conversation: Conversation) -> Written:
         begins, text = len(text), text + message["content"]
         if message["role"] == "assistant":
             answers.append((begins, len(text)))
-    return Written(text, answers)
+    return Written(HALF_PAIRS.sub("\ufffd", text), answers)
 
 
 def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:

@@ -82,7 +82,9 @@ def from_rows(
         is_first, settled = settled is None, settled or reading.settled(row)
         where, field = f"{place} {number} of {source}", settled.field
         if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
-            yield conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
+            talk = conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
+            half_pairs += HALF_PAIRS.search(talk.text) is not None
+            yield talk
             continue
         try:
             text = _row_text(row, field, where)

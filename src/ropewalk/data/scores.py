@@ -22,6 +22,9 @@ from ropewalk import records
 from ropewalk.data.reading import Document, text_digest
 from ropewalk.errors import UserError
 
+#: Nats a token: no model is so much surer of anything.
+_LARGEST = 1e4
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -107,22 +110,29 @@ def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = Fals
         raise UserError(
             f"scores are compared that one model gave at one window, and {path} has {len(rules)} kinds; write each into a file of its own"
         )
-    scores = {losses["text"]: score_of(losses) for each in rows for losses in each.row.per_document if losses["tokens"]}
+    listed = [losses for each in rows for losses in each.row.per_document if losses["tokens"]]
+    losses_of = {losses.get("text", ""): losses for losses in listed}
+    scores = {text: score_of(losses) for text, losses in losses_of.items()}
+    if not scores or "" in scores or not all(abs(score) < _LARGEST for score in scores.values()):
+        raise UserError(
+            f"a score is a number of nats a token for the hash of a text, and {path} has others, or none; score the documents again"
+        )
     ordered = sorted(scores, key=lambda text: (-scores[text], text))
     count = max(1, math.ceil(keep * len(ordered)))
     weights = None
     if weigh:
-        tokens = {losses["text"]: losses["tokens"] for each in rows for losses in each.row.per_document}
-        weights = _weights({text: scores[text] for text in ordered[:count]}, tokens, path)
+        tokens = {text: losses_of[text]["tokens"] for text in ordered[:count]}
+        weights = _weights(scores, tokens, path)
     return Chosen(frozenset(ordered[count:]), len(ordered), scores[ordered[count - 1]], weights)
 
 
 def _weights(scores: Mapping[str, float], tokens: Mapping[str, int], path: str | Path) -> dict[str, float]:
-    total = math.fsum(tokens[text] * max(score, 0.0) for text, score in scores.items())
+    """Of the documents that have `tokens`."""
+    total = math.fsum(count * max(scores[text], 0.0) for text, count in tokens.items())
     if total <= 0:
         raise UserError(
             f"documents are weighed by what they gain, and none in {path} gains anything; leave out --weigh, or score them by a model that "
             "reads so long a context"
         )
-    mean = total / sum(tokens[text] for text in scores)
-    return {text: max(score, 0.0) / mean for text, score in scores.items()}
+    mean = total / sum(tokens.values())
+    return {text: max(scores[text], 0.0) / mean for text in tokens}
