@@ -46,6 +46,15 @@ def without_bos():
     return tokenizer
 
 
+def two_in_front():
+    """As GLM's: two tokens before every text."""
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> <s> $A", special_tokens=[("<s>", 256), ("</s>", 257)]
+    )
+    return tokenizer
+
+
 def masked_loss(model, ids, targets):
     """transformers' own loss: the mean over shifted labels that are not -100."""
     with torch.no_grad():
@@ -53,17 +62,18 @@ def masked_loss(model, ids, targets):
 
 
 @pytest.mark.parametrize("stride", [16, 64])
-@pytest.mark.parametrize("make", [byte_tokenizer, without_bos])
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos, two_in_front])
 def test_as_yarn(model, texts, make, stride):
     """The rule of its compute_perplexity: BOS a window, labels masked but for the new tokens, the mean of all losses."""
     tokenizer, losses = make(), []
-    room = 64 - (tokenizer.bos_token is not None)
+    front = tokenizer("").input_ids
+    room = 64 - len(front)
     for one in texts:
         ids, reached = tokenizer(one, add_special_tokens=False).input_ids, 0
         for begin in range(0, len(ids), stride):
             end = min(begin + room, len(ids))
             new = end - reached
-            seen = ([tokenizer.bos_token_id] if tokenizer.bos_token else []) + ids[begin:end]
+            seen = front + ids[begin:end]
             targets = list(seen)
             targets[:-new] = [-100] * len(targets[:-new])
             if not (len(seen) == 1 or all(target == -100 for target in targets[1:])):
@@ -75,10 +85,10 @@ def test_as_yarn(model, texts, make, stride):
 
 
 @pytest.mark.parametrize("stride", [16, 64])
-@pytest.mark.parametrize("bos_in_front", [True, False])
-def test_as_pose(model, texts, stride, bos_in_front):
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos, two_in_front])
+def test_as_pose(model, texts, stride, make):
     """The rule of its compute_perplexity: BOS a window whatever the tokenizer does, each mean weighted by the new tokens."""
-    tokenizer = byte_tokenizer() if bos_in_front else without_bos()
+    tokenizer = make()
     tokenizer.bos_token = "<s>"
     total, count = 0.0, 0
     for one in texts:
@@ -102,9 +112,10 @@ def test_as_pose_needs_a_bos_and_says_so(model, texts):
         ours(model, without_bos(), texts, "pose", 16)
 
 
-def test_as_longlora(model, texts):
+@pytest.mark.parametrize("make", [byte_tokenizer, two_in_front])
+def test_as_longlora(model, texts, make):
     """The rule of its evaluate: one row of tokens, every window scores all of itself, the last start popped."""
-    tokenizer = byte_tokenizer()
+    tokenizer = make()
     row = sum((tokenizer(one).input_ids for one in texts), [])
     starts = list(range(0, len(row) - 64, 16))
     starts.pop()
@@ -161,7 +172,7 @@ def guide(model, ids, stride):
 
 
 @pytest.mark.parametrize("stride", [16, 63, 64])
-@pytest.mark.parametrize("make", [byte_tokenizer, without_bos, sentencepiece])
+@pytest.mark.parametrize("make", [byte_tokenizer, without_bos, two_in_front, sentencepiece])
 def test_as_huggingface(model, texts, make, stride):
     """What the guide's code makes of `tokenizer("\\n\\n".join(texts))`."""
     tokenizer = make()
@@ -181,12 +192,13 @@ def test_as_huggingface_joins_texts_as_they_are_cut(model, texts):
     assert row.perplexity == pytest.approx(guide(model, tokenizer("\n\n".join(heads)).input_ids, 16), **CLOSE)
 
 
-def test_as_lm_eval(model, texts):
+@pytest.mark.parametrize("make", [byte_tokenizer, two_in_front])
+def test_as_lm_eval(model, texts, make):
     """Not a transcription but lm-eval itself, its log-likelihoods turned into a figure per token."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    tokenizer = byte_tokenizer()
+    tokenizer = make()
     harness = HFLM(pretrained=model, tokenizer=tokenizer, max_length=64, batch_size=1)
     requests = [Instance("loglikelihood_rolling", {}, (one,), 0) for one in texts]
     total = -sum(harness.loglikelihood_rolling(requests, disable_tqdm=True))

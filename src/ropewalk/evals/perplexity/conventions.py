@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ropewalk import records
-from ropewalk.data.encode import TokenIds, check_ids
+from ropewalk.data.encode import TokenIds, check_ids, prefix_ids
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
@@ -44,8 +44,8 @@ class Texts:
     """Tokenized documents and settings, as the input of any rule.
 
     Attributes:
-        documents: token ids of each, without BOS.
-        bos: the token that the tokenizer puts in front of a text, if any.
+        documents: token ids of each, without what the tokenizer puts in front.
+        front: what the tokenizer puts in front of a text: BOS, nothing, or several tokens (GLM).
         start: the tokenizer's BOS, whether it puts it in front or not.
         prefix: BOS, or EOS where there is no BOS; lm-eval puts it in front.
         joined: the tokens of all texts as one, a blank line between them: what the transformers guide tokenizes. Empty where no text was kept.
@@ -53,28 +53,27 @@ class Texts:
     """
 
     documents: Sequence[TokenIds]
-    bos: int | None
+    front: Sequence[int]
     start: int | None
     prefix: int | None
     joined: TokenIds
     window: int
     stride: int
 
-    def with_bos(self, ids: TokenIds) -> TokenIds:
-        return ids if self.bos is None else np.concatenate([[self.bos], ids])
+    def with_front(self, ids: TokenIds) -> TokenIds:
+        return np.concatenate([np.array(self.front, dtype=np.int64), ids])
 
 
-def texts_of(
-    tokenizer: Any, documents: Sequence[TokenizedDocument], *, bos: int | None, window: int, stride: int
-) -> Texts:
-    """`Texts` of documents as they were selected: BOS is taken off, since each rule places it differently."""
-    bare = [document.ids[1:] if bos is not None else document.ids for document in documents]
+def texts_of(tokenizer: Any, documents: Sequence[TokenizedDocument], *, window: int, stride: int) -> Texts:
+    """`Texts` of documents as they were selected: what the tokenizer puts in front is taken off, since each rule places it differently."""
+    front = prefix_ids(tokenizer)
+    bare = [document.ids[len(front) :] for document in documents]
     start = tokenizer.bos_token_id
     prefix = start if start is not None else tokenizer.eos_token_id
     words = "\n\n".join(document.words for document in documents)
     joined = np.array(tokenizer(words, verbose=False)["input_ids"] if words.strip() else [], dtype=np.int64)
     check_ids(tokenizer, joined)
-    return Texts(bare, bos, start, prefix, joined, window, stride)
+    return Texts(bare, front, start, prefix, joined, window, stride)
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,21 @@ class Convention:
 
 
 def _windows_with_bos(texts: Texts) -> Iterator[tuple[Pass, int]]:
-    """BOS in front of every window, which leaves W - 1 tokens for text; with each pass's number of new tokens."""
-    text_tokens = texts.window - (texts.bos is not None)
+    """BOS in front of every window, which leaves W - 1 tokens for text; with each pass's number of new tokens.
+
+    Raises:
+        UserError: what is put in front leaves no room for text.
+    """
+    text_tokens = texts.window - len(texts.front)
+    if text_tokens < 1:
+        raise UserError(
+            f"the rule puts {len(texts.front)} tokens in front of each window, which leaves none of {texts.window} for text; ask for longer --windows"
+        )
     for ids in texts.documents:
         scored_to = 0
         for begin in range(0, len(ids), texts.stride):
             end = min(begin + text_tokens, len(ids))
-            seen = texts.with_bos(ids[begin:end])
+            seen = texts.with_front(ids[begin:end])
             # At a stride above that, tokens between two windows are skipped: score only what the window holds.
             scored = min(end - scored_to, len(seen) - 1)
             if scored > 0:
@@ -125,7 +132,7 @@ def _pose_windows(texts: Texts) -> list[tuple[Pass, int]]:
     """Every window begins with the tokenizer's BOS, even where the tokenizer itself puts none in front of a text."""
     if texts.start is None:
         raise UserError("PoSE's rule puts BOS before every window, and this tokenizer has none; use another --as")
-    return list(_windows_with_bos(dataclasses.replace(texts, bos=texts.start)))
+    return list(_windows_with_bos(dataclasses.replace(texts, front=[texts.start])))
 
 
 def _pose_figure(texts: Texts, likelihoods: Likelihoods) -> float:
@@ -143,7 +150,7 @@ def _weighted(likelihoods: Likelihoods, weights: Sequence[int]) -> float:
 
 def _longlora_passes(texts: Texts) -> list[Pass]:
     """All documents in one row; every window scores everything it sees; the last window is dropped."""
-    row = np.concatenate([texts.with_bos(ids) for ids in texts.documents])
+    row = np.concatenate([texts.with_front(ids) for ids in texts.documents])
     starts = list(range(0, len(row) - texts.window, texts.stride))[:-1]
     if not starts:
         raise UserError(
@@ -167,7 +174,7 @@ def _lm_eval_passes(texts: Texts) -> list[Pass]:
         )
     passes = []
     for ids in texts.documents:
-        row = np.concatenate([[texts.prefix], texts.with_bos(ids)])
+        row = np.concatenate([[texts.prefix], texts.with_front(ids)])
         for begin in range(1, len(row), texts.window):
             end = min(begin + texts.window, len(row))
             # The model sees the W tokens before the last one scored; a pass holds that one too.
@@ -248,7 +255,7 @@ def measure_window(
 ) -> records.Perplexity:
     """One window's row by another project's rule."""
     started, rule = time.perf_counter(), convention(name)
-    texts = texts_of(loaded.tokenizer, documents, bos=loaded.bos, window=window, stride=stride)
+    texts = texts_of(loaded.tokenizer, documents, window=window, stride=stride)
     passes, likelihoods = rule.passes(texts), []
     with Progress(f"perplexity as {name}, window {window}", len(passes)) as advance:
         scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)
