@@ -202,7 +202,9 @@ def test_what_one_may_not_read_is_left_out_of_a_directory():
         ("a.json", b"[1, 2]", "holds no rows"),
         ("a.json", b"{", "is not JSON"),
         ("a.csv", b"name,text\nx\n", "row 1 of .* has fewer cells"),
-        ("a.csv", b'text\n"a\n', "is not CSV"),
+        ("a.csv", b'text\n"a\n', "row 1 of .* is not CSV"),
+        ("a.csv", b'text\na\nb\n"c\n', "row 3 of .* is not CSV"),
+        ("a.csv", b"text,x,text,,\na,b,c,,\n", "'text' comes twice; rename one"),
         ("a.csv", b"text\n", "holds no rows"),
         ("a.arrow", b"none", "cannot be read as Arrow"),
         ("a.zip", b"none", "cannot be read as an archive"),
@@ -211,7 +213,7 @@ def test_what_one_may_not_read_is_left_out_of_a_directory():
         ("a.zip", _zip({"a.txt": b"x" * (1 << 27)}), "decompresses to more than"),
         ("a.jsonl.bz2", bz2.compress(LINES)[:-8], "a.jsonl.bz2"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_rows_and_archives_that_are_none_are_named(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
@@ -219,13 +221,15 @@ def test_rows_and_archives_that_are_none_are_named(tmp_path, name, content, said
         list(read_documents(tmp_path / name))
 
 
-def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_path):
+def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_path, caplog):
     import datasets
 
     made = {split: datasets.Dataset.from_list([{**row, "other": split} for row in ROWS]) for split in ("train", "test")}
     datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
     (tmp_path / "saved/train/cache-1.arrow").write_bytes(b"of a map")
-    assert texts(tmp_path / "saved") == texts(tmp_path / "saved/test") == [row["text"] for row in ROWS]
+    with caplog.at_level("INFO", "ropewalk"):
+        assert texts(tmp_path / "saved") == texts(tmp_path / "saved/test") == [row["text"] for row in ROWS]
+    assert caplog.text.count("train is read, and test left out") == 1
     assert len(files_of(tmp_path / "saved")) == 1
 
 

@@ -131,8 +131,8 @@ def digest_of(source: str | Path) -> str:
     return hashlib.sha256(" ".join(digests.digest_of(path) for path in files_of(source)).encode()).hexdigest()[:16]
 
 
-def _below(directory: Path) -> list[Path]:
-    """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths."""
+def _below(directory: Path, left_out: list[str] | None = None) -> list[Path]:
+    """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths. left_out: takes the names of other splits."""
     files: list[Path] = []
     for folder, folders, names in os.walk(directory):
         folders[:] = [
@@ -144,6 +144,8 @@ def _below(directory: Path) -> list[Path]:
             and not os.path.exists(os.path.join(folder, name, MARK))
         ]
         if "dataset_dict.json" in names and "train" in folders:  # as `datasets` saves splits
+            if left_out is not None:
+                left_out += [str(Path(folder, name).relative_to(directory)) for name in folders if name != "train"]
             folders[:], names = ["train"], []
         kept = _saved_by_datasets(Path(folder)) if "state.json" in names else names
         files += [Path(folder, name) for name in kept if not name.startswith(".")]
@@ -173,8 +175,10 @@ def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conver
 
 
 def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
+    splits: list[str] = []
+
     def files() -> Iterator[tuple[OpenFile, str]]:
-        for path in _below(directory):
+        for path in _below(directory, splits):
             name = str(path.relative_to(directory))
             if suffix_of(path.name) in ARCHIVES and os.path.isfile(path):
                 yield from ((file, f"{name}:{file.member}") for file in members(path))
@@ -182,6 +186,10 @@ def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Co
                 yield OpenFile(path), name
 
     yield from _from_many(directory, files(), reading)
+    if splits:
+        _logger.info(
+            f"{directory}: of the splits of a data set train is read, and {', '.join(sorted(splits))} left out"
+        )
 
 
 def _from_many(

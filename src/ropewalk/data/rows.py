@@ -6,6 +6,7 @@ out  `(number, row)`, one at a time; `Unreadable` for a file that holds no such 
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import json
@@ -103,15 +104,21 @@ def _separated(file: OpenFile, columns: Columns) -> Numbered:
     header = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = "\t" if file.suffix == ".tsv" else max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    kind = file.suffix[1:].upper()
-    with told(f"row {reader.line_num + 1} of {file} is not {kind}", "mend or drop it", csv.Error):
-        number = 0
+    number = 0
+    try:
+        counts = collections.Counter(filter(None, reader.fieldnames or ()))
+        if again := next((name for name, count in counts.items() if count > 1), None):
+            raise UserError(f"columns of {file} have names of their own, and {again!r} comes twice; rename one")
         for number, row in enumerate(reader, start=1):
             if None in row or None in row.values():
                 raise UserError(
                     f"row {number} of {file} has {'more' if None in row else 'fewer'} cells than its first line names; mend or drop it"
                 )
             yield number, row
+    except csv.Error as error:
+        raise UserError(
+            f"row {number + 1} of {file} is not {file.suffix[1:].upper()} ({error}); mend or drop it"
+        ) from None
     if not number:
         raise Unreadable(f"{file} holds no rows below a first line of names")
 
