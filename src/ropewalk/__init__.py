@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ropewalk.model.extend import extend as extend
     from ropewalk.model.load import load_model as load_model
     from ropewalk.planner.planner import plan as plan
+    from ropewalk.reports.card import card as card
     from ropewalk.reports.page import report as report
     from ropewalk.suite.ablation import ablate as ablate
     from ropewalk.suite.demo import demo as demo
@@ -55,6 +56,7 @@ _HOMES = {
     "ablate": "ropewalk.suite.ablation",
     "attention": "ropewalk.evals.attention",
     "benchmarks": "ropewalk.evals.downstream.benchmarks",
+    "card": "ropewalk.reports.card",
     "chat": "ropewalk.evals.conversation",
     "data_score": "ropewalk.evals.perplexity.context_gain",
     "demo": "ropewalk.suite.demo",

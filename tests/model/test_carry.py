@@ -106,7 +106,7 @@ def test_extend_carries_a_sentencepiece_tokenizer_and_shares_nothing_that_is_edi
     extend(out, window=256, out=model.parent / "longest")
     assert (model.parent / "longest/README.base.md").read_text() == "# the original"
     history = (model.parent / "longest/README.md").read_text()
-    assert "| 64 | 128 | linear | 2.0 |" in history and "| 128 | 256 | linear | 2.0 |" in history
+    assert "| 64 | 128 | linear | 2 |" in history and "| 128 | 256 | linear | 2 |" in history
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
@@ -120,7 +120,7 @@ def test_r1_a_trained_models_tokenizer_files_are_the_sources(mode: str, model: P
         # Norms are float32 on purpose; everything else has the width it had.
         assert dtypes(checkpoint) == dtypes(model)
     edited, kept = out / "README.md", out / "checkpoints/step-000002/README.md"
-    assert not os.path.samefile(edited, kept) and "trained for 2 steps" in edited.read_text()
+    assert not os.path.samefile(edited, kept) and "Trained for 2 steps at 128 tokens" in edited.read_text()
 
 
 def test_r1_a_tokenizer_that_only_transformers_5_knows_gets_a_class_that_4_knows(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
     os.replace(written, directory / MARK)
 
 
+def mark_again(directory: Path, name: str) -> None:
+    """Note that a file of a marked directory was written anew; a directory without a mark stays without."""
+    holds = marked(directory)
+    if holds is not None:
+        others = [each for each in holds if each.partition(" ")[0] != name]
+        mark(directory, [*others, listed_as(directory / name, name)])
+
+
 def marked(directory: Name) -> list[str] | None:
     """What a directory's mark lists; None without a mark that can be read."""
     try:

@@ -1,6 +1,6 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
-make.py        extend, search, train, merge, export, report, demo
+make.py        extend, search, train, merge, export, report, card, demo
 measure.py     perplexity, gain, data score, passkey, retrieval, ruler, attention
 downstream.py  benchmarks, summarize, evaluate, ablate
 predict.py     theory, plan, doctor
@@ -33,7 +33,7 @@ from ropewalk.settings.measure import (
     RulerSettings,
 )
 from ropewalk.settings.options import Flag
-from ropewalk.settings.pages import DemoSettings, ReportSettings, TheorySettings
+from ropewalk.settings.pages import CardSettings, DemoSettings, ReportSettings, TheorySettings
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
@@ -124,4 +124,5 @@ COMMANDS: dict[str, Command] = {
     "plan": Command(PlanSettings, predict.plan),
     "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,)),
     "report": Command(ReportSettings, make.report, ("report",)),
+    "card": Command(CardSettings, make.card, ("report",)),
 }

@@ -12,7 +12,7 @@ from ropewalk.cli.terminal import say
 from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings
 from ropewalk.settings.extend import ExtendSettings
-from ropewalk.settings.pages import DemoSettings, ReportSettings
+from ropewalk.settings.pages import CardSettings, DemoSettings, ReportSettings
 from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
 
@@ -97,6 +97,12 @@ def report(options: Any) -> None:
     from ropewalk.reports import report
 
     say(str(report(**arguments(ReportSettings, options))))
+
+
+def card(options: Any) -> None:
+    from ropewalk.reports.card import card
+
+    say(str(card(**arguments(CardSettings, options))))
 
 
 def demo(options: Any) -> None:

@@ -24,19 +24,18 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import same_bytes
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
+from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
-from ropewalk.version import __version__
 
-_REWRITTEN = ("config.json", "tokenizer_config.json", "generation_config.json", "README.md")
+_REWRITTEN = ("config.json", "tokenizer_config.json", "generation_config.json", README)
 #: Weights of any kind, and what belongs to the run that made the original and not to the model.
 _NOT_CARRIED = (*PICKLES, ".safetensors", ".gguf", ".msgpack", ".h5", ".onnx", ".npz", ".jsonl", ".html", ".index.json")
 _RUN = ("trainer_state.json", "training_args.json")
 #: The only directory of a checkpoint, beside those of its shards, that transformers reads from.
 _TEMPLATES = "additional_chat_templates"
 _LEFT_OUT = "model-left-out.safetensors"
-_BASE_README = "README.base.md"
 
 
 def link_weights(checkpoint: Checkpoint, target: Path, link: Callable[[Path, Path], Any] = link_or_copy) -> None:
@@ -101,8 +100,9 @@ def carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) 
             shutil.copyfile(path, target / path.name)
     if (source / _TEMPLATES).is_dir():
         shutil.copytree(source / _TEMPLATES, target / _TEMPLATES, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    if (source / "README.md").is_file() and not (source / _BASE_README).is_file():
-        shutil.copyfile(source / "README.md", target / _BASE_README)
+    theirs = (source / README).is_file() and is_theirs(source / README)
+    if theirs and not (source / BASE_README).is_file():
+        shutil.copyfile(source / README, target / BASE_README)
     _lengthen(source, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
     _lengthen(source, target, "generation_config.json", {"max_length": window}, old=old_window)
 
@@ -135,49 +135,13 @@ def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: P
     write_json(path, for_both(content, directory))
 
 
-_README = """---
-{front}library_name: transformers
----
-# {window} tokens, from `{base}`
-
-ropewalk {version} gave `{base}` a window of {window} tokens.
-
-| from | to | method | factor |
-|---|---|---|---|
-{history}
-
-It was pretrained at {original_window} tokens, and {trained}.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-path = "."  # this directory
-model = AutoModelForCausalLM.from_pretrained(path)
-tokenizer = AutoTokenizer.from_pretrained(path)
-```
-
-Its scaling is in config.json; no code of ropewalk is needed to run it.{original}
-"""
-
-
-def write_readme(target: Path, info: ModelInfo, *, base: str, history: list[dict[str, Any]]) -> None:
-    """A README of the new checkpoint's own.
+def write_readme(target: Path, info: ModelInfo, *, base: Checkpoint, history: list[dict[str, Any]]) -> None:
+    """A README of the new checkpoint's own; `ropewalk card` writes the fuller one, once something was measured.
 
     Args:
         info: of the new checkpoint.
-        base: the model it was made from, as the user named it.
+        base: what it was made from.
         history: of the `ropewalk` block: every extension, oldest first.
     """
-    is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
-    columns = ("from", "to", "method", "factor")
-    text = _README.format(
-        front=f"base_model: {base}\n" if is_hub_id else "",
-        base=base,
-        version=__version__,
-        window=info.window,
-        original_window=info.original_window,
-        history="\n".join("| " + " | ".join(str(step.get(name, "")) for name in columns) + " |" for step in history),
-        trained=f"trained for {info.steps} steps at this window" if info.steps else "not trained at this window yet",
-        original=f" {_BASE_README} is that of the original." if (target / _BASE_README).is_file() else "",
-    )
-    (target / "README.md").write_text(text, encoding="utf-8")
+    text = ModelCard(called(base.name, base.path), info, history, not_measured(info)).text(target)
+    (target / README).write_text(text, encoding="utf-8")

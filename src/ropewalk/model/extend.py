@@ -72,7 +72,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
         refuse_what_no_reader_loads(written)
-        write_readme(beside, written.info, base=str(checkpoint), history=config_dict["ropewalk"]["history"])
+        write_readme(beside, written.info, base=checkpoint, history=config_dict["ropewalk"]["history"])
         verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)
     return Checkpoint.open(settings.out).info
 

@@ -75,7 +75,7 @@ def save_model(
             carry_tensors(source, left_out(model, source), beside)
             carry_the_rest(source.path, beside, old_window=source.positions.window, window=positions.window)
             info = info_of(positions, name=source.name, steps=steps)
-            write_readme(beside, info, base=source.name, history=positions.block.get("history", []))
+            write_readme(beside, info, base=source, history=positions.block.get("history", []))
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
         verify_directory(beside, trust_remote_code=source is not None and source.trust_remote_code)

@@ -438,8 +438,8 @@ class EffectiveLength:
             if len(self.tasks) == _THIRTEEN
             else f"By {', '.join(self.tasks)} alone the length"
         )
-        sentence = f"{what} (every mean up to it above {threshold}) is {self._tokens(self.effective)}, 95 % interval "
-        sentence += f"{self._tokens(self.effective_low)} to {self._tokens(self.effective_high)}"
+        sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, 95 % interval "
+        sentence += f"{self.tokens(self.effective_low)} to {self.tokens(self.effective_high)}"
         longest = self.by_window[-1]
         if longest["window"] == self.short:
             return f"{sentence}."
@@ -449,7 +449,13 @@ class EffectiveLength:
             f"differs by {change} points ({low} to {high})."
         )
 
-    def _tokens(self, window: int) -> str:
+    @property
+    def measure(self) -> str:
+        """What a length by this row is called."""
+        return "RULER" if len(self.tasks) == _THIRTEEN else f"{', '.join(self.tasks)} alone"
+
+    def tokens(self, window: int) -> str:
+        """One of its lengths."""
         return str(window or f"below {self.by_window[0]['window']}")
 
 

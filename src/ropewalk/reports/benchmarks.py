@@ -189,11 +189,12 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
             ]
             lines.append(Line(paper_label(row), figures, paper=True))
     return Table(
-        "Accuracy, %, beside table 5 of the paper",
+        "Accuracy, %",
         columns,
         lines,
         first="state",
         note="Small figures: Wilson's 95 % interval.",
+        beside=", beside table 5 of the paper",
     )
 
 

@@ -63,7 +63,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, a head (first column's name, then the others') and lines."""
+    """A caption, a head (first column's name, then the others') and lines.
+
+    `beside` and `beside_note` are what caption and note say of the paper's rows, where there are any.
+    """
 
     caption: str
     head: Sequence[str]
@@ -71,6 +74,23 @@ class Table:
     note: str = ""
     first: str = ""
     under: bool = False  # belongs under the table before it, wherever that one stands
+    beside: str = ""
+    beside_note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The caption in full."""
+        return self.caption + self.beside
+
+    @property
+    def notes(self) -> str:
+        """The note in full."""
+        return " ".join(filter(None, [self.note, self.beside_note]))
+
+    @property
+    def alone(self) -> Table:
+        """One's own rows, and no word of the paper's."""
+        return replace(self, lines=[line for line in self.lines if not line.paper], beside="", beside_note="")
 
     @property
     def is_wide(self) -> bool:

@@ -32,12 +32,15 @@ def write_tables(sections: Iterable[Section], directory: Path) -> None:
                 csv.writer(file).writerows(_numbers(table))
             heads, *lines = _texts(table)
             text = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
-            _write(name.with_suffix(".tex"), f"% {_one_line(table.caption)}\n{text}\n")
-            lines = [[text.replace("|", r"\|") for text in line] for line in lines]
-            text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
-            _write(
-                name.with_suffix(".md"), "\n\n".join(filter(None, [f"**{table.caption}**", text, table.note])) + "\n"
-            )
+            _write(name.with_suffix(".tex"), f"% {_one_line(table.title)}\n{text}\n")
+            _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
+
+
+def as_markdown(table: Table) -> str:
+    """A table as the page writes it, with its caption and its note."""
+    heads, *lines = ([text.replace("|", r"\|") for text in line] for line in _texts(table))
+    text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+    return "\n\n".join(filter(None, [f"**{table.title}**", text, table.notes]))
 
 
 def write_figures(sections: Iterable[Section], directory: Path) -> None:

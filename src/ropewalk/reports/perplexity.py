@@ -104,7 +104,7 @@ def section(clean: Clean) -> Section | None:
         "perplexity",
         "Perplexity by window",
         "Lower is better. A model that uses a longer context falls from left to right; one that cannot read it climbs. "
-        "Bars are 95 % intervals: Student’s over documents, or how far an estimate may be off; the dotted line is the window of pretraining.",
+        "Intervals are of 95 %: Student’s over documents, or how far an estimate may be off.",
     )
     for group in comparable:
         _by_window(part, clean, group, heading=group.title if len(comparable) > 1 else "")
@@ -151,7 +151,7 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
 def _caption(group: Group) -> str:
     documents = {m.row.documents for m in group.measurements}
     number = f"{min(documents)}" if len(documents) == 1 else f"{min(documents)} to {max(documents)}"
-    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}."
+    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}; the dotted line is the window of pretraining."
 
 
 def _table(clean: Clean, group: Group) -> Table:
@@ -170,12 +170,13 @@ def _table(clean: Clean, group: Group) -> Table:
     table = paper_table(group.data)
     lines += _paper_lines(table, [window / original for window in windows], keep)
     return Table(
-        caption=f"Perplexity, {group.title}, beside table {table.number} of the paper ({table.text})",
+        caption=f"Perplexity, {group.title}",
+        beside=f", beside table {table.number} of the paper ({table.text})",
         first="state",
         head=[f"{window}\n{_multiple(window / original)}" for window in windows],
         lines=lines,
-        note="Small figures: 95 % interval, and change against the base in its own window. The paper's columns are those with the same "
-        "multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
+        note="Small figures: 95 % interval, and change against the base in its own window.",
+        beside_note="The paper's columns are those with the same multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
     )
 
 

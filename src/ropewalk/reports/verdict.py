@@ -6,9 +6,10 @@ Every sentence is a comparison of two rows of the same page. None is written whe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ropewalk.records import PasskeySummary, Perplexity, Step
+from ropewalk.records import EffectiveLength, PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import ablation, benchmarks, methods, passkey, perplexity, training
@@ -62,6 +63,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         )
     else:
         _extension(verdict, clean, base, target)
+        _holds(verdict, clean, target)
     _perplexity(verdict, clean, variants[0].lineage, base, target)
     _passkey(verdict, clean, base, target)
     _benchmarks(verdict, clean, target)
@@ -130,7 +132,6 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
             )
         return
     inside, outside = rows[target].get(target.original_window), rows[target].get(target.window)
-    _holds(verdict, clean, target, rows[target], ablation.damage_of(group, inside))
     if before and inside:
         _original_window(verdict, before, inside)
     if outside:
@@ -139,25 +140,45 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
         _new_window(verdict, inside, outside, before, stretched, untrained)
 
 
-def _holds(verdict: Verdict, clean: Clean, target: Variant, rows: perplexity.ByWindow, damage: Ratio | None) -> None:
+def _holds(verdict: Verdict, clean: Clean, target: Variant) -> None:
     """To which window it was taken, how far it holds by each measure, and what became of the short window."""
     short, window = target.original_window, target.window
+    group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
+    rows = group.variants()[target] if group else {}
+    parts = [*_reach(clean, target), *_far_by_perplexity(rows, short, window)]
+    done = "Trained" if target.steps else "Extended, not trained,"
+    holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
+    verdict.sentences.append(f"{done} to {window} tokens, {holds}; {_short_window(clean, target, group, rows)}.")
+
+
+def _reach(clean: Clean, target: Variant) -> Iterator[str]:
+    reach = methods.k_max(clean, target, target.window)
+    if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
+        yield f"{reach[0]:.0f} by k_max (95\u202f% interval {number_format.interval(*reach[1:], number_format.count)})"
+    by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
+    if by_ruler:
+        row = max(by_ruler, key=lambda m: m.run.started).row
+        yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)})"
+
+
+def _far_by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> Iterator[str]:
     ratios = {w: ratio(rows[short], rows[w]) for w in sorted(rows) if short in rows and short < w <= window}
-    held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
-    parts = []
-    if reach := methods.k_max(clean, target, window):
-        parts.append(
-            f"{reach[0]:.0f} by k_max (95\u202f% interval {number_format.interval(*reach[1:], number_format.count)})"
-        )
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
+        held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
         last, change = held[-1] if held else (short, None)
-        parts.append(
-            f"{last} by perplexity ({f'from {short}: {change.brief}' if change else f'beyond {short} it rises'})"
-        )
-    if parts:
-        done = "Trained" if target.steps else "Extended, not trained,"
-        kept = f"; at the short window of {short} its perplexity changes by {damage.brief}" if damage else ""
-        verdict.sentences.append(f"{done} to {window} tokens, it holds to {' and to '.join(parts)}{kept}.")
+        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else f'beyond {short} it rises'})"
+
+
+def _short_window(clean: Clean, target: Variant, group: perplexity.Group | None, rows: perplexity.ByWindow) -> str:
+    short = target.original_window
+    damage = ablation.damage_of(group, rows.get(short)) if group else None
+    if damage:
+        return f"at the short window of {short} its perplexity changes by {damage.brief}"
+    changes = [change for change in benchmarks.changes(clean) if change.variant == target]
+    if changes:
+        mean = benchmarks.points(sum(change.difference for change in changes) / len(changes))
+        return f"at the short window of {short} its accuracy changes by {mean} points, the mean of {len(changes)} benchmarks"
+    return f"what became of the short window of {short} was not measured"
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:

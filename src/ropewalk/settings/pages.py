@@ -1,4 +1,4 @@
-"""What is drawn or written from what is known: theory, report, demo."""
+"""What is drawn or written from what is known: theory, report, card, demo."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ropewalk.settings.options import (
     OpeningOptions,
     OptionalDirectory,
     OptionalNamedModel,
+    OptionalRecords,
     Overwriting,
     PythonOnly,
 )
@@ -53,6 +54,18 @@ class ReportSettings(Overwriting):
     """Its heading; from what was measured if not given."""
     left_out: Annotated[Sequence[str], SENTENCES, PythonOnly] = ()
     """What was meant to be measured and was not, each in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardSettings(OpeningOptions):
+    """Write a checkpoint's model card, its README.md, from what is on record of it; a README of your own stays."""
+
+    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="DIR")] = field(kw_only=False)
+    """Directory of the checkpoint."""
+    records: OptionalRecords = None
+    """Record files, or directories of them: of this model, of its base, of its training; those in DIR if not given."""
+    out: Annotated[Name | None, tyro.conf.arg(constructor=Path | None, metavar="FILE.md")] = None
+    """Another place for the card; DIR/README.md if not given."""
 
 
 @dataclass(frozen=True)

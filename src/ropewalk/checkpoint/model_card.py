@@ -1,0 +1,161 @@
+"""README.md of a checkpoint, the model card: what every one says, and whether a person has written in it.
+
+in   what a model was made from, its windows and its history; sentences and sections of whoever measured it
+out  Markdown with the front matter that the hub reads, and a last line by which an edited card is known
+
+**The seal.** The last line is a comment that names the base and holds a hash of everything above it. A card whose seal is not broken may
+be written anew; any other README is somebody's, and stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.errors import read_text
+
+README, BASE_README = "README.md", "README.base.md"
+_SEAL = re.compile(r"<!-- ropewalk (?P<words>\{.*\}) -->\n?")
+#: What a card takes over from the front matter of its base's.
+_INHERITED = ("license", "license_name", "license_link", "language")
+_COLUMNS = ("from", "to", "method", "factor")
+_USE = """## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this directory, or owner/name once it is on the hub
+model = AutoModelForCausalLM.from_pretrained(path)
+tokenizer = AutoTokenizer.from_pretrained(path)
+```
+
+Its positions are in config.json and its weights; no code of ropewalk is needed to run it."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card says.
+
+    Attributes:
+        base: what the model was made from is called.
+        info: of the model.
+        history: of the `ropewalk` block: every extension, oldest first.
+        said: one or more sentences: how far it was trained, how far it holds.
+        sections: in Markdown, between what was done and how it is used.
+    """
+
+    base: str
+    info: ModelInfo
+    history: list[dict[str, Any]]
+    said: str
+    sections: tuple[str, ...] = ()
+
+    def text(self, directory: Path) -> str:
+        """The card of a model in `directory`, where its base's may lie as README.base.md."""
+        about = f"# {self.base}, {self.info.window} tokens"
+        original = f"{BASE_README} is the card of the original." if (directory / BASE_README).is_file() else ""
+        parts = [_front(self.base, directory), about, self.said, self._history(), *self.sections, _USE, original]
+        return _sealed("\n\n".join(part for part in parts if part) + "\n", self.base)
+
+    def _history(self) -> str:
+        if not self.history:
+            return ""
+        rows = ["| " + " | ".join(_shown(step.get(name, "")) for name in _COLUMNS) + " |" for step in self.history]
+        head = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+        return "\n".join([f"Pretrained at {self.info.original_window} tokens, then extended:\n", *head, *rows])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def called(name: str, path: Path) -> str:
+    """What the base of a model made from `path` is called: as that one's own base, if ropewalk made it; a directory by its last part."""
+    if name == guard.EMBEDDED:
+        return name
+    if base := base_in(path / README):
+        return base
+    if cached := re.search(r"models--([^/]+)--([^/]+)/snapshots/", str(path)):
+        return f"{cached[1]}/{cached[2]}"
+    return guard.known_as(path.resolve()).name if Path(name).exists() else name
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether a base is called as models on the hub are."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", base, re.ASCII) is not None and not base.startswith(".")
+
+
+def base_in(readme: Path) -> str:
+    """What the card that ropewalk wrote there names as the base, edited or not; nothing of another README."""
+    return str(_words(_read(readme))[1].get("base", ""))
+
+
+def is_theirs(readme: Path) -> bool:
+    """Whether there is a README that ropewalk did not write, or that was edited since."""
+    if not os.path.lexists(readme):
+        return False
+    sealed, words, after = _words(_read(readme))
+    return bool(after) or words.get("seal") != _hash(sealed)
+
+
+def not_measured(info: ModelInfo) -> str:
+    """What is said of a model of which nothing is on record but how it was made."""
+    done = f"Trained for {info.steps} steps at" if info.steps else "Extended, not trained, to"
+    return (
+        f"{done} {info.window} tokens. How far it holds, and what became of the short window of {info.original_window} tokens, was not "
+        "measured when this was written; `ropewalk card` writes down what was measured since."
+    )
+
+
+def _sealed(text: str, base: str) -> str:
+    words = json.dumps({"base": base.replace("-->", ""), "seal": _hash(text)})
+    return f"{text}<!-- ropewalk {words} -->\n"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+def _words(text: str) -> tuple[str, dict[str, Any], str]:
+    """A card before its seal, what the seal says, and what stands after it; no words in a README that is no card."""
+    found = next(reversed(list(_SEAL.finditer(text))), None)
+    try:
+        words = json.loads(found["words"]) if found else {}
+    except ValueError:
+        words = {}
+    return (text[: found.start()], words, text[found.end() :]) if found else (text, words, "")
+
+
+def _read(readme: Path) -> str:
+    """A README, or nothing if it cannot be read."""
+    try:
+        return read_text(readme)
+    except (OSError, ValueError):
+        return ""
+
+
+def _front(base: str, directory: Path) -> str:
+    """The front matter that the hub reads. A base is named there only if it lies on the hub."""
+    of_base = _front_matter(directory / BASE_README)
+    fields: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if is_hub_id(base) else {}
+    fields |= {name: of_base[name] for name in _INHERITED if name in of_base}
+    fields |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["ropewalk", "long-context"]}
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+
+
+def _front_matter(readme: Path) -> dict[str, Any]:
+    found = re.match(r"---\n(.*?)\n---", _read(readme), re.DOTALL)
+    try:
+        fields = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

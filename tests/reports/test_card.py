@@ -1,0 +1,130 @@
+"""The model card: figures of this model alone, from rows; and nobody's README is lost. Rows are made up, checkpoints are tiny."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import made_up
+from ropewalk import UserError, card, records, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import read_config, write_json
+from ropewalk.model.extend import extend
+from ropewalk.rope.scaling import Plain
+
+BASE = "---\nlicense: apache-2.0\nlanguage: [en]\ntags: [old]\n---\n# The base\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """`base`, and `out`, said to be trained for 9 steps after it was extended from 64 to 256 tokens."""
+    where = tmp_path_factory.mktemp("card")
+    base = testing.tiny_directory(where / "base")
+    (base / "README.md").write_text(BASE)
+    extend(base, window=256, out=where / "out")
+    config = read_config(where / "out")
+    config["ropewalk"]["steps"] = 9
+    write_json(where / "out/config.json", config)
+    return where
+
+
+@pytest.fixture
+def out(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "out", tmp_path / "out"))
+
+
+def measured(out: Path, name: str | None = None, **changes) -> records.ModelInfo:
+    """The model of a checkpoint as a header names it, or one that is a little other."""
+    return dataclasses.replace(Checkpoint.open(out).info, name=name or str(out), **changes)
+
+
+def unextended(out: Path, name: str = "hub/base") -> records.ModelInfo:
+    return measured(out, name, scaling=Plain(), window=64, steps=0)
+
+
+def read(path: Path) -> str:
+    return path.read_text().replace("\u202f", " ")
+
+
+def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp_path: Path) -> None:
+    other = measured(out, "another", fingerprint="f" * 16)
+    step = records.Step(9, 3.5, 1e-5, 0.5, 4096, 100.0, 41.0, None, 2**20)
+    training = {"out": "moved since", "learning_rate": 1e-5, "batch_size": 1, "steps": 9, "save_every": 9}
+    made_up.record_rows(
+        out / "records.jsonl", (measured(out, "longer", steps=0), step), settings=training, started="2026-01-01T00:00"
+    )
+    rows = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (unextended(out), made_up.row(2.0, 64), made_up.row(4.0, 256)),
+        (measured(out), made_up.row(2.02, 64), made_up.row(1.9, 256)),
+        (measured(out), records.Passkey(256, 128, 10, 10, 50), records.PasskeySummary(256, 128, 1, 10, 1.0)),
+        (other, made_up.row(1.234, 64), made_up.row(1.234, 256)),
+    )
+    assert card(out, records=[rows]) == out / "README.md"
+    text = read(out / "README.md")
+    said = "Trained to 256 tokens, it holds to 128 by k_max (95 % interval 128 to 128) and to 256 by perplexity"
+    assert said in text
+    assert "at the short window of 64 its perplexity changes by +2.0 % (95 % interval +2.0 % to +2.0 %)" in text
+    assert "trained for 9 steps (4.1 k tokens)" in text and "| 64 | 256 | linear | 4 |" in text
+    assert "7.54 (7.54 to 7.54; +2.0 %)" in text  # e^2.02, and 2.02 - 2.00 in per cent
+    assert "3.44" not in text  # e^1.234 is another model's
+    assert "ropewalk measure hub/base" in text and "ropewalk measure another" not in text
+    assert "Not on record: context gain, harder retrieval, RULER, benchmarks of the short window, summaries." in text
+    assert "the paper" not in text and str(out.parent) not in text  # nor places of this machine
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "apache-2.0" and front["language"] == ["en"] and "base_model" not in front
+
+
+def test_a_readme_that_was_edited_stays_and_one_that_was_not_is_written_anew(out: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        card(out)
+    assert "Trained for 9 steps at 256 tokens. How far it holds" in read(out / "README.md")
+    extend(out, window=512, out=tmp_path / "longer")
+    extend(out, window=512, out=tmp_path / "longer", overwrite=True)  # the mark knows the card
+    longer = tmp_path / "longer"
+    card(longer)
+    extend(out, window=512, out=longer, overwrite=True)
+
+    readme, generated = longer / "README.md", (longer / "README.md").read_text()
+    for theirs in ("mine", "", generated + "\nmine", "mine\n" + generated, generated.replace("512", "513", 1)):
+        readme.write_text(theirs)
+        with pytest.raises(UserError, match="was edited since, and stays"):
+            card(longer)
+        assert readme.read_text() == theirs
+        assert card(longer, out=tmp_path / "card.md").read_text().startswith("---\nlicense: apache-2.0")
+    readme.unlink()
+    readme.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="stays"):
+        card(longer)
+
+
+def test_a_base_that_is_one_of_two_is_compared_only_if_it_is_known(out: Path, tmp_path: Path, caplog) -> None:
+    rows = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (unextended(out, "hub/base"), made_up.row(2.0, 64)),
+        (unextended(out, "hub/chat"), made_up.row(2.5, 64)),
+        (measured(out), made_up.row(2.02, 64)),
+    )
+    text = read(card(out, records=[rows], out=tmp_path / "neither.md"))
+    assert "+2.0 %" not in text and "what became of the short window of 64 was not measured" in text
+    assert "could have been made from any of hub/base, hub/chat" in caplog.text
+    (out / "README.md").write_text((out / "README.md").read_text().replace('"base": "base"', '"base": "hub/base"'))
+    text = read(card(out, records=[rows], out=tmp_path / "known.md"))
+    assert "by +2.0 %" in text and "hub/chat" not in text
+    assert yaml.safe_load(text.split("---")[1])["base_model"] == "hub/base"
+
+
+def test_a_card_is_of_a_model_that_is_there(tmp_path: Path, out: Path) -> None:
+    for where, why in (
+        (tmp_path / "none", "there is no directory"),
+        ("hemp", "no directory hemp"),
+        (tmp_path, "config.json"),
+    ):
+        with pytest.raises(UserError, match=why):
+            card(where)
+    with pytest.raises(UserError, match="is a directory"):
+        card(out, out=tmp_path)
