@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ropewalk.model.doctor import doctor as doctor
     from ropewalk.model.extend import extend as extend
     from ropewalk.model.load import load_model as load_model
+    from ropewalk.model.push import push as push
     from ropewalk.planner.planner import plan as plan
     from ropewalk.reports.card import card as card
     from ropewalk.reports.page import report as report
@@ -71,6 +72,7 @@ _HOMES = {
     "passkey": "ropewalk.evals.retrieval.passkey",
     "perplexity": "ropewalk.evals.perplexity.measure",
     "plan": "ropewalk.planner.planner",
+    "push": "ropewalk.model.push",
     "report": "ropewalk.reports.page",
     "retrieval": "ropewalk.evals.retrieval.harder",
     "ruler": "ropewalk.evals.long_context.measure",

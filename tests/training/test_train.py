@@ -217,7 +217,7 @@ def test_the_flops_of_a_token_are_those_torch_counts():
 
 
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
-def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp_path, monkeypatch, rank, count):
+def test_of_many_processes_the_first_alone_tells_other_programs(base, tmp_path, monkeypatch, rank, count):
     started, told = [], []
 
     class Sink:
@@ -236,15 +236,16 @@ def test_of_many_processes_the_first_alone_tells_tensorboard_and_wandb(base, tmp
         "tensorboard": {},
         "torch.utils.tensorboard": {"SummaryWriter": Sink},
         "wandb": {"init": Sink, "Error": RuntimeError},
+        "trackio": {"init": Sink, "finish": lambda: None},
     }.items():
         module = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         vars(module).update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(log, "is_first_process", lambda: rank == "0")
-    go(base, tmp_path / "out", steps=2, tensorboard=True, wandb="project")
-    assert len(started) == 2 * count
-    assert told.count(("train/loss", 2)) == 2 * count
+    go(base, tmp_path / "out", steps=2, log=["trackio", "tensorboard"], tensorboard=True, wandb="project")
+    assert len(started) == 3 * count
+    assert told.count(("train/loss", 2)) == 3 * count
 
 
 @settings(max_examples=50, deadline=None)

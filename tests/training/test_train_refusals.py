@@ -202,6 +202,7 @@ def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
         ("torchao", {"optimizer": "adamw-8bit"}),
         ("tensorboard", {"tensorboard": True}),
         ("wandb", {"wandb": "project"}),
+        ("trackio", {"log": ["trackio"]}),
     ]:
         monkeypatch.setitem(sys.modules, module, None)
         (tmp_path / "out").mkdir(exist_ok=True)

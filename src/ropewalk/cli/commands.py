@@ -1,6 +1,6 @@
 """The commands: which settings each takes, and what it does with them. The settings' fields are its options.
 
-make.py        extend, search, train, merge, export, report, card, demo
+make.py        extend, search, train, merge, export, report, card, push, demo
 measure.py     perplexity, gain, data score, passkey, retrieval, ruler, attention
 downstream.py  benchmarks, summarize, evaluate, ablate
 predict.py     theory, plan, doctor
@@ -21,7 +21,7 @@ from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.chat import ChatSettings, GenerateSettings
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
-from ropewalk.settings.export import ExportSettings, MergeSettings
+from ropewalk.settings.export import ExportSettings, MergeSettings, PushSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import (
     AttentionSettings,
@@ -75,6 +75,14 @@ class DryRun:
     """Say what would be done and what it takes, and write nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Yes:
+    """Commands that ask."""
+
+    yes: Flag = False
+    """Do not ask."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command.
@@ -125,4 +133,5 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,)),
     "report": Command(ReportSettings, make.report, ("report",)),
     "card": Command(CardSettings, make.card, ("report",)),
+    "push": Command(PushSettings, make.push, (), (DryRun, Yes)),
 }

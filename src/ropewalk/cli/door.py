@@ -8,7 +8,6 @@ out  nothing; or a sentence: a value out of range, a package that is not install
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.steps import CHECKPOINTS, refuse_unfinished, steps_in
 from ropewalk.cli.commands import Command
+from ropewalk.cli.terminal import agreed
 from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
 from ropewalk.settings import run_file
@@ -70,14 +70,8 @@ def _ask(options: Any) -> None:
     """At a terminal, whether --overwrite may delete checkpoints; elsewhere the settings refuse it without --yes."""
     wanted = getattr(options, "overwrite", False) and not getattr(options, "yes", True)
     found = list(steps_in(Path(options.out) / CHECKPOINTS)) if wanted and options.out is not None else []
-    if found and sys.stdin.isatty() and sys.stderr.isatty() and is_first_process():
-        print(
-            f"{options.out} holds {len(found)} checkpoints of a run, to step {found[-1]}. Delete them? [y/N] ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-        object.__setattr__(options, "yes", sys.stdin.readline().strip().lower() in ("y", "yes"))
+    if found and agreed(f"{options.out} holds {len(found)} checkpoints of a run, to step {found[-1]}. Delete them?"):
+        object.__setattr__(options, "yes", True)
 
 
 def keep(settings: Any) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.cli import rehearse
-from ropewalk.cli.terminal import say
+from ropewalk.cli.terminal import agreed, say
+from ropewalk.errors import UserError
 from ropewalk.settings.command import arguments
-from ropewalk.settings.export import ExportSettings, MergeSettings
+from ropewalk.settings.export import ExportSettings, MergeSettings, PushSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import CardSettings, DemoSettings, ReportSettings
 from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
+
+if TYPE_CHECKING:
+    from ropewalk.model.push import Parcel
 
 
 def _typed(name: Any) -> str:
@@ -103,6 +107,33 @@ def card(options: Any) -> None:
     from ropewalk.reports.card import card
 
     say(str(card(**arguments(CardSettings, options))))
+
+
+def push(options: Any) -> None:
+    from ropewalk.model.push import Parcel, push
+
+    parcel = Parcel.of(PushSettings(**arguments(PushSettings, options)))
+    if not options.dry_run:
+        parcel = parcel.beside(options.repository)
+    say(_listed(parcel, options))
+    if options.dry_run:
+        return
+    if not options.yes and not agreed(f"Upload to {options.repository}?"):
+        raise UserError("nothing was uploaded, since nobody said yes; add --yes")
+    say(push(**arguments(PushSettings, options)))
+
+
+def _listed(parcel: Parcel, options: Any) -> str:
+    """What would be uploaded and what would not, a file a line."""
+    there = {None: "new, public" if options.public else "new, private", True: "there, public", False: "there, private"}
+    where = "" if options.dry_run else f" ({there[parcel.public]})"
+    lines = [f"{len(parcel.sizes)} files, {sum(parcel.sizes.values()):,} bytes, to {options.repository}{where}:"]
+    for name, size in parcel.sizes.items():
+        lines.append(f"{size:16,}  {name}" + (", in the place of the one there" if name in parcel.replaced else ""))
+    if parcel.stays:
+        lines.append(f"not uploaded: {', '.join(parcel.stays)}")
+    lines += [f"{name} names what only this machine has: {', '.join(places)}" for name, places in parcel.places.items()]
+    return "\n".join(lines)
 
 
 def demo(options: Any) -> None:

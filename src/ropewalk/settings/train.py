@@ -29,6 +29,7 @@ Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
 Activations = Literal["auto", "full", "none"]
 Packing = Literal["concat", "best-fit"]
 Loss = Literal["answers", "all"]
+LogName = Literal["tensorboard", "trackio", "wandb"]
 Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
@@ -40,7 +41,7 @@ _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
     "model data field scores keep weigh packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
-    "replicas tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
+    "replicas log project tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
 CHANGEABLE = ("learning_rate", "warmup", "beta1", "beta2", "weight_decay", "clip", "precision")
@@ -205,10 +206,14 @@ class TrainSettings(Recipe, Checkpointed):
     """Steps."""
     watch_stop: Annotated[float, Range(0, 1000)] | None = None
     """End the run when the perplexity at the old window is more than so many per cent above the least that was seen."""
+    log: Sequence[LogName] | None = None
+    """Also log every step there: tensorboard writes files to --out/tensorboard, trackio into a database on this machine (`trackio show`), wandb to Weights & Biases."""
+    project: str = "ropewalk"
+    """Of trackio and wandb."""
     tensorboard: Flag = False
-    """Also write TensorBoard files to --out/tensorboard."""
+    """As --log tensorboard."""
     wandb: str | None = None
-    """Also log to this Weights & Biases project."""
+    """As --log wandb, with this project."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,8 +258,7 @@ class TrainSettings(Recipe, Checkpointed):
             f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao"),
             f"--base-bits {self.base_bits}": (self.base_bits is not None, "bitsandbytes"),
-            "--tensorboard": (self.tensorboard, "tensorboard"),
-            "--wandb": (self.wandb is not None, "wandb"),
+            **{f"--log {name}": (True, name) for name in self.logs},
         }
         for what, (asked, package) in needs.items():
             if asked and not installed(package):
@@ -267,6 +271,14 @@ class TrainSettings(Recipe, Checkpointed):
             raise UserError(
                 f"{self.out} holds an unfinished run, {found}; go on with --resume, or begin anew with --overwrite --yes"
             )
+
+    @property
+    def logs(self) -> dict[LogName, str]:
+        """Where every step is logged beside the records: program → project."""
+        asked = dict.fromkeys(self.log or (), self.project)
+        if self.tensorboard:
+            asked.setdefault("tensorboard", self.project)
+        return asked if self.wandb is None else {**asked, "wandb": self.wandb}
 
     @property
     def groups(self) -> list[Group]:

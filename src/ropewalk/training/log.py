@@ -1,4 +1,4 @@
-"""Where a step is logged: always as a row on record and an event of the logger, to TensorBoard and Weights & Biases when asked.
+"""Where a step is logged: always as a row on record and an event of the logger, to TensorBoard, Trackio and Weights & Biases when asked.
 
 in   the figures of one optimiser step
 out  a `records.Step`, and the same figures in every log that was asked for
@@ -7,12 +7,16 @@ out  a `records.Step`, and the same figures in every log that was asked for
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
-from ropewalk.errors import UserError
+from ropewalk.checkpoint.guard import known_as
+from ropewalk.errors import UserError, told
 from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, to_line
@@ -21,7 +25,7 @@ from ropewalk.settings.train import TrainSettings
 
 
 class Log:
-    """Logs every step. Of the processes that torchrun started only the first keeps files and has a Weights & Biases run.
+    """Logs every step. Of the processes that torchrun started only the first keeps files and tells other programs.
 
     Args:
         settings: what is asked for.
@@ -32,11 +36,8 @@ class Log:
 
     def __init__(self, settings: TrainSettings, out: Path, run: Run, first: int) -> None:
         self._recorder = Recorder(out / "records.jsonl", run, elsewhere=False)
-        self._sinks: list[Any] = []
-        if settings.tensorboard and is_first_process():
-            self._sinks.append(_tensorboard(out / "tensorboard", first))
-        if settings.wandb and is_first_process():
-            self._sinks.append(_wandb(settings.wandb, run))
+        asked = settings.logs if is_first_process() else {}
+        self._sinks: list[Any] = [_SINKS[name](project, out, run, first) for name, project in asked.items()]
         self._steps = settings.steps
         self._progress = Progress("training", settings.steps, done=first, news=True)
         self._progress.begin()
@@ -65,32 +66,25 @@ def line(step: Step, steps: int) -> str:
     )
 
 
-class _tensorboard:
-    def __init__(self, directory: Path, first: int) -> None:
-        try:
+class _TensorBoard:
+    def __init__(self, _: str, out: Path, __: Run, first: int) -> None:
+        with _loading("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                f"--tensorboard needs a tensorboard package that loads ({error}); {bringing('tensorboard')} anew"
-            ) from None
         # A resumed run logs the steps after its checkpoint a second time; purge_step hides the first copies.
-        self._writer = SummaryWriter(directory, purge_step=first + 1 if first else None)
+        self._writer = SummaryWriter(out / "tensorboard", purge_step=first + 1 if first else None)
 
     def step(self, step: Step) -> None:
-        for name, value in asdict(step).items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(f"train/{name}", value, step.step)
+        for name, value in _figures(step).items():
+            self._writer.add_scalar(name, value, step.step)
 
     def close(self) -> None:
         self._writer.close()
 
 
-class _wandb:
-    def __init__(self, project: str, run: Run) -> None:
-        try:
+class _Wandb:
+    def __init__(self, project: str, _: Path, run: Run, __: int) -> None:
+        with _loading("wandb"):
             import wandb  # pyrefly: ignore[missing-import]
-        except ImportError as error:
-            raise UserError(f"--wandb needs a wandb package that loads ({error}); {bringing('wandb')} anew") from None
         # The same id when a run is resumed, so that it goes on as one curve.
         try:
             self._run = wandb.init(project=project, id=run.id, resume="allow", config=json.loads(to_line(run)))
@@ -100,10 +94,49 @@ class _wandb:
             ) from None
 
     def step(self, step: Step) -> None:
-        values = {
-            f"train/{name}": value for name, value in asdict(step).items() if name != "step" and value is not None
-        }
-        self._run.log(values, step=step.step)
+        self._run.log(_figures(step), step=step.step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+class _Trackio(_Wandb):
+    def __init__(self, project: str, out: Path, run: Run, first: int) -> None:
+        with _loading("trackio"):
+            import trackio  # pyrefly: ignore[missing-import]
+        # It keeps both copies of a step that is logged twice: a resumed run is a curve of its own, in one group with the first.
+        name = f"{known_as(out).name}-{run.id}" + (f"-from-{first}" if first else "")
+        with told("Trackio did not take the run", "leave --log trackio out", Exception), redirect_stdout(sys.stderr):
+            self._run = trackio.init(
+                project, name=name, group=known_as(out).name, config=json.loads(to_line(run)), embed=False
+            )
+
+        self._finish = (
+            trackio.finish
+        )  # ends the run at once; the run's own does so again, and says so, when the process ends
+
+    def close(self) -> None:
+        with redirect_stdout(sys.stderr):
+            self._finish()
+
+
+_SINKS: dict[str, Callable[[str, Path, Run, int], Any]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _Wandb,
+    "trackio": _Trackio,
+}
+
+
+@contextmanager
+def _loading(package: str) -> Iterator[None]:
+    """What is there and does not load is a sentence."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"--log {package} needs a {package} package that loads ({error}); {bringing(package)} anew"
+        ) from None
+
+
+def _figures(step: Step) -> dict[str, float]:
+    return {f"train/{name}": value for name, value in asdict(step).items() if name != "step" and value is not None}

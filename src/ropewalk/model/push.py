@@ -1,0 +1,171 @@
+"""`ropewalk push`: a model's own files to a repository of the Hugging Face hub, in one commit.
+
+in   a directory with a checkpoint, an adapter or a GGUF file; owner/name
+out  what would be uploaded and what stays, and then a commit, whole or absent
+
+What goes is what readers of models open, by name. Records, a run's checkpoints, optimiser states, pickles and whatever else lies there
+stay, unless they are asked for by name: they tell of one machine, or belong to no model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.processes import LOCK, refuse_locked
+from ropewalk.checkpoint.steps import refuse_unfinished
+from ropewalk.errors import UserError, read_text, refuse_irregular, told
+from ropewalk.settings.command import takes
+from ropewalk.settings.export import PushSettings
+from ropewalk.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_WEIGHTS = ("*.safetensors", "*.gguf")
+_GOES = (
+    *_WEIGHTS, "*.safetensors.index.json", "*config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "*.model", "*.tiktoken", "*.jinja", "README*.md", "LICENSE*", "NOTICE*", "Modelfile",
+)  # fmt: skip
+#: The directories of a checkpoint that readers look into, beside those of its shards.
+_BELOW = ("additional_chat_templates/*.jinja",)
+#: Where a place of this machine may have been written into; a tokenizer's words only look like one.
+_TOLD_IN = ("*config.json", "*.md", "Modelfile")
+_PLACE = re.compile(r"(?<![\w.:/])(?:/[\w.@+-]+){2,}")
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What would be uploaded.
+
+    Attributes:
+        sizes: bytes of each file, by its path below the directory, which it has in the repository too.
+        stays: what lies there and is not uploaded; a directory as `name/`.
+        places: the paths of this machine that a file names, by file.
+        public: of the repository, if it is there.
+        replaced: its files that are replaced; its history keeps them.
+    """
+
+    sizes: dict[str, int]
+    stays: list[str]
+    places: dict[str, list[str]]
+    public: bool | None = None
+    replaced: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: PushSettings) -> Parcel:
+        """What lies in the directory; the hub is not asked.
+
+        Raises:
+            UserError: no model there, one that is being written, or one whose files are broken.
+        """
+        directory = Path(settings.model)
+        if not directory.is_dir():
+            raise UserError(f"push uploads a directory, and there is no directory {directory}; name a checkpoint")
+        refuse_locked(directory)
+        refuse_unfinished(directory)
+        names = sorted({*_own(directory, settings), *_asked(directory, settings)})
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in _WEIGHTS):
+            raise UserError(
+                f"push uploads models in safetensors or GGUF, and {directory} has none; `ropewalk export --for transformers` writes them"
+            )
+        for name in names:
+            refuse_irregular(directory / name, "push uploads files")
+        tops = {name.partition("/")[0] for name in names}
+        rest = (path for path in sorted(directory.iterdir()) if path.name not in {*tops, MARK, LOCK})
+        places = {name: found for name in names if (found := _places(directory / name))}
+        sizes = {name: (directory / name).stat().st_size for name in names}
+        return cls(sizes, [f"{path.name}/" if path.is_dir() else path.name for path in rest], places)
+
+    def beside(self, repository: str) -> Parcel:
+        """The same, with what the hub has by that name."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            with _hub(repository, RepositoryNotFoundError) as api:
+                found = api.model_info(repository)
+        except RepositoryNotFoundError:
+            return self
+        there = {each.rfilename for each in found.siblings or []}
+        return replace(self, public=not found.private, replaced=tuple(name for name in self.sizes if name in there))
+
+
+@takes(PushSettings)
+def push(settings: PushSettings) -> str:
+    """Upload a model's own files to the hub in one commit; into a private repository, unless asked otherwise.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        UserError: no sound model there, a public repository that was not asked for, or the hub does not take it.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    parcel = Parcel.of(settings).beside(settings.repository)
+    if parcel.public and not settings.public:
+        raise UserError(
+            f"push keeps models private unless asked otherwise, and {settings.repository} is there and public; add --public, or choose another name"
+        )
+    with _hub(settings.repository) as api:
+        api.create_repo(settings.repository, private=not settings.public, exist_ok=True)
+        files = [CommitOperationAdd(name, os.fspath(Path(settings.model, name))) for name in parcel.sizes]
+        api.create_commit(settings.repository, files, commit_message=f"Uploaded by ropewalk {__version__}")
+        return f"{api.endpoint}/{settings.repository}"
+
+
+@contextlib.contextmanager
+def _hub(repository: str, *passed: type[Exception]) -> Iterator[HfApi]:
+    """The hub; what it refuses is a sentence, but for errors that are to pass."""
+    from huggingface_hub import HfApi
+
+    way_out = (
+        "see that you are online, that the owner is you or yours, and that `hf auth login` knows a token that may write"
+    )
+    try:
+        with told(f"the hub did not take {repository}", way_out, Exception):
+            yield HfApi()
+    except UserError as error:
+        if isinstance(error.__cause__, passed):
+            raise error.__cause__ from None
+        raise
+
+
+def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
+    """The model's own files; its weights are found whole, and not those of another format beside them."""
+    goes = [path.name for path in directory.iterdir() if any(fnmatch.fnmatchcase(path.name, each) for each in _GOES)]
+    yield from (name for name in goes if not (directory / name).is_dir())
+    yield from (path.relative_to(directory).as_posix() for pattern in _BELOW for path in directory.glob(pattern))
+    if not (directory / "config.json").is_file():
+        return  # an adapter, a GGUF file
+    checkpoint = Checkpoint.open(directory, **settings.opening)
+    if checkpoint.has_weights:
+        yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
+        if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
+            raise UserError(problem.sentence)
+    if "auto_map" in checkpoint.config:
+        yield from (path.name for path in directory.glob("*.py"))
+
+
+def _asked(directory: Path, settings: PushSettings) -> Iterator[str]:
+    """What is uploaded because the user named it."""
+    for pattern in settings.also or ():
+        found = [path for path in directory.glob(os.fspath(pattern)) if path.is_file()]
+        if not found:
+            raise UserError(f"--also names files in {directory}, and there is no {pattern}; check the spelling")
+        yield from (path.relative_to(directory).as_posix() for path in found)
+
+
+def _places(file: Path) -> list[str]:
+    """The paths that a file names and that are there on this machine."""
+    if not any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _TOLD_IN):
+        return []
+    return sorted(path for path in set(_PLACE.findall(read_text(file, errors="replace"))) if os.path.exists(path))

@@ -1,0 +1,208 @@
+"""What reaches the hub, by its own client talking to a hub on this machine: what a model is, and nothing that tells of its maker's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from ropewalk import UserError, push, testing
+from ropewalk.cli import main
+
+MODEL = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the hub's HTTP API as an upload needs; what was sent lies in `files`, repository → name → bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.blobs: dict[str, bytes] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _answer(self, content: object = None, status: int = 200, **headers: str) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _sent(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/api/models/")
+        if name not in self.server.files:
+            return self._answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        siblings = [{"rfilename": each} for each in self.server.files[name]]
+        self._answer({"id": name, "private": self.server.private[name], "siblings": siblings})
+
+    def do_PUT(self) -> None:
+        self.server.blobs[self.path.rpartition("/")[2]] = self._sent()
+        self._answer({})
+
+    def do_POST(self) -> None:
+        sent = self._sent()
+        if self.headers.get("Authorization") != "Bearer of-a-writer":
+            return self._answer({"error": "Invalid username or password."}, 401)
+        if self.path.endswith("/commit/main"):
+            return self._commit(self.path.split("/")[3:5], [json.loads(line) for line in sent.splitlines()])
+        asked = json.loads(sent)
+        if self.path == "/api/repos/create":
+            name = f"{asked['organization']}/{asked['name']}"
+            if name in self.server.files:
+                return self._answer({"error": "exists", "url": f"{self.server.url}/{name}"}, 409)
+            self.server.files[name], self.server.private[name] = {}, asked["visibility"] == "private"
+            return self._answer({"url": f"{self.server.url}/{name}"})
+        if self.path.endswith("/preupload/main"):
+            mode = {True: "lfs", False: "regular"}
+            files = [{"path": f["path"], "uploadMode": mode[f["path"].endswith("tensors")]} for f in asked["files"]]
+            return self._answer({"files": [{**each, "shouldIgnore": False} for each in files]})
+        if self.path.endswith("/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.server.url}/put/{each['oid']}"}}}
+                for each in asked["objects"]
+            ]
+            return self._answer({"transfer": "basic", "objects": objects})
+        self._answer({"errors": [], "warnings": []} if "yaml" in self.path else [])
+
+    def _commit(self, name: list[str], lines: list[dict]) -> None:
+        there = self.server.files["/".join(name)]
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                there[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                there[value["path"]] = self.server.blobs[value["oid"]]
+        self._answer(
+            {
+                "commitUrl": f"{self.server.url}/{'/'.join(name)}/commit/{0:040}",
+                "commitOid": "0" * 40,
+                "pullRequestUrl": None,
+            }
+        )
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch):
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        for name, value in {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", "of-a-writer")
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model with what a run, a person and a trainer leave beside it."""
+    directory = testing.tiny_directory(tmp_path / "out")
+    (directory / "README.md").write_text("# ours\n")
+    (directory / "checkpoints/step-000002").mkdir(parents=True)
+    for name in (
+        "records.jsonl",
+        "run.yaml",
+        "optimizer.pt",
+        "training_args.bin",
+        "notes.txt",
+        "held_out.json",
+        ".env",
+    ):
+        (directory / name).write_text("secret")
+    (directory / "checkpoints/step-000002/model.safetensors").write_text("secret")
+    return directory
+
+
+def test_a_model_goes_to_a_private_repository_and_nothing_else_of_its_directory_does(hub: Hub, model: Path) -> None:
+    assert push(model, "me/longer") == f"{hub.url}/me/longer"
+    there = hub.files["me/longer"]
+    assert hub.private["me/longer"] and set(there) == MODEL
+    assert all(content == (model / name).read_bytes() for name, content in there.items())
+    push(model, "me/longer", also=["rec*.jsonl", "checkpoints/step-000002/model.safetensors"])
+    assert set(there) - MODEL == {"records.jsonl", "checkpoints/step-000002/model.safetensors"}
+
+
+def test_a_public_repository_is_asked_for(hub: Hub, model: Path) -> None:
+    push(model, "me/open", public=True)
+    assert not hub.private["me/open"]
+    (model / "README.md").write_text("# changed\n")
+    with pytest.raises(UserError, match="me/open is there and public; add --public"):
+        push(model, "me/open")
+    assert hub.files["me/open"]["README.md"] == b"# ours\n"
+
+
+def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, monkeypatch, capsys) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "_name_or_path": str(model)}))
+    with pytest.raises(SystemExit) as ended:
+        main(["push", str(model), "me/longer"])
+    shown = capsys.readouterr()
+    assert ended.value.code == 2 and "nobody said yes; add --yes" in shown.err and not hub.files
+    assert (
+        "to me/longer (new, private):" in shown.out
+        and f"config.json names what only this machine has: {model}" in shown.out
+    )
+    stays = next(line for line in shown.out.splitlines() if line.startswith("not uploaded: "))
+    assert {"checkpoints/", "optimizer.pt", "records.jsonl", ".env"} <= set(
+        stays.removeprefix("not uploaded: ").split(", ")
+    )
+    main(["push", str(model), "me/longer", "--yes"])
+    assert set(hub.files["me/longer"]) == MODEL
+    main(["push", str(model), "me/longer", "--yes"])
+    assert "README.md, in the place of the one there" in capsys.readouterr().out
+    main(["push", str(model), "me/other", "--dry-run"])
+    assert "me/other" not in hub.files
+
+
+@pytest.mark.parametrize(
+    ("change", "repository", "why"),
+    [
+        (lambda model: (model / "model.safetensors").unlink(), "me/x", "safetensors or GGUF"),
+        (lambda model: (model / "model.safetensors").write_bytes(b"cut"), "me/x", "model.safetensors"),
+        (lambda model: None, "longer", "owner/name, got 'longer'"),
+        (lambda model: None, "me/../x", "owner/name"),
+        (lambda model: model.rename(model.with_name("gone")), "me/x", "no directory"),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_is_not_pushed(hub: Hub, model: Path, change, repository: str, why: str) -> None:
+    change(model)
+    with pytest.raises(UserError, match=why):
+        push(model, repository)
+    assert not hub.files
+
+
+def test_a_hub_that_refuses_or_is_not_there_is_a_sentence(hub: Hub, model: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of-a-reader")
+    with pytest.raises(UserError, match="hub did not take me/x .*401.*hf auth login"):
+        push(model, "me/x")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="see that you are online"):
+        push(model, "me/x")
+    with pytest.raises(UserError, match="there is no trainer"):
+        push(model, "me/x", also=["trainer_state.json"])
