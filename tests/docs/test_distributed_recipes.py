@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,22 +15,28 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def slurm(
-    folder: Path, *arguments: str, exit_code: int = 0, saves: Path | None = None, **environment: str
+    folder: Path,
+    *arguments: str,
+    exit_code: int = 0,
+    saves: Path | None = None,
+    file: str = "slurm.sbatch",
+    then: str = "",
+    **environment: str,
 ) -> tuple[int, str]:
-    """Run the batch file; what `srun` and `scontrol` were told, a line each. `saves`: the checkpoint that training leaves."""
+    """Run a batch file; what `srun` and `scontrol` were told, a line each. `saves`: the checkpoint that training leaves; `then`: what else `srun` does."""
     said = folder / "said"
     said.touch()
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
     scripts = {
-        "srun": f'echo "srun $*" >> {said}; {f"mkdir -p {saves}; " if saves else ""}exit {exit_code}',
+        "srun": f'echo "srun $*" >> {said}; {f"mkdir -p {saves}; " if saves else ""}{then}\nexit {exit_code}',
         "scontrol": f'echo "scontrol $*" >> {said}; [[ $1 == show ]] && printf "n7\\nn9\\n"; true',
     }
     for name, script in scripts.items():
         (tools / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
         (tools / name).chmod(0o755)
     found = subprocess.run(
-        ["bash", str(RECIPES / "slurm.sbatch"), *arguments],
+        ["bash", str(RECIPES / file), *arguments],
         env={
             "PATH": f"{tools}:{os.environ['PATH']}",
             "SLURM_JOB_ID": "4242",
@@ -82,6 +90,30 @@ def test_slurm_does_not_queue_again_what_is_done(tmp_path: Path) -> None:
     assert "requeue" not in slurm(tmp_path, "hemp", "--out", str(out), exit_code=1, saves=saves)[1]
 
 
+def test_slurm_measures_on_one_machine_and_queues_again_what_was_stopped_and_has_rows(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    asked = ("perplexity", "hemp", "--data", "a b", "--out", str(rows))
+    code, said = slurm(tmp_path, *asked, file="evaluate.sbatch")
+    assert code == 0 and "requeue" not in said
+    assert f"torchrun --standalone --nproc-per-node 4 -m ropewalk perplexity hemp --data a b --out {rows}\n" in said
+    stop = "kill -TERM $PPID; sleep 0.2"  # what Slurm does to the batch script
+    assert "requeue" not in slurm(tmp_path, *asked, file="evaluate.sbatch", exit_code=143, then=stop)[1]  # no row yet
+    failing = slurm(tmp_path, *asked, file="evaluate.sbatch", exit_code=2, then=f"echo row >> {rows}")
+    assert failing[0] == 2 and "requeue" not in failing[1]
+    stop = f"sleep 0.02; echo row >> {rows}; {stop}"
+    enough = slurm(tmp_path, *asked, file="evaluate.sbatch", exit_code=143, then=stop, SLURM_RESTART_COUNT="20")
+    assert "requeue" not in enough[1]
+    code, said = slurm(tmp_path, *asked, file="evaluate.sbatch", exit_code=143, then=stop)
+    assert code and "scontrol requeue 4242" in said
+    assert slurm(tmp_path, "perplexity", "hemp", file="evaluate.sbatch")[0] == 2  # nowhere to keep its rows
+
+
+def test_shells_read_the_batch_files() -> None:
+    checker = shutil.which("shellcheck")
+    for name in ("slurm.sbatch", "evaluate.sbatch"):
+        subprocess.run([*([checker] if checker else ["bash", "-n"]), str(RECIPES / name)], check=True)
+
+
 def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
     task = yaml.safe_load((RECIPES / "cloud.yaml").read_text())
     assert {"name", "resources", "num_nodes", "envs", "file_mounts", "setup", "run"} <= task.keys()
@@ -89,16 +121,11 @@ def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
     assert "--resume" in task["run"]
 
 
-@pytest.mark.parametrize("name", ["slurm.sbatch", "cloud.yaml"])
-def test_every_option_of_train_in_a_recipe_is_one(name: str) -> None:
+@pytest.mark.parametrize("name", ["slurm.sbatch", "evaluate.sbatch", "cloud.yaml"])
+def test_every_option_in_a_recipe_is_one_of_its_commands(name: str) -> None:
     """Options that the command line does not have would end a job after hours in a queue."""
-    known = (RECIPES.parent / "docs/cli.md").read_text()
-    text = (RECIPES / name).read_text()
-    used = {word.strip("\"'`,;") for line in text.splitlines() if "ropewalk train" in line for word in line.split()} & {
-        "--data",
-        "--window",
-        "--out",
-        "--resume",
-        "--cp",
-    }
-    assert used and all(option in known for option in used)
+    known = (RECIPES.parent / "docs/cli.md").read_text().split("\n## ropewalk ")
+    options = {part.partition("\n")[0]: set(re.findall(r"--[\w-]+", part)) for part in known}
+    started = re.findall(r"(?:-m ropewalk |\.sbatch )([a-z]+) (.*)", (RECIPES / name).read_text())
+    used = [(command, set(re.findall(r"--[a-z][\w-]+", rest))) for command, rest in started if command in options]
+    assert used and all(each <= options[command] for command, each in used)
