@@ -56,6 +56,18 @@ def test_a_close_up_leaves_out_what_would_flatten_the_rest(rows):
     assert low < min(m.row.perplexity for m in rows.of(Perplexity)) and high < 20
 
 
+@pytest.mark.parametrize("closeup", [False, True])
+def test_no_line_or_error_bar_leaves_its_frame(rows, closeup):
+    """Every point of every line and both ends of every interval lie within the axes' limits."""
+    axes = measured_figures.perplexity(rows.of(Perplexity), closeup=closeup).axes[0]
+    points = [np.column_stack(line.get_data()) for line in axes.get_lines() if line.get_transform() == axes.transData]
+    points += [part for bars in axes.collections for part in bars.get_segments()]
+    points = [np.asarray(part, dtype=float) for part in points]
+    drawn = np.concatenate([part[np.isfinite(part).all(axis=1)] for part in points if len(part)])
+    for values, (low, high) in zip(drawn.T, (axes.get_xlim(), axes.get_ylim()), strict=True):
+        assert low <= values.min() and values.max() <= high
+
+
 def test_no_close_up_where_everything_is_close():
     run = made_up.run(made_up.BASE, "x")
     near = [Measurement(made_up.row(math.log(p), w), run) for w, p in ((64, 9.0), (128, 8.9), (256, 8.8))]

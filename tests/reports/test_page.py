@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import made_up
+from ropewalk import UserError
 from ropewalk.reports import report
 
 CHROMIUM = next(
@@ -184,8 +185,15 @@ def test_the_browser_reports_no_error(measured):
     assert measured["errors"] == []
 
 
-def test_it_prints(page):
-    printed = page.with_name("report.pdf")
-    run = chromium(f"--print-to-pdf={printed}", page.as_uri(), home=page.parent / "printer")
-    assert printed.is_file(), run.stderr[-2000:]
-    assert printed.read_bytes().startswith(b"%PDF")
+def test_it_prints(page, monkeypatch):
+    records, out = page.with_name("records.jsonl"), page.with_name("report.pdf")
+    report([records], out)
+    report([records], out, overwrite=True)  # known as ropewalk's own
+    assert out.read_bytes().startswith(b"%PDF")
+    other = page.with_name("other.pdf")
+    other.write_bytes(b"%PDF-1.4\n%%EOF\n")
+    with pytest.raises(UserError, match="something else"):
+        report([records], other, overwrite=True)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"no Chromium, Chrome or Edge on this machine; name an \.html"):
+        report([records], out, overwrite=True)

@@ -54,6 +54,46 @@ def test_the_page_stands_alone(everything):
     }
 
 
+def test_the_papers_figures_can_be_left_out(tmp_path, everything):
+    """All that a page says of them: rows, grey curves, captions, tables that nothing stands beside, and the source."""
+    alone = render(records.read([made_up.write(tmp_path / "r.jsonl")]), paper=False)
+    signs = (
+        '<tr class="paper"',
+        "LLaMA 7B, ",
+        "table 1 of the paper",
+        "Table 2 (",
+        "Chen, Wong",
+        "Grey: the paper",
+        "paper: 7B",
+    )
+    assert all(sign in everything for sign in signs if sign != "Table 2 (")
+    assert not [sign for sign in signs if sign in alone]
+    assert made_up.words(alone).count("PI ×4, 200 steps") > 10
+
+
+def test_the_verdict_says_what_it_cost_what_is_not_known_and_what_its_words_mean(tmp_path, everything):
+    head = everything[: everything.index("</header>")]
+    assert re.search(r"Device time: .* of training and .* of measuring on ", head)
+    for word in ("perplexity", "k_max", "context gain", "before training", "95\u202f% interval"):
+        assert f"<dt>{word}</dt>" in head
+    trained = dataclasses.replace(made_up.extended(steps=20))
+    path = made_up.record_rows(tmp_path / "r.jsonl", (trained, made_up.row(2.0, 1024)))
+    few = render(records.read([path]))
+    assert "<dt>k_max</dt>" not in few and "Each training was run with one seed" in few
+    assert (
+        "Not on record: context gain, passkeys, harder retrieval, RULER, benchmarks of the short window, summaries."
+        in few
+    )
+
+
+def test_no_setting_is_shown_as_a_program_writes_it(tmp_path):
+    settings = {"row": {"a": 1}, "windows": [256, 1024], "resume": False, "field": None, "stride": 128}
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), settings=settings)
+    page = render(records.read([path]))
+    assert "<dt>windows</dt><dd>256, 1024</dd>" in page and "<dt>stride</dt><dd>128</dd>" in page
+    assert not [name for name in ("row", "resume", "field") if f"<dt>{name}</dt>" in page]
+
+
 def test_every_run_on_the_page_is_described(tmp_path):
     page = made_up.words(render(records.read([made_up.write(tmp_path / "r.jsonl", suite=False)])))
     assert "ropewalk train runs/hemp-linear-1024 --data train --window 1024 --steps 200 --out runs/t" in page

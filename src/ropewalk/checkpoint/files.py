@@ -132,8 +132,8 @@ def whole_directory_of_ours(
                 path.rmdir()
 
 
-def write_whole(out: Path, text: str, *, ask: Callable[[], None] = lambda: None) -> None:
-    """A text file that appears whole or not at all; `ask` asks the guard at the last moment. What is no Unicode is written as `\\udcff`."""
+def write_whole(out: Path, content: str | bytes, *, ask: Callable[[], None] = lambda: None) -> None:
+    """A file that appears whole or not at all; `ask` asks the guard at the last moment. What is no Unicode in a text is written as `\\udcff`."""
     place = Path(os.path.realpath(out))
     if place.is_symlink():
         raise UserError(f"{out} could not be written: its links lead in a circle; choose another place")
@@ -142,7 +142,10 @@ def write_whole(out: Path, text: str, *, ask: Callable[[], None] = lambda: None)
     try:
         with disk_errors(out):
             place.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+            if isinstance(content, bytes):
+                beside.write_bytes(content)
+            else:
+                beside.write_text(content, encoding="utf-8", errors="backslashreplace")
             _sync_one(beside)
             with one_at_a_time(place.parent):
                 ask()

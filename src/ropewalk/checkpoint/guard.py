@@ -186,21 +186,23 @@ def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name
 
 
 def refuse_existing_file(out: Name, made_by: bytes, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> None:
-    """`refuse_existing` for an `--out` that is one file; `made_by` stands in the first bytes of such a file if ropewalk made it."""
+    """`refuse_existing` for an `--out` that is one file; `made_by` stands in the first or last bytes of such a file if ropewalk made it."""
     if not os.path.lexists(out):
         return
     if not overwrite:
         raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
     refuse_to_lose(out, inputs)
-    if not os.path.isfile(out) or made_by not in _first_bytes(out):
+    if not os.path.isfile(out) or made_by not in _ends(out):
         raise UserError(
             f"--overwrite replaces only what ropewalk made, and {out} is something else; choose another --out, or delete it yourself"
         )
 
 
-def _first_bytes(path: Name) -> bytes:
+def _ends(path: Name) -> bytes:
     with open(path, "rb") as file:
-        return file.read(4096)
+        head = file.read(4096)
+        file.seek(max(0, os.path.getsize(path) - 128))
+        return head + b"\n" + file.read()
 
 
 def refuse_to_lose(out: Name, kept: Iterable[Name]) -> None:

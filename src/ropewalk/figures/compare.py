@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,11 +45,15 @@ TASK_NAMES = {
 
 @styled
 def perplexity_by_steps(
-    curves: Sequence[tuple[Variant, dict[int, float]]], *, base: float | None, colours: Colours | None = None
+    curves: Sequence[tuple[Variant, dict[int, float]]],
+    *,
+    base: float | None,
+    colours: Colours | None = None,
+    beside_paper: bool = True,
 ) -> Figure:
     """Perplexity in the new window by fine-tuning steps; relative to the base in its own window where that is known.
 
-    `curves` holds (variant, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base.
+    `curves` holds (variant, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base, if asked for.
     """
     figure, axes = new(height=2.9)
     names = labels([variant for variant, _ in curves])
@@ -61,7 +66,7 @@ def perplexity_by_steps(
         axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
-        if max(step for _, points in curves for step in points) >= COMPARABLE:
+        if beside_paper and is_comparable(curves):
             drawn += _paper_by_steps(axes)
     if max(drawn) > 2.5 * min(drawn):
         log_y(axes, drawn)
@@ -69,6 +74,11 @@ def perplexity_by_steps(
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes)
     return figure
+
+
+def is_comparable(curves: Sequence[tuple[Variant, dict[int, Any]]]) -> bool:
+    """Whether any of these runs is long enough to stand beside the paper's."""
+    return max(step for _, points in curves for step in points) >= COMPARABLE
 
 
 def _paper_by_steps(axes: Axes) -> list[float]:
@@ -84,8 +94,10 @@ def _paper_by_steps(axes: Axes) -> list[float]:
 
 
 @styled
-def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, int]]], *, colours: Colours | None = None) -> Figure:
-    """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B)."""
+def k_max_by_steps(
+    curves: Sequence[tuple[Variant, dict[int, int]]], *, colours: Colours | None = None, beside_paper: bool = True
+) -> Figure:
+    """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B) if asked for."""
     figure, axes = new(height=2.7)
     names = labels([variant for variant, _ in curves])
     longest = max(step for _, points in curves for step in points)
@@ -94,7 +106,7 @@ def k_max_by_steps(curves: Sequence[tuple[Variant, dict[int, int]]], *, colours:
         y = [points[step] / variant.window for step in x]
         name = names[variant].replace(variant.label, variant.method_and_factor)
         axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
-    if longest >= COMPARABLE:
+    if beside_paper and is_comparable(curves):
         for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
             x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]
             y = [row.values[step] / row.window for step in x]

@@ -57,15 +57,18 @@ def perplexity(
     """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training.
 
     The base is drawn through: solid inside its window, dashed where it extrapolates. `closeup` limits the y axis to where
-    the variants that work lie, since one extrapolation can flatten everything else; it has no intervals, which are of documents and wider than that.
+    the variants that work lie, since one extrapolation can flatten everything else; what lies outside is left out, and so are intervals, which are of documents and wider than that.
     """
     by_variant = _by_variant(measurements)
     figure, axes = new()
     names = labels(list(by_variant))
     asides = _asides(list(by_variant))
+    limits = closeup_limits(measurements) if closeup else None
     for index, (variant, rows) in enumerate(by_variant.items()):
         windows = [row.window * asides[variant] for row in rows]
-        values = _finite([row.perplexity for row in rows])
+        values = _within(limits, _finite([row.perplexity for row in rows]))
+        if limits and not np.isfinite(values).any():
+            continue
         tone = colour(variant, colours)
         if variant.role == "extrapolation":
             inside = [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]
@@ -78,11 +81,11 @@ def perplexity(
         if not closeup:
             _intervals(axes, windows, values, rows, tone)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
-    if closeup:
-        axes.set_ylim(closeup_limits(measurements))
+    if limits:
+        axes.set_ylim(limits)
     elif drawn and max(drawn) > 2.5 * min(drawn):
         log_y(axes, drawn)
-    window_axis(axes, sorted({m.row.window for m in measurements}))
+    window_axis(axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
     for original in sorted({variant.original_window for variant in by_variant}):
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
@@ -220,6 +223,11 @@ def _precedes(base: Variant, extrapolation: Variant) -> bool:
 def _finite(values: Sequence[float]) -> list[float]:
     """What cannot be drawn becomes NaN, which matplotlib leaves out."""
     return [value if _can_be_drawn(value) else math.nan for value in values]
+
+
+def _within(limits: tuple[float, float] | None, values: Sequence[float]) -> list[float]:
+    """What lies outside becomes NaN, so that no line leaves its frame."""
+    return [value if limits is None or limits[0] <= value <= limits[1] else math.nan for value in values]
 
 
 def _can_be_drawn(value: float) -> bool:

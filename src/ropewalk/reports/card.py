@@ -44,16 +44,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.pages import CardSettings
 
 _logger = logging.getLogger(__name__)
-#: Section → what is called missing where it has no row; training is never missed.
-_MEASURED = {
-    perplexity: "perplexity",
-    gain: "context gain",
-    passkey: "passkeys",
-    retrieval: "harder retrieval",
-    long_context: "RULER",
-    benchmarks: "benchmarks of the short window",
-    summaries: "summaries",
-}
+_SECTIONS = (perplexity, gain, passkey, retrieval, long_context, benchmarks, summaries, training)
 
 
 @dataclass(frozen=True)
@@ -159,7 +150,7 @@ def _read(settings: CardSettings, own: Path) -> tuple[Records, frozenset[str]]:
 
 def composed(subject: Subject, records: Records) -> ModelCard:
     """The card of a checkpoint from these records; those of other models are left aside."""
-    rows = clean(_about(subject, records))
+    rows = clean(_about(subject, records), paper=False)
     info = subject.checkpoint.info
     measured = any(subject.is_it(m.run) and not isinstance(m.row, (Step, *BOOKKEEPING)) for m in rows.measurements)
     if not measured:
@@ -204,18 +195,16 @@ def _base(subject: Subject, rows: Clean) -> str:
 
 
 def _sections(rows: Clean) -> Iterator[str]:
-    built = {part: found for part in (*_MEASURED, training) if (found := part.section(rows)) is not None}
-    yield from (_markdown(section) for section in built.values())
-    if missing := [what for part, what in _MEASURED.items() if part not in built]:
-        yield f"Not on record: {', '.join(missing)}."
-    if cautions := provenance.cautions(rows):
-        yield "\n".join(["## Before comparing", "", *(f"- {caution}" for caution in cautions)])
+    built = (part.section(rows) for part in _SECTIONS)
+    yield from (_markdown(section.alone()) for section in built if section is not None)
+    if doubts := [*provenance.cautions(rows), *provenance.unknown(rows)]:
+        yield "\n".join(["## Doubts", "", *(f"- {doubt}" for doubt in doubts)])
     if rows.used_runs:
         yield _commands(rows)
 
 
 def _markdown(section: Section) -> str:
-    tables = [as_markdown(table.alone) for table in section.tables if table.alone.lines]
+    tables = map(as_markdown, section.tables)
     return "\n\n".join(part for part in (f"## {section.title}", section.lead, *tables, *section.notes) if part)
 
 

@@ -129,6 +129,16 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def alone(self) -> Section:
+        """Without the paper's rows."""
+        return replace(self, tables=[table.alone for table in self.tables if table.alone.lines])
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether its words stand beside the one figure over wide tables, or beside its only table, which is narrow."""
+        widths = [any(table.is_wide for table in stack) for stack in self.stacks]
+        return all(widths) if len(self.pictures) == 1 else not self.pictures and widths == [False]
+
     @property
     def stacks(self) -> list[list[Table]]:
         """Tables that must stay together."""

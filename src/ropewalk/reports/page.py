@@ -51,9 +51,11 @@ from ropewalk.reports import (
     theory,
     training,
     verdict,
+    words,
 )
 from ropewalk.reports.content import Section
 from ropewalk.reports.files import write_figures, write_tables
+from ropewalk.reports.printed import browser, printed
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.settings.command import takes
 from ropewalk.settings.inputs import inputs_of
@@ -89,22 +91,23 @@ SECTIONS: list[Builder] = [
 ]
 
 
-def render(records: Records, title: str | None = None, left_out: Sequence[str] = ()) -> str:
+def render(records: Records, title: str | None = None, left_out: Sequence[str] = (), *, paper: bool = True) -> str:
     """The page as text.
 
     Args:
         records: what was measured.
         title: its heading; from what was measured if not given.
         left_out: what was meant to be measured and was not, each in a sentence.
+        paper: the paper's figures beside one's own.
 
     Raises:
         UserError: no row can be shown.
     """
-    return _render(*_built(records), title, left_out)
+    return _render(*_built(records, paper), title, left_out)
 
 
-def _built(records: Records) -> tuple[Clean, list[Section]]:
-    rows = clean(records)
+def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
+    rows = clean(records, paper=paper)
     sections = [part for builder in SECTIONS if (part := builder.build(rows)) is not None]
     if not sections:
         raise UserError(
@@ -112,7 +115,7 @@ def _built(records: Records) -> tuple[Clean, list[Section]]:
             f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
         )
     _count_unshown(rows)
-    return rows, sections
+    return rows, sections if paper else [section.alone() for section in sections]
 
 
 def _render(rows: Clean, sections: list[Section], title: str | None, left_out: Sequence[str]) -> str:
@@ -128,9 +131,13 @@ def _render(rows: Clean, sections: list[Section], title: str | None, left_out: S
         title=title or _title(verdicts),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         verdicts=verdicts,
+        words=list(words.words(rows)),
+        cost=training.cost_in_words(rows),
         cautions=provenance.cautions(rows),
+        unknown=provenance.unknown(rows),
         sections=sections,
-        not_measured=provenance.not_measured(rows),
+        paper=rows.paper,
+        not_measured=provenance.not_measured(rows) if rows.paper else [],
         left_out=left_out,
         setting=provenance.setting(rows),
     )
@@ -158,7 +165,7 @@ def report(settings: ReportSettings) -> Path:
     """Read record files and write the page.
 
     Raises:
-        UserError: a record file is missing, nothing in them can be shown, or `out` exists and is not to be overwritten.
+        UserError: a record file is missing, nothing in them can be shown, `out` exists and is not to be overwritten, or no browser prints it.
     """
     out = Path(settings.out)
     if out.is_dir():
@@ -170,15 +177,19 @@ def report(settings: ReportSettings) -> Path:
         refuse_existing_file(out, PAGE, overwrite=settings.overwrite, inputs=inputs_of(settings))
 
     ask()
+    is_pdf = out.suffix.lower() == ".pdf"
+    if is_pdf:
+        browser()
     places = {"--out": out, "--tables": settings.tables, "--figures": settings.figures}
     _refuse_within({option: Path(os.path.realpath(place)) for option, place in places.items() if place is not None})
-    rows, sections = _built(read(settings.records))
+    rows, sections = _built(read(settings.records), settings.paper)
     with contextlib.ExitStack() as stack:
         for directory, write in ((settings.tables, write_tables), (settings.figures, write_figures)):
             if directory is not None:
                 whole = whole_directory(directory, overwrite=settings.overwrite, inputs=inputs_of(settings))
                 write(sections, stack.enter_context(whole))
-        write_whole(out, _render(rows, sections, settings.title, settings.left_out), ask=ask)
+        page = _render(rows, sections, settings.title, settings.left_out)
+        write_whole(out, printed(page, PAGE) if is_pdf else page, ask=ask)
     return out
 
 

@@ -143,9 +143,13 @@ def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
     curves = step_curves(rows)
     if curves:
         caption = "k_max as a part of the window by fine-tuning steps."
-        if max(step for _, points in curves for step in points) >= compare.COMPARABLE:
+        if clean.paper and compare.is_comparable(curves):
             caption += " Grey: the paper's 7B, PI and direct fine-tuning."
-        part.draw(compare.k_max_by_steps(curves, colours=clean.colours), caption, "By fine-tuning steps")
+        part.draw(
+            compare.k_max_by_steps(curves, colours=clean.colours, beside_paper=clean.paper),
+            caption,
+            "By fine-tuning steps",
+        )
         steps = sorted({step for _, points in curves for step in points})
         names = curve_names(curves)
         lines = [

@@ -267,10 +267,11 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     """A figure and a table of one text's trainings; `text` names it where there is another."""
     curves, level = step_curves(group), group.base_level()
     caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
-    if max(step for _, points in curves for step in points) >= compare.COMPARABLE:
+    if clean.paper and compare.is_comparable(curves):
         caption += " Grey: the paper's 7B."
     title = "By fine-tuning steps" + (f": {text}" if text else "")
-    part.draw(compare.perplexity_by_steps(curves, base=level, colours=clean.colours), caption, title)
+    drawing = compare.perplexity_by_steps(curves, base=level, colours=clean.colours, beside_paper=clean.paper)
+    part.draw(drawing, caption, title)
     steps = sorted({step for _, points in curves for step in points})
     names = curve_names(curves)
     lines = []

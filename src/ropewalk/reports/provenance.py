@@ -12,10 +12,14 @@ from ropewalk.records import (
     Benchmark,
     BenchmarkComparison,
     Bounds,
+    ContextGain,
+    EffectiveLength,
     Growth,
     ModelInfo,
     PasskeySummary,
+    Perplexity,
     Resolution,
+    Retrieval,
     Run,
     Step,
     Summary,
@@ -30,6 +34,17 @@ from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import kind_of_device
 from ropewalk.rope.scaling import Scaling, to_dict
+
+#: What an extended model may be asked → the kinds of row that tell.
+_ASKED: dict[str, tuple[type, ...]] = {
+    "perplexity": (Perplexity,),
+    "context gain": (ContextGain,),
+    "passkeys": (PasskeySummary,),
+    "harder retrieval": (Retrieval,),
+    "RULER": (EffectiveLength,),
+    "benchmarks of the short window": (Benchmark, BenchmarkComparison),
+    "summaries": (Summary,),
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
         ("device", f"{run.device}, {run.dtype}"),
         ("seed", str(run.seed)),
     ]
-    facts += [(str(key), _short(value)) for key, value in run.settings.items()]
+    facts += [(str(key), _short(value)) for key, value in run.settings.items() if _says(value)]
     facts += [(key, str(value)) for key, value in run.versions.items() if key not in shared]
     return RunCard(run.id, run.command, variant.label, facts)
 
@@ -128,14 +143,40 @@ def describe(variant: Variant) -> str:
     return f"{variant.label}; window {variant.original_window} → {variant.window}"
 
 
+def _says(value: Any) -> bool:
+    """Whether a setting is worth a line: not what was left alone, nor the notes that a program keeps for itself."""
+    return value is not None and value is not False and not isinstance(value, dict) and value != []
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= 200 else text[:197] + "…"
 
 
 def cautions(clean: Clean) -> list[str]:
     """What to know before comparing two figures of the page."""
     return [*_left_out(clean), *_mixed(clean), *_pairs(clean)]
+
+
+def unknown(clean: Clean) -> list[str]:
+    """What no figure of the page tells."""
+    return [*_one_seed(clean), *_not_on_record(clean)]
+
+
+def _one_seed(clean: Clean) -> Iterable[str]:
+    """Trainings that nobody repeated."""
+    trained = {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}
+    seeds = {variant.recipe.seed for variant in trained}
+    if trained and len(seeds) == 1:
+        yield "Each training was run with one seed: by how much another would differ is not known, and no interval here holds it."
+
+
+def _not_on_record(clean: Clean) -> Iterable[str]:
+    """What an extended model was not asked."""
+    kinds = {type(m.row) for m in clean.measurements if m.model_variant.extended}
+    missing = [what for what, asked in _ASKED.items() if not kinds & set(asked)]
+    if kinds and missing:
+        yield f"Not on record: {', '.join(missing)}."
 
 
 def _left_out(clean: Clean) -> Iterable[str]:

@@ -57,7 +57,7 @@ _EXTENT = ("documents", "tokens", "trials", "depths", "texts", "items")
 
 @dataclass
 class Clean:
-    """Measurements fit to print, and what was left out."""
+    """Measurements fit to print, and what was left out. `paper`: whether the paper's figures stand beside them."""
 
     runs: dict[str, Run]
     measurements: list[Measurement[Row]]
@@ -66,6 +66,8 @@ class Clean:
     replaced: int = (
         0  # of those repeated, how many gave way to a row over other texts, or more or fewer tokens or trials
     )
+
+    paper: bool = True
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -117,14 +119,14 @@ def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
     return ([v for v in alike if place(v.name) == place(trained.name)] or alike)[:1]
 
 
-def clean(records: Records) -> Clean:
+def clean(records: Records, *, paper: bool = True) -> Clean:
     """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint."""
     runs = _with_fingerprints(_with_parameters(records.runs))
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [
         Measurement(m.row, run := runs[m.run.id], by_place.get(place(run.model.name))) for m in records.measurements
     ]
-    page = Clean(runs, measurements, records.left_out)
+    page = Clean(runs, measurements, records.left_out, paper=paper)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page

@@ -209,6 +209,20 @@ def cost(clean: Clean) -> Section | None:
     return part
 
 
+def cost_in_words(clean: Clean) -> str:
+    """Device time of training and of measuring in a sentence; nothing where no row has a time."""
+    sums: dict[str, dict[str, float]] = {}
+    for (what, device), (_, seconds) in _spent(clean).items():
+        kind = "training" if what == "training" else "measuring"
+        by_kind = sums.setdefault(device, {})
+        by_kind[kind] = by_kind.get(kind, 0.0) + seconds
+    told = [
+        f"{' and '.join(f'{hours(seconds)} of {kind}' for kind, seconds in sorted(by_kind.items(), reverse=True))} on {device}"
+        for device, by_kind in sorted(sums.items())
+    ]
+    return f"Device time: {'; '.join(told)}." if told else ""
+
+
 def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:
     """(what, kind of device) → (tokens, device seconds)."""
     spent: dict[tuple[str, str], tuple[int, float]] = {}

@@ -36,7 +36,7 @@ class TheorySettings(Overwriting, OpeningOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings(Overwriting):
-    """Turn record files into one self-contained page."""
+    """Turn record files into one self-contained page; a .pdf is printed by a browser, where there is one."""
 
     records: Annotated[
         Sequence[Name],
@@ -45,7 +45,9 @@ class ReportSettings(Overwriting):
     ] = field(kw_only=False)
     """One or more record files, or directories of them."""
     out: Annotated[Name, tyro.conf.arg(constructor=Path, metavar="FILE.html")] = field(kw_only=False)
-    """The page."""
+    """The page, .html or .pdf."""
+    paper: bool = True
+    """The paper's figures beside one's own (Chen et al. 2023, LLaMA); --no-paper leaves them out."""
     tables: OptionalDirectory = None
     """Directory for every table of the page as CSV, LaTeX and Markdown, intervals included."""
     figures: OptionalDirectory = None

@@ -1,0 +1,40 @@
+"""The words of a page, explained before they are used: those that the rows at hand bring with them.
+
+in   rows
+out  (word, what it means in plain words)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ropewalk.records import ContextGain, EffectiveLength, LongTask, PasskeySummary, Perplexity, Step
+from ropewalk.reports.rows import Clean
+
+
+def _rows(*kinds: type) -> Callable[[Clean], bool]:
+    return lambda clean: any(isinstance(m.row, kinds) for m in clean.measurements)
+
+
+def _states(*roles: str) -> Callable[[Clean], bool]:
+    return lambda clean: any(m.variant.role in roles for m in clean.measurements if not isinstance(m.row, Step))
+
+
+_EXTENDED = _states("untrained", "trained")
+#: Word, meaning, and whether a page needs it.
+_WORDS: tuple[tuple[str, str, Callable[[Clean], bool]], ...] = (
+    ("window", "the tokens (pieces of words) that a model reads at once; L is the one it was pretrained with", bool),
+    ("×2, ×4, …", "how many times longer the new window is; positions are rescaled to fit into it", _EXTENDED),
+    ("base", "the model as it was; extrapolating, it reads past its window unchanged", _states("base", "extrapolation")),
+    ("before training", "extended, and not yet trained at the new window", _states("untrained")),
+    ("perplexity", "among how many equally likely next tokens the model is left to guess; lower is better", _rows(Perplexity)),
+    ("k_max", "how many tokens back a five-digit number may stand in filler text and still be named", _rows(PasskeySummary)),
+    ("context gain", "how much better a token is predicted with all that stands before it than with a short context, in nats (1 nat: 2.7 times as likely)", _rows(ContextGain)),
+    ("effective length", "up to which length the mean over made-up tasks (find, trace, count, answer) stays above a threshold", _rows(LongTask, EffectiveLength)),
+    ("95\u202f% interval", "drawn so that 95 of 100 such intervals, each from other documents or prompts, hold the true figure", bool),
+)  # fmt: skip
+
+
+def words(clean: Clean) -> Iterator[tuple[str, str]]:
+    """The words that a page of these rows uses."""
+    return ((word, meaning) for word, meaning, is_used in _WORDS if is_used(clean))
