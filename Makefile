@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 # Two files of tests at a time, each in a process of its own.
 BESIDE := --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all lint gpu-test readers docs lab results clean
+.PHONY: demo test test-all lint gpu-test readers docs site lab results clean
 
 demo: .venv/installed
 	env -u OMP_NUM_THREADS $(BIN)/ropewalk demo --out demo --overwrite --yes
@@ -39,6 +39,11 @@ docs: .venv/installed-dev
 	$(BIN)/python docs/make_rooms.py
 	$(BIN)/python docs/make_families.py
 
+# The documentation as a site, in site/; a warning is an error, and nothing is fetched. It needs neither torch nor the package: `python -m http.server -d site`
+# shows it.
+site: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # The lab (lab/README.md): its rows, on every GPU there is; and what is drawn of them, on any machine.
 export MODELS ?= models
 export DATA ?= data
@@ -58,5 +63,10 @@ results: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
+.venv/installed-docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .readers demo
+	rm -rf .venv .readers demo site
