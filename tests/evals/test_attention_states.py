@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import weakref
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
-from ropewalk.cli.tables.measured import show_attention
+from ropewalk.cli.tables.attention import conclusion, gists_of, show_attention
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals.attention import attention, distances, interpolated, memory_check
@@ -126,21 +127,34 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     extend(str(base), window=256, out=tmp_path / "pi")
     text = [Document("made-up", testing.prose(400)[:399])]
     measured = attention(str(tmp_path / "pi"), base=str(base), data=text)
-    capsys.readouterr()
-    show_attention(measured)
-    printed = capsys.readouterr().out.splitlines()
-    assert "softmax, 1 document " in printed[0]
-    assert max(map(len, printed)) <= 80
-    for label in (
-        "largest score, beyond",
-        "largest |h|",
-        "deviation, of the printed",
-        "extrapolation bound",
-        "on the token before",
-    ):
-        assert (
-            len(next(line for line in printed if label in line).split(label)[1].replace("\u202f", "").split()) == 4
-        ), label
+    short = ("heads out of range", "change / spread", "on the token before")
+    every = (*short, "largest score, beyond", "largest |h|", "deviation, of the printed", "extrapolation bound")
+    for full, labels in ((False, short), (True, every)):
+        capsys.readouterr()
+        show_attention(measured, full=full)
+        printed = capsys.readouterr().out.splitlines()
+        assert max(map(len, printed)) <= 80
+        rows = printed[next(n for n, line in enumerate(printed) if "softmax, 1 document " in line) :]
+        for label in labels:
+            row = next(line for line in rows if label in line)
+            assert len(row.split(label)[1].replace("\u202f", "").split()) == 4, label
+        assert any("largest score" in line for line in rows) == full
+
+
+def test_the_conclusion_compares_each_state_with_the_base_in_its_window(tmp_path):
+    """Half the change of a score a token is half as well told apart; no head is out of range where no key stands beyond."""
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    measured = attention(str(base), data=[Document("made-up", testing.prose(400)[:399])], window=128)
+    gists = gists_of(measured, 64)
+    in_range, beyond, interpolated_one = (dataclasses.replace(each, resolution=0.4) for _, each in gists)
+    beyond = dataclasses.replace(beyond, out_of_range=0.75)
+    interpolated_one = dataclasses.replace(interpolated_one, out_of_range=0.0, resolution=0.2)
+    variants = [variant for variant, _ in gists]
+    said = conclusion(list(zip(variants, (in_range, beyond, interpolated_one), strict=True)), 64).replace("\u202f", " ")
+    assert "beyond 64 tokens" in said
+    assert "75 % (base, extrapolating), 0 % (PI ×2, before training)" in said
+    assert "told apart as well as in the base, which is 100 %: 50 % (PI ×2, before training)" in said
+    assert conclusion([], 64).startswith("No key stood beyond")
 
 
 class Live(TorchDispatchMode):

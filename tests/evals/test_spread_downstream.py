@@ -13,11 +13,12 @@ from ropewalk.records import Adjacent, AttentionScores, Benchmark, DocumentSumma
 MEASURE = """
 import sys
 from ropewalk import attention, benchmarks, summarize
-from ropewalk.cli.tables import downstream, measured
+from ropewalk.cli.tables import downstream
+from ropewalk.cli.tables.attention import show_attention
 model, folder, out = sys.argv[1:]
 downstream.show_benchmarks(benchmarks(model, tasks=["piqa"], data=folder, out=out))
 downstream.show_summaries(summarize(model, data=folder + "/pairs.jsonl", summary_tokens=8, batch=1, out=out))
-measured.show_attention(attention(model, data=folder + "/long.txt", window=300, out=out))
+show_attention(attention(model, data=folder + "/long.txt", window=300, out=out))
 """
 
 

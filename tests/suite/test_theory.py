@@ -1,5 +1,6 @@
 """`ropewalk theory`: tables, figures and records from a config alone."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -57,6 +58,10 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
     for name in FIGURES:
         assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
     show_theory(result)
+    short = capsys.readouterr().out
+    assert short.startswith("At factor 4 under PI, no pair reaches an angle that training never showed")
+    assert "rope_theta" not in short and "--full" in short
+    show_theory(result, full=True)
     printed = capsys.readouterr().out
     assert "4 rotated coordinates a head, rope_theta 10000" in printed
     assert f"{result.bounds.interpolation:.4f}" in printed
@@ -70,7 +75,7 @@ def test_every_row_can_be_put_on_the_page(model, tmp_path):
 
 
 def test_without_a_model_it_is_llamas_and_needs_no_torch(tmp_path):
-    command = "import sys; from ropewalk import cli; cli.main(['theory']); assert 'torch' not in sys.modules"
+    command = "import sys; from ropewalk import cli; cli.main(['theory', '--full']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for figure in ("0.4343 (false)", "0.4998", "0.4939", "d / 294.73", "589", "512", "128", "1.1159", "0.6292"):
@@ -148,6 +153,10 @@ def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
     assert own["llama3"].factor == 8
     assert own["llama3"].overshoot == pytest.approx(2)
     assert own["llama3"].unseen == own["plain"].incomplete
+    # What is concluded is of the scaling that the model has, in the factor of its windows.
+    assert theory(str(tmp_path), out=tmp_path / "own", overwrite=True).conclusion.startswith(
+        "At factor 16 under Llama 3 scaling, 45% of the pairs reach angles that training never showed, the farthest 2.0 "
+    )
     # Asked for another window, it is no longer the model's own scaling that reaches it.
     other = theory(str(tmp_path), window=262144, out=tmp_path / "other").resolution
     assert [row.factor for row in other if row.method == "llama3"] == [32]
@@ -171,8 +180,8 @@ def test_an_extended_model_is_looked_at_in_its_own_window(tmp_path):
 
 
 def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsys):
-    show_theory(theory(model, window=1400, out=tmp_path / "out"))
-    printed = capsys.readouterr().out.splitlines()[1:]  # the first names a directory
+    show_theory(dataclasses.replace(theory(model, window=1400, out=tmp_path / "out"), name="model"), full=True)
+    printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 80
     for row in (
         "at ×2.734 (0.503 of a step)",
@@ -193,6 +202,7 @@ def test_a_model_without_rope_is_refused(tmp_path):
 def test_at_its_own_window_there_is_nothing_to_scale():
     result = forecast(Rope(64, 10000.0, 256), 256, seeds=2)
     assert result.scalings == [Plain()]
+    assert result.conclusion == "In its own window, no pair reaches an angle that training never showed."
     assert result.bounds.at_factor == 0
 
 

@@ -68,6 +68,14 @@ class AsJson:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InFull:
+    """Commands that print a conclusion, and have more to say than it takes to decide."""
+
+    full: Flag = False
+    """Every figure, not the conclusion and what it rests on alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DryRun:
     """Commands that take long."""
 
@@ -125,10 +133,10 @@ COMMANDS: dict[str, Command] = {
     "summarize": Command(SummarizeSettings, downstream.summarize, _EVAL),
     "evaluate": Command(EvaluateSettings, downstream.evaluate, ("eval", "report"), (DryRun,)),
     "ablate": Command(AblateSettings, downstream.ablate, _TRAIN),
-    "attention": Command(AttentionSettings, measure.attention, _TRAIN),
+    "attention": Command(AttentionSettings, measure.attention, _TRAIN, (InFull,)),
     "chat": Command(ChatSettings, talk.chat, _TRAIN),
     "generate": Command(GenerateSettings, talk.generate, _TRAIN),
-    "theory": Command(TheorySettings, predict.theory, (), (AsJson,)),
+    "theory": Command(TheorySettings, predict.theory, (), (InFull, AsJson)),
     "plan": Command(PlanSettings, predict.plan),
     "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,)),
     "report": Command(ReportSettings, make.report, ("report",)),

@@ -73,10 +73,10 @@ def ruler(options: Any) -> None:
 
 
 def attention(options: Any) -> None:
-    from ropewalk.cli.tables.measured import show_attention
+    from ropewalk.cli.tables.attention import show_attention
     from ropewalk.evals.attention import attention
 
-    show_attention(attention(**arguments(AttentionSettings, options)))
+    show_attention(attention(**arguments(AttentionSettings, options)), full=options.full)
 
 
 def _models(options: Any) -> Iterator[tuple[str, Any]]:

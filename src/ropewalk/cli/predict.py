@@ -21,7 +21,7 @@ def theory(options: Any) -> None:
     if options.json:
         say(json.dumps(forecast.to_dict(), indent=2))
         return
-    show_theory(forecast)
+    show_theory(forecast, full=options.full)
     drawn = any(Path(forecast.out or ".").glob("*.svg"))
     say(f"{'figures (SVG and PNG) and ' if drawn else ''}theory.jsonl in {forecast.out}")
 

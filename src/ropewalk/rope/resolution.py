@@ -95,12 +95,16 @@ class Resolution:
         return float(self.scaling.factor)
 
     @property
+    def angles_in_words(self) -> str:
+        """Whether angles are reached that training never showed."""
+        if not self.unseen:
+            return "no pair reaches an angle that training never showed"
+        return f"{self.unseen:.0%} of the pairs reach angles that training never showed, the farthest {self.overshoot:.1f} times as far"
+
+    @property
     def in_words(self) -> str:
-        """Whether angles are reached that training never showed, and what becomes of neighbours."""
-        angles = "no pair reaches an angle that training never showed"
-        if self.unseen:
-            angles = f"{self.unseen:.0%} of the pairs reach angles that training never showed, the farthest {self.overshoot:.1f} times as far"
-        return f"{angles}; neighbouring tokens are {1 / self.kept:.3g} times as hard to tell apart"
+        """That, and what becomes of neighbours."""
+        return f"{self.angles_in_words}; neighbouring tokens are {1 / self.kept:.3g} times as hard to tell apart"
 
 
 def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:

@@ -1,6 +1,7 @@
 """Every table that a command prints: typed rows in, a table on stdout.
 
-measured.py    perplexity, passkey, retrieval, attention
+measured.py    perplexity, passkey, retrieval
+attention.py   attention scores by distance, neighbouring tokens
 downstream.py  benchmarks, summaries, the suite's outcomes
 theory.py      bounds, growth, angular resolution
 plan.py        memory, layout, time and cost of a training run

@@ -1,10 +1,10 @@
-"""Tables of what was measured on a model itself: perplexity, context gain, passkey, retrieval, attention."""
+"""Tables of what was measured on a model itself: perplexity, context gain, passkey, retrieval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.markup import escape
@@ -14,8 +14,6 @@ from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
 from ropewalk.evals.intervals import wilson
 from ropewalk.records import (
-    Adjacent,
-    AttentionScores,
     ContextGain,
     EffectiveLength,
     LongTask,
@@ -24,12 +22,7 @@ from ropewalk.records import (
     Perplexity,
     Retrieval,
 )
-from ropewalk.records.attention_summary import Gist, gist
-from ropewalk.records.format import fixed, share, times
-from ropewalk.records.variant import variant_of
-
-if TYPE_CHECKING:
-    from ropewalk.evals.attention import Measured
+from ropewalk.records.format import fixed
 
 #: Documents that are shown of each end of a longer list.
 _SHOWN = 12
@@ -192,50 +185,3 @@ class LengthMean(NamedTuple):
 
 def _points(row: LongTask | LengthMean) -> str:
     return f"{100 * row.score:.0f} ({100 * row.low:.0f} to {100 * row.high:.0f})"
-
-
-def show_attention(variants: Sequence[Measured]) -> None:
-    """Print a column a variant; the row that answers the question is how many heads are out of range beyond the window."""
-    # Fewer than were asked for where fewer fill the window.
-    documents = variants[0].rows[0].documents
-    title = f"Attention scores before the softmax, {documents} document{'s' if documents > 1 else ''}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(no_wrap=True)
-    columns: list[Gist] = []
-    base: Sequence[AttentionScores | Adjacent] = []
-    original = variants[0].run.model.original_window
-    for measured in variants:
-        variant = variant_of(measured.run.model, measured.rows[0].window)
-        columns.append(gist(measured.rows, original, base))
-        base = measured.rows if variant.role == "base" else base
-        table.add_column(variant.label, justify="right")
-    for label, write in _LINES:
-        table.add_row(label, *(write(column) for column in columns))
-    terminal = console()
-    terminal.print(table)
-    terminal.print(
-        f"Inside: distances below the original {original} tokens. Far keys: from {original // 4} on, the 99.9 % quantile of the "
-        "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Deviation: from the "
-        "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
-        "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
-        "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "
-        "mean over layers.",
-        style="dim",
-    )
-
-
-_LINES: tuple[tuple[str, Callable[[Gist], str]], ...] = (
-    ("window", lambda column: f"{column.window}"),
-    ("largest score, inside", lambda column: fixed(column.inside, 1)),
-    ("largest score, beyond", lambda column: fixed(column.beyond, 1)),
-    ("far keys, inside", lambda column: fixed(column.typical_inside, 1)),
-    ("far keys, beyond", lambda column: fixed(column.typical_beyond, 1)),
-    ("heads out of range", lambda column: share(column.out_of_range)),
-    ("largest |h|", lambda column: fixed(column.largest_h, 1)),
-    ("deviation, of the printed", lambda column: share(column.of_printed)),
-    ("  of what holds", lambda column: share(column.of_corrected)),
-    ("size, of the trivial", lambda column: share(column.of_trivial)),
-    ("  extrapolation bound", lambda column: times(column.slack)),
-    ("change / spread", lambda column: fixed(column.resolution, 3)),
-    ("on the token before", lambda column: share(column.previous)),
-)

@@ -13,22 +13,29 @@ from ropewalk.cli.terminal import console
 from ropewalk.rope.bounds import Bounds
 from ropewalk.rope.growth import Growth
 from ropewalk.rope.resolution import Resolution
+from ropewalk.rope.scaling import Plain
 
 if TYPE_CHECKING:
     from ropewalk.suite.theory import Forecast
 
 
-def show_theory(forecast: Forecast) -> None:
-    """Print the three tables."""
+def show_theory(forecast: Forecast, *, full: bool = False) -> None:
+    """Print the conclusion and a row a method; with `full` the bounds, figure 2 and the frequency bands too."""
     terminal = console()
     rope, bounds = forecast.rope, forecast.bounds
+    terminal.print(f"{forecast.conclusion}\n")
+    terminal.print(methods_table(forecast.resolution))
     terminal.print(
-        f"{forecast.name}\n"
-        + f"{forecast.layout}\n" * bool(forecast.layout)
-        + f"{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n"
-        f"window {rope.window} → {forecast.reach} tokens, factor {bounds.factor:g}\n"
-        f"{in_words(forecast.hurdles)}\n\n{forecast.conclusion}\n"
+        f"{forecast.name or 'The model'}, window {rope.window} → {forecast.reach} tokens"
+        + f": {forecast.layout}" * bool(forecast.layout)
+        + ". A head's coordinates rotate in pairs, each by an angle a token. Angles that training never showed make a model "
+        "fail; smaller angles a token (their mean over the pairs is what the last column compares) blur neighbouring tokens, which "
+        f"training brings back.\n\n{in_words(forecast.hurdles)}"
     )
+    if not full:
+        terminal.print("--full prints the bounds on scores, figure 2 and the angles by frequency band.", style="dim")
+        return
+    terminal.print(f"\n{rope.head_dim} rotated coordinates a head, rope_theta {rope.rope_theta:g}\n")
     terminal.print(bounds_table(bounds))
     every = "" if bounds.b_stride == 1 else f" (one in {bounds.b_stride})"
     terminal.print(
@@ -50,6 +57,21 @@ def _table(title: str, *headings: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
+    return table
+
+
+def methods_table(rows: Sequence[Resolution]) -> Table:
+    """What decides between methods, before anything is trained."""
+    table = _table(
+        "",
+        "method",
+        "pairs at\nunseen angles",
+        "the farthest,\nof what was seen",
+        "neighbouring tokens\nharder to tell apart",
+    )
+    for row in rows:
+        name = "none" if row.method == Plain.method else row.scaling.label
+        table.add_row(name, f"{row.unseen:.0%}", _times(row.overshoot), f"{1 / row.kept:.3g}×")
     return table
 
 
@@ -96,13 +118,17 @@ def resolution_table(rows: Sequence[Resolution]) -> Table:
         table.add_row(f"{band.name}: {band.pairs}", *(f"{row.bands[index].after:.2g}" for row in rows))
     table.add_row("under a turn, new window", *(f"{row.incomplete_after:.1%}" for row in rows))
     table.add_row("driven to unseen angles", *(f"{row.unseen:.1%}" for row in rows))
-    table.add_row("  the farthest", *(f"{row.overshoot:.{0 if row.overshoot >= 100 else 2}f}×" for row in rows))
+    table.add_row("  the farthest", *(_times(row.overshoot) for row in rows))
     return table
 
 
 def _heading(row: Resolution) -> str:
     name = row.scaling.label.removesuffix(" scaling")
-    return "unscaled" if row.method == "plain" else f"{name}\n×{row.factor:.4g}"
+    return "unscaled" if row.method == Plain.method else f"{name}\n×{row.factor:.4g}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.{0 if ratio >= 100 else 2}f}×"
 
 
 def _angle(radians: float) -> str:
