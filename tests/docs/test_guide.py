@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import importlib
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from command_lines import parsed
+from command_lines import commands, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/plan.md", ROOT / "docs/training.md"]
-PAGES += [ROOT / f"docs/{name}.md" for name in ("distributed", "doctor", "evaluation", "report", "method", "results")]
-
-
-def commands(text: str) -> list[list[str]]:
-    """The arguments of every `ropewalk …` in a page's code blocks, `torchrun … -m ropewalk …` included."""
-    found, fenced, blank = [], False, True
-    code: list[str] = []
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif fenced or (line.startswith("    ") and (blank or code and code[-1] is not None)):
-            code.append(line.strip().removeprefix("$ "))
-        elif line.strip():
-            code.append("")
-        blank = not line.strip() or (blank and line.startswith("    "))
-    joined = "\n".join(code).replace("\\\n", " ")
-    for line in joined.splitlines():
-        match = re.match(r"(?:[A-Z_]+=\S+ )*(?:torchrun .*-m |(?:\S*/)?python3? -m )?(?:\S*/)?ropewalk (.+)", line)
-        if match and "…" not in line:  # three dots say that something is left out
-            found.append(shlex.split(match[1], comments=True))
-    return found
+PAGES += sorted(ROOT.glob("docs/tutorials/*.md"))
+PAGES += [
+    ROOT / f"docs/{name}.md"
+    for name in ("api", "beside", "distributed", "doctor", "evaluation", "report", "method", "results")
+]
 
 
 LINES = [
@@ -49,15 +32,26 @@ def test_a_command_on_a_page_is_one_that_the_command_line_takes(line: list[str])
     assert " ".join(line).startswith(f"{parsed(line)['command']} ")
 
 
-def test_the_guide_shows_the_five_commands_and_torchrun() -> None:
-    guide = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
-    shown = {line[0] for line in commands(guide)}
-    assert {"extend", "train", "perplexity", "passkey", "report", "plan", "evaluate"} <= shown
-    assert sum("torchrun" in line for line in guide.splitlines() if line.startswith("    ")) >= 2
+def test_the_tutorials_show_the_whole_way() -> None:
+    shown = {
+        line[0] for page in ROOT.glob("docs/tutorials/*.md") for line in commands(page.read_text(encoding="utf-8"))
+    }
+    assert {
+        "plan",
+        "theory",
+        "extend",
+        "train",
+        "perplexity",
+        "passkey",
+        "ruler",
+        "report",
+        "export",
+        "doctor",
+    } <= shown
 
 
 def test_the_guide_leaves_nothing_out_of_a_command() -> None:
-    for page in PAGES[:2]:
+    for page in [*PAGES[:2], *ROOT.glob("docs/tutorials/*.md")]:
         code = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    ropewalk")]
         assert not [line for line in code if "…" in line]
 

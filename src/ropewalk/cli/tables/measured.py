@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
