@@ -146,6 +146,7 @@ def budgets_table(directories: Sequence[Path]) -> str:
     heads = ["method", "training tokens", "rate", "seeds", f"perplexity {base.window}", f"perplexity {base.new_window}", f"damage at {base.window}, nats"]  # fmt: skip
     heads += [
         "the same above the control",
+        f"passkey {base.window}",
         f"passkey {base.new_window}",
         "k_max",
         f"retrieval {base.new_window}",
@@ -164,7 +165,7 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
         *(_spread([found.perplexity if (found := row.perplexities.get(window)) else None for row in group], number_format.perplexity) for window in (old, new)),
         _losses([row.damage(base) for row in group]),
         _losses([row.damage(control) for row, control in zip(group, controls, strict=True)]),
-        _spread([found.accuracy if found else None for found in passkeys], share),
+        *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
         _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
         _shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
         _spread([row.training_seconds for row in group], lambda value: f"{value:.0f}") if first["tokens"] else "",
