@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from ropewalk import records, testing
@@ -64,6 +65,43 @@ def test_a_model_given_as_an_object_is_known_by_every_weight_too(model) -> None:
     assert fingerprint(open_model(load_model(model), tokenizer=tokenizer)) == before
     loaded.get_parameter("model.layers.0.mlp.up_proj.weight").data[63, 63] += 5
     assert fingerprint(open_model(loaded, tokenizer=tokenizer)) != before
+
+
+def test_a_model_given_as_an_object_is_trained_on_in_the_modes_and_the_dtype_that_it_had(model) -> None:
+    loaded, measure = load_model(model).train(), dict(data=DOCUMENTS, windows=[64], stride=32)
+    loaded.model.layers[0].eval()
+    before = [module.training for module in loaded.modules()]
+    with pytest.warns(UserWarning, match="keeps its own dtype, torch.float32"):
+        perplexity(loaded, tokenizer=load_tokenizer(model), dtype="bfloat16", **measure)
+    assert [module.training for module in loaded.modules()] == before and loaded.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda place: load_model(place).to("meta"), "are on the device meta"),
+        (lambda place: load_model(place).model, "a LlamaModel has no head"),
+        (
+            lambda place: _resized(load_model(place), 100),
+            "the text has token 256 .*, the model's embedding has 100 rows",
+        ),
+        (lambda _: transformers.BertForMaskedLM(_BERT), "a bert model reads in both directions"),
+    ],
+    ids=["meta", "headless", "cut", "bert"],
+)
+def test_an_object_that_predicts_no_text_is_refused(make, said, model) -> None:
+    with pytest.raises(UserError, match=said):
+        perplexity(make(model), tokenizer=load_tokenizer(model), data=DOCUMENTS, windows=[64], stride=32)
+
+
+_BERT = transformers.BertConfig(
+    vocab_size=258, hidden_size=16, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8
+)
+
+
+def _resized(loaded: transformers.PreTrainedModel, rows: int) -> transformers.PreTrainedModel:
+    loaded.resize_token_embeddings(rows)
+    return loaded
 
 
 @pytest.fixture

@@ -129,6 +129,20 @@ def test_without_trust_nothing_runs_and_nothing_asks(own_code, text, tmp_path, m
     assert not mark.exists()
 
 
+def test_a_tokenizer_with_code_of_its_own_says_how_it_is_trusted(tmp_path, mark) -> None:
+    directory = testing.tiny_directory(tmp_path / "tokens", window=64)
+    (directory / "own.py").write_text(
+        f"from transformers import PreTrainedTokenizerFast\nopen({str(mark)!r}, 'w')\nclass T(PreTrainedTokenizerFast): pass\n"
+    )
+    about = {"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["own.T", "own.T"]}}
+    (directory / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="brings code of its own: read that, then add --trust-remote-code"):
+        load_tokenizer(directory)
+    assert not mark.exists()
+    load_tokenizer(directory, trust_remote_code=True)
+    assert mark.exists()
+
+
 def test_a_stdin_that_says_yes_is_not_read(own_code, tmp_path, mark, monkeypatch, capsys) -> None:
     monkeypatch.undo()
     stdin = io.StringIO("y\n" * 20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Unpack
 
@@ -16,6 +17,7 @@ import torch
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.model_info import info_of
+from ropewalk.checkpoint.position_table import Positions, PositionTable
 from ropewalk.checkpoint.window import Answers
 from ropewalk.data import encode
 from ropewalk.data.token_corpus import tokenizer_digest
@@ -24,6 +26,7 @@ from ropewalk.distributed.spread import is_spread, load_spread
 from ropewalk.errors import UserError
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
+from ropewalk.model.position_table import refuse_encoder
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
 from ropewalk.settings.options import DtypeName, Opening, Shard
 
@@ -109,8 +112,30 @@ def open_model(
     count = sum(weight.numel() for weight in model.parameters())
     encode.limit_ids(tokenizer, _rows(model))
     positions = positions_of(model, Answers(current_window, original_window))
+    _refuse_unfit(model, tokenizer, positions)
+    if (dtype or "auto") != "auto" and str(dtype).removeprefix("torch.") != str(model.dtype).removeprefix("torch."):
+        warnings.warn(f"a model given as an object keeps its own dtype, {model.dtype}; cast it first", stacklevel=2)
     info = info_of(positions, name=name, parameters=count)
     return LoadedModel(model.eval(), tokenizer, dataclasses.replace(info, fingerprint=_of_object(model, tokenizer)))
+
+
+def _refuse_unfit(model: Any, tokenizer: Any, positions: Positions) -> None:
+    """What a model in memory can be and one that was loaded from files is not.
+
+    Raises:
+        UserError: it has no numbers, predicts no next token, or has no row for the token that begins a text.
+    """
+    if any(weight.is_meta for weight in model.parameters()):
+        raise UserError(
+            "a model that is measured has its weights in memory, and some of this one's are on the device meta; load them, or pass its name"
+        )
+    if isinstance(positions, PositionTable):
+        refuse_encoder(positions)
+    if model.get_output_embeddings() is None:
+        raise UserError(
+            f"a model that is measured predicts the next token, and a {type(model).__name__} has no head that does; pass one of AutoModelForCausalLM"
+        )
+    encode.check_ids(tokenizer, encode.prefix_ids(tokenizer))
 
 
 def _rows(model: Any) -> int:

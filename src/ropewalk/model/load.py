@@ -7,9 +7,11 @@ out  a transformers model whose every `inv_freq` equals the closed form of rope/
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
 from ropewalk.data.encode import limit_ids
-from ropewalk.errors import UserError, told
+from ropewalk.errors import UserError, read_text, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
@@ -151,6 +153,15 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
     auto_class(checkpoint.config)
 
 
+def _own_code(directory: Path) -> dict[str, Any]:
+    """What a tokenizer's config maps to code beside it."""
+    try:
+        mapped = json.loads(read_text(directory / "tokenizer_config.json")).get("auto_map")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return mapped if isinstance(mapped, dict) else {}
+
+
 def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer that lies with a model.
 
@@ -164,7 +175,10 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
         raise UserError(
             f"{name} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
-    with told(f"the tokenizer in {name} cannot be loaded", "copy the original model's files again", Exception):
+    way_out = "copy the original model's files again"
+    if not trusted and "AutoTokenizer" in _own_code(directory):
+        way_out = f"it brings code of its own: read that, then add --trust-remote-code, or {way_out}"
+    with told(f"the tokenizer in {name} cannot be loaded", way_out, Exception):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trusted
         )

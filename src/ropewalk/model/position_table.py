@@ -76,17 +76,22 @@ def longer(rows: torch.Tensor, table: PositionTable) -> torch.Tensor:
     return torch.cat([rows[: table.first], torch.from_numpy(positions).to(rows.dtype)])
 
 
+def refuse_encoder(table: PositionTable) -> None:
+    """Raises UserError for a model that predicts no next token."""
+    if not table.causal:
+        raise UserError(
+            f"training and measuring are about predicting the next token, and a {table.family} model reads in both directions and predicts "
+            "none; `ropewalk extend` makes its table longer, and transformers trains it on masked tokens as it is"
+        )
+
+
 def refuse_unfit_table(checkpoint: Checkpoint, table: PositionTable) -> None:
     """Refuse, before weights are loaded, a model that cannot be measured or trained here, or whose table is not what its config says.
 
     Raises:
         UserError: it predicts no next token; the table has another length, or is not the one that `ropewalk extend` wrote.
     """
-    if not table.causal:
-        raise UserError(
-            f"training and measuring are about predicting the next token, and a {table.family} model reads in both directions and predicts "
-            "none; `ropewalk extend` makes its table longer, and transformers trains it on masked tokens as it is"
-        )
+    refuse_encoder(table)
     file, name = _place(checkpoint, table)
     if DIGEST in table.block and table.block[DIGEST] != _digest(_read(file, name)):
         raise UserError(

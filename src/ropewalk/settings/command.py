@@ -7,17 +7,18 @@ out  a Python function with the class's own signature and help; the command line
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
 from ropewalk.settings.extras import explained
-from ropewalk.settings.values import Kind, Refused, kind_of, shown
+from ropewalk.settings.values import Kind, Refused, has, kind_of, shown
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -77,10 +78,11 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             asked: Any = settings(*args, **kwargs)
             asked.refuse_at_start()
-            try:
-                return function(asked)
-            except ModuleNotFoundError as error:
-                raise explained(error) from error
+            with _modes_kept(vars(asked).values()):
+                try:
+                    return function(asked)
+                except ModuleNotFoundError as error:
+                    raise explained(error) from error
 
         call.__signature__ = _signature(settings, function)  # pyrefly: ignore[missing-attribute] (inspect reads it)
         call.__doc__ = _help(settings, function)
@@ -88,6 +90,18 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
         return call
 
     return decorate
+
+
+@contextlib.contextmanager
+def _modes_kept(values: Iterable[Any]) -> Iterator[None]:
+    """A user's model in memory is measured in evaluation mode, and goes on being trained in the mode that each of its modules was in."""
+    modules = [module for value in values if has(value, "modules", "training") for module in value.modules()]
+    modes = [module.training for module in modules]
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
 
 
 def arguments(settings: type, values: object) -> dict[str, Any]:

@@ -103,16 +103,17 @@ def _with(words: str, *names: str) -> Kind:
     """An object that has all these attributes; a class is none."""
 
     def take(value: Any) -> Any:
-        if isinstance(value, type) or not all(_has(value, name) for name in names):
+        if not has(value, *names):
             raise Refused
         return value
 
     return Kind(words, take)
 
 
-def _has(value: Any, name: str) -> bool:
+def has(value: Any, *names: str) -> bool:
+    """Whether a value is an object, and no class, that has all these attributes."""
     try:
-        return hasattr(value, name)
+        return not isinstance(value, type) and all(hasattr(value, name) for name in names)
     except Exception:  # noqa: BLE001 - a property of an unknown object may raise anything
         return False
 
