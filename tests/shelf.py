@@ -370,6 +370,40 @@ def extended_yarn(base: Config | None = None) -> Config:
     return extended(base, rope_type="yarn", **ramp, original_max_position_embeddings=original)
 
 
+def extended_nemotron() -> Config:
+    """transformers 4 leaves this family's scaling out, whatever the keys say."""
+    return extended(nemotron_mini())
+
+
+def gpt_j() -> Config:
+    return dict(
+        model_type="gptj", n_embd=4096, n_head=16, n_layer=28, n_positions=2048, rotary_dim=64, vocab_size=50400
+    )
+
+
+def distilbert() -> Config:
+    return dict(model_type="distilbert", dim=768, hidden_dim=3072, n_heads=12, n_layers=6, max_position_embeddings=512)
+
+
+def falcon_alibi() -> Config:
+    return dict(model_type="falcon", alibi=True, hidden_size=4096, num_attention_heads=64, num_hidden_layers=36)
+
+
+def internvl_chat() -> Config:
+    """Its language model stands in a section of its own, read by code of its own."""
+    return dict(
+        model_type="internvl_chat", auto_map=dict(AutoConfig="c.C"), llm_config=llama_2(), transformers_version="5.1"
+    )
+
+
+def qwen25_vl_flat() -> Config:
+    """As Qwen2.5-VL is published: the language model's keys at the top level, beside `vision_config`."""
+    scaling = dict(type="mrope", mrope_section=[16, 24, 24])
+    return qwen25() | dict(
+        model_type="qwen2_5_vl", rope_scaling=scaling, vision_config=dict(depth=32, hidden_size=1280)
+    )
+
+
 SOUND = {
     build.__name__: build
     for build in (
@@ -377,6 +411,11 @@ SOUND = {
         qwen3_moe, gemma_3_4b, gemma_3_270m, phi_3_128k, gpt_oss, pythia, smollm3, llama_dynamic, mistral_sliding, deepseek_r1_0528, qwen3_vl, nemotron_mini, written_by_v5, extended, extended_yarn,
     )
 }  # fmt: skip
+#: Sound too: models without a RoPE to scale, or whose keys stand elsewhere. No program but transformers 5 was asked of these (ask.py).
+ALSO_SOUND = {
+    build.__name__: build
+    for build in (extended_nemotron, gpt_j, distilbert, falcon_alibi, internvl_chat, qwen25_vl_flat)
+}
 
 
 def saved_by_transformers_5(config: Config) -> Config:
@@ -493,4 +532,15 @@ SICK: dict[str, tuple[Config, set[int], bool]] = {
     "max_sequence_length of the old window": (extended() | dict(max_sequence_length=4096, seq_length=2048), {3}, True),
     "model_max_length of the old window": (extended_yarn() | dict(model_max_length=2048), {3}, True),
     "a second length below the first": (llama_2() | dict(max_seq_len=2048), {3}, False),
+}
+
+#: More of the same, of which no program was asked.
+ALSO_SICK: dict[str, tuple[Config, set[int], bool]] = {
+    "gpt_neox with a share of its own saved by transformers 5": (
+        saved_by_transformers_5(pythia())
+        | dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+        {1},
+        True,
+    ),
+    "two thetas": (llama_2() | dict(rope_parameters=dict(rope_type="default", rope_theta=500000.0)), {1}, False),
 }

@@ -30,6 +30,10 @@ class UserError(ValueError):
     """
 
 
+class Unsupported(UserError):
+    """A model that may be sound, and of a kind that ropewalk does not extend."""
+
+
 @contextlib.contextmanager
 def told(
     what: str, way_out: str, errors: type[Exception] | tuple[type[Exception], ...] = STRANGE_DATA

@@ -100,10 +100,20 @@ def test_what_no_config_can_scale_is_refused_by_name(config: dict[str, Any], sen
         read_rope(config)
 
 
+def test_no_silent_family_none_without_rope_is_told_to_put_a_rope_theta_back() -> None:
+    """transformers' whole list: encoders, encoder-decoders, image and audio models beside the language models."""
+    for model_type in transformers.CONFIG_MAPPING:
+        if not class_defaults(text_type({"model_type": model_type})):
+            with pytest.raises(UserError) as told:
+                read_rope({"model_type": model_type, "transformers_version": "5.0.0"})
+            assert "put the model's own value back" not in str(told.value)
+
+
 def test_a_language_model_inside_a_multimodal_config_is_known_by_its_section_or_its_class() -> None:
     assert text_type({"model_type": "gemma3", "text_config": {"hidden_size": 64}}) == "gemma3_text"
     assert text_type({"model_type": "mistral3", "text_config": {"model_type": "llama"}}) == "llama"
     assert text_type({"model_type": "llama"}) == "llama"
+    assert text_type({"model_type": "qwen2_5_vl"}) == "qwen2_5_vl_text"  # published without a text_config
 
 
 def test_each_type_of_layer_has_the_rope_of_its_own_keys() -> None:

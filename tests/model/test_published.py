@@ -221,6 +221,28 @@ def test_no_silent_family_one_that_cannot_be_a_model_here_is_told_so(
         load_model(directory)
 
 
+def test_a_multimodal_config_without_a_section_of_text_is_extended_where_its_keys_stand(tmp_path: Path) -> None:
+    """As Qwen2-VL and Qwen2.5-VL are published; read back by transformers alone."""
+    text = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+    text |= dict(vocab_size=258, max_position_embeddings=WINDOW, rope_theta=1e6, pad_token_id=0)
+    sizes = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=64)
+    config = dict(
+        model_type="qwen2_5_vl", rope_scaling=dict(type="mrope", mrope_section=[2, 3, 3]), vision_config=sizes
+    )
+    made = transformers.AutoConfig.for_model(**json.loads(json.dumps(config | text)))
+    transformers.AutoModelForImageTextToText.from_config(made).save_pretrained(tmp_path / "a")
+    (tmp_path / "a/config.json").write_text(json.dumps(config | text), encoding="utf-8")
+    assert extend(tmp_path / "a", window=LONGER, out=tmp_path / "b").factor == 2.0
+    written = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))
+    assert "text_config" not in written and written["max_position_embeddings"] == LONGER
+    assert written["rope_scaling"]["mrope_section"] == [2, 3, 3]
+    tables = [
+        transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / name).get_decoder().rotary_emb.inv_freq
+        for name in "ab"
+    ]
+    torch.testing.assert_close(tables[0], 2 * tables[1])
+
+
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_training_changes_the_language_model_alone_and_carries_the_rest_whole(mode: str, tmp_path: Path) -> None:
     original = testing.tiny_directory(tmp_path / "original", "mistral-small-3.1", WINDOW)

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+#: Multimodal families whose published configs have the language model's keys at the top level, without a `text_config`.
+FLAT = ("qwen2_vl", "qwen2_5_vl")
 _FILE = Path(__file__).with_name("class_defaults.json")
 
 
@@ -31,7 +33,7 @@ def text_type(config_dict: dict[str, Any]) -> str:
     """The `model_type` of a config's language model: the config's own, or its `text_config`'s, which may leave it out."""
     own, section = str(config_dict.get("model_type") or ""), config_dict.get("text_config")
     if not isinstance(section, dict):
-        return own
+        return _all_defaults()["text_types"][own] if own in FLAT else own
     return str(section.get("model_type") or _all_defaults()["text_types"].get(own, own))
 
 

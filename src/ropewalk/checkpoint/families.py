@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ropewalk.checkpoint.class_defaults import has_no_rope, with_defaults
+from ropewalk.checkpoint.class_defaults import class_defaults, has_no_rope, with_defaults
 from ropewalk.checkpoint.family import Family, Layers, Pattern
-from ropewalk.errors import UserError
+from ropewalk.errors import Unsupported
 
 _LEARNED = "a learned table of positions"
 _SINUSOIDAL = "a fixed table of sines"
@@ -183,14 +183,23 @@ FAMILIES: dict[str, Family] = {
         "names that end in -hf)"
     ),
     **dict.fromkeys(
-        "bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small camembert data2vec-text electra ernie "
-        "blip_text_model git gpt-sw3 gpt2 gpt_bigcode gpt_neo mbart megatron-bert mvp openai-gpt opt plbart prophetnet reformer rembert roberta "
-        "roberta-prelayernorm roc_bert trocr whisper xlm xlm-roberta xlm-roberta-xl xmod".split(),
+        "albert align_text_model altclip_text_model bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small "
+        "blip_text_model camembert canine chinese_clip_text_model clap_text_model clip_text_model convbert data2vec-text "
+        "decision_transformer distilbert electra ernie flaubert fnet git gpt-sw3 gpt2 gpt_bigcode gpt_neo ibert imagegpt layoutlm layoutlmv3 "
+        "led lilt longformer luke lxmert markuplm mbart megatron-bert mobilebert mpnet mra mvp nystromformer openai-gpt opt plbart "
+        "prophetnet reformer rembert roberta roberta-prelayernorm roc_bert siglip_text_model splinter squeezebert tapas trocr visual_bert "
+        "whisper xlm xlm-roberta xlm-roberta-xl xmod yoso".split(),
         Family(instead_of_rope=_LEARNED),
     ),
-    **dict.fromkeys("ctrl marian musicgen musicgen_melody pegasus xglm".split(), Family(instead_of_rope=_SINUSOIDAL)),
+    **dict.fromkeys(
+        "ctrl fsmt m2m_100 marian musicgen musicgen_melody nllb-moe pegasus pegasus_x xglm".split(),
+        Family(instead_of_rope=_SINUSOIDAL),
+    ),
     **dict.fromkeys("bloom mpt".split(), Family(instead_of_rope=_ALIBI)),
-    **dict.fromkeys("cpmant inkling_text inkling2_text t5 xlnet".split(), Family(instead_of_rope=_RELATIVE)),
+    **dict.fromkeys(
+        "cpmant deberta deberta-v2 funnel inkling_text inkling2_text longt5 mt5 pop2piano switch_transformers t5 udop umt5 xlnet".split(),
+        Family(instead_of_rope=_RELATIVE),
+    ),
     **dict.fromkeys(
         "falcon_mamba jamba kimi_linear mamba mamba2 nemotron_h rwkv xlstm zamba".split(),
         Family(instead_of_rope=_NOTHING),
@@ -204,23 +213,33 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type, _UNKNOWN)
 
 
+def is_known(model_type: str) -> bool:
+    """Whether a model_type is one of a language model that this table or transformers' classes describe."""
+    return model_type in FAMILIES or bool(class_defaults(model_type)) or has_no_rope(model_type)
+
+
+def instead_of_rope(text: dict[str, Any], model_type: str) -> str:
+    """What a model has in place of RoPE, by its family and the key that decides it; empty where it has RoPE."""
+    family = family_of(model_type)
+    if family.rope_if is None:
+        return family.instead_of_rope
+    key, value, otherwise = family.rope_if
+    return "" if with_defaults({**text, "model_type": model_type}).get(key, value) == value else otherwise
+
+
 def refuse_without_rope(text: dict[str, Any], model_type: str) -> None:
     """Refuse a model that has no RoPE, or one that no config can scale.
 
     Raises:
-        UserError: by the family's name: what it has instead, or why not.
+        Unsupported: by the family's name: what it has instead, or why not.
     """
-    family = family_of(model_type)
-    instead = family.instead_of_rope
-    if family.rope_if is not None:
-        key, value, otherwise = family.rope_if
-        instead = "" if with_defaults(text).get(key, value) == value else otherwise
+    family, instead = family_of(model_type), instead_of_rope(text, model_type)
     if not (instead or family.refused) and has_no_rope(model_type):
         instead = "none (no rope_parameters)"
     if instead:
-        raise UserError(
+        raise Unsupported(
             f"ropewalk extends models that use rotary position embedding, but {'this ' * bool(family.rope_if)}{model_type} has {instead}; "
             "choose a RoPE model (Llama, Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …)"
         )
     if family.refused:
-        raise UserError(f"{model_type} {family.refused}; choose a model of another family")
+        raise Unsupported(f"{model_type} {family.refused}; choose a model of another family")

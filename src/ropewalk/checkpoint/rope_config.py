@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
-from ropewalk.checkpoint.families import family_of, refuse_without_rope
+from ropewalk.checkpoint.families import family_of, is_known, refuse_without_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS, named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.ropewalk_block import read_block
@@ -29,7 +29,7 @@ from ropewalk.checkpoint.window import (
     second_lengths,
     settled,
 )
-from ropewalk.errors import UserError
+from ropewalk.errors import Unsupported, UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
 from ropewalk.rope.scaling import InvFreq, Ntk, Proportional, Rope, Scaling
 
@@ -243,6 +243,11 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
     written_by_v5 = "rope_parameters" in text or str(config_dict.get("transformers_version", "0")).split(".")[0] >= "5"
     defaults = class_defaults(model_type).get("rope_parameters", {})
     default = defaults.get(FULL_LAYERS, defaults).get("rope_theta")
+    if model_type and not is_known(model_type):
+        raise Unsupported(
+            f"{model_type} is no language model that ropewalk knows, and its config names no rope_theta; choose a RoPE model (Llama, "
+            "Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …) as transformers has it"
+        )
     if default is None or written_by_v5:
         raise UserError(
             f"the config of this {model_type or 'unnamed'} model names no rope_theta, so its inv_freq is lost (a reader would "

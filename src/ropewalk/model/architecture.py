@@ -16,7 +16,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.errors import UserError
+from ropewalk.checkpoint.class_defaults import FLAT
+from ropewalk.errors import Unsupported, UserError
 
 
 def auto_class(config_dict: dict[str, Any]) -> Any:
@@ -36,9 +37,10 @@ def auto_class(config_dict: dict[str, Any]) -> Any:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return transformers.AutoModelForCausalLM
     beside_images = model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    if beside_images and isinstance(config_dict.get("text_config"), dict) and not _encodes(str(model_type)):
+    has_text = isinstance(config_dict.get("text_config"), dict) or model_type in FLAT
+    if beside_images and has_text and not _encodes(str(model_type)):
         return transformers.AutoModelForImageTextToText
-    raise UserError(
+    raise Unsupported(
         f"ropewalk extends decoders of text, alone or beside an image encoder, and {model_type} is neither; choose a causal language "
         "model"
     )

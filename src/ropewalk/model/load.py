@@ -24,7 +24,7 @@ from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
 from ropewalk.data.encode import limit_ids
-from ropewalk.errors import UserError, read_text, told
+from ropewalk.errors import Unsupported, UserError, read_text, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
@@ -141,7 +141,7 @@ def refuse_unknown_code(checkpoint: Checkpoint) -> None:
     """Raises UserError for a family that transformers does not know, unless the checkpoint brings its code and that is trusted."""
     known = is_known(checkpoint.config.get("model_type"))
     if "auto_map" in checkpoint.config and not known and not checkpoint.trust_remote_code:
-        raise UserError(
+        raise Unsupported(
             f"{checkpoint} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
             "--trust-remote-code, or choose a family that transformers has"
         )

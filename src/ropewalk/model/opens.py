@@ -11,8 +11,8 @@ from pathlib import Path
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.errors import UserError
-from ropewalk.model.load import encodes_only, laid_out
+from ropewalk.errors import Unsupported, UserError
+from ropewalk.model.load import encodes_only, laid_out, refuse_unknown_code
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
 
@@ -21,6 +21,8 @@ def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Fin
     """9. The inv_freq that transformers computes from the config, against the closed form."""
     try:
         verify_directory(_opened(path, trust_remote_code))
+    except Unsupported as error:
+        return Finding(number, "not checked", str(error))
     except UserError as error:
         return Finding(number, "wrong", str(error))
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
@@ -30,7 +32,9 @@ def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Fin
 
 def _opened(path: Path, trust_remote_code: bool) -> Checkpoint:
     """By any reading of the windows that its config leaves open: the rotation and the tensors are the same by each."""
-    return Checkpoint.open(path, trust_remote_code=trust_remote_code).readings[0]
+    checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+    refuse_unknown_code(checkpoint)
+    return checkpoint.readings[0]
 
 
 def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> list[Finding]:
@@ -54,5 +58,7 @@ def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"

@@ -142,7 +142,7 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
     if subject.instead_of_rope or subject.config.get("ropewalk") or READERS["transformers 5"].refusal(subject.config):
         return
     if subject.rope is None:
-        if not theta_is_lost(subject):
+        if not theta_is_lost(subject) and not subject.unsupported:
             yield Finding(4, "note", f"ropewalk does not take this model: {subject.rope_error}")
         return
     if subject.question is not None:
@@ -163,7 +163,7 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def reach(subject: Subject) -> Iterator[Finding]:
     """6. Layers that need the longer window see all of it."""
-    if subject.instead_of_rope:
+    if subject.instead_of_rope or subject.unsupported:
         return
     window, layers = subject.window or subject.text.get(POSITIONS), subject.text.get("num_hidden_layers", 0)
     if isinstance(layers, int | float) and layers > _MOST_LAYERS:  # the layout is a list
@@ -193,7 +193,7 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     how: dict[str, list[str]] = {}
     for name, reader in READERS.items():
         computed = reader.inv_freq(subject.config)
-        if name in _BY_TRANSFORMERS or computed is None:
+        if computed is None or (name in _BY_TRANSFORMERS and not reader.scaling_is_ignored(subject.config)):
             continue
         if same(computed, closed_form):
             if wrong := _other_attention(subject, name):

@@ -64,7 +64,12 @@ def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding
     findings = list(check(subject))
     said = any(finding.verdict in ("wrong", "not checked") for finding in findings)
     about_rope = number in (1, 3, 6, 7)
-    if fine and not said and not (number in (3, 6, 7) and findings) and not (about_rope and subject.instead_of_rope):
+    if (
+        fine
+        and not said
+        and not (number in (3, 6, 7) and findings)
+        and not (about_rope and (subject.instead_of_rope or subject.unsupported))
+    ):
         findings.insert(0, Finding(number, "ok", fine))
     elif number == 2 and subject.block and not said:
         findings.insert(0, Finding(2, "ok", "the block and the other keys say one thing"))

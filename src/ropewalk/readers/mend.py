@@ -28,7 +28,7 @@ from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.objections import SAME_TYPES
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost
+from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost, two_thetas, versions_agree
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.scaling import SCALINGS
 
@@ -203,13 +203,13 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
     config, agree = subject.config, both_blocks_agree(subject.config, subject.text)
     if five.refusal(config) or theta_is_lost(subject):
         return subject, ""
-    if agree and (four.refusal(config) or same(four.inv_freq(config), five.inv_freq(config))):
+    if agree and versions_agree(config):
         return subject, ""
     if subject.block and subject.rope is not None and subject.question is None:
         rope = subject.rope
         written = write_rope(config, rope.scaling, window=rope.window, rope=rope.rope, block=rope.block)
         return _with_config(subject, written), f"every spelling says {rope}, as the ropewalk block does"
-    if not agree:
+    if not agree or two_thetas(subject):
         return subject, ""
     keys = five.keys(config)
     if keys.entry not in (
@@ -222,8 +222,11 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
         text["rope_theta"] = keys.rope_theta
         legacy = {name: value for name, value in keys.entry.items() if name != "rope_theta"}
         text["rope_scaling"] = None if keys.rope_type == "default" else {**legacy, "type": keys.rope_type}
+        family = family_of(subject.family)
+        if family.theta_key:
+            text.setdefault(family.theta_key, keys.rope_theta)
         if isinstance(share := keys.entry.get("partial_rotary_factor"), int | float):
-            text.setdefault("partial_rotary_factor", share)
+            text.setdefault(family.share_key or "partial_rotary_factor", share)
         local = (text.get("rope_parameters") or {}).get("sliding_attention")
         if isinstance(local, dict) and "rope_theta" in local:
             text.setdefault("rope_local_base_freq", local["rope_theta"])

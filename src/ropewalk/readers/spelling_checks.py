@@ -31,14 +31,16 @@ def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 def spellings(subject: Subject) -> Iterator[Finding]:
     """1. transformers 4 and 5 find the same rotation, and none is lost."""
     if subject.instead_of_rope:
-        has = subject.table or subject.instead_of_rope
-        yield Finding(1, "note", f"{subject.family} has {has} and no RoPE; nothing of that to check")
+        yield Finding(1, "note", f"no RoPE to check: {subject.family} has {subject.instead_of_rope}")
+        return
+    if subject.unsupported:
+        yield Finding(1, "not checked", subject.rope_error)
         return
     yield from (Finding(1, "wrong", sentence) for sentence in _spelling_faults(subject))
 
 
 def _spelling_faults(subject: Subject) -> Iterator[str]:
-    config, four, five = subject.config, READERS["transformers 4"], READERS["transformers 5"]
+    config, five = subject.config, READERS["transformers 5"]
     if theta_is_lost(subject):
         yield (
             "the config names no rope_theta, and every reader would silently take a default; put the model's own value back, at the "
@@ -66,12 +68,22 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
             "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: "
             "take out the one that is wrong"
         )
-    elif (
-        four.refusal(config) is None
-        and not two_types(subject.text, keys)
-        and not same(four.inv_freq(config), five.inv_freq(config))
-    ):
+    elif not two_types(subject.text, keys) and not versions_agree(config):
         yield _lost_in_version_4(subject)
+
+
+def versions_agree(config: dict[str, Any]) -> bool:
+    """Whether transformers 4 rotates as 5 does, as far as keys decide: it may refuse a family, or leave the scaling of one out whatever they say."""
+    four, five = READERS["transformers 4"], READERS["transformers 5"]
+    if four.refusal(config) is not None or four.scaling_is_ignored(config):
+        return True
+    return same(four.inv_freq(config), five.inv_freq(config))
+
+
+def two_thetas(subject: Subject) -> bool:
+    """Whether rope_theta stands twice, with two values: neither is certain, whatever a reader takes."""
+    text, named = subject.text, READERS["transformers 5"].keys(subject.config).entry.get("rope_theta")
+    return None not in (named, text.get("rope_theta")) and named != text["rope_theta"]
 
 
 def _lost_in_version_4(subject: Subject) -> str:
@@ -80,7 +92,11 @@ def _lost_in_version_4(subject: Subject) -> str:
         f"transformers 4 would read {four.rope_type} on rope_theta {four.rope_theta:g}, and transformers 5 {five.rope_type} on "
         f"{five.rope_theta:g}"
     )
-    if subject.text.get("rope_scaling"):
+    shares = [READERS[name].inv_freq(subject.config) for name in ("transformers 4", "transformers 5")]
+    pairs = [0 if share is None else share.size for share in shares]
+    if pairs[0] != pairs[1]:
+        both += f", with {2 * pairs[0]} and {2 * pairs[1]} coordinates of a head rotated"
+    if subject.text.get("rope_scaling") or two_thetas(subject):
         return f"{both}; make rope_scaling, rope_theta and rope_parameters say one thing"
     return (
         f"{both}: save_pretrained of version 5 drops rope_scaling and the rope_theta at the top level, which version 4, MLX and Ollama "

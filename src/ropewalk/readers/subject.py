@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.families import instead_of_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.files import read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import WindowQuestion
-from ropewalk.errors import UserError
+from ropewalk.errors import Unsupported, UserError
 from ropewalk.readers.reader import BAD_VALUES, model_type_of
 from ropewalk.readers.rules import READERS
 from ropewalk.rope.rope import InvFreq
@@ -88,8 +88,8 @@ class Subject:
 
     @cached_property
     def instead_of_rope(self) -> str:
-        """What the family has in place of RoPE; empty where it has RoPE."""
-        return family_of(self.family).instead_of_rope
+        """What the model has in place of RoPE; empty where it has RoPE."""
+        return str(self.table or "") or instead_of_rope(self.text, self.family)
 
     @cached_property
     def table(self) -> PositionTable | None:
@@ -107,10 +107,15 @@ class Subject:
     @cached_property
     def rope_error(self) -> str:
         """Why ropewalk cannot read the config's RoPE; empty where it can."""
-        return self._read[1]
+        return str(self._read[1])
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether nothing need be wrong with the model, which is of a kind that ropewalk does not extend."""
+        return isinstance(self._read[1], Unsupported)
 
     @cached_property
-    def _read(self) -> tuple[RopeConfig | None, str]:
+    def _read(self) -> tuple[RopeConfig | None, UserError | str]:
         if self.table is not None:
             return None, ""
         if not isinstance(self.config.get("ropewalk") or {}, dict):
@@ -128,7 +133,7 @@ class Subject:
             length = self.tokenizer_config.get("model_max_length")
             return read_rope(self.config, tokenizer_length=length if isinstance(length, int) else None), ""
         except UserError as error:
-            return None, str(error)
+            return None, error
         except BAD_VALUES as error:
             return None, f"the config's keys of RoPE cannot be read ({error!r:.80}); mend its config.json"
 
