@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ropewalk import testing
 from ropewalk.attention_ops.transformers import attend_in_blocks
@@ -10,6 +11,7 @@ from ropewalk.data.sliding import SlidingWindow
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
+from ropewalk.model import loss
 from ropewalk.model.label_weights import LabelWeights, OfPart, taken_out, weights_of
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.settings.train import TrainSettings
@@ -63,7 +65,7 @@ def published(model, ids, kept, step, most):
 @pytest.mark.parametrize(("kept", "step", "window"), [(12, 4, 63), (24, 8, 63), (16, 16, 79), (7, 1, 40)])
 def test_the_gradient_is_that_of_the_published_procedure(sharp, kept, step, window):
     assert (window + 1 - kept) % step == 0  # or the last pass differs, which is tested below
-    rows, loss = rows_of(2, window), NextTokenLoss(sharp)
+    rows, root = rows_of(2, window), NextTokenLoss(sharp)
     expected = plain = 0.0
     every = []
     for row, labels in zip(rows["input_ids"], rows["labels"], strict=True):
@@ -76,8 +78,8 @@ def test_the_gradient_is_that_of_the_published_procedure(sharp, kept, step, wind
     expected.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in sharp.named_parameters()}
     sharp.zero_grad()
-    short = ShortContext(kept + step, step).add(rows, loss, Mesh(CPU), in_blocks=False)
-    summed = loss(**taken_out(short, 5.0))
+    short = ShortContext(kept + step, step).add(rows, root, Mesh(CPU), in_blocks=False)
+    summed = root(**taken_out(short, 5.0))
     summed.backward()
     # What is shown are nats without weights, so that runs with and without LongCE can be compared.
     assert float(summed.detach()) == pytest.approx(plain, rel=1e-5)
@@ -114,7 +116,21 @@ def test_the_worked_example_and_what_counts_once():
     assert weights_of(whole, OfPart(torch.tensor([2.0, 3.0, 1.0, 0.0]), short, 5.0)).tolist() == pytest.approx(
         [2 * 1.8221, 3.0, 0.8187, 0.0], rel=1e-4
     )
-    assert LabelWeights(given=torch.ones(2, 3)).of_part(slice(2, 5)).given.shape == (3,)
+    held = LabelWeights(given=torch.ones(2, 3))
+    assert held.of_part(slice(2, 5)).given.shape == (3,)
+    assert tree_leaves(((), {"weigh": held})) == [held], "or FSDP2 would find the tensor and round it to bfloat16"
+
+
+def test_weights_are_traced_as_one_graph():
+    """On a GPU what follows the logits is compiled; here it is traced as for that, and run as it is."""
+    generator = torch.Generator().manual_seed(0)
+    product, given, short = torch.randn(130, 50, generator=generator), torch.rand(130), 5 * torch.rand(130)
+    labels = torch.randint(0, 50, (130,), generator=generator)
+    labels[::7], short[::3] = IGNORED, torch.nan
+    traced = torch.compile(loss._from_product, dynamic=False, backend="eager", fullgraph=True)
+    for part in (None, OfPart(None, short, 5.0), OfPart(given, None, 5.0), OfPart(given, short, 5.0)):
+        expected = loss._from_product(product, labels, loss.LogitsTransform(), part)
+        torch.testing.assert_close(traced(product, labels, loss.LogitsTransform(), part), expected, rtol=0, atol=0)
 
 
 def test_documents_in_a_row_know_nothing_of_each_other(sharp):

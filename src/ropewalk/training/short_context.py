@@ -52,13 +52,14 @@ class ShortContext:
         places, wanted = self._passes(rows)
         share = slice(mesh.context_rank, None, mesh.context_size)
         places, wanted = places[share], wanted[share]
-        # Sharded weights are gathered by all processes together, so all make as many passes; further ones read the first row again.
-        most = mesh.most(len(places))
+        at_once = max(1, rows["input_ids"].numel() // mesh.context_size // self.short)
+        # Sharded weights are gathered by all processes together, so all make as many passes; and all of one shape, for which layers are
+        # compiled once. Further ones read the beginning of the first row, for nothing.
+        most = -(-mesh.most(len(places)) // at_once) * at_once
         places = torch.cat([places, places.new_zeros(most - len(places), 2)])
         wanted = torch.cat([wanted, wanted.new_zeros(most - len(wanted), wanted.shape[1])])
         found = torch.zeros_like(rows["labels"], dtype=torch.float32)
         known = torch.zeros_like(rows["labels"], dtype=torch.bool)
-        at_once = max(1, rows["input_ids"].numel() // mesh.context_size // self.short)
         for begin in range(0, most, at_once):
             some, scored = places[begin : begin + at_once], wanted[begin : begin + at_once]
             inputs = self._inputs(rows, some, scored)
