@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +43,21 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     here = origin(page.file.src_uri)
     if here.suffix != ".md":
         return markdown  # made by `content`
-    base = posixpath.dirname(page.file.src_uri)
-    linked = LINK.sub(lambda link: posixpath.relpath(place(resolved(here, link[1])), base or "."), markdown)
-    return outside_code(linked)
+    base = posixpath.dirname(page.file.src_uri) or "."
 
+    def rewritten(text: str) -> str:
+        linked = LINK.sub(lambda link: posixpath.relpath(place(resolved(here, link[1])), base), text)
+        return LIST_AFTER_TEXT.sub(r"\1\n\n", linked)
 
-def outside_code(markdown: str) -> str:
-    """A blank line before each list that follows a line of text."""
-    parts, at = [], 0
-    for fence in FENCE.finditer(markdown):
-        parts += [LIST_AFTER_TEXT.sub(r"\1\n\n", markdown[at : fence.start()]), fence[0]]
-        at = fence.end()
-    return "".join([*parts, LIST_AFTER_TEXT.sub(r"\1\n\n", markdown[at:])])
+    prose, fences = FENCE.split(markdown), FENCE.findall(markdown)
+    return "".join(rewritten(text) + code for text, code in zip_longest(prose, fences, fillvalue=""))
 
 
 def place(path: Path) -> str:
     """Where the site has a file of the repository, as the name of a page's source."""
     if path == ROOT / "README.md":
         return "index.md"
-    if path.is_relative_to(ROOT / "docs") and path.is_file():
+    if path.is_relative_to(ROOT / "docs") and not path.is_dir():
         return path.relative_to(ROOT / "docs").as_posix()
     name = f"source/{path.relative_to(ROOT).as_posix()}"
     return f"{name}/index.md" if path.is_dir() else name if path.suffix == ".md" else f"{name}.md"
@@ -81,9 +78,10 @@ def resolved(page: Path, link: str) -> Path:
 
 
 def targets(page: Path) -> Iterator[Path]:
-    """What a page of Markdown links to."""
+    """What a page of Markdown links to; of what is not there mkdocs says so."""
     if page.suffix == ".md":
-        yield from (resolved(page, link) for link in LINK.findall(page.read_text(encoding="utf-8")))
+        links = LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+        yield from (path for link in links if (path := resolved(page, link)).exists())
 
 
 def content(path: Path) -> str:
