@@ -13,6 +13,7 @@ import pytest
 
 import ropewalk
 from ropewalk import cli
+from ropewalk.errors import UserError
 from ropewalk.settings.command import docs_of, fields
 from ropewalk.settings.train import TrainSettings
 
@@ -35,6 +36,19 @@ def test_every_option_has_a_docstring_and_help_shows_it(name: str) -> None:
     assert set(docs) == {field.name for field in dataclasses.fields(settings)}
     for words in docs.values():
         assert words in function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"windw": 128, "out": "x"}, "extend cannot be called like this .*'window'.*; did you mean window=?"),
+        ({"window": 128, "out": "x", "banana": 1}, r"argument 'banana'\); help\(ropewalk.extend\) lists what it takes"),
+        ({"window": 128}, "missing a required argument: 'out'"),
+    ],
+)
+def test_a_call_with_other_arguments_is_refused_by_the_functions_name(arguments: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ropewalk.extend("hemp", **arguments)
 
 
 def test_settings_cannot_be_changed_once_they_are_checked() -> None:

@@ -150,7 +150,8 @@ def test_a_number_beyond_its_range_is_refused_and_numpys_is_taken(settings: type
         middle = NUMPY[kind](
             found.least + min(1, found.most - found.least) * (1 if kind is int else 0.5) + (found.least > 0)
         )
-        alone = ("chunk_window", "longce", "longce_stride", "longce_most", "keep")  # taken beside other options only
+        # Taken beside other options only.
+        alone = ("chunk_window", "longce", "longce_stride", "longce_most", "keep", "lora_rank", "lora_alpha")
         if name in alone or _is_list(settings, name):  # a list of them
             continue
         held = getattr(_made(settings, **{name: middle}), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import sys
@@ -76,6 +77,7 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
     def decorate(function: Callable[[S], R]) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            _refuse_unknown(function, call.__signature__, args, kwargs)  # pyrefly: ignore[missing-attribute]
             asked: Any = settings(*args, **kwargs)
             asked.refuse_at_start()
             with _modes_kept(vars(asked).values()):
@@ -90,6 +92,21 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
         return call
 
     return decorate
+
+
+def _refuse_unknown(function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any) -> None:
+    """Arguments that there are not or that are missing, by the function's name and not by that of a class behind it."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        near = [
+            f"{name}="
+            for word in kwargs
+            for name in difflib.get_close_matches(word, signature.parameters, 1)
+            if word != name
+        ]
+        meant = f"did you mean {near[0]}?" if near else f"help(ropewalk.{function.__name__}) lists what it takes"
+        raise UserError(f"{function.__name__} cannot be called like this ({error}); {meant}") from None
 
 
 @contextlib.contextmanager

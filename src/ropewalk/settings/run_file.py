@@ -40,7 +40,7 @@ class _Loader(yaml.BaseLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = collections.Counter(str(name.value) for name, _ in node.value)
         if twice := [name for name, times in names.items() if times > 1]:
-            raise yaml.YAMLError(f"it names {twice[0]} twice")
+            raise ValueError(f"it names {twice[0]} twice")
         return super().construct_mapping(node, deep)
 
 

@@ -215,7 +215,8 @@ PATHS = _one_of([PATH, several(PATH)], "a path or several")
 MODEL = Kind("a model's name or directory", _take_path)
 MODEL_OR_LOADED = _one_of([MODEL, _LOADED])
 TEXTS = _one_of(
-    [PATH, several(PATH), several(Kind("", _take_document))], "one or several files, directories or data-set ids"
+    [PATH, several(PATH), several(Kind("", _take_document))],
+    "one or several files, directories or data-set ids (in Python also a list of objects with a name and a text)",
 )
 TOKENIZER = _with("a tokenizer", "eos_token_id", "encode", "decode")
 DTYPE = _with("a torch.dtype", "is_floating_point", "itemsize")
