@@ -129,3 +129,9 @@ def test_a_pipe_in_the_hubs_cache_is_refused_and_not_waited_for(tmp_path, monkey
     os.mkfifo(pipe)
     with pytest.raises(UserError, match=f"the hub's cache holds files, but {pipe} is a pipe"):
         command()
+
+
+def test_a_pipe_that_is_called_like_a_gguf_file_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.gguf")
+    with pytest.raises(UserError, match="a.gguf is a pipe; give a file"):
+        Checkpoint.open(tmp_path / "a.gguf")

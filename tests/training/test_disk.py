@@ -52,7 +52,11 @@ def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> Non
         patch.setattr(shutil, "disk_usage", full)
         with pytest.raises(UserError, match=r"2 models of .* MiB, 2 states of .*--save-every.*--keep-checkpoints"):
             train(base, out=tmp_path / "full", **shared)
-    assert not (tmp_path / "full/checkpoints").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.resource, "getrlimit", lambda _: (2**18, 2**18))
+        with pytest.raises(UserError, match=r"largest file takes 0.4 MiB, .* no file above 0.2 MiB \(ulimit -f\)"):
+            train(base, out=tmp_path / "full", **shared)
+    assert not (tmp_path / "full").exists()
 
     train(base, out=tmp_path / "run", **shared)
     checkpoint = tmp_path / "run/checkpoints/step-000002"

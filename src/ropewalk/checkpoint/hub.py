@@ -14,7 +14,7 @@ from typing import Any
 from ropewalk.checkpoint.guard import EMBEDDED, refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
 from ropewalk.checkpoint.steps import CHECKPOINTS
-from ropewalk.errors import UserError, read_text, refuse_irregular_among
+from ropewalk.errors import UserError, read_text, refuse_irregular, refuse_irregular_among
 
 #: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
@@ -46,6 +46,7 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
         return path
     if path.exists():
         if path.suffix == ".gguf":
+            refuse_irregular(path, "a model is read from files")
             raise no_gguf(f"{path} is none")
         raise UserError(
             f"a model is a directory with a config.json, but {path} is a file; name the directory it lies in"

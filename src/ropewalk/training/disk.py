@@ -6,6 +6,7 @@ out  nothing; or a sentence with the figures and two ways out
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -73,12 +74,18 @@ def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None
 def ask(
     out: Path, settings: TrainSettings, source: Checkpoint, parameters: Sequence[nn.Parameter], *, done: int, there: int
 ) -> None:
-    """Refuse a run that stands at step `done`, `there` states being kept already, if the disk is too full for the rest of it.
+    """Refuse a run that stands at step `done`, `there` states being kept already, if the disk is too full for the rest of it, or a file too large.
 
     Raises:
-        UserError: see `refuse_too_full`.
+        UserError: see `refuse_too_full`; the process may not write a file of the model's size.
     """
-    model = sum(file.stat().st_size for file in source.weight_files)
+    files = [file.stat().st_size for file in source.weight_files]
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and max(files) > limit:
+        raise UserError(
+            f"the model's largest file takes {_size(max(files))}, and this process may write no file above {_size(limit)} (ulimit -f); raise that"
+        )
+    model = sum(files)
     state = state_bytes(parameters, settings.optimizer)
     refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
 

@@ -32,7 +32,10 @@ from ropewalk.settings.train import CHANGEABLE
 
 STATE = "state"
 MANIFEST = "manifest.json"
-_HASHED = {"model": "weights, config or tokenizer to begin with", "data": "data"}
+_HASHED = {
+    "model": "weights, config or tokenizer to begin with",
+    "data": "data (files, weights, --packing, --scores, --loss, --field)",
+}
 _GONE = ".state.gone"
 RECORDS = "records.jsonl"
 #: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
