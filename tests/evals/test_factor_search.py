@@ -52,6 +52,8 @@ def test_what_is_found_is_what_extend_writes(
     assert ("mscale_all_dim, by which YaRN multiplied all scores by 1.296" in caplog.text) == (before == "mscale")
     assert found.perplexity <= min(found.starts.values()) and set(found.starts) == {"linear", "ntk", "yarn"}
     ropewalk.extend(model, window=LONGER, out=tmp_path / "longer", method=method, factors=tmp_path / "found.json")
+    with pytest.raises(UserError, match=f"were searched for [0-9]+ to {LONGER} tokens, not [0-9]+ to {2 * LONGER}"):
+        ropewalk.extend(model, window=2 * LONGER, out=tmp_path / "x", method=method, factors=tmp_path / "found.json")
     extended = load_model(tmp_path / "longer")
     # Perplexity by hand: each of the first two documents is cut to the window, all its tokens but the first count.
     nll, count = 0.0, 0

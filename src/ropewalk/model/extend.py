@@ -132,6 +132,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         rope_config.scaling, Plain
     ):  # a model that was trained past its pretraining window, unscaled, has another one by now
         rope = dataclasses.replace(rope, window=current)
+    options.refuse_factors_of_other_windows(rope.window, window)
     scaling = _scaling(rope_config, rope, window, options)
     step = {
         "method": scaling.method,

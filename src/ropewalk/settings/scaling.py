@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ropewalk.errors import STRANGE_DATA, read_text, told
+from ropewalk.errors import STRANGE_DATA, UserError, read_text, told
 from ropewalk.settings.values import PATH, Kind, Range, Refused
 from ropewalk.settings.windows import WindowOptions
 
@@ -92,8 +92,31 @@ class ScalingOptions(WindowOptions):
         """The parameters that were given, by name; factors by their values, wherever they were read."""
         given = {name: getattr(self, name) for name in parameter_names() if getattr(self, name) is not None}
         if isinstance(self.factors, str | Path):
-            given["factors"] = _factors_in(Path(self.factors))
+            content = _json_in(Path(self.factors))
+            # The file of a search, or a whole RoPE dictionary of a config: its two lists are what is asked for.
+            lists = {key: content[key] for key in _LISTS if key in content} if isinstance(content, dict) else content
+            given["factors"] = lists
         return given
+
+    def refuse_factors_of_other_windows(self, original: int, window: int) -> None:
+        """Hold the windows that `ropewalk search` wrote beside its factors against those that are asked for.
+
+        Raises:
+            UserError: they were searched for others.
+        """
+        content = _json_in(Path(self.factors)) if isinstance(self.factors, str | Path) else None
+        if not isinstance(content, dict):
+            return
+        searched = content.get("original_window", original), content.get("window", window)
+        if searched != (original, window):
+            raise UserError(
+                f"the factors in {self.factors} were searched for {searched[0]} to {searched[1]} tokens, not {original} to {window}; search "
+                f"again with --window {window}, or give the numbers themselves"
+            )
+
+
+#: The names that a config has for the factors in and beyond the original window.
+_LISTS = ("short_factor", "long_factor")
 
 
 def parameter_names() -> list[str]:
@@ -102,8 +125,8 @@ def parameter_names() -> list[str]:
     return [each.name for each in dataclasses.fields(ScalingOptions) if each.name not in others]
 
 
-def _factors_in(path: Path) -> Any:
-    """A list of factors from a JSON file, or both lists by the names that a config has for them.
+def _json_in(path: Path) -> Any:
+    """What a JSON file of factors holds: a list of them, both lists by the names that a config has for them, or what a search wrote.
 
     Raises:
         UserError: the file is missing or is no JSON.
@@ -111,7 +134,4 @@ def _factors_in(path: Path) -> Any:
     with told(
         f"--factors is a JSON file or numbers, and {path} cannot be read", "check the path", (*STRANGE_DATA, OSError)
     ):
-        content = json.loads(read_text(path, "--factors is a JSON file or numbers"))
-    # The file of a search, or a whole RoPE dictionary of a config: its two lists are what is asked for.
-    keys = ("short_factor", "long_factor")
-    return {key: content[key] for key in keys if key in content} if isinstance(content, dict) else content
+        return json.loads(read_text(path, "--factors is a JSON file or numbers"))
