@@ -92,6 +92,7 @@ def test_a_family_without_rope_is_told_what_it_has(model_type: str) -> None:
         ({"model_type": "chatglm", "rope_ratio": 50, "seq_length": 131072}, "rope_theta by rope_ratio in code of its own"),
         ({"model_type": "gptj"}, "by a table in its code"),
         ({"model_type": "cohere"}, "names no rope_theta"),  # 10000 in transformers 4, 500000 in 5
+        ({"model_type": "llama", "rope_theta": None}, "names no rope_theta"),
         ({"model_type": "dots3_note_text"}, "none for full_attention layers"),
     ],
 )  # fmt: skip
@@ -107,6 +108,12 @@ def test_no_silent_family_none_without_rope_is_told_to_put_a_rope_theta_back() -
             with pytest.raises(UserError) as told:
                 read_rope({"model_type": model_type, "transformers_version": "5.0.0"})
             assert "put the model's own value back" not in str(told.value)
+
+
+def test_the_rotated_coordinates_may_be_named_themselves() -> None:
+    """As MiniMax-M2 is published: rotary_dim 64 of heads of 128, and no share."""
+    named = read_rope({"model_type": "minimax_m2", "rotary_dim": 64, "head_dim": 128, "rope_theta": 5e6})
+    assert (named.rope.head_dim, read_rope({"model_type": "minimax_m2", "rope_theta": 5e6}).rope.head_dim) == (64, 128)
 
 
 def test_a_language_model_inside_a_multimodal_config_is_known_by_its_section_or_its_class() -> None:

@@ -41,6 +41,17 @@ def model(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "model"))
 
 
+@pytest.mark.parametrize("with_config", [True, False])  # ropewalk's own adapters have one, peft's none
+def test_an_adapter_is_told_from_a_model_that_lacks_its_weights(with_config: bool, model: Path) -> None:
+    (model / SINGLE).rename(model / "adapter_model.safetensors")
+    (model / "adapter_config.json").write_text("{}", encoding="utf-8")
+    if not with_config:
+        (model / "config.json").unlink()
+    for use in (load_model, lambda path: extend(path, window=128, out=model / "longer")):
+        with pytest.raises(UserError, match="is an adapter and no whole model; merge it first: ropewalk merge"):
+            use(model)
+
+
 def write_shards(model: Path, weights: dict[str, torch.Tensor], names: tuple[str, str] = SHARDS, **index: Any) -> None:
     """Two shards of half the tensors each, and their index; `index` replaces its entries."""
     half, order = len(weights) // 2, list(weights)

@@ -16,7 +16,7 @@ import pytest
 
 import ropewalk
 import shelf
-from ropewalk import cli
+from ropewalk import cli, testing
 from ropewalk.errors import UserError
 from ropewalk.readers.examine import examine
 from ropewalk.readers.rules import READERS
@@ -306,6 +306,13 @@ def test_exit_1_if_anything_is_wrong_and_json_says_what(tmp_path: Path, capsys) 
     assert [each["number"] for each in said["findings"] if each["verdict"] == "wrong"][0] == 1
     cli.main(["doctor", str(tmp_path), "--fix"])  # and 0 once it is mended
     assert "mended: max_position_embeddings 4096.0 is the whole number 4096" in capsys.readouterr().out
+
+
+def test_a_config_that_transformers_refuses_is_no_fault_of_the_tokenizer(tmp_path: Path) -> None:
+    directory = testing.tiny_directory(tmp_path / "a")
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"max_position_embeddings": "64"}), encoding="utf-8")
+    assert not any(f.number == 5 and f.verdict == "wrong" for f in ropewalk.doctor(directory).findings)
 
 
 def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> None:

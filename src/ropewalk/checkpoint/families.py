@@ -157,6 +157,7 @@ FAMILIES: dict[str, Family] = {
         layers=Layers(gated=False, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
     ),
     "minicpm3": Family(head_width_key="dim_model_base"),
+    "minimax_m2": Family(rotated_key="rotary_dim"),
     "hyperclovax": Family(logits_key="logits_scaling"),
     "falcon": Family(rope_if=("alibi", False, _ALIBI)),
     "zamba2": Family(rope_if=("use_mem_rope", True, _NOTHING)),

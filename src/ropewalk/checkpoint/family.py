@@ -75,6 +75,7 @@ class Family:
         pretrained_window: original window of its scaled models, where it is not window / factor but longer (Gemma 3 was pretrained at
             32768 tokens, scaled by 8, and reads 131072).
         theta_key, share_key: older keys of rope_theta and the rotated share, which are written too.
+        rotated_key: key of the rotated coordinates themselves, which stands in place of their share.
         local_theta_key: older key of the rope_theta of sliding layers that have a RoPE of their own.
         full_scaling_key: in a family with a RoPE a layer type, whether `rope_scaling` means that of the full layers.
         full_head_key, full_head_dim: key of the head size in full layers, and its default, where it is another one.
@@ -99,6 +100,7 @@ class Family:
     pretrained_window: int | None = None
     theta_key: str = ""
     share_key: str = ""
+    rotated_key: str = ""
     local_theta_key: str = ""
     full_scaling_key: bool = False
     full_head_key: str = ""

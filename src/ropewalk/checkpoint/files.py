@@ -40,7 +40,21 @@ def cache_directory() -> Path:
 def read_config(directory: Path) -> dict[str, Any]:
     """The dictionary of a checkpoint's config.json."""
     refuse_unfinished(directory)
+    if is_adapter(directory) and not (directory / "config.json").exists():
+        raise no_adapter(directory)
     return read_json(directory / "config.json", what="a model directory holds a config.json")
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether an adapter lies there, peft's or ropewalk's own."""
+    return (directory / "adapter_config.json").exists()
+
+
+def no_adapter(directory: Path) -> UserError:
+    """What is said where a whole model is needed."""
+    return UserError(
+        f"{directory} is an adapter and no whole model; merge it first: ropewalk merge {directory} --out …"
+    )
 
 
 def strange_config(name: str) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ropewalk.checkpoint.files import read_json
+from ropewalk.checkpoint.files import is_adapter, no_adapter, read_json
 from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
 
 INDEX = "model.safetensors.index.json"
@@ -101,6 +101,8 @@ def _no_weights(directory: Path, name: str) -> UserError:
             f"{directory} has no safetensors; if its repository has pickled weights (*.bin) that you trust, "
             "`ropewalk extend --convert-pickle` fetches and rewrites them"
         )
+    if is_adapter(directory):
+        return no_adapter(directory)
     lacks = SINGLE if name == INDEX else name
     return UserError(f"{directory} lacks {lacks}; fetch the checkpoint again, whole")
 

@@ -204,7 +204,7 @@ def refuse_to_extend(layout: LayerLayout, window: int, model_type: str) -> None:
     if all(layer.reach for layer in layout.within(window).attention):
         raise UserError(
             f"attention slides in every layer of this {model_type} model ({layout}), so no layer would see a longer window; add "
-            f"--raise-sliding-window to let each see all {window} tokens, scaled from {layout.sliding_window}, or {TRAIN_AS_IT_IS}"
+            f"--raise-sliding-window to let each see all {window} tokens, scaled from what it sees now, or {TRAIN_AS_IT_IS}"
         )
     raise UserError(
         f"in this {model_type} model only layers rotate that see a part of the window ({layout}): their distances do not grow with "

@@ -248,7 +248,7 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
             f"{model_type} is no language model that ropewalk knows, and its config names no rope_theta; choose a RoPE model (Llama, "
             "Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …) as transformers has it"
         )
-    if default is None or written_by_v5:
+    if default is None or written_by_v5 or "rope_theta" in text:  # null, which no reader replaces
         raise UserError(
             f"the config of this {model_type or 'unnamed'} model names no rope_theta, so its inv_freq is lost (a reader would "
             'silently take a default); put the model\'s own value back, as "rope_theta": 10000.0 for LLaMA'
@@ -270,6 +270,8 @@ def rotated_coordinates(text: dict[str, Any], entry: dict[str, Any], layer_type:
     if rope_type_of(entry) in Proportional.rope_types:  # its share is one of pairs: all coordinates have one, some of 0
         return head
     share = entry.get("partial_rotary_factor", text.get("partial_rotary_factor", text.get("rotary_pct")))
+    if share is None and text.get(key := family_of(text["model_type"]).rotated_key) is not None:
+        share = whole_number(text, key) / head
     if share is None:
         share = defaults.get(layer_type, defaults).get("partial_rotary_factor", 1.0)
     if not 0 < as_number(share, "partial_rotary_factor") <= 1:

@@ -179,7 +179,7 @@ def answered_by_keys(
     found = {key: before for key, tokens in lengths.items() if tokens == before.window}
     found |= {key: after for key, tokens in lengths.items() if tokens == after.original}
     if tokenizer_length == before.window:
-        found["the tokenizer's model_max_length"] = before
+        found["tokenizer's model_max_length"] = before
     if len(set(found.values())) != 1:
         return None
     key, windows = next(iter(found.items()))

@@ -49,7 +49,11 @@ def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> 
 
 
 def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:
-    """What transformers says when it opens the tokenizer; empty if it does."""
+    """What transformers says when it opens the tokenizer; empty if it does, or if it stops at config.json, which other checks examine."""
+    try:
+        transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception:
+        return ""
     try:
         transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:

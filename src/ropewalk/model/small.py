@@ -84,7 +84,7 @@ def no_copy(family: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
         f"each extension is proved on a small random copy of the model, and none of this {family} config runs ({reason}); "
-        "choose another family"
+        "mend its config.json, or choose another family"
     )
 
 

@@ -183,6 +183,8 @@ class Reader:
         share = inside.get("partial_rotary_factor", text.get(share_key))
         rope_type = self._rope_type(entry)
         head = _head(text)
+        if share is None and model_type == "minimax_m2" and text.get("rotary_dim"):
+            share = text["rotary_dim"] / head
         # Gemma 4's share is one of turning pairs; everywhere else the unrotated part of a head has no pairs at all.
         if share is None:
             share = defaults.get("partial_rotary_factor", 1.0)
