@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import subprocess
 import sys
 
 import pytest
 from rich.console import Console
 
-from ropewalk import progress
+from ropewalk import progress, records
 from ropewalk.cli.progress import TerminalHandler, log_to_terminal
 from ropewalk.progress import Event, Progress, clock
+from ropewalk.training.log import line
 
 
 @pytest.fixture
@@ -69,6 +71,19 @@ def test_a_terminal_has_bars_and_a_sentence_stands_above_them(logger) -> None:
     assert handler._bars is None and not handler._tasks
     drawn = screen.getvalue()
     assert "a [bold] sentence" in drawn and "outer: 3 of 4" in drawn
+
+
+def test_eighty_columns_keep_the_time_that_is_left(logger) -> None:
+    """One line a bar, cut off at its end: the step and the time stay."""
+    handler = log_to_terminal()
+    screen = io.StringIO()
+    handler._console = Console(file=screen, force_terminal=True, width=80, legacy_windows=False, color_system=None)
+    step = records.Step(1000, 2.5, 2e-5, 0.5, 65536, 8605.0, 30.0, 0.605, 70 * 2**30, seconds_left=36000)
+    with Progress("training", 2000, done=999) as advance:
+        advance(detail=line(step, 2000))
+        handler._bars.refresh()
+    lines = [part for part in re.split(r"[\r\n]+|\x1b\[\S*?[A-Za-z]", screen.getvalue()) if "step" in part]
+    assert lines and all("step 1000/2000  10:00:00 left  loss 2.5000" in part and len(part) <= 80 for part in lines)
 
 
 @pytest.mark.parametrize(

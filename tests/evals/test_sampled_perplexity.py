@@ -1,14 +1,18 @@
 """Perplexity from a sample of windows: unbiased, with an interval that holds what it promises."""
 
+import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 
+from ropewalk.cli.tables.measured import show_perplexity
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals.perplexity import strata
 from ropewalk.evals.perplexity.measure import perplexity
+from ropewalk.progress import PROGRESS
 from ropewalk.testing import byte_tokenizer, prose, tiny
 
 
@@ -134,3 +138,30 @@ def test_a_budget_of_nothing_is_refused(minutes):
 def test_a_budget_for_another_rule_is_refused():
     with pytest.raises(UserError, match="not that of yarn"):
         measured(budget=1.0, convention="yarn")
+
+
+def test_an_interval_that_says_nothing_becomes_a_sentence_with_the_minutes_that_are_needed(caplog, capsys):
+    """Of 1.0 to 390 nobody learns anything."""
+    texts = [Document(f"{at}", prose(90, at)) for at in range(3)]
+    asked = {"data": texts, "windows": [64], "stride": 16, "budget": 1e-6, "batch_tokens": 64}
+    (row,) = perplexity(tiny(), tokenizer=byte_tokenizer(), **asked)
+    wide = dataclasses.replace(row, low=1.0, high=390.0)
+    assert wide.says_nothing and wide.lacking == "too few windows"
+    # ± 10 % is 1.1 each way: ln(390) / (2 ln 1.1) = 31.3 times as narrow, and an interval narrows with the root.
+    assert wide.more == pytest.approx(31.3**2, rel=0.01)
+    show_perplexity([wide], "hemp")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "perplexity of hemp on 0 1 2 (stride 16" in told and "too few windows" in told and "390" not in told
+    assert not dataclasses.replace(row, low=math.nan, high=math.nan).says_nothing
+    assert not dataclasses.replace(row, low=9.0, high=12.0).says_nothing
+    assert ("are too few" in caplog.text) == row.says_nothing
+
+
+def test_a_budget_has_a_bar_from_the_first_second(caplog):
+    caplog.set_level(PROGRESS)
+    texts = [Document(f"{at}", prose(90, at)) for at in range(3)]
+    perplexity(tiny(), tokenizer=byte_tokenizer(), data=texts, windows=[64], stride=16, budget=10, tolerance=0)
+    events = [record.progress for record in caplog.records if hasattr(record, "progress")]
+    assert events[0].total == 600 and events[0].title == "perplexity, window 64, seconds" and events[-1].ended
+    told = re.compile(r"\d+:\d\d left  perplexity, window 64: \d+ of \d+ windows")
+    assert all(told.match(event.detail) for event in events[1:-1])

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # its bars would stand among ours
     # OpenMP's threads would spin while they wait, and on busy cores take them from the threads that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without it, ten gigabytes of a GPU that a large model nearly fills are lost between blocks of different sizes.
@@ -101,7 +102,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         with warnings.catch_warnings():
             if options.quiet:
                 # Before they are imported, which is when they read it.
-                os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+                os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
                 warnings.simplefilter("ignore", UserWarning)
             settings = door.check(name, COMMANDS[name], options)
             COMMANDS[name].run(options)

@@ -23,17 +23,17 @@ def perplexity(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_perplexity
     from ropewalk.evals.perplexity.measure import perplexity
 
-    for title, model in _models(options):
+    for name, model in _models(options):
         rows = perplexity(**arguments(PerplexitySettings, options) | {"model": model})
-        show_perplexity(rows, title=title or "perplexity")
+        show_perplexity(rows, name)
 
 
 def gain(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_gain
     from ropewalk.evals.perplexity.context_gain import gain
 
-    for title, model in _models(options):
-        show_gain(gain(**arguments(GainSettings, options) | {"model": model}), title=title or "context gain")
+    for name, model in _models(options):
+        show_gain(gain(**arguments(GainSettings, options) | {"model": model}), name)
 
 
 def data_score(options: Any) -> None:
@@ -52,24 +52,24 @@ def passkey(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_passkey
     from ropewalk.evals.retrieval.passkey import passkey
 
-    for title, model in _models(options):
+    for name, model in _models(options):
         rows, summary = passkey(**arguments(PasskeySettings, options) | {"model": model})
-        show_passkey(rows, summary, title=title or "passkey")
+        show_passkey(rows, summary, name)
 
 
 def retrieval(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_retrieval
     from ropewalk.evals.retrieval import retrieval
 
-    show_retrieval(retrieval(**arguments(RetrievalSettings, options)))
+    show_retrieval(retrieval(**arguments(RetrievalSettings, options)), str(options.model))
 
 
 def ruler(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_ruler
     from ropewalk.evals.long_context import ruler
 
-    for title, model in _models(options):
-        show_ruler(*ruler(**arguments(RulerSettings, options) | {"model": model}), title=title)
+    for name, model in _models(options):
+        show_ruler(*ruler(**arguments(RulerSettings, options) | {"model": model}), name)
 
 
 def attention(options: Any) -> None:
@@ -80,9 +80,9 @@ def attention(options: Any) -> None:
 
 
 def _models(options: Any) -> Iterator[tuple[str, Any]]:
-    """What is measured: the model, or with --by-step each checkpoint of a training run, whose tables bear its name."""
+    """What is measured, by name: the model, or with --by-step each checkpoint of a training run."""
     if not options.by_step:
-        yield "", options.model
+        yield str(options.model), options.model
         return
     from ropewalk.evals.checkpoints_of_run import checkpoints
 

@@ -15,18 +15,25 @@ import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column
 from rich.text import Text
 
 from ropewalk.progress import PROGRESS, Event, clock, is_first_process
 
+#: Columns of a bar: the words need the rest of eighty.
+_BAR = 16
+
 
 class _Words(ProgressColumn):
-    """What an event says, and the time left where it does not say that itself."""
+    """The time left, and what an event says (which may be both), on one line: a narrow terminal cuts off its end."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
 
     def render(self, task: Task) -> Text:
         event: Event = task.fields["event"]
         left = None if event.detail else task.time_remaining
-        return Text(str(event) if left is None else f"{event}, {clock(left)} left")
+        return Text(str(event) if left is None else f"{clock(left)} left  {event}", no_wrap=True, overflow="ellipsis")
 
 
 class TerminalHandler(logging.Handler):
@@ -68,7 +75,9 @@ class TerminalHandler(logging.Handler):
 
     def _draw(self, event: Event) -> None:
         if self._bars is None:
-            self._bars = Progress(BarColumn(), _Words(), console=self._console, transient=True, refresh_per_second=2)
+            self._bars = Progress(
+                BarColumn(_BAR), _Words(), console=self._console, transient=True, refresh_per_second=2, expand=True
+            )
             self._bars.start()
         if event.work not in self._tasks:
             self._tasks[event.work] = self._bars.add_task("", total=event.total, completed=event.done, event=event)

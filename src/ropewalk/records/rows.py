@@ -10,6 +10,7 @@ row that was edited into nonsense is refused on reading.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NotRequired, TypedDict
 
@@ -77,6 +78,23 @@ class Perplexity:
     def __post_init__(self) -> None:
         if self.perplexity <= 0:
             raise ValueError(f"a perplexity is above 0, got {self.perplexity}")
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether its interval leaves nearly everything open: one bound is four times the other, or more."""
+        return self.high >= 4 * self.low  # False where there is none
+
+    @property
+    def lacking(self) -> str:
+        """What there was too little of, where the interval says nothing."""
+        return f"too few {'windows' if self.estimate else 'documents'}"
+
+    @property
+    def more(self) -> float:
+        """How many times as much would bring an interval of ± 10 %, which narrows with the root of what is read."""
+        return (
+            (math.log(self.high / max(self.low, 1e-9)) / (2 * math.log(1.1))) ** 2 if self.high < math.inf else math.inf
+        )
 
 
 class PlaceGain(TypedDict):

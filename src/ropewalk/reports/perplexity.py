@@ -195,9 +195,10 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row is None:
         return Cell("")
     change = "" if base is None or row is base else _change(row.perplexity, base.perplexity)
-    return Cell.of(
-        row.perplexity, _about if row.estimate else number_format.perplexity, row.low, row.high, beside=change
-    )
+    write = _about if row.estimate else number_format.perplexity
+    if row.says_nothing:
+        return Cell.of(row.perplexity, write, beside="\n".join(filter(None, [row.lacking, change])))
+    return Cell.of(row.perplexity, write, row.low, row.high, beside=change)
 
 
 def _about(value: float) -> str:
@@ -250,6 +251,9 @@ def _notes(group: Group) -> list[str]:
         notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")
     if any(m.row.estimate for m in group.measurements):
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
+    open_ends = sorted({f"{m.row.lacking} at {m.row.window} tokens" for m in group.measurements if m.row.says_nothing})
+    if open_ends:
+        notes.append(f"No interval is given where it would say next to nothing: {', '.join(open_ends)}.")
     return notes
 
 

@@ -27,16 +27,22 @@ from ropewalk.records.format import fixed
 _SHOWN = 12
 
 
-def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> None:
-    """Print rows as a table."""
+def _of(what: str, name: str, data: str = "") -> str:
+    """A table's title: what was measured of which model, on which texts."""
+    return what + f" of {name}" * bool(name) + f" on {data}" * bool(data)
+
+
+def show_perplexity(rows: Sequence[Perplexity], name: str = "") -> None:
+    """Print rows as a table; `name` is the model's."""
     first = rows[0]
     conditions = (
         f"stride {first.stride}, {'BOS first' if first.bos else 'no BOS'}, {sum(row.seconds for row in rows):.1f} s"
     )
     if first.convention != "ropewalk":
         conditions += f", as {first.convention}"
-    table = Table(title=f"{title} ({conditions})", title_justify="left")
-    for heading in ("window", "perplexity", "95 % interval", "documents", "too short", "tokens"):
+    table = Table(title=f"{_of('perplexity', name, first.data)} ({conditions})", title_justify="left")
+    skipped = any(row.skipped for row in rows)  # eighty columns hold no column of zeros
+    for heading in ("window", "perplexity", "95 % interval", "documents", *["too short"] * skipped, "tokens"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -44,16 +50,16 @@ def show_perplexity(rows: Sequence[Perplexity], title: str = "perplexity") -> No
             f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
             _interval(row),
             f"{row.documents}",
-            f"{row.skipped}",
+            *[f"{row.skipped}"] * skipped,
             f"{row.tokens}",
         )
     console().print(table)
 
 
-def show_gain(row: ContextGain, title: str = "context gain") -> None:
+def show_gain(row: ContextGain, name: str = "") -> None:
     """Print the gain by place in a document, and in sum; and LongPPL."""
     conditions = f"{row.window} tokens{_beyond(row)}, against {row.short}; stride {row.stride}, {'BOS first' if row.bos else 'no BOS'}, {row.seconds:.1f} s"
-    table = Table(title=f"{title}, {conditions}", title_justify="left")
+    table = Table(title=f"{_of('context gain', name, row.data)}, {conditions}", title_justify="left")
     for heading in ("place", "tokens", "gain", "95 % interval"):
         table.add_column(heading, justify="right")
     for part in row.by_place:
@@ -103,6 +109,8 @@ def _nats(low: float, high: float) -> str:
 
 def _interval(row: Perplexity) -> str:
     """Over documents, of which one alone says nothing about others; another's rule has none."""
+    if row.says_nothing:
+        return row.lacking
     if not math.isnan(row.low):
         return f"{row.low:.2f} to {row.high:.2f}"
     return "none, of 1 document" if row.documents == 1 and row.convention == "ropewalk" else "none"
@@ -112,9 +120,9 @@ def _beyond(row: PasskeySummary | Retrieval | ContextGain) -> str:
     return ", extrapolation: beyond the model's own window" * row.extrapolation
 
 
-def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = "passkey") -> None:
+def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "") -> None:
     """Print the depths, near to far, and k_max."""
-    table = Table(title=f"{title}, {summary.window} tokens{_beyond(summary)}", title_justify="left")
+    table = Table(title=f"{_of('passkey', name)}, {summary.window} tokens{_beyond(summary)}", title_justify="left")
     for heading in ("k", "placed", "right", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -137,9 +145,9 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, title: str = 
         terminal.print(f"the prompt ends {where}; the key is {summary.key_tokens} tokens")
 
 
-def show_retrieval(rows: Sequence[Retrieval]) -> None:
+def show_retrieval(rows: Sequence[Retrieval], name: str = "") -> None:
     """Print the families as a table."""
-    table = Table(title=f"retrieval, {rows[0].window} tokens{_beyond(rows[0])}", title_justify="left")
+    table = Table(title=f"{_of('retrieval', name)}, {rows[0].window} tokens{_beyond(rows[0])}", title_justify="left")
     for heading in ("family", "right", "share", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "family" else "right")
     for row in rows:
@@ -149,10 +157,11 @@ def show_retrieval(rows: Sequence[Retrieval]) -> None:
     console().print(table)
 
 
-def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, title: str = "") -> None:
+def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, name: str = "") -> None:
     """Print a line a task and a column a length, the mean below, and how long a context is used."""
     windows = [part["window"] for part in summary.by_window]
-    table = Table(title=title or f"long-context tasks, {sum(row.seconds for row in rows):.0f} s", title_justify="left")
+    title = f"{_of('long-context tasks', name)}, {sum(row.seconds for row in rows):.0f} s"
+    table = Table(title=title, title_justify="left")
     table.add_column("task")
     for window in windows:
         beyond = any(row.extrapolation for row in rows if row.window == window)

@@ -284,7 +284,7 @@ def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings:
 
     batch = max(1, (settings.batch_tokens or default_batch_tokens(reader.loaded.device)) // contexts.window)
     limits: dict[str, Any] = {"minutes": settings.budget, "tolerance": settings.tolerance, "seed": settings.seed}
-    estimate, drawn = draw(units, score, gained, size=batch, **limits)
+    estimate, drawn = draw(units, score, gained, size=batch, title=f"context gain, window {contexts.window}", **limits)
     by_document = np.zeros((len(documents), 5, len(contexts.ranges)))
     for place, of_window in sorted(drawn.items()):
         by_document[units[place].document] += of_window

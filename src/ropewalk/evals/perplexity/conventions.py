@@ -30,6 +30,8 @@ from jaxtyping import Float
 from ropewalk import records
 from ropewalk.data.encode import TokenIds, check_ids, prefix_ids
 from ropewalk.data.select import TokenizedDocument
+from ropewalk.distributed.ranks import gathered, rank
+from ropewalk.distributed.ranks import size as world_size
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel
@@ -256,17 +258,19 @@ def measure_window(
     """One window's row by another project's rule."""
     started, rule = time.perf_counter(), convention(name)
     texts = texts_of(loaded.tokenizer, documents, window=window, stride=stride)
-    passes, likelihoods = rule.passes(texts), []
-    with Progress(f"perplexity as {name}, window {window}", len(passes)) as advance:
-        scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)
-        for item, nll in zip(passes, scored, strict=True):
+    passes, scored_here = rule.passes(texts), {}
+    local = range(rank(), len(passes), world_size())
+    with Progress(f"perplexity as {name}, window {window}", len(local)) as advance:
+        scored = negative_log_likelihoods(loaded.model, [passes[place] for place in local], batch_tokens=batch_tokens)
+        for place, nll in zip(local, scored, strict=True):
             if np.isnan(nll).any():
                 raise UserError(
-                    f"log-likelihoods must be numbers, but the model gave NaN in {_document_of(item, documents)}; "
+                    f"log-likelihoods must be numbers, but the model gave NaN in {_document_of(passes[place], documents)}; "
                     "try --dtype float32, or another copy of the model"
                 )
-            likelihoods.append(nll)
+            scored_here[place] = nll
             advance(1)
+    likelihoods = [nll for _, nll in sorted(gathered(scored_here).items())]
     figure = rule.figure(texts, likelihoods)
     return records.Perplexity(
         window=window,

@@ -10,6 +10,7 @@ row. Where the minutes suffice for every window, the row is an exact one.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,9 @@ from ropewalk.evals.intervals import documents_interval
 from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, order_of, units_of
+from ropewalk.progress import Progress, clock
 
+_logger = logging.getLogger(__name__)
 T = TypeVar("T")
 #: Windows beside the documents' first ones that are drawn before a narrow interval counts: with few, it may be chance.
 _FEWEST_OTHERS = 32
@@ -73,7 +76,8 @@ def sample(
         return map(_sum, negative_log_likelihoods(model, passes, batch_tokens=batch_tokens))
 
     size = max(1, batch_tokens // window)
-    estimate, drawn = draw(units, score, float, size=size, minutes=minutes, tolerance=tolerance, seed=seed)
+    limits: dict[str, Any] = {"minutes": minutes, "tolerance": tolerance, "seed": seed}
+    estimate, drawn = draw(units, score, float, size=size, title=f"perplexity, window {window}", **limits)
     return estimate, drawn, units
 
 
@@ -86,6 +90,7 @@ def draw(
     minutes: float,
     tolerance: float,
     seed: int,
+    title: str,
 ) -> tuple[Estimate, dict[int, T]]:
     """Draw units as `sample` says, whatever is measured on them.
 
@@ -95,31 +100,45 @@ def draw(
         value: of what was measured, the sum to estimate the mean of, in nats.
         size: units of one batch on one rank.
         minutes, tolerance, seed: as in `sample`.
+        title: of the progress.
 
     Returns:
         The estimate, and what was measured on each unit drawn; the same on every rank.
     """
-    deadline = time.perf_counter() + 60 * minutes
+    started = time.perf_counter()
+    deadline = started + 60 * minutes
     population, order = Population(units), order_of(units, seed)
     drawn: dict[int, T] = {}
-    estimate, others = None, 0
+    estimate, others, shown = None, 0, 0
     step = size * world_size()
-    for start in range(0, len(order), step):
-        batch_started = time.perf_counter()
-        local_start = start + size * rank()
-        # Windows of one length are scored together.
-        local = sorted(order[local_start : local_start + size], key=lambda place: units[place].window.scored)
-        drawn |= gathered(dict(zip(local, score(local), strict=True)))
-        estimate = population.estimate({place: value(measured) for place, measured in drawn.items()})
-        others += sum(not units[place].first for place in order[start : start + step])
-        now = time.perf_counter()
-        late = now + (now - batch_started) > deadline
-        narrow = others >= _FEWEST_OTHERS and estimate is not None and estimate.width <= tolerance
-        if same(estimate is not None and (late or narrow)):
-            break
+    with Progress(f"{title}, seconds", round(60 * minutes)) as advance:
+        for start in range(0, len(order), step):
+            batch_started = time.perf_counter()
+            local_start = start + size * rank()
+            # Windows of one length are scored together.
+            local = sorted(order[local_start : local_start + size], key=lambda place: units[place].window.scored)
+            drawn |= gathered(dict(zip(local, score(local), strict=True)))
+            estimate = population.estimate({place: value(measured) for place, measured in drawn.items()})
+            others += sum(not units[place].first for place in order[start : start + step])
+            now = time.perf_counter()
+            all_of_them = (now - started) * (len(units) / len(drawn) - 1)
+            left = clock(min(all_of_them, deadline - now))
+            advance(
+                round(now - started) - shown,
+                f"{left} left  {title}: {len(drawn):,} of {len(units):,} windows" + _precision(estimate),
+            )
+            shown = round(now - started)
+            late = now + (now - batch_started) > deadline
+            narrow = others >= _FEWEST_OTHERS and estimate is not None and estimate.width <= tolerance
+            if same(estimate is not None and (late or narrow)):
+                break
     if estimate is None:
         raise AssertionError("all windows drawn and no estimate")
     return estimate, drawn
+
+
+def _precision(estimate: Estimate | None) -> str:
+    return "" if estimate is None or estimate.width > 1 else f", ± {100 * estimate.width:.1f} %"
 
 
 def _sum(nll: Float[np.ndarray, " scored"]) -> float:
@@ -153,7 +172,7 @@ def measure_window(
     per_document = _per_document(documents, units, drawn) if exact else []
     # With every window drawn there is no sampling error: the interval is that of an exact row, over documents.
     low, high = documents_interval(*_nll_and_tokens(per_document)) if exact else estimate.interval
-    return records.Perplexity(
+    row = records.Perplexity(
         window=window,
         stride=stride,
         perplexity=exp(estimate.nats),
@@ -167,6 +186,13 @@ def measure_window(
         seconds=time.perf_counter() - started,
         per_document=per_document,
     )
+    if row.says_nothing and row.estimate:
+        enough = row.seconds / 60 * min(row.more, estimate.windows / estimate.drawn)
+        _logger.warning(
+            "%d of %s windows of %d tokens are too few: the interval, %.2f to %.2f, says next to nothing; about --budget %.2g is needed",
+            estimate.drawn, f"{estimate.windows:,}", window, row.low, row.high, enough,
+        )  # fmt: skip
+    return row
 
 
 def _per_document(
