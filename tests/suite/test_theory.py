@@ -59,7 +59,7 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
         assert tree.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
     show_theory(result)
     short = capsys.readouterr().out
-    assert short.startswith("At factor 4 under PI, no pair reaches an angle that training never showed")
+    assert short.startswith("At factor 4 under YaRN, no pair reaches an angle that training never showed")
     assert "rope_theta" not in short and "--full" in short
     show_theory(result, full=True)
     printed = capsys.readouterr().out

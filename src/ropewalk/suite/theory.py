@@ -26,7 +26,7 @@ from ropewalk.planner.shape import paper_model
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
-from ropewalk.rope.scaling import Linear, Plain, Rope, Scaling
+from ropewalk.rope.scaling import Plain, Rope, Scaling, Yarn
 from ropewalk.settings.command import takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
@@ -46,7 +46,7 @@ _FACTOR = 16
 class Forecast:
     """What `forecast` computed: rows that go on record, with the rotation and the scalings they are about.
 
-    own: the method that is concluded of: the model's, else Position Interpolation.
+    own: the method that is concluded of, which is the one that `extend` goes on with: the model's, else YaRN.
     name, layout, out, hurdles: the model's, which of its layers rotate and slide, the directory of the figures, and what of its architecture
     makes a longer window harder to reach, where `theory` made it.
     """
@@ -57,7 +57,7 @@ class Forecast:
     bounds: Bounds
     growth: list[Growth]
     resolution: list[Resolution]
-    own: str = Linear.method
+    own: str = Yarn.method
     name: str = ""
     layout: LayerLayout | None = None
     out: Path | None = None
@@ -71,13 +71,13 @@ class Forecast:
     def conclusion(self) -> str:
         """What the window does to the angles, under one method and without any."""
         unscaled, *others = self.resolution
-        for row in others:
-            if row.method == self.own:
-                return (
-                    f"At factor {self.bounds.factor:.4g} under {row.scaling.label}, {row.in_words}. "
-                    f"Without a scaling, {unscaled.angles_in_words}."
-                )
-        return f"In its own window, {unscaled.angles_in_words}."
+        if not others:
+            return f"In its own window, {unscaled.angles_in_words}."
+        row = next((row for row in others if row.method == self.own), others[0])
+        return (
+            f"At factor {self.bounds.factor:.4g} under {row.scaling.label}, {row.in_words}. "
+            f"Without a scaling, {unscaled.angles_in_words}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rows as `theory.jsonl` has them, and what they are about."""
@@ -149,7 +149,7 @@ def theory(settings: TheorySettings) -> Forecast:
     layout = None if checkpoint is None else checkpoint.layers
     config = {"model_type": "llama"} if checkpoint is None else checkpoint.config
     found = hurdles(config, layout, model.original_window)
-    own = Linear.method if isinstance(model.scaling, Plain) else model.scaling.method
+    own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
     return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=found)
 
 
