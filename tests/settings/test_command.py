@@ -77,6 +77,10 @@ def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsy
             ("theory", "model"): "--model",
             ("data score", "model"): "--model",
             ("data score", "data"): "DATA",
+            ("card", "model"): "DIR",
+            ("card", "records"): "--records",
+            ("push", "model"): "DIR",
+            ("push", "repository"): "OWNER/NAME",
         }.get((name, field.name), option)
         assert (option in text) == (field.name not in objects), field.name
 

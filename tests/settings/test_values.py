@@ -76,6 +76,7 @@ GIVEN: dict[str, Any] = {
     "watch": ["perplexity"],
     "watch_data": "d",
     "reader": "vllm",
+    "repository": "me/mine",
 }
 NUMPY = {int: np.int64, float: np.float32}
 
