@@ -312,7 +312,7 @@ def test_a_config_that_transformers_refuses_is_no_fault_of_the_tokenizer(tmp_pat
     directory = testing.tiny_directory(tmp_path / "a")
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     (directory / "config.json").write_text(json.dumps(config | {"max_position_embeddings": "64"}), encoding="utf-8")
-    assert not any(f.number == 5 and f.verdict == "wrong" for f in ropewalk.doctor(directory).findings)
+    assert not any("does not open the tokenizer" in finding.sentence for finding in ropewalk.doctor(directory).findings)
 
 
 def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> None:
