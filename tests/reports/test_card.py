@@ -25,7 +25,7 @@ def made(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("card")
     base = testing.tiny_directory(where / "base")
     (base / "README.md").write_text(BASE)
-    extend(base, window=256, out=where / "out")
+    extend(base, window=256, method="linear", out=where / "out")
     config = read_config(where / "out")
     config["ropewalk"]["steps"] = 9
     write_json(where / "out/config.json", config)

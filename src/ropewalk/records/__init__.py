@@ -11,6 +11,7 @@ table or on a page comes from a row, and every row names the run that made it.
 
     rows.py, downstream.py  what was measured, kind by kind; kinds.py has the table
     files.py, reading.py    writing a run's rows; reading them back as the classes that were written
+    tables.py               rows as a pandas frame, or a notebook's table
     measurement.py          a row with its run: what figures and the page are made from
     variant.py              base, extrapolating, PI before or after training: what a run's model is called
     attention_summary.py    attention rows in a few numbers
@@ -45,6 +46,7 @@ from ropewalk.records.rows import (
     Step,
     Trial,
 )
+from ropewalk.records.tables import Rows
 
 __all__ = [
     "BOOKKEEPING",
@@ -79,6 +81,7 @@ __all__ = [
     "Resolution",
     "Retrieval",
     "Row",
+    "Rows",
     "Run",
     "Step",
     "Summary",

@@ -26,6 +26,7 @@ from ropewalk.records.files import FIRST, SCHEMA
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.rows import Run
+from ropewalk.records.tables import Rows
 from ropewalk.rope.scaling import SCALINGS, InvFreq, Rope, Scaling
 
 R = TypeVar("R")
@@ -80,9 +81,9 @@ class Records:
     measurements: list[Measurement[Row]]
     left_out: LeftOut = field(default_factory=LeftOut)
 
-    def of(self, kind: type[R]) -> list[Measurement[R]]:
+    def of(self, kind: type[R]) -> Rows[Measurement[R]]:
         """The measurements whose row is of this class."""
-        return [m for m in self.measurements if type(m.row) is kind]  # pyrefly: ignore[bad-return] (it narrows no generics)
+        return Rows(m for m in self.measurements if type(m.row) is kind)  # pyrefly: ignore[bad-return] (it narrows no generics)
 
 
 class _Head(msgspec.Struct):

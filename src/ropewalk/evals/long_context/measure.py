@@ -45,7 +45,7 @@ _STEP = 8
 #: Draws of one item before its task is taken not to fit.
 _ATTEMPTS = 8
 
-Result = tuple[list[records.LongTask], records.EffectiveLength]
+Result = tuple[records.Rows[records.LongTask], records.EffectiveLength]
 
 
 @takes(RulerSettings)
@@ -96,7 +96,7 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     )
     if ranks.rank() == 0 and not already_recorded(summary, old):
         recorder.add(summary)
-    return rows, summary
+    return records.Rows(rows), summary
 
 
 def _lengths(loaded: LoadedModel) -> list[int]:

@@ -62,7 +62,7 @@ _TOO_SHORT = (
 
 
 @takes(PerplexitySettings)
-def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
+def perplexity(settings: PerplexitySettings) -> records.Rows[records.Perplexity]:
     """Perplexity of one model at several windows on the same documents; the definition heads this module.
 
     A killed run continues where it stopped: documents that `out` already holds under the same weights, tokens, window, stride
@@ -77,7 +77,7 @@ def perplexity(settings: PerplexitySettings) -> list[records.Perplexity]:
     """
     _check_windows(settings, settings.windows or ())  # before a model is loaded
     loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
-    return measure(loaded, settings)
+    return records.Rows(measure(loaded, settings))
 
 
 def _check_windows(settings: PerplexitySettings, windows: Sequence[int]) -> None:

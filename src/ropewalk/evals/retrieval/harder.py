@@ -149,7 +149,7 @@ def _places(facts: int, asked: int | None, share: float, tokens: int, random: np
 
 
 @takes(RetrievalSettings)
-def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
+def retrieval(settings: RetrievalSettings) -> records.Rows[records.Retrieval]:
     """Measure harder retrieval; the families head this module.
 
     Returns:
@@ -159,7 +159,7 @@ def retrieval(settings: RetrievalSettings) -> list[records.Retrieval]:
         UserError: an unknown family, no trials, a window too small for the facts or too large for the model.
     """
     loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
-    return measure(loaded, settings)
+    return records.Rows(measure(loaded, settings))
 
 
 def measure(loaded: LoadedModel, settings: RetrievalSettings) -> list[records.Retrieval]:

@@ -150,7 +150,7 @@ def k_max(rates: Sequence[tuple[int, float]]) -> int:
 
 
 @takes(PasskeySettings)
-def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.PasskeySummary]:
+def passkey(settings: PasskeySettings) -> tuple[records.Rows[records.Passkey], records.PasskeySummary]:
     """Measure passkey retrieval; the protocol heads this module.
 
     Returns:
@@ -160,7 +160,8 @@ def passkey(settings: PasskeySettings) -> tuple[list[records.Passkey], records.P
         UserError: a window too small for the prompt or too large for the model; no depths or trials.
     """
     loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
-    return measure(loaded, settings)
+    rows, summary = measure(loaded, settings)
+    return records.Rows(rows), summary
 
 
 def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[records.Passkey], records.PasskeySummary]:

@@ -1,0 +1,62 @@
+"""Rows as a table: a pandas frame, or what a notebook shows of them.
+
+in   rows, or measurements, which are rows with their runs
+out  a line a row, a column a field; lists (documents, places) are left to the rows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ropewalk.errors import UserError
+from ropewalk.records.measurement import Measurement
+
+if TYPE_CHECKING:
+    import pandas
+
+R = TypeVar("R")
+
+
+class Rows(list[R]):
+    """A list of rows or measurements that shows as a table in a notebook."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A line a row, a column a field; of measurements the model and its state (base, PI ×4 before training, …) first.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("to_pandas needs pandas, which is not installed: pip install pandas") from None
+        return pandas.DataFrame(_lines(self))
+
+    def _repr_html_(self) -> str:
+        lines = _lines(self)
+        heads = list(dict.fromkeys(name for line in lines for name in line))
+        rows = "".join(f"<tr>{''.join(f'<td>{_shown(line.get(name))}</td>' for name in heads)}</tr>" for line in lines)
+        return f"<table><thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in heads)}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _lines(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [_of_run(each) | _fields(each.row) if isinstance(each, Measurement) else _fields(each) for each in rows]
+
+
+def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
+    return {"model": measurement.run.model.name, "state": measurement.variant.label}
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    values = {"kind": row.kind, **{field.name: getattr(row, field.name) for field in dataclasses.fields(row)}}
+    return {name: value for name, value in values.items() if not isinstance(value, list | dict | tuple)}
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
