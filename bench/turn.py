@@ -64,6 +64,7 @@ def train_small(place: Path) -> dict[str, Any]:
     shared: dict[str, Any] = dict(
         data=[write_documents(place / "train.jsonl")],
         window=512,
+        method="linear",
         batch_size=2,
         micro_batch=2,
         save_every=0,

@@ -22,7 +22,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def go(base, out, **options):
-    shared = dict(data=DOCUMENTS, window=512, steps=6, batch_size=4, learning_rate=1e-3)
+    shared = dict(data=DOCUMENTS, window=512, method="linear", steps=6, batch_size=4, learning_rate=1e-3)
     return train(base, out=out, **{**shared, **options})
 
 

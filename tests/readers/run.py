@@ -187,7 +187,7 @@ def make_models(place: Path, families: Sequence[str] = testing.PUBLISHED) -> Ite
     for mode in ("full", "lora"):
         out = place / "trained" / mode
         train(base, data=[str(path) for path in place.glob("*.txt")], window=WINDOW, steps=2, batch_size=1,
-              learning_rate=1e-3, mode=mode, out=out)  # fmt: skip
+              method="linear", learning_rate=1e-3, mode=mode, out=out)  # fmt: skip
         yield Model("llama", f"linear, trained ({mode})", out, out, reference=jobs.reference(out, out))
         if mode == "lora":
             adapter = out / "adapter"
