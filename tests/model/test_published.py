@@ -232,7 +232,7 @@ def test_a_multimodal_config_without_a_section_of_text_is_extended_where_its_key
     made = transformers.AutoConfig.for_model(**json.loads(json.dumps(config | text)))
     transformers.AutoModelForImageTextToText.from_config(made).save_pretrained(tmp_path / "a")
     (tmp_path / "a/config.json").write_text(json.dumps(config | text), encoding="utf-8")
-    assert extend(tmp_path / "a", window=LONGER, out=tmp_path / "b").factor == 2.0
+    assert extend(tmp_path / "a", window=LONGER, method="linear", out=tmp_path / "b").factor == 2.0
     written = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))
     assert "text_config" not in written and written["max_position_embeddings"] == LONGER
     assert written["rope_scaling"]["mrope_section"] == [2, 3, 3]
