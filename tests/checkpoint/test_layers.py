@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ropewalk import testing
 from ropewalk.checkpoint.layers import read_layers, refuse_to_extend, with_raised_window
 from ropewalk.errors import UserError
 
@@ -102,3 +103,10 @@ def test_R5_a_raised_window_starts_from_what_layers_saw_before() -> None:
 def test_a_list_that_does_not_fit_the_number_of_layers_is_named(key: str) -> None:
     with pytest.raises(UserError, match=f"{key} has an entry for each of its 36 layers"):
         read_layers({"model_type": "smollm3", "num_hidden_layers": 36, key: ["full_attention"] * 35})
+
+
+def test_a_layer_that_slides_by_nobody_knows_how_far_is_refused() -> None:
+    config = testing.tiny_config("gemma3_text", 64).to_dict() | {"sliding_window": None}
+    with pytest.raises(UserError, match="sliding_attention see as many tokens as the config's sliding_window .* says"):
+        read_layers(config)
+    assert read_layers(config | {"layer_types": ["full_attention"] * config["num_hidden_layers"]}).sliding == []

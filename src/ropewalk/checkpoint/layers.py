@@ -188,7 +188,13 @@ def _reach(text: dict[str, Any], kind: str, family: Family) -> int | None:
     """Tokens that a layer of a type sees; None for all."""
     if family.slides == "asked" and not text.get("use_sliding_window"):
         return None
-    return next((whole_number(text, key) for key in _REACH_KEYS.get(kind, ()) if text.get(key)), None)
+    keys = _REACH_KEYS.get(kind, ())
+    if keys and kind in (text.get("layer_types") or ()) and not any(text.get(key) for key in keys):
+        raise UserError(
+            f"layers of type {kind} see as many tokens as the config's {' or '.join(keys)} says, and it says none; put the number of the model's "
+            "publisher there, or name them full_attention in layer_types if they see all"
+        )
+    return next((whole_number(text, key) for key in keys if text.get(key)), None)
 
 
 def refuse_to_extend(layout: LayerLayout, window: int, model_type: str) -> None:

@@ -97,11 +97,13 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
 
     Raises:
         UserError: a family that transformers does not know, code of its own that was not trusted, no positions that ropewalk knows, a model
-            that predicts no next token, weights missing or damaged.
+            that predicts no next token, layers that slide by nobody knows how far, weights missing or damaged.
     """
     refuse_unknown_code(checkpoint)
     if isinstance(checkpoint.positions, PositionTable):
         refuse_unfit_table(checkpoint, checkpoint.positions)
+    else:
+        checkpoint.layers  # noqa: B018  # as below
     checkpoint.headers  # noqa: B018  # a cached property: reading it raises
 
 

@@ -172,7 +172,7 @@ def reach(subject: Subject) -> Iterator[Finding]:
     try:
         layout = subject.checkpoint.layers
     except (UserError, *BAD_VALUES) as error:
-        yield Finding(6, "note", f"which layers slide could not be read: {error}")
+        yield Finding(6, "wrong", f"which layers slide cannot be read: {error}")
         return
     if not isinstance(window, int):
         return

@@ -456,8 +456,9 @@ class EffectiveLength:
             if len(self.tasks) == _THIRTEEN
             else f"By {', '.join(self.tasks)} alone the length"
         )
-        sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, 95 % interval "
-        sentence += f"{self.tokens(self.effective_low)} to {self.tokens(self.effective_high)}"
+        low, high = self.tokens(self.effective_low), self.tokens(self.effective_high)
+        bounds = f"95 % interval {low} to {high}" if low != high else "and no other length measured is in its interval"
+        sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, {bounds}"
         longest = self.by_window[-1]
         if longest["window"] == self.short:
             return f"{sentence}."
