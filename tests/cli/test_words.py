@@ -235,7 +235,7 @@ def test_at_a_terminal_one_is_asked_before_checkpoints_go(trained, interrupted, 
     words += ["--batch-size", "1", "--allow-short", "--out", str(interrupted)]
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     status, printed = said(capsys, *words)
-    assert status == 2 and "holds 2 checkpoints of a run, to step 2. Delete them? [y/N]" in printed
+    assert status == 2 and "Delete 2 checkpoints of the run in " in printed and ", to step 2? [y/N]" in printed
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     assert said(capsys, *words)[0] == 0 and (interrupted / "config.json").is_file()
 

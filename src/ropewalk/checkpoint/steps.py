@@ -56,6 +56,14 @@ class Unfinished:
         return cls(step, steps if isinstance(steps, int) else None, last)
 
 
+def at_stake(run: Path) -> str:
+    """What of a training run is lost with its directory: its checkpoints, or the model it ended with; empty if neither is there."""
+    if found := list(steps_in(run / CHECKPOINTS)):
+        return f"{len(found)} checkpoints of the run in {run}, to step {found[-1]}"
+    trained = (run / "config.json").is_file() and "save_every" in _asked_of(run / "records.jsonl")
+    return f"the model that the run in {run} ended with" if trained else ""
+
+
 def refuse_unfinished(run: Path) -> None:
     """Raises UserError if a directory that is to be read as a model holds a run that has not written its model yet."""
     if (found := Unfinished.of(run)) is None:

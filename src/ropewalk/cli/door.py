@@ -13,7 +13,7 @@ from typing import Any
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.steps import CHECKPOINTS, refuse_unfinished, steps_in
+from ropewalk.checkpoint.steps import at_stake, refuse_unfinished
 from ropewalk.cli.commands import Command
 from ropewalk.cli.terminal import agreed
 from ropewalk.errors import UserError
@@ -67,10 +67,10 @@ def _sources(named: Any) -> Any:
 
 
 def _ask(options: Any) -> None:
-    """At a terminal, whether --overwrite may delete checkpoints; elsewhere the settings refuse it without --yes."""
+    """At a terminal, whether --overwrite may delete what was trained; elsewhere the settings refuse it without --yes."""
     wanted = getattr(options, "overwrite", False) and not getattr(options, "yes", True)
-    found = list(steps_in(Path(options.out) / CHECKPOINTS)) if wanted and options.out is not None else []
-    if found and agreed(f"{options.out} holds {len(found)} checkpoints of a run, to step {found[-1]}. Delete them?"):
+    found = at_stake(Path(options.out)) if wanted and options.out is not None else ""
+    if found and agreed(f"Delete {found}?"):
         object.__setattr__(options, "yes", True)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ropewalk.checkpoint.processes import refuse_locked
-from ropewalk.checkpoint.steps import CHECKPOINTS, steps_in
+from ropewalk.checkpoint.steps import at_stake
 from ropewalk.errors import UserError
 from ropewalk.settings import values
 from ropewalk.settings.command import Settings
@@ -153,17 +153,16 @@ class Overwriting(Settings):
     overwrite: Flag = False
     """Replace --out if ropewalk made it; it stays until the new one is whole."""
     yes: Flag = False
-    """With --overwrite: even if --out holds the checkpoints of a training run."""
+    """With --overwrite: even if --out holds a training run's checkpoints or its model."""
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
         out = getattr(self, "out", None)
-        found = list(steps_in(Path(out) / CHECKPOINTS)) if self.overwrite and not self.yes and out is not None else []
+        found = at_stake(Path(out)) if self.overwrite and not self.yes and out is not None else ""
         if found and out is not None:
             refuse_locked(out)  # they are being written
             raise UserError(
-                f"--overwrite would delete {len(found)} checkpoints of the run in {out}, to step {found[-1]}; add --yes to have them deleted, "
-                "go on with them (train --resume), or choose another --out"
+                f"--overwrite would delete {found}; add --yes to have that deleted, go on with it (train --resume), or choose another --out"
             )
 
 
