@@ -35,7 +35,10 @@ def test_the_page_has_a_figure_a_table_and_the_effective_length(tmp_path):
     ]
     said = " ".join(part.notes)
     # Every mean's interval is ± 5 / sqrt(13) points: 90 is surely above 85.6, and 40 surely below it and below 95.
-    assert "RULER's effective length (every mean up to it above 85.6 points) is 512, and no other length measured is in its interval" in said
+    assert (
+        "RULER's effective length (every mean up to it above 85.6 points) is 512, and no other length measured is in its interval"
+        in said
+    )
     assert "Against 256 tokens" in said and "at 1024 the mean differs by -55.0 points (-57.0 to -53.0)" in said
     assert "Left out: needle" in said
 

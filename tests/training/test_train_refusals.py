@@ -44,7 +44,9 @@ def test_a_run_is_replaced_when_the_new_one_is_finished_and_only_what_it_made(ba
         go(base, out, data="no/such.txt", overwrite=True, yes=True)
     assert same(weights(out), before) and os.listdir(tmp_path) == ["out"]
     go(base, out, steps=2, save_every=0, overwrite=True, yes=True)
-    with pytest.raises(UserError, match="--overwrite would delete the model that the run in .*out ended with; add --yes"):
+    with pytest.raises(
+        UserError, match="--overwrite would delete the model that the run in .*out ended with; add --yes"
+    ):
         go(base, out, overwrite=True)
     assert not same(weights(out), before) and not (out / "checkpoints/step-000001").exists()
     assert os.listdir(tmp_path) == ["out"]
