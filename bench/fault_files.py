@@ -120,7 +120,7 @@ def _configs() -> Iterator[Case]:
         for folder in ("base", "run", "adapter"):
             merges(f"{folder}/config.json", newer)(place)
 
-    needless = ("plan", "theory", "report", "doctor", "evaluate", "ablate")
+    needless = ("plan", "theory", "report", "card", "push", "doctor", "evaluate", "ablate")
     loads = {name: words for name, words in LINES.items() if name not in needless}
     yield from every("configs", {"a newer model_type": all_newer}, loads)
 

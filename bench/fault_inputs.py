@@ -49,6 +49,8 @@ MORE: dict[str, dict[str, tuple[str, ...]]] = {
     "chat": {"question": ("--question", "Who?"), "max_new_tokens": ("--max-new-tokens", "2")},
     "plan": {"gpus": ("--gpus", "8xH100")},
     "report": {"out": ("--out", "new.html")},
+    "card": {"model": ("run",), "records": ("--records", "run/records.jsonl"), "out": ("--out", "new.md")},
+    "push": {"repository": ("me/mine",), "dry_run": ("--dry-run",)},
 }  # fmt: skip
 #: Commands whose work takes minutes: only what is refused before it begins is tried.
 LONG = ("demo",)

@@ -125,6 +125,8 @@ def _limits() -> Iterator[Case]:
 #: Seconds in which a command ends here; the others take one.
 _TAKES = {"extend": 0.6, "train": 2.0, "perplexity": 0.6, "theory": 1.5, "export": 0.8, "evaluate": 5.0}
 _GOES_ON = (*APPENDS, "evaluate", "ablate", "search")
+#: Those that write anew what they wrote before, unasked.
+_ANEW = ("card",)
 
 
 def _kills() -> Iterator[Case]:
@@ -132,7 +134,7 @@ def _kills() -> Iterator[Case]:
     for name, words in WRITES.items():
         again = (
             words
-            if name in _GOES_ON
+            if name in (*_GOES_ON, *_ANEW)
             else (*words, "--save-every", "1", "--resume")
             if name == "train"
             else (*words, "--overwrite")
@@ -146,10 +148,13 @@ def _kills() -> Iterator[Case]:
 
 def _writers() -> Iterator[Case]:
     for name, words in WRITES.items():
-        alone = name not in _GOES_ON  # or the second, if it comes late enough, goes on where the first has ended
+        alone = name not in (
+            *_GOES_ON,
+            *_ANEW,
+        )  # or the second, if it comes late enough, goes on where the first has ended
         for number in range(1 if name in _SLOW else 2):
             yield Case("two writers", f"{name}, {number}", words, EITHER, twice=True, alone=alone, seconds=90)
-        if name not in (*APPENDS, "ablate"):
+        if name not in (*APPENDS, *_ANEW, "ablate"):
             yield Case(
                 "two writers",
                 f"{name} --overwrite",
@@ -166,6 +171,8 @@ def _trust() -> Iterator[Case]:
         "plan",
         "theory",
         "report",
+        "card",
+        "push",
         "doctor",
         "merge",
         "evaluate",

@@ -406,7 +406,7 @@ def test_hunyuans_alpha_is_the_rope_theta_of_pretraining(tmp_path: Path) -> None
 
 
 def test_auto_takes_yarn_and_where_a_config_cannot_say_it_the_nearest(tmp_path: Path) -> None:
-    for family, method in (("llama", "yarn"), ("phi3", "llama3"), ("gpt2", "interpolated table")):
+    for family, method in (("llama", "yarn"), ("phi3", "llama3")):  # of a learned table: test_position_table.py
         base = testing.tiny_directory(tmp_path / family, family, window=WINDOW)
         assert extend(base, window=LONGER, out=tmp_path / f"{family}-longer").method == method
         assert Checkpoint.open(tmp_path / f"{family}-longer").info.window == LONGER

@@ -187,9 +187,9 @@ def test_micro_batches_and_a_gemma_with_windows_that_slide_change_nothing_but_ro
         (dict(longce=8, longce_stride=8), "got 8, 8 and 96"),
         (dict(longce=8, mode="pose"), "mode pose reads the short one alone"),
         (dict(longce_stride=8), "add --longce"),
-        (dict(longce_most=3.0), "add --longce"),
-        (dict(weigh=True), "add --scores"),
-        (dict(keep=0.5), "add --scores"),
+        (dict(longce_most=3.0), "--longce-most changes nothing without --longce"),
+        (dict(weigh=True), "--weigh changes nothing without --scores"),
+        (dict(keep=0.5), "--keep changes nothing without --scores"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said, tmp_path):

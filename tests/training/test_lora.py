@@ -75,7 +75,7 @@ def test_merging_for_a_checkpoint_leaves_the_model_in_training_alone(trained):
 
 def test_an_adapter_is_not_loaded_on_a_model_that_turns_otherwise(trained):
     base, _, out = trained
-    with pytest.raises(UserError, match=r"trained with linear scaling, factor 1.5.*other positions.*--window 96 first"):
+    with pytest.raises(UserError, match=r"trained with linear scaling, factor 1.5.*other positions.*--window 96 --method linear first"):
         lora.attach(load_model(base), out / "adapter")
 
 
@@ -101,7 +101,7 @@ def test_an_adapter_without_its_config_is_refused(trained, tmp_path):
 def test_an_adapter_of_another_shape_or_cut_short_is_refused(trained, tmp_path):
     _, _, out = trained
     other = testing.tiny_directory(tmp_path / "other", window=64, num_hidden_layers=1)
-    extend(other, window=96, out=tmp_path / "longer")
+    extend(other, window=96, method="linear", out=tmp_path / "longer")
     with pytest.raises(UserError, match="do not fit this model"):
         lora.attach(load_model(tmp_path / "longer"), out / "adapter")
     shutil.copytree(out / "adapter", tmp_path / "adapter")
