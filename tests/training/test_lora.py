@@ -75,7 +75,9 @@ def test_merging_for_a_checkpoint_leaves_the_model_in_training_alone(trained):
 
 def test_an_adapter_is_not_loaded_on_a_model_that_turns_otherwise(trained):
     base, _, out = trained
-    with pytest.raises(UserError, match=r"trained with linear scaling, factor 1.5.*other positions.*--window 96 --method linear first"):
+    with pytest.raises(
+        UserError, match=r"trained with linear scaling, factor 1.5.*other positions.*--window 96 --method linear first"
+    ):
         lora.attach(load_model(base), out / "adapter")
 
 
