@@ -24,7 +24,7 @@ from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
 from ropewalk.data.encode import limit_ids
-from ropewalk.errors import Unsupported, UserError, read_text, told
+from ropewalk.errors import STRANGE_DATA, Unsupported, UserError, read_text, told
 from ropewalk.model.architecture import auto_class, has_attention, is_known
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
@@ -159,7 +159,7 @@ def _own_code(directory: Path) -> dict[str, Any]:
     """What a tokenizer's config maps to code beside it."""
     try:
         mapped = json.loads(read_text(directory / "tokenizer_config.json")).get("auto_map")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, *STRANGE_DATA):
         return {}
     return mapped if isinstance(mapped, dict) else {}
 

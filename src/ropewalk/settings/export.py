@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
@@ -66,7 +65,7 @@ class ExportSettings(FromAdapter):
 class PushSettings(OpeningOptions):
     """Upload a model's own files to the Hugging Face hub, listed first; records, a run's checkpoints and optimiser states stay."""
 
-    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="DIR")] = field(kw_only=False)
+    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="DIR")] = field(kw_only=False)
     """Directory with a checkpoint, an adapter, or what `ropewalk export` wrote."""
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")] = field(kw_only=False)
     """On the hub; made if it is not there."""

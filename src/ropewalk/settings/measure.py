@@ -169,6 +169,14 @@ class RulerSettings(MeasuringOptions, Batched):
     seed: Seed = 0
     """Of the items; the same ones for the same seed, length and tokenizer."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, users in (("needle", {"needle"}), ("questions", {"qa_1", "qa_2"})):
+            if getattr(self, name) is not None and self.tasks is not None and not users & {*self.tasks}:
+                raise UserError(
+                    f"--{name} is read by {' and '.join(sorted(users))} alone, and --tasks names none; add it, or leave --{name} out"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSettings(MeasuringOptions):

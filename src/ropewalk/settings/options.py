@@ -67,6 +67,8 @@ OptionalFiles = Annotated[Names | None, _word(list[str], "DATA...", optional=Tru
 Directory = Annotated[Name, _word(Path, "DIR")]
 OptionalDirectory = Annotated[Name | None, _word(Path, "DIR", optional=True)]
 OptionalRecordFile = Annotated[Name | None, _word(Path, "FILE.jsonl", optional=True)]
+#: Read, where an empty word must not become the working directory.
+OptionalScores = Annotated[Name | None, _word(str, "FILE.jsonl", optional=True)]
 OptionalRecords = Annotated[Sequence[Name] | None, _word(list[str], "RECORDS.jsonl...", optional=True)]
 OptionalTokens = Annotated[Sequence[Tokens] | None, _word(list[Tokens], "TOKENS...", optional=True)]
 OptionalMinutes = Annotated[Minutes | None, tyro.conf.arg(metavar="MINUTES")]

@@ -62,7 +62,7 @@ class ReportSettings(Overwriting):
 class CardSettings(OpeningOptions):
     """Write a checkpoint's model card, its README.md, from what is on record of it; a README of your own stays."""
 
-    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=Path, metavar="DIR")] = field(kw_only=False)
+    model: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="DIR")] = field(kw_only=False)
     """Directory of the checkpoint."""
     records: OptionalRecords = None
     """Record files, or directories of them: of this model, of its base, of its training; those in DIR if not given."""

@@ -19,7 +19,7 @@ from ropewalk.settings.command import Settings, option_name
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
-from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalRecordFile
+from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalScores
 from ropewalk.settings.scaling import TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, ShareOrNone, Tokens
 
@@ -174,7 +174,7 @@ class TrainSettings(Recipe, Checkpointed):
     """Train even if no document is as long as the window."""
     field: str | None = None
     """The field of a row that holds its text, or its turns."""
-    scores: OptionalRecordFile = None
+    scores: OptionalScores = None
     """Choose documents by what a long context gives a model: what `ropewalk data score DATA --model MODEL --out FILE` wrote of them. Those without a score stay."""
     keep: ShareOrNone = None
     """With --scores: the share of the scored documents that stays, those that gain most a token; half if not given, all with --weigh."""
