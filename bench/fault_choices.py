@@ -177,8 +177,9 @@ def _as_they_work() -> Iterator[Case]:
         "data score --json": (*SCORE, "--json"),
         "ruler --interval": (*RULER, "--interval", "20"),
     }  # fmt: skip
-    given = ("--data", "data", "--questions", "questions.jsonl", "--needle", "needles.jsonl")
+    asked = ("--questions", "questions.jsonl")
+    given = {"qa_1": asked, "qa_2": asked, "needle": ("--needle", "needles.jsonl")}
     for task in get_args(LongTaskName):
-        words = (*RULER[: place + 1], task, *RULER[place + 2 :], *given)
+        words = (*RULER[: place + 1], task, *RULER[place + 2 :], "--data", "data", *given.get(task, ()))
         lines[f"ruler --tasks {task}"] = tuple("2048" if word == "1024" else word for word in words)
     yield from every("choices", {"as it is": None}, lines, DONE, seconds=90, check=finite)

@@ -355,7 +355,11 @@ def test_the_hub_fetch_takes_what_is_read_once(
 
 
 @pytest.mark.parametrize(
-    "key, said", [("num_hidden_layers", "names 1000000000 layers"), ("vocab_size", "other shapes")]
+    "key, said",
+    [
+        ("num_hidden_layers", "num_hidden_layers as a whole number of at most 16384, got 1000000000"),
+        ("vocab_size", "other shapes"),
+    ],
 )
 def test_what_a_config_asks_for_beyond_its_files_is_refused_before_it_is_built(
     model: Path, key: str, said: str
