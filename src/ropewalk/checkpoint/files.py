@@ -27,6 +27,8 @@ from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
+#: By this file an adapter is known.
+ADAPTER_CONFIG = "adapter_config.json"
 #: Bytes that a disk must have free before anything is measured or trained.
 _PROBE = 1 << 16
 
@@ -47,7 +49,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def is_adapter(directory: Path) -> bool:
     """Whether an adapter lies there, peft's or ropewalk's own."""
-    return (directory / "adapter_config.json").exists()
+    return (directory / ADAPTER_CONFIG).exists()
 
 
 def no_adapter(directory: Path) -> UserError:

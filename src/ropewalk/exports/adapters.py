@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import (
+    ADAPTER_CONFIG,
     disk_errors,
     read_config,
     read_json,
@@ -63,7 +64,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     adapter = adapter_in(Path(settings.adapter))
     if adapter is None:
-        raise UserError(f"an adapter is a directory with an {lora.ADAPTER_CONFIG}, and {settings.adapter} has none")
+        raise UserError(f"an adapter is a directory with an {ADAPTER_CONFIG}, and {settings.adapter} has none")
     with merged_beside(adapter, settings) as checkpoint:
         with whole_directory(settings.out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
@@ -72,7 +73,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
 
 def adapter_in(directory: Path) -> Path | None:
     """The directory itself if an adapter lies in it."""
-    return directory if (directory / lora.ADAPTER_CONFIG).is_file() else None
+    return directory if (directory / ADAPTER_CONFIG).is_file() else None
 
 
 @contextlib.contextmanager
@@ -121,7 +122,7 @@ def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(Path(settings.out).absolute() / BASE),
     }
-    write_json(directory / lora.ADAPTER_CONFIG, about)
+    write_json(directory / ADAPTER_CONFIG, about)
     return window
 
 
@@ -182,7 +183,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
 
 
 def _about(adapter: Path) -> dict[str, Any]:
-    return read_json(adapter / lora.ADAPTER_CONFIG, what=f"an adapter has an {lora.ADAPTER_CONFIG}")
+    return read_json(adapter / ADAPTER_CONFIG, what=f"an adapter has an {ADAPTER_CONFIG}")
 
 
 def _is_ours(adapter: Path) -> bool:
@@ -208,7 +209,7 @@ def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
 
 def _fits(adapter: Path) -> contextlib.AbstractContextManager[None]:
     """Where peft reads an adapter of somebody's: it may raise anything over what it says of itself."""
-    way_out = f"give the --base it was trained on, or mend its {lora.ADAPTER_CONFIG}"
+    way_out = f"give the --base it was trained on, or mend its {ADAPTER_CONFIG}"
     return told(f"{adapter} cannot be put on its base", way_out, Exception)
 
 
@@ -218,6 +219,6 @@ def _refuse_left_out(wrapped: peft.PeftModel, adapter: Path) -> None:
         left_out = peft.set_peft_model_state_dict(wrapped, load_file(adapter / lora.WEIGHTS)).unexpected_keys
     if left_out:
         raise UserError(
-            f"the {lora.ADAPTER_CONFIG} of {adapter} gives {several(left_out)} of its weights no place ({listed(left_out)}), and without them "
+            f"the {ADAPTER_CONFIG} of {adapter} gives {several(left_out)} of its weights no place ({listed(left_out)}), and without them "
             "it computes something else; fetch the config that these weights came with, or mend it"
         )

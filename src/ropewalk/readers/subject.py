@@ -14,7 +14,7 @@ from typing import Any
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import instead_of_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
-from ropewalk.checkpoint.files import read_config, read_json
+from ropewalk.checkpoint.files import ADAPTER_CONFIG, read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
@@ -23,8 +23,6 @@ from ropewalk.errors import Unsupported, UserError
 from ropewalk.readers.reader import BAD_VALUES, model_type_of
 from ropewalk.readers.rules import READERS
 from ropewalk.rope.rope import InvFreq
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,26 +25,16 @@ from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
 from ropewalk.records.recipe import is_training, place
 from ropewalk.records.variant import variant_of
-from ropewalk.reports import (
-    benchmarks,
-    gain,
-    long_context,
-    passkey,
-    perplexity,
-    provenance,
-    retrieval,
-    summaries,
-    training,
-)
+from ropewalk.reports import provenance
 from ropewalk.reports.content import Section
 from ropewalk.reports.files import as_markdown
+from ropewalk.reports.page import SECTIONS
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.reports.verdict import verdicts
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import CardSettings
 
 _logger = logging.getLogger(__name__)
-_SECTIONS = (perplexity, gain, passkey, retrieval, long_context, benchmarks, summaries, training)
 
 
 @dataclass(frozen=True)
@@ -195,7 +185,7 @@ def _base(subject: Subject, rows: Clean) -> str:
 
 
 def _sections(rows: Clean) -> Iterator[str]:
-    built = (part.section(rows) for part in _SECTIONS)
+    built = (builder.build(rows) for builder in SECTIONS if builder.on_card)
     yield from (_markdown(section.alone()) for section in built if section is not None)
     if doubts := [*provenance.cautions(rows), *provenance.unknown(rows)]:
         yield "\n".join(["## Doubts", "", *(f"- {doubt}" for doubt in doubts)])

@@ -68,10 +68,11 @@ PAGE = b'<meta name="generator" content="ropewalk">'
 
 @dataclass(frozen=True)
 class Builder:
-    """A section of the page: which rows it shows, and the function that makes it (None without such rows)."""
+    """A section of the page: which rows it shows, the function that makes it (None without such rows), and whether a model card has it too."""
 
     kinds: tuple[type[Row], ...]
     build: Callable[[Clean], Section | None]
+    on_card: bool = True
 
 
 #: In the order of the page. To show a new kind of row, add a builder here.
@@ -84,10 +85,10 @@ SECTIONS: list[Builder] = [
     Builder((Benchmark, BenchmarkComparison), benchmarks.section),
     Builder((Summary,), summaries.section),
     Builder((Step,), training.section),
-    Builder((), ablation.section),
-    Builder((AttentionScores, Adjacent), attention.section),
-    Builder((Bounds, Growth, Resolution), theory.section),
-    Builder((), training.cost),
+    Builder((), ablation.section, on_card=False),
+    Builder((AttentionScores, Adjacent), attention.section, on_card=False),
+    Builder((Bounds, Growth, Resolution), theory.section, on_card=False),
+    Builder((), training.cost, on_card=False),
 ]
 
 

@@ -92,11 +92,16 @@ class ScalingOptions(WindowOptions):
         """The parameters that were given, by name; factors by their values, wherever they were read."""
         given = {name: getattr(self, name) for name in parameter_names() if getattr(self, name) is not None}
         if isinstance(self.factors, str | Path):
-            content = _json_in(Path(self.factors))
+            content = self._factors_file
             # The file of a search, or a whole RoPE dictionary of a config: its two lists are what is asked for.
             lists = {key: content[key] for key in _LISTS if key in content} if isinstance(content, dict) else content
             given["factors"] = lists
         return given
+
+    @cached_property
+    def _factors_file(self) -> Any:
+        """What lies in the file that --factors names; None where it names none."""
+        return _json_in(Path(self.factors)) if isinstance(self.factors, str | Path) else None
 
     def refuse_factors_of_other_windows(self, original: int, window: int) -> None:
         """Hold the windows that `ropewalk search` wrote beside its factors against those that are asked for.
@@ -104,7 +109,7 @@ class ScalingOptions(WindowOptions):
         Raises:
             UserError: they were searched for others.
         """
-        content = _json_in(Path(self.factors)) if isinstance(self.factors, str | Path) else None
+        content = self._factors_file
         if not isinstance(content, dict):
             return
         searched = content.get("original_window", original), content.get("window", window)

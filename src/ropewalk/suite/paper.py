@@ -95,7 +95,7 @@ class Suite:
         """How `extend` makes the model of its base, as its config's history has it: one step, or several of Position Interpolation."""
         if self.base is None:
             return {}
-        own, before = (each.config.get("ropewalk", {}).get("history", []) for each in (self.model, self.base))
+        own, before = (each.positions.block.get("history", []) for each in (self.model, self.base))
         steps = own[len(before) :]
         if not steps or (len(steps) > 1 and {step["method"] for step in steps} != {Linear.method}):
             return {}
