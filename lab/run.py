@@ -39,8 +39,10 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
     level, model = options.pop("level"), options["model"]
     options["out"] = records / options.pop("into", level) / model
     data = Path(os.environ.get("DATA", "data"))
-    for name in ("data", "test", "validation"):
-        options[name] = [str(data / path) for path in options[name]]
+    for name in ("data", "test", "validation", "also"):
+        # A weight of a mixture, 0.9 or 0.1@8k, is no path.
+        options[name] = [str(data / word) if "/" in word else word for word in options.get(name, [])] or None
+    options |= {name: str(data / options[name]) for name in ("benchmarks", "scores") if name in options}
     if model == "hemp":
         splits = {"data": "train", "test": "held_out", "validation": "validation"}
         options |= {name: standard_library(split) for name, split in splits.items()}
@@ -49,7 +51,7 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
         if not Path(options["model"]).is_dir():
             return None
     options["tokens"] = [tokens(word) for word in options["tokens"]]
-    return options | {name: tokens(options[name]) for name in ("step_tokens", "test_tokens") if name in options}
+    return options | {name: tokens(options[name]) for name in ("step_tokens", "test_tokens", "longce") if name in options}
 
 
 def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import torch
 import ropewalk
 from ropewalk.checkpoint.processes import locked
 from ropewalk.errors import UserError
-from ropewalk.records import ContextGain, PasskeySummary, Perplexity, Step, read
+from ropewalk.records import AttentionScores, ContextGain, PasskeySummary, Perplexity, Step, read
 from ropewalk.rope.scaling import Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.training import recompute
@@ -72,6 +72,24 @@ def test_an_untrained_row_after_a_trained_one_has_the_bases_weights(tmp_path):
     rows = read([tmp_path / "after/none.jsonl"]).of(Perplexity)
     assert next(m.row.perplexity for m in rows if m.row.window == 256) == pytest.approx(before.perplexity, rel=1e-6)
     assert header(tmp_path / "after/none.jsonl")["model"]["steps"] == 0
+
+
+def test_scores_of_a_trained_state_and_further_documents_are_those_of_the_commands(tmp_path):
+    mixture = [LIBRARY / "asyncio", "0.7", LIBRARY / "json", "0.3@256"]
+    options = dict(methods=["none", "yarn"], tokens=[0, 1024], measure=["perplexity", "attention"], windows="ends")
+    ablate(tmp_path / "rows", **options, data=mixture, also=[LIBRARY / "argparse.py"], longce=128)
+    base = read([tmp_path / "rows/none.jsonl"])
+    (_, _, alone) = ropewalk.attention("hemp", data=TEXTS["test"], window=512, device="cpu", dtype="float32")
+    interpolated = [m.row for m in base.of(AttentionScores)][-1]
+    assert interpolated.maximum == alone.rows[-2].maximum
+    further = {(m.row.data, m.row.window): m.row.perplexity for m in base.of(Perplexity)}
+    (there,) = ropewalk.perplexity(
+        "hemp", data=LIBRARY / "argparse.py", windows=[512], stride=256, limit=1, max_tokens=512, device="cpu", dtype="float32"
+    )  # fmt: skip
+    assert further[f"{LIBRARY.name}/argparse.py", 512] == pytest.approx(there.perplexity, rel=1e-6)
+    trained = header(tmp_path / "rows/yarn-x2-1k-1e-4-s0.jsonl")
+    assert trained["settings"]["row"]["data"] == f"{LIBRARY.name}/asyncio 0.7 {LIBRARY.name}/json 0.3@256"
+    assert "--longce 128" in trained["command"]
 
 
 def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
@@ -129,6 +147,8 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
     (dict(methods=["alibi"]), "a method is one of none, direct"),
     (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
     (dict(tokens=[1024], data=None), "need documents to train on"),
+    (dict(keep=0.5), "keep 0.5 is a share of scored documents"),
+    (dict(also=["nowhere.txt"]), "nowhere.txt"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence):

@@ -17,12 +17,13 @@ from ropewalk.settings.options import (
     OptionalDirectory,
     OptionalFiles,
     OptionalMinutes,
+    OptionalScores,
     OptionalTokens,
 )
 from ropewalk.settings.train import Mode
-from ropewalk.settings.values import Count, CountOrNone, LearningRate, Prompts, Range, Seed, Tokens, TokensInAll
+from ropewalk.settings.values import Count, CountOrNone, LearningRate, Prompts, Range, Seed, ShareOrNone, Tokens, TokensInAll
 
-Measurement = Literal["perplexity", "gain", "passkey", "retrieval", "validation", "benchmarks"]
+Measurement = Literal["perplexity", "gain", "passkey", "retrieval", "validation", "benchmarks", "attention"]
 _Factor = Annotated[float, Range(1, 2**20, above=True)]
 
 
@@ -43,7 +44,15 @@ class AblateSettings(Loading, OpeningOptions):
     out: Directory
     """Directory of the rows, a file each, as `report` reads them."""
     data: OptionalFiles = None
-    """Documents to train on."""
+    """Documents to train on; weights and lengths may follow, as in `train`."""
+    scores: OptionalScores = None
+    """With --data: its documents as `ropewalk data score` scored them; those that gain most a token are read."""
+    keep: ShareOrNone = None
+    """With --scores: the share that is read; half if not given."""
+    longce: Tokens | None = None
+    """Short context of LongCE's weights, as in `train`."""
+    also: OptionalFiles = None
+    """Further documents of the perplexity, at the same windows."""
     validation: OptionalFiles = None
     """Documents by which a learning rate is chosen, and LongRoPE's factors are searched."""
     methods: Sequence[str] = ("none", "linear", "ntk", "yarn")
@@ -63,7 +72,7 @@ class AblateSettings(Loading, OpeningOptions):
     mode: Mode = "full"
     """As of `train`."""
     measure: Sequence[Measurement] = ("perplexity", "gain", "passkey", "retrieval", "validation")
-    """What is measured of each row; validation is the perplexity of trained rows on --validation, where that is given."""
+    """What is measured of each row; validation is the perplexity of trained rows on --validation, where that is given; attention the scores by distance in one document."""
     windows: Literal["all", "ends", "prompts"] = "all"
     """Of the perplexity: a quarter of the old window, it, its doublings and the new one; the old and the new one; or those of --prompt-windows."""
     documents: Count = 12
@@ -91,6 +100,8 @@ class AblateSettings(Loading, OpeningOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.keep is not None and self.scores is None:
+            raise UserError(f"--keep {self.keep} is a share of scored documents; give their --scores, or leave it out")
         if any(self.tokens) and self.data is None:
             raise UserError(
                 f"rows of {max(self.tokens)} training tokens need documents to train on; give --data, or --tokens 0"

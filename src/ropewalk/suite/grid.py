@@ -176,6 +176,9 @@ class Grid:
         return TrainSettings(
             model=self.source,
             data=asked.data or asked.test,
+            scores=asked.scores,
+            keep=asked.keep,
+            longce=asked.longce if row.tokens else None,
             window=window,
             steps=steps,
             batch_size=batch,
@@ -213,7 +216,7 @@ class Grid:
         common = {name: _named(name, value) for name, value in asked.items() if name not in axes}
         common["test_tokens"] = self.test_tokens
         if not row.tokens:
-            common |= dict.fromkeys(("data", "step_tokens", "warmup", "mode"))
+            common |= dict.fromkeys(("data", "scores", "keep", "longce", "step_tokens", "warmup", "mode"))
         own = {"method": row.method, "parameters": dict(row.parameters), "factor": row.factor, "tokens": row.tokens}
         return {"name": f"{self.model_name}/{row.name}", **own, "learning_rate": row.rate, "seed": row.seed, **common}
 
@@ -240,7 +243,7 @@ class Grid:
     def places(self) -> set[str]:
         """Directories in which the folders of documents lie, and the rows': records name what is in them from there on."""
         asked = self.settings
-        given = (asked.data, asked.test, asked.validation, asked.benchmarks)
+        given = (asked.data, asked.test, asked.validation, asked.also, asked.scores, asked.benchmarks)
         listed = [
             each
             for names in given
@@ -261,7 +264,7 @@ class Grid:
         """(tokens, window) that measuring a row reads."""
         asked, text = self.settings, self.test_tokens
         for window in self.windows(row) if "perplexity" in asked.measure else ():
-            yield asked.documents * (2 * text - window), window
+            yield (2 if asked.also else 1) * asked.documents * (2 * text - window), window
         if "gain" in asked.measure:
             yield from ((asked.documents * text, text), (asked.documents * 2 * text, self.window))
         for window in self.prompt_windows(row):
@@ -273,8 +276,8 @@ class Grid:
 
 def _named(name: str, value: Any) -> Any:
     """A setting as records have it: files by their names, not by where they lie."""
-    if value is not None and name in ("data", "test", "validation", "benchmarks"):
-        return name_of(value)
+    if value is not None and name in ("data", "test", "validation", "also", "scores", "benchmarks"):
+        return " ".join(name_of(each) for each in (value if isinstance(value, list | tuple) else [value]))
     return _plain(value)
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.data.token_corpus import Sources
+from ropewalk.evals.attention import measure as attention
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import context_gain
 from ropewalk.evals.perplexity import measure as perplexities
 from ropewalk.evals.perplexity.two_pass import Contexts
 from ropewalk.evals.retrieval import harder, passkey
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.settings.measure import GainSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.measure import AttentionSettings, GainSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
 from ropewalk.suite.grid import Grid, Row
 
 
@@ -34,6 +35,8 @@ def measurements(grid: Grid, row: Row, loaded: LoadedModel, records: Path) -> It
 
     for window in grid.windows(row) if "perplexity" in asks else ():
         yield f"perplexity at {window}", perplexity(asked.test, window)
+        if asked.also is not None:
+            yield f"perplexity at {window} of the further documents", perplexity(asked.also, window)
     if asked.validation is not None and row.tokens and "validation" in asks:
         for window in sorted({grid.window, new}):
             yield f"validation at {window}", perplexity(asked.validation, window)
@@ -47,6 +50,9 @@ def measurements(grid: Grid, row: Row, loaded: LoadedModel, records: Path) -> It
     for window in grid.prompt_windows(row) if "retrieval" in asks else ():
         facts = RetrievalSettings(**own, window=window, trials=asked.prompts)
         yield f"retrieval at {window}", functools.partial(harder.measure, loaded, facts)
+    if "attention" in asks and new <= grid.test_tokens:
+        scores = AttentionSettings(**own, data=asked.test, window=new)
+        yield "attention", functools.partial(attention.measure, loaded, scores)
     if "benchmarks" in asks:
         yield "benchmarks", functools.partial(_benchmarks, loaded, asked, records)
 
