@@ -51,7 +51,9 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
         if not Path(options["model"]).is_dir():
             return None
     options["tokens"] = [tokens(word) for word in options["tokens"]]
-    return options | {name: tokens(options[name]) for name in ("step_tokens", "test_tokens", "longce") if name in options}
+    return options | {
+        name: tokens(options[name]) for name in ("step_tokens", "test_tokens", "longce") if name in options
+    }
 
 
 def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,127 @@
+"""Tables 1, 2 and 5 of the paper and its scores, of the lab's trained states: mathematics, benchmarks, attention.
+
+in   the rows of a model that have these measurements, the base's among them
+out  Markdown; differences are paired with the base's on the same items or documents
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rows import Row, base_of
+from tables import bounded, budget, order, table
+
+from ropewalk.evals.intervals import Paired
+from ropewalk.records import Adjacent, AttentionScores, Benchmark, Perplexity
+from ropewalk.records import format as number_format
+from ropewalk.records.attention_summary import Gist, gist
+from ropewalk.records.format import fixed, share
+from ropewalk.reports.paired import ratio
+
+
+def further(row: Row) -> dict[int, Perplexity]:
+    """Of the further documents, by window."""
+    return {m.row.window: m.row for m in row.records.of(Perplexity) if m.row.data == row.asked.get("also")}
+
+
+def benchmarks(row: Row) -> dict[str, Benchmark]:
+    return {m.row.task: m.row for m in row.records.of(Benchmark)}
+
+
+def change(before: Row, after: Row, tasks: Iterable[str]) -> Paired | None:
+    """Verdicts on the same items of these tasks, pooled; None where they were not asked the same."""
+    first, second = benchmarks(before), benchmarks(after)
+    tasks = list(tasks)
+    if not tasks or any(task not in first or task not in second for task in tasks):
+        return None
+    if any(first[task].digest != second[task].digest for task in tasks):
+        return None
+    verdicts = [[c == "1" for task in tasks for c in rows[task].answers] for rows in (first, second)]
+    return Paired.of(*verdicts)
+
+
+def _points(found: Paired | None) -> str:
+    if found is None:
+        return ""
+    low, high = found.interval()
+    return bounded(fixed(100 * found.difference, 1), 100 * low, 100 * high, lambda value: fixed(value, 1))
+
+
+def benchmarks_table(rows: list[Row], old: Row) -> str:
+    """Accuracy of the base, and points above it; all tasks pooled in the last column."""
+    asked = benchmarks(old)
+    heads = ["method", "training tokens", "seed", *asked, f"pooled, {sum(b.items for b in asked.values())} items"]
+    lines = [["base", "", "", *(share(b.accuracy) for b in asked.values()), ""]]
+    for row in sorted((row for row in rows if row is not old and benchmarks(row)), key=order):
+        changes = [change(old, row, [task]) for task in asked]
+        lines.append([*_name(row), *map(_points, changes), _points(change(old, row, asked))])
+    return table(heads, lines) if len(lines) > 1 else ""
+
+
+def further_table(rows: list[Row], old: Row) -> str:
+    """Perplexity on the further documents by window, and the loss in the old window above the base's."""
+    windows = sorted(further(old))
+    heads = ["method", "training tokens", "seed", *(f"perplexity {window}" for window in windows), f"damage at {old.window}, nats"]  # fmt: skip
+    lines = []
+    for row in sorted((row for row in rows if further(row)), key=order):
+        found = further(row)
+        values = [number_format.perplexity(found[w].perplexity) if w in found else "" for w in windows]
+        damage = ratio(further(old)[old.window], found[old.window]) if row is not old and old.window in found else None
+        nats = bounded(fixed(math.log(damage.value), 3), *map(_log, (damage.low, damage.high)), lambda v: fixed(v, 3)) if damage else ""  # fmt: skip
+        lines.append([*_name(row), *values, nats])
+    return table(heads, lines) if len(lines) > 1 else ""
+
+
+def _log(bound: Any) -> float:
+    return math.log(bound) if number_format.is_finite(bound) else math.nan
+
+
+def _name(row: Row) -> list[str]:
+    tokens = row.asked["tokens"]
+    return [row.method, budget(tokens), str(row.asked["seed"]) if tokens else ""]
+
+
+def states(row: Row) -> list[list[Any]]:
+    """The rows of scores and neighbours of each state of a row: of the base inside, beyond, and interpolated; of another one."""
+    runs: dict[str, list[Any]] = {}
+    for kind in (AttentionScores, Adjacent):
+        for m in row.records.of(kind):
+            runs.setdefault(m.run.id, []).append(m.row)
+    return list(runs.values())
+
+
+def scores_table(rows: list[Row], old: Row) -> str:
+    """What `ropewalk attention` says of each state, against the base inside its window."""
+    inside = states(old)
+    if len(inside) != 3:
+        return ""
+    reference = [row for row in inside[0] if isinstance(row, AttentionScores)]
+    named = list(zip((["base", "", ""], ["base", "", ""], ["PI", "none", ""]), inside, strict=True))
+    named += [(_name(row), state) for row in sorted(rows, key=order) if row is not old and row.asked["method"] != "control" for state in states(row)]  # fmt: skip
+    heads = ["method", "training tokens", "seed", "window", f"largest score below {old.window}", "from there on", "far keys below", "from there on ",
+             "heads out of range", "change / spread", "attention on the token before"]  # fmt: skip
+    return table(heads, [[*name, *_state(gist(state, old.window, reference))] for name, state in named])
+
+
+def _state(found: Gist) -> list[str]:
+    one = [found.inside, found.beyond, found.typical_inside, found.typical_beyond]
+    figures = [fixed(value, 1) if number_format.is_finite(value) else "" for value in one]
+    out = share(found.out_of_range) if number_format.is_finite(found.out_of_range) else ""
+    return [str(found.window), *figures, out, fixed(found.resolution, 3), share(found.previous)]
+
+
+def section(model: str, rows: list[Row]) -> str:
+    """All of it, or nothing where the base was not measured so."""
+    rows = [row for row in rows if benchmarks(row) or further(row) or states(row)]
+    old = base_of(rows)
+    if old is None:
+        return ""
+    parts = {
+        f"Perplexity on {old.asked.get('also')}, of which nothing was trained on (the paper's table 2), documents as above:": further_table(rows, old),
+        "The five benchmarks (table 5), zero-shot by lm-eval in the old window; points above the base on the same items, with Newcombe's paired interval:": benchmarks_table(rows, old),
+        "Attention scores of one book before the softmax (figures 2 to 4; [method](method.md), section 7, says how to read them):": scores_table(rows, old),
+    }  # fmt: skip
+    told = "\n\n".join(f"{words}\n\n{found}" for words, found in parts.items() if found)
+    return f"### Mathematics, benchmarks and attention scores, {model}\n\n{told}" if told else ""
