@@ -42,7 +42,7 @@ def change(before: Row, after: Row, tasks: Iterable[str]) -> Paired | None:
     return Paired.of(*verdicts)
 
 
-def _points(found: Paired | None) -> str:
+def points(found: Paired | None) -> str:
     if found is None:
         return ""
     low, high = found.interval()
@@ -56,7 +56,7 @@ def benchmarks_table(rows: list[Row], old: Row) -> str:
     lines = [["base", "", "", *(share(b.accuracy) for b in asked.values()), ""]]
     for row in sorted((row for row in rows if row is not old and benchmarks(row)), key=order):
         changes = [change(old, row, [task]) for task in asked]
-        lines.append([*_name(row), *map(_points, changes), _points(change(old, row, asked))])
+        lines.append([*_name(row), *map(points, changes), points(change(old, row, asked))])
     return table(heads, lines) if len(lines) > 1 else ""
 
 

@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import beside
 import claims
 import explain
+import reading
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import budget, budgets_table, factors_table, method_map, order, rates_table, table
 
@@ -79,7 +81,7 @@ def missing() -> str:
     from ropewalk.suite.grid import rows_of
 
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for options in grids(["a", "rates", "b", "c", "e", "cpu"]):
+    for options in grids([]) + grids(["cpu"]):
         if options.get("learning_rates") == "chosen":
             if (
                 "from" not in options
@@ -93,12 +95,12 @@ def missing() -> str:
             **known, tokens=[tokens(word) for word in options["tokens"]], test="t", data="d", out="o"
         )
         level = options["level"]
-        there = {(r.asked["method"], r.asked["factor"], r.asked["tokens"], r.asked["seed"], r.asked["learning_rate"] if level == "rates" else 0)
+        there = {(r.asked["method"], r.asked["factor"], r.asked["tokens"], r.asked["seed"], r.asked["learning_rate"] if level.endswith("rates") else 0)
                  for r in rows_in(RECORDS / options.get("into", level) / options["model"])}  # fmt: skip
         rows = rows_of(settings)
         counts[f"{level}, {options['model']}"][0] += len(rows)
         counts[f"{level}, {options['model']}"][1] += sum(
-            (r.method, r.factor, r.tokens, r.seed, r.rate if level == "rates" else 0) in there for r in rows
+            (r.method, r.factor, r.tokens, r.seed, r.rate if level.endswith("rates") else 0) in there for r in rows
         )
     words = [f"{name}: {there} of {rows}" for name, (rows, there) in counts.items() if there < rows]
     return "; ".join(words)
@@ -121,6 +123,11 @@ def sections() -> Iterable[str]:
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
                 f"books. Several seeds: their mean, least and largest.\n\n{found}"
             )
+        known = rows_in(RECORDS / "c" / model)
+        if found := beside.section(model, known):
+            yield found
+        if found := reading.section(model, RECORDS, known):
+            yield found
         if found := method_map(model, RECORDS / "e" / model):
             yield f"### {model}, full-attention layers alone\n\n{found}"
     for level, words in (

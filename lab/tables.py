@@ -32,7 +32,7 @@ def budget(number: int) -> str:
     return f"{number / 2**20:g} M" if number >= 2**20 else f"{number / 2**10:g} k" if number else "none"
 
 
-def _nats(found: Ratio | None) -> str:
+def nats(found: Ratio | None) -> str:
     """A ratio of perplexities as a difference of losses, with its interval."""
     if found is None:
         return ""
@@ -45,7 +45,7 @@ def bounded(figure: str, low: float, high: float, write: Callable[[Any], str]) -
     return f"{figure} ({bounds})" if bounds else figure
 
 
-def _shares(found: tuple[int, int] | None) -> str:
+def shares(found: tuple[int, int] | None) -> str:
     return bounded(share(found[0] / found[1]), *wilson(*found), share) if found else ""
 
 
@@ -84,10 +84,10 @@ def method_map(model: str, directory: Path) -> str:
         lines.append([
             budget(row.asked["tokens"]), row.method,
             *(number_format.perplexity(row.perplexities[w].perplexity) if w in row.perplexities else "" for w in windows),
-            _nats(row.damage(base)) if row is not base else "",
+            nats(row.damage(base)) if row is not base else "",
             bounded(fixed(gain.gain, 3), gain.low, gain.high, lambda value: fixed(value, 3)) if gain else "",
             *(_key(row, window) for window in (old, new)),
-            *(_shares(row.retrieval.get(window)) for window in (old, new)),
+            *(shares(row.retrieval.get(window)) for window in (old, new)),
             f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if row.asked["tokens"] else "",
             f"{row.training_seconds:.0f}" if row.asked["tokens"] else "",
         ])  # fmt: skip
@@ -128,7 +128,7 @@ def factors_table(rows: list[Row], base: Row) -> str:
         lines.append([
             budget(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1",
             *(bounded(share(each.accuracy), each.low, each.high, share) if each else "" for each in found),
-            _nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else "",
+            nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else "",
         ])  # fmt: skip
     heads = [f"passkey at {window}" for window in prompts or (base.window, "L'")]
     return table(["training tokens", "method", "factor", *heads, "damage, nats", "perplexity at L'"], lines)
@@ -167,7 +167,7 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
         _losses([row.damage(control) for row, control in zip(group, controls, strict=True)]),
         *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
         _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
-        _shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
+        shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
         _spread([row.training_seconds for row in group], lambda value: f"{value:.0f}") if first["tokens"] else "",
     ]  # fmt: skip
 
@@ -175,7 +175,7 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
 def _losses(found: list[Ratio | None]) -> str:
     """Of one seed with its interval, of several their mean and range."""
     if len(found) == 1:
-        return _nats(found[0])
+        return nats(found[0])
     return _spread([math.log(ratio.value) if ratio else None for ratio in found], lambda value: fixed(value, 3))
 
 
