@@ -14,25 +14,24 @@ from rows import Row, base_of
 from tables import bounded, budget, order, table
 
 from ropewalk.evals.intervals import Paired
-from ropewalk.records import Adjacent, AttentionScores, Benchmark, Perplexity
+from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.records import format as number_format
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share
 from ropewalk.reports.paired import ratio
 
-
-def further(row: Row) -> dict[int, Perplexity]:
-    """Of the further documents, by window."""
-    return {m.row.window: m.row for m in row.records.of(Perplexity) if m.row.data == row.asked.get("also")}
+#: Accuracy of guessing.
+CHANCE = {"boolq": 0.5, "piqa": 0.5, "race-middle": 0.25, "race-high": 0.25, "winogrande": 0.5}
 
 
-def benchmarks(row: Row) -> dict[str, Benchmark]:
-    return {m.row.task: m.row for m in row.records.of(Benchmark)}
+def above_chance(base: Row) -> list[str]:
+    """The tasks at which the base is better than guessing; what moves at others is no skill."""
+    return [task for task, found in base.benchmarks.items() if found.low > CHANCE[task]]
 
 
 def change(before: Row, after: Row, tasks: Iterable[str]) -> Paired | None:
     """Verdicts on the same items of these tasks, pooled; None where they were not asked the same."""
-    first, second = benchmarks(before), benchmarks(after)
+    first, second = before.benchmarks, after.benchmarks
     tasks = list(tasks)
     if not tasks or any(task not in first or task not in second for task in tasks):
         return None
@@ -50,25 +49,26 @@ def points(found: Paired | None) -> str:
 
 
 def benchmarks_table(rows: list[Row], old: Row) -> str:
-    """Accuracy of the base, and points above it; all tasks pooled in the last column."""
-    asked = benchmarks(old)
-    heads = ["method", "training tokens", "seed", *asked, f"pooled, {sum(b.items for b in asked.values())} items"]
+    """Accuracy of the base, and points above it; those tasks pooled in the last column at which it is better than guessing."""
+    asked, better = old.benchmarks, above_chance(old)
+    items = sum(asked[task].items for task in better)
+    heads = ["method", "training tokens", "seed", *asked, f"{', '.join(better)}, {items} items"]
     lines = [["base", "", "", *(share(b.accuracy) for b in asked.values()), ""]]
-    for row in sorted((row for row in rows if row is not old and benchmarks(row)), key=order):
+    for row in sorted((row for row in rows if row is not old and row.benchmarks), key=order):
         changes = [change(old, row, [task]) for task in asked]
-        lines.append([*_name(row), *map(points, changes), points(change(old, row, asked))])
+        lines.append([*_name(row), *map(points, changes), points(change(old, row, better))])
     return table(heads, lines) if len(lines) > 1 else ""
 
 
 def further_table(rows: list[Row], old: Row) -> str:
     """Perplexity on the further documents by window, and the loss in the old window above the base's."""
-    windows = sorted(further(old))
+    windows = sorted(old.further)
     heads = ["method", "training tokens", "seed", *(f"perplexity {window}" for window in windows), f"damage at {old.window}, nats"]  # fmt: skip
     lines = []
-    for row in sorted((row for row in rows if further(row)), key=order):
-        found = further(row)
+    for row in sorted((row for row in rows if row.further), key=order):
+        found = row.further
         values = [number_format.perplexity(found[w].perplexity) if w in found else "" for w in windows]
-        damage = ratio(further(old)[old.window], found[old.window]) if row is not old and old.window in found else None
+        damage = ratio(old.further[old.window], found[old.window]) if row is not old and old.window in found else None
         nats = bounded(fixed(math.log(damage.value), 3), *map(_log, (damage.low, damage.high)), lambda v: fixed(v, 3)) if damage else ""  # fmt: skip
         lines.append([*_name(row), *values, nats])
     return table(heads, lines) if len(lines) > 1 else ""
@@ -114,13 +114,13 @@ def _state(found: Gist) -> list[str]:
 
 def section(model: str, rows: list[Row]) -> str:
     """All of it, or nothing where the base was not measured so."""
-    rows = [row for row in rows if benchmarks(row) or further(row) or states(row)]
+    rows = [row for row in rows if row.benchmarks or row.further or states(row)]
     old = base_of(rows)
     if old is None:
         return ""
     parts = {
-        f"Perplexity on {old.asked.get('also')}, of which nothing was trained on (the paper's table 2), documents as above:": further_table(rows, old),
-        "The five benchmarks (table 5), zero-shot by lm-eval in the old window; points above the base on the same items, with Newcombe's paired interval:": benchmarks_table(rows, old),
+        f"Perplexity on {next(iter(old.further.values())).data if old.further else ''}, of which nothing was trained on (the paper's table 2), documents as above:": further_table(rows, old),
+        "The five benchmarks (table 5), zero-shot by lm-eval in the old window; points above the base on the same items, with Newcombe's paired interval. The last column pools those at which the base is better than guessing:": benchmarks_table(rows, old),
         "Attention scores of one book before the softmax (figures 2 to 4; [method](method.md), section 7, says how to read them):": scores_table(rows, old),
     }  # fmt: skip
     told = "\n\n".join(f"{words}\n\n{found}" for words, found in parts.items() if found)

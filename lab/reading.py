@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from beside import benchmarks, change, points
+from beside import above_chance, change, points
 from rows import Row, base_of, rows_in
 from tables import budget, nats, shares, table
 
@@ -26,15 +26,19 @@ LEVELS = {
 
 def section(model: str, records: Path, base_rows: list[Row]) -> str:
     """A line a way of reading, below the plain one."""
-    rows = {words: found[0] for level, words in LEVELS.items() if (found := rows_in(records / level / model))}
-    plain, base = rows.get(LEVELS["read-plain"]), base_of(base_rows)
-    if plain is None or base is None or len(rows) == 1:
+    plain = {row.asked["seed"]: row for row in rows_in(records / "read-plain" / model)}
+    base = base_of(base_rows)
+    if not plain or base is None:
         return ""
-    lines = [[words, *_figures(row, plain, base)] for words, row in rows.items()]
-    old, new = plain.window, plain.new_window
-    heads = ["read", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",
-             f"retrieval {new}", "benchmarks, points above the base", "seconds"]  # fmt: skip
-    about = f"{plain.method}, {old} → {new}, {budget(plain.asked['tokens'])} tokens at {plain.asked['learning_rate']:g}, seed {plain.asked['seed']}."
+    lines = [[words, str(row.asked["seed"]), *_figures(row, plain[row.asked["seed"]], base)]
+             for level, words in LEVELS.items() for row in rows_in(records / level / model)]  # fmt: skip
+    first = next(iter(plain.values()))
+    old, new = first.window, first.new_window
+    heads = ["read", "seed", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",
+             f"retrieval {new}", "benchmarks above guessing, points above the base", "seconds"]  # fmt: skip
+    about = (
+        f"{first.method}, {old} → {new}, {budget(first.asked['tokens'])} tokens at {first.asked['learning_rate']:g}."
+    )
     return f"### What is read, {model}\n\n{about}\n\n{table(heads, lines)}"
 
 
@@ -48,6 +52,6 @@ def _figures(row: Row, plain: Row, base: Row) -> list[str]:
         nats(row.damage(base)),
         share(key.accuracy) if key else "",
         shares(row.retrieval.get(new)),
-        points(change(base, row, benchmarks(base))),
+        points(change(base, row, above_chance(base))),
         f"{row.training_seconds:.0f}",
     ]

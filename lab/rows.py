@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropewalk.records import ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
+from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.rope.scaling import SCALINGS
 
@@ -50,6 +50,17 @@ class Row:
     def perplexities(self) -> dict[int, Perplexity]:
         """On the test documents, by window."""
         return {m.row.window: m.row for m in self.records.of(Perplexity) if m.row.data == self.asked["test"]}
+
+    @cached_property
+    def further(self) -> dict[int, Perplexity]:
+        """On the further documents, by window."""
+        known = (self.asked["test"], self.asked["validation"])
+        return {m.row.window: m.row for m in self.records.of(Perplexity) if m.row.data not in known}
+
+    @cached_property
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """By task."""
+        return {m.row.task: m.row for m in self.records.of(Benchmark)}
 
     @cached_property
     def validation(self) -> float | None:
@@ -102,14 +113,19 @@ class Row:
         return ratio(base.perplexities[window], mine) if mine else None
 
 
-def rows_in(directory: Path) -> list[Row]:
-    """The rows of a grid, one a file."""
-    return [_read(path, path.stat().st_mtime_ns) for path in sorted(directory.glob("*.jsonl"))]
+def rows_in(*directories: Path) -> list[Row]:
+    """The rows of these grids; files of one name are one row, measured in several goes."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for directory in directories:
+        for path in sorted(directory.glob("*.jsonl")):
+            files[path.name].append(path)
+    return [_read(*((path, path.stat().st_mtime_ns) for path in paths)) for paths in files.values()]
 
 
 @functools.cache
-def _read(path: Path, changed: int) -> Row:
-    return Row(read([path]))
+def _read(*files: tuple[Path, int]) -> Row:
+    """A row; the times at which its files changed are for the cache."""
+    return Row(read([path for path, _ in files]))
 
 
 def base_of(rows: Iterable[Row]) -> Row | None:

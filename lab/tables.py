@@ -137,7 +137,7 @@ def factors_table(rows: list[Row], base: Row) -> str:
 def budgets_table(directories: Sequence[Path]) -> str:
     """What more tokens buy, of the methods of the last directory: at the chosen rates of the first, seeds as mean and range."""
     rates = chosen_rates(directories[0])
-    rows = at_chosen_rate([row for directory in directories for row in rows_in(directory)], rates)
+    rows = at_chosen_rate(rows_in(*directories), rates)
     base, methods = base_of(rows), {row.method for row in rows_in(directories[-1])}
     if base is None or not methods:
         return ""
@@ -163,7 +163,7 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
     return [
         group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
         *(_spread([found.perplexity if (found := row.perplexities.get(window)) else None for row in group], number_format.perplexity) for window in (old, new)),
-        _losses([row.damage(base) for row in group]),
+        _losses([row.damage(base) if row is not base else None for row in group]),
         _losses([row.damage(control) for row, control in zip(group, controls, strict=True)]),
         *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
         _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),

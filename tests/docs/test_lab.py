@@ -58,7 +58,7 @@ def test_a_rate_is_chosen_on_validation_alone(tmp_path):
 def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothing():
     def cell(low: float, high: float) -> str:
         claim = claims.Claim("t", "table 1", lambda model: ((low + high) / 2, low, high), "nats", most=0.02)
-        return claim.cell(None).split(":")[0]
+        return claim.cell([None]).split(":")[0]
 
     assert [cell(-0.1, 0.02), cell(-0.1, 0.03), cell(0.021, 0.03), cell(float("nan"), float("nan"))] == [
         "**held**",

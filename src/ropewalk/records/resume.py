@@ -45,12 +45,19 @@ def recorded_rows(out: str | Path | None, run: Run, kind: type[R]) -> list[R]:
     return [m.row for m in records.of(kind) if m.run.id in alike]
 
 
-def already_recorded(row: Any, recorded: Iterable[Measurement[Any]], *, ignore: tuple[str, ...] = ()) -> bool:
-    """Whether a recorded row equals this one, so that repeating a finished measurement adds nothing.
+def already_recorded(
+    row: Any, recorded: Iterable[Measurement[Any]], run: Run, *, ignore: tuple[str, ...] = ()
+) -> bool:
+    """Whether a recorded row of the same model equals this one, so that repeating a finished measurement adds nothing.
 
     Fields in `ignore` may differ: the memory of a run that had nothing left to do, say.
     """
-    return any(_figures(m.row, ignore) == _figures(row, ignore) for m in recorded)
+    return any(_model(m.run) == _model(run) and _figures(m.row, ignore) == _figures(row, ignore) for m in recorded)
+
+
+def _model(run: Run) -> dict[str, Any]:
+    """A run's model as its line has it."""
+    return json.loads(to_line(run))["model"]
 
 
 def _figures(row: Any, ignore: tuple[str, ...]) -> dict[str, Any]:

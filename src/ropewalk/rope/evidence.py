@@ -28,13 +28,22 @@ def evidence(method: str) -> str:
         return ""
     window, factor = found["window"], found["factor"]
     said = "; ".join(
-        f"{_budget(tokens)} {figures['damage']:+.2f} nats in the old window, {figures['passkeys']:.0%} of passkeys in the new one"
+        f"{_budget(tokens)} {figures['damage']:+.2f} nats in the old window, {passkeys(figures)} of passkeys in the new one"
         for tokens, figures in budgets
     )
     return (
-        f"measured on {found['model']}, {window} to {window * factor} tokens: {said} (docs/results.md has the other methods; one seed, and "
-        "for a larger model an extrapolation)"
+        f"measured on {found['model']}, {window} to {window * factor} tokens: {said} (docs/results.md has the other methods; one seed where "
+        "no more are said, and for a larger model an extrapolation)"
     )
+
+
+def passkeys(figures: dict[str, float]) -> str:
+    """The share of keys found: the mean over seeds, and their range where they differ."""
+    mean, least, most = (f"{figures[name]:.0%}" for name in ("passkeys", "least", "most"))
+    seeds = int(figures["seeds"])
+    if seeds == 1:
+        return mean
+    return f"{mean} ({seeds} seeds)" if least == most else f"{mean} ({least} to {most}, {seeds} seeds)"
 
 
 def choice(asked: str, method: str) -> str:

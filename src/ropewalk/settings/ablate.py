@@ -21,7 +21,17 @@ from ropewalk.settings.options import (
     OptionalTokens,
 )
 from ropewalk.settings.train import Mode
-from ropewalk.settings.values import Count, CountOrNone, LearningRate, Prompts, Range, Seed, ShareOrNone, Tokens, TokensInAll
+from ropewalk.settings.values import (
+    Count,
+    CountOrNone,
+    LearningRate,
+    Prompts,
+    Range,
+    Seed,
+    ShareOrNone,
+    Tokens,
+    TokensInAll,
+)
 
 Measurement = Literal["perplexity", "gain", "passkey", "retrieval", "validation", "benchmarks", "attention"]
 _Factor = Annotated[float, Range(1, 2**20, above=True)]

@@ -19,7 +19,13 @@ from ropewalk.evals.perplexity import measure as perplexities
 from ropewalk.evals.perplexity.two_pass import Contexts
 from ropewalk.evals.retrieval import harder, passkey
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.settings.measure import AttentionSettings, GainSettings, PasskeySettings, PerplexitySettings, RetrievalSettings
+from ropewalk.settings.measure import (
+    AttentionSettings,
+    GainSettings,
+    PasskeySettings,
+    PerplexitySettings,
+    RetrievalSettings,
+)
 from ropewalk.suite.grid import Grid, Row
 
 

@@ -190,7 +190,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     names = (base.run.model.name, recorder.run.model.name)
     pairs = [compare(first, second, names=names) for first, second in zip(before, after, strict=True)]
     for pair in pairs:
-        if not already_recorded(pair, old_pairs):
+        if not already_recorded(pair, old_pairs, recorder.run):
             recorder.add(pair)
     return [*before, *after, *pairs]
 

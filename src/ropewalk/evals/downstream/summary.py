@@ -205,7 +205,7 @@ def measure(loaded: LoadedModel, chosen: Sequence[Pair], settings: SummarizeSett
             data=data,
         )
         row = dataclasses.replace(row, trained_on=trained_on)
-        if ranks.rank() == 0 and not already_recorded(row, old):
+        if ranks.rank() == 0 and not already_recorded(row, old, run):
             recorder.add(row)
         rows.append(row)
     return rows

@@ -88,13 +88,13 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     for window in windows:
         for name in names:
             row = measuring.row(name, window)
-            if ranks.rank() == 0 and not already_recorded(row, old_rows, ignore=("seconds",)):
+            if ranks.rank() == 0 and not already_recorded(row, old_rows, run, ignore=("seconds",)):
                 recorder.add(row)
             rows.append(row)
     summary = effective(
         rows, loaded.info.original_window, reasons, [*THIRTEEN] if set(names) & set(THIRTEEN) else names
     )
-    if ranks.rank() == 0 and not already_recorded(summary, old):
+    if ranks.rank() == 0 and not already_recorded(summary, old, run):
         recorder.add(summary)
     return records.Rows(rows), summary
 

@@ -236,7 +236,7 @@ def measure(
         texts=texts_of(documents),
         extrapolation=loaded.extrapolates(contexts.window),
     )
-    if ranks.rank() == 0 and not already_recorded(row, recorded.of(records.ContextGain)):
+    if ranks.rank() == 0 and not already_recorded(row, recorded.of(records.ContextGain), run):
         recorder.add(row)
     return row
 

@@ -125,7 +125,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         rows.append(row)
         # The memory of a run that had nothing left to score differs, and is no reason to record the row again.
         old = recorded.of(records.Perplexity)
-        if ranks.rank() == 0 and not already_recorded(row, old, ignore=("peak_bytes",)):
+        if ranks.rank() == 0 and not already_recorded(row, old, run, ignore=("peak_bytes",)):
             recorder.add(row)
     return rows
 
