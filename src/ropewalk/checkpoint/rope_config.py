@@ -18,6 +18,7 @@ from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_d
 from ropewalk.checkpoint.families import family_of, is_known, refuse_without_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS, named_original, read_scaling, rope_type_of
+from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
     NOTHING_SAID,
@@ -48,6 +49,7 @@ class RopeConfig:
         question: what the config leaves open of its windows; `rope.window` and `window` are then one reading of several.
         window_key: what settled which window the model has, where max_position_embeddings alone does not say it: a second length of
             the config, its class's default, or the factor on an original window that it names; else empty.
+        named_twice: what the config names in two places with two values, in a sentence; empty where it says one thing.
     """
 
     family: str
@@ -58,6 +60,7 @@ class RopeConfig:
     block: dict[str, Any] = field(default_factory=dict)
     question: WindowQuestion | None = None
     window_key: str = ""
+    named_twice: str = ""
 
     @property
     def original_window(self) -> int:
@@ -68,8 +71,10 @@ class RopeConfig:
         """Itself, once nothing is open.
 
         Raises:
-            UserError: the question, with its answers as options.
+            UserError: the question, with its answers as options; or what the config says in two ways.
         """
+        if self.named_twice:
+            raise UserError(self.named_twice)
         if self.question is not None:
             raise UserError(str(self.question))
         return self
@@ -165,6 +170,7 @@ def read_rope(
         block=block,
         question=WindowQuestion(scaling, said, found) if len(found) > 1 else None,
         window_key=key,
+        named_twice=named_twice(text_section(config_dict), model_type, block=bool(block)),
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import disk_errors, write_json
+from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
@@ -28,7 +29,7 @@ from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.objections import SAME_TYPES
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost, two_thetas, versions_agree
+from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost, versions_agree
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.scaling import SCALINGS
 
@@ -203,13 +204,14 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
     config, agree = subject.config, both_blocks_agree(subject.config, subject.text)
     if five.refusal(config) or theta_is_lost(subject):
         return subject, ""
-    if agree and versions_agree(config):
+    twice = named_twice(subject.text, subject.family, block=bool(subject.block))
+    if not twice and agree and versions_agree(config):
         return subject, ""
     if subject.block and subject.rope is not None and subject.question is None:
         rope = subject.rope
         written = write_rope(config, rope.scaling, window=rope.window, rope=rope.rope, block=rope.block)
         return _with_config(subject, written), f"every spelling says {rope}, as the ropewalk block does"
-    if not agree or two_thetas(subject):
+    if twice or not agree:
         return subject, ""
     keys = five.keys(config)
     if keys.entry not in (

@@ -6,17 +6,22 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.named_twice import named_twice
+from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.objections import lost_key, two_types, whole_factor
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
 
+_logger = logging.getLogger(__name__)
 #: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
 TOLERANCE = 1e-5
 
@@ -50,9 +55,11 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
     if refusal := five.refusal(config):
         yield subject.rope_error or f"{refusal}; mend config.json"
         return
-    keys = five.keys(config)
+    keys, twice = five.keys(config), named_twice(subject.text, subject.family, block=bool(subject.block))
+    if twice:
+        yield twice
     objections = {
-        two_types(subject.text, keys): "make the two one",
+        None if twice else two_types(subject.text, keys): "make the two one",
         whole_factor(subject.text, keys): "ropewalk doctor --fix mends that",
     }
     yield from (f"vllm {reason}; {way_out}" for reason, way_out in objections.items() if reason)
@@ -63,13 +70,21 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
             f"a YaRN scaling names its {ORIGINAL}, and this one does not: transformers takes {POSITIONS} {keys.positions} for it, MLX 4096; "
             "put the window before scaling there"
         )
-    if not both_blocks_agree(config, subject.text):
+    if not twice and not both_blocks_agree(config, subject.text):
         yield (
             "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: "
             "take out the one that is wrong"
         )
-    elif not two_types(subject.text, keys) and not versions_agree(config):
-        yield _lost_in_version_4(subject)
+    elif not twice and (lost := lost_in_version_4(subject)):
+        yield lost
+
+
+def warn_of_version_4(checkpoint: Checkpoint) -> None:
+    """Log what readers of the older spelling would miss in a config that transformers 5 saved, in doctor's words (R4)."""
+    subject = Subject(checkpoint, {}, {})
+    has_table = isinstance(checkpoint.positions, PositionTable)
+    if not (has_table or theta_is_lost(subject)) and (lost := lost_in_version_4(subject)):
+        _logger.warning("%s: %s", checkpoint.name, lost)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:
@@ -80,13 +95,10 @@ def versions_agree(config: dict[str, Any]) -> bool:
     return same(four.inv_freq(config), five.inv_freq(config))
 
 
-def two_thetas(subject: Subject) -> bool:
-    """Whether rope_theta stands twice, with two values: neither is certain, whatever a reader takes."""
-    text, named = subject.text, READERS["transformers 5"].keys(subject.config).entry.get("rope_theta")
-    return None not in (named, text.get("rope_theta")) and named != text["rope_theta"]
-
-
-def _lost_in_version_4(subject: Subject) -> str:
+def lost_in_version_4(subject: Subject) -> str:
+    """What transformers 4 would rotate by where a config says it in the spelling of version 5 alone (R4); empty where both find one rotation."""
+    if versions_agree(subject.config):
+        return ""
     four, five = (READERS[name].keys(subject.config) for name in ("transformers 4", "transformers 5"))
     both = (
         f"transformers 4 would read {four.rope_type} on rope_theta {four.rope_theta:g}, and transformers 5 {five.rope_type} on "
@@ -96,7 +108,7 @@ def _lost_in_version_4(subject: Subject) -> str:
     pairs = [0 if share is None else share.size for share in shares]
     if pairs[0] != pairs[1]:
         both += f", with {2 * pairs[0]} and {2 * pairs[1]} coordinates of a head rotated"
-    if subject.text.get("rope_scaling") or two_thetas(subject):
+    if subject.text.get("rope_scaling"):
         return f"{both}; make rope_scaling, rope_theta and rope_parameters say one thing"
     return (
         f"{both}: save_pretrained of version 5 drops rope_scaling and the rope_theta at the top level, which version 4, MLX and Ollama "

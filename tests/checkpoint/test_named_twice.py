@@ -1,0 +1,94 @@
+"""A config that names a key of RoPE twice, with two values: refused by whoever reads it, and found by doctor, in one sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ropewalk
+import shelf
+from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.errors import UserError
+from ropewalk.model.extend import extended_config
+from ropewalk.readers.examine import examine
+
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=4096)
+LONGROPE = dict(rope_type="longrope", short_factor=[1.0] * 64, long_factor=[2.0] * 64, factor=2.0)
+#: What somebody wrote into a sound config → the key that then stands twice.
+TWICE: dict[str, tuple[dict[str, Any], str]] = {
+    "theta, top and rope_parameters": (shelf.llama_2() | dict(rope_theta=77000.0, rope_parameters=dict(rope_type="default", rope_theta=20000.0)), "rope_theta"),
+    "theta, top and rope_scaling": (shelf.llama_2() | dict(rope_scaling=YARN | dict(rope_theta=20000.0)), "rope_theta"),
+    "theta, full layers": (shelf.gemma_3_270m() | dict(rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=5e5), sliding_attention=dict(rope_type="default", rope_theta=1e4))), "rope_theta"),
+    "theta, sliding layers": (shelf.gemma_3_270m() | dict(rope_parameters=dict(full_attention=dict(rope_type="default", rope_theta=1e6), sliding_attention=dict(rope_type="default", rope_theta=5e3))), "sliding_attention layers' rope_theta"),
+    "theta, older key": (shelf.pythia() | dict(rope_theta=77000), "rope_theta"),
+    "share, top and rope_parameters": (shelf.nemotron_mini() | dict(rope_parameters=dict(rope_type="default", rope_theta=10000, partial_rotary_factor=1.0)), "partial_rotary_factor"),
+    "share, older key": (shelf.pythia() | dict(partial_rotary_factor=1.0), "partial_rotary_factor"),
+    "share, rotary_dim": (dict(model_type="minimax_m2", head_dim=128, rotary_dim=64, partial_rotary_factor=1.0, rope_theta=5e6, hidden_size=3072, num_attention_heads=48, num_hidden_layers=2, max_position_embeddings=4096), "partial_rotary_factor"),
+    "original window, yarn": (shelf.llama_2() | dict(original_max_position_embeddings=2048, rope_scaling=YARN), "original_max_position_embeddings"),
+    "original window, longrope": (shelf.llama_2() | dict(max_position_embeddings=8192, original_max_position_embeddings=2048, rope_scaling=LONGROPE | dict(original_max_position_embeddings=4096)), "original_max_position_embeddings"),
+    "original window, gpt-oss": (shelf.gpt_oss() | dict(initial_context_length=2048), "original_max_position_embeddings"),
+    "factor": (shelf.llama_2() | dict(rope_scaling=YARN, rope_parameters=YARN | dict(factor=8.0, rope_theta=10000.0)), "factor"),
+    "ramp": (shelf.llama_2() | dict(rope_scaling=YARN | dict(beta_fast=32), rope_parameters=YARN | dict(beta_fast=64, rope_theta=10000.0)), "beta_fast"),
+    "lists": (shelf.llama_2() | dict(rope_scaling=LONGROPE, rope_parameters=LONGROPE | dict(long_factor=[3.0] * 64)), "long_factor"),
+    "type beside rope_type": (shelf.llama_2() | dict(rope_scaling=YARN | dict(type="linear")), "rope_type"),
+    "a scaling beside none": (shelf.llama_2() | dict(rope_scaling=YARN, rope_parameters=dict(rope_theta=10000.0)), "rope_type"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_what_stands_twice_is_refused_in_doctors_words(kind: str, tmp_path: Path) -> None:
+    config, key = copy.deepcopy(TWICE[kind])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"{key} more than once") as refused:
+        extended_config(Checkpoint.open(tmp_path), window=10 * config["max_position_embeddings"])
+    assert str(refused.value) in {finding.sentence for finding in examine(tmp_path).wrong}
+    assert not any("say one thing" in finding.sentence for finding in examine(tmp_path).findings)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_theta": 77000.0}, {"original_max_position_embeddings": 2048}, {"rope_scaling": YARN | {"factor": 2.0}}]
+)  # fmt: skip
+def test_where_the_block_decides_the_way_out_is_fix_and_it_works(change: dict[str, Any], tmp_path: Path) -> None:
+    sound = shelf.extended_yarn()
+    (tmp_path / "config.json").write_text(json.dumps(sound))
+    reads = Checkpoint.open(tmp_path).rope
+    kept = {"rope_scaling": dict(sound["rope_parameters"], type="yarn")}
+    (tmp_path / "config.json").write_text(json.dumps(sound | kept | change))
+    if change.keys() != {"rope_scaling"} and "original_max_position_embeddings" not in change:
+        with pytest.raises(UserError, match="ropewalk doctor --fix goes by the ropewalk block"):
+            Checkpoint.open(tmp_path).rope  # noqa: B018  # a cached property
+        examine(tmp_path, fix=True)
+        assert Checkpoint.open(tmp_path).rope.inv_freq()[""] == pytest.approx(reads.inv_freq()[""])
+    else:  # transformers 5 would go by the other value, which the block contradicts
+        with pytest.raises(UserError, match="one was edited without the other"):
+            Checkpoint.open(tmp_path).rope  # noqa: B018
+
+
+def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path, caplog) -> None:
+    """R4: what version 4 would not find in it is said by every command that reads it, in doctor's words."""
+    scaling = dict(rope_type="linear", factor=4.0, rope_theta=20000.0)
+    model = testing.tiny_directory(tmp_path / "model", rope_parameters=scaling)
+    config = json.loads((model / "config.json").read_text())
+    assert "rope_theta" not in config and not config.get("rope_scaling")  # as transformers 5 saves it
+    said = next(finding.sentence for finding in examine(model).wrong if "save_pretrained" in finding.sentence)
+    reading = {
+        "extend": lambda: ropewalk.extend(model, current_window=64, window=256, out=tmp_path / "longer"),
+        "theory": lambda: ropewalk.theory(model, current_window=64, out=tmp_path / "theory"),
+        "plan": lambda: ropewalk.plan(model, current_window=64, window=128),
+        "export": lambda: ropewalk.export(model, reader="vllm", current_window=64, out=tmp_path / "vllm"),
+        "load_model": lambda: ropewalk.load_model(model, current_window=64),
+    }
+    for command, read in reading.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "ropewalk"):
+            read()
+        assert [said in record.getMessage() for record in caplog.records].count(True) == 1, command
+    caplog.clear()
+    ropewalk.load_model(tmp_path / "longer")
+    assert "save_pretrained" not in caplog.text  # what extend wrote has both spellings
