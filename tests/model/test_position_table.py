@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sysconfig
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.position_table import TABLES
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import position_limit
+from ropewalk.model.extend import extended_config
 from ropewalk.model.fit import left_out
 from ropewalk.model.load import load_model
 from ropewalk.model.position_table import learned_tables
@@ -414,8 +416,38 @@ def test_doctor_holds_the_block_of_a_table_against_the_config(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "layers, local",
+    [([[["global", "local"], 2]], "2 of 4 layers see 8 tokens only"), ([[["global"], 1], [["local"], 3]], "3 of 4 layers see 8 tokens only")],
+)  # fmt: skip
+def test_layers_that_see_a_part_of_the_longer_table_are_told(layers, local, tmp_path, caplog):
+    config = dict(
+        model_type="gpt_neo", hidden_size=32, num_layers=4, num_heads=2, window_size=8, attention_types=layers
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config | dict(max_position_embeddings=WINDOW)))
+    with caplog.at_level(logging.WARNING, "ropewalk"):
+        extended_config(Checkpoint.open(tmp_path), window=LONGER)
+    assert local in caplog.text
+    assert local in {finding.sentence for finding in examine(str(tmp_path)).findings if finding.number == 6}
+
+
+def test_r5_a_longer_table_that_no_layer_would_see_is_refused(tmp_path):
+    model = _directory(tmp_path / "a", "gpt_neo")
+    local = _edited(model, attention_types=[[["local"], 2]])
+    with pytest.raises(UserError, match=r"local in every layer .* 8 tokens only"):
+        ropewalk.extend(local, window=LONGER, out=tmp_path / "b")
+    longer = ropewalk.extend(_edited(model, window_size=LONGER), window=LONGER, out=tmp_path / "c")
+    assert longer.window == LONGER  # a local layer that sees as much is a global one
+    _edited(tmp_path / "c", window_size=8)
+    assert [each.verdict for each in examine(str(tmp_path / "c")).findings if each.number == 6] == ["wrong"]
+
+
+@pytest.mark.parametrize(
     "family, reason",
-    [("bloom", "ALiBi, whose slopes could be scaled, but no config says it"), ("t5", "nothing to interpolate")],
+    [
+        ("bloom", "ALiBi, whose slopes could be scaled, but no config says it"),
+        ("t5", "nothing to interpolate"),
+        *((family, "interpolated in GPT-2, GPT-Neo, OPT") for family in ("big_bird", "longformer", "led")),
+    ],
 )
 def test_what_has_no_table_is_refused_with_the_reason(family, reason, tmp_path):
     source = _edited(testing.tiny_directory(tmp_path / "a", window=WINDOW), model_type=family)

@@ -16,7 +16,9 @@ from ropewalk.checkpoint.class_defaults import class_defaults, has_no_rope, with
 from ropewalk.checkpoint.family import Family, Layers, Pattern
 from ropewalk.errors import Unsupported
 
-_LEARNED = "a learned table of positions"
+_LEARNED = (
+    "a learned table of positions, which is interpolated in GPT-2, GPT-Neo, OPT, BERT, RoBERTa and their kin alone"
+)
 _SINUSOIDAL = "a fixed table of sines"
 _RELATIVE = "a learned bias by relative position, whose last bucket holds all far distances, so that there is nothing to interpolate"
 _ALIBI = "ALiBi, whose slopes could be scaled, but no config says it"

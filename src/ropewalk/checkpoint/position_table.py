@@ -34,6 +34,7 @@ class TableFamily:
             token's number (RoBERTa).
         beside: rows that the length in the config does not count (OPT).
         causal: whether it predicts the next token.
+        local: whether `attention_types` makes layers local, which see `window_size` tokens each (GPT-Neo).
     """
 
     tensor: str
@@ -42,6 +43,7 @@ class TableFamily:
     first: int | str = 0
     beside: int = 0
     causal: bool = True
+    local: bool = False
 
 
 _GPT2 = TableFamily("wpe.weight", "n_positions", 1024)
@@ -51,7 +53,7 @@ _ROBERTA = TableFamily("embeddings.position_embeddings.weight", first="pad", cau
 TABLES: dict[str, TableFamily] = {
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
-    "gpt_neo": TableFamily("wpe.weight", length=2048),
+    "gpt_neo": TableFamily("wpe.weight", length=2048, local=True),
     "opt": _OPT,
     "biogpt": replace(_OPT, length=1024),
     **dict.fromkeys("albert bert distilbert electra ernie megatron-bert rembert".split(), _BERT),
@@ -75,6 +77,7 @@ class PositionTable:
         scaling: `Plain()`, or how far it was interpolated.
         causal: whether the model predicts the next token.
         block: the `ropewalk` block, empty in a config that ropewalk did not write.
+        reach: by layer, tokens that a local one sees; None where it sees all. Empty in families whose layers all do.
     """
 
     family: str
@@ -85,11 +88,28 @@ class PositionTable:
     scaling: Scaling
     causal: bool
     block: dict[str, Any] = field(default_factory=dict)
+    reach: tuple[int | None, ...] = ()
 
     @property
     def rows(self) -> int:
         """Of the whole table."""
         return self.first + self.window
+
+    def local_layers(self, window: int) -> str:
+        """How many layers see less than a window of so many tokens, and how much; empty where all see it.
+
+        Raises:
+            UserError: every one of them: no layer would see what a longer table adds.
+        """
+        local = [reach for reach in self.reach if reach is not None and reach < window]
+        if not local:
+            return ""
+        if len(local) == len(self.reach):
+            raise UserError(
+                f"attention is local in every layer of this {self.family} model (each sees {max(local)} tokens only), so no layer would see a "
+                f"window of {window}; choose a model with global layers in its attention_types"
+            )
+        return f"{len(local)} of {len(self.reach)} layers see {max(local)} tokens only"
 
     def __str__(self) -> str:
         return f"a learned table of {self.window} positions"
@@ -118,12 +138,20 @@ def read_table(config_dict: dict[str, Any]) -> PositionTable | None:
     window = _length(text, facts) + facts.beside - first
     original, scaling, block = _from_block(config_dict, window)
     causal = facts.causal or bool(text.get("is_decoder"))
-    return PositionTable(model_type, facts, first, window, original, scaling, causal, block)
+    return PositionTable(model_type, facts, first, window, original, scaling, causal, block, _reach(text, facts))
 
 
 def _length(text: dict[str, Any], facts: TableFamily) -> int:
     key = next((key for key in (facts.length_key, "max_position_embeddings") if key in text), facts.length_key)
     return whole_number(text, key, facts.length)
+
+
+def _reach(text: dict[str, Any], facts: TableFamily) -> tuple[int | None, ...]:
+    if not facts.local:
+        return ()
+    pattern = text.get("attention_types") or [[["global", "local"], 12]]  # the default of GPT-Neo's class
+    size = whole_number(text, "window_size", 256)
+    return tuple(size if kind == "local" else None for kinds, times in pattern for _ in range(times) for kind in kinds)
 
 
 def _from_block(config_dict: dict[str, Any], window: int) -> tuple[int, Scaling, dict[str, Any]]:

@@ -172,6 +172,8 @@ def _longer_table(checkpoint: Checkpoint, table: PositionTable, window: int, opt
             f"a learned table of positions is interpolated, and other methods change rotations or sliding windows, which a {table.family} "
             "model has none of; leave --method and its parameters out"
         )
+    if local := table.local_layers(window):
+        _logger.warning("%s: %s, whatever its window", checkpoint.name, local)
     factor = window / table.window
     step = {
         "method": InterpolatedTable.method,

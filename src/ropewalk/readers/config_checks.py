@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.reader import BAD_VALUES, NO_LIMIT, ORIGINAL, POSITIONS
@@ -163,6 +164,8 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def reach(subject: Subject) -> Iterator[Finding]:
     """6. Layers that need the longer window see all of it."""
+    if subject.table is not None:
+        yield from _local_layers(subject.table)
     if subject.instead_of_rope or subject.unsupported:
         return
     window, layers = subject.window or subject.text.get(POSITIONS), subject.text.get("num_hidden_layers", 0)
@@ -181,6 +184,14 @@ def reach(subject: Subject) -> Iterator[Finding]:
         yield Finding(6, verdict, f"no layer that rotates sees all {window} tokens ({layout})")
     elif layout.within(window).sliding or not all(layer.rotates for layer in layout.attention):
         yield Finding(6, "note", str(layout))
+
+
+def _local_layers(table: PositionTable) -> Iterator[Finding]:
+    try:
+        if local := table.local_layers(table.window):
+            yield Finding(6, "note", local)
+    except UserError as error:
+        yield Finding(6, "wrong" if table.scaling.factor > 1 else "note", str(error))
 
 
 def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
