@@ -543,4 +543,14 @@ ALSO_SICK: dict[str, tuple[Config, set[int], bool]] = {
         True,
     ),
     "two thetas": (llama_2() | dict(rope_parameters=dict(rope_type="default", rope_theta=500000.0)), {1}, False),
+    "layers and heads with a decimal point": (
+        llama_2() | dict(num_hidden_layers=32.0, num_attention_heads=32.0),
+        {1},
+        True,
+    ),
+    "longrope under its earlier name": (
+        phi_3_128k() | dict(rope_scaling=phi_3_128k()["rope_scaling"] | dict(type="su")),
+        {1},
+        True,
+    ),
 }

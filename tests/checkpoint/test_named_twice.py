@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_where_the_block_decides_the_way_out_is_fix_and_it_works(change: dict[st
             Checkpoint.open(tmp_path).rope  # noqa: B018
 
 
-def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path, caplog) -> None:
+def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path) -> None:
     """R4: what version 4 would not find in it is said by every command that reads it, in doctor's words."""
     scaling = dict(rope_type="linear", factor=4.0, rope_theta=20000.0)
     model = testing.tiny_directory(tmp_path / "model", rope_parameters=scaling)
@@ -85,10 +85,42 @@ def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path, cap
         "load_model": lambda: ropewalk.load_model(model, current_window=64),
     }
     for command, read in reading.items():
-        caplog.clear()
-        with caplog.at_level(logging.WARNING, "ropewalk"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             read()
-        assert [said in record.getMessage() for record in caplog.records].count(True) == 1, command
-    caplog.clear()
-    ropewalk.load_model(tmp_path / "longer")
-    assert "save_pretrained" not in caplog.text  # what extend wrote has both spellings
+        assert [said in str(each.message) for each in caught].count(True) == 1, command
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ropewalk.load_model(tmp_path / "longer")  # what extend wrote has both spellings
+
+
+@pytest.mark.parametrize(
+    "family, change, words",
+    [
+        ("llama", {"max_position_embeddings": 64.0}, "max_position_embeddings as a whole number only, not 64.0"),
+        ("llama", {"num_attention_heads": 4.0}, "num_attention_heads as a whole number only, not 4.0"),
+        ("phi-3-mini-128k", {"type": "su"}, "no rope_type 'su', as longrope was called at first"),
+    ],
+)
+def test_what_transformers_stops_at_names_fix_in_every_command_and_it_works(
+    family, change, words, tmp_path: Path
+) -> None:
+    model = testing.tiny_directory(tmp_path / "model", family)
+    config = json.loads((model / "config.json").read_text())
+    if "type" in change:  # as Phi-3-mini-128k was published first
+        lists = {key: config["rope_parameters"][key] for key in ("short_factor", "long_factor")}
+        change = {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": change | lists}
+    (model / "config.json").write_text(json.dumps(config | change))
+    factors = tmp_path / "factors.json"
+    factors.write_text(json.dumps({"short_factor": [1.0] * 8, "long_factor": [8.0] * 8}))
+    longer = {"factors": factors} if family != "llama" else {}
+    for read in (
+        lambda: ropewalk.extend(model, window=128, out=tmp_path / "longer", **longer),
+        lambda: ropewalk.load_model(model),
+        lambda: ropewalk.export(model, reader="vllm", out=tmp_path / "vllm"),
+    ):
+        with pytest.raises(UserError, match=f"{words}; ropewalk doctor --fix mends that"):
+            read()
+    assert examine(model, fix=True).changed
+    ropewalk.load_model(model)
+    assert ropewalk.extend(model, window=128, out=tmp_path / "longer", **longer).window == 128

@@ -21,7 +21,7 @@ from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
-from ropewalk.readers.spelling_checks import warn_of_version_4
+from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_version_4
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -52,6 +52,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     if checkpoint.has_weights:  # else they may be pickled yet
         refuse_quantised(checkpoint)
     table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
+    refuse_what_stops_transformers(checkpoint)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
     # Only now, so that what the config alone refuses is said before transformers is imported.
     from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme

@@ -31,7 +31,7 @@ from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.position_table import refuse_unfit_table
 from ropewalk.model.verify import by_transformers, verify_positions
-from ropewalk.readers.spelling_checks import warn_of_version_4
+from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_version_4
 from ropewalk.settings.command import takes
 from ropewalk.settings.load import LoadSettings
 
@@ -101,6 +101,7 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
             that predicts no next token, layers that slide by nobody knows how far, weights missing or damaged.
     """
     refuse_unknown_code(checkpoint)
+    refuse_what_stops_transformers(checkpoint)
     if isinstance(checkpoint.positions, PositionTable):
         refuse_unfit_table(checkpoint, checkpoint.positions)
     else:

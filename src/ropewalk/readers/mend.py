@@ -26,10 +26,10 @@ from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
-from ropewalk.readers.objections import SAME_TYPES
+from ropewalk.readers.objections import SAME_TYPES, WHOLE
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.spelling_checks import both_blocks_agree, same, theta_is_lost, versions_agree
+from ropewalk.readers.spelling_checks import both_blocks_agree, same, stops_transformers, theta_is_lost, versions_agree
 from ropewalk.readers.subject import Subject
 from ropewalk.rope.scaling import SCALINGS
 
@@ -100,14 +100,26 @@ def _with_config(subject: Subject, config: Config) -> Subject:
 
 
 def _whole_lengths(subject: Subject) -> tuple[Subject, str]:
-    length = subject.text.get(POSITIONS)
-    if not (isinstance(length, float) and length.is_integer()):
+    text = subject.text
+    whole = {key: text[key] for key in WHOLE if isinstance(text.get(key), float) and text[key].is_integer()}
+
+    def change(text: Config, _: Config) -> None:
+        text.update({key: int(value) for key, value in whole.items()})
+
+    sentence = "; ".join(f"{key} {value} is the whole number {int(value)}" for key, value in whole.items())
+    return (_with_text(subject, change), sentence) if whole else (subject, "")
+
+
+def _later_name(subject: Subject) -> tuple[Subject, str]:
+    """Only where transformers 5 does not know the earlier one: 4.57 takes it in Phi-3, and both take the later one."""
+    if not stops_transformers(subject.config):
         return subject, ""
 
     def change(text: Config, _: Config) -> None:
-        text[POSITIONS] = int(length)
+        for block in _dictionaries(text):
+            block.update({key: "longrope" for key in ("type", "rope_type") if block.get(key) == "su"})
 
-    return _with_text(subject, change), f"{POSITIONS} {length} is the whole number {int(length)}"
+    return _with_text(subject, change), "the type 'su' is 'longrope', as it is called by now"
 
 
 def _float_factors(subject: Subject) -> tuple[Subject, str]:
@@ -286,5 +298,5 @@ def _tokenizer(subject: Subject) -> tuple[Subject, str]:
 
 #: In this order: the block is made whole before anything is taken from it.
 _STEPS: tuple[Step, ...] = (
-    _whole_lengths, _float_factors, _one_type, _older_names, _original_window, _theta, _spellings, _window, _lengths, _tokenizer,
+    _whole_lengths, _later_name, _float_factors, _one_type, _older_names, _original_window, _theta, _spellings, _window, _lengths, _tokenizer,
 )  # fmt: skip

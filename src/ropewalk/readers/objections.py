@@ -35,10 +35,27 @@ _AFTER_4 = frozenset(
 )
 
 
+#: Counts that transformers 5 takes as whole numbers only; 4096.0 is none.
+WHOLE = (
+    POSITIONS, ORIGINAL, "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "intermediate_size", "head_dim",
+    "vocab_size", "sliding_window",
+)  # fmt: skip
+
+
 def no_whole_length(text: dict[str, Any], keys: Keys) -> str | None:
-    length = text.get(POSITIONS)
-    wrong = length is not None and (isinstance(length, bool) or not isinstance(length, int))
-    return f"takes {POSITIONS} as a whole number only, not {length!r}" if wrong else None
+    key = next((key for key in WHOLE if isinstance(text.get(key), float | bool | str)), None)
+    return f"takes {key} as a whole number only, not {text[key]!r}" if key else None
+
+
+def earlier_longrope(text: dict[str, Any], keys: Keys) -> str | None:
+    """Phi-3's class of transformers 5 takes "su" where the original window stands beside it, and its other classes nowhere."""
+    known = model_type_of(text) == "phi3" and keys.entry.get(ORIGINAL)
+    return "loads no rope_type 'su', as longrope was called at first" if keys.rope_type == "su" and not known else None
+
+
+def su_elsewhere(text: dict[str, Any], keys: Keys) -> str | None:
+    """transformers 4.57 takes "su" as `type` of Phi-3's rope_scaling alone."""
+    return earlier_longrope(text, keys) if model_type_of(text) != "phi3" else None
 
 
 #: A legacy `type` and its `rope_type` that mean one scaling.

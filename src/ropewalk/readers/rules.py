@@ -76,14 +76,14 @@ _ROWS = (
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
         computes_of=_WITH_ALPHA,
         unscaled=frozenset({"nemotron"}),
-        objections=(objections.younger_family, objections.lost_key, objections.scores_without_mscale, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
+        objections=(objections.younger_family, objections.su_elsewhere, objections.lost_key, objections.scores_without_mscale, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
     ),
     Reader(
         "transformers 5",
         "5.23.0",
         "modeling_rope_utils.py: RotaryEmbeddingConfigMixin.convert_rope_params_to_dict, standardize_rope_params",
         computes_of=_WITH_ALPHA,
-        objections=(objections.no_whole_length, objections.factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.earlier_longrope, objections.factors_for_each_pair),
     ),
     Reader(
         "vllm",
@@ -166,7 +166,7 @@ _ROWS = (
         "peft",
         "0.21.2",
         "the base of an adapter is loaded by transformers; peft keeps nothing of RoPE",
-        objections=(objections.no_whole_length, objections.factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.earlier_longrope, objections.factors_for_each_pair),
     ),
     Reader(
         "lm-eval",
@@ -174,7 +174,7 @@ _ROWS = (
         "models/utils.py: resolve_max_length; longer inputs lose their left end",
         lengths=("n_positions", POSITIONS, "n_ctx"),
         tokenizer_length=True,
-        objections=(objections.no_whole_length, objections.factors_for_each_pair),
+        objections=(objections.no_whole_length, objections.earlier_longrope, objections.factors_for_each_pair),
     ),
 )  # fmt: skip
 

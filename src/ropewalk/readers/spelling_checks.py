@@ -6,7 +6,7 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.position_table import PositionTable
+from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
-from ropewalk.readers.objections import lost_key, two_types, whole_factor
+from ropewalk.readers.objections import WHOLE, earlier_longrope, lost_key, no_whole_length, two_types, whole_factor
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
 
-_logger = logging.getLogger(__name__)
 #: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
 TOLERANCE = 1e-5
 
@@ -52,6 +53,9 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
             "top level"
         )
         return
+    if stops := stops_transformers(config):
+        yield stops
+        return
     if refusal := five.refusal(config):
         yield subject.rope_error or f"{refusal}; mend config.json"
         return
@@ -79,12 +83,30 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
         yield lost
 
 
+def stops_transformers(config: dict[str, Any]) -> str:
+    """What transformers 5 stops at in a config and `doctor --fix` mends, in a sentence; empty where there is nothing of the kind."""
+    text = text_section(config)
+    key = next((key for key in WHOLE if isinstance(text.get(key), float) and text[key].is_integer()), None)
+    try:
+        keys = READERS["transformers 5"].keys(config)
+        reason = no_whole_length(text, keys) if key else earlier_longrope(text, keys)
+    except BAD_VALUES:
+        reason = None
+    return f"transformers 5 {reason}; ropewalk doctor --fix mends that" if reason else ""
+
+
+def refuse_what_stops_transformers(checkpoint: Checkpoint) -> None:
+    """Raises UserError for a config that transformers does not load and `doctor --fix` mends, in doctor's words."""
+    if reason := stops_transformers(checkpoint.config):
+        raise UserError(f"{checkpoint.name}: {reason}")
+
+
 def warn_of_version_4(checkpoint: Checkpoint) -> None:
-    """Log what readers of the older spelling would miss in a config that transformers 5 saved, in doctor's words (R4)."""
+    """Warn of what readers of the older spelling would miss in a config that transformers 5 saved, in doctor's words (R4)."""
     subject = Subject(checkpoint, {}, {})
     has_table = isinstance(checkpoint.positions, PositionTable)
     if not (has_table or theta_is_lost(subject)) and (lost := lost_in_version_4(subject)):
-        _logger.warning("%s: %s", checkpoint.name, lost)
+        warnings.warn(f"{checkpoint.name}: {lost}", stacklevel=2)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:
@@ -97,7 +119,7 @@ def versions_agree(config: dict[str, Any]) -> bool:
 
 def lost_in_version_4(subject: Subject) -> str:
     """What transformers 4 would rotate by where a config says it in the spelling of version 5 alone (R4); empty where both find one rotation."""
-    if versions_agree(subject.config):
+    if READERS["transformers 5"].refusal(subject.config) or versions_agree(subject.config):
         return ""
     four, five = (READERS[name].keys(subject.config) for name in ("transformers 4", "transformers 5"))
     both = (
