@@ -91,6 +91,20 @@ def test_r4_the_spelling_that_transformers_5_drops_is_put_back(tmp_path: Path) -
     assert mended["rope_theta"] == 500000.0
 
 
+@pytest.mark.parametrize("family", testing.PUBLISHED)
+def test_r4_what_version_5_saved_of_any_family_is_mended_as_promised(family: str, tmp_path: Path) -> None:
+    testing.tiny_config(family).save_pretrained(tmp_path)
+    after = examine(tmp_path, fix=True)
+    assert 1 not in wrong(after), after.wrong
+    config = json.loads((tmp_path / "config.json").read_text())
+    four, five = (READERS[f"transformers {version}"] for version in (4, 5))
+    assert (
+        four.refusal(config)
+        or four.scaling_is_ignored(config)
+        or four.inv_freq(config) == pytest.approx(five.inv_freq(config))
+    )
+
+
 def test_a_key_that_transformers_5_renamed_is_found_and_written_under_its_older_name(tmp_path: Path) -> None:
     """Of 8 experts under the newer name transformers 4.57.6 makes 128, its class's default, and does not load the weights."""
     config = {key: value for key, value in shelf.qwen3_moe().items() if key != "num_experts"}
@@ -234,6 +248,31 @@ def test_files_that_are_not_one_whole_set_are_wrong(tmp_path: Path) -> None:
     index = dict(weight_map={"model.embed_tokens.weight": "model-00001-of-00002.safetensors"})
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     assert wrong(examine(directory)) == {10}
+
+
+def test_what_settles_the_window_is_said_once_and_an_open_one_has_no_number(tmp_path: Path, capsys) -> None:
+    config = shelf.vicuna_16k() | dict(
+        hidden_size=64, intermediate_size=64, num_attention_heads=4, num_key_value_heads=4
+    )
+    cli.main(["doctor", str(write(tmp_path / "settled", config | dict(num_hidden_layers=1, vocab_size=64)))])
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("max_sequence_length says that the window is 16384") == 1
+    del config["max_sequence_length"]
+    assert (
+        examine(write(tmp_path / "open", config)).summary
+        == "llama, linear with factor 4 on rope_theta 10000; window open"
+    )
+
+
+def test_what_version_4_leaves_out_of_scores_is_said_by_doctor_extend_and_export(tmp_path: Path, caplog) -> None:
+    """transformers 4.57 leaves mscale_all_dim out of DeepSeek 2's scores: 1.7 off in log-probabilities, and it says nothing."""
+    left_out = "leaves mscale_all_dim out of the scores of deepseek_v2 models"
+    model = testing.tiny_directory(tmp_path / "model", "deepseek-v2-lite")
+    examine(model, fix=True)
+    assert any(left_out in finding.sentence for finding in examine(model).findings if finding.number == 7)
+    ropewalk.extend(model, window=256, out=tmp_path / "longer")
+    assert f"transformers 4 {left_out}, without a word" in caplog.text
+    assert left_out in ropewalk.export(tmp_path / "longer", reader="transformers", out=tmp_path / "out").says
 
 
 def test_a_scaling_that_a_reader_leaves_out_is_said(tmp_path: Path) -> None:

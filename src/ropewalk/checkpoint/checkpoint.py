@@ -132,6 +132,12 @@ class Checkpoint:
         answers = [Answers(windows.window, windows.original) for windows in question.readings]
         return [self._told(each, self.trust_remote_code) for each in answers]
 
+    def quietly(self) -> Checkpoint:
+        """Itself, with `rope` read and nothing logged of it: for whoever says in words of his own what settled its windows."""
+        if read_table(self.config) is None:
+            self.__dict__["rope"] = self._rope.answered()
+        return self
+
     @cached_property
     def _rope(self) -> RopeConfig:
         """What the config says of RoPE, and of its windows what the tokenizer says where the config leaves them open."""

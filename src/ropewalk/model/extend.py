@@ -81,7 +81,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
 
 
 def _warn_of_readers(config_dict: dict[str, Any]) -> None:
-    """Log which readers would leave the new scaling out, as llama.cpp does for GPT-NeoX: silently, or they would say it themselves."""
+    """Log which readers of the directory would get it wrong without a word, as llama.cpp leaves the scaling of GPT-NeoX out."""
+    from ropewalk.readers.objections import silent_fault
     from ropewalk.readers.rules import READERS
 
     ignoring = [name for name, reader in READERS.items() if reader.scaling_is_ignored(config_dict)]
@@ -89,6 +90,9 @@ def _warn_of_readers(config_dict: dict[str, Any]) -> None:
         _logger.warning(
             "%s would leave the scaling of this model out; `ropewalk export` says what to do", ", ".join(ignoring)
         )
+    for name, reader in READERS.items():
+        if fault := silent_fault(reader, config_dict):
+            _logger.warning("%s %s, without a word: what it computes is not this model", name, fault)
 
 
 def say_of_scores(now: Scaling, new: Scaling, rope: Rope) -> None:

@@ -34,7 +34,7 @@ def _opened(path: Path, trust_remote_code: bool) -> Checkpoint:
     """By any reading of the windows that its config leaves open: the rotation and the tensors are the same by each."""
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
     refuse_unknown_code(checkpoint)
-    return checkpoint.readings[0]
+    return checkpoint.readings[0].quietly()
 
 
 def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> list[Finding]:

@@ -15,6 +15,7 @@ import numpy as np
 from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.objections import silent_fault
 from ropewalk.readers.reader import BAD_VALUES, NO_LIMIT, ORIGINAL, POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same, theta_is_lost
@@ -203,6 +204,8 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
         return
     how: dict[str, list[str]] = {}
     for name, reader in READERS.items():
+        if fault := silent_fault(reader, subject.config):
+            how.setdefault(fault, []).append(f"{name} ({reader.version})")
         computed = reader.inv_freq(subject.config)
         if computed is None or (name in _BY_TRANSFORMERS and not reader.scaling_is_ignored(subject.config)):
             continue

@@ -84,13 +84,14 @@ def _summary(subject: Subject) -> str:
         return "an adapter without a config.json"
     if rope is None:
         return f"{subject.family or 'no model_type'}{f', {subject.table}' if subject.table else ''}"
-    window = f"window {rope.window}" if subject.question is None else "window open"
+    if subject.question is not None:
+        return f"{rope.family}, {rope}; window open"
     scaled = (
         f"{rope.rope.window} tokens, {rope}"
         if rope.scaling.method != "plain"
         else f"rope_theta {rope.rope.rope_theta:g}"
     )
-    return f"{rope.family}, {scaled}; {window}"
+    return f"{rope.family}, {scaled}; window {rope.window}"
 
 
 def _rows(subject: Subject) -> Iterator[ReaderRow]:

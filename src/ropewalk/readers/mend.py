@@ -26,7 +26,7 @@ from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import is_short, stale_lengths
-from ropewalk.readers.objections import SAME_TYPES, WHOLE
+from ropewalk.readers.objections import SAME_TYPES, WHOLE, silent_fault
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import both_blocks_agree, same, stops_transformers, theta_is_lost, versions_agree
@@ -210,6 +210,10 @@ def _theta(subject: Subject) -> tuple[Subject, str]:
     return _with_text(subject, change), f"rope_theta is {rope_theta:g}, as the ropewalk block says"
 
 
+#: Families whose class in transformers 4 takes rope_scaling with `type` and these keys alone, by the one scaling that it takes.
+_KEYS_OF_4 = {"longrope": ("short_factor", "long_factor"), "linear": ("factor",)}
+
+
 def _spellings(subject: Subject) -> tuple[Subject, str]:
     """Every spelling, from the block, or from the one that is there."""
     four, five = READERS["transformers 4"], READERS["transformers 5"]
@@ -234,9 +238,11 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
 
     def change(text: Config, _: Config) -> None:
         text["rope_theta"] = keys.rope_theta
-        legacy = {name: value for name, value in keys.entry.items() if name != "rope_theta"}
-        text["rope_scaling"] = None if keys.rope_type == "default" else {**legacy, "type": keys.rope_type}
         family = family_of(subject.family)
+        strict = family.only_longrope or family.two_keys
+        taken = _KEYS_OF_4.get(keys.rope_type, keys.entry) if strict else keys.entry
+        legacy = {name: keys.entry[name] for name in taken if name in keys.entry and name != "rope_theta"}
+        text["rope_scaling"] = None if keys.rope_type == "default" else {**legacy, "type": keys.rope_type}
         if family.theta_key:
             text.setdefault(family.theta_key, keys.rope_theta)
         if isinstance(share := keys.entry.get("partial_rotary_factor"), int | float):
@@ -246,7 +252,7 @@ def _spellings(subject: Subject) -> tuple[Subject, str]:
             text.setdefault("rope_local_base_freq", local["rope_theta"])
 
     mended = _with_text(subject, change)
-    healed = same(four.inv_freq(mended.config), five.inv_freq(mended.config))
+    healed = same(four.inv_freq(mended.config), five.inv_freq(mended.config)) or silent_fault(four, mended.config)
     sentence = f"rope_scaling and rope_theta {keys.rope_theta:g} stand beside rope_parameters again"
     return (mended, sentence) if healed else (subject, "")
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from ropewalk.checkpoint.class_defaults import class_defaults
 from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.write_rope import lost_names
-from ropewalk.readers.reader import ORIGINAL, POSITIONS, model_type_of
+from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, Reader, model_type_of
 from ropewalk.readers.spectra import Keys, attention_factor
 
 #: Families whose pattern of layers no key of a GGUF file, or of mlx-lm's, says.
@@ -195,3 +196,21 @@ def lost_key(text: dict[str, Any], keys: Keys) -> str | None:
 
 def younger_family(text: dict[str, Any], keys: Keys) -> str | None:
     return f"knows no {model_type_of(text)} models" if model_type_of(text) in _AFTER_4 else None
+
+
+#: Those at which a reader does not stop by itself: it loads the model and computes something else.
+_SILENT = (
+    scores_without_mscale, layers_by_heart, scores_by_heart, router_by_heart, unnamed_sigmoid, deepseeks_scores, queries_by_position, lost_key,
+)  # fmt: skip
+
+
+def silent_fault(reader: Reader, config: dict[str, Any]) -> str | None:
+    """What a reader, which would load this config, gets wrong beside the rotation, without a word; None where nothing is known."""
+    text = text_section(config)
+    try:
+        keys = reader.keys(config)
+        objecting = (objection for objection in reader.objections if objection(text, keys))
+        first = next(objecting, None)
+    except BAD_VALUES:
+        return None
+    return first(text, keys) if first in _SILENT else None
