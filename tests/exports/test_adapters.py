@@ -165,3 +165,24 @@ def test_weights_that_plain_peft_would_leave_out_are_refused(trained, tmp_path, 
     (tmp_path / "plain/adapter_config.json").write_text(json.dumps(about | changed))
     with pytest.raises(UserError, match=reason):
         ropewalk.merge(tmp_path / "plain", out=tmp_path / "merged")
+
+
+def test_plain_pefts_adapter_is_merged_without_a_word_and_by_the_window_that_was_told(trained, tmp_path):
+    """Not even deprecations of peft's; a base whose config leaves its windows open is asked of once."""
+    base, _ = trained
+    scaled = shutil.copytree(base, tmp_path / "scaled")
+    config = read_config(scaled) | {
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0},
+    }
+    (scaled / "config.json").write_text(json.dumps(config | {"rope_parameters": None}))
+    model = transformers.AutoModelForCausalLM.from_pretrained(scaled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError, match="add --current-window 64"):
+        ropewalk.merge(tmp_path / "adapter", base=scaled, out=tmp_path / "merged")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged = ropewalk.merge(tmp_path / "adapter", base=scaled, current_window=64, out=tmp_path / "merged")
+    assert (merged.original_window, merged.window) == (16, 64)

@@ -88,6 +88,11 @@ class Checkpoint:
         open_windows = read_rope(base.config, answers=base.answers).question
         return base if open_windows is None else Checkpoint.open(base, original_window=self.info.original_window)
 
+    def made_into(self, directory: Path | str) -> Checkpoint:
+        """What was made of it, opened: its windows are those of this one, where its own config leaves them open."""
+        windows = {"current_window": self.info.window, "original_window": self.info.original_window}
+        return Checkpoint.open(directory, trust_remote_code=self.trust_remote_code, **windows)
+
     def _told(self, answers: Answers, trust_remote_code: bool) -> Checkpoint:
         """The same checkpoint with what was said later; what was read of its files is not read again."""
         if answers in (self.answers, NOTHING_SAID) and trust_remote_code <= self.trust_remote_code:

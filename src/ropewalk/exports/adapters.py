@@ -68,7 +68,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
     with merged_beside(adapter, settings) as checkpoint:
         with whole_directory(settings.out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
-    return Checkpoint.open(settings.out).info
+        return checkpoint.made_into(settings.out).info
 
 
 def adapter_in(directory: Path) -> Path | None:
@@ -134,7 +134,7 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
         weights.pop(next(f"{name}.weight" for name, module in model.named_modules() if module is head), None)
     save_model(model, None, place, positions=like.rope, state_dict=weights, source=like)
     write_json(place / "config.json", like.config)
-    return Checkpoint.open(place, trust_remote_code=like.trust_remote_code)
+    return like.made_into(place)
 
 
 @contextlib.contextmanager
@@ -202,6 +202,7 @@ def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
     with _fits(adapter), warnings.catch_warnings():
         # peft warns of adapter weights that found no place, and of what its config says to no effect.
         warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that the latter is giving up
         wrapped = peft.PeftModel.from_pretrained(model, adapter)
     _refuse_left_out(wrapped, adapter)
     return wrapped

@@ -58,11 +58,7 @@ def write_checkpoint(checkpoint: Checkpoint, directory: Path, readers: list[Read
     write_json(directory / "config.json", with_length(config, length))
     if tokenizer:
         write_json(directory / TOKENIZER, tokenizer | {"model_max_length": length})
-    windows = {
-        "current_window": rope.window,
-        "original_window": rope.rope.window,
-    }  # which another tool's config may leave open
-    verify_directory(Checkpoint.open(directory, trust_remote_code=checkpoint.trust_remote_code, **windows))
+    verify_directory(checkpoint.made_into(directory))
     return served
 
 

@@ -78,7 +78,9 @@ def save_model(
             write_readme(beside, info, base=source, history=positions.block.get("history", []))
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
-        verify_directory(beside, trust_remote_code=source is not None and source.trust_remote_code)
+        trusted = source is not None and source.trust_remote_code
+        windows = {"current_window": positions.window, "original_window": positions.original_window}
+        verify_directory(Checkpoint.open(beside, trust_remote_code=trusted, **windows))
     return Path(out)
 
 
