@@ -124,3 +124,19 @@ def test_what_transformers_stops_at_names_fix_in_every_command_and_it_works(
     assert examine(model, fix=True).changed
     ropewalk.load_model(model)
     assert ropewalk.extend(model, window=128, out=tmp_path / "longer", **longer).window == 128
+
+
+def test_a_key_that_stands_twice_in_one_json_object_is_refused(tmp_path: Path) -> None:
+    """Python takes the last, other programs the first."""
+    text = json.dumps(shelf.llama_2()).replace('"rope_theta": 10000.0', '"rope_theta": 10000.0, "rope_theta": 5e5')
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match="names rope_theta twice, 10000.0 and 500000.0; take out the one that is wrong"):
+        Checkpoint.open(tmp_path)
+    (tmp_path / "config.json").write_text(text.replace("5e5", "1e4").replace("null", "NaN"))
+    assert Checkpoint.open(tmp_path).config["rope_theta"] == 10000.0
+
+
+def test_a_sliding_window_of_0_is_a_wrong_number(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(shelf.mistral() | dict(sliding_window=0)))
+    with pytest.raises(UserError, match="sliding_window as a whole number above 0, got 0"):
+        Checkpoint.open(tmp_path).layers  # noqa: B018

@@ -136,6 +136,22 @@ def test_of_a_tensor_in_two_shards_the_last_is_read(model: Path) -> None:
     torch.testing.assert_close(loaded[name], as_transformers_reads(model)[name], rtol=0, atol=0)
 
 
+def test_a_head_of_its_own_beside_a_tied_embedding_is_said_and_a_copy_of_it_is_not(model: Path) -> None:
+    """transformers 5 reads such a head and 4.57 does not."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    weights = load_file(model / SINGLE)
+    with pytest.warns(UserWarning, match="have a lm_head.weight that is another"):
+        loaded = load_model(model)
+    assert torch.equal(loaded.lm_head.weight, weights["lm_head.weight"])
+    save_file(
+        weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()},
+        model / SINGLE,
+        metadata={"format": "pt"},
+    )
+    assert kinds(model) == []
+
+
 @pytest.mark.parametrize(
     "index, sentence",
     [

@@ -307,6 +307,8 @@ def test_low_rank_adapters_train_the_table_too(tmp_path):
     )  # fmt: skip
     rows, new = _weights(source, "opt")[1], _weights(tmp_path / "b", "opt")[1]
     assert not np.allclose(new[2:].numpy(), _by_hand(rows[2:].numpy(), LONGER), atol=1e-4)
+    with pytest.raises(UserError, match="whole trained model was written beside it"):
+        ropewalk.merge(tmp_path / "b" / "adapter", out=tmp_path / "merged")
 
 
 # Refusals

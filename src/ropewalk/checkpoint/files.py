@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,22 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """A JSON object from a file; `what` is the rule that a missing or broken file breaks."""
     with told(f"{what}, but {path} cannot be read", "fetch it again", (ValueError, OSError, RecursionError)):
         try:
-            content = json.loads(read_text(path, what))
+            content = json.loads(read_text(path, what), object_pairs_hook=partial(_unique, path))
         except FileNotFoundError:
             raise UserError(f"{what}, but {path} does not exist; check the path") from None
     if not isinstance(content, dict):
         raise UserError(f"{what}, but {path} holds no JSON object; fetch it again")
+    return content
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which Python would take the last of two values without a word, and other programs the first."""
+    content = dict(pairs)
+    for key, value in pairs:
+        if value is not content[key] and value != content[key]:  # nan is not equal to itself
+            raise UserError(
+                f"{path} names {key} twice, {value!r:.60} and {content[key]!r:.60}; take out the one that is wrong"
+            )
     return content
 
 

@@ -194,7 +194,7 @@ def _reach(text: dict[str, Any], kind: str, family: Family) -> int | None:
             f"layers of type {kind} see as many tokens as the config's {' or '.join(keys)} says, and it says none; put the number of the model's "
             "publisher there, or name them full_attention in layer_types if they see all"
         )
-    return next((whole_number(text, key) for key in keys if text.get(key)), None)
+    return next((whole_number(text, key) for key in keys if text.get(key) is not None), None)
 
 
 def refuse_to_extend(layout: LayerLayout, window: int, model_type: str) -> None:

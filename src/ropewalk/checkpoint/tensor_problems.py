@@ -80,7 +80,7 @@ def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
 
 def doubts(checkpoint: Checkpoint) -> list[Problem]:
     """What shows before a model is built: more layers than tensors, and where other readers may read other weights; raises as `tensor_problems`."""
-    found = [_more_layers_than_tensors, _two_sets, _index_disagrees, _tensors_twice]
+    found = [_more_layers_than_tensors, _two_sets, _index_disagrees, _tensors_twice, _head_of_its_own]
     return [problem for problem in (find(checkpoint) for find in found) if problem]
 
 
@@ -145,6 +145,35 @@ def _tensors_twice(checkpoint: Checkpoint) -> Problem | None:
         f"more than one shard of {checkpoint.path} has {several(twice)} ({listed(twice)}); the last one is read, as transformers "
         "does, and other readers may take another; fetch the checkpoint again",
     )
+
+
+def _head_of_its_own(checkpoint: Checkpoint) -> Problem | None:
+    """transformers 4 takes the embedding where a config ties the two, and version 5 the file's head if it is another."""
+    text = checkpoint.text_config
+    tied = checkpoint.config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+    places = {name: (file, entry) for file, header in checkpoint.headers.items() for name, entry in tensors(header)}
+    head, embedding = (
+        next((name for name in places if name.endswith(end)), "") for end in ("lm_head.weight", _EMBEDDINGS)
+    )
+    if (
+        tied is not True
+        or not (head and embedding)
+        or _beginning(checkpoint, *places[head]) == _beginning(checkpoint, *places[embedding])
+    ):
+        return None
+    return Problem(
+        "a head of its own",
+        f"the config of {checkpoint.path} ties the head to the embedding (tie_word_embeddings), and its files have a {head} that is another: "
+        "transformers 5 reads it, transformers 4 and most readers take the embedding; write false there, or delete the tensor",
+    )
+
+
+def _beginning(checkpoint: Checkpoint, file: str, entry: dict[str, Any]) -> bytes:
+    """The first megabyte of a tensor: two heads that were trained apart differ everywhere."""
+    begin, end = entry["data_offsets"]
+    with (checkpoint.path / file).open("rb") as opened:
+        opened.seek(8 + int.from_bytes(opened.read(8), "little") + begin)
+        return opened.read(min(end - begin, 1 << 20))
 
 
 def _pickles(checkpoint: Checkpoint) -> Problem | None:

@@ -33,6 +33,7 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.position_table import read_table
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
@@ -79,6 +80,7 @@ def adapter_in(directory: Path) -> Path | None:
 @contextlib.contextmanager
 def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
     """The merged model as a checkpoint in a temporary directory on the disk of --out, where its weights can be linked."""
+    _refuse_tables(adapter)
     with _beside(settings.out) as place:
         extended = _base_of(adapter, settings, place)
         model = _attached(extended, adapter)
@@ -89,6 +91,15 @@ def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
             with _fits(adapter):
                 plain: Any = model.merge_and_unload(safe_merge=True)
             yield _saved(plain, plain.state_dict(), extended, place / "merged")
+
+
+def _refuse_tables(adapter: Path) -> None:
+    """Raises UserError for an adapter of ours on a model with a learned table, whose longer rows lie in the model that training wrote."""
+    if _is_ours(adapter) and (table := read_table(read_config(adapter))) is not None:
+        raise UserError(
+            f"adapters are merged into models that rotate, and {adapter} is of a {table.family} model with {table}; the whole trained model "
+            "was written beside it by `ropewalk train`: take that"
+        )
 
 
 def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
