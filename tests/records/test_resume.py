@@ -16,7 +16,7 @@ def test_two_models_with_equal_figures_are_both_on_record_and_each_once(tmp_path
     for name in ("mine", "yours"):
         shutil.copytree(hemp, tmp_path / name)
     text = Path(sysconfig.get_path("stdlib")) / "tarfile.py"
-    asked = dict(data=text, windows=[64], limit=1, max_tokens=128, out=tmp_path / "rows.jsonl", device="cpu")
+    asked = dict(data=text, windows=[64], stride=32, limit=1, max_tokens=128, out=tmp_path / "rows.jsonl", device="cpu")
     for _ in range(2):
         for name in ("mine", "yours"):
             ropewalk.perplexity(tmp_path / name, **asked)
