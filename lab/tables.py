@@ -15,7 +15,7 @@ from typing import Any
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
 
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import share_interval
 from ropewalk.records import format as number_format
 from ropewalk.records.format import fixed, interval, share
 from ropewalk.reports.paired import Ratio
@@ -46,7 +46,7 @@ def bounded(figure: str, low: float, high: float, write: Callable[[Any], str]) -
 
 
 def shares(found: tuple[int, int] | None) -> str:
-    return bounded(share(found[0] / found[1]), *wilson(*found), share) if found else ""
+    return bounded(share(found[0] / found[1]), *share_interval(*found), share) if found else ""
 
 
 def _key(row: Row, window: int) -> str:

@@ -178,7 +178,7 @@ def _offset(index: int, count: int) -> float:
 def retrieval(
     series: Sequence[tuple[str, Variant, dict[str, tuple[float, float, float]]]], *, colours: Colours | None = None
 ) -> Figure:
-    """Share of prompts answered right, by family, with Wilson's 95 % interval.
+    """Share of prompts answered right, by family, with its 95 % interval.
 
     `series` holds (label, variant, family → (share, low, high)).
     """

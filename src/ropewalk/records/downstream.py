@@ -16,7 +16,7 @@ from ropewalk.records.rows import Tokens
 class Benchmark:
     """One zero-shot benchmark of section 3.4, scored by lm-eval.
 
-    Shares are in [0, 1]; `low` and `high` bound Wilson's 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
+    Shares are in [0, 1]; `low` and `high` bound the 95 % interval of `accuracy`. `answers` holds a "1" or a "0" for
     each item in the set's order, so that two rows over the same `digest` can be paired later. `truncated` counts items
     that lost text from their left because the prompt was longer than `window`. `rule` names lm-eval's task and version,
     `key` everything that decides the row: weights, dtype, items, window.
@@ -43,7 +43,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class BenchmarkComparison:
-    """The same items before and after: `difference` is after minus before, with Newcombe's paired 95 % interval.
+    """The same items before and after: `difference` is after minus before, with its paired 95 % interval.
 
     `lost` items were right before and are wrong after, `gained` the reverse; `p_value` is the exact McNemar test.
     """

@@ -184,7 +184,7 @@ class PasskeySummary:
     trials: Count
     accuracy: float
     seconds: float = 0.0
-    #: 95 % interval of the accuracy over all prompts (Wilson).
+    #: 95 % interval of the accuracy over all prompts.
     low: float = 0.0
     high: float = 1.0
     #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
@@ -345,7 +345,7 @@ class Trial(TypedDict):
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with Wilson's interval.
+    """One family of the retrieval set (evals/retrieval/harder.py): prompts whose whole answer was right, with its 95 % interval.
 
     `extrapolation`: the window is beyond the model's own.
     """
@@ -389,7 +389,7 @@ class LongItem:
 
 @dataclass(frozen=True)
 class LongTask:
-    """One long-context task at one length (evals/long_context): the mean score of its items, 0 to 1, with Wilson's 95 % interval.
+    """One long-context task at one length (evals/long_context): the mean score of its items, 0 to 1, with its 95 % interval.
 
     `rule` says whose task it is like and the version of its items; `texts` is a hash of which prompts they were. `extrapolation`: the length is
     beyond the model's window.
@@ -458,6 +458,8 @@ class EffectiveLength:
         )
         low, high = self.tokens(self.effective_low), self.tokens(self.effective_high)
         bounds = f"95 % interval {low} to {high}" if low != high else "and no other length measured is in its interval"
+        if (self.effective_low, self.effective_high) == (0, self.by_window[-1]["window"]):
+            bounds = "and so few items leave every length possible"
         sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, {bounds}"
         longest = self.by_window[-1]
         if longest["window"] == self.short:

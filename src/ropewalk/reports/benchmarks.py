@@ -78,7 +78,7 @@ def section(clean: Clean) -> Section | None:
     if compared:
         part.draw(
             compare.benchmark_changes(compared, colours=clean.colours),
-            "Change in accuracy, in points, with Newcombe's paired 95 % interval.",
+            "Change in accuracy, in points, with its paired 95 % interval.",
         )
         part.tables.append(_changes_table(clean, compared))
     elif comparisons:
@@ -193,7 +193,7 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
         columns,
         lines,
         first="state",
-        note="Small figures: Wilson's 95 % interval.",
+        note="Small figures: 95 % interval.",
         beside=", beside table 5 of the paper",
     )
 

@@ -83,7 +83,7 @@ def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
         ["tokens", *tasks],
         seeds_together(lines),
         first="state",
-        note=f"Small figures: 95 % interval (Wilson) over {items[0] if len(items) == 1 else f'{items[0]} to {items[-1]}'} items.",
+        note=f"Small figures: 95 % interval over {items[0] if len(items) == 1 else f'{items[0]} to {items[-1]}'} items.",
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, seeds_of_rows
@@ -154,7 +154,7 @@ def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = No
 def _found(clean: Clean, variant: Variant, window: int, _: Perplexity) -> Bounded | None:
     tried = _depths(clean, variant, window)
     right, trials = sum(row.successes for row in tried), sum(row.trials for row in tried)
-    return (right / trials, *wilson(right, trials)) if trials else None
+    return (right / trials, *share_interval(right, trials)) if trials else None
 
 
 def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ropewalk.evals.intervals import reach_interval, wilson
+from ropewalk.evals.intervals import reach_interval, share_interval
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
@@ -84,7 +84,7 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
         ["window", "k_max", "of the window", "all prompts"],
         seeds_together(lines),
         first="state",
-        note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open, of all prompts by Wilson."
+        note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open."
         + _moved(rows)
         + _asked(rows),
     )
@@ -92,7 +92,7 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
 
 def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
     low, high = k_max_interval(depths) if depths else (None, None)
-    share = wilson(sum(d.successes for d in depths), sum(d.trials for d in depths)) if depths else (None, None)
+    share = share_interval(sum(d.successes for d in depths), sum(d.trials for d in depths)) if depths else (None, None)
     return [
         Cell(str(row.window)),
         _k_max(row, low, high),

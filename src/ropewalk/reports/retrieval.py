@@ -45,7 +45,7 @@ def section(clean: Clean) -> Section | None:
     series = [(titles[key], key[0], {family: _share(row) for family, row in rows[key].items()}) for key in drawn]
     part.draw(
         compare.retrieval(series, colours=clean.colours),
-        "Prompts answered right by family, with Wilson\u2019s 95 % interval." + left_out(rows, drawn),
+        "Prompts answered right by family, with its 95 % interval." + left_out(rows, drawn),
     )
     by_distance = [(titles[key], key[0], *binned(key[1], list(rows[key].values()))) for key in drawn]
     by_distance = [line for line in by_distance if any(number_format.is_finite(share) for share in line[3])]
@@ -98,7 +98,7 @@ def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
         ["window", *families],
         seeds_together(lines),
         first="state",
-        note="Small figures: 95 % interval (Wilson).",
+        note="Small figures: 95 % interval.",
     )
 
 

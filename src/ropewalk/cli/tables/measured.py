@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import share_interval
 from ropewalk.records import (
     ContextGain,
     EffectiveLength,
@@ -126,7 +126,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     for heading in ("k", "placed", "right", "95 % interval"):
         table.add_column(heading, justify="right")
     for row in rows:
-        low, high = wilson(row.successes, row.trials)
+        low, high = share_interval(row.successes, row.trials)
         table.add_row(
             f"{row.k}", f"{row.placed}", f"{row.successes} of {row.trials}", f"{100 * low:.0f} to {100 * high:.0f} %"
         )

@@ -29,7 +29,7 @@ from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream import tasks as definitions
 from ropewalk.evals.downstream.harness import Harness
-from ropewalk.evals.intervals import Paired, wilson
+from ropewalk.evals.intervals import Paired, share_interval
 from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.evals.pairing import refuse_other_tokenizer
@@ -78,7 +78,7 @@ def measure_task(
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     _refuse_nan(name, samples)
     right = [bool(sample["acc"]) for sample in samples]
-    low, high = wilson(sum(right), len(right))
+    low, high = share_interval(sum(right), len(right))
     right_normalised = [sample["acc_norm"] for sample in samples if "acc_norm" in sample]
     return Benchmark(
         task=name,

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
@@ -29,7 +28,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.downstream.generation import Written, end_marks, write
 from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, first, is_cut, pairs, prompt_ids
 from ropewalk.evals.downstream.rouge import SCORES, check_script, rouge
-from ropewalk.evals.intervals import documents_interval
+from ropewalk.evals.intervals import scores_interval
 from ropewalk.evals.likelihood import check_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.progress import Progress
@@ -122,11 +121,6 @@ def _row(
     )
 
 
-def _interval(values: Float[np.ndarray, " documents"]) -> list[float]:
-    """The 95 % interval of a mean score, which lies between 0 and 1."""
-    return np.clip(documents_interval(values, np.ones(len(values))), 0, 1).tolist()
-
-
 def _summed_up(
     documents: Sequence[records.DocumentSummary], sizes: Sizes, decoding: Decoding, *, cut: int, data: str
 ) -> records.Summary:
@@ -134,7 +128,7 @@ def _summed_up(
     sampled = decoding.temperature > 0
     return records.Summary(
         **{name: float(values.mean()) for name, values in scores.items()},
-        intervals={name: _interval(values) for name, values in scores.items()},
+        intervals={name: list(scores_interval(values)) for name, values in scores.items()},
         documents=len(documents),
         cut=cut,
         unfinished=sum(not row.finished for row in documents),

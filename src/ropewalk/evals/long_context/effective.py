@@ -5,14 +5,14 @@ out  the mean by length with its interval, and the lengths that it holds to
 
 **RULER's effective length** (Hsieh et al. 2024, section 4) is the longest length whose mean over the thirteen tasks is above 85.6, what Llama-2-7B-chat
 has at 4096 tokens. Here all shorter lengths that were measured must be above it too. Its interval: from the longest length up to which all are surely
-above (the lower end of each interval is) to the longest up to which none is surely below.
+above (the lower end of each interval is) to the longest up to which none is surely below (of as many lengths as there are together: each by its part of 2.5 %).
 
 **Against the short window**: the longest length up to which no score is surely below the one at the short window, which is the longest length measured
 that does not exceed the window of pretraining, or the shortest. Few items leave wide intervals, and little is sure then: the change and its interval
 stand beside it.
 
-**Intervals** are 95 %. A task's is Wilson's for the mean of its scores (`evals.intervals.wilson_mean`). Those of a mean over tasks, and of a
-difference of two lengths, are put together from their parts' by MOVER (Zou & Donner 2008): the squared distances of the ends add up.
+**Intervals** are 95 %: `evals.intervals.share_interval` of the mean of a task's scores, and of a mean over tasks, whose items count as those of one
+task. That of a difference of two lengths is put together from theirs by MOVER (Zou & Donner 2008): the squared distances of the ends add up.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ropewalk import records
+from ropewalk.evals.intervals import share_interval
 
 #: What Llama-2-7B-chat scores at 4096 tokens: the threshold of RULER's effective length.
 THRESHOLD = 0.856
@@ -44,12 +45,14 @@ class Mean:
         )
 
 
-def mean(rows: Sequence[records.LongTask]) -> Mean:
-    """Of tasks at one length, each counting the same."""
+def mean(rows: Sequence[records.LongTask], tail: float = 0.025) -> Mean:
+    """Of tasks at one length, each counting the same; `tail` is the chance of error to either side.
+
+    Tasks of unequally many items are as sure as so many items in all that each had as many: the harmonic mean of theirs.
+    """
     score = math.fsum(row.score for row in rows) / len(rows)
-    low = math.hypot(*(row.score - row.low for row in rows)) / len(rows)
-    high = math.hypot(*(row.high - row.score for row in rows)) / len(rows)
-    return Mean(score, max(0.0, score - low), min(1.0, score + high))
+    items = len(rows) ** 2 / math.fsum(1 / row.items for row in rows)
+    return Mean(score, *share_interval(score * items, items, tail))
 
 
 def effective(
@@ -68,6 +71,7 @@ def effective(
         window: [row for row in rows if row.window == window and row.task in tasks] for window in _windows(rows)
     }
     means = {window: mean(of_window) for window, of_window in by_window.items()}
+    highest = {window: mean(of_window, 0.025 / len(means)).high for window, of_window in by_window.items()}
     short = max((window for window in means if window <= original), default=min(means))
     changes = {window: each - means[short] for window, each in means.items()}
 
@@ -97,7 +101,7 @@ def effective(
         threshold=THRESHOLD,
         effective=reach(lambda window: means[window].score > THRESHOLD),
         effective_low=reach(lambda window: means[window].low > THRESHOLD),
-        effective_high=reach(lambda window: means[window].high > THRESHOLD),
+        effective_high=reach(lambda window: highest[window] > THRESHOLD),
         short=short,
         holds_to=reach(lambda window: window <= short or changes[window].high >= 0),
     )

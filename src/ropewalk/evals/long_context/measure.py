@@ -25,7 +25,7 @@ from typing import Any
 from ropewalk import records
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.intervals import wilson_mean
+from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.long_context.effective import effective
@@ -154,7 +154,7 @@ class Measuring:
         for numbers in self._steps():
             found |= ranks.gathered(self._measured(name, window, numbers[ranks.rank() :: ranks.size()]))
             scores = [each.score for _, each in sorted(found.items())]
-            low, high = wilson_mean(sum(scores), len(scores))
+            low, high = share_interval(sum(scores), len(scores))
             if self.settings.interval is not None and 50 * (high - low) <= self.settings.interval:
                 break
         digest = hashlib.sha256("".join(each.texts for _, each in sorted(found.items())).encode()).hexdigest()[:16]

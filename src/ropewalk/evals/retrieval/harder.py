@@ -35,7 +35,7 @@ from ropewalk import records
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.intervals import wilson
+from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
@@ -236,7 +236,7 @@ def measure_family(
         local_right[trial] = bool(tokens_right[digits].all())
     right = ranks.gathered(local_right)
     successes = sum(right.values())
-    low, high = wilson(successes, trials)
+    low, high = share_interval(successes, trials)
     return records.Retrieval(
         window=window,
         family=family,

@@ -34,7 +34,7 @@ from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import reach_interval, wilson
+from ropewalk.evals.intervals import reach_interval, share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
@@ -223,7 +223,7 @@ def measure_depths(
 def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.PasskeySummary:
     """k_max and its interval, and the accuracy over all prompts."""
     successes, trials = sum(row.successes for row in rows), sum(row.trials for row in rows)
-    low, high = wilson(successes, trials)
+    low, high = share_interval(successes, trials)
     near_to_far = sorted(rows, key=lambda row: row.k)
     columns = ([getattr(row, name) for row in near_to_far] for name in ("k", "successes", "trials"))
     k_low, k_high = reach_interval(*columns, threshold=paper.PASSKEY_THRESHOLD)
