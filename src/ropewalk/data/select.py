@@ -32,7 +32,8 @@ _SELECTIONS_KEPT = 2
 class TokenizedDocument:
     """A document as the model reads it: its name and token ids, BOS included where the tokenizer puts one.
 
-    `text` is a hash of the whole text, which says what document this is, whatever it is called and whichever tokenizer reads it.
+    `text` is a hash of the whole text, which says what document this is, whatever it is called and whichever tokenizer reads it; `content` one of the
+    text without the white space around it, which a copy may have lost or got.
     `words` is what `ids` were made of, if it was asked for.
     """
 
@@ -40,6 +41,7 @@ class TokenizedDocument:
     ids: TokenIds
     text: str = ""
     words: str = ""
+    content: str = ""
 
 
 def tokenized_documents(
@@ -72,7 +74,8 @@ def tokenized_documents(
         for document, ids in zip(batch, ids_of_batch, strict=True):
             cut = ids[:max_tokens].copy() if max_tokens else ids
             words = _words(tokenizer, document.text, len(ids) - len(cut)) if keep_words else ""
-            yield TokenizedDocument(document.name, cut, text_digest(document.text), words)
+            content = text_digest(document.text.strip())
+            yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content)
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
 
 
@@ -130,8 +133,8 @@ def choose(
 ) -> tuple[list[TokenizedDocument], int]:
     """The first `limit` documents of at least `min_tokens` tokens, and how many shorter ones came before the last of them.
 
-    A text that comes again (the same tokens, up to the cut), under whatever name, is one document: it would make every interval
-    too narrow.
+    A text that comes again (the same tokens up to the cut, or the same text but for white space around it), under whatever name, is one
+    document: it would make every interval too narrow.
 
     Args:
         documents: read no further than needed.
@@ -145,24 +148,32 @@ def choose(
     """
     long_enough: list[TokenizedDocument] = []
     skipped, longest, copies = 0, 0, 0
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     for document in documents:
         longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
-        elif (read := hashlib.sha256(document.ids.tobytes()).digest()) in seen and not copies_count:
+        elif not seen.isdisjoint(same := _known_by(document)) and not copies_count:
             copies += 1
         else:
-            seen.add(read)
+            seen |= same
             long_enough.append(document)
         if len(long_enough) == limit:
             break
     if copies:
         again = "document is a copy of another and is" if copies == 1 else "documents are copies of others and are"
-        warnings.warn(f"{copies} {again} left out, since the same text twice is one document", stacklevel=2)
+        warnings.warn(
+            f"{copies} {again} left out, since the same text twice is one document, whatever white space is around it",
+            stacklevel=2,
+        )
     if not long_enough:
         raise UserError(refusal.format(min_tokens=min_tokens, skipped=skipped, longest=longest))
     return long_enough, skipped
+
+
+def _known_by(document: TokenizedDocument) -> set[str]:
+    """Hashes of its tokens and of its text, either of which a copy has too."""
+    return {hashlib.sha256(document.ids.tobytes()).hexdigest(), document.content} - {""}
 
 
 def select_documents(

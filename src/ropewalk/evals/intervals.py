@@ -41,8 +41,8 @@ def share_interval(total: float, count: float, tail: float = 0.025) -> tuple[flo
 
 
 def scores_interval(scores: Float[np.ndarray, " items"]) -> tuple[float, float]:
-    """95 % interval of the mean of scores between 0 and 1: Student's; where all are alike, which tells nothing of their scatter, as of shares."""
-    if np.ptp(scores) == 0:
+    """95 % interval of the mean of scores between 0 and 1: Student's; where all are alike, which tells nothing of their scatter, as of shares. NaN below two."""
+    if scores.size > 1 and np.ptp(scores) == 0:
         return share_interval(float(scores.sum()), scores.size)
     low, high = documents_interval(scores, np.ones(scores.size))
     return max(0.0, low), min(1.0, high)

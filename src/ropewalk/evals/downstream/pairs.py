@@ -13,7 +13,6 @@ in a window of 16384). The parts are tokenized separately and joined, so that cu
 from __future__ import annotations
 
 import hashlib
-import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ import numpy as np
 from ropewalk.data import jsonlines
 from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
-from ropewalk.data.documents import digest_of
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
 from ropewalk.data.select import name_of
@@ -120,19 +118,25 @@ def _from_hub(source: str) -> Iterator[dict[str, Any]]:
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs, to measure on; a file that is named again is read once.
+    """The first `limit` pairs, to measure on; one that comes again, white space around its texts aside, is one.
 
     Raises:
         UserError: there are none.
     """
-    sources = [data] if isinstance(data, str | Path) else list(data)
-    different = {digest_of(source) if Path(source).is_file() else str(source): source for source in reversed(sources)}
-    if len(different) < len(sources):
-        warnings.warn("a file that was named again, or a copy of it, is measured once", stacklevel=2)
-    chosen = list(itertools.islice(pairs(list(different.values())[::-1]), limit))
+    chosen: dict[tuple[str, str], Pair] = {}
+    copies = 0
+    for pair in pairs(data):
+        copies += (texts := (pair.document.strip(), pair.summary.strip())) in chosen
+        chosen.setdefault(texts, pair)
+        if len(chosen) == limit:
+            break
+    if copies:
+        warnings.warn(
+            f"pairs that come again, in the same file or in another, are measured once: {copies}", stacklevel=2
+        )
     if not chosen:
         raise UserError(f"{name_of(data)} has no pairs of documents and summaries; check --data")
-    return chosen
+    return list(chosen.values())
 
 
 def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> TokenIds:
