@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -65,6 +66,52 @@ def test_a_model_given_as_an_object_is_known_by_every_weight_too(model) -> None:
     assert fingerprint(open_model(load_model(model), tokenizer=tokenizer)) == before
     loaded.get_parameter("model.layers.0.mlp.up_proj.weight").data[63, 63] += 5
     assert fingerprint(open_model(loaded, tokenizer=tokenizer)) != before
+
+
+def _louder(loaded) -> None:
+    loaded.model.layers[1].self_attn.scaling *= 2
+
+
+def _patched(loaded) -> None:
+    forward = loaded.model.layers[0].forward
+    loaded.model.layers[0].forward = functools.wraps(forward)(lambda *given, **named: 1.1 * forward(*given, **named))
+
+
+CHANGES = {
+    "a number of a module": _louder,
+    "the attention factor": lambda loaded: setattr(loaded.model.rotary_emb, "attention_scaling", 1.5),
+    "the config": lambda loaded: setattr(loaded.config, "rms_norm_eps", 0.5),
+    "a hook": lambda loaded: loaded.model.layers[0].register_forward_hook(lambda module, given, out: 1.1 * out),
+    "another forward": _patched,
+    "another module": lambda loaded: setattr(loaded.model.layers[0].mlp, "act_fn", torch.nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_object_that_was_changed_after_it_was_measured_is_measured_again(change, model, tmp_path) -> None:
+    loaded, named = load_model(model), dict(tokenizer=load_tokenizer(model), data=DOCUMENTS, windows=[64], stride=32)
+    out = tmp_path / "r.jsonl"
+
+    def scored() -> tuple[float, int]:
+        (row,) = perplexity(loaded, out=out, **named)
+        return row.perplexity, len(records.read([out]).of(records.DocumentScore))
+
+    first = scored()
+    loaded(torch.zeros(1, 80, dtype=torch.long), output_hidden_states=True, output_attentions=False)
+    assert scored() == first and first[1] == 3  # using it changes nothing
+    change(loaded)
+    assert scored()[1] == 6
+
+
+def test_what_an_object_with_dynamic_ntk_gives_does_not_depend_on_what_it_read_before(model) -> None:
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    loaded, tokenizer = testing.tiny(window=64, rope_parameters=scaling), load_tokenizer(model)
+    named = dict(tokenizer=tokenizer, data=DOCUMENTS, stride=32, current_window=128, original_window=64)
+    before = perplexity(loaded, windows=[80], **named)[0].perplexity
+    with torch.no_grad():
+        loaded(torch.zeros(1, 200, dtype=torch.long))
+    assert perplexity(loaded, windows=[80], **named)[0].perplexity == before
+    assert len(loaded.model.rotary_emb._forward_pre_hooks) == 1
 
 
 def test_a_model_given_as_an_object_is_trained_on_in_the_modes_and_the_dtype_that_it_had(model) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import secrets
 import warnings
 from collections.abc import Iterator
 from typing import Any, Unpack
@@ -29,6 +31,13 @@ from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.position_table import refuse_encoder
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
 from ropewalk.settings.options import DtypeName, Opening, Shard
+
+#: Of a module, what changes as it runs or is no matter of what it computes.
+_NO_MATTER = ("training", "name_or_path", "max_seq_len_cached", "rope_deltas", "gradient_checkpointing")
+#: peft says there which adapters take part.
+_ADAPTERS = ("_disable_adapters", "_active_adapter")
+#: Hooks and forwards of these packages follow from the model's class.
+_KNOWN = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "ropewalk")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +120,7 @@ def open_model(
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     count = sum(weight.numel() for weight in model.parameters())
     encode.limit_ids(tokenizer, _rows(model))
+    forget_inputs(model)
     positions = positions_of(model, Answers(current_window, original_window))
     _refuse_unfit(model, tokenizer, positions)
     if (dtype or "auto") != "auto" and str(dtype).removeprefix("torch.") != str(model.dtype).removeprefix("torch."):
@@ -179,12 +189,39 @@ def fingerprint(loaded: LoadedModel, *, samples: int = 64) -> str:
 
 
 def _of_object(model: Any, tokenizer: Any) -> str:
-    """As `Checkpoint.fingerprint`, of a model that was given as an object and has no files."""
+    """As `Checkpoint.fingerprint`, of a model that was given as an object and has no files: with what its modules do beside their weights."""
     digest = hashlib.sha256(f"{tokenizer_digest(tokenizer)} {model.config.to_json_string()}".encode())
+    for name, module in model.named_modules():
+        digest.update(f"{name} {type(module).__qualname__} {_attributes(module)} {_own_code(module)}".encode())
     for name, tensor in _tensors(model):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _attributes(module: torch.nn.Module) -> str:
+    """Numbers and words that a module was given: a scaling of its attention, a window, the strength of an adapter."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and not follows_length(module):  # held as no buffer
+            return value.tolist()
+        return value if isinstance(value, bool | int | float | str | list | tuple) or type(value) is dict else None
+
+    own = {key: plain(value) for key, value in vars(module).items() if not key.startswith("_") or key in _ADAPTERS}
+    return json.dumps({key: own[key] for key in sorted(own) if key not in _NO_MATTER}, default=lambda _: None)
+
+
+def _own_code(module: torch.nn.Module) -> str:
+    """Empty; of a module that somebody gave a hook or another forward a word that never comes again, since nobody knows what that computes."""
+    hooks: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    for call in [*hooks, *filter(None, [vars(module).get("forward")])]:
+        call = getattr(
+            getattr(call, "func", call), "__func__", getattr(call, "func", call)
+        )  # of a partial, of a method
+        place = getattr(call, "__globals__", {}).get("__name__") or type(call).__module__
+        if place.partition(".")[0] not in _KNOWN:
+            return secrets.token_hex(8)
+    return ""
 
 
 def _tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -52,7 +52,7 @@ def forget_inputs(model: torch.nn.Module) -> None:
     depend on what was measured before it. LongRoPE's modules choose anew by themselves.
     """
     for module in {module for module, *_ in rotary_tables(model)}:
-        if "dynamic" in str(getattr(module, "rope_type", "")):
+        if "dynamic" in str(getattr(module, "rope_type", "")) and _forget not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_forget)
 
 
