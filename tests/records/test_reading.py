@@ -160,6 +160,34 @@ def test_more_successes_than_trials_are_refused():
         records.Passkey(256, 8, 10, 11)
 
 
+SOUND = {
+    "document_score": records.DocumentScore("k", "d", 64, 32, 633, 3000.0),
+    "document_gain": records.DocumentGain("k", "d", [[9.0], [1.0], [2.0], [3.0], [1.0]]),
+    "passkey": records.Passkey(256, 8, 10, 9),
+    "passkey_summary": records.PasskeySummary(256, 128, 2, 10, 0.5, k_low=0, k_high=256),
+    "retrieval": records.Retrieval(256, "keys", 10, 5, 0.2, 0.8),
+    "perplexity": made_up.row(2.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("document_score", {"tokens": -633}), ("document_score", {"tokens": 10**30}), ("document_score", {"nll": -5.0}),
+        ("document_gain", {"sums": [[-9.0], [1.0], [2.0], [3.0], [1.0]]}), ("document_gain", {"sums": [[2.0], [1.0], [2.0], [3.0], [1.0]]}),
+        ("passkey", {"k": -8}), ("passkey_summary", {"k_max": 10**9}), ("passkey_summary", {"accuracy": 1.5}), ("retrieval", {"low": -3}),
+        ("perplexity", {"documents": -1}), ("perplexity", {"per_document": [{"name": "d", "tokens": -1, "nll": 1.0}]}),
+    ],
+)  # fmt: skip
+def test_a_row_that_was_edited_into_what_cannot_be_is_left_out_and_counted(kind, edit, tmp_path):
+    path = tmp_path / "r.jsonl"
+    Recorder(path, made_up.run(made_up.BASE, "a")).add(SOUND[kind])
+    assert len(records.read([path]).measurements) == 1
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\n{json.dumps(json.loads(row) | edit)}\n")
+    assert records.read([path]).left_out.malformed == {kind: 1}
+
+
 def test_a_line_break_inside_a_text_tears_no_row(tmp_path):
     """U+2028 and U+0085 end a line for some readers; in JSON they are text."""
     path = tmp_path / "r.jsonl"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, NotRequired, TypedDict
 
-from ropewalk.records.rows import Tokens
+from ropewalk.records.rows import Share, Tokens, Whole
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Benchmark:
 
     kind: ClassVar[str] = "benchmark"
     task: str
-    accuracy: float
+    accuracy: Share
     low: float
     high: float
-    items: int
-    correct: int
-    truncated: int
+    items: Whole
+    correct: Whole
+    truncated: Whole
     window: Tokens
     answers: str
     digest: str
@@ -52,25 +52,25 @@ class BenchmarkComparison:
     task: str
     before: str
     after: str
-    items: int
-    accuracy_before: float
-    accuracy_after: float
+    items: Whole
+    accuracy_before: Share
+    accuracy_after: Share
     difference: float
     low: float
     high: float
-    lost: int
-    gained: int
-    p_value: float
+    lost: Whole
+    gained: Whole
+    p_value: Share
 
 
 class DocumentRouge(TypedDict):
     """One document of a summary row: tokens written, and F-measures in [0, 1]."""
 
     name: str
-    tokens: int
-    rouge_1: float
-    rouge_2: float
-    rouge_l: float
+    tokens: Whole
+    rouge_1: Share
+    rouge_2: Share
+    rouge_l: Share
     rouge_l_plain: NotRequired[float]
 
 
@@ -85,23 +85,23 @@ class Summary:
     """
 
     kind: ClassVar[str] = "summary"
-    rouge_1: float
-    rouge_2: float
-    rouge_l: float
+    rouge_1: Share
+    rouge_2: Share
+    rouge_l: Share
     intervals: dict[str, list[float]]
-    documents: int
-    cut: int
-    unfinished: int
+    documents: Whole
+    cut: Whole
+    unfinished: Whole
     decoding: str
     window: Tokens
-    document_tokens: int
-    summary_tokens: int
+    document_tokens: Whole
+    summary_tokens: Whole
     temperature: float | None = None
     top_p: float | None = None
     seed: int = 0
     data: str = ""
     seconds: float = 0.0
-    generated_tokens: int = 0
+    generated_tokens: Whole = 0
     rouge_l_plain: float | None = None
     per_document: list[DocumentRouge] = field(default_factory=list)
     trained_on: str = ""
@@ -119,10 +119,10 @@ class DocumentSummary:
     document: str
     decoding: str
     text: str
-    tokens: int
+    tokens: Whole
     finished: bool
-    rouge_1: float
-    rouge_2: float
-    rouge_l: float
-    rouge_l_plain: float
+    rouge_1: Share
+    rouge_2: Share
+    rouge_l: Share
+    rouge_l_plain: Share
     seconds: float = 0.0

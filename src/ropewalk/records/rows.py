@@ -21,6 +21,10 @@ from ropewalk.checkpoint.model_info import ModelInfo
 #: Whole numbers above 0. No measurement reaches the upper bound, so a row beyond it was edited or damaged.
 Tokens = Annotated[int, Meta(gt=0, lt=10**12)]
 Count = Annotated[int, Meta(gt=0, lt=10**12)]
+#: From 0 on.
+Whole = Annotated[int, Meta(ge=0, lt=10**12)]
+#: Of all there is, but for rounding.
+Share = Annotated[float, Meta(ge=-1e-9, le=1 + 1e-9)]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class DocumentLoss(TypedDict):
     """One document of a perplexity: its scored tokens and the sum of their negative log-likelihoods, in nats; `text` is a hash of its text."""
 
     name: str
-    tokens: int
+    tokens: Whole
     nll: float
     text: NotRequired[str]
 
@@ -62,9 +66,9 @@ class Perplexity:
     perplexity: float
     low: float
     high: float
-    documents: int
-    skipped: int
-    tokens: int
+    documents: Whole
+    skipped: Whole
+    tokens: Whole
     bos: bool
     convention: str = "ropewalk"
     data: str = ""
@@ -100,9 +104,9 @@ class Perplexity:
 class PlaceGain(TypedDict):
     """Context gain of the tokens at places start .. stop - 1 of their documents, in nats a token, with its 95 % interval over documents."""
 
-    start: int
-    stop: int
-    tokens: int
+    start: Whole
+    stop: Whole
+    tokens: Whole
     gain: float
     low: float
     high: float
@@ -112,7 +116,7 @@ class DocumentLosses(DocumentLoss):
     """One document of a context gain: `nll` is in the whole context, `short_nll` in the short one, `key_nll` that of its key tokens in the whole one."""
 
     short_nll: float
-    key_tokens: int
+    key_tokens: Whole
     key_nll: float
 
 
@@ -137,10 +141,10 @@ class ContextGain:
     longppl: float
     longppl_low: float
     longppl_high: float
-    tokens: int
-    key_tokens: int
-    documents: int
-    skipped: int
+    tokens: Whole
+    key_tokens: Whole
+    documents: Whole
+    skipped: Whole
     bos: bool
     evaluator: str = ""
     data: str = ""
@@ -162,12 +166,12 @@ class Passkey:
 
     kind: ClassVar[str] = "passkey"
     window: Tokens
-    k: int
+    k: Whole
     trials: Count
-    successes: int
-    digits_right: int = 0
+    successes: Whole
+    digits_right: Whole = 0
     #: Where the key really stands: k, but for what fits between the header and the question.
-    placed: int = 0
+    placed: Whole = 0
 
     def __post_init__(self) -> None:
         _check_successes(self.successes, self.trials)
@@ -179,23 +183,29 @@ class PasskeySummary:
 
     kind: ClassVar[str] = "passkey_summary"
     window: Tokens
-    k_max: int
+    k_max: Whole
     depths: Count
     trials: Count
-    accuracy: float
+    accuracy: Share
     seconds: float = 0.0
     #: 95 % interval of the accuracy over all prompts.
-    low: float = 0.0
-    high: float = 1.0
+    low: Share = 0.0
+    high: Share = 1.0
     #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
-    k_low: int = 0
-    k_high: int = 0
+    k_low: Whole = 0
+    k_high: Whole = 0
     #: Whether the prompt ended after the blank before the key or before it (a matter of the tokenizer); the key's tokens.
     after_blank: bool | None = None
-    key_tokens: int = 0
+    key_tokens: Whole = 0
     #: Where the key of k_max really stood, as in `Passkey`; 0 where that is not on record. Whether the window is beyond the model's own.
-    placed: int = 0
+    placed: Whole = 0
     extrapolation: bool = False
+
+    def __post_init__(self) -> None:
+        if max(self.k_max, self.k_low, self.k_high) > self.window:
+            raise ValueError(
+                f"no k is beyond the window of {self.window}, got {self.k_max} ({self.k_low} to {self.k_high})"
+            )
 
     @property
     def reach(self) -> str:
@@ -218,18 +228,18 @@ class Step:
     """
 
     kind: ClassVar[str] = "step"
-    step: int
+    step: Whole
     loss: float
     learning_rate: float
     grad_norm: float
-    tokens: int
+    tokens: Whole
     tokens_per_second: float
     seconds: float
     mfu: float | None = None
     peak_bytes: int = 0
     seconds_left: float = 0.0
     reserved_bytes: int = 0
-    retries: int = 0
+    retries: Whole = 0
     mfu_of_data_sheet: float | None = None
 
 
@@ -245,8 +255,9 @@ class DocumentScore:
     document: str
     window: Tokens
     stride: Tokens
-    tokens: int
-    nll: float
+    tokens: Whole
+    #: At least 0, but for rounding.
+    nll: Annotated[float, Meta(gt=-1)]
     seconds: float = 0.0
 
 
@@ -268,6 +279,8 @@ class DocumentGain:
         if len(self.sums) != 5:
             raise ValueError(f"five sums are kept of a document, got {len(self.sums)}")
         _check_one_length("ranges", *self.sums)
+        if any(not 0 <= key <= tokens for tokens, key in zip(self.sums[0], self.sums[3], strict=True)):
+            raise ValueError("key tokens are some of those that were read")
 
 
 @dataclass(frozen=True)
@@ -284,9 +297,9 @@ class AttentionScores:
     """
 
     kind: ClassVar[str] = "attention"
-    layer: int
+    layer: Whole
     window: Tokens
-    documents: int
+    documents: Whole
     edges: list[int]
     maximum: list[list[float]]
     minimum: list[list[float]]
@@ -322,10 +335,10 @@ class Adjacent:
     """
 
     kind: ClassVar[str] = "adjacent"
-    layer: int
+    layer: Whole
     window: Tokens
-    documents: int
-    rows: int
+    documents: Whole
+    rows: Whole
     change: list[float]
     spread: list[float]
     resolution: list[float]
@@ -339,7 +352,7 @@ class Adjacent:
 class Trial(TypedDict):
     """One prompt of the retrieval set: tokens from the asked fact (the first of several) to the prompt's end; the verdict."""
 
-    placed: int
+    placed: Whole
     right: bool
 
 
@@ -354,9 +367,9 @@ class Retrieval:
     window: Tokens
     family: str
     trials: Count
-    successes: int
-    low: float
-    high: float
+    successes: Whole
+    low: Share
+    high: Share
     seconds: float = 0.0
     per_trial: list[Trial] = field(default_factory=list)
     extrapolation: bool = False
@@ -376,7 +389,7 @@ class LongItem:
     key: str
     task: str
     window: Tokens
-    number: int
+    number: Whole
     score: float
     response: str
     answers: list[str]
@@ -401,8 +414,8 @@ class LongTask:
     rule: str
     items: Count
     score: float
-    low: float
-    high: float
+    low: Share
+    high: Share
     scores: list[float] = field(default_factory=list)
     seconds: float = 0.0
     texts: str = ""
@@ -415,10 +428,10 @@ class LongTask:
 class LengthScore(TypedDict):
     """The mean over tasks at one length with its 95 % interval, and how it differs from that at the short window."""
 
-    window: int
+    window: Whole
     score: float
-    low: float
-    high: float
+    low: Share
+    high: Share
     change: float
     change_low: float
     change_high: float
@@ -440,11 +453,11 @@ class EffectiveLength:
     tasks: list[str]
     by_window: list[LengthScore]
     threshold: float
-    effective: int
-    effective_low: int
-    effective_high: int
+    effective: Whole
+    effective_low: Whole
+    effective_high: Whole
     short: Tokens
-    holds_to: int
+    holds_to: Whole
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property

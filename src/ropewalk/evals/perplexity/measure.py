@@ -206,7 +206,8 @@ def _score_documents(
         for place in local:
             document = documents[place]
             key = key_of(weights, document, window, stride)
-            if key in recorded_scores:
+            scored = sum(each.scored for each in sliding(len(document.ids), window, stride))
+            if key in recorded_scores and recorded_scores[key].tokens == scored:  # else somebody edited it
                 scores[place] = dataclasses.replace(recorded_scores[key], document=document.name)
                 advance(passes[place])
                 continue
