@@ -60,6 +60,17 @@ def test_resuming_where_there_is_nothing_starts(base, tmp_path):
     assert go(base, tmp_path / "out", steps=2, resume=True).steps == 2
 
 
+def test_a_finished_model_without_checkpoints_is_not_begun_anew_by_resume(base, tmp_path):
+    go(base, tmp_path / "out", steps=2, save_every=1)
+    shutil.move(tmp_path / "out/checkpoints", tmp_path / "elsewhere")
+    before = weights(tmp_path / "out")
+    with pytest.raises(UserError, match="holds a finished model and no checkpoint"):
+        go(base, tmp_path / "out", steps=3, save_every=1, resume=True)
+    assert same(weights(tmp_path / "out"), before)
+    shutil.move(tmp_path / "elsewhere", tmp_path / "out/checkpoints")
+    assert go(base, tmp_path / "out", steps=3, save_every=1, resume=True).steps == 3
+
+
 def test_a_run_is_resumed_with_its_own_data_and_seed_only(base, tmp_path):
     go(base, tmp_path / "out", steps=2, save_every=2)
     with pytest.raises(UserError, match="made with seed 0, and this run has 1"):

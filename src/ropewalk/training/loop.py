@@ -176,6 +176,11 @@ class Loop:
             self.snapshots.sweep()
             snapshot = self.snapshots.latest()
         snapshot = self.mesh.same(snapshot)
+        if snapshot is None and self.mesh.same((self.out / "config.json").is_file()):
+            raise UserError(
+                f"{self.settings.out} holds a finished model and no checkpoint that a run can go on from, and to begin anew would replace it; put the "
+                "checkpoints back, choose another --out, or add --overwrite and leave --resume out"
+            )
         if snapshot is not None:
             changed = refuse_other_run(
                 snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ()
