@@ -20,6 +20,8 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.training.optimizer import saved_bytes
 
 _GIB = 2**30
+#: Files of a model that are copied.
+_SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,14 @@ def ask(
         raise UserError(
             f"the model's largest file takes {_size(max(files))}, and this process may write no file above {_size(limit)} (ulimit -f); raise that"
         )
-    model = sum(files)
+    model = sum(files) + _beside_weights(source.path)
     state = state_bytes(parameters, settings.optimizer)
     refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
+
+
+def _beside_weights(path: Path) -> int:
+    """Bytes of what a model has beside its weights: config, tokenizer, templates as they were, and what ropewalk writes of it."""
+    return 2**16 + sum(file.stat().st_size for kind in _SMALL for file in path.glob(kind) if file.is_file())
 
 
 def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:
