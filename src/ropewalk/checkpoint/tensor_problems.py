@@ -242,16 +242,23 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
 
 def quantisation(checkpoint: Checkpoint) -> str:
     """How the weights are quantised on disk, in a word; empty if they are not."""
-    for config in (checkpoint.config, checkpoint.text_config):
-        for key in _QUANTISED_KEYS:
-            if config.get(key):
-                said: Any = config[key]
-                return str((isinstance(said, dict) and said.get("quant_method")) or key)
+    if said := quantisation_said(checkpoint):
+        return said
     for header in checkpoint.headers.values():
         for name, entry in tensors(header):
             packed = entry["dtype"] in _WHOLE and not name.endswith(_BUFFERS)
             if packed or name.endswith(_QUANTISED) or entry["dtype"].startswith(_NARROW):
                 return f"{name}, {entry['dtype']}"
+    return ""
+
+
+def quantisation_said(checkpoint: Checkpoint) -> str:
+    """How the config says that the weights are quantised; empty if it does not."""
+    for config in (checkpoint.config, checkpoint.text_config):
+        for key in _QUANTISED_KEYS:
+            if config.get(key):
+                said: Any = config[key]
+                return str((isinstance(said, dict) and said.get("quant_method")) or key)
     return ""
 
 

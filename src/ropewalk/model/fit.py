@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.headers import tensors
-from ropewalk.checkpoint.tensor_problems import Problem, listed, several
+from ropewalk.checkpoint.tensor_problems import Problem, listed, quantisation_said, several
 from ropewalk.errors import UserError
 
 #: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it
@@ -55,9 +55,28 @@ def misfits(model: nn.Module, report: dict[str, Any], checkpoint: Checkpoint) ->
                 stops=True,
             )
         )
+    problems += _no_weights(model, checkpoint)
     is_aside = _on_purpose(model, checkpoint)  # transformers may report experts by the name under which it joins them
     unexpected = {each for each in report["unexpected_keys"] if not is_aside(each)}
     return problems + _without_a_place(model, unexpected, name) + _said_aside(left_out(model, checkpoint), name)
+
+
+def _no_weights(model: nn.Module, checkpoint: Checkpoint) -> list[Problem]:
+    """Whole numbers or truth values in the place of weights, which transformers takes for them as they stand."""
+    if quantisation_said(checkpoint):
+        return []
+    weights = _with_and_without_prefix(
+        model, ((name, weight) for name, weight in model.named_parameters() if weight.is_floating_point())
+    )
+    stored = {name: entry["dtype"] for header in checkpoint.headers.values() for name, entry in tensors(header)}
+    odd = sorted(name for name in weights & stored.keys() if stored[name].startswith(("I", "U", "BOOL")))
+    if not odd:
+        return []
+    sentence = (
+        f"weights are fractions, but {several(odd)} of {checkpoint} is stored as {stored[odd[0]]} ({listed(odd)}), and its config does not say what they "
+        "stand for; fetch the config that they were quantised with, or the model they were made from"
+    )
+    return [Problem("whole numbers for weights", sentence, stops=True)]
 
 
 def left_out(model: nn.Module, checkpoint: Checkpoint) -> set[str]:
