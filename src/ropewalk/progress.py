@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,6 +24,8 @@ PROGRESS = 15
 BETWEEN_LINES = 10.0
 
 _logger = logging.getLogger(__name__)
+#: When the command line was entered, before anything heavy was imported.
+ENTERED: ContextVar[float | None] = ContextVar("entered", default=None)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,12 @@ class Progress:
 def is_first_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def began() -> float:
+    """When the command began, by `time.monotonic`: now, if it is called from Python."""
+    entered = ENTERED.get()
+    return time.monotonic() if entered is None else entered
 
 
 def clock(seconds: float) -> str:

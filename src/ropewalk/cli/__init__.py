@@ -26,7 +26,7 @@ from ropewalk.cli.progress import log_to_terminal
 from ropewalk.cli.streams import delivered, prepare
 from ropewalk.cli.words import parse
 from ropewalk.errors import UserError, is_shortage, shortage
-from ropewalk.progress import is_first_process
+from ropewalk.progress import ENTERED, is_first_process
 from ropewalk.settings.extras import explained
 
 __all__ = ["COMMANDS", "main", "parse"]
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit 0 done; 2 what was asked for cannot be done (a sentence, no traceback); 130 interrupted; 141 nobody reads stdout; 1 a fault of ours.
     """
+    ENTERED.set(time.monotonic())
     prepare()
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -19,7 +19,7 @@ from ropewalk.settings.command import Settings, option_name
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
-from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalScores
+from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalMinutes, OptionalScores
 from ropewalk.settings.scaling import TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, ShareOrNone, Tokens
 
@@ -40,7 +40,7 @@ _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
 _DECIDES_NOTHING = frozenset(
-    "model data field scores keep weigh packing loss live_control_tokens allow_short out steps overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
+    "model data field scores keep weigh packing loss live_control_tokens allow_short out steps budget overwrite yes resume allow_changes save_every keep_checkpoints threads device activations micro_batch cp "
     "replicas log project tensorboard wandb watch watch_data watch_every watch_stop trust_remote_code".split()
 )
 #: How a step moves the weights: a run may go on with another if that is asked for.
@@ -158,6 +158,8 @@ class TrainSettings(Recipe, Checkpointed):
     """AdamW's (section 3.1)."""
     clip: Annotated[float, Range(0, 10**9)] = 1.0
     """Largest gradient norm, 0 for none. Not stated by the paper; 1.0 is LLaMA's own pretraining (arXiv 2302.13971, 2.3)."""
+    budget: OptionalMinutes = None
+    """End in so many minutes from now, even if fewer than --steps are done: no step begins that would not be finished, measured (--watch) and saved by then. Another time --resume goes on."""
     save_every: CountOrNone = 200
     """Steps between checkpoints (the paper measures every 200, table 3); 0 for none before the end."""
     keep_checkpoints: Count = 2

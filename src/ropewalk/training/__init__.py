@@ -10,7 +10,7 @@ host_link.py       copies between GPU and host beside the arithmetic; host_adamw
 retry.py           a step that takes more memory than there is, begun again with less
 optimizer.py       AdamW and the learning rate of a step; host_adamw.py, its moments on the host
 lora.py            low-rank adapters; low_bits.py, the frozen weights under them in four bits
-guard.py           when to stop: a lost run, a signal
+guard.py           when to stop: a lost run, a signal; deadline.py, when --budget is spent
 checkpoints.py     models written on the way and at the end; snapshots.py, which of them are whole and kept; training_state.py, what a run goes on from
 disk.py            room for all checkpoints, asked before the first step
 log.py             where a step is logged; header.py, what stands before the first

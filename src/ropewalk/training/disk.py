@@ -51,6 +51,8 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     """
     every, steps = settings.save_every, settings.steps
     saves = steps // every - done // every if every else 0
+    if settings.budget is not None:  # which may end it anywhere, and saves what it came to
+        saves = max(saves, 1)
     final = 0 if every and steps % every == 0 else 1
     at_once = min(there + saves, settings.keep_checkpoints + 1)
     return Writes(saves + final, max(0, at_once - there), model, state)

@@ -7,6 +7,7 @@ the optimiser step, and the sentence names what can be looked into: the step, th
 from __future__ import annotations
 
 import math
+import os
 import signal
 import statistics
 import threading
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from ropewalk.errors import UserError
+from ropewalk.progress import is_first_process
 
 #: Steps whose losses a new one is held against, and how many there must be before it is.
 _REMEMBERED = 20
@@ -112,6 +114,11 @@ class Signals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt
+        if self.received is None and is_first_process():
+            # Not by the logger, which may be in the middle of a line: a step may take minutes, in which nothing else is said.
+            os.write(
+                2, b"\nropewalk: stopping as soon as this micro batch is done, and saving; Ctrl-C again ends at once\n"
+            )
         self.received = number
 
     def __exit__(self, *_: Any) -> None:

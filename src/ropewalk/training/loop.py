@@ -41,6 +41,7 @@ from ropewalk.training import optimizer as optimizers
 from ropewalk.training.activations import ActivationMemory
 from ropewalk.training.batch import Batches
 from ropewalk.training.checkpoints import write_checkpoint, write_final
+from ropewalk.training.deadline import Deadline, OutOfTime
 from ropewalk.training.guard import Guard, Signals, Terminated, blame
 from ropewalk.training.header import header_of
 from ropewalk.training.log import Log
@@ -63,6 +64,7 @@ class Loop:
     settings, start, batches, mesh: what is trained, from what, on what, where. out: what `directory_of` yielded. keep: whether the trained
         model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
     asked: the settings before anything was settled by model and device, for the run's file.
+    deadline: when it has to be over; never, if not given.
     watch: is shown the run every `watch_every` steps; what it returns is why the run should end here.
     """
 
@@ -77,6 +79,7 @@ class Loop:
         keep: bool = True,
         watch: Callable[[Loop], str | None] | None = None,
         asked: TrainSettings | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
         self._watch, self._asked = watch, asked or settings
@@ -101,6 +104,10 @@ class Loop:
         self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)
         self.guard = Guard()
         self.done = 0
+        self._shown: int | None = None
+        self.deadline = deadline or Deadline()
+        if keep:  # weights, and as much again for what the state leaves out
+            self.deadline.will_save(2 * disk.state_bytes(self.parameters, settings.optimizer))
         self.threads = torch.get_num_threads()
         self._saved: int | None = None
         rate = throughput.matrix_rate(mesh.device, start.compute)
@@ -200,28 +207,54 @@ class Loop:
         }
 
     def _steps(self, log: Log, run: str, signals: Signals) -> None:
-        every = self.settings.save_every
+        every, first = self.settings.save_every, self.done
+        self._refuse_hopeless()
         while not self._is_enough() and self.done < self.settings.steps:
             begin = time.perf_counter()
             try:
+                self._look_at_the_clock(self.deadline.next_step)
                 figures = self._step(signals)
             except _Stop:
                 raise self._stopped(run, signals) from None
+            except OutOfTime as late:
+                if self.done == first:
+                    raise self.deadline.refusal(late.seconds, self.settings.batch) from None
+                self._end_in_time(run)
+                return
             self.done += 1
+            seconds = time.perf_counter() - begin
+            self.deadline.step(seconds)
             if self.mesh.main:
-                log.step(self._pace.row(self.done, *figures, time.perf_counter() - begin, self._retries))
+                row = self._pace.row(self.done, *figures, seconds, self._retries)
+                log.step(dataclasses.replace(row, seconds_left=min(row.seconds_left, self.deadline.left)))
             self.activations.after_step()
             self._lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)
 
-    def _is_enough(self) -> bool:
-        """Show the run to whoever watches it, if it is time; whether they end it."""
-        is_time = self.done % self.settings.watch_every == 0 or self.done == self.settings.steps
-        if self._watch is None or not is_time:
-            return False
+    def _refuse_hopeless(self) -> None:
+        """Of a run with a budget: a first step that is longer than all of it."""
+        windows, window = self.settings.batch, self.batches.windows.window
+        flops = self._pace.flops * windows * window / self.mesh.world
+        self.mesh.together(lambda: self.deadline.refuse_hopeless(flops, self.mesh.device, windows))
+
+    def _end_in_time(self, run: str) -> None:
+        """The budget is spent: show and save what was done, so that another run can go on from it."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self.activations.aside(), as_usual(self.start.model), self._autocast():
+        self._say(
+            f"the run ends after step {self.done} of {self.settings.steps}, in time for --budget; --resume goes on"
+        )
+        self._is_enough(ended=True)
+        self._save(run)
+
+    def _is_enough(self, *, ended: bool = False) -> bool:
+        """Show the run to whoever watches it, if it is time; whether they end it."""
+        is_time = self.done % self.settings.watch_every == 0 or self.done == self.settings.steps or ended
+        if self._watch is None or not is_time or self._shown == self.done:
+            return False
+        self._shown = self.done
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.deadline.timed("watching"), self.activations.aside(), as_usual(self.start.model), self._autocast():
             reason = self._watch(self)
         if reason:
             self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")
@@ -245,13 +278,26 @@ class Loop:
         """A step's gradients, from the beginning: the summed loss and the windows of each micro batch, and the gradients' norm."""
         _seed(self.settings.seed, self.done, self.mesh.rank)
         self.optimizer.zero_grad(set_to_none=True)
-        losses, blocks_read = [], []
+        losses, blocks_read, begin = [], [], time.perf_counter()
         for micro in self.batches.micro_batches(self.done, self.mesh):
             if self.mesh.any(signals.received is not None):
                 raise _Stop
+            if blocks_read:
+                spent, share = time.perf_counter() - begin, len(blocks_read) / self._micros
+                self._look_at_the_clock(spent / share - spent, spent)
             losses.append(self._forward_and_backward(micro.rows, counted))
             blocks_read.append(micro.blocks)
         return torch.stack(losses), blocks_read, float(self.mesh.clip(self.parameters, float(self.settings.clip)))
+
+    @property
+    def _micros(self) -> int:
+        """Micro batches of a step, on each device."""
+        return -(-self.settings.batch // (self.batches.micro * self.mesh.data_size))
+
+    def _look_at_the_clock(self, rest: float, spent: float = 0.0) -> None:
+        """Raises OutOfTime if a step that takes `rest` more seconds would come too late. Without a budget nobody looks."""
+        if self.deadline.is_set and self.mesh.same(rest > self.deadline.left):
+            raise OutOfTime(rest + spent)
 
     def _give_up(self, asked: str) -> None:
         """Do with less memory from here on; called when a step took more than there is.
@@ -322,7 +368,8 @@ class Loop:
                 "threads": self.threads,
                 "precision": self.settings.precision,
             }
-            write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.start, self.mesh)
+            with self.deadline.timed("saving"):
+                write_checkpoint(self.snapshots, self.done, about, self.model, self.optimizer, self.start, self.mesh)
             self._saved = self.done
 
     def _stopped(self, run: str, signals: Signals) -> BaseException:

@@ -17,6 +17,7 @@ from ropewalk.rope.evidence import choice, evidence
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import batches_of
+from ropewalk.training.deadline import Deadline
 from ropewalk.training.loop import Loop
 from ropewalk.training.regime import settled
 from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
@@ -32,7 +33,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
         Terminated: SIGTERM; what was done is saved.
     """
-    asked = settings
+    asked, deadline = settings, Deadline(settings.budget)
     with directory_of(settings) as out:
         mesh = mesh_for(settings)
         # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
@@ -45,7 +46,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         start = starting_model(settings, mesh, checkpoint=checkpoint)
         if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
             _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
-        return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked).run()
+        return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

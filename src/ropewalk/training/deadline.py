@@ -1,0 +1,99 @@
+"""A run that ends in time: `--budget`.
+
+in   minutes from when the command began; how long steps, saving and watching took so far, or what they take before they were seen
+out  whether there is time for another step, and for the rest of one
+
+What comes after the last step is kept back: measuring it (`--watch`), the checkpoint from which the run can go on, the model itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+
+from ropewalk.errors import UserError
+from ropewalk.progress import began, clock
+
+#: Bytes a second written and hashed, before the first save has shown it: a slow disk's.
+_DISK = 100e6
+#: Of a large product's rate what a step reaches, before the first one has shown it (docs/plan.md: 0.6 on the CPUs that were measured).
+_REACHED = 0.6
+#: Seconds and share of a step that are kept back for what nobody times: leaving, a step that takes longer than those before it.
+_LEAVING, _SLOWER = 2.0, 1.1
+_EDGE = 1024
+
+
+class OutOfTime(Exception):
+    """A step of about `seconds` would not be done in time; what it has done so far is dropped."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Deadline:
+    """When a run has to be over. minutes: from when the command began; None is never."""
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self.is_set = minutes is not None
+        self._end = began() + (math.inf if minutes is None else 60 * minutes)
+        self._recent: deque[float] = deque(maxlen=5)
+        self._guessed, self._seen = dict[str, float](), dict[str, float]()
+
+    @property
+    def left(self) -> float:
+        """Seconds for steps."""
+        return self._end - time.monotonic() - sum((self._guessed | self._seen).values()) - _LEAVING
+
+    @property
+    def next_step(self) -> float:
+        """Seconds: as the slowest of the last five, and a little."""
+        return _SLOWER * max(self._recent, default=0.0)
+
+    def will_save(self, size: float) -> None:
+        """Checkpoints of so many bytes are written."""
+        self._guessed["saving"] = size / _DISK
+
+    def step(self, seconds: float) -> None:
+        """A step took so long."""
+        self._recent.append(seconds)
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Saving or watching: the longest that was seen is kept back from now on."""
+        begin = time.monotonic()
+        yield
+        self._seen[what] = max(self._seen.get(what, 0.0), time.monotonic() - begin)
+
+    def refuse_hopeless(self, flops: float, device: torch.device, windows: int) -> None:
+        """Refuse a first step of so many FLOPs and windows that this device does not do in time. Raises UserError."""
+        if self.is_set and (seconds := flops / (_REACHED * _rate(device))) > self.left:
+            raise self.refusal(seconds, windows)
+
+    def refusal(self, seconds: float, windows: int) -> UserError:
+        """Of a first step of about so many seconds: what it takes, what there is, and what would do."""
+        if self.left <= 0:
+            return UserError(
+                "--budget leaves no time for a step beside loading, saving and measuring; give it more minutes"
+            )
+        fewer = int(windows * self.left / seconds)
+        way = f"ask for a --batch-size of {fewer} at most" if fewer >= 1 else "ask for a shorter --window"
+        return UserError(
+            f"a step of {windows} window{'s' if windows > 1 else ''} takes about {clock(seconds)} here, and --budget leaves {clock(self.left)} "
+            f"for it beside saving and measuring; {way}, or give it more minutes"
+        )
+
+
+def _rate(device: torch.device) -> float:
+    """FLOP/s of a square product, the fastest of three."""
+    a = torch.randn(_EDGE, _EDGE, device=device)
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        float((a @ a)[0, 0])  # waits for it
+        times.append(time.perf_counter() - begin)
+    return 2 * _EDGE**3 / min(times[1:])

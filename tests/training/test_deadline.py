@@ -1,0 +1,75 @@
+"""`--budget`: a run ends in time, with what it has done saved, measured and fit to go on; or it does not begin."""
+
+import time
+
+import pytest
+
+from ropewalk import records, testing
+from ropewalk.errors import UserError
+from ropewalk.training import deadline
+from ropewalk.training.deadline import Deadline
+from short_run import DOCUMENTS, go, same, steps, weights
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    from ropewalk.training import run  # noqa: F401  its imports are none of the minutes that a test asks for
+
+    return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=64)
+
+
+def test_a_run_ends_within_its_minutes_and_goes_on_to_what_it_would_have_been(base, tmp_path):
+    begin = time.monotonic()
+    info = go(base, tmp_path / "twice", steps=100_000, budget=0.08, save_every=0)
+    assert time.monotonic() - begin < 4.8
+    assert 0 < info.steps < 100_000
+    done = steps(tmp_path / "twice")
+    assert len(done) == info.steps and done[-1].seconds_left < 4.8
+    more = info.steps + 2
+    go(base, tmp_path / "twice", steps=more, save_every=0, resume=True)
+    go(base, tmp_path / "once", steps=more, save_every=0)
+    assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
+
+
+def test_what_comes_after_the_steps_is_kept_back(base, tmp_path, monkeypatch):
+    """A watch of two seconds and a save of one: the steps end before they would make it late."""
+    from ropewalk.suite import watch
+    from ropewalk.training import loop
+
+    def slow_save(*arguments, **options):
+        time.sleep(1)
+        return write(*arguments, **options)
+
+    write = loop.write_checkpoint
+    monkeypatch.setattr(loop, "write_checkpoint", slow_save)
+    monkeypatch.setattr(watch.Watch, "__call__", lambda self, run: time.sleep(1.5))
+    options = {"watch": ["passkey"], "watch_every": 10**6, "save_every": 1, "steps": 1000}
+    begin = time.monotonic()
+    watch.train(
+        base, out=tmp_path / "out", budget=0.17, data=DOCUMENTS, window=96, method="linear", batch_size=2, **options
+    )
+    assert time.monotonic() - begin < 0.17 * 60
+    assert len(records.read([tmp_path / "out/records.jsonl"]).of(records.Step)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (1e3, "a step of 4 windows takes about .* and --budget leaves 0:.*; ask for a shorter --window, or"),
+        (3e6, "ask for a --batch-size of [123] at most, or give it more minutes"),
+    ],
+)
+def test_a_step_that_is_longer_than_all_of_it_is_refused_before_it_begins(base, tmp_path, monkeypatch, rate, said):
+    monkeypatch.setattr(deadline, "_rate", lambda device: rate)
+    with pytest.raises(UserError, match=said):
+        go(base, tmp_path / "out", budget=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_that_loading_spends_is_said(base, tmp_path):
+    with pytest.raises(UserError, match="leaves no time for a step"):
+        go(base, tmp_path / "out", budget=0.001)
+
+
+def test_without_a_budget_there_is_all_the_time(base):
+    assert Deadline(None).left == float("inf")
