@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -23,3 +24,24 @@ def test_rows_become_a_frame_and_a_table(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):
         rows.to_pandas()
+
+
+def test_a_grid_is_grouped_by_method_and_seed(tmp_path) -> None:
+    """What a comparison is made of: every row says of which method, factor, steps and seed it is."""
+    path = tmp_path / "r.jsonl"
+    for method, seed in itertools.product(("linear", "ntk"), (0, 1)):
+        row = {"name": f"hemp/{method}-s{seed}", "method": method, "tokens": 1000, "seed": seed, "learning_rate": 1e-4}
+        state = made_up.extended(4, 100, method, name=row["name"])
+        made_up.record_rows(path, (state, made_up.row(2.0, 1024)), settings={"row": row})
+    frame = records.read([path]).of(records.Perplexity).to_pandas()
+    assert frame.groupby(["base", "method", "factor", "steps"]).seed.apply(list).to_dict() == {
+        ("hemp", "linear", 4, 100): [0, 1],
+        ("hemp", "ntk", 4, 100): [0, 1],
+    }
+    assert set(frame.learning_rate) == {1e-4} and set(frame.training_tokens) == {1000}
+
+
+@pytest.mark.parametrize("alone", [made_up.gain(1024, 0.2, 0.1, 0.3), records.PasskeySummary(1024, 0, 4, 1, 0.0, 1.0)])
+def test_a_row_that_is_returned_alone_is_a_table_too(alone) -> None:
+    assert alone.to_pandas().window.tolist() == [1024]
+    assert alone._repr_html_().count("<tr>") == 2

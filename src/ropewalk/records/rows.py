@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, TypedDict
 
 from msgspec import Meta
 
 from ropewalk.checkpoint.model_info import ModelInfo
+
+if TYPE_CHECKING:
+    import pandas
 
 #: Whole numbers above 0. No measurement reaches the upper bound, so a row beyond it was edited or damaged.
 Tokens = Annotated[int, Meta(gt=0, lt=10**12)]
@@ -41,6 +44,21 @@ class Run:
     dtype: str
     versions: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Alone:
+    """A row that a function returns by itself: the frame and the table of `Rows`, one line long."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """As `Rows.to_pandas`."""
+        from ropewalk.records.tables import Rows  # which knows measurements, and so rows
+
+        return Rows([self]).to_pandas()
+
+    def _repr_html_(self) -> str:
+        from ropewalk.records.tables import Rows
+
+        return Rows([self])._repr_html_()
 
 
 class DocumentLoss(TypedDict):
@@ -121,7 +139,7 @@ class DocumentLosses(DocumentLoss):
 
 
 @dataclass(frozen=True)
-class ContextGain:
+class ContextGain(Alone):
     """nll in the `short` context less nll in the whole one of `window` tokens, in nats a token, and LongPPL; evals/perplexity/context_gain.py defines them.
 
     `low` and `high` bound the gain's 95 % interval over documents (Student's), or of an estimate on these documents. `tokens` were read twice;
@@ -178,7 +196,7 @@ class Passkey:
 
 
 @dataclass(frozen=True)
-class PasskeySummary:
+class PasskeySummary(Alone):
     """k_max: the largest k such that every k' <= k succeeds in at least 20 % of the trials (section 3.3); 0 if none."""
 
     kind: ClassVar[str] = "passkey_summary"
@@ -442,7 +460,7 @@ _THIRTEEN = 13
 
 
 @dataclass(frozen=True)
-class EffectiveLength:
+class EffectiveLength(Alone):
     """How long a context is used, by the mean of `tasks` (evals/long_context/effective.py): lengths in tokens, 0 where the shortest one fails.
 
     `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window.

@@ -25,7 +25,7 @@ class Rows(list[R]):
     """A list of rows or measurements that shows as a table in a notebook."""
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A line a row, a column a field; of measurements the model and its state (base, PI ×4 before training, …) first.
+        """A line a row, a column a field; of measurements first the model and what tells it apart: its state (base, PI ×4 before training, …), method, factor, steps and the seed of its training.
 
         Raises:
             UserError: pandas is not installed.
@@ -48,7 +48,23 @@ def _lines(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
-    return {"model": measurement.run.model.name, "state": measurement.variant.label}
+    """What rows are grouped by; `seed` is the training's, and nothing where none is on record."""
+    variant = measurement.variant
+    return {
+        "model": measurement.run.model.name,
+        "state": variant.label,
+        "base": variant.short_name if variant.role == "base" else variant.recipe.base,
+        "method": variant.recipe.word or variant.method,
+        "factor": variant.factor,
+        "steps": variant.steps,
+        "seed": variant.recipe.seed,
+        "learning_rate": _number(dict(variant.recipe.facts).get("learning_rate")),
+        "training_tokens": variant.recipe.tokens,
+    }
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
 
 
 def _fields(row: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.model.load import load_tokenizer
-from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder
+from ropewalk.records import Benchmark, BenchmarkComparison, ModelInfo, Recorder, Rows
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import BenchmarksSettings
@@ -154,7 +154,7 @@ def compare(before: Benchmark, after: Benchmark, *, names: tuple[str, str]) -> B
 
 
 @takes(BenchmarksSettings)
-def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkComparison]:
+def benchmarks(settings: BenchmarksSettings) -> Rows[Benchmark | BenchmarkComparison]:
     """Zero-shot accuracy of a model, and of its base beside it (section 3.4, table 5).
 
     A killed run continues where it stopped: a benchmark that `out` holds for the same weights, dtype, items and window is not
@@ -176,7 +176,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     recorded_rows, old_pairs = ranks.same((by_key(recorded, Benchmark), recorded.of(BenchmarkComparison)))
     if settings.base is None:
         loaded = _open(settings.model, settings, **settings.opening)
-        return list(measure(loaded, settings, tasks, digests, recorded_rows)[1])
+        return Rows(measure(loaded, settings, tasks, digests, recorded_rows)[1])
     base, before = measure(
         _open(settings.base, settings, trust_remote_code=settings.trust_remote_code),
         settings,
@@ -192,7 +192,7 @@ def benchmarks(settings: BenchmarksSettings) -> list[Benchmark | BenchmarkCompar
     for pair in pairs:
         if not already_recorded(pair, old_pairs, recorder.run):
             recorder.add(pair)
-    return [*before, *after, *pairs]
+    return Rows([*before, *after, *pairs])
 
 
 def _open(model: Any, settings: BenchmarksSettings, **opening: Unpack[Opening]) -> LoadedModel:

@@ -158,7 +158,7 @@ def _summed_up(
 
 
 @takes(SummarizeSettings)
-def summarize(settings: SummarizeSettings) -> list[records.Summary]:
+def summarize(settings: SummarizeSettings) -> records.Rows[records.Summary]:
     """Summaries of the documents in `data`, scored (section 3.5, table 6), by a model fine-tuned on `train` first if given.
 
     A killed run continues where it stopped: a document that `out` holds for the same weights, dtype, prompt and decoding is
@@ -175,7 +175,7 @@ def summarize(settings: SummarizeSettings) -> list[records.Summary]:
         model = Checkpoint.open(trained, trust_remote_code=settings.trust_remote_code)
     opening = Opening() if isinstance(model, Checkpoint) else settings.opening
     loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **opening)
-    return measure(loaded, chosen, settings)
+    return records.Rows(measure(loaded, chosen, settings))
 
 
 def measure(loaded: LoadedModel, chosen: Sequence[Pair], settings: SummarizeSettings) -> list[records.Summary]:
