@@ -206,3 +206,14 @@ def test_a_directory_is_read_as_all_record_files_below_it(tmp_path):
     (nothing := tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="holds no record file"):
         records.read([nothing])
+
+
+def test_a_model_without_records_beside_others_is_said_and_left_aside(tmp_path, caplog):
+    """As the tutorial has it: `report smollm2.jsonl smollm2-32k`, where the model was extended and never trained."""
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    assert len(records.read([path, tmp_path / "model"]).measurements) == 1
+    assert "nothing is on record in" in caplog.text
+    with pytest.raises(UserError, match="holds no record file"):
+        records.read([tmp_path / "model"])

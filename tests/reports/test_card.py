@@ -66,9 +66,9 @@ def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp
     )
     assert card(out, records=[rows]) == out / "README.md"
     text = read(out / "README.md")
-    said = "Trained to 256 tokens, it holds to 128 by k_max (95 % interval 128 to 128) and to 256 by perplexity"
-    assert said in text
-    assert "at the short window of 64 its perplexity changes by +2.0 % (95 % interval +2.0 % to +2.0 %)" in text
+    assert "Trained to 256 tokens, it holds to 128 by k_max and to 256 by perplexity." in text
+    assert "reaches k_max 128 of 256 tokens, 95 % interval 128 to 128" in text.replace("\u202f", " ")
+    assert "+2.0 % (95 % interval +2.0 % to +2.0 %, paired over 5 documents)" in text.replace("\u202f", " ")
     assert "trained for 9 steps (4.1 k tokens)" in text and "| 64 | 256 | linear | 4 |" in text
     assert "7.54 (7.54 to 7.54; +2.0 %)" in text  # e^2.02, and 2.02 - 2.00 in per cent
     assert "3.44" not in text  # e^1.234 is another model's
@@ -114,7 +114,7 @@ def test_a_base_that_is_one_of_two_is_compared_only_if_it_is_known(out: Path, tm
     assert "could have been made from any of hub/base, hub/chat" in caplog.text
     (out / "README.md").write_text((out / "README.md").read_text().replace('"base": "base"', '"base": "hub/base"'))
     text = read(card(out, records=[rows], out=tmp_path / "known.md"))
-    assert "by +2.0 %" in text and "hub/chat" not in text
+    assert "2.0 % (95" in text and "hub/chat" not in text
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "hub/base"
 
 

@@ -157,9 +157,12 @@ def test_trained_to_holds_to_and_the_short_window_in_a_sentence(tmp_path):
     rows += [made_up.row(2.05, 512), made_up.row(2.3, 1024)]
     page = page_of(tmp_path / "r.jsonl", (state, settings, rows))
     sentence = re.search(r"Trained to .*?\.\s(?=[A-Z])", made_up.words(page))[0]
-    assert sentence.startswith("Trained to 1024 tokens, it holds to 1024 by k_max (95 % interval ")
-    assert "to 512 by perplexity (from 256: −4.9 %" in sentence and "beyond" not in sentence
-    assert "at the short window of 256 its perplexity changes by +10.5 %" in sentence
+    assert sentence.startswith(
+        "Trained to 1024 tokens, it holds to 1024 by k_max and to 512 by perplexity (from 256: −4.9 %"
+    )
+    assert "beyond" not in sentence and "not measured" not in sentence
+    assert "Perplexity at the original 256 tokens: 7.39 → 8.17, +10.5 %" in made_up.words(page)
+    assert re.search(r"reaches k_max 1024 of 1024 tokens, 95 % interval \d+ to 1024", made_up.words(page))
 
 
 def test_a_model_is_never_called_by_a_directory(tmp_path):
@@ -193,6 +196,9 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     assert at == [own.perplexity, own.low, own.high]
     latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
     assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
+    index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
+    for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):
+        assert re.search(rf"^- `{place.stem}`: \w", index, re.MULTILINE)
     assert r"hemp/y_1\|&" in (tables / "perplexity-1.md").read_text(encoding="utf-8")
     starts = {path.suffix: path.read_bytes()[:5] for path in figures.glob("perplexity-1.*")}
     assert starts == {".svg": b"<?xml", ".pdf": b"%PDF-", ".png": b"\x89PNG\r"}

@@ -45,10 +45,19 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
         "Perplexity at the original 256 tokens: 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
         in page
     )
-    assert "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00)." in page
+    assert (
+        "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00); against the base in its own window −5.0 % (95 %"
+        in page
+    )
     assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use: −9.5 %" in page
-    assert "Against the base in its own window (8.00) that is −5.0 %" in page
     assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024 tokens." in page
+
+
+def test_no_sentence_repeats_a_figure_of_another(everything):
+    """Changes with their intervals, and k_max with its own, each once in the verdict."""
+    sentences = re.findall(r"<li>(.*?)</li>", everything.split("Device time")[0], re.DOTALL)
+    figures = re.findall(r"[+−][\d.]+\s% \(95\s% interval[^,)]*", " ".join(sentences).replace("\u202f", " "))
+    assert len(figures) >= 3 and len(figures) == len(set(figures))
 
 
 def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
@@ -172,7 +181,7 @@ def test_a_model_that_was_not_trained_is_not_held_against_itself_before_training
     made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
     made_up.record_rows(path, (made_up.extended(), made_up.row(2.4), made_up.row(2.3, window=1024)))
     text = made_up.words(render(records.read([path])))
-    assert "At 1024 tokens: 9.97." in text and "before training 9.97" not in text
+    assert "At 1024 tokens: 9.97; against the base" in text and "before training 9.97" not in text
 
 
 def test_the_same_files_named_by_another_path_are_the_same_documents(tmp_path):
@@ -306,3 +315,14 @@ def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):
     page = made_up.words(render(records.read([path])))
     assert said in page.replace("\u202f", " ").replace("\u00a0", " ")
     assert page.count("≈ marks an estimate") == 1
+
+
+@pytest.mark.parametrize(("asked", "said"), [({}, "interrupted"), ({"budget": 60}, "ended by --budget")])
+def test_a_run_that_is_not_over_is_said_to_be_in_the_verdict(tmp_path, asked, said):
+    settings = {"out": "run", "learning_rate": 1e-4, "batch_size": 1, "steps": 400, "window": 1024} | asked
+    recorder = records.Recorder(
+        tmp_path / "r.jsonl", made_up.run(made_up.extended(), "ropewalk train", settings=settings)
+    )
+    made_up.steps(recorder, 20)
+    page = made_up.words(render(records.read([tmp_path / "r.jsonl"])))
+    assert f"Its training to 1024 tokens: {said}, 20 of 400 steps." in page.split("Device time")[0]

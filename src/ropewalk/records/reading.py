@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import functools
 import inspect
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ from ropewalk.records.tables import Rows
 from ropewalk.rope.scaling import SCALINGS, InvFreq, Rope, Scaling
 
 R = TypeVar("R")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,13 @@ def read(paths: Iterable[str | Path]) -> Records:
     Raises:
         UserError: a file is missing, a directory holds none, or a newer version of ropewalk wrote it in a format that this one does not know.
     """
-    left_out = LeftOut()
-    lines = [line for path in paths for file in _files(Path(path)) for line in _lines(file, left_out)]
+    left_out, places = LeftOut(), [Path(path) for path in paths]
+    bare = [place for place in places if _is_a_bare_model(place)]
+    if len(bare) < len(places):
+        for place in bare:
+            _logger.warning("nothing is on record in %s, which is a model; the other records are read", place)
+        places = [place for place in places if place not in bare]
+    lines = [line for place in places for file in _files(place) for line in _lines(file, left_out)]
     headers = {number: run for number, line in enumerate(lines) if (run := _run(line, left_out)) is not None}
     runs = {run.id: run for run in headers.values()}
     in_force, measurements = dict(runs), []  # a run that goes on has a header again: rows are of the one before them
@@ -123,12 +130,21 @@ def read(paths: Iterable[str | Path]) -> Records:
     return Records(runs, measurements, left_out)
 
 
+def _is_a_bare_model(path: Path) -> bool:
+    """A checkpoint that nothing was trained or measured in, as `extend` leaves it."""
+    return (path / "config.json").is_file() and not _below(path)
+
+
+def _below(path: Path) -> list[Path]:
+    below = [file for file in sorted(path.rglob("*.jsonl")) if file.is_file()]
+    shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    return [file for file in shown if _begins_as_one(file)]
+
+
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    below = [file for file in sorted(path.rglob("*.jsonl")) if file.is_file()]
-    shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    found = [file for file in shown if _begins_as_one(file)]
+    found = _below(path)
     if not found:
         raise UserError(f"{path} holds no record file (*.jsonl, as training and measurements write them); name another")
     return found

@@ -1,13 +1,13 @@
 """The page's tables as CSV, LaTeX and Markdown, and its figures as SVG, PDF and PNG: for a paper.
 
 in   sections, and a directory of their own
-out  files called by section and number, as they follow each other on the page: `perplexity-1.csv`
+out  files called by section and number, as they follow each other on the page: `perplexity-1.csv`; `index.md` says what each is
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -23,7 +23,7 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def write_tables(sections: Iterable[Section], directory: Path) -> None:
+def write_tables(sections: Sequence[Section], directory: Path) -> None:
     """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (booktabs) and Markdown."""
     for section in sections:
         for number, table in enumerate(section.tables, 1):
@@ -34,21 +34,35 @@ def write_tables(sections: Iterable[Section], directory: Path) -> None:
             text = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
             _write(name.with_suffix(".tex"), f"% {_one_line(table.title)}\n{text}\n")
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
+    titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
+    _index(directory, titles)
 
 
 def as_markdown(table: Table) -> str:
     """A table as the page writes it, with its caption and its note."""
     heads, *lines = ([text.replace("|", r"\|") for text in line] for line in _texts(table))
     text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
-    return "\n\n".join(filter(None, [f"**{table.title}**", text, table.notes]))
+    notes = table.notes.replace("Small figures:", "In brackets:")  # as `_text` has them
+    return "\n\n".join(filter(None, [f"**{table.title}**", text, notes]))
 
 
-def write_figures(sections: Iterable[Section], directory: Path) -> None:
+def write_figures(sections: Sequence[Section], directory: Path) -> None:
     """Every figure three times; text stays text."""
     for section in sections:
         for number, picture in enumerate(section.pictures, 1):
             for ending in ("svg", "pdf", "png"):
                 save(picture.drawing, directory / f"{section.id}-{number}.{ending}")
+    said = (
+        (f"{s.id}-{number}", ". ".join(filter(None, [p.title or s.title, p.caption])))
+        for s in sections
+        for number, p in enumerate(s.pictures, 1)
+    )
+    _index(directory, said)
+
+
+def _index(directory: Path, said: Iterable[tuple[str, str]]) -> None:
+    """What is what, a file a line."""
+    _write(directory / "index.md", "".join(f"- `{name}`: {_one_line(text)}\n" for name, text in said))
 
 
 def _write(path: Path, text: str) -> None:

@@ -215,7 +215,8 @@ def _mixed(clean: Clean) -> Iterable[str]:
     differing = {
         "devices": {kind_of_device(run.device) for run in runs if run.id in figured},
         "number formats": {run.dtype for run in runs if run.id in measured},
-        "seeds": {run.seed for run in runs if run.id in figured},
+        # The seeds of a grid's rows are there to be compared.
+        "seeds": {run.seed for run in runs if run.id in figured and "row" not in run.settings},
     }
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):
         name = "machines" if key == "platform" else f"{key} versions"

@@ -49,6 +49,12 @@ class Training:
         watched = self.measurements[-1].run.settings.get("watch_stop") is not None
         return watched or self.asked is None or self.steps[-1].step >= self.asked
 
+    @property
+    def ended(self) -> str:
+        """How a run ended that took fewer steps than were asked for."""
+        why = "interrupted" if self.measurements[-1].run.settings.get("budget") is None else "ended by --budget"
+        return f"{why}, {self.steps[-1].step} of {self.asked}"
+
     def tokens_at(self, number: int) -> int | None:
         """Tokens seen when step `number` was done; None if the run never came that far."""
         if not self.steps or number > self.steps[-1].step:
@@ -163,11 +169,11 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
     return Line(
         name,
         cells(
-            str(len(run.steps)) if run.is_finished else f"interrupted, {run.steps[-1].step} of {run.asked}",
+            str(len(run.steps)) if run.is_finished else run.ended,
             f"{number_format.fixed(first)} → {number_format.fixed(last)}",
             number_format.large(run.tokens),
             number_format.large(run.tokens / run.seconds if run.seconds else None),
-            ", ".join(_mean_share(scale) for scale in shares),
+            ", ".join(dict.fromkeys(_mean_share(scale) for scale in shares)),
             number_format.memory(max(step.peak_bytes for step in run.steps)),
             number_format.duration(run.seconds),
         ),

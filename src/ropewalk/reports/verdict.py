@@ -52,7 +52,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
     found = _contest(clean, variants[0].lineage)
     if found is not None:
-        target = found.leader.variants[0]
+        target, *seeds = found.leader.variants
         verdict.winner = found.headline
         verdict.sentences.append(found.sentence)
     if target is None:
@@ -61,8 +61,17 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             if base
             else "No extended model was measured."
         )
+        verdict.sentences += [
+            f"Its training to {run.variant.window} tokens: {run.ended} steps."
+            for run in training.trainings(clean)
+            if run.variant.lineage == variants[0].lineage and not run.is_finished
+        ]
     else:
         _extension(verdict, clean, base, target)
+        if found is not None and seeds:
+            verdict.sentences.append(
+                f"What follows is of seed {target.recipe.seed}, one of {1 + len(seeds)}; the tables have their mean."
+            )
         _holds(verdict, clean, target)
     _perplexity(verdict, clean, variants[0].lineage, base, target)
     _passkey(verdict, clean, base, target)
@@ -141,20 +150,23 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
 
 
 def _holds(verdict: Verdict, clean: Clean, target: Variant) -> None:
-    """To which window it was taken, how far it holds by each measure, and what became of the short window."""
+    """To which window it was taken, and how far it holds by each measure; the sentences after it have the figures."""
     short, window = target.original_window, target.window
     group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
     rows = group.variants()[target] if group else {}
     parts = [*_reach(clean, target), *_far_by_perplexity(rows, short, window)]
     done = "Trained" if target.steps else "Extended, not trained,"
     holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
-    verdict.sentences.append(f"{done} to {window} tokens, {holds}; {_short_window(clean, target, group, rows)}.")
+    known = group and ablation.damage_of(group, rows.get(short))
+    known = known or any(change.variant == target for change in benchmarks.changes(clean))
+    unknown = "" if known else f"; what became of the short window of {short} was not measured"
+    verdict.sentences.append(f"{done} to {window} tokens, {holds}{unknown}.")
 
 
 def _reach(clean: Clean, target: Variant) -> Iterator[str]:
     reach = methods.k_max(clean, target, target.window)
     if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
-        yield f"{reach[0]:.0f} by k_max (95\u202f% interval {number_format.interval(*reach[1:], number_format.count)})"
+        yield f"{reach[0]:.0f} by k_max"
     by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
     if by_ruler:
         row = max(by_ruler, key=lambda m: m.run.started).row
@@ -166,19 +178,8 @@ def _far_by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> It
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
         held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
         last, change = held[-1] if held else (short, None)
-        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else f'beyond {short} it rises'})"
-
-
-def _short_window(clean: Clean, target: Variant, group: perplexity.Group | None, rows: perplexity.ByWindow) -> str:
-    short = target.original_window
-    damage = ablation.damage_of(group, rows.get(short)) if group else None
-    if damage:
-        return f"at the short window of {short} its perplexity changes by {damage.brief}"
-    changes = [change for change in benchmarks.changes(clean) if change.variant == target]
-    if changes:
-        mean = benchmarks.points(sum(change.difference for change in changes) / len(changes))
-        return f"at the short window of {short} its accuracy changes by {mean} points, the mean of {len(changes)} benchmarks"
-    return f"what became of the short window of {short} was not measured"
+        figures = f"from {short}: {change.brief}" if change else f"beyond {short} it rises"
+        yield f"{last} by perplexity" + (f" ({figures})" if last < window else "")
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:
@@ -216,15 +217,12 @@ def _new_window(
         parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
     if untrained:
         parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
-    verdict.sentences.append(f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})." if parts else "."))
+    change = ratio(before, outside) if before else None
+    said = f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})" if parts else "")
+    verdict.sentences.append(said + (f"; against the base in its own window {change.brief}." if change else "."))
     longer = ratio(inside, outside) if inside else None
     if longer and inside:
         verdict.sentences.append(_reading(longer, inside.window, window))
-    change = ratio(before, outside) if before else None
-    if change and before:
-        verdict.sentences.append(
-            f"Against the base in its own window ({number_format.perplexity(before.perplexity)}) that is {change.brief}."
-        )
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
@@ -255,7 +253,9 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
         if before is not None and target is None:
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
-    reach = f"Passkey retrieval reaches k_max {after.reach}"
+    found = methods.k_max(clean, target, after.window) if target else None
+    sure = f", 95\u202f% interval {number_format.interval(*found[1:], number_format.count)}" if found else ""
+    reach = f"Passkey retrieval reaches k_max {after.reach}{sure}"
     verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
     verdict.tiles.append(Tile("k_max", str(after.k_max), against))
