@@ -12,7 +12,8 @@ import yaml
 import ropewalk
 from ropewalk import cli, testing
 from ropewalk.checkpoint.steps import Unfinished
-from ropewalk.cli.words import _options
+from ropewalk.cli.commands import COMMANDS
+from ropewalk.cli.words import _options, parse
 from ropewalk.errors import UserError
 from ropewalk.settings import run_file
 from ropewalk.settings.train import TrainSettings
@@ -294,3 +295,11 @@ def test_settings_in_memory_have_no_file(tmp_path: Path) -> None:
         TrainSettings(model="m", data=[Document("a", "b")], window=8, out=tmp_path / "o"), tmp_path / "r"
     )
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_names_values_and_not_python_types(command: str, capsys) -> None:
+    """`{None}|INT` and `(default: None)` are no words of a person who types."""
+    with pytest.raises(SystemExit):
+        parse([*command.split(), "--help"])
+    assert "None" not in capsys.readouterr().out

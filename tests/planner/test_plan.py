@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -310,6 +311,24 @@ def test_hours_and_cost_add_up() -> None:
     planned = plan("llama-7b", window=8192, gpus="8xH100", steps=100, batch_size=32, price=2.0)
     assert planned.hours == pytest.approx(100 * 32 * 8192 / planned.time.tokens_per_second / 3600)
     assert planned.cost == pytest.approx(2.0 * 8 * planned.hours)
+
+
+def test_a_run_of_days_on_one_chip_is_told_what_a_night_does(capsys) -> None:
+    """`--batch-size` and the steps of it that eight hours have, by the plan's own time; nothing where a day suffices, or where it is a cluster's."""
+    options = dict(window=32768, gpus="H200", mode="lora")
+    long = plan("llama-7b", steps=1000, **options)
+    show_plan(long)
+    steps, windows = map(
+        int, re.search(r"in a night of 8 hours: (\d+) steps of (\d+) windows?, ", capsys.readouterr().out).groups()
+    )
+    night = plan("llama-7b", steps=steps, batch_size=windows, **options)
+    assert night.hours == pytest.approx(8, rel=0.1) and steps >= 20
+    for other in (
+        plan("llama-7b", steps=20, batch_size=1, **options),
+        plan("llama-7b", window=32768, gpus="8xH200", steps=10000),
+    ):
+        show_plan(other)
+        assert "in a night" not in capsys.readouterr().out
 
 
 def test_longce_costs_its_forward_passes(capsys) -> None:

@@ -454,5 +454,8 @@ def test_the_conclusion_of_a_method_is_a_sentence() -> None:
         pi.in_words
         == "no pair reaches an angle that training never showed; neighbouring tokens are 4 times as hard to tell apart"
     )
+    assert resolution(rope, Linear(1.0), 256).in_words.endswith(
+        "neighbouring tokens are as easy to tell apart as before"
+    )
     beyond = resolution(rope, Linear(2.0), 1024)
     assert "reach angles that training never showed, the farthest 2.0 times as far" in beyond.in_words

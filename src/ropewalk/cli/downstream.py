@@ -51,7 +51,9 @@ def ablate(options: Any) -> None:
     to_do = [outcome for outcome in outcomes if outcome.reason]
     if options.dry_run:
         minutes = sum(outcome.seconds for outcome in to_do) / 60
-        say(f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes of one H100")
+        say(
+            f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes of one H100, the one chip that is estimated"
+        )
     elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:

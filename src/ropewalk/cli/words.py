@@ -10,8 +10,8 @@ import dataclasses
 import difflib
 import functools
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -160,7 +160,30 @@ def _options(command: Command) -> type:
     )
     options.__doc__ = command.settings.__doc__
     options.__dataclass_fields__ = {field.name: field for field in fields(options)}
+    options.__annotations__ = dict(_plainly(get_type_hints(options, include_extras=True)))
     return options
+
+
+def _plainly(hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Types of options that may be left out, as --help names them: INT and not {None}|INT, and no default where there is none."""
+    for name, hint in hints.items():
+        said = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        kinds = set(get_args(get_args(hint)[0] if said else hint))
+        if type(None) not in kinds:
+            continue
+        word = None if any(getattr(each, "metavar", None) for each in said) else _word_of((kinds - {type(None)}).pop())
+        yield name, Annotated[hint, tyro.conf.arg(metavar=word, help_behavior_hint="")]
+
+
+def _word_of(kind: Any) -> str | None:
+    """What --help calls a value of this type; None is what tyro calls it."""
+    if get_origin(kind) is Annotated:
+        return _word_of(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, get_args(kind)))}}}"
+    if get_origin(kind) is Sequence:
+        return f"{_word_of(get_args(kind)[0])}..."
+    return {int: "INT", float: "FLOAT", str: "STR"}.get(kind)
 
 
 def _unchecked(self: Any) -> None:

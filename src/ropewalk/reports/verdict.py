@@ -50,7 +50,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     base = min(bases, key=lambda v: (v not in measured, v.name), default=None)
     target = _target(clean, [v for v in variants if v.extended and v in measured])
     verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
-    found = _contest(clean, variants[0].lineage)
+    found, seeds = _contest(clean, variants[0].lineage), list[Variant]()
     if found is not None:
         target, *seeds = found.leader.variants
         verdict.winner = found.headline

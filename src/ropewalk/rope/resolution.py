@@ -104,7 +104,9 @@ class Resolution:
     @property
     def in_words(self) -> str:
         """That, and what becomes of neighbours."""
-        return f"{self.angles_in_words}; neighbouring tokens are {1 / self.kept:.3g} times as hard to tell apart"
+        times = f"{1 / self.kept:.3g}"
+        told = "as easy to tell apart as before" if times == "1" else f"{times} times as hard to tell apart"
+        return f"{self.angles_in_words}; neighbouring tokens are {told}"
 
 
 def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:

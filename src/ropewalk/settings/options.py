@@ -52,7 +52,7 @@ PythonOnly = tyro.conf.Suppress
 def _word(kind: Any, metavar: str, *, optional: bool = False) -> Any:
     """What the command line makes of a word, where Python takes more: `kind` is called with it, `metavar` is shown in the help."""
     if optional:
-        return tyro.conf.arg(constructor=kind | None, metavar=metavar, help_behavior_hint="(default: None)")
+        return tyro.conf.arg(constructor=kind | None, metavar=metavar, help_behavior_hint="")
     return tyro.conf.arg(constructor=kind, metavar=metavar)
 
 

@@ -11,6 +11,8 @@ from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 
+#: Seconds of a night; steps below which a run only warms up.
+_NIGHT, _STEPS = 8 * 3600, 20
 _MOMENTS = {
     "forward": "after the forward pass",
     "backward": "as the backward pass begins",
@@ -41,6 +43,8 @@ def show_plan(plan: Plan) -> None:
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
+    if plan.fits and plan.rates.known and plan.hours > 24 and plan.job.gpus == 1:
+        terminal.print(night_line(plan), markup=False, highlight=False, soft_wrap=True)
     terminal.print(f"{measuring_line(plan)}\n{serving_line(plan)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -107,6 +111,20 @@ def verdict(plan: Plan) -> str:
         kept, ways = "every activation kept", f"--activations auto, if it keeps little enough; or {ways}"
     lacking = f"{short:.1f} GiB short on each chip" if short > 0 else "too little of the host's memory"
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
+
+
+def night_line(plan: Plan) -> str:
+    """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves."""
+    batch, step = plan.job.recipe.batch, plan.time.seconds
+    windows = min(batch, max(1, int(batch * _NIGHT / _STEPS / step)))
+    seconds = step * windows / batch
+    steps = int(_NIGHT / seconds)
+    if not steps:
+        return f"in a night of 8 hours not one window is trained on: it takes {_hours(seconds / 3600)}; ask for a shorter --window, or a GPU"
+    return (
+        f"in a night of 8 hours: {steps} steps of {windows} window{'s' if windows > 1 else ''}, {_hours(seconds / 3600)} each, by "
+        f"--batch-size {windows} --budget 480; YaRN, the default method, needs the least training"
+    )
 
 
 def measuring_line(plan: Plan) -> str:
