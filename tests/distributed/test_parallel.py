@@ -293,6 +293,18 @@ def test_the_documents_of_a_window_do_not_see_each_other() -> None:
     assert not torch.equal(hidden[0][:16], hidden[1][:16])
 
 
+def test_documents_reach_the_kernel_in_autocasts_dtype(monkeypatch) -> None:
+    # In float32 no fused kernel of a GPU takes them, and all scores of 32768 tokens are 4 GiB a head.
+    seen, choose = [], kernels.choose
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: seen.append(q.dtype) or choose(q, varied))
+    mesh = start(device="cpu")
+    root = mesh.shard(NextTokenLoss(testing.tiny("llama", window=256).train()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        root(**mesh.split(batch("documents"))).backward()
+    mesh.close()
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_without_documents_or_devices_nothing_is_added() -> None:
     rows = batch("plain")
     assert start(device="cpu").split(rows) is rows

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -68,6 +69,10 @@ def _attend_in_blocks(
             f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
         )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if torch.is_autocast_enabled(query.device.type):
+        # As autocast does before PyTorch's own attention: float32 weights give queries and keys rotated in float32, which no fused kernel takes.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
     return out.transpose(1, 2).contiguous(), None
 
