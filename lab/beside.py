@@ -120,7 +120,7 @@ def section(model: str, rows: list[Row]) -> str:
         return ""
     parts = {
         f"Perplexity on {next(iter(old.further.values())).data if old.further else ''}, of which nothing was trained on (the paper's table 2), documents as above:": further_table(rows, old),
-        "The five benchmarks (table 5), zero-shot by lm-eval in the old window; points above the base on the same items, with Newcombe's paired interval. The last column pools those at which the base is better than guessing:": benchmarks_table(rows, old),
+        "The five benchmarks (table 5), zero-shot by lm-eval in the old window; points above the base on the same items, with the paired interval. The last column pools those at which the base is better than guessing:": benchmarks_table(rows, old),
         "Attention scores of one book before the softmax (figures 2 to 4; [method](method.md), section 7, says how to read them):": scores_table(rows, old),
     }  # fmt: skip
     told = "\n\n".join(f"{words}\n\n{found}" for words, found in parts.items() if found)

@@ -45,7 +45,7 @@ def scores_interval(scores: Float[np.ndarray, " items"]) -> tuple[float, float]:
     if scores.size > 1 and np.ptp(scores) == 0:
         return share_interval(float(scores.sum()), scores.size)
     low, high = documents_interval(scores, np.ones(scores.size))
-    return max(0.0, low), min(1.0, high)
+    return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))  # which leave NaN as it is
 
 
 def student_t95(degrees: float) -> float:

@@ -44,9 +44,10 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated there."""
+    """Bytes that can still be allocated there; on a GPU with those that PyTorch holds and does not use."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     import psutil
 
     return psutil.virtual_memory().available

@@ -29,6 +29,7 @@ from transformers import (
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
+from ropewalk.model.devices import free_bytes
 from ropewalk.model.layers import head_size
 from ropewalk.settings.downstream import Decoding
 
@@ -206,8 +207,7 @@ def batch_for(model: Any, tokens: int) -> int:
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     cache_bytes = 2 * config.num_hidden_layers * heads * head_size(model) * next(model.parameters()).element_size()
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(min(32, max(1, free // 2 // (cache_bytes * tokens))))
+    return int(min(32, max(1, free_bytes(device) // 2 // (cache_bytes * tokens))))
 
 
 @torch.inference_mode()
