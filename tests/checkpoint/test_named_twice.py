@@ -37,7 +37,6 @@ TWICE: dict[str, tuple[dict[str, Any], str]] = {
     "ramp": (shelf.llama_2() | dict(rope_scaling=YARN | dict(beta_fast=32), rope_parameters=YARN | dict(beta_fast=64, rope_theta=10000.0)), "beta_fast"),
     "lists": (shelf.llama_2() | dict(rope_scaling=LONGROPE, rope_parameters=LONGROPE | dict(long_factor=[3.0] * 64)), "long_factor"),
     "type beside rope_type": (shelf.llama_2() | dict(rope_scaling=YARN | dict(type="linear")), "rope_type"),
-    "a scaling beside none": (shelf.llama_2() | dict(rope_scaling=YARN, rope_parameters=dict(rope_theta=10000.0)), "rope_type"),
 }  # fmt: skip
 
 
@@ -134,6 +133,21 @@ def test_a_key_that_stands_twice_in_one_json_object_is_refused(tmp_path: Path) -
         Checkpoint.open(tmp_path)
     (tmp_path / "config.json").write_text(text.replace("5e5", "1e4").replace("null", "NaN"))
     assert Checkpoint.open(tmp_path).config["rope_theta"] == 10000.0
+
+
+def test_a_scaling_that_was_put_beside_none_is_read_and_warned_of(tmp_path: Path) -> None:
+    """As Qwen's instructions have it, in a config that transformers 5 saved: it reads rope_scaling, llama.cpp the other."""
+    model = testing.tiny_directory(tmp_path / "model")
+    scaling = dict(YARN, type="yarn", original_max_position_embeddings=64)
+    config = json.loads((model / "config.json").read_text()) | {"rope_scaling": scaling}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.warns(
+        UserWarning, match="names no rope_theta where readers look for it"
+    ):  # transformers 5 takes 10000, whatever it was
+        assert ropewalk.extend(model, window=384, out=tmp_path / "long").window == 384
+    (model / "config.json").write_text(json.dumps(config | {"rope_theta": 10000.0}))
+    with pytest.warns(UserWarning, match="rope_scaling and rope_parameters say two things"):
+        assert ropewalk.extend(model, window=512, out=tmp_path / "longer").window == 512
 
 
 def test_a_sliding_window_of_0_is_a_wrong_number(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ropewalk.checkpoint.window import ORIGINAL_KEYS
 BLOCKS = ("rope_scaling", "rope_parameters")
 #: Words of one meaning.
 _SAME_TYPES = {"su": "longrope", "mrope": "default"}
+_NO_SCALING = {"default", "mrope"}
 
 
 def named_twice(text: Mapping[str, Any], model_type: str, *, block: bool) -> str:
@@ -75,10 +76,14 @@ def _blocks(text: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _types(blocks: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The words for the scaling. A whole block that says "default" is passed over beside one that scales, which somebody put there."""
+    scales = any(rope_type_of(block) not in _NO_SCALING for block in blocks.values())
     for place, block in blocks.items():
         named = {word: str(block[word]) for word in ("rope_type", "type") if block.get(word)}
-        for word, value in (named or {"": rope_type_of(block)}).items():
-            yield f"{word} in {place}" if word else f"{place} names none", _SAME_TYPES.get(value, value)
+        if scales and set(named.values()) <= _NO_SCALING:
+            continue
+        for word, value in named.items():
+            yield f"{word} in {place}", _SAME_TYPES.get(value, value)
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -21,7 +21,7 @@ from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_version_4
+from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.inputs import inputs_of
@@ -107,7 +107,7 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     refuse_unknown_code(checkpoint)
     refuse_what_stops_transformers(checkpoint)
-    warn_of_version_4(checkpoint)
+    warn_of_spellings(checkpoint)
     yield checkpoint
 
 

@@ -21,7 +21,7 @@ from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
-from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_version_4
+from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -61,7 +61,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     from ropewalk.model.verify import verify_directory
 
     refuse_unknown_code(checkpoint)
-    warn_of_version_4(checkpoint)
+    warn_of_spellings(checkpoint)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     if table is None:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)

@@ -31,7 +31,7 @@ from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.position_table import refuse_unfit_table
 from ropewalk.model.verify import by_transformers, verify_positions
-from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_version_4
+from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.settings.command import takes
 from ropewalk.settings.load import LoadSettings
 
@@ -107,7 +107,7 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
     else:
         checkpoint.layers  # noqa: B018  # as below
     checkpoint.headers  # noqa: B018  # a cached property: reading it raises
-    warn_of_version_4(checkpoint)
+    warn_of_spellings(checkpoint)
 
 
 def _from_pretrained(checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:

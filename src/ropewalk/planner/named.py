@@ -17,7 +17,7 @@ from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape, paper_model, read_shape
-from ropewalk.readers.spelling_checks import warn_of_version_4
+from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.settings.windows import WindowAnswers
 
 
@@ -40,7 +40,7 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
 
 def _shape(checkpoint: Checkpoint) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
-    warn_of_version_4(checkpoint)
+    warn_of_spellings(checkpoint)
     stored = checkpoint.parameters if checkpoint.has_weights else None
     with strange_config(checkpoint.name):
         return read_shape(

@@ -23,6 +23,10 @@ from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rop
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
 
+_LOST_THETA = (
+    "the config names no rope_theta where readers look for it (a rope_scaling takes the place of rope_parameters), and every reader would "
+    "silently take a default; put the model's own value back, at the top level"
+)
 #: Readers compute in float32: a few units in the last place are rounding, and no two ways to scale are so near each other.
 TOLERANCE = 1e-5
 
@@ -48,10 +52,7 @@ def spellings(subject: Subject) -> Iterator[Finding]:
 def _spelling_faults(subject: Subject) -> Iterator[str]:
     config, five = subject.config, READERS["transformers 5"]
     if theta_is_lost(subject):
-        yield (
-            "the config names no rope_theta, and every reader would silently take a default; put the model's own value back, at the "
-            "top level"
-        )
+        yield _LOST_THETA
         return
     if stops := stops_transformers(config):
         yield stops
@@ -74,13 +75,8 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
             f"a YaRN scaling names its {ORIGINAL}, and this one does not: transformers takes {POSITIONS} {keys.positions} for it, MLX 4096; "
             "put the window before scaling there"
         )
-    if not twice and not both_blocks_agree(config, subject.text):
-        yield (
-            "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: "
-            "take out the one that is wrong"
-        )
-    elif not twice and (lost := lost_in_version_4(subject)):
-        yield lost
+    if not twice and (differ := _readers_differ(subject)):
+        yield differ
 
 
 def stops_transformers(config: dict[str, Any]) -> str:
@@ -101,12 +97,13 @@ def refuse_what_stops_transformers(checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.name}: {reason}")
 
 
-def warn_of_version_4(checkpoint: Checkpoint) -> None:
-    """Warn of what readers of the older spelling would miss in a config that transformers 5 saved, in doctor's words (R4)."""
+def warn_of_spellings(checkpoint: Checkpoint) -> None:
+    """Warn of readers that look at another spelling, as all of version 4 do in a config that transformers 5 saved (R4), in doctor's words."""
     subject = Subject(checkpoint, {}, {})
-    has_table = isinstance(checkpoint.positions, PositionTable)
-    if not (has_table or theta_is_lost(subject)) and (lost := lost_in_version_4(subject)):
-        warnings.warn(f"{checkpoint.name}: {lost}", stacklevel=2)
+    if isinstance(checkpoint.positions, PositionTable):
+        return
+    if differ := _LOST_THETA if theta_is_lost(subject) else _readers_differ(subject):
+        warnings.warn(f"{checkpoint.name}: {differ}", stacklevel=2)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:
@@ -117,7 +114,17 @@ def versions_agree(config: dict[str, Any]) -> bool:
     return same(four.inv_freq(config), five.inv_freq(config))
 
 
-def lost_in_version_4(subject: Subject) -> str:
+def _readers_differ(subject: Subject) -> str:
+    """Who would rotate otherwise than transformers 5, since it looks at another spelling; empty where all find one rotation."""
+    if both_blocks_agree(subject.config, subject.text):
+        return _lost_in_version_4(subject)
+    return (
+        "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: take out the one that is "
+        "wrong"
+    )
+
+
+def _lost_in_version_4(subject: Subject) -> str:
     """What transformers 4 would rotate by where a config says it in the spelling of version 5 alone (R4); empty where both find one rotation."""
     if READERS["transformers 5"].refusal(subject.config) or versions_agree(subject.config):
         return ""

@@ -23,7 +23,7 @@ from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import paper_model
-from ropewalk.readers.spelling_checks import warn_of_version_4
+from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
@@ -138,7 +138,7 @@ def theory(settings: TheorySettings) -> Forecast:
     if settings.model is not None and known is None:
         checkpoint = Checkpoint.open(settings.model, **settings.opening)
         model = checkpoint.info
-        warn_of_version_4(checkpoint)
+        warn_of_spellings(checkpoint)
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
     # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.
