@@ -286,6 +286,8 @@ def _read(files: Any, option: str) -> str:
     for path in listed:
         if not Path(path).exists():
             raise UserError(f"{option} names a file, but {path} does not exist; check the path")
+        if Path(path).is_dir():
+            raise UserError(f"{option} names a file, but {path} is a directory; name one that lies in it")
     return "\n\n".join(_text(path) for path in listed)
 
 
