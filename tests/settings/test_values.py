@@ -6,7 +6,7 @@ import importlib
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -185,6 +185,7 @@ def test_what_means_the_same_is_taken() -> None:
         b"m", data=(Path("a"), b"b"), windows=np.array([64, 128]), seed=np.array(3), tolerance=Fraction(1, 4)
     )
     assert (settings.model, settings.data, settings.windows) == ("m", [Path("a"), "b"], [64, 128])
+    assert PerplexitySettings(PurePosixPath("m"), data="a").model == "m"  # any object that stands for a path
     assert all(type(window) is int for window in settings.windows) and settings.tolerance == 0.25
     assert PerplexitySettings("m", data=np.array(["a", "b"])).data == ["a", "b"]
     assert PerplexitySettings("m", data=(Document("a", "b"),) * 2).data == [Document("a", "b")] * 2

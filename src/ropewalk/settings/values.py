@@ -129,7 +129,7 @@ def _take_path(value: Any) -> Any:
         raise Refused
     if sum(map(len, parts)) + len(parts) - 1 > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_PART:
         raise Refused(f"a name of at most {_LONGEST_PART} bytes in a path of at most {_LONGEST_PATH}")
-    return str(path) if isinstance(value, str | bytes) else value
+    return value if hasattr(type(value), "open") else str(path)  # a Path, a checkpoint; others have a name alone
 
 
 def _take_document(value: Any) -> Any:
