@@ -26,6 +26,8 @@ BETWEEN_LINES = 10.0
 _logger = logging.getLogger(__name__)
 #: When the command line was entered, before anything heavy was imported.
 ENTERED: ContextVar[float | None] = ContextVar("entered", default=None)
+#: Is shown the title of whatever advances, and raises where that comes too late.
+IN_TIME: ContextVar[Callable[[str], None] | None] = ContextVar("in_time", default=None)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Progress:
         """Log that `count` more units are done; `detail` replaces the line's usual words."""
         self._done += count
         now = time.monotonic()
+        if (check := IN_TIME.get()) is not None:
+            check(self._title)
         is_line = now >= self._next_line or (self._news and self._done == self._total)
         if is_line:
             self._next_line = now + BETWEEN_LINES

@@ -73,3 +73,14 @@ def test_a_budget_that_loading_spends_is_said(base, tmp_path):
 
 def test_without_a_budget_there_is_all_the_time(base):
     assert Deadline(None).left == float("inf")
+
+
+def test_data_that_takes_all_of_it_to_read_is_given_up(base, tmp_path, monkeypatch):
+    """A corpus of hours and a budget of minutes: it ends in time, and says by what."""
+    (tmp_path / "books").mkdir()
+    for number in range(4):
+        (tmp_path / f"books/{number}.txt").write_text(testing.prose(80, number))
+    monkeypatch.setattr(Deadline, "left", property(lambda self: -1.0))
+    with pytest.raises(UserError, match="--budget is spent by tokenising alone; give it more minutes, or less --data"):
+        go(base, tmp_path / "out", budget=1, data=[tmp_path / "books"])
+    assert not (tmp_path / "out").exists()

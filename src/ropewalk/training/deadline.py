@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 
 from ropewalk.errors import UserError
-from ropewalk.progress import began, clock
+from ropewalk.progress import IN_TIME, began, clock
 
 #: Bytes a second written and hashed, before the first save has shown it: a slow disk's.
 _DISK = 100e6
@@ -61,6 +61,19 @@ class Deadline:
     def step(self, seconds: float) -> None:
         """A step took so long."""
         self._recent.append(seconds)
+
+    @contextlib.contextmanager
+    def over_loading(self) -> Iterator[None]:
+        """Reading data is given up when no time is left for a step."""
+        before = IN_TIME.set(self._refuse_late)
+        try:
+            yield
+        finally:
+            IN_TIME.reset(before)
+
+    def _refuse_late(self, work: str) -> None:
+        if self.left <= 0:
+            raise UserError(f"--budget is spent by {work} alone; give it more minutes, or less --data")
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
