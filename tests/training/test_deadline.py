@@ -81,6 +81,8 @@ def test_data_that_takes_all_of_it_to_read_is_given_up(base, tmp_path, monkeypat
     for number in range(4):
         (tmp_path / f"books/{number}.txt").write_text(testing.prose(80, number))
     monkeypatch.setattr(Deadline, "left", property(lambda self: -1.0))
-    with pytest.raises(UserError, match="--budget is spent by tokenising alone; give it more minutes, or less --data"):
+    with pytest.raises(
+        UserError, match="--budget is spent by tokenising before the first step; give it more minutes, or less to do"
+    ):
         go(base, tmp_path / "out", budget=1, data=[tmp_path / "books"])
     assert not (tmp_path / "out").exists()

@@ -63,8 +63,8 @@ class Deadline:
         self._recent.append(seconds)
 
     @contextlib.contextmanager
-    def over_loading(self) -> Iterator[None]:
-        """Reading data is given up when no time is left for a step."""
+    def before_steps(self) -> Iterator[None]:
+        """What comes before the first step, reading data and watching, is given up when no time is left for a step."""
         before = IN_TIME.set(self._refuse_late)
         try:
             yield
@@ -73,7 +73,9 @@ class Deadline:
 
     def _refuse_late(self, work: str) -> None:
         if self.left <= 0:
-            raise UserError(f"--budget is spent by {work} alone; give it more minutes, or less --data")
+            raise UserError(
+                f"--budget is spent by {work} before the first step; give it more minutes, or less to do (--data, --watch)"
+            )
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -252,9 +252,16 @@ class Loop:
         is_time = self.done % self.settings.watch_every == 0 or self.done == self.settings.steps or ended
         if self._watch is None or not is_time or self._shown == self.done:
             return False
+        in_time = self.deadline.before_steps() if self._shown is None else contextlib.nullcontext()
         self._shown = self.done
         self.optimizer.zero_grad(set_to_none=True)
-        with self.deadline.timed("watching"), self.activations.aside(), as_usual(self.start.model), self._autocast():
+        with (
+            in_time,
+            self.deadline.timed("watching"),
+            self.activations.aside(),
+            as_usual(self.start.model),
+            self._autocast(),
+        ):
             reason = self._watch(self)
         if reason:
             self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")

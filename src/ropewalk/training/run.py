@@ -39,7 +39,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
         checkpoint = trained_checkpoint(settings)
         settings = settled_for(settings, checkpoint, mesh)
-        with deadline.over_loading():
+        with deadline.before_steps():
             batches = batches_of(settings, checkpoint, mesh)
         if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):
             _logger.info("\n".join(map(str, batches.readings)))
