@@ -1,7 +1,7 @@
 """Whether an extended model runs on the same infrastructure at the same cost: base and extended at equal length, forward, training step, `generate`.
 
     python -m bench.reuse                                              SmolLM2's shape with eight layers, on one core: six minutes
-    python -m bench.reuse --model MODEL --window 32768 --length 8192 --methods linear yarn longrope
+    python -m bench.reuse --model MODEL --window 32768 --length 8192 --methods linear yarn llama3
 
 The base is extended by each method to --window; then all read the same --length tokens, within the base's own window. Contestants take turns, in an
 order that is reversed every turn, after one that is not timed; CPU seconds of the process on a CPU, where cores may be shared, else wall seconds. A
