@@ -375,6 +375,29 @@ def extended_nemotron() -> Config:
     return extended(nemotron_mini())
 
 
+def extended_modernbert_decoder() -> Config:
+    """As `extend` writes it: the global layers alone are scaled, which transformers 4 has no key for."""
+    full, sliding = (
+        dict(rope_theta=160000.0, rope_type="linear", factor=4.0),
+        dict(rope_type="default", rope_theta=10000.0),
+    )
+    block = extended(llama_2() | dict(rope_theta=160000.0))["ropewalk"]
+    return dict(
+        model_type="modernbert-decoder",
+        global_rope_theta=160000.0,
+        local_rope_theta=10000.0,
+        rope_theta=160000.0,
+        rope_parameters=dict(full_attention=full, sliding_attention=sliding),
+        hidden_size=768,
+        num_attention_heads=12,
+        num_hidden_layers=6,
+        local_attention=128,
+        max_position_embeddings=16384,
+        ropewalk=block,
+        transformers_version="5.23.0",
+    )
+
+
 def gpt_j() -> Config:
     return dict(
         model_type="gptj", n_embd=4096, n_head=16, n_layer=28, n_positions=2048, rotary_dim=64, vocab_size=50400
@@ -414,7 +437,15 @@ SOUND = {
 #: Sound too: models without a RoPE to scale, or whose keys stand elsewhere. No program but transformers 5 was asked of these (ask.py).
 ALSO_SOUND = {
     build.__name__: build
-    for build in (extended_nemotron, gpt_j, distilbert, falcon_alibi, internvl_chat, qwen25_vl_flat)
+    for build in (
+        extended_nemotron,
+        extended_modernbert_decoder,
+        gpt_j,
+        distilbert,
+        falcon_alibi,
+        internvl_chat,
+        qwen25_vl_flat,
+    )
 }
 
 

@@ -71,11 +71,13 @@ _ROWS = (
         "4.57.6",
         "modeling_rope_utils.py, models/*/configuration_*.py; the window is what generation and the tokenizer's user go by",
         blocks=("rope_scaling",),
+        blocks_of={"modernbert-decoder": ("rope_scaling", "rope_parameters")},  # to see what it leaves out
         inside=False,
         legacy_type=True,
         computes={name: spectrum for name, spectrum in SPECTRA.items() if name != "proportional"},
         computes_of=_WITH_ALPHA,
-        unscaled=frozenset({"nemotron"}),
+        # ModernBERT's decoder has one rope_scaling for its global and its local layers, so that none can be written there.
+        unscaled=frozenset({"nemotron", "modernbert-decoder"}),
         objections=(objections.younger_family, objections.su_elsewhere, objections.lost_key, objections.scores_without_mscale, objections.three_keys_of_phi3, objections.two_keys, objections.longrope_without_factor, objections.factors_for_each_pair),
     ),
     Reader(
