@@ -146,7 +146,7 @@ def _headers() -> dict[str, Callable[[dict[str, Any]], Any]]:
         **{f"first tensor: {json.dumps(change)[:50]}": first(change) for change in (
             {"dtype": "F17"}, {"dtype": None}, {"dtype": []}, {"shape": None}, {"shape": [-1]}, {"shape": ["a"]}, {"shape": [2**63]}, {"shape": []},
             {"shape": [10**30]}, {"data_offsets": [0]}, {"data_offsets": [8, 0]}, {"data_offsets": [-8, 8]}, {"data_offsets": "x"},
-            {"data_offsets": [0, 10**30]}, {"data_offsets": [0.5, 2]}, {"data_offsets": None}, {"dtype": "I64"}, {"dtype": "BOOL"},
+            {"data_offsets": [0, 10**30]}, {"data_offsets": [0.5, 2]}, {"data_offsets": None}, {"dtype": "I64"}, {"dtype": "BOOL"}, {"dtype": "I32"}, {"dtype": "U32"},
         )},
         "a list": lambda _: [], "a number": lambda _: 3, "empty": lambda _: {}, "a tensor that is a number": lambda header: header.update(a=3),
         "metadata of numbers": lambda header: header.update(__metadata__={"a": 3}), "metadata is a list": lambda header: header.update(__metadata__=[]),

@@ -332,6 +332,12 @@ def _directories() -> Iterator[Case]:
         for name, put in _BESIDE.items()
     }
     yield from every("directories", beside, RESUME, DONE, keeps=False)
+    gone = {
+        "its checkpoints were moved away": lambda place: (
+            (place / "run/checkpoints").rename(place / "elsewhere") and None
+        )
+    }
+    yield from every("directories", gone, RESUME, REFUSED)
     links = {
         "a directory on another disk": ("elsewhere", DONE),
         "nothing yet": ("not/yet", DONE),

@@ -118,6 +118,9 @@ def _records() -> Iterator[Case]:
         "a byte order mark": rewrites("measured.jsonl", lambda raw: b"\xef\xbb\xbf" + raw),
         "Windows' line ends": rewrites("measured.jsonl", lambda raw: raw.replace(b"\n", b"\r\n")),
     }
+    edited = {f"a document's tokens are {tokens}": _edited_tokens(tokens) for tokens in (-633, 0, 7, 10**30)}
+    again = {"perplexity": into("perplexity", "measured.jsonl")}
+    yield from every("records", edited, again, DONE, check=_all_tokens, keeps=False)
     yield from every("records", figures, page, EITHER, keeps=False)
     yield from every("records", ends, page, DONE, keeps=False)
 
@@ -129,6 +132,14 @@ def _has_page(place: Path, said: str) -> str:
 def _measured(place: Path, said: str) -> str:
     lines = (place / "run/records.jsonl").read_bytes().splitlines()
     return "" if b'"kind":"perplexity"' in lines[-1] else "silent: no row on record"
+
+
+def _edited_tokens(tokens: int) -> Callable[[Path], None]:
+    return rewrites("measured.jsonl", lambda raw: raw.replace(b'"tokens":633', f'"tokens":{tokens}'.encode(), 1))
+
+
+def _all_tokens(place: Path, said: str) -> str:
+    return "" if "1899" in said else "silent: another figure than without the edit"
 
 
 def _figures(value: Any) -> Callable[[Path], None]:
