@@ -328,3 +328,11 @@ def test_what_was_found_of_a_models_head_does_not_keep_the_model():
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_a_window_whose_scores_no_memory_holds_is_refused_where_attention_makes_them_whole():
+    model = tiny("llama", window=64)
+    likelihood.check_window(model, 10**6)
+    model.set_attn_implementation("eager")
+    with pytest.raises(UserError, match="a window of 1000000 tokens takes .* GiB here and more"):
+        likelihood.check_window(model, 10**6)

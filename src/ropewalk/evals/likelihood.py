@@ -55,6 +55,8 @@ class Pass:
 
 #: What a token of one window takes at least: the residual stream and what a layer makes of it; its text and ids.
 _COPIES, _TEXT_BYTES = 4, 64
+#: Attention that no kernel of PyTorch does has all scores of a layer at once, and their softmax in float32.
+_SOFTMAX_BYTES = 4
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -77,8 +79,11 @@ def check_window(model: torch.nn.Module, window: int, *, answer: int = 0) -> Non
         UserError: the model looks its positions up in a table that is too short; one window alone is more than the device holds.
     """
     weight = next(model.parameters())
-    width = getattr(getattr(model.config, "get_text_config", lambda: model.config)(), "hidden_size", 1)
-    least, free = window * (_COPIES * width * weight.element_size() + _TEXT_BYTES), free_bytes(weight.device)
+    config = getattr(model.config, "get_text_config", lambda: model.config)()
+    least = window * (_COPIES * getattr(config, "hidden_size", 1) * weight.element_size() + _TEXT_BYTES)
+    if getattr(config, "_attn_implementation", None) == "eager":
+        least += getattr(config, "num_attention_heads", 1) * window**2 * (weight.element_size() + _SOFTMAX_BYTES)
+    free = free_bytes(weight.device)
     if least > free:
         raise UserError(
             f"a window of {window} tokens takes {least / 2**30:.0f} GiB here and more, and {free / 2**30:.0f} GiB are free on {weight.device}; "
