@@ -45,9 +45,7 @@ def recorded_rows(out: str | Path | None, run: Run, kind: type[R]) -> list[R]:
     return [m.row for m in records.of(kind) if m.run.id in alike]
 
 
-def already_recorded(
-    row: Any, recorded: Iterable[Measurement[Any]], run: Run, *, ignore: tuple[str, ...] = ()
-) -> bool:
+def already_recorded(row: Any, recorded: Iterable[Measurement[Any]], run: Run, *, ignore: tuple[str, ...] = ()) -> bool:
     """Whether a recorded row of the same model equals this one, so that repeating a finished measurement adds nothing.
 
     Fields in `ignore` may differ: the memory of a run that had nothing left to do, say.
