@@ -20,7 +20,7 @@ from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS
 from ropewalk.checkpoint.rope_config import rope_entries, text_section, whole_head
-from ropewalk.checkpoint.window import Windows, lengthened, refuse_disagreement
+from ropewalk.checkpoint.window import ORIGINAL_KEYS, Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling
 
@@ -57,6 +57,7 @@ def write_rope(
         lengthened(part, windows)
     if isinstance(scaling, LongRope):  # where both readers look first
         text["original_max_position_embeddings"] = rope.window
+    text.update({key: entry[original] for key in ORIGINAL_KEYS if key in text and original in entry})
     if isinstance(scaling, Proportional):
         _refuse_partial(rope, whole_head(with_defaults({**text, "model_type": model_type})))
     if family.only_longrope:

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit 0 done; 2 what was asked for cannot be done (a sentence, no traceback); 130 interrupted; 141 nobody reads stdout; 1 a fault of ours.
     """
-    ENTERED.set(time.monotonic())
+    entered = ENTERED.set(time.monotonic())
     prepare()
     # transformers' advice on its own calls is no news to a user of ours; what matters to them we say ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"what is asked for takes more memory than there is ({shortage(error)}); a smaller window or --batch-tokens takes less, "
             "--dtype bfloat16, or --device cpu"
         )
+    finally:
+        ENTERED.reset(entered)
 
 
 def _run(arguments: Sequence[str] | None) -> None:
