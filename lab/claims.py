@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from beside import above_chance, change
 from rows import Row, base_of, control_of
+from trained_states import above_chance, change
 
 from ropewalk.records.format import fixed, interval, is_finite
 from ropewalk.reports.paired import Ratio, ratio

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from beside import above_chance, change, points
 from rows import Row, base_of, rows_in
 from tables import budget, nats, shares, table
+from trained_states import above_chance, change, points
 
 from ropewalk.records import format as number_format
 from ropewalk.records.format import share

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import beside
 import claims
 import explain
 import reading
+import trained_states
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
@@ -126,7 +126,7 @@ def sections() -> Iterable[str]:
                 f"books. Several seeds: their mean, least and largest.\n\n{found}"
             )
         known = rows_in(RECORDS / "a" / model, RECORDS / "c" / model)
-        if found := beside.section(model, known):
+        if found := trained_states.section(model, known):
             yield found
         if found := reading.section(model, RECORDS, known):
             yield found
