@@ -9,7 +9,9 @@ table or on a page comes from a row, and every row names the run that made it.
     {"kind":"run","schema":1,"id":"3f9a…","command":"ropewalk perplexity hemp …","model":{…,"scaling":{…}},…}
     {"kind":"perplexity","run":"3f9a…","window":1024,"stride":256,"perplexity":9.81,…}
 
-    rows.py, downstream.py  what was measured, kind by kind; kinds.py has the table
+    rows.py                 runs, perplexity, context gain, training steps; what all kinds share
+    retrieval.py, long_context.py, attention.py, downstream.py
+                            the other kinds; kinds.py has the table of all
     files.py, reading.py    writing a run's rows; reading them back as the classes that were written
     tables.py               rows as a pandas frame, or a notebook's table
     measurement.py          a row with its run: what figures and the page are made from
@@ -20,31 +22,24 @@ table or on a page comes from a row, and every row names the run that made it.
 """
 
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.records.attention import Adjacent, AttentionScores
 from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentRouge, DocumentSummary, Summary
 from ropewalk.records.files import SCHEMA, Recorder, append_lines, check_file, new_run, rename_in, to_line, versions
 from ropewalk.records.kinds import BOOKKEEPING, KINDS, Bounds, Growth, Resolution, Row
+from ropewalk.records.long_context import EffectiveLength, LengthScore, LongItem, LongTask
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import LeftOut, Records, Unspecified, read
+from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval, Trial
 from ropewalk.records.rows import (
-    Adjacent,
-    AttentionScores,
     ContextGain,
     DocumentGain,
     DocumentLoss,
     DocumentLosses,
     DocumentScore,
-    EffectiveLength,
-    LengthScore,
-    LongItem,
-    LongTask,
-    Passkey,
-    PasskeySummary,
     Perplexity,
     PlaceGain,
-    Retrieval,
     Run,
     Step,
-    Trial,
 )
 from ropewalk.records.tables import Rows
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ropewalk.records.rows import Adjacent, AttentionScores
+from ropewalk.records.attention import Adjacent, AttentionScores
 
 PerHead = Float[np.ndarray, " heads"]
 

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from typing import get_args
 
+from ropewalk.records.attention import Adjacent, AttentionScores
 from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentSummary, Summary
-from ropewalk.records.rows import (
-    Adjacent,
-    AttentionScores,
-    ContextGain,
-    DocumentGain,
-    DocumentScore,
-    EffectiveLength,
-    LongItem,
-    LongTask,
-    Passkey,
-    PasskeySummary,
-    Perplexity,
-    Retrieval,
-    Step,
-)
+from ropewalk.records.long_context import EffectiveLength, LongItem, LongTask
+from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval
+from ropewalk.records.rows import ContextGain, DocumentGain, DocumentScore, Perplexity, Step
 
 # The theory's results are rows as they are.
 from ropewalk.rope.bounds import Bounds

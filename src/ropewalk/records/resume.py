@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from ropewalk.records.downstream import Benchmark, DocumentSummary
 from ropewalk.records.files import to_line
+from ropewalk.records.long_context import LongItem
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import Records, read
-from ropewalk.records.rows import DocumentGain, DocumentScore, LongItem, Run
+from ropewalk.records.rows import DocumentGain, DocumentScore, Run
 
 R = TypeVar("R")
 K = TypeVar("K", Benchmark, DocumentGain, DocumentScore, DocumentSummary, LongItem)

@@ -1,0 +1,123 @@
+"""Rows of RULER and of what is like it: items, tasks by length, the effective length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, TypedDict
+
+from ropewalk.records.rows import Alone, Count, Share, Tokens, Whole, check_shares
+
+
+@dataclass(frozen=True)
+class LongItem:
+    """One item of a long-context task answered: what lets a killed `ruler` go on, and shows what a model wrote.
+
+    `key` names everything that decides the score: the weights, the dtype, the prompt, the task's version. `texts` is a hash of the prompt and its answers.
+    """
+
+    kind: ClassVar[str] = "long_item"
+    key: str
+    task: str
+    window: Tokens
+    number: Whole
+    score: float
+    response: str
+    answers: list[str]
+    texts: str
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_shares(self.score)
+
+
+@dataclass(frozen=True)
+class LongTask:
+    """One long-context task at one length (evals/long_context): the mean score of its items, 0 to 1, with its 95 % interval.
+
+    `rule` says whose task it is like and the version of its items; `texts` is a hash of which prompts they were. `extrapolation`: the length is
+    beyond the model's window.
+    """
+
+    kind: ClassVar[str] = "long_task"
+    window: Tokens
+    task: str
+    rule: str
+    items: Count
+    score: float
+    low: Share
+    high: Share
+    scores: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    texts: str = ""
+    extrapolation: bool = False
+
+    def __post_init__(self) -> None:
+        check_shares(self.score, *self.scores)
+
+
+class LengthScore(TypedDict):
+    """The mean over tasks at one length with its 95 % interval, and how it differs from that at the short window."""
+
+    window: Whole
+    score: float
+    low: Share
+    high: Share
+    change: float
+    change_low: float
+    change_high: float
+
+
+#: RULER's tasks.
+_THIRTEEN = 13
+
+
+@dataclass(frozen=True)
+class EffectiveLength(Alone):
+    """How long a context is used, by the mean of `tasks` (evals/long_context/effective.py): lengths in tokens, 0 where the shortest one fails.
+
+    `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window.
+    `left_out` has the tasks that could not be made, with the reason.
+    """
+
+    kind: ClassVar[str] = "effective_length"
+    tasks: list[str]
+    by_window: list[LengthScore]
+    threshold: float
+    effective: Whole
+    effective_low: Whole
+    effective_high: Whole
+    short: Tokens
+    holds_to: Whole
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def in_words(self) -> str:
+        """Two sentences: how long a context is used by RULER's threshold, and against the short window."""
+        threshold = f"{100 * self.threshold:.1f} points"
+        what = (
+            "RULER's effective length"
+            if len(self.tasks) == _THIRTEEN
+            else f"By {', '.join(self.tasks)} alone the length"
+        )
+        low, high = self.tokens(self.effective_low), self.tokens(self.effective_high)
+        bounds = f"95 % interval {low} to {high}" if low != high else "and no other length measured is in its interval"
+        if (self.effective_low, self.effective_high) == (0, self.by_window[-1]["window"]):
+            bounds = "and so few items leave every length possible"
+        sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, {bounds}"
+        longest = self.by_window[-1]
+        if longest["window"] == self.short:
+            return f"{sentence}."
+        change, low, high = (f"{100 * longest[name]:+.1f}" for name in ("change", "change_low", "change_high"))
+        return (
+            f"{sentence}. Against {self.short} tokens no length up to {self.holds_to} is surely worse; at {longest['window']} the mean "
+            f"differs by {change} points ({low} to {high})."
+        )
+
+    @property
+    def measure(self) -> str:
+        """What a length by this row is called."""
+        return "RULER" if len(self.tasks) == _THIRTEEN else f"{', '.join(self.tasks)} alone"
+
+    def tokens(self, window: int) -> str:
+        """One of its lengths."""
+        return str(window or f"below {self.by_window[0]['window']}")
