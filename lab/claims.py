@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rows import Row, base_of, control_of
+from tables import in_nats
 from trained_states import above_chance, change
 
-from ropewalk.records.format import fixed, interval, is_finite
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.records import Perplexity
+from ropewalk.records.format import fixed, interval
+from ropewalk.reports.paired import ratio
 
 #: An estimate and its 95 % interval.
 Bounded = tuple[float, float, float]
@@ -57,24 +59,21 @@ def models_of(rows: Iterable[Row]) -> list[list[Model]]:
     return list(budgets.values())
 
 
+def _difference(here: Perplexity | None, there: Perplexity | None) -> Bounded | None:
+    found = ratio(there, here) if here and there else None
+    return in_nats(found) if found else None
+
+
 def _nats(row: Row, window: int, other: Row, other_window: int) -> Bounded | None:
     """A row's loss at a window above another's at its, over the same documents."""
     here, there = row.perplexities.get(window), other.perplexities.get(other_window)
-    return as_nats(ratio(there, here)) if here and there else None
-
-
-def as_nats(found: Ratio | None) -> Bounded | None:
-    """A ratio of perplexities as a difference of losses."""
-    if found is None:
-        return None
-    low, high = (math.log(bound) if is_finite(bound) else math.nan for bound in (found.low, found.high))
-    return math.log(found.value), low, high
+    return _difference(here, there)
 
 
 def _further(model: Model) -> Bounded | None:
     """The loss on further documents in the old window above the base's."""
     here, there = (row.further.get(model.old) for row in (model.trained, model.base))
-    return as_nats(ratio(there, here)) if here and there else None
+    return _difference(here, there)
 
 
 def _benchmarks(model: Model) -> Bounded | None:

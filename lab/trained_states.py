@@ -6,12 +6,11 @@ out  Markdown; differences are paired with the base's on the same items or docum
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from rows import Row, base_of
-from tables import bounded, budget, order, table
+from tables import bounded, budget, nats, order, table
 
 from ropewalk.evals.intervals import Paired
 from ropewalk.records import Adjacent, AttentionScores
@@ -69,13 +68,8 @@ def further_table(rows: list[Row], old: Row) -> str:
         found = row.further
         values = [number_format.perplexity(found[w].perplexity) if w in found else "" for w in windows]
         damage = ratio(old.further[old.window], found[old.window]) if row is not old and old.window in found else None
-        nats = bounded(fixed(math.log(damage.value), 3), *map(_log, (damage.low, damage.high)), lambda v: fixed(v, 3)) if damage else ""  # fmt: skip
-        lines.append([*_name(row), *values, nats])
+        lines.append([*_name(row), *values, nats(damage)])
     return table(heads, lines) if len(lines) > 1 else ""
-
-
-def _log(bound: Any) -> float:
-    return math.log(bound) if number_format.is_finite(bound) else math.nan
 
 
 def _name(row: Row) -> list[str]:

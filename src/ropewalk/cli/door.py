@@ -23,7 +23,7 @@ from ropewalk.settings.command import arguments
 from ropewalk.settings.export import FromAdapter
 from ropewalk.settings.extras import refuse_lacking
 from ropewalk.settings.inputs import inputs_of
-from ropewalk.settings.mixture import groups_of
+from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.options import Checkpointed, MeasuringOptions
 from ropewalk.settings.pages import DemoSettings
 from ropewalk.settings.search import SearchSettings
@@ -49,7 +49,7 @@ def check(name: str, command: Command, options: Any) -> Any:
     from ropewalk.data.documents import refuse_missing
 
     for field in _DATA:
-        refuse_missing(_sources(getattr(settings, field, None)))
+        refuse_missing(sources_of(getattr(settings, field, None)))
     for model in filter(None, (getattr(settings, field, None) for field in _MODELS)):
         path = locate(model, weights=False)
         if not getattr(options, "by_step", False):
@@ -57,13 +57,6 @@ def check(name: str, command: Command, options: Any) -> Any:
     if isinstance(settings, Checkpointed | FromAdapter | DemoSettings) and not getattr(settings, "resume", False):
         guard.refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs_of(settings))
     return settings
-
-
-def _sources(named: Any) -> Any:
-    """What is read of an option that names documents, the weights of a mixture left out."""
-    return (
-        [source for group in groups_of(named) for source in group.sources] if isinstance(named, list | tuple) else named
-    )
 
 
 def _ask(options: Any) -> None:

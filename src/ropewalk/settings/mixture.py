@@ -40,6 +40,11 @@ class Group:
         return " ".join(map(str, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def sources_of(data: Any) -> list[Any]:
+    """What is read of `--data`, weights and lengths left out; nothing where it is not given."""
+    return [] if data is None else [source for group in groups_of(data) for source in group.sources]
+
+
 def groups_of(data: Any) -> list[Group]:
     """The groups of `--data`: a word like 0.6, 0.6@8192 or @8192 closes a group, all sources since the last such word.
 

@@ -42,7 +42,7 @@ from ropewalk.records import BOOKKEEPING, Step, read, to_line
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
-from ropewalk.settings.mixture import groups_of
+from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.grid import Grid, Row
 from ropewalk.suite.measurements import measurements
@@ -75,8 +75,14 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
         raise UserError(
             "the processes of an ablation share its directory, each with a GPU of its own; start them without torchrun"
         )
-    trained_on = [source for group in groups_of(settings.data or []) for source in group.sources]
-    for texts in (settings.test, trained_on, settings.validation, settings.also, settings.scores, settings.benchmarks):
+    for texts in (
+        settings.test,
+        sources_of(settings.data),
+        settings.validation,
+        settings.also,
+        settings.scores,
+        settings.benchmarks,
+    ):
         refuse_missing(texts)
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     refuse_unknown_code(checkpoint)

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
+from ropewalk.model import devices
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 from ropewalk.planner.choice import Candidate, Choice, Kept, Layer, Room, Settled
@@ -285,11 +286,9 @@ def free_bytes(
     stream: bytes of one layer's input. head: bytes that the loss takes for itself. reserved: bytes that are not taken yet but will be
     and stay (gradients if they are accumulated).
     """
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     results = TILED_BACKWARD_RESULTS if checkpointing.tiles.count > 1 else BACKWARD_RESULTS
     taken = max(int(results * sum(c.size for c in checkpointing.layer.candidates)), head)
-    return free - reserved - len(checkpointing.layers) * stream - taken - MARGIN
+    return devices.free_bytes(device) - reserved - len(checkpointing.layers) * stream - taken - MARGIN
 
 
 class _Left(Exception):
