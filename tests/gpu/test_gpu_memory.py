@@ -15,10 +15,11 @@ from ropewalk.data.documents import Document
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings.budget import ON_THE_WAY
-from ropewalk.training import host_adamw, loop, recompute, throughput, train
+from ropewalk.training import host_adamw, recompute, throughput, train
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.host_adamw import HostAdamW
 from ropewalk.training.host_link import link_rate
+from ropewalk.training.step import TrainingStep
 
 pytestmark = pytest.mark.gpus(1)
 DEVICE = "cuda"
@@ -252,16 +253,16 @@ def steps_of(out: Path) -> list[records.Step]:
 def test_a_step_that_runs_out_of_memory_is_the_step_that_would_have_been(tmp_path, monkeypatch, calm, short) -> None:
     """A card that is made small before step 1, where everything is kept since everything seemed to fit, and in the middle of a run."""
     base, expected, limit = calm
-    total, take = torch.cuda.get_device_properties(0).total_memory, loop.Loop._step
+    total, take = torch.cuda.get_device_properties(0).total_memory, TrainingStep.take
 
-    def step(self, signals):
-        if self.done + 1 == short:
+    def step(self, done, signals):
+        if done + 1 == short:
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.set_per_process_memory_fraction(limit / total)
-        return take(self, signals)
+        return take(self, done, signals)
 
-    monkeypatch.setattr(loop.Loop, "_step", step)
+    monkeypatch.setattr(TrainingStep, "take", step)
     try:
         train(base, out=tmp_path / "run", **SHARED)
     finally:

@@ -14,8 +14,9 @@ import torch
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.training import loop, train
 from ropewalk.training import optimizer as optimizers
+from ropewalk.training import train
+from ropewalk.training.step import TrainingStep
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
 SHARED = dict(data=DOCUMENTS, window=96, steps=4, batch_size=4, micro_batch=2, learning_rate=1e-3, save_every=0)
@@ -42,7 +43,7 @@ def base(place):
 
 def fail_at(monkeypatch, *passes: int, error: type[Exception] = torch.OutOfMemoryError) -> None:
     """Memory runs out in these forward and backward passes, counted from 0; their gradients are there by then."""
-    real, count = loop.Loop._forward_and_backward, iter(range(10**6))
+    real, count = TrainingStep._forward_and_backward, iter(range(10**6))
 
     def failing(self, rows, counted):
         out = real(self, rows, counted)
@@ -50,7 +51,7 @@ def fail_at(monkeypatch, *passes: int, error: type[Exception] = torch.OutOfMemor
             raise error(ASKED)
         return out
 
-    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", failing)
 
 
 def trained(out: Path) -> tuple[list[tuple[float, float]], dict[str, torch.Tensor], list[int]]:
@@ -81,7 +82,7 @@ def test_a_step_that_ran_out_of_memory_is_done_again_to_the_last_bit(place, tmp_
 
 
 def test_what_a_host_without_memory_says_is_a_shortage_too(base, tmp_path, monkeypatch):
-    real, calls = loop.Loop._forward_and_backward, iter(range(100))
+    real, calls = TrainingStep._forward_and_backward, iter(range(100))
 
     def failing(self, rows, counted):
         if next(calls) == 3:
@@ -90,7 +91,7 @@ def test_what_a_host_without_memory_says_is_a_shortage_too(base, tmp_path, monke
             )
         return real(self, rows, counted)
 
-    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", failing)
     train(base, out=tmp_path / "pressed", **SHARED | {"steps": 2})
     assert trained(tmp_path / "pressed")[2] == [0, 1]
 
@@ -108,14 +109,14 @@ def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tm
 def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):
     """Where their number is ours to choose; sums are then taken in another order, so the last bits may differ."""
     settings = SHARED | {"micro_batch": None, "mode": "lora"}
-    real = loop.Loop._forward_and_backward
+    real = TrainingStep._forward_and_backward
 
     def failing(self, rows, counted):
         if len(rows["input_ids"]) > 1:
             raise torch.OutOfMemoryError(ASKED)
         return real(self, rows, counted)
 
-    monkeypatch.setattr(loop.Loop, "_forward_and_backward", failing)
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", failing)
     train(place / "lora", out=tmp_path / "pressed", **settings)
     calm, pressed = trained(place / "lora-calm"), trained(tmp_path / "pressed")
     assert [loss for loss, _ in pressed[0]] == pytest.approx([loss for loss, _ in calm[0]], rel=1e-5)
@@ -183,13 +184,14 @@ from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.training import loop, train
-place, real, calls = Path(sys.argv[1]), loop.Loop._forward_and_backward, iter(range(100))
+from ropewalk.training import train
+from ropewalk.training.step import TrainingStep
+place, real, calls = Path(sys.argv[1]), TrainingStep._forward_and_backward, iter(range(100))
 def failing(self, rows, counted):
     if next(calls) == 3 and ranks.rank() == 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has")
     return real(self, rows, counted)
-loop.Loop._forward_and_backward = failing
+TrainingStep._forward_and_backward = failing
 documents = [Document(f"d{n}", testing.prose(80, n)) for n in range(8)]
 try:
     train(sys.argv[2], out=place / "out", data=documents, window=96, steps=4, batch_size=4, micro_batch=1, save_every=1, device="cpu")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.progress import IN_TIME, began, clock
 
@@ -61,6 +62,11 @@ class Deadline:
     def step(self, seconds: float) -> None:
         """A step took so long."""
         self._recent.append(seconds)
+
+    def check(self, mesh: Mesh, rest: float, spent: float = 0.0) -> None:
+        """Raises OutOfTime, on all processes, if `rest` more seconds of a step of which `spent` are over would come too late. Without a budget nobody asks."""
+        if self.is_set and mesh.same(rest > self.left):
+            raise OutOfTime(rest + spent)
 
     @contextlib.contextmanager
     def before_steps(self) -> Iterator[None]:

@@ -83,6 +83,17 @@ def tight_allocations(device: torch.device) -> int:
     return torch.cuda.memory_stats(device).get("num_alloc_retries", 0) if device.type == "cuda" else 0
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """Of one step: loss in nats a token, gradient norm before clipping, learning rate, tokens read, how often it was begun again for memory."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    retries: int
+
+
 @dataclass
 class Pace:
     """How fast a run goes, as its rows say it.
@@ -102,17 +113,17 @@ class Pace:
     def _chip(self) -> Chip | None:
         return named(device_name(self.device))
 
-    def row(self, step: int, loss: float, norm: float, rate: float, tokens: int, seconds: float, retries: int) -> Step:
-        """One step on record. `rate` is the learning rate."""
+    def row(self, step: int, result: StepResult, seconds: float) -> Step:
+        """One step on record."""
         self._durations.append(seconds)
-        speed = tokens / seconds
+        speed = result.tokens / seconds
         shares = mfu(speed * self.flops, self._chip, self.rate, self.devices)
         return Step(
             step=step,
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=norm,
-            tokens=tokens,
+            loss=result.loss,
+            learning_rate=result.learning_rate,
+            grad_norm=result.gradient_norm,
+            tokens=result.tokens,
             tokens_per_second=speed,
             seconds=seconds,
             mfu=shares.measured,
@@ -120,7 +131,7 @@ class Pace:
             peak_bytes=peak_bytes(self.device),
             reserved_bytes=reserved_bytes(self.device),
             seconds_left=(self.steps - step) * statistics.fmean(self._durations),
-            retries=retries,
+            retries=result.retries,
         )
 
 
