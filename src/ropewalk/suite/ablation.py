@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import math
 import shutil
@@ -20,13 +19,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import disk_errors, refuse_unwritable, write_whole
+from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import locked, one_at_a_time
 from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import ranks
@@ -38,7 +36,6 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
-from ropewalk.records import BOOKKEEPING, Step, read, to_line
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
@@ -46,6 +43,7 @@ from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.grid import Grid, Row
 from ropewalk.suite.measurements import measurements
+from ropewalk.suite.row_files import asked_of, is_whole, write_row
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import Batches, batches_of
 from ropewalk.training.checkpoints import plain_weights
@@ -89,10 +87,10 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     grid = Grid(settings, checkpoint)
     out = Path(settings.out)
     for row in grid.rows:  # before anything is loaded
-        _is_whole(grid, row, out)
+        is_whole(grid, row, out)
     if settings.dry_run:
         return [
-            Outcome(row.name, grid.model_name, "" if _is_whole(grid, row, out) else "to do", grid.seconds(row))
+            Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
             for row in grid.rows
         ]
     refuse_unwritable(out)
@@ -115,7 +113,7 @@ def _take_directory(out: Path) -> None:
         UserError: it holds something else.
     """
     guard.refuse_unreadable(out.absolute())
-    if not guard.is_free(out) and guard.marked(out) is None and not any(map(_asked_of, out.glob("*.jsonl"))):
+    if not guard.is_free(out) and guard.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
         raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -127,7 +125,7 @@ def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> b
     """Run a row if it is neither whole nor another process's, nor failed here; whether it was run."""
     out, at = Path(grid.settings.out), f"[{grid.rows.index(row) + 1}/{len(grid.rows)}] {grid.model_name}/{row.name}"
     tried = row in outcomes and outcomes[row].reason not in ("", _BUSY)
-    if _is_whole(grid, row, out) or tried:
+    if is_whole(grid, row, out) or tried:
         if not tried:
             outcomes[row] = Outcome(row.name, grid.model_name)
         return False
@@ -138,7 +136,7 @@ def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> b
         if work is None:
             outcomes[row] = Outcome(row.name, grid.model_name, _BUSY)
             return False
-        if not _is_whole(grid, row, out):
+        if not is_whole(grid, row, out):
             _logger.info(at)
             outcomes[row] = attempt(Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work)))
             _logger.info(f"{at}: {outcomes[row].reason or f'{outcomes[row].seconds:.0f} s'}")
@@ -163,39 +161,6 @@ def _claimed(work: Path) -> Iterator[Path | None]:
         for left in work.glob("*.jsonl"):  # of a process that was killed
             left.unlink()
         yield work
-
-
-def _is_whole(grid: Grid, row: Row, out: Path) -> bool:
-    """Whether a row lies there.
-
-    Raises:
-        UserError: a file of its name is of another row.
-    """
-    path = out / f"{row.name}.jsonl"
-    if not path.exists():
-        return False
-    found = _asked_of(path)
-    if found is None:
-        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
-    asked = json.loads(json.dumps(grid.identity(row)))
-    if not {*asked.pop("measure")} <= {*found.get("measure", [])}:
-        return False
-    for name in [name for name, value in asked.items() if found.get(name) != value]:
-        raise UserError(
-            f"{path} is a row with {name} {found.get(name)}, and asked for is {asked[name]}: rows beside each other differ in method, factor, "
-            "tokens, rate and seed alone; choose another --out"
-        )
-    return True
-
-
-def _asked_of(path: Path) -> dict[str, Any] | None:
-    """What a row was asked for, as its file says; None of a file that is none."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            found = json.loads(lines.readline())["settings"]["row"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 @dataclass
@@ -247,7 +212,7 @@ class Bench:
                 _logger.warning(f"{row.name}: {name} is left out: {error}")
         seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
         self._pace = sum(seconds.values()) / self.grid.seconds(row)
-        self._finish(row, records, {"seconds": seconds, "left_out": left_out})
+        write_row(self.grid, row, records, {"seconds": seconds, "left_out": left_out})
 
     def _searched(self, row: Row) -> Path:
         """LongRoPE's factors for this row's window; searched by the first process that needs them, while others wait."""
@@ -305,33 +270,6 @@ class Bench:
         loaded = dataclasses.replace(self.loaded, info=info)
         whole = fingerprint(loaded) if steps else checkpoint.fingerprint
         return dataclasses.replace(loaded, info=dataclasses.replace(info, fingerprint=whole))
-
-    def _finish(self, row: Row, records: Path, facts: dict[str, Any]) -> None:
-        """The row's file: results without what they add up from, under headers that name the row, its command and nothing of this machine's paths."""
-        found = read([records])
-        identity = self.grid.identity(row) | facts
-        lines, said = [], set()
-        for measurement in found.measurements:
-            if isinstance(measurement.row, BOOKKEEPING):
-                continue
-            run = measurement.run
-            if run.id not in said:
-                said.add(run.id)
-                kept = {name: value for name, value in run.settings.items() if name not in ("model", "data", "out")}
-                header = dataclasses.replace(
-                    run,
-                    command=self.grid.command(row),
-                    model=dataclasses.replace(run.model, name=identity["name"]),
-                    settings={"row": identity} | (kept if isinstance(measurement.row, Step) else run.settings),
-                )
-                lines.append(to_line(header))
-            lines.append(to_line(measurement.row, run.id))
-        if not lines:
-            raise UserError(f"nothing of {row.name} could be measured: {'; '.join(facts['left_out'].values())}")
-        text = "\n".join(lines) + "\n"
-        for place in self.grid.places():
-            text = text.replace(f"{place}/", "")
-        write_whole(Path(self.settings.out) / f"{row.name}.jsonl", text)
 
 
 @contextlib.contextmanager
