@@ -1,6 +1,6 @@
-"""The lab: the grids of grids.toml, by one process on every GPU, which share the rows through their directories.
+"""The lab: the grids of grids.toml, by one process on every GPU or one torchrun on every N, which share the rows through their directories.
 
-    MODELS=models DATA=data python lab/run.py [--level a …] [--minutes 20] [--dry-run] [--records DIR]
+    MODELS=models DATA=data python lab/run.py [--level a …] [--minutes 20] [--together N] [--dry-run] [--records DIR]
 
 in   $MODELS, a directory of checkpoints by the names in grids.toml (recipes/real_models/fetch.py makes two of them); $DATA, one of documents
 out  lab/records/LEVEL/MODEL/ROW.jsonl; rows that lie there are not run again
@@ -71,25 +71,32 @@ def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, 
 
 
 def work(arguments: argparse.Namespace) -> int:
-    """Run the grids in this process; how many rows are not there at the end."""
+    """Run the grids in this process, or with the others of its torchrun; how many rows are not there at the end."""
     import ropewalk
+    from ropewalk.distributed import ranks
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S")
+    ranks.join()
+    say = print if ranks.rank() == 0 else lambda *_, **__: None
+    level = logging.INFO if ranks.rank() == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S")
     end = time.monotonic() + 60 * arguments.minutes
     missing = 0
     for table in grids(arguments.level):
         options = as_settings(table, arguments.records)
         if options is None:
-            print(f"left out: level {table['level']} of {table['model']}, which is not in $MODELS")
+            say(f"left out: level {table['level']} of {table['model']}, which is not in $MODELS")
             continue
-        for each in with_chosen_rates(options, arguments.records):
+        # Rows are written meanwhile: all processes of a torchrun go by what the first one reads.
+        for each in ranks.first(lambda options=options: with_chosen_rates(options, arguments.records)):
             undone = []
             while True:
                 left = max(0.01, (end - time.monotonic()) / 60)
                 try:
                     outcomes = ropewalk.ablate(**each, minutes=min(left, 10**5), dry_run=arguments.dry_run)
+                except ranks.Alone:
+                    raise
                 except ropewalk.UserError as error:
-                    print(f"left out: {each['out']}: {error}")
+                    say(f"left out: {each['out']}: {error}")
                     missing += 1
                     break
                 undone = [outcome for outcome in outcomes if outcome.reason]
@@ -103,12 +110,12 @@ def work(arguments: argparse.Namespace) -> int:
                 time.sleep(_LOOK)
             missing += len(undone)
             for outcome in undone:
-                print(
+                say(
                     f"{each['out'].relative_to(arguments.records)}/{outcome.name}: {outcome.reason}, {outcome.seconds:.0f} s",
                     flush=True,
                 )
             if arguments.dry_run:
-                print(f"  {len(outcomes)} rows, about {sum(o.seconds for o in undone) / 60:.1f} minutes of one H100")
+                say(f"  {len(outcomes)} rows, about {sum(o.seconds for o in undone) / 60:.1f} minutes of one H100")
     return missing
 
 
@@ -123,11 +130,21 @@ def gpus() -> list[str]:
     return [str(number) for number in range(len(listed.splitlines()))] or [""]
 
 
+def groups(names: list[str], together: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each group of so many GPUs; GPUs that are too few for one more are left alone. One group where there is no GPU."""
+    if names == [""]:
+        return names
+    if len(names) < together:
+        sys.exit(f"--together {together} takes as many GPUs, and there are {len(names)}")
+    return [",".join(names[at : at + together]) for at in range(0, len(names) - together + 1, together)]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--level", nargs="*", default=[], help="a b c …; all if not given")
     options.add_argument("--minutes", type=float, default=10**5, help="begin no row that would not be done by then")
     options.add_argument("--records", type=Path, default=LAB / "records")
+    options.add_argument("--together", type=int, default=1, metavar="N", help="GPUs that run each row together")
     options.add_argument("--dry-run", action="store_true", help="list the rows that are not there")
     options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = options.parse_args()
@@ -135,8 +152,10 @@ def main() -> None:
     if arguments.worker or arguments.dry_run:
         work(arguments)
         return
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
-    workers = [subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus()]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.together)]
+    command = [sys.executable, *(launch if arguments.together > 1 else []), __file__, *sys.argv[1:], "--worker"]
+    visible = groups(gpus(), arguments.together)
+    workers = [subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": names}) for names in visible]
     try:
         codes = [worker.wait() for worker in workers]
     except KeyboardInterrupt:

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 LAB = Path(__file__).resolve().parents[2] / "lab"
 sys.path.insert(0, str(LAB))
 import claims  # noqa: E402
@@ -53,6 +55,14 @@ def test_a_rate_is_chosen_on_validation_alone(tmp_path):
     assert rows.chosen_rates(tmp_path) == {"linear": 3e-4}
     grid = {"out": tmp_path, "methods": ["linear", "yarn"], "learning_rates": "chosen", "model": "m"}
     assert [part["learning_rates"] for part in run.with_chosen_rates(grid, tmp_path)] == [[3e-4], [1e-4]]
+
+
+def test_gpus_are_grouped_for_rows_that_several_run_together():
+    assert run.groups(["0", "1", "2"], 1) == ["0", "1", "2"]
+    assert run.groups(["0", "1", "2", "3", "4"], 2) == ["0,1", "2,3"]
+    assert run.groups([""], 2) == [""]  # on a machine without any
+    with pytest.raises(SystemExit, match="--together 4 takes as many GPUs, and there are 2"):
+        run.groups(["0", "1"], 4)
 
 
 def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothing():

@@ -256,9 +256,11 @@ class Mesh:
         is_first = ranks.local_rank() == 0
         if not is_first:
             self.wait()
-        yield
-        if is_first:
-            self.wait()
+        try:
+            yield
+        finally:
+            if is_first:
+                self.wait()
 
     def together(self, act: Callable[[], T]) -> T:
         """`act()` on every process, which may do different things there; if it fails on any, all stop, instead of waiting for that one.
@@ -283,16 +285,18 @@ class Mesh:
         """Around a pass, in which processes wait for each other: one that cannot go on leaves, and the others say so instead of waiting for it.
 
         Raises:
-            UserError: another process left. Where the wait is in a GPU's queue, torchrun ends it.
+            Alone: another process left, or this one does. Where the wait is in a GPU's queue, torchrun ends it.
         """
         try:
             yield
         except (UserError, RuntimeError, MemoryError) as error:
             self._broken = self.world > 1
             if self._broken and any(words in str(error) for words in _LOST):
-                raise UserError(
+                raise ranks.Alone(
                     "one of the processes that train together stopped, and says why itself; the last checkpoint is whole, go on with --resume"
                 ) from error
+            if self._broken and isinstance(error, UserError):
+                raise ranks.Alone(str(error)) from error
             raise
 
     def release(self) -> None:

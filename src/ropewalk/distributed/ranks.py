@@ -7,6 +7,9 @@ Documents and prompts are independent, so ranks talk twice: about the run's head
 every batch, since all together decide whether it is enough. Small Python objects, over gloo, whatever the devices are. Where a model is
 sharded over them they also keep each other company in between: spread.py.
 
+A rank that cannot go on says so in its next meeting, where it was asked to by `together`, and all stop what they do with its sentence. In the
+middle of a pass, which the others cannot finish without it, it can only leave (`Alone`): torchrun then ends them.
+
 Who and how many there are stands in the environment and can be asked at any time. To talk, a process must have called `join`, which is
 for whoever begins a run: `evals.loaded.open_model`, `benchmarks`, `suite.runner.evaluate`, and training's `mesh.start`.
 """
@@ -16,17 +19,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from ropewalk.errors import UserError
 
+T = TypeVar("T")
 #: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
 _PATIENCE = timedelta(minutes=30)
 _BY_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _WAY_OUT = "start the command with torchrun, or unset WORLD_SIZE and RANK"
+
+
+class Alone(UserError):
+    """What ended this rank in the middle of what others wait for: it leaves, whoever could go on after another error."""
+
+
+class _Told(UserError):
+    """What ended the work of some rank, as a meeting told it to all."""
 
 
 def rank() -> int:
@@ -95,20 +107,57 @@ def same(value: Any) -> Any:
     """The first rank's value, on every rank."""
     if size() == 1:
         return value
-    _begin_meeting()
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    return _meet(value if rank() == 0 else None)[0]
 
 
 def gathered(results: dict[int, Any]) -> dict[int, Any]:
     """All ranks' results in one dictionary, on every rank."""
     if size() == 1:
         return results
+    return {key: value for part in _meet(results) for key, value in part.items()}
+
+
+def together(act: Callable[[], T]) -> T:
+    """`act()`, in which ranks may meet, on every rank; if it fails on any, it fails on all, and they go on together.
+
+    Raises:
+        UserError: on every rank, the first one's sentence.
+        Alone: this rank ran out of memory, perhaps in the middle of a pass.
+    """
+    if size() == 1:
+        return act()
+    try:
+        result = act()
+    except (Alone, _Told):
+        raise
+    except UserError as error:
+        _meet(None, str(error))
+        raise
+    except torch.OutOfMemoryError as error:
+        raise Alone(
+            f"process {rank()} ran out of memory ({str(error).splitlines()[0]}); take more processes, or less at a time"
+        ) from error
+    _meet(None)
+    return result
+
+
+def first(act: Callable[[], T]) -> T:
+    """`act()` on the first rank, and what it returns on all.
+
+    Raises:
+        UserError: on every rank, what it raised there.
+    """
+    return together(lambda: same(act() if rank() == 0 else None))
+
+
+def _meet(value: Any, failure: str = "") -> list[Any]:
+    """Every rank's value, in their order. Raises what ended one of them."""
     _begin_meeting()
     parts: list[Any] = [None] * size()
-    dist.all_gather_object(parts, results)
-    return {key: value for part in parts for key, value in part.items()}
+    dist.all_gather_object(parts, (failure, value))
+    if sentence := next((failure for failure, _ in parts if failure), ""):
+        raise _Told(sentence)
+    return [value for _, value in parts]
 
 
 def _begin_meeting() -> None:

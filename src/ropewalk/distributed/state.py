@@ -79,6 +79,19 @@ def sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
+def copy_from_main(parameter: Tensor, value: Tensor | None) -> None:
+    """Put the main rank's value into a parameter, which all ranks hold whole or have shards of; every rank takes part.
+
+    value: whole, wherever it lies; on the main rank alone.
+    """
+    whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+    if value is not None:
+        whole.copy_(value)
+    if dist.is_initialized() and not isinstance(parameter, DTensor):  # shards are sent as they are made
+        dist.broadcast(whole, src=0)
+    parameter.copy_(sharded_like(whole, parameter))
+
+
 def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Write both; with one process too, so that one process's checkpoint can be read by many.
 

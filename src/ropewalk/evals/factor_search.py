@@ -9,6 +9,7 @@ and each vector is put into its rotary tables, which are verified (model/verify.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -69,7 +70,7 @@ class FoundFactors:
 
 @takes(SearchSettings)
 def search(settings: SearchSettings) -> FoundFactors:
-    """Search a factor a pair for a longer window.
+    """Search a factor a pair for a longer window. Under torchrun its documents are shared out over the ranks.
 
     Returns:
         The best vector, which lies in `out` too.
@@ -78,16 +79,13 @@ def search(settings: SearchSettings) -> FoundFactors:
         UserError: a window that is not longer, no document that fills it, a model with dynamic scaling; `out` holds something else, or
             another search.
     """
-    if ranks.size() > 1:
-        raise UserError("a search runs in one process; start it without torchrun")
+    ranks.join()
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     rope_config = _searchable(checkpoint.rope, settings.window)
     identity = {name: getattr(settings, name) for name in ("window", "method", "population", "mutation", "seed")}
     identity["model"] = checkpoint.fingerprint
     out = Path(settings.out)
-    refuse_unwritable(out.parent)
-    refuse_locked(out)
-    _state(out, identity, overwrite=settings.overwrite)  # before anything is loaded
+    ranks.first(lambda: _refuse_taken(out, identity, overwrite=settings.overwrite))  # before anything is loaded
     with on_disk(_unscaled(checkpoint, rope_config)) as unscaled:
         loaded = open_model(unscaled, dtype=settings.dtype, device=settings.device)
     documents, _ = select_documents(
@@ -102,7 +100,8 @@ def search(settings: SearchSettings) -> FoundFactors:
     identity["tokens"] = hashlib.sha256(b"".join(each.ids.tobytes() for each in passes)).hexdigest()[:16]
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with contextlib.ExitStack() as stack:
+        ranks.first(lambda: stack.enter_context(locked(out)))
         return _evolve(loaded, rope_config, passes, settings, identity)
 
 
@@ -142,7 +141,7 @@ def _evolve(
     say_of_scores(rope_config.scaling, _scaling(settings.method, factor, (1.0,)), rope)
     plan = Search(rope, factor, settings.population, settings.mutation, settings.seed)
     out = Path(settings.out)
-    state = _state(out, identity, overwrite=settings.overwrite)
+    state = ranks.first(lambda: _state(out, identity, overwrite=settings.overwrite))
     with Progress(
         "generations of the search", settings.generations + 1, done=state["generation"], news=True
     ) as advance:
@@ -180,9 +179,18 @@ def _perplexity(
 ) -> float:
     """Of the sample, token-weighted, with a scaling in the model's rotary tables; infinite where the model gives no number."""
     pin_rope(loaded.model, dataclasses.replace(rope_config, scaling=scaling))
-    nlls = [float(nll.sum()) for nll in negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)]
-    mean = math.fsum(nlls) / sum(each.scored for each in passes)
+    local = range(ranks.rank(), len(passes), ranks.size())
+    scored = negative_log_likelihoods(loaded.model, [passes[place] for place in local], batch_tokens=batch_tokens)
+    nlls = ranks.gathered({place: float(nll.sum()) for place, nll in zip(local, scored, strict=True)})
+    mean = math.fsum(nlls.values()) / sum(each.scored for each in passes)
     return math.inf if math.isnan(mean) else exp(mean)
+
+
+def _refuse_taken(out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+    """Raises UserError for a file that cannot be written, is being written, or is not of this search."""
+    refuse_unwritable(out.parent)
+    refuse_locked(out)
+    _state(out, identity, overwrite=overwrite)
 
 
 def _state(out: Path, identity: dict[str, Any], *, overwrite: bool) -> dict[str, Any]:
@@ -209,6 +217,8 @@ def _state(out: Path, identity: dict[str, Any], *, overwrite: bool) -> dict[str,
 
 def _write(out: Path, state: dict[str, Any], settings: SearchSettings, original: int) -> None:
     """The file, whole at every moment: what is best so far, and the state."""
+    if ranks.rank() > 0:
+        return
     best = min((*state["survivors"], *state["scored"]), key=lambda each: each["score"])
     content = {
         "method": settings.method,

@@ -42,7 +42,7 @@ class AblateSettings(Loading, OpeningOptions):
     """Train and measure a grid of rows: methods × factors × tokens × rates × seeds. A row's model is never saved; what stays is a file of records.
 
     Rows that lie in --out are not run again, and several processes (one a GPU, by CUDA_VISIBLE_DEVICES) share a grid: each takes the next row
-    that nobody has. Methods beside those of `extend`: none is the base, direct fine-tunes it at the new window, control reads the same tokens
+    that nobody has. Under torchrun all its processes run each row together. Methods beside those of `extend`: none is the base, direct fine-tunes it at the new window, control reads the same tokens
     at the old one; p-rope and cope let pairs that complete no turn stand still, at once or by and by. longrope searches its factors, abf takes 50
     times the base, proportional the share of pairs that complete a turn; others as abf:rope_theta=1e6.
     """

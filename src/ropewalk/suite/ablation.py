@@ -1,22 +1,25 @@
-"""`ropewalk ablate`: the rows of a grid, each trained and measured in one go, in one process; of each a file of records stays.
+"""`ropewalk ablate`: the rows of a grid, each trained and measured in one go; of each a file of records stays.
 
 in   a model, documents, axes
 out  `out/ROW.jsonl`, whole or absent; below `out/.work`, what is being made
 
 Any number of processes share a directory: a row is held by the lock of its directory below `.work` (checkpoint/processes.py), which is free again when its
 process ends, however it ends. The model that is measured is loaded once a process; each row puts its rotation and its weights into it.
+
+The processes of one torchrun run each row together, as `train` and the measuring commands do under it; the first of them alone claims rows,
+looks at clock and files, and writes.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import dataclasses
 import functools
+import gc
 import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +28,10 @@ import torch
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
-from ropewalk.checkpoint.processes import locked, one_at_a_time
+from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.data.documents import refuse_missing
-from ropewalk.distributed import ranks
+from ropewalk.distributed import mesh as meshes
+from ropewalk.distributed import ranks, state
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.evals.factor_search import search
@@ -41,6 +45,7 @@ from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.claims import claimed, waiting
 from ropewalk.suite.grid import Grid, Row
 from ropewalk.suite.measurements import measurements
 from ropewalk.suite.row_files import asked_of, is_whole, write_row
@@ -69,10 +74,6 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     Raises:
         UserError: a model that cannot be read or has no rotation, a method that does not exist, an `out` that holds other rows.
     """
-    if ranks.size() > 1:
-        raise UserError(
-            "the processes of an ablation share its directory, each with a GPU of its own; start them without torchrun"
-        )
     for texts in (
         settings.test,
         sources_of(settings.data),
@@ -93,10 +94,10 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
             Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
             for row in grid.rows
         ]
-    refuse_unwritable(out)
-    _take_directory(out)
-    run_file.write(settings, out)
-    bench = Bench(grid)
+    mesh = meshes.start(device=device_for(settings.device))
+    atexit.register(mesh.close)
+    ranks.first(lambda: _take_directory(settings, out))
+    bench = Bench(grid, mesh)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
@@ -104,7 +105,7 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     return [outcomes[row] for row in grid.rows]
 
 
-def _take_directory(out: Path) -> None:
+def _take_directory(settings: AblateSettings, out: Path) -> None:
     """Mark where rows go as ropewalk's, so that nobody's texts lie among them and they are read as nobody's texts.
 
     Rows that were copied or cloned without the mark make a directory theirs too.
@@ -112,6 +113,7 @@ def _take_directory(out: Path) -> None:
     Raises:
         UserError: it holds something else.
     """
+    refuse_unwritable(out)
     guard.refuse_unreadable(out.absolute())
     if not guard.is_free(out) and guard.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
         raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")
@@ -119,48 +121,40 @@ def _take_directory(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):
             guard.mark(out, ["*.jsonl", f"{WORK}/*", run_file.RUN_FILE])
+    run_file.write(settings, out)
 
 
 def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> bool:
     """Run a row if it is neither whole nor another process's, nor failed here; whether it was run."""
     out, at = Path(grid.settings.out), f"[{grid.rows.index(row) + 1}/{len(grid.rows)}] {grid.model_name}/{row.name}"
     tried = row in outcomes and outcomes[row].reason not in ("", _BUSY)
-    if is_whole(grid, row, out) or tried:
+    if ranks.first(lambda: is_whole(grid, row, out)) or tried:
         if not tried:
             outcomes[row] = Outcome(row.name, grid.model_name)
         return False
-    if not bench.has_time_for(row):
+    if not ranks.same(bench.has_time_for(row)):
         outcomes[row] = Outcome(row.name, grid.model_name, "no time was left for it")
         return False
-    with _claimed(out / WORK / row.name) as work:
+    with claimed(out / WORK / row.name) as work:
         if work is None:
             outcomes[row] = Outcome(row.name, grid.model_name, _BUSY)
             return False
-        if not is_whole(grid, row, out):
-            _logger.info(at)
-            outcomes[row] = attempt(Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work)))
-            _logger.info(f"{at}: {outcomes[row].reason or f'{outcomes[row].seconds:.0f} s'}")
-        shutil.rmtree(work, ignore_errors=True)
+        if not ranks.first(lambda: is_whole(grid, row, out)):
+            _say(at)
+            stage = Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work))
+            outcomes[row] = ranks.same(attempt(stage))
+            _say(f"{at}: {outcomes[row].reason or f'{outcomes[row].seconds:.0f} s'}")
+        if ranks.rank() == 0:
+            shutil.rmtree(work, ignore_errors=True)
     return True
 
 
+def _say(sentence: str, level: int = logging.INFO) -> None:
+    if ranks.rank() == 0:
+        _logger.log(level, sentence)
+
+
 _BUSY = "another process runs it"
-
-
-@contextlib.contextmanager
-def _claimed(work: Path) -> Iterator[Path | None]:
-    """An empty directory that this process alone has; None if another one has it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            with disk_errors(work):
-                work.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(work))
-        except (UserError, FileNotFoundError):  # gone just now, with its row
-            yield None
-            return
-        for left in work.glob("*.jsonl"):  # of a process that was killed
-            left.unlink()
-        yield work
 
 
 @dataclass
@@ -168,9 +162,10 @@ class Bench:
     """What the rows of a process share: the model that is measured, the texts, compiled layers."""
 
     grid: Grid
+    mesh: Mesh
     _began: float = field(default_factory=time.perf_counter)
     _shapes: set[tuple[int, int]] = field(default_factory=set)
-    _pace: float = 1.0
+    _pace: float = field(default_factory=lambda: 1 / ranks.size())
 
     @property
     def settings(self) -> AblateSettings:
@@ -178,7 +173,7 @@ class Bench:
 
     @functools.cached_property
     def loaded(self) -> LoadedModel:
-        return open_model(self.grid.source, dtype=self.settings.dtype, device=self.settings.device)
+        return open_model(self.grid.source, dtype=self.settings.dtype, device=self.settings.device, shard="auto")
 
     @functools.cached_property
     def base(self) -> dict[str, torch.Tensor]:
@@ -195,24 +190,39 @@ class Bench:
         return self._pace * self.grid.seconds(row) <= left
 
     def run(self, row: Row, work: Path) -> None:
-        """Train a row if it is to be, measure it, and put its records in their place."""
+        """Train a row if it is to be, measure it, and put its records in their place; what fails on one rank fails on all."""
         records, began = work / "records.jsonl", time.perf_counter()
-        recipe = self.grid.recipe(row, work, lambda: self._searched(row))
-        checkpoint = trained_checkpoint(recipe)
-        weights, steps = self._trained(recipe, checkpoint, work) if row.tokens else (self.base, 0)
+        made = ranks.together(lambda: self._made(row, work))
         trained = time.perf_counter()
-        loaded = self._becomes(checkpoint, weights, steps)
-        del weights
+        _ = ranks.together(lambda: self.base)  # taken before anything is put in its place
+        becomes = functools.partial(self._becomes, *made)
+        del made
+        loaded = ranks.together(becomes)
+        del becomes
         left_out = {}
-        for name, measure in measurements(self.grid, row, loaded, records):
+        for name, measure in ranks.together(lambda: list(measurements(self.grid, row, loaded, records))):
             try:
-                measure()
+                ranks.together(measure)
+            except ranks.Alone:
+                raise
             except UserError as error:  # a window too small for the prompts, say
                 left_out[name] = str(error)
-                _logger.warning(f"{row.name}: {name} is left out: {error}")
+                _say(f"{row.name}: {name} is left out: {error}", logging.WARNING)
         seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
         self._pace = sum(seconds.values()) / self.grid.seconds(row)
-        write_row(self.grid, row, records, {"seconds": seconds, "left_out": left_out})
+        facts = {"seconds": seconds, "left_out": left_out}
+        facts |= {"processes": self.mesh.world} if self.mesh.world > 1 else {}
+        ranks.first(lambda: write_row(self.grid, row, records, facts))
+
+    def _made(self, row: Row, work: Path) -> tuple[Checkpoint, dict[str, torch.Tensor] | None, int]:
+        """What a row is: its rotation; its weights on the main process, None where they are the base's; its steps."""
+        recipe = self.grid.recipe(row, work, lambda: self._searched(row))
+        checkpoint = trained_checkpoint(recipe)
+        if not row.tokens:
+            return checkpoint, None, 0
+        weights, steps = self._trained(recipe, checkpoint, work)
+        gc.collect()  # sharded layers hold each other
+        return checkpoint, weights, steps
 
     def _searched(self, row: Row) -> Path:
         """LongRoPE's factors for this row's window; searched by the first process that needs them, while others wait."""
@@ -222,7 +232,7 @@ class Bench:
                 "LongRoPE's factors are searched on documents that nothing is measured on; give --validation or --data, or leave longrope out"
             )
         found = Path(self.settings.out) / WORK / f"longrope-x{row.factor:g}.json"
-        with _waiting(found.with_suffix("")):
+        with waiting(found.with_suffix("")):
             search(
                 model=self.grid.source,
                 data=data,
@@ -239,13 +249,18 @@ class Bench:
     def _trained(
         self, recipe: TrainSettings, checkpoint: Checkpoint, work: Path
     ) -> tuple[dict[str, torch.Tensor], int]:
-        """The weights of a row after its training, as a saved model has them, and its steps."""
-        mesh = Mesh(device_for(recipe.device))
-        with _waiting(work.parent / "tokens"):  # one process tokenises, the others read what it kept
-            batches = batches_of(recipe, checkpoint, mesh)
+        """The weights of a row after its training, on the main process, as a saved model has them; and its steps."""
+        mesh = self.mesh
+        if recipe.batch % mesh.data_size:
+            raise UserError(
+                f"every process reads as many windows a step, and {recipe.batch} windows of {recipe.window} tokens are not divided among "
+                f"{mesh.world}; change --step-tokens, or the number of processes"
+            )
+        with waiting(work.parent / "tokens"):  # one process tokenises, the others read what it kept
+            batches = ranks.together(lambda: batches_of(recipe, checkpoint, mesh))
         recipe = settled(recipe, checkpoint, mesh, work)
         self._room_for_compiled(batches)
-        loop = Loop(recipe, starting_model(recipe, checkpoint=checkpoint), batches, mesh, work, keep=False)
+        loop = Loop(recipe, starting_model(recipe, mesh, checkpoint=checkpoint), batches, mesh, work, keep=False)
         steps = loop.run().steps
         with torch.no_grad():
             return as_on_disk(loop.start.model, plain_weights(loop.model, loop.start, mesh), self.grid.source), steps
@@ -258,26 +273,17 @@ class Bench:
             self._shapes.clear()
         self._shapes.add(shape)
 
-    def _becomes(self, checkpoint: Checkpoint, weights: dict[str, torch.Tensor], steps: int) -> LoadedModel:
+    def _becomes(self, checkpoint: Checkpoint, weights: dict[str, torch.Tensor] | None, steps: int) -> LoadedModel:
         """The measured model with a row's rotation and weights."""
-        _ = self.base  # taken before anything is put in its place
         model = self.loaded.model
         with torch.no_grad():
             for name, value in model.named_parameters():
-                value.copy_(weights[name])
+                if weights is None:
+                    value.copy_(self.base[name])
+                else:
+                    state.copy_from_main(value, weights[name] if self.mesh.main else None)
         pin_rope(model, checkpoint.rope)
         info = dataclasses.replace(checkpoint.info, steps=steps, fingerprint="")
         loaded = dataclasses.replace(self.loaded, info=info)
-        whole = fingerprint(loaded) if steps else checkpoint.fingerprint
+        whole = fingerprint(loaded) if steps else ranks.first(lambda: checkpoint.fingerprint)
         return dataclasses.replace(loaded, info=dataclasses.replace(info, fingerprint=whole))
-
-
-@contextlib.contextmanager
-def _waiting(place: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
-    while True:
-        with _claimed(place) as held:
-            if held is not None:
-                yield
-                return
-        time.sleep(1)

@@ -93,6 +93,8 @@ def attempt(stage: Stage) -> Outcome:
     reason = ""
     try:
         stage.run()
+    except ranks.Alone:
+        raise
     except UserError as error:
         reason = str(error)
     except torch.OutOfMemoryError as error:

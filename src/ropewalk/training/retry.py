@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import torch
 
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError, is_shortage, shortage
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_shortage(error):
             raise
-        raise UserError(sentence(shortage(error))) from error
+        kind = UserError if ranks.size() == 1 else ranks.Alone  # others may be waiting for this process
+        raise kind(sentence(shortage(error))) from error
 
 
 def too_little(step: int, asked: str, tried: list[str]) -> str:
