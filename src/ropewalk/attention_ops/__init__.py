@@ -4,6 +4,7 @@ kernels.py         PyTorch's fused attention with its log-sum-exp, one block at 
 blocks.py          causal attention over documents and devices as blocks
 collectives.py     keys, values and their gradients from device to device
 prefix.py          a prefix that many prompts share, read once
+cached_rows.py     texts that are read once and continued together
 last_positions.py  a last layer that works for the positions that are read
 transformers.py    the names under which transformers finds all of it
 """

@@ -10,6 +10,7 @@ forward pass or one `with` block and taken away again.
     BLOCKS          blocks.py          documents and devices; who attends to what comes as the keyword argument `attend`
     LAST_POSITIONS  last_positions.py  the last layer alone; how many positions is on a copy of the module's config
     PREFIX          prefix.py          a shared prefix beside a prompt's own tokens; its keys and values are on each module
+    CACHED_ROWS     cached_rows.py     texts that are read once and continued; the cache's layer is on each module
     OBSERVED        here               the model's own attention, with someone looking on; who, is on the model's config
 """
 
@@ -29,13 +30,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropewalk.attention_ops import last_positions, prefix
+from ropewalk.attention_ops import cached_rows, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
 from ropewalk.errors import UserError
 
 BLOCKS = "ropewalk"
 LAST_POSITIONS = last_positions.NAME
 PREFIX = prefix.NAME
+CACHED_ROWS = cached_rows.NAME
 OBSERVED = "ropewalk_observed"
 
 
@@ -200,13 +202,14 @@ def _usual_mask(*args: Any, config: Any, **kwargs: Any) -> Any:
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Attention in two parts knows who sees whom."""
+    """Attention in two parts, and to rows of one length, knows who sees whom."""
 
 
 for _name, _function, _mask in (
     (BLOCKS, _attend_in_blocks, sdpa_mask),
     (LAST_POSITIONS, last_positions.attend, sdpa_mask),
     (PREFIX, prefix.attend, _no_mask),
+    (CACHED_ROWS, cached_rows.attend, _no_mask),
     (OBSERVED, _attend_observed, _usual_mask),
 ):
     AttentionInterface.register(_name, _function)

@@ -204,10 +204,14 @@ def batch_for(model: Any, tokens: int) -> int:
     device = next(model.parameters()).device
     if device.type != "cuda":
         return 4
+    return int(min(32, max(1, free_bytes(device) // 2 // (cache_bytes(model) * tokens))))
+
+
+def cache_bytes(model: Any) -> int:
+    """Bytes of one token's keys and values in all layers."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    cache_bytes = 2 * config.num_hidden_layers * heads * head_size(model) * next(model.parameters()).element_size()
-    return int(min(32, max(1, free_bytes(device) // 2 // (cache_bytes * tokens))))
+    return 2 * config.num_hidden_layers * heads * head_size(model) * next(model.parameters()).element_size()
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ reading.py    questions about documents
 turns.py      which of several turns of a conversation was asked for
 scoring.py    RULER's string match, and the scores of the others
 respond.py    what a model responds: teacher-forced where one string settles it, else generated
+greedy.py     both from one pass over each prompt
 measure.py    the command
 effective.py  how long a context is used, from the scores by length
 """

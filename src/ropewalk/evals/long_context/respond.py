@@ -4,8 +4,9 @@ in   a model in memory, items
 out  texts
 
 Where one string is the answer, one pass reads prompt and answer (evals/retrieval/forced.py): if every token of it is the argmax, greedy decoding would
-give it, and the response begins with it. Only where it would not is the response generated, since an answer may stand later in it. So no item's score
-differs from that of generating all responses (tests/evals/test_long_context.py).
+give it, and the response begins with it. Only where it would not is the response generated, since an answer may stand later in it: from the keys
+and values of that pass (greedy.py), or, where a model keeps others, by transformers. So no item's score differs from that of generating all
+responses (tests/evals/test_long_context.py).
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ropewalk.data.encode import TokenIds
 from ropewalk.evals.downstream.generation import end_marks, write
 from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel
+from ropewalk.evals.long_context.greedy import Continuing, reads_once, responses
 from ropewalk.evals.long_context.items import Item
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import after
 from ropewalk.settings.downstream import Decoding
 
 _GREEDY = Decoding(temperature=0.0)
+#: Whether a response and the answers to it have their score for good; and what takes an item's place and its response.
+Settled = Callable[[str, Sequence[str]], bool]
+Keep = Callable[[int, str], None]
 
 
 def respond(
@@ -30,8 +37,8 @@ def respond(
     items: Sequence[Item],
     *,
     batch_tokens: int | None = None,
-    settled: Callable[[str, Sequence[str]], bool] = lambda response, answers: False,
-    done: Callable[[int, str], None] = lambda place, response: None,
+    settled: Settled = lambda response, answers: False,
+    done: Keep = lambda place, response: None,
 ) -> list[str]:
     """The responses, in the items' order.
 
@@ -45,23 +52,62 @@ def respond(
     Raises:
         UserError: a logit was NaN.
     """
-    responses: dict[int, str] = {}
+    kept: dict[int, str] = {}
 
     def keep(place: int, response: str) -> None:
-        responses[place] = response
+        kept[place] = response
         done(place, response)
 
+    if reads_once(loaded.model):
+        _read_once(loaded, items, batch_tokens, settled, keep)
+    else:
+        _read_twice(loaded, items, batch_tokens, settled, keep)
+    return [kept[place] for place in range(len(items))]
+
+
+def _read_once(
+    loaded: LoadedModel, items: Sequence[Item], batch_tokens: int | None, settled: Settled, keep: Keep
+) -> None:
+    """Judge and generate from one pass over each prompt, those of one length together."""
+    tokenizer: Any = loaded.tokenizer
+    ends = end_marks(tokenizer, loaded.model)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, item in enumerate(items):
+        alike.setdefault((len(item.ids), item.room), []).append(place)
+    for (_, room), places in alike.items():
+        group = [items[place] for place in places]
+
+        def is_settled(at: int, ids: TokenIds, group: Sequence[Item] = group) -> bool:
+            return settled(_text(tokenizer, ids), group[at].answers)
+
+        prompts = [Prompt(item.ids, _forced(tokenizer, item)) for item in group]
+        for at, ids in responses(loaded.model, prompts, Continuing(room, ends, is_settled), batch_tokens=batch_tokens):
+            keep(places[at], group[at].forced if ids is None else _text(tokenizer, ids))
+
+
+def _forced(tokenizer: Any, item: Item) -> TokenIds:
+    """Token ids of the one string that is right; none where there is none."""
+    return after(tokenizer, ".", item.forced) if item.forced else np.empty(0, dtype=np.int64)
+
+
+def _text(tokenizer: Any, ids: TokenIds) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _read_twice(
+    loaded: LoadedModel, items: Sequence[Item], batch_tokens: int | None, settled: Settled, keep: Keep
+) -> None:
+    """Judge first; then generate the responses that were not right, by transformers, whatever the model keeps of what it read."""
     single = [place for place, item in enumerate(items) if item.forced]
-    size = _together(loaded, items, batch_tokens)
+    size, missing = _together(loaded, items, batch_tokens), {*range(len(items))}
     for start in range(0, len(single), size):
         places = single[start : start + size]
-        prompts = [Prompt(items[place].ids, after(loaded.tokenizer, ".", items[place].forced)) for place in places]
+        prompts = [Prompt(items[place].ids, _forced(loaded.tokenizer, items[place])) for place in places]
         for place, right in zip(places, verdicts(loaded.model, prompts, batch_tokens=batch_tokens), strict=True):
             if right.all():
                 keep(place, items[place].forced)
-    missing = [place for place in range(len(items)) if place not in responses]
-    _generate(loaded, items, missing, batch_tokens, settled, keep)
-    return [responses[place] for place in range(len(items))]
+                missing.remove(place)
+    _generate(loaded, items, sorted(missing), batch_tokens, settled, keep)
 
 
 def _together(loaded: LoadedModel, items: Sequence[Item], batch_tokens: int | None) -> int:
@@ -75,20 +121,17 @@ def _generate(
     items: Sequence[Item],
     places: Sequence[int],
     batch_tokens: int | None,
-    settled: Callable[[str, Sequence[str]], bool],
-    keep: Callable[[int, str], None],
+    settled: Settled,
+    keep: Keep,
 ) -> None:
     """Generate the responses of some items."""
     tokenizer: Any = loaded.tokenizer
     if not places:
         return
 
-    def said(ids: TokenIds) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=True)
-
     def written(batch: list[int], texts: Sequence[Any]) -> None:
         for at, text in zip(batch, texts, strict=True):
-            keep(places[at], said(text.ids))
+            keep(places[at], _text(tokenizer, text.ids))
 
     write(
         loaded.model,
@@ -99,5 +142,5 @@ def _generate(
         names=[f"item {place}" for place in places],
         batch=_together(loaded, items, batch_tokens) if batch_tokens else None,
         done=written,
-        settled=lambda at, ids: settled(said(ids), items[places[at]].answers),
+        settled=lambda at, ids: settled(_text(tokenizer, ids), items[places[at]].answers),
     )
