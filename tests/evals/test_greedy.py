@@ -64,6 +64,28 @@ def test_tokens_are_those_of_generate(family):
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("batch_tokens", [50, 100])
+def test_what_prompts_share_is_read_once_and_changes_no_token(passes, monkeypatch, rows, batch_tokens):
+    """As facts are hidden: one text, and each prompt goes another way from some place on, the first ones here soonest."""
+    monkeypatch.setattr(greedy, "rows_for", lambda *given: rows)
+    model, random = tiny(window=256, num_key_value_heads=2), np.random.default_rng(4)
+    trunk, depths = random.integers(1, 256, 50), [2, 10, 18, 26, 34, 42]
+    texts = [np.concatenate([trunk[:depth], random.integers(1, 256, 50 - depth)]) for depth in depths]
+    prompts = [
+        Prompt(ids, NONE if depth % 3 else generated(model, ids, 5)) for ids, depth in zip(texts, depths, strict=True)
+    ]
+    expected = [generated(model, prompt.ids) for prompt in prompts]
+    seen = passes(model)
+    found = dict(responses(model, prompts, continuing(), batch_tokens=batch_tokens))
+    for place, prompt in enumerate(prompts):
+        assert found[place] is None if len(prompt.answer) else (found[place] == expected[place]).all()
+    if (
+        batch_tokens == 50
+    ):  # a prompt a pass, with four tokens of an answer where it has one; two tokens are not worth a copy
+        assert [tokens for _, tokens in seen if tokens > 1] == [50, 16 + 4, 24, 32 + 4, 40, 50]
+
+
 def test_a_response_ends_at_an_end_token_or_when_it_is_settled_and_leaves_the_others_the_pass(passes):
     model, prompts = tiny(window=256), prompts_of(4, seed=1)
     whole = [generated(model, prompt.ids) for prompt in prompts]

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops.last_positions import to_the_end
 
 NAME = "ropewalk_cached_rows"
 #: The attribute of an attention module that holds its layer of the cache while it attends by it.
@@ -27,10 +29,15 @@ _ATTRIBUTE = "ropewalk_cached_rows"
 
 
 class CachedRows:
-    """Keys and values of up to `rows` texts of up to `tokens` tokens. Memory is taken at the first pass."""
+    """Keys and values of up to `rows` texts of up to `tokens` tokens. Memory is taken at the first pass.
+
+    Attributes:
+        prompts: the token ids whose keys and values each row is known to begin with.
+    """
 
     def __init__(self, model: Any, rows: int, tokens: int) -> None:
         self.rows, self.tokens = rows, tokens
+        self.prompts: list[Integer[np.ndarray, " n"]] = [np.empty(0, dtype=np.int64) for _ in range(rows)]
         self._model = model
         self._modules = _attention_modules(model)
         last = max(part.layer_idx for part in self._modules)
@@ -68,6 +75,7 @@ class CachedRows:
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Have the first `tokens` tokens of a row in another one too."""
         if source != target:
+            self.prompts[target] = self.prompts[source][:tokens]
             for layer in self._layers:
                 for states in layer.states:
                     states[target, :, :tokens] = states[source, :, :tokens]
@@ -119,7 +127,7 @@ def attend(
     elif count == keys.shape[2]:  # the kernel that PyTorch prefers for a triangle
         return sdpa_attention_forward(module, query, key, value, None, scaling=scale, is_causal=True)
     else:
-        out, _ = kernels.attend(query, keys, values, causal=True, scale=scale)
+        out = to_the_end(query, keys, values, scale)
     return nn.functional.pad(out.transpose(1, 2), (0, 0, 0, 0, tokens - count, 0)).contiguous(), None
 
 

@@ -98,20 +98,28 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch n heads value_size"], None]:
     """What transformers calls under NAME: attention of the last positions to all; zeros for the others."""
-    tokens, keys = query.shape[2], key.shape[2]
+    tokens = query.shape[2]
     count = min(module.config.ropewalk_read_last, tokens)
     query = query[:, :, -count:]
     if attention_mask is None:  # transformers' way to say "causal"
-        groups = query.shape[1] // key.shape[1]
-        key, value = (states.repeat_interleave(groups, dim=1) if groups > 1 else states for states in (key, value))
-        if query.is_cuda:  # no mask is held, and the fused kernels know it
-            causal: Tensor = causal_lower_right(count, keys)
-        else:
-            causal = torch.ones(count, keys, dtype=torch.bool, device=query.device).tril(keys - count)
-        out = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=causal, scale=kwargs.get("scaling")
-        )
+        out = to_the_end(query, key, value, kwargs.get("scaling"))
         out = out.transpose(1, 2)
     else:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask[..., -count:, :], **kwargs)
     return nn.functional.pad(out, (0, 0, 0, 0, tokens - count, 0)), None
+
+
+def to_the_end(
+    query: Float[Tensor, "batch heads count size"],
+    key: Float[Tensor, "batch kv_heads keys size"],
+    value: Float[Tensor, "batch kv_heads keys value_size"],
+    scale: float | None,
+) -> Float[Tensor, "batch heads count value_size"]:
+    """Causal attention of the last `count` positions: the last sees all keys, the one before it all but one, and so on."""
+    groups, (count, keys) = query.shape[1] // key.shape[1], (query.shape[2], key.shape[2])
+    key, value = (states.repeat_interleave(groups, dim=1) if groups > 1 else states for states in (key, value))
+    if query.is_cuda:  # no mask is held, and the fused kernels know it
+        causal: Tensor = causal_lower_right(count, keys)
+    else:
+        causal = torch.ones(count, keys, dtype=torch.bool, device=query.device).tril(keys - count)
+    return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=causal, scale=scale)

@@ -6,10 +6,14 @@ out  per prompt, that its answer is what greedy decoding gives, or else what it 
 A pass over prompt and answer says whether greedy decoding would give the answer (evals/retrieval/forced.py), and its keys and values stay in a row
 of a cache (attention_ops/cached_rows.py). A prompt whose answer is right gives its row to the next one. The others are continued together once
 all rows are taken; one that is done leaves, and costs the others nothing more. All prompts have one length, so nothing is padded.
+
+**What prompts share.** Facts are hidden in the same text, so a prompt is alike another one up to the first fact of either. As much of it as a row
+holds already is copied and not read. Those that share most go first: the ones after them find what they share in a row.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +32,7 @@ from ropewalk.evals.compile import reading_last
 from ropewalk.evals.downstream.generation import cache_bytes
 from ropewalk.evals.likelihood import default_batch_tokens, rows_on
 from ropewalk.evals.retrieval.forced import Prompt
+from ropewalk.evals.tokenize_parts import common_length
 from ropewalk.model.devices import free_bytes
 from ropewalk.model.verify import follows_length
 from ropewalk.settings.budget import MARGIN
@@ -36,6 +41,10 @@ from ropewalk.settings.budget import MARGIN
 _CPU_ROWS = 4
 #: Tokens between two looks at what was written; a text that is done goes on until then.
 _LOOK = 8
+#: A prefix of less than this part of a prompt is read again: a pass over a whole prompt has the faster kernel.
+_WORTH_SHARING = 1 / 16
+#: Places of the mask that attention after a prefix has on a CPU; larger ones are not made, and the prompt is read from its beginning.
+_CPU_MASK = 2**26
 #: What a pass holds at once of each token, in residual streams and in activations of the MLP.
 _STREAMS, _MLPS = 4, 3
 
@@ -88,7 +97,7 @@ def responses(
     batch = max(1, (batch_tokens or default_batch_tokens(next(model.parameters()).device)) // length)
     tokens = length + max(continuing.room, *(len(prompt.answer) for prompt in prompts))
     cache = CachedRows(model, min(len(prompts), rows_for(model, tokens, batch * length)), tokens)
-    waiting, held, firsts = [*range(len(prompts))], list[int](), list[Tensor]()
+    waiting, held, firsts = _by_shared(prompts), list[int](), list[Tensor]()
     while waiting or held:
         free = cache.rows - len(held)
         if not waiting or not free:
@@ -127,14 +136,41 @@ def _read(
     # Answers of unequal lengths are filled up behind, where no token of the answer looks.
     answers = rows_on(device, [np.pad(prompt.answer, (0, count - len(prompt.answer))) for prompt in prompts])
     counted = torch.tensor([len(prompt.answer) for prompt in prompts], device=device)[:, None]
-    ids = torch.cat([rows_on(device, [prompt.ids for prompt in prompts]), answers[:, :-1]], dim=1)
+    start = _copy_shared(cache, row, prompts, device)
+    ids = torch.cat([rows_on(device, [prompt.ids[start:] for prompt in prompts]), answers[:, :-1]], dim=1)
     with cache.attending(), reading_last(model, count):
-        place = cache.at(slice(row, row + len(prompts)), 0, length + count - 1, count)
+        place = cache.at(slice(row, row + len(prompts)), start, ids.shape[1], count)
         logits = model(input_ids=ids, **place).logits
+    cache.prompts[row : row + len(prompts)] = [prompt.ids for prompt in prompts]
     _refuse_nan(logits.isnan().any(), f"at the end of a prompt of {length} tokens")
     chosen = logits.argmax(-1)
     right = (chosen == answers) | (torch.arange(count, device=device) >= counted)
     return (right.all(1) & (counted[:, 0] > 0)).cpu().numpy(), chosen[:, 0]
+
+
+def _by_shared(prompts: Sequence[Prompt]) -> list[int]:
+    """Places of the prompts, those first that share the longest prefix with another one."""
+    # In the order of a dictionary, the one that a prompt shares most with stands beside it.
+    order = sorted(range(len(prompts)), key=lambda place: prompts[place].ids.astype(">i8").tobytes())
+    shared = [0] * len(prompts)
+    for one, other in itertools.pairwise(order):
+        length = common_length([prompts[one].ids, prompts[other].ids])
+        shared[one], shared[other] = max(shared[one], length), max(shared[other], length)
+    return sorted(range(len(prompts)), key=lambda place: -shared[place])
+
+
+def _copy_shared(cache: CachedRows, row: int, prompts: Sequence[Prompt], device: torch.device) -> int:
+    """Copy what all of these prompts share with some row into theirs, if that is worth it; how many tokens need not be read."""
+    length = len(prompts[0].ids)
+    shared, source = max(
+        (min(common_length([prompt.ids, there]) for prompt in prompts), at) for at, there in enumerate(cache.prompts)
+    )
+    shared = min(shared, length - 1)
+    if shared < _WORTH_SHARING * length or (device.type == "cpu" and (length - shared) * length > _CPU_MASK):
+        return 0
+    for target in range(row, row + len(prompts)):
+        cache.copy(source, target, shared)
+    return shared
 
 
 def _continue(
