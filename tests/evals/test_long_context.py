@@ -1,9 +1,11 @@
 """Long-context tasks: exact lengths, answers that follow from the text, RULER's scores as lm-eval gives them, and how long a context is used."""
 
 import dataclasses
+import itertools
 import json
 import re
 from collections import Counter, deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -277,6 +279,17 @@ def test_a_task_ends_when_its_interval_is_narrow_enough(answered):
     # The exact interval of 8 of 8 is 63.1 to 100: half of it 18.5.
     assert rows[0].items == 8 == len(answered)
     assert ruler(windows=[3000], tasks=["niah_single_1"], items=20, interval=10.5)[0][0].items == 16  # 79.4 to 100
+
+
+def test_after_a_length_it_is_told_what_the_longer_ones_will_take(answered, caplog, monkeypatch):
+    clock = SimpleNamespace(perf_counter=itertools.count(0, 60).__next__)  # a minute an item
+    monkeypatch.setattr(measure, "time", clock)
+    with caplog.at_level("INFO", logger="ropewalk"):
+        ruler(windows=[3000, 6000], tasks=["niah_single_1"], items=3)
+    told = [record.getMessage() for record in caplog.records if "will take" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith(
+        "3000 tokens took 180 s; by their tokens 6000 will take about 6 minutes"
+    )
 
 
 def test_what_cannot_be_made_is_named(answered, given):

@@ -1,12 +1,14 @@
 """Measuring on a GPU: passes of which only the last positions are read, compiled or not, against whole ones."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from ropewalk.evals import compile
+from ropewalk.evals.long_context.greedy import Continuing, responses
 from ropewalk.evals.retrieval import passkey
-from ropewalk.evals.retrieval.forced import verdicts
+from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.model.load import load_model, load_tokenizer
 
 pytestmark = pytest.mark.gpus(1)
@@ -70,3 +72,24 @@ def test_a_shared_prefix_gives_the_verdicts_of_generate(dtype, monkeypatch):
         with compile.faster(model, passes=len(prompts), window=window):
             found = verdicts(model, prompts, prefix=protocol.prefix)
         assert [bool(one.all()) for one in found] == said
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prompts_that_are_read_once_are_continued_by_the_likeliest_tokens(dtype, compiled, kv_heads, monkeypatch):
+    """Prompts that share a prefix or none: each token written is the likeliest by a pass in float64, or within rounding of it."""
+    monkeypatch.setattr(compile, "WORTH_COMPILING", 0.0 if compiled else float("inf"))
+    model, exact = llama(dtype, kv_heads), llama(torch.float32, kv_heads).double()
+    ids = torch.randint(0, 1009, (7, 700), generator=torch.Generator().manual_seed(2))
+    ids[:4, :400] = ids[0, :400]
+    prompts = [Prompt(row, np.arange(place)) for place, row in enumerate(ids.numpy())]
+    with compile.faster(model, passes=7, window=700):
+        written = dict(responses(model, prompts, Continuing(30, [], lambda place, tokens: False), batch_tokens=1400))
+    for place, tokens in written.items():
+        whole = torch.cat([ids[place], torch.from_numpy(tokens)])[None].cuda()
+        with torch.inference_mode():
+            logits = exact(whole, logits_to_keep=31).logits[0, :-1]
+        short = logits.max(-1).values - logits.gather(-1, whole[0, -30:, None])[:, 0]
+        # Logits are of size 1 here; bfloat16 keeps 8 bits of them, float32's products may be in TF32.
+        assert len(tokens) == 30 and float(short.max()) <= {torch.float32: 5e-3, torch.bfloat16: 5e-2}[dtype]

@@ -201,16 +201,14 @@ def _usual_mask(*args: Any, config: Any, **kwargs: Any) -> Any:
     return ALL_MASK_ATTENTION_FUNCTIONS[usual](*args, config=config, **kwargs)
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Attention in two parts, and to rows of one length, knows who sees whom."""
-
-
 for _name, _function, _mask in (
     (BLOCKS, _attend_in_blocks, sdpa_mask),
     (LAST_POSITIONS, last_positions.attend, sdpa_mask),
-    (PREFIX, prefix.attend, _no_mask),
-    (CACHED_ROWS, cached_rows.attend, _no_mask),
     (OBSERVED, _attend_observed, _usual_mask),
+    # These know who sees whom. Without a mask function transformers makes none, and asks a GPU for none of the positions.
+    (PREFIX, prefix.attend, None),
+    (CACHED_ROWS, cached_rows.attend, None),
 ):
     AttentionInterface.register(_name, _function)
-    AttentionMaskInterface.register(_name, _mask)
+    if _mask is not None:
+        AttentionMaskInterface.register(_name, _mask)

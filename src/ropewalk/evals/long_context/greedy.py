@@ -95,7 +95,9 @@ def responses(
     """
     length = len(prompts[0].ids)
     batch = max(1, (batch_tokens or default_batch_tokens(next(model.parameters()).device)) // length)
-    tokens = length + max(continuing.room, *(len(prompt.answer) for prompt in prompts))
+    # One number for all passes, so that a kernel plans for one shape.
+    count = max(1, *(len(prompt.answer) for prompt in prompts))
+    tokens = length + max(continuing.room, count)
     cache = CachedRows(model, min(len(prompts), rows_for(model, tokens, batch * length)), tokens)
     waiting, held, firsts = _by_shared(prompts), list[int](), list[Tensor]()
     while waiting or held:
@@ -106,7 +108,7 @@ def responses(
             continue
         places, waiting = waiting[: min(batch, free)], waiting[min(batch, free) :]
         before = len(held)
-        right, first = _read(model, cache, before, [prompts[place] for place in places])
+        right, first = _read(model, cache, before, [prompts[place] for place in places], count)
         for row, place in enumerate(places):
             if right[row]:
                 yield place, None
@@ -128,11 +130,14 @@ def rows_for(model: Any, tokens: int, pass_tokens: int) -> int:
 
 
 def _read(
-    model: Any, cache: CachedRows, row: int, prompts: Sequence[Prompt]
+    model: Any, cache: CachedRows, row: int, prompts: Sequence[Prompt], count: int
 ) -> tuple[Bool[np.ndarray, " batch"], Int[Tensor, " batch"]]:
-    """Read prompts with their answers into the rows from `row` on: whose answer is right, and the first token that greedy decoding gives."""
+    """Read prompts with their answers, of up to `count` tokens, into the rows from `row` on.
+
+    Returns:
+        Whose answer is right, and the first token that greedy decoding gives.
+    """
     device, length = next(model.parameters()).device, len(prompts[0].ids)
-    count = max(1, *(len(prompt.answer) for prompt in prompts))
     # Answers of unequal lengths are filled up behind, where no token of the answer looks.
     answers = rows_on(device, [np.pad(prompt.answer, (0, count - len(prompt.answer))) for prompt in prompts])
     counted = torch.tensor([len(prompt.answer) for prompt in prompts], device=device)[:, None]

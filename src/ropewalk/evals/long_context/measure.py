@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import RulerSettings
+
+_logger = logging.getLogger(__name__)
 
 #: The shortest length of RULER's.
 _SHORTEST = 4096
@@ -95,12 +98,26 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
                 if ranks.rank() == 0 and not already_recorded(row, old_rows, run, ignore=("seconds",)):
                     recorder.add(row)
                 rows.append(row)
+            _tell_time_left(rows, windows)
     summary = effective(
         rows, loaded.info.original_window, reasons, [*THIRTEEN] if set(names) & set(THIRTEEN) else names
     )
     if ranks.rank() == 0 and not already_recorded(summary, old, run):
         recorder.add(summary)
     return records.Rows(rows), summary
+
+
+def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) -> None:
+    """After a length: what the longer ones will take, so that one can stop and ask for less."""
+    window = rows[-1].window
+    longer = [each for each in windows if each > window]
+    seconds = sum(row.seconds for row in rows if row.window == window) / ranks.size()
+    if longer and ranks.rank() == 0:
+        _logger.info(
+            "%d tokens took %.0f s; by their tokens %s will take about %.0f minutes, and more where attention is most of the work. "
+            "Stopped, it goes on where it was, with fewer --items or an --interval too.",
+            *(window, seconds, " and ".join(map(str, longer)), seconds * sum(longer) / window / 60),
+        )
 
 
 def _fast(model: Any, items: int, windows: Sequence[int]) -> AbstractContextManager[None]:
