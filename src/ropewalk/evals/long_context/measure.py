@@ -108,15 +108,16 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
 
 
 def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) -> None:
-    """After a length: what the longer ones will take, so that one can stop and ask for less."""
+    """After a length: what the longer ones will take, so that one can stop and ask for less. Nothing of less than a minute."""
     window = rows[-1].window
     longer = [each for each in windows if each > window]
     seconds = sum(row.seconds for row in rows if row.window == window) / ranks.size()
-    if longer and ranks.rank() == 0:
+    minutes = seconds * sum(longer) / window / 60
+    if minutes >= 1 and ranks.rank() == 0:
         _logger.info(
             "%d tokens took %.0f s; by their tokens %s will take about %.0f minutes, and more where attention is most of the work. "
             "Stopped, it goes on where it was, with fewer --items or an --interval too.",
-            *(window, seconds, " and ".join(map(str, longer)), seconds * sum(longer) / window / 60),
+            *(window, seconds, " and ".join(map(str, longer)), minutes),
         )
 
 
