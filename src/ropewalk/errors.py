@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 #: What Python raises where data from outside is not of the shape that the code expects: a list for a number, a key that is missing, 1e999.
@@ -36,11 +36,12 @@ class Unsupported(UserError):
 
 @contextlib.contextmanager
 def told(
-    what: str, way_out: str, errors: type[Exception] | tuple[type[Exception], ...] = STRANGE_DATA
+    what: str, way_out: str | Callable[[], str], errors: type[Exception] | tuple[type[Exception], ...] = STRANGE_DATA
 ) -> Iterator[None]:
     """Where the outside comes in: what is raised in this block becomes a UserError, `what (reason); way_out`.
 
-    UserErrors and a shortage of memory pass as they are. `errors`: Exception where another library reads, which may raise anything.
+    UserErrors and a shortage of memory pass as they are. `way_out`: a function where finding it costs
+    something. `errors`: Exception where another library reads, which may raise anything.
     """
     try:
         yield
@@ -49,7 +50,8 @@ def told(
     except errors as error:
         if is_shortage(error):
             raise
-        raise UserError(f"{what} ({reason(error)}); {way_out}") from error
+        way = way_out if isinstance(way_out, str) else way_out()
+        raise UserError(f"{what} ({reason(error)}); {way}") from error
 
 
 def reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import ropewalk
 from ropewalk import cli, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
+from ropewalk.model import load
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.verify import verify_directory
 from ropewalk.settings.command import fields
@@ -141,6 +142,12 @@ def test_a_tokenizer_with_code_of_its_own_says_how_it_is_trusted(tmp_path, mark)
     assert not mark.exists()
     load_tokenizer(directory, trust_remote_code=True)
     assert mark.exists()
+
+
+def test_a_sound_tokenizer_is_not_looked_through_for_code(tmp_path, monkeypatch) -> None:
+    """Only the sentence of a failure needs to know whether there is some."""
+    monkeypatch.setattr(load, "_own_code", lambda directory: pytest.fail("read for nothing"))
+    load_tokenizer(testing.tiny_directory(tmp_path / "tokens", window=64))
 
 
 def test_a_stdin_that_says_yes_is_not_read(own_code, tmp_path, mark, monkeypatch, capsys) -> None:

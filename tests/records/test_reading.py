@@ -217,3 +217,14 @@ def test_a_model_without_records_beside_others_is_said_and_left_aside(tmp_path, 
     assert "nothing is on record in" in caplog.text
     with pytest.raises(UserError, match="holds no record file"):
         records.read([tmp_path / "model"])
+
+
+def test_each_directory_is_listed_once_however_many_are_named(tmp_path, monkeypatch):
+    places = [tmp_path / name for name in "abc"]
+    for place in places:
+        place.mkdir()
+        made_up.record_rows(place / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    listed, rglob = [], Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda path, pattern: (listed.append(path), rglob(path, pattern))[1])
+    assert len(records.read(places).measurements) == 3
+    assert listed == places

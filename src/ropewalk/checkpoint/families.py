@@ -216,7 +216,7 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type, _UNKNOWN)
 
 
-def is_known(model_type: str) -> bool:
+def is_language_model(model_type: str) -> bool:
     """Whether a model_type is one of a language model that this table or transformers' classes describe."""
     return model_type in FAMILIES or bool(class_defaults(model_type)) or has_no_rope(model_type)
 

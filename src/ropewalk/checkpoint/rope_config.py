@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
-from ropewalk.checkpoint.families import family_of, is_known, refuse_without_rope
+from ropewalk.checkpoint.families import family_of, is_language_model, refuse_without_rope
 from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS, named_original, read_scaling, rope_type_of
 from ropewalk.checkpoint.named_twice import named_twice
@@ -249,7 +249,7 @@ def _rope_theta(text: dict[str, Any], entry: dict[str, Any], model_type: str, co
     written_by_v5 = "rope_parameters" in text or str(config_dict.get("transformers_version", "0")).split(".")[0] >= "5"
     defaults = class_defaults(model_type).get("rope_parameters", {})
     default = defaults.get(FULL_LAYERS, defaults).get("rope_theta")
-    if model_type and not is_known(model_type):
+    if model_type and not is_language_model(model_type):
         raise Unsupported(
             f"{model_type} is no language model that ropewalk knows, and its config names no rope_theta; choose a RoPE model (Llama, "
             "Mistral, Qwen, Gemma, GPT-NeoX, Phi-3, …) as transformers has it"

@@ -27,9 +27,9 @@ def auto_class(config_dict: dict[str, Any]) -> Any:
         UserError: a family that the installed transformers does not have, or one that is no decoder of text.
     """
     model_type = config_dict.get("model_type")
-    if "auto_map" in config_dict and not is_known(model_type):
+    if "auto_map" in config_dict and not in_transformers(model_type):
         return transformers.AutoModelForCausalLM  # code of its own, which is trusted or refused elsewhere
-    if not is_known(model_type):
+    if not in_transformers(model_type):
         raise UserError(
             f"transformers {transformers.__version__} has no family {model_type!r}, the model_type in this config.json; it may be newer "
             "than that (pip install --upgrade transformers) or misspelt"
@@ -46,14 +46,14 @@ def auto_class(config_dict: dict[str, Any]) -> Any:
     )
 
 
-def is_known(model_type: Any) -> bool:
+def in_transformers(model_type: Any) -> bool:
     """Whether the installed transformers has a family, whatever a config.json has in its place."""
     return isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
 
 
 def has_attention(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a family can attend by one of transformers' names; Gemma 2 and gpt-oss do something to scores that "sdpa" does not."""
-    if name != "sdpa" or not is_known(checkpoint.config.get("model_type")):
+    if name != "sdpa" or not in_transformers(checkpoint.config.get("model_type")):
         return True
     classes = auto_class(checkpoint.config)._model_mapping
     return bool(classes[transformers.CONFIG_MAPPING[checkpoint.config["model_type"]]]._supports_sdpa)

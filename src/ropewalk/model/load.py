@@ -25,7 +25,7 @@ from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import STRANGE_DATA, Unsupported, UserError, read_text, told
-from ropewalk.model.architecture import auto_class, has_attention, is_known
+from ropewalk.model.architecture import auto_class, has_attention, in_transformers
 from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
@@ -144,7 +144,7 @@ def without_bars() -> Iterator[None]:
 
 def refuse_unknown_code(checkpoint: Checkpoint) -> None:
     """Raises UserError for a family that transformers does not know, unless the checkpoint brings its code and that is trusted."""
-    known = is_known(checkpoint.config.get("model_type"))
+    known = in_transformers(checkpoint.config.get("model_type"))
     if "auto_map" in checkpoint.config and not known and not checkpoint.trust_remote_code:
         raise Unsupported(
             f"{checkpoint} brings model code of its own, which ropewalk does not run unasked; read that code, then add "
@@ -180,9 +180,13 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
         raise UserError(
             f"{name} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
         )
-    way_out = "copy the original model's files again"
-    if not trusted and "AutoTokenizer" in _own_code(directory):
-        way_out = f"it brings code of its own: read that, then add --trust-remote-code, or {way_out}"
+
+    def way_out() -> str:
+        copy = "copy the original model's files again"
+        if trusted or "AutoTokenizer" not in _own_code(directory):
+            return copy
+        return f"it brings code of its own: read that, then add --trust-remote-code, or {copy}"
+
     with told(f"the tokenizer in {name} cannot be loaded", way_out, Exception):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=trusted

@@ -113,12 +113,15 @@ def read(paths: Iterable[str | Path]) -> Records:
         UserError: a file is missing, a directory holds none, or a newer version of ropewalk wrote it in a format that this one does not know.
     """
     left_out, places = LeftOut(), [Path(path) for path in paths]
-    bare = [place for place in places if _is_a_bare_model(place)]
-    if len(bare) < len(places):
-        for place in bare:
-            _logger.warning("nothing is on record in %s, which is a model; the other records are read", place)
-        places = [place for place in places if place not in bare]
-    lines = [line for place in places for file in _files(place) for line in _lines(file, left_out)]
+    files = {place: _below(place) if place.is_dir() else [place] for place in places}
+    bare = [place for place, below in files.items() if not below]
+    for place in bare:
+        if len(bare) == len(files) or not (place / "config.json").is_file():
+            raise UserError(
+                f"{place} holds no record file (*.jsonl, as training and measurements write them); name another"
+            )
+        _logger.warning("nothing is on record in %s, which is a model; the other records are read", place)
+    lines = [line for place in places for file in files[place] for line in _lines(file, left_out)]
     headers = {number: run for number, line in enumerate(lines) if (run := _run(line, left_out)) is not None}
     runs = {run.id: run for run in headers.values()}
     in_force, measurements = dict(runs), []  # a run that goes on has a header again: rows are of the one before them
@@ -130,24 +133,11 @@ def read(paths: Iterable[str | Path]) -> Records:
     return Records(runs, measurements, left_out)
 
 
-def _is_a_bare_model(path: Path) -> bool:
-    """A checkpoint that nothing was trained or measured in, as `extend` leaves it."""
-    return (path / "config.json").is_file() and not _below(path)
-
-
 def _below(path: Path) -> list[Path]:
+    """The record files below a directory."""
     below = [file for file in sorted(path.rglob("*.jsonl")) if file.is_file()]
     shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     return [file for file in shown if _begins_as_one(file)]
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = _below(path)
-    if not found:
-        raise UserError(f"{path} holds no record file (*.jsonl, as training and measurements write them); name another")
-    return found
 
 
 def _begins_as_one(file: Path) -> bool:
