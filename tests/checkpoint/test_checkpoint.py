@@ -93,6 +93,14 @@ def test_what_a_checkpoint_says_of_itself(model) -> None:
     assert Checkpoint.open(checkpoint) is checkpoint
 
 
+def test_an_extension_knows_what_its_base_is_called_wherever_it_was_made_from(model, tmp_path) -> None:
+    extend(model, window=128, out=tmp_path / "longer")
+    extend(tmp_path / "longer", window=256, out=tmp_path / "longest")
+    in_memory = Checkpoint.open(model).with_config(Checkpoint.open(tmp_path / "longer").config)
+    named = [Checkpoint.open(place).info.base for place in (model, tmp_path / "longer", tmp_path / "longest")]
+    assert [*named, in_memory.info.base] == ["", model.name, model.name, model.name]
+
+
 def test_fingerprints_tell_configs_apart_and_do_not_depend_on_the_directory(model, tmp_path) -> None:
     again = testing.tiny_directory(tmp_path / "again", window=64)
     wider = testing.tiny_directory(tmp_path / "wider", window=64, intermediate_size=96)

@@ -208,7 +208,8 @@ def test_an_unfinished_run_says_how_far_it_came_wherever_it_is_named(trained, in
         ropewalk.train(trained / "a", data=text, window=128, out=interrupted, overwrite=True)
     assert len(list((interrupted / "checkpoints").iterdir())) == 2
     said(capsys, "report", str(interrupted / "records.jsonl"), "--out", str(tmp_path / "page.html"))
-    assert "interrupted, 2 of 400" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "interrupted, 2 of 400" in page and "<h1>a</h1>" in page  # nothing but its training is on record
     assert str(Unfinished.of(interrupted)) == "step 2 of 400" and Unfinished.of(trained / "run") is None
     assert Unfinished.of(trained) is None  # no run
 

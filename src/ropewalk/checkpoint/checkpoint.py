@@ -23,6 +23,7 @@ from ropewalk.checkpoint.files import read_config, read_json, strange_config
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.model_card import README, base_in, called
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.position_table import Positions, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
@@ -238,7 +239,9 @@ class Checkpoint:
             parameters = self.parameters
         except UserError:
             parameters = 0
-        return info_of(self.positions, name=self.name, parameters=parameters)
+        is_extended_here = self.weights_of is not None
+        base = called(self.name, self.path) if is_extended_here else base_in(self.path / README)
+        return info_of(self.positions, name=self.name, parameters=parameters, base=base)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -29,6 +29,7 @@ class ModelInfo:
         parameters: weights, counted once where tied; 0 if not known without loading.
         steps: fine-tuning steps taken since the extension (0: not trained).
         fingerprint: of the whole, config, tokenizer and every weight; empty where the weights were not asked for.
+        base: what an extended model was made from is called; empty of any other, and where nothing says it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelInfo:
     parameters: int = 0
     steps: int = 0
     fingerprint: str = ""
+    base: str = ""
 
     @property
     def method(self) -> str:
@@ -83,7 +85,9 @@ class ModelInfo:
         return cls(**fields)
 
 
-def info_of(positions: Positions, *, name: str, parameters: int = 0, steps: int | None = None) -> ModelInfo:
+def info_of(
+    positions: Positions, *, name: str, parameters: int = 0, steps: int | None = None, base: str = ""
+) -> ModelInfo:
     """What a config says of positions, as records have it. `steps`: the `ropewalk` block's if not given."""
     rope = positions.rope if isinstance(positions, RopeConfig) else None
     return ModelInfo(
@@ -96,4 +100,5 @@ def info_of(positions: Positions, *, name: str, parameters: int = 0, steps: int 
         head_dim=rope.head_dim if rope else 0,
         parameters=parameters,
         steps=int(positions.block.get("steps", 0)) if steps is None else steps,
+        base=base,
     )

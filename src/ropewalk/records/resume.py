@@ -55,8 +55,8 @@ def already_recorded(row: Any, recorded: Iterable[Measurement[Any]], run: Run, *
 
 
 def _model(run: Run) -> dict[str, Any]:
-    """A run's model as its line has it."""
-    return json.loads(to_line(run))["model"]
+    """A run's model as its line has it; what its base is called follows from a README, which anybody may edit."""
+    return json.loads(to_line(run))["model"] | {"base": ""}
 
 
 def _figures(row: Any, ignore: tuple[str, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
@@ -36,6 +36,7 @@ class Variant:
         name: as the user named the checkpoint.
         fingerprint: of config, tokenizer and every weight; empty where it is not on record. Two models of one name are two variants.
         recipe: how it was trained, as far as that is on record.
+        base: what it was made from is called; empty of a base, and where that is not on record.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Variant:
     name: str
     fingerprint: str = ""
     recipe: Recipe = Recipe()
+    base: str = field(default="", compare=False)
 
     @property
     def short_name(self) -> str:
@@ -139,6 +141,7 @@ def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNK
         name=model.name,
         fingerprint=model.fingerprint,
         recipe=recipe if model.steps else dataclasses.replace(recipe, facts=(), seed=None),
+        base=recipe.base or model.base,
     )
 
 

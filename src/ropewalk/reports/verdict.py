@@ -80,9 +80,9 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
 
 
 def base_name(variant: Variant) -> str:
-    """What a page calls a model: as its base is called; where that was not measured, by family and size, since directories are nobody's name."""
-    if variant.role == "base" or variant.recipe.base:
-        return variant.short_name
+    """What a page calls a model: as its base is called; where nothing says that, by family and size, since directories are nobody's name."""
+    if variant.base or variant.role == "base":
+        return variant.base or variant.short_name
     family, *_, parameters = variant.lineage
     return f"a {family} model" + (f" of {number_format.large(parameters)} parameters" if parameters else "")
 
