@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import made_up
+from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.model.extend import extend
 from ropewalk.settings.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +22,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 WITHOUT = (
     "import sys\nfrom importlib.machinery import PathFinder\nfind = PathFinder.find_spec\n"
     f"absent = {sorted({package for brought in EXTRAS.values() for package in brought})}\n"
-    "PathFinder.find_spec = lambda name, *rest: None if name.split('.')[0] in absent else find(name, *rest)\n"
+    "present = []\n"
+    "PathFinder.find_spec = lambda name, *rest: None if name.split('.')[0] in {*absent} - {*present} else find(name, *rest)\n"
 )
 
 
@@ -38,7 +43,22 @@ def test_an_extra_brings_what_its_commands_are_told_it_does(extra: str) -> None:
 def test_the_core_brings_none_of_it() -> None:
     core = {re.match(r"[\w-]+", each)[0].replace("-", "_") for each in PROJECT["dependencies"]}
     assert core.isdisjoint(package for brought in EXTRAS.values() for package in brought)
-    assert set(PROJECT["optional-dependencies"]["all"]) == {"ropewalk[eval,export,log,report]"}
+    assert set(PROJECT["optional-dependencies"]["all"]) == {"ropewalk[eval,export,log]"}
+
+
+def test_whoever_trains_has_the_page_and_the_card_and_neither_needs_torch(tmp_path: Path) -> None:
+    assert packages("report") <= packages("train")
+    base, longer = testing.tiny_directory(tmp_path / "base", window=64), tmp_path / "longer"
+    extend(base, window=128, out=longer)
+    made_up.record_rows(tmp_path / "r.jsonl", (Checkpoint.open(longer).info, made_up.row(2.0, 128)))
+    code = WITHOUT + (
+        f"present = {EXTRAS['report']}\nfrom ropewalk import cli\n"
+        "for line in ('report r.jsonl --out p.html', 'card longer --records r.jsonl'):\n    cli.main(line.split())\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "7.39" in (longer / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_path: Path) -> None:

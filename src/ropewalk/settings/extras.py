@@ -14,9 +14,9 @@ from ropewalk.errors import UserError
 _TRAIN = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "pyarrow", "zstandard", "scipy")
 #: Extra → what is imported of it, by the names that Python has for them; tests/test_wheel.py holds them against pyproject.toml.
 EXTRAS = {
+    "report": ("matplotlib", "jinja2", "scipy", "tabulate"),  # the lightest first: it is the one to type for scipy
     "train": _TRAIN,
     "eval": (*_TRAIN, "lm_eval", "rouge_score", "wonderwords"),
-    "report": ("matplotlib", "jinja2", "scipy", "tabulate"),
     "export": (*_TRAIN, "gguf"),
     "low-bit": (*_TRAIN, "torchao", "bitsandbytes"),
     "log": ("tensorboard", "trackio", "wandb"),
