@@ -265,6 +265,10 @@ def test_a_base_past_its_window_is_measured_in_three_states(base, tmp_path):
     # Inside the old window, extrapolation has seen the same tokens at the same places.
     short, long = (variant.rows[0] for variant in measured[:2])
     assert np.all(np.array(long.maximum)[:, :4] >= np.array(short.maximum)[:, :4] - 1e-5)
+    frame = measured.to_pandas()
+    assert dict.fromkeys(frame.state) == dict.fromkeys(variant.label for variant in states)
+    of_head = frame.query("kind == 'attention' and window == 64 and layer == 1 and head == 2")
+    assert of_head["maximum"].tolist() == measured[0].rows[2].maximum[2]  # layer 1, after both kinds of layer 0
     kept = clean(records.read([out]))
     assert len(kept.measurements) == 3 * 2 * 2
     assert kept.left_out == records.LeftOut()

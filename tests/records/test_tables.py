@@ -41,6 +41,23 @@ def test_a_grid_is_grouped_by_method_and_seed(tmp_path) -> None:
     assert set(frame.learning_rate) == {1e-4} and set(frame.training_tokens) == {1000}
 
 
+def test_scores_of_attention_are_a_line_a_head_and_distance() -> None:
+    head = [1.0, 2.0]
+    row = records.AttentionScores(
+        3, 8, 1, [0, 1, 8], *([[10.0 * table, 11.0], [20.0 * table, 21.0]] for table in range(4)), *([head] * 7)
+    )
+    frame = records.Rows([row]).to_pandas()
+    assert frame[["layer", "head", "from_distance", "to_distance"]].values.tolist() == [
+        [3, head, *bucket] for head in (0, 1) for bucket in ((0, 0), (1, 7))
+    ]
+    assert frame["quantile"].tolist() == [20, 11, 40, 21]
+    assert frame.trivial.tolist() == [1, 1, 2, 2]
+    near = records.Adjacent(3, 8, 1, 5, head, head, head, [0.1, 0.2])
+    assert records.Rows([near]).to_pandas().previous.tolist() == [0.1, 0.2]
+    many = records.Rows([near] * 60)._repr_html_()
+    assert many.count("<tr>") == 101 and "120 lines in all" in many
+
+
 @pytest.mark.parametrize("alone", [made_up.gain(1024, 0.2, 0.1, 0.3), records.PasskeySummary(1024, 0, 4, 1, 0.0, 1.0)])
 def test_a_row_that_is_returned_alone_is_a_table_too(alone) -> None:
     assert alone.to_pandas().window.tolist() == [1024]

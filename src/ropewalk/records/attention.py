@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,19 @@ class AttentionScores:
         if any(start >= stop for start, stop in zip(self.edges, self.edges[1:], strict=False)):
             raise ValueError(f"edges of buckets rise, got {self.edges}")
 
+    @property
+    def lines(self) -> list[dict[str, float]]:
+        """A line a head and bucket, as a frame has it; what is of a head alone stands on each of its lines."""
+        by_bucket = ("maximum", "minimum", "quantile", "mean")
+        by_head = ("largest_h", "deviation", "printed", "corrected", "profile", "extrapolation", "trivial")
+        return [
+            {"head": head, "from_distance": start, "to_distance": stop - 1}
+            | {name: getattr(self, name)[head][bucket] for name in by_bucket}
+            | {name: getattr(self, name)[head] for name in by_head}
+            for head in range(len(self.maximum))
+            for bucket, (start, stop) in enumerate(itertools.pairwise(self.edges))
+        ]
+
 
 @dataclass(frozen=True)
 class Adjacent:
@@ -69,6 +83,14 @@ class Adjacent:
     resolution: list[float]
     previous: list[float]
     data: str = ""
+
+    @property
+    def lines(self) -> list[dict[str, float]]:
+        """A line a head, as a frame has it."""
+        by_head = ("change", "spread", "resolution", "previous")
+        return [
+            {"head": head} | {name: getattr(self, name)[head] for name in by_head} for head in range(len(self.change))
+        ]
 
     def __post_init__(self) -> None:
         check_one_length("heads", self.change, self.spread, self.resolution, self.previous)

@@ -1,7 +1,7 @@
 """Rows as a table: a pandas frame, or what a notebook shows of them.
 
 in   rows, or measurements, which are rows with their runs
-out  a line a row, a column a field; lists (documents, places) are left to the rows
+out  a line a row, a column a field; of attention a line a head, or a head and distance; other lists (documents, places) are left to the rows
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 R = TypeVar("R")
+#: Lines that a notebook shows; a frame has all.
+_SHOWN = 100
 
 
 class Rows(list[R]):
@@ -39,12 +41,20 @@ class Rows(list[R]):
     def _repr_html_(self) -> str:
         lines = _lines(self)
         heads = list(dict.fromkeys(name for line in lines for name in line))
-        rows = "".join(f"<tr>{''.join(f'<td>{_shown(line.get(name))}</td>' for name in heads)}</tr>" for line in lines)
-        return f"<table><thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in heads)}</tr></thead><tbody>{rows}</tbody></table>"
+        rows = [
+            f"<tr>{''.join(f'<td>{_shown(line.get(name))}</td>' for name in heads)}</tr>" for line in lines[:_SHOWN]
+        ]
+        more = f"<p>{len(lines)} lines in all</p>" if len(lines) > _SHOWN else ""
+        return f"<table><thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
 
 
 def _lines(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    return [_of_run(each) | _fields(each.row) if isinstance(each, Measurement) else _fields(each) for each in rows]
+    singly = [single for each in rows for single in getattr(each, "measurements", [each])]
+    return [
+        (_of_run(each) if isinstance(each, Measurement) else {}) | line
+        for each in singly
+        for line in _fields(each.row if isinstance(each, Measurement) else each)
+    ]
 
 
 def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
@@ -67,9 +77,10 @@ def _number(text: str | None) -> float | None:
     return None if text is None else float(text)
 
 
-def _fields(row: Any) -> dict[str, Any]:
+def _fields(row: Any) -> list[dict[str, Any]]:
     values = {"kind": row.kind, **{field.name: getattr(row, field.name) for field in dataclasses.fields(row)}}
-    return {name: value for name, value in values.items() if not isinstance(value, list | dict | tuple)}
+    single = {name: value for name, value in values.items() if not isinstance(value, list | dict | tuple)}
+    return [single | line for line in getattr(row, "lines", [{}])]
 
 
 def _shown(value: Any) -> str:

@@ -31,7 +31,7 @@ from ropewalk.evals.attention.layers import measure_layers
 from ropewalk.evals.attention.memory_check import check_memory
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
 from ropewalk.model.verify import pin_rope, rope_of
-from ropewalk.records import Adjacent, AttentionScores
+from ropewalk.records import Adjacent, AttentionScores, Measurement
 from ropewalk.records.resume import recorded_rows
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.scaling import Linear, Plain
@@ -51,16 +51,21 @@ class Measured:
     run: records.Run
     rows: list[AttentionScores | Adjacent]
 
+    @property
+    def measurements(self) -> list[Measurement[AttentionScores | Adjacent]]:
+        """Each row with its run, as a frame takes them."""
+        return [Measurement(row, self.run) for row in self.rows]
+
 
 @takes(AttentionSettings)
-def attention(settings: AttentionSettings) -> list[Measured]:
+def attention(settings: AttentionSettings) -> records.Rows[Measured]:
     """Measure the scores of a model, and of the variants of its base.
 
     A variant that `out` holds already is not measured again; each is a run of its own there. Under torchrun every rank does the same
     work, and the first one records it.
 
     Returns:
-        One entry a variant: its header and its rows.
+        One entry a variant: its header and its rows; `to_pandas()` has a line a layer, head and distance.
 
     Raises:
         UserError: no document is long enough; it does not fit in memory; a score is NaN; the model has no RoPE.
@@ -77,7 +82,7 @@ def attention(settings: AttentionSettings) -> list[Measured]:
     return measure(loaded, settings)
 
 
-def measure(loaded: LoadedModel, settings: AttentionSettings) -> list[Measured]:
+def measure(loaded: LoadedModel, settings: AttentionSettings) -> records.Rows[Measured]:
     """`attention` of a model that is loaded already; dtype and device are those of a base that is given by its name."""
     data, base, out = settings.data, settings.base, settings.out
     window = settings.window or loaded.info.window
@@ -89,7 +94,7 @@ def measure(loaded: LoadedModel, settings: AttentionSettings) -> list[Measured]:
     texts, _ = select_documents(
         loaded.tokenizer, data, min_tokens=window, refusal=_TOO_SHORT, limit=settings.documents, max_tokens=window
     )
-    measured: list[Measured] = []
+    measured = records.Rows[Measured]()
     if base is not None:
         base_model = open_model(
             base,
