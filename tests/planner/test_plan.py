@@ -23,7 +23,7 @@ from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.planner import calibrate, chips, layout, plan
+from ropewalk.planner import calibrate, chips, layout, plan, planner
 from ropewalk.planner import job as job_
 from ropewalk.planner.choice import Layer, Room, choose
 from ropewalk.planner.job import FULL, NONE, Job, kept_bytes, regime, tensors
@@ -525,3 +525,34 @@ def test_a_file_of_timings_becomes_points() -> None:
     assert ours["keep"] == {"q": 0.25, "attention": 1.0}
     assert liger["keep"] == "full"
     assert ours["rates"]["attention_forward"] > liger["rates"]["attention_forward"]
+
+
+def test_a_machine_without_a_gpu_is_planned_for_by_its_memory(monkeypatch, capsys) -> None:
+    """As `on_cpu` has it for this machine, with other memory; nothing here is looked at or timed."""
+    for name in ("_measured", "memory_here", "_gpus_here"):
+        monkeypatch.setattr(planner, name, lambda *_: pytest.fail("looked at this machine"))
+    asked = dict(window=16384, batch_size=1)
+    large, small, tiny = (plan("7b", **asked, cpu_memory=size) for size in ("512GB", "200GB", "8GB"))
+    assert (large.chip.name, large.chip.memory, large.rates.known) == ("cpu", pytest.approx(512 * 0.98), False)
+    assert large.fits and large.job.activations == NONE
+    assert small.fits and small.job.activations == FULL and small.memory.total < large.memory.total
+    assert not tiny.fits and not tiny.others
+    assert large.memory.total == step_memory(large.job, cpu=True).total
+    show_plan(small)
+    assert "on each chip" not in capsys.readouterr().out
+    for other in ("gpus", "gpu_memory", "host_memory"):
+        with pytest.raises(UserError, match="cpu-memory is of a machine without a GPU"):
+            plan("7b", **asked, cpu_memory="8GB", **{other: "24GB"})
+    with pytest.raises(UserError, match="--cpu-memory is a size in GB"):
+        plan("7b", **asked, cpu_memory="some")
+
+
+def test_what_fits_a_cpu_is_named() -> None:
+    asked = dict(window=16384, batch_size=2)
+    short = plan("7b", **asked, cpu_memory="64GB")
+    assert not short.fits and short.ways[0] == "--mode lora"
+    adapted = plan("7b", **asked, cpu_memory="64GB", mode="lora")
+    assert adapted.fits and adapted.memory.total == short.others[0].memory.total
+    roomy = plan("7b", **asked, cpu_memory="512GB")
+    assert [other.options for other in roomy.others] == ["--mode lora", "--mode pose"]
+    assert roomy.others[1].job.length == 2048

@@ -21,6 +21,8 @@ from ropewalk.settings.train import Mode, Recipe
 
 #: More tokens at a time than this make no product faster and only take memory.
 _MOST_TOKENS = 65536
+#: Tokens in memory in the paper of positional skip-wise training (arXiv 2309.10400).
+_POSE_TOKENS = 2048
 
 
 def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int | None = None) -> tuple[Job, bool]:
@@ -156,8 +158,21 @@ def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
         yield from (_way(job, recipe) for recipe in allowed(low, every=True))
 
 
+def ways_on_a_cpu(job: Job) -> Iterator[Way]:
+    """The job with what is kept chosen, with adapters, and with positions skipped, in the original window and in one as short as PoSE's own."""
+    recipe = replace(job.recipe, activations=AUTO)
+    if recipe != job.recipe:
+        yield _way(job, recipe)
+    if recipe.mode == "full":
+        yield _way(job, replace(recipe, mode="lora"))
+    if recipe.mode == "full" and recipe.longce is None and job.shape.window < recipe.window:
+        yield _way(job, replace(recipe, mode="pose"))
+        if job.shape.window > _POSE_TOKENS:
+            yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS))
+
+
 def _way(job: Job, recipe: Recipe) -> Way:
-    names = ("precision", "optimizer", "activations", "mode", "base_bits")
+    names = ("precision", "optimizer", "activations", "mode", "base_bits", "chunk_window")
     changed = [
         (name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(job.recipe, name)
     ]

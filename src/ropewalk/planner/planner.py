@@ -24,7 +24,7 @@ from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, memory_here
-from ropewalk.settings.command import takes
+from ropewalk.settings.command import option_name, takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
 
@@ -94,7 +94,7 @@ class Plan:
     def others(self) -> tuple[Plan, ...]:
         """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, and on as few more chips as do it."""
         if self.chip.name == "cpu":
-            return ()
+            return tuple(other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits)
         same = [other for way in layout.ways_on_the_same_chips(self.job) if (other := self._by(way)).fits]
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
@@ -103,6 +103,12 @@ class Plan:
             *self._first_that_fits(layout.ways_with_more_host(self.job)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip)),
         )
+
+    def _on_the_same_cpu(self, way: layout.Way) -> Plan:
+        job = regimes.on_cpu(way.job, self.chip.memory * GIB)
+        memory, time = step_memory(job, cpu=True), step_time(job, self.rates, self.chip)
+        fits = memory.total <= self.chip.memory * GIB
+        return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
     def _first_that_fits(self, ways: Iterator[layout.Way]) -> Iterator[Plan]:
         return itertools.islice((other for way in ways if (other := self._by(way)).fits), 1)
@@ -175,7 +181,7 @@ def plan(settings: PlanSettings) -> Plan:
         )
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
-        job, chip, rates, need = _on_cpu(job)
+        job, chip, rates, need = _on_cpu(job, settings.cpu_memory)
         fits = need.total <= chip.memory * GIB
         return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, settings.price)
     layout.refuse_undivided(job, settings.cp)
@@ -194,7 +200,14 @@ def plan(settings: PlanSettings) -> Plan:
 
 
 def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
-    """How many of which chip; no chip where this machine is to be timed."""
+    """How many of which chip; no chip where this machine is to be timed, or there is none."""
+    if settings.cpu_memory is not None:
+        for name in ("gpus", "gpu_memory", "host_memory"):
+            if getattr(settings, name) is not None:
+                raise UserError(
+                    f"--cpu-memory is of a machine without a GPU, and --{option_name(name)} of one with; leave one of the two out"
+                )
+        return 0, None
     size = None if settings.gpu_memory is None else gibibytes(settings.gpu_memory, "gpu-memory")
     if settings.gpus is not None:
         count, chip = parse(settings.gpus)
@@ -244,18 +257,17 @@ def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
         )
 
 
-def _on_cpu(job: Job) -> tuple[Job, Chip, Rates, Memory]:
-    """The job on this machine's CPU, which it has to itself."""
-    job = regimes.on_cpu(job, memory_here())
-    chip, rates = _measured(job) if installed("torch") else _untimed()
+def _on_cpu(job: Job, memory: str | None) -> tuple[Job, Chip, Rates, Memory]:
+    """The job on a CPU, which it has to itself. memory: of a machine that is not here; of this one if not given."""
+    size = memory_here() / GIB if memory is None else gibibytes(memory, "cpu-memory")
+    job = regimes.on_cpu(job, size * GIB)
+    if memory is None and installed("torch"):
+        chip, rates = _measured(job)
+    else:
+        untimed = f"; timing it needs torch: {bringing('torch')}" if memory is None else ""
+        chip = Chip("cpu", 0.0, size, 0.0, 0.0, 0.0, f"its memory alone is known{untimed}", peers=1)
+        rates = datasheet_rates(chip)
     return job, chip, rates, step_memory(job, cpu=True)
-
-
-def _untimed() -> tuple[Chip, Rates]:
-    """This machine's CPU where nothing is installed that could time it: its memory alone is known."""
-    source = f"its memory alone is known; timing it needs torch: {bringing('torch')}"
-    chip = Chip("cpu", 0.0, memory_here() / GIB, 0.0, 0.0, 0.0, source, peers=1)
-    return chip, datasheet_rates(chip)
 
 
 def _measured(job: Job) -> tuple[Chip, Rates]:

@@ -67,10 +67,14 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
+def _each(plan: Plan) -> str:
+    return "" if plan.chip.name == "cpu" else " on each chip"
+
+
 def memory_table(plan: Plan) -> Table:
     """Bytes on one chip by part, when most is held."""
     need, when = plan.memory, _MOMENTS[plan.memory.moment]
-    table = _table(f"Memory on each chip, {when}", "", "GiB")
+    table = _table(f"Memory{_each(plan)}, {when}", "", "GiB")
     name = plan.job.activations.name
     kept = {"full": "each layer's input", "none": "everything"}.get(name, name)
     if plan.job.tiles > 1:
@@ -109,7 +113,7 @@ def verdict(plan: Plan) -> str:
     kept = "as little kept as can be"
     if recipe.activations == "none":
         kept, ways = "every activation kept", f"--activations auto, if it keeps little enough; or {ways}"
-    lacking = f"{short:.1f} GiB short on each chip" if short > 0 else "too little of the host's memory"
+    lacking = f"{short:.1f} GiB short{_each(plan)}" if short > 0 else "too little of the host's memory"
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
 
 
@@ -132,13 +136,13 @@ def measuring_line(plan: Plan) -> str:
     need, window, chip = plan.measuring, plan.job.recipe.window, plan.chip
     parts = f"{need.weights / GIB:.1f} weights, {need.results / GIB:.1f} a pass of the window"
     parts += f", {need.gathered / GIB:.1f} layers gathered" if need.gathered else ""
-    said = f"measuring at {window} takes {need.total / GIB:.1f} GiB on each chip ({parts}): "
+    said = f"measuring at {window} takes {need.total / GIB:.1f} GiB{_each(plan)} ({parts}): "
     if need.chips == 0:
         return (
             said + f"more than {chip.name} has, {chip.memory:.1f}" + (", however many there are" * (chip.name != "cpu"))
         )
     if need.chips == 1:
-        return said + "one such chip does"
+        return said + ("it fits" if chip.name == "cpu" else "one such chip does")
     return (
         said
         + f"{need.chips} such chips do, by torchrun --nproc-per-node {need.chips} -m ropewalk perplexity … --shard on"
