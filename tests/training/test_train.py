@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.machinery
+import itertools
 import json
 import sys
 import types
@@ -300,6 +301,67 @@ def test_positional_skipping_trains_attention_across_the_jump(base, tmp_path):
     assert row.loss == pytest.approx(loss.item(), rel=1e-6)
     assert abs(apart.item() - loss.item()) > 1e-4  # the two do differ, so the line above could fail
     assert row.tokens == 2 * 64
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(0, 1000), st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60)
+)
+def test_each_packed_document_jumps_once_within_the_long_window(seed, sequence, sizes, longer):
+    from ropewalk.training.pose import in_documents, positions
+
+    long = sum(sizes) + longer
+    drawn = in_documents(seed, sequence, np.concatenate([np.arange(size) for size in sizes]), long)
+    for document in np.split(drawn, np.cumsum(sizes)[:-1]):
+        steps = np.diff(document)
+        assert document[0] == 0 and document[-1] < long and (steps >= 1).all() and (steps > 1).sum() <= 1
+    assert (drawn == 0).sum() == len(sizes)  # a jump is no border
+    assert np.array_equal(in_documents(seed, sequence, np.arange(8), 99), positions(seed, sequence, 8, 99))
+
+
+@pytest.mark.parametrize("kind", ["conversations", "masked documents"])
+def test_conversations_and_masked_documents_skip_positions_each_by_itself(base, tmp_path, kind):
+    """The loss of a step is that of each text alone at its skipped positions, and of answers alone where there are some."""
+    from ropewalk.data.best_fit import FittedBlocks
+    from ropewalk.training.pose import in_documents
+
+    talks = [
+        [{"role": "user", "content": f"Why {n}?"}, {"role": "assistant", "content": testing.prose(4 + n, n)[: 9 + n]}]
+        for n in range(8)
+    ]
+    if kind == "conversations":
+        data, options = tmp_path / "talks.jsonl", {}
+        data.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    else:
+        data = [Document(str(n), talk[1]["content"]) for n, talk in enumerate(talks)]
+        options = dict(mask_documents=True, packing="best-fit")
+    go(base, tmp_path / "out", data=data, mode="pose", steps=1, batch_size=2, allow_short=True, save_every=0, **options)
+    windows = FittedBlocks(tokenise(data, testing.byte_tokenizer(), conversations=True), 64, allow_short=True)
+    rows = windows.rows(order(0, np.arange(2), len(windows)), mask_documents=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        base, config=transformers.AutoConfig.from_pretrained(tmp_path / "out"), attn_implementation="eager"
+    )
+    total, counted, jumps = 0.0, 0, 0
+    for sequence in range(2):
+        ids, labels, plain = (torch.tensor(rows[name][sequence]) for name in ("input_ids", "labels", "position_ids"))
+        places = torch.tensor(in_documents(0, sequence, plain.numpy(), WINDOW))
+        starts = [*np.flatnonzero(plain == 0).tolist(), 64]
+        for start, stop in itertools.pairwise(starts):
+            part = slice(start, stop)
+            causal = torch.full((stop - start, stop - start), torch.finfo(torch.float32).min).triu(1)[None, None]
+            logits = model(input_ids=ids[None, part], position_ids=places[None, part], attention_mask=causal).logits
+            total += torch.nn.functional.cross_entropy(logits[0], labels[part], reduction="sum").item()
+            counted += int((labels[part] != -100).sum())
+            jumps += int((places[part].diff() > 1).sum())
+    (row,) = steps(tmp_path / "out")
+    assert jumps >= 4 and len(starts) > 2
+    assert row.loss == pytest.approx(total / counted, rel=1e-6)
+
+
+def test_windows_that_slide_skip_no_positions_of_conversations(tmp_path):
+    base = testing.tiny_directory(tmp_path / "base", "gemma3_text", window=64)
+    with pytest.raises(UserError, match="attention of gemma3_text models, which slides.*use --mode full or lora"):
+        go(base, tmp_path / "out", mode="pose", mask_documents=True, steps=1, batch_size=1)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])

@@ -109,7 +109,6 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"current_window": -5}, "current-window is a whole number of at least 1"),
         ({"clip": float("inf")}, "clip is a finite number"),
         ({"mode": "half"}, "mode is one of full, lora, pose, got 'half'"),
-        ({"mode": "pose", "mask_documents": True}, "use one of the two"),
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "method is one of"),
         ({"method": "abf"}, "abf scaling needs a --rope-theta, got none; NTK scaling by .* would have --rope-theta "),

@@ -311,7 +311,7 @@ class Mesh:
 
 
 def _borders(positions: Tensor) -> list[list[int]]:
-    """Where documents begin in each row: wherever a position does not follow the one before it."""
-    begins = torch.ones_like(positions, dtype=torch.bool)
-    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    """Where documents begin in each row: wherever positions begin again at 0. A jump ahead is no border (training/pose.py)."""
+    begins = positions == 0
+    begins[:, 0] = True
     return [row.nonzero().flatten().tolist() for row in begins.cpu()]

@@ -225,8 +225,6 @@ class TrainSettings(Recipe, Checkpointed):
                 f"every source of --data is read at fewer tokens than the window's {self.window}, and short texts teach no long range; leave out "
                 "a source's length, ask for a smaller --window, or add --allow-short"
             )
-        if self.mode == "pose" and self.mask_documents:
-            raise UserError("mode pose skips positions and a document mask restarts them; use one of the two")
         self._refuse_idle()
         if self.watch_data is None and "perplexity" in (self.watch or ()):
             raise UserError("the watched perplexity is of documents that are not trained on; give --watch-data")

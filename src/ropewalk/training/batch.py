@@ -92,21 +92,27 @@ class Batches:
     def _rows(self, step: int, places: np.ndarray, blocks: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         rows = self.windows.rows(blocks, mask_documents=self.settings.mask_documents)
         if self.settings.mode == "pose":
-            rows["position_ids"] = self._skipped(step, places)
-            # Without a mask transformers takes a jump in the positions for the border of a packed document and lets nothing attend
-            # across it, which is just what this mode trains. A mask of ones says: one sequence.
-            rows["attention_mask"] = np.ones_like(rows["input_ids"])
-        elif not self.settings.mask_documents and not self.windows.restarts:
+            rows["position_ids"] = self._skipped(step, places, rows["position_ids"])
+            if not self.in_documents:
+                # Without a mask transformers takes a jump in the positions for the border of a packed document and lets nothing attend
+                # across it, which is just what this mode trains. A mask of ones says: one sequence.
+                rows["attention_mask"] = np.ones_like(rows["input_ids"])
+        elif not self.in_documents:
             del rows[
                 "position_ids"
             ]  # 0 .. W - 1 is what a model assumes, and given them it would look for document borders
         return {name: to_device(torch.from_numpy(value), device) for name, value in rows.items()}
 
-    def _skipped(self, step: int, places: np.ndarray) -> np.ndarray:
+    @property
+    def in_documents(self) -> bool:
+        """Whether attention ends within a row, where positions begin again at 0."""
+        return self.settings.mask_documents or self.windows.restarts
+
+    def _skipped(self, step: int, places: np.ndarray, plain: np.ndarray) -> np.ndarray:
         """Each sequence of a run has a number, and by it its positions."""
-        seed, first = self.settings.seed, step * self.settings.batch
-        short, long = self.windows.window, self.settings.window
-        return np.stack([pose.positions(seed, first + int(place), short, long) for place in places])
+        seed, first, long = self.settings.seed, step * self.settings.batch, self.settings.window
+        numbers = (first + int(place) for place in places)
+        return np.stack([pose.in_documents(seed, *row, long) for row in zip(numbers, plain, strict=True)])
 
     def names(self, blocks: list[int]) -> list[str]:
         """The documents that windows read from, each once."""
@@ -163,9 +169,10 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 chosen=chosen,
             )
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
-        if settings.mode == "pose" and (corpus.marks is not None or group.length):
+        if settings.mode == "pose" and group.length:
             raise UserError(
-                f"mode pose skips positions, and conversations and lengths (as in 0.1@8k) restart them, as of {group.name}; use --mode full, or leave them out"
+                f"mode pose moves texts apart over the whole window, and a length (as in 0.1@8k) keeps them together, as of {group.name}; use --mode "
+                "full, or leave the length out"
             )
         packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
         rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)

@@ -1,7 +1,7 @@
 """Positional skip-wise training: the short window in memory, the long window in the positions (PoSE, arXiv 2309.10400).
 
-in   (seed, number of the sequence), the short window T and the long one L'
-out  T positions in 0 .. L' - 1 with one jump, by which the second part of the sequence is moved away from the first
+in   (seed, number of the sequence), the short window T and the long one L'; where a sequence is packed, the lengths of its documents
+out  T positions in 0 .. L' - 1 with one jump, by which the second part of the sequence is moved away from the first; of a packed one so for each document
 
     T = 8, L' = 32:   0 1 2 | 21 22 23 24 25        cut after 3, skip 18
 
@@ -13,6 +13,8 @@ occur, and none beyond. Unlike there, the text of the two chunks stays contiguou
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from jaxtyping import Int
 
@@ -22,9 +24,17 @@ _STREAM = 0x905E
 
 def positions(seed: int, sequence: int, short: int, long: int) -> Int[np.ndarray, " short"]:
     """The positions of sequence number `sequence` of a run: a pure function, like the order of the data."""
+    return in_documents(seed, sequence, np.arange(short, dtype=np.int64), long)
+
+
+def in_documents(seed: int, sequence: int, plain: Int[np.ndarray, " tokens"], long: int) -> Int[np.ndarray, " tokens"]:
+    """The same of a packed sequence. plain: its positions as they are, which begin again at 0 with each document."""
     draw = np.random.default_rng([seed, _STREAM, sequence])
-    skipped = np.arange(short, dtype=np.int64)
-    if short > 1 and long > short:
-        cut = draw.integers(1, (short + 1) // 2, endpoint=True)
-        skipped[cut:] += draw.integers(0, long - short, endpoint=True)
+    borders = [*np.flatnonzero(plain == 0).tolist(), len(plain)]
+    skipped = plain.copy()
+    for start, stop in itertools.pairwise(borders):
+        tokens = stop - start
+        if tokens > 1 and long > tokens:
+            cut = start + draw.integers(1, (tokens + 1) // 2, endpoint=True)
+            skipped[cut:stop] += draw.integers(0, long - tokens, endpoint=True)
     return skipped

@@ -72,6 +72,12 @@ class TrainingStep:
         )
         #: Whether documents and devices are told apart by attention in blocks; windows that slide must go through transformers' masks.
         self._attends_in_blocks = mesh.context_size > 1 or is_plain_causal(start.model)
+        if settings.mode == "pose" and batches.in_documents and not self._attends_in_blocks:
+            raise UserError(
+                f"transformers takes a jump in the positions of packed documents for a border, which mode pose trains across, and attention of "
+                f"{start.info.family} models, which slides, caps its scores or is not PyTorch's, goes through transformers; use --mode full or lora, or "
+                "leave conversations and --mask-documents out"
+            )
         with self.autocast():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
             self._loss: Any = mesh.together(lambda: NextTokenLoss(model))
