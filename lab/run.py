@@ -81,6 +81,7 @@ def work(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S")
     end = time.monotonic() + 60 * arguments.minutes
     missing = 0
+    estimated = {"dry_run": True, "chip": "H100"} if arguments.dry_run else {}
     for table in grids(arguments.level):
         options = as_settings(table, arguments.records)
         if options is None:
@@ -92,7 +93,7 @@ def work(arguments: argparse.Namespace) -> int:
             while True:
                 left = max(0.01, (end - time.monotonic()) / 60)
                 try:
-                    outcomes = ropewalk.ablate(**each, minutes=min(left, 10**5), dry_run=arguments.dry_run)
+                    outcomes = ropewalk.ablate(**each, minutes=min(left, 10**5), **estimated)
                 except ranks.Alone:
                     raise
                 except ropewalk.UserError as error:

@@ -51,9 +51,8 @@ def ablate(options: Any) -> None:
     to_do = [outcome for outcome in outcomes if outcome.reason]
     if options.dry_run:
         minutes = sum(outcome.seconds for outcome in to_do) / 60
-        say(
-            f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes of one H100, the one chip that is estimated"
-        )
+        where = "on this machine" if options.chip is None else f"of one {options.chip}"
+        say(f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes {where}")
     elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import tyro
+
 from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Directory,
@@ -106,12 +108,16 @@ class AblateSettings(Loading, OpeningOptions):
     minutes: OptionalMinutes = None
     """Begin no row that would not be done so many minutes from now."""
     dry_run: Flag = False
-    """List the rows, what is there of them, and about how long the others would take on one H100."""
+    """List the rows, what is there of them, and about how long the others would take: on this machine, which is timed for ten seconds, or on --chip."""
+    chip: Annotated[str | None, tyro.conf.arg(metavar="H100")] = None
+    """With --dry-run: estimate for one such chip, by what an H100 was measured to do and by the data sheets of both."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None and self.scores is None:
             raise UserError(f"--keep {self.keep} is a share of scored documents; give their --scores, or leave it out")
+        if self.chip is not None and not self.dry_run:
+            raise UserError("--chip changes nothing without --dry-run; add that, or leave it out")
         if any(self.tokens) and self.data is None:
             raise UserError(
                 f"rows of {max(self.tokens)} training tokens need documents to train on; give --data, or --tokens 0"

@@ -27,6 +27,7 @@ from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments, fields, option_name
 from ropewalk.settings.scaling import ALIASES, parameter_names
 from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
 #: Rows whose rotation is the base's.
 NONE, DIRECT, CONTROL = "none", "direct", "control"
@@ -41,9 +42,6 @@ _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
 METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
 #: The paper's warm-up, and the largest share of a short run's steps that it may take.
 _WARMUP, _WARMUP_SHARE = 20, 5
-#: Floating-point operations a second of one H100 on SmolLM2-135M: in training (82,000 tokens/s at 32768), and measuring, layers not compiled.
-#: Tokens a second of the smallest models, which no number of operations explains. Seconds that a row takes beside, untrained and trained.
-_TRAINING, _MEASURING, _TOKENS_PER_SECOND, _BESIDE = 3.4e14, 1.5e14, 3.5e5, (5.0, 20.0)
 
 
 def _turning(rope: Rope) -> float:
@@ -210,6 +208,7 @@ class Grid:
             "seeds",
             "learning_rates",
             "dry_run",
+            "chip",
             "minutes",
             "device",
         )
@@ -223,7 +222,7 @@ class Grid:
     def command(self, row: Row) -> str:
         """The command that runs this row alone, files by their names."""
         word = ":".join([row.method, *(f"{name}={value:g}" for name, value in row.parameters)])
-        own = dict.fromkeys(("out", "dry_run", "minutes", "device", "model")) | {
+        own = dict.fromkeys(("out", "dry_run", "chip", "minutes", "device", "model")) | {
             "methods": [word],
             "test_tokens": self.test_tokens,
         }
@@ -253,12 +252,23 @@ class Grid:
         return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2} | {str(asked.out)}
 
     def seconds(self, row: Row) -> float:
-        """About how long a row takes on one H100."""
-        shape, new = shape_of(self.source), self.new_window(row)
+        """About how long a row takes at `speed`."""
+        shape, new, speed = shape_of(self.source), self.new_window(row), self.speed
         window = self.window if row.method == CONTROL else new
-        training = row.tokens * max(shape.flops(window) / _TRAINING, 1 / _TOKENS_PER_SECOND)
-        measuring = sum(tokens * shape.flops(length) / 3 for tokens, length in self._passes(row)) / _MEASURING
-        return _BESIDE[bool(row.tokens)] + training + measuring
+        training = row.tokens * max(shape.flops(window) / speed.training, 1 / speed.tokens)
+        measuring = sum(tokens * shape.flops(length) / 3 for tokens, length in self._passes(row)) / speed.measuring
+        return speed.beside[bool(row.tokens)] + training + measuring
+
+    @cached_property
+    def speed(self) -> Speed:
+        """Of what is estimated: the chip that was asked for, else this machine; one H100 where rows are run, whose first says how far that is off."""
+        asked = self.settings
+        if not asked.dry_run:
+            return H100
+        if asked.chip is not None:
+            return of_chip(asked.chip)
+        longest = max(map(self.new_window, self.rows), default=self.window)
+        return of_this_machine(self.source, longest, asked.mode if longest > self.window else "full")
 
     def _passes(self, row: Row) -> Iterator[tuple[int, int]]:
         """(tokens, window) that measuring a row reads."""
