@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,10 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     assert at == [own.perplexity, own.low, own.high]
     latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
     assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
+    caption = re.search(
+        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:perplexity-1\}\n\\begin\{tabular\}", latex
+    )[1]
+    assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}\n\\end{table}\n")
     index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
     for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):
         assert re.search(rf"^- `{place.stem}`: \w", index, re.MULTILINE)
@@ -205,6 +211,22 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     with pytest.raises(UserError, match="overwrite"):
         report([path], tmp_path / "second.html", tables=tables)
     report([path], out, tables=tables, figures=figures, overwrite=True)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
+def test_latex_takes_the_tables(tmp_path):
+    report([made_up.write(tmp_path / "r.jsonl")], tmp_path / "page.html", tables=tmp_path / "tables")
+    names = sorted(path.name for path in (tmp_path / "tables").glob("*.tex"))
+    inputs = "\n".join(rf"\input{{tables/{name}}} Table~\ref{{tab:{name[:-4]}}}.\clearpage" for name in names)
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "paper.tex").write_text(f"{preamble}\n{inputs}\n\\end{{document}}\n", encoding="utf-8")
+    for _ in range(2):  # references need a second run
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=tmp_path, capture_output=True
+        )
+        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    log = (tmp_path / "paper.log").read_text(encoding="utf-8", errors="replace")
+    assert len(names) >= 8 and "undefined" not in log and "multiply defined" not in log
 
 
 @pytest.mark.parametrize(

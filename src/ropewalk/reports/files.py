@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from ropewalk.figures.measured import save
 from ropewalk.records import format as number_format
@@ -24,26 +24,37 @@ _LATEX = str.maketrans({
 
 
 def write_tables(sections: Sequence[Section], directory: Path) -> None:
-    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (booktabs) and Markdown."""
+    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs) and Markdown."""
     for section in sections:
         for number, table in enumerate(section.tables, 1):
             name = directory / f"{section.id}-{number}"
             with name.with_suffix(".csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 csv.writer(file).writerows(_numbers(table))
             heads, *lines = _texts(table)
-            text = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
-            _write(name.with_suffix(".tex"), f"% {_one_line(table.title)}\n{text}\n")
+            rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
+            _write(name.with_suffix(".tex"), _float(rows, table, name.name))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
     _index(directory, titles)
+
+
+def _float(rows: str, table: Table, name: str) -> str:
+    """A tabular with its caption and note, to be \\input, and a label by its file's name."""
+    said = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
+    caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in said).translate(_LATEX)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", rows, r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(table: Table) -> str:
+    return table.notes.replace("Small figures:", "In brackets:")  # as `_text` has them
 
 
 def as_markdown(table: Table) -> str:
     """A table as the page writes it, with its caption and its note."""
     heads, *lines = ([text.replace("|", r"\|") for text in line] for line in _texts(table))
     text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
-    notes = table.notes.replace("Small figures:", "In brackets:")  # as `_text` has them
-    return "\n\n".join(filter(None, [f"**{table.title}**", text, notes]))
+    return "\n\n".join(filter(None, [f"**{table.title}**", text, _notes(table)]))
 
 
 def write_figures(sections: Sequence[Section], directory: Path) -> None:
