@@ -17,14 +17,18 @@ import pytest
 import torch
 
 import ropewalk
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.processes import locked
+from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
 from ropewalk.planner.named import shape_of
 from ropewalk.records import AttentionScores, ContextGain, PasskeySummary, Perplexity, Step, read
 from ropewalk.rope.scaling import Rope
 from ropewalk.rope.vectors import clipped
+from ropewalk.settings.ablate import AblateSettings
 from ropewalk.suite import grid, speed
+from ropewalk.suite.grid import Grid
 from ropewalk.training import recompute
 from ropewalk.training.tiles import Tiles
 
@@ -234,3 +238,15 @@ def test_rows_lie_in_a_directory_of_their_own_and_texts_are_looked_for_first(tmp
         with pytest.raises(UserError, match="missing does not exist"):
             ablate(tmp_path / "rows", methods=["none"], **{name: ["missing"]})
     assert [path.name for path in tmp_path.rglob("*")] == ["texts", "a.txt"]
+
+
+def test_a_row_names_many_files_as_its_measurements_do_and_all_of_a_mixture(tmp_path):
+    """What a row's file says of its test documents is what the perplexities in it say of theirs; of a mixture no weight is lost."""
+    texts = [LIBRARY / name for name in ("ast.py", "csv.py", "tarfile.py", "zipfile.py")]
+    texts = [path for path in texts if path.exists()] + [LIBRARY / "argparse.py"]
+    mixed = [str(texts[0]), "0.8", str(texts[1]), "0.2@128"]
+    settings = AblateSettings(model="hemp", out=tmp_path, test=texts, data=mixed, tokens=[2048])
+    grid = Grid(settings, Checkpoint.open("hemp"))
+    identity = grid.identity(grid.rows[-1])
+    assert identity["test"] == name_of(texts)
+    assert identity["data"].endswith("0.2@128")

@@ -25,6 +25,7 @@ from ropewalk.rope.scaling import EXTENDING, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments, fields, option_name
+from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.scaling import ALIASES, parameter_names
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
@@ -287,7 +288,10 @@ class Grid:
 def _named(name: str, value: Any) -> Any:
     """A setting as records have it: files by their names, not by where they lie."""
     if value is not None and name in ("data", "test", "validation", "also", "scores", "benchmarks"):
-        return " ".join(name_of(each) for each in (value if isinstance(value, list | tuple) else [value]))
+        words = list(value) if isinstance(value, list | tuple) else [value]
+        # Of many files the first three are named, as in the rows that measure them; of a mixture all, since weights and lengths stand between them.
+        mixed = name == "data" and len(sources_of(value)) < len(words)
+        return " ".join(map(name_of, words)) if mixed else name_of(words)
     return _plain(value)
 
 
