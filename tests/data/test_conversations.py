@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from ropewalk import testing
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, encode_conversations
@@ -14,7 +15,11 @@ from ropewalk.data.conversations import Conversation, conversation_of
 from ropewalk.data.documents import read_documents, read_texts
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.token_corpus import tokenise
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.training import TrainSettings
+from ropewalk.training.batch import batches_of
+from ropewalk.training.setup import trained_checkpoint
 
 ASKED, SAID = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
 TALK = [ASKED, SAID]
@@ -223,3 +228,18 @@ def test_half_a_surrogate_pair_in_a_turn_is_told_and_read_as_one_in_a_document_i
         (talk,) = read_texts(tmp_path / "talks.jsonl", Reading(conversations="also"))
     ((ids, marks),) = encode_conversations(tokenizer(template), [talk], loss="answers", control=False)
     assert "No \ufffd." in tokenizer().decode(ids[(marks & SCORED) > 0])
+
+
+@pytest.mark.parametrize(("turns", "warned"), [(1, True), (12, False)])
+def test_a_run_on_conversations_much_shorter_than_the_window_is_warned(tmp_path, caplog, turns, warned):
+    """By the docs: where less than a tenth of what is read stands in documents of half the window."""
+    row = {"messages": [{**ASKED, "content": "Why? " * 20}, SAID] * turns}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row))
+    model = testing.tiny_directory(tmp_path / "tiny", window=128)
+    asked = TrainSettings(
+        model=model, data=tmp_path / "talk.jsonl", window=2048, steps=1, batch_size=1, out=tmp_path / "out"
+    )
+    checkpoint = trained_checkpoint(asked)
+    with caplog.at_level("WARNING", logger="ropewalk"):
+        batches_of(asked, checkpoint, Mesh(torch.device("cpu")))
+    assert ("half the window that the model is to keep" in caplog.text) is warned
