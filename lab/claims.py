@@ -104,18 +104,20 @@ class Claim:
         figures = [figure for figure in map(self.measure, models) if figure is not None]
         if not figures:
             return ""
-        verdicts = {self._verdict(low, high) for _, low, high in figures}
-        verdict = verdicts.pop() if len(verdicts) == 1 else "open"
+        verdicts = {verdict(low, high, self.least, self.most) for _, low, high in figures}
+        together = verdicts.pop() if len(verdicts) == 1 else "open"
         distinct = list(dict.fromkeys(figures))
         if len(distinct) > 1:
-            return f"{verdict}: {', '.join(fixed(value, 3) for value, _, _ in figures)} by seed"
+            return f"{together}: {', '.join(fixed(value, 3) for value, _, _ in figures)} by seed"
         value, low, high = distinct[0]
-        return f"{verdict}: {fixed(value, 3)} ({interval(low, high, lambda bound: fixed(bound, 3))})"
+        return f"{together}: {fixed(value, 3)} ({interval(low, high, lambda bound: fixed(bound, 3))})"
 
-    def _verdict(self, low: float, high: float) -> str:
-        if self.least <= low and high <= self.most:
-            return "**held**"
-        return "**did not**" if high < self.least or low > self.most else "open"
+
+def verdict(low: float, high: float, least: float, most: float) -> str:
+    """Whether a figure of this interval lies in a range, lies outside, or may do either."""
+    if least <= low and high <= most:
+        return "**held**"
+    return "**did not**" if high < least or low > most else "open"
 
 
 CLAIMS = (

@@ -96,15 +96,19 @@ def correlation(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
     return float(stats.spearmanr(values).statistic), float(low), float(high)
 
 
+def cell(rho: float, low: float, high: float, rows: int) -> str:
+    """ρ with its interval; bold where that leaves out 0."""
+    text = f"{fixed(rho, 2)} ({interval(low, high, lambda value: fixed(value, 2))}), {rows} rows"
+    return f"**{text}**" if low * high > 0 else text
+
+
 def lines(found: list[Point]) -> Iterable[list[str]]:
     """A line a quantity: ρ with each outcome, and of how many rows; bold where its interval excludes none."""
     for name, quantity in QUANTITIES.items():
         cells = []
         for outcome in OUTCOMES.values():
             pairs = [(quantity(point.theory), value) for point in found if (value := outcome(point)) is not None]
-            rho, low, high = correlation(pairs)
-            text = f"{fixed(rho, 2)} ({interval(low, high, lambda value: fixed(value, 2))}), {len(pairs)} rows"
-            cells.append(f"**{text}**" if low * high > 0 else text)
+            cells.append(cell(*correlation(pairs), len(pairs)))
         yield [name, *cells]
 
 

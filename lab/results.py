@@ -18,8 +18,10 @@ from typing import Any
 
 import claims
 import explain
+import measures
 import reading
 import trained_states
+import tuning
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
@@ -130,6 +132,8 @@ def sections() -> Iterable[str]:
             yield found
         if found := reading.section(model, RECORDS, known):
             yield found
+        if found := tuning.section(model, RECORDS):
+            yield found
         if found := method_map(model, RECORDS / "e" / model):
             yield f"### {model}, full-attention layers alone\n\n{found}"
     for level, words in (
@@ -143,6 +147,8 @@ def sections() -> Iterable[str]:
         for model, rows in grids.items():
             yield f"{model}:\n\n{factors_table(rows, base_of(rows))}"
     if found := explained(models):
+        yield found
+    if found := telling(models):
         yield found
 
 
@@ -182,6 +188,20 @@ def explained(models: list[str]) -> str:
         "### Does the theory say it beforehand?\n\nSpearman's ρ over the untrained rows above between what `ropewalk theory` counts of a row's frequencies and what was measured, with the 95 % interval of a "
         "bootstrap over rows; bold where it leaves out 0. A quantity that said it would stand near 1 or −1. Rows of one model share its documents, so the intervals are narrower than those over models would be.\n\n"
         f"![Damage by resolution lost, loss beyond by angles never seen](figures/lab-theory.svg)\n\n{table(['', *explain.OUTCOMES], explain.lines(found))}"
+    )
+
+
+def telling(models: list[str]) -> str:
+    """Which measure of a text goes with what is found."""
+    lines = list(
+        measures.lines((model, rows_in(*(RECORDS / level / model for level in ("a", "c")))) for model in models)
+    )
+    if not lines:
+        return ""
+    return (
+        "### Which measure says what is found?\n\nSpearman's ρ over the checkpoints of each model, untrained and trained, between three measures of the same books at L' and the share of passkeys and of the harder "
+        "retrieval set found there, with the 95 % interval of a bootstrap over checkpoints; bold where it leaves out 0. A measure that said it would stand near −1 (perplexity, LongPPL) or 1 (gain). "
+        "LongPPL's key tokens are by each checkpoint's own losses.\n\n" + table(measures.HEADS, lines)
     )
 
 

@@ -45,7 +45,8 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
     options |= {name: str(data / options[name]) for name in ("benchmarks", "scores") if name in options}
     if model == "hemp":
         splits = {"data": "train", "test": "held_out", "validation": "validation"}
-        options |= {name: standard_library(split) for name, split in splits.items()}
+        common = tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))["common"]
+        options |= {name: standard_library(split) for name, split in splits.items() if table[name] == common[name]}
     else:
         options["model"] = str(Path(os.environ.get("MODELS", "models")) / model)
         if not Path(options["model"]).is_dir():
@@ -89,7 +90,8 @@ def work(arguments: argparse.Namespace) -> int:
             continue
         # Rows are written meanwhile: all processes of a torchrun go by what the first one reads.
         for each in ranks.first(lambda options=options: with_chosen_rates(options, arguments.records)):
-            undone = []
+            outcomes: list[Any] = []
+            undone: list[Any] = []
             while True:
                 left = max(0.01, (end - time.monotonic()) / 60)
                 try:
@@ -115,7 +117,7 @@ def work(arguments: argparse.Namespace) -> int:
                     f"{each['out'].relative_to(arguments.records)}/{outcome.name}: {outcome.reason}, {outcome.seconds:.0f} s",
                     flush=True,
                 )
-            if arguments.dry_run:
+            if arguments.dry_run and outcomes:
                 say(f"  {len(outcomes)} rows, about {sum(o.seconds for o in undone) / 60:.1f} minutes of one H100")
     return missing
 

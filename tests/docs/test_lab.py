@@ -11,10 +11,15 @@ import pytest
 LAB = Path(__file__).resolve().parents[2] / "lab"
 sys.path.insert(0, str(LAB))
 import claims  # noqa: E402
+import conversations  # noqa: E402
 import explain  # noqa: E402
 import results  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
+
+from ropewalk.data.chat_tokens import encode_conversations  # noqa: E402
+from ropewalk.data.conversations import Conversation  # noqa: E402
+from ropewalk.model.load import load_tokenizer  # noqa: E402
 
 
 def test_the_page_is_drawn_from_the_records(tmp_path, monkeypatch):
@@ -83,3 +88,22 @@ def test_a_correlation_over_rows_has_an_interval_that_is_narrow_only_where_ranks
     assert rho == 1 and low > 0.99
     rho, low, high = explain.correlation([(float(x), float(7 * x % 19)) for x in range(19)])
     assert low < 0 < high
+
+
+def test_conversations_of_three_lengths_have_the_same_turns_and_fill_their_length(tmp_path, monkeypatch):
+    """Every turn but its document is whole, and a conversation is as long as its file says, a twentieth at most apart."""
+    pair = {"document": " ".join(f"item {n} is {n * n};" for n in range(400)), "summary": "Squares. They grow."}
+    lines = [pair | {"document": f"list {n}: {pair['document']}"} for n in range(17)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ["hemp", str(tmp_path / "pairs.jsonl"), "--window", "1024", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["conversations.py", *arguments])
+    conversations.main()
+    turns, tokenizer = [], load_tokenizer("hemp")
+    for length in (512, 1024, 2048):
+        rows = [json.loads(line) for line in (tmp_path / f"out/hemp-{length}.jsonl").read_text().splitlines()]
+        turns.append([message for row in rows for message in row["messages"]])
+        for row in rows:
+            ((ids, _),) = encode_conversations(tokenizer, [Conversation("", row["messages"])])
+            assert 0.95 * length <= len(ids) <= length
+    assert turns[0] == turns[1] == turns[2] and len(turns[0]) == 2 * 16
+    assert {message["content"] for message in turns[0][1::2]} == {"Squares. They grow."}

@@ -1,0 +1,40 @@
+"""Which measure of a text says what is found in the new window: perplexity there, context gain or LongPPL.
+
+in   the rows of a model that have all three and the passkeys and the harder retrieval set there, untrained and trained
+out  a line a measure: Spearman's ρ with what was found, and its 95 % interval
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from explain import cell, correlation
+from rows import Row
+
+_MEASURES: dict[str, Callable[[Row], float]] = {
+    "perplexity": lambda row: row.perplexities[row.new_window].perplexity,
+    "context gain": lambda row: row.gain.gain if row.gain else math.nan,
+    "LongPPL": lambda row: row.gain.longppl if row.gain else math.nan,
+}
+_FOUND: dict[str, Callable[[Row], float]] = {
+    "passkeys": lambda row: row.passkeys[row.new_window].accuracy,
+    "retrieval": lambda row: row.retrieval[row.new_window][0] / row.retrieval[row.new_window][1],
+}
+HEADS = ["model", "measure", *_FOUND]
+#: Rows below which a correlation says nothing.
+_FEWEST = 8
+
+
+def lines(models: Iterable[tuple[str, list[Row]]]) -> Iterable[list[str]]:
+    for model, rows in models:
+        complete = [
+            row for row in rows
+            if row.gain and all(row.new_window in known for known in (row.perplexities, row.passkeys, row.retrieval))
+        ]  # fmt: skip
+        if len(complete) < _FEWEST:
+            continue
+        for name, measure in _MEASURES.items():
+            known = [row for row in complete if math.isfinite(measure(row))]
+            pairs = [[(measure(row), found(row)) for row in known] for found in _FOUND.values()]
+            yield [model, name, *(cell(*correlation(each), len(each)) for each in pairs)]
