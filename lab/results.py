@@ -211,7 +211,7 @@ def page() -> str:
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again. Damage is the loss in the old window above the base's on the same "
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals. Retrieval is the harder "
-        "set, its four families together. Seconds are of training alone, without compiling, on one GPU. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
+        "set, its four families together. Seconds are GPU seconds of training alone, without compiling. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     left = missing()
     tail = (

@@ -97,9 +97,9 @@ class Row:
 
     @cached_property
     def training_seconds(self) -> float:
-        """Of the steps, the first of which compiles, taken as long as the median one."""
+        """GPU seconds of the steps, the first of which compiles, taken as long as the median one."""
         seconds = [m.row.seconds for m in self.records.of(Step)]
-        return len(seconds) * statistics.median(seconds) if seconds else 0.0
+        return len(seconds) * statistics.median(seconds) * self.asked.get("processes", 1) if seconds else 0.0
 
     def device(self) -> str:
         return next(iter(self.records.runs.values())).device

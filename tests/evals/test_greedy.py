@@ -1,11 +1,13 @@
 """Prompts that are read once and continued together: the tokens of `generate`, in few passes, each over as little as can be."""
 
+import gc
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from ropewalk.attention_ops.cached_rows import CachedRows
 from ropewalk.errors import UserError
 from ropewalk.evals import compile
 from ropewalk.evals.long_context import greedy
@@ -108,6 +110,18 @@ def test_an_answer_that_is_right_costs_one_pass_and_gives_its_row_to_the_next_pr
     seen = passes(model)
     found = dict(responses(model, prompts, continuing(), batch_tokens=100))
     assert set(found.values()) == {None} and seen == [(2, 53)] * 4 + [(1, 53)]
+
+
+def test_the_memory_of_a_task_is_free_before_the_next_one_asks_how_much_is():
+    """On a GPU a task whose cache stayed left room for one row to the next: 99 s instead of 8 for 30 items of 4096 tokens on a 7B."""
+    model, prompts = tiny(window=256), prompts_of(2)
+    gc.collect()
+    gc.disable()
+    try:
+        dict(responses(model, prompts, continuing()))
+        assert not [left for left in gc.get_objects() if type(left) is CachedRows]
+    finally:
+        gc.enable()
 
 
 def test_continuing_copies_no_cache():

@@ -10,6 +10,7 @@ kernels read what is there and no more. For models whose layers are all plain ca
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,7 +90,9 @@ class _Layer:
     """One layer's keys and values: [rows, key heads, tokens, size] each, once there are any."""
 
     def __init__(self, cache: CachedRows, *, is_last: bool) -> None:
-        self.cache, self.is_last = cache, is_last
+        # No strong reference: a cycle would keep a task's memory until Python next looks for garbage, and the next task would find a full GPU.
+        self.cache: CachedRows = weakref.proxy(cache)
+        self.is_last = is_last
         self.states: tuple[Tensor, ...] = ()
 
     def write(self, *new: Tensor) -> list[Tensor]:
