@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from ropewalk import records
 from ropewalk.data.encode import encode
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
-from ropewalk.evals.long_context import measure, scoring
+from ropewalk.evals.long_context import greedy, measure, scoring
 from ropewalk.evals.long_context.effective import effective, mean
 from ropewalk.evals.long_context.items import Item
 from ropewalk.evals.long_context.respond import respond
@@ -206,6 +207,28 @@ def test_scores_of_shared_items_are_those_that_lm_eval_generates_and_gives(hemp)
     assert scores == our_scores(hemp, [dataclasses.replace(each, forced="") for each in items])
     ended = respond(hemp, items, settled=TASKS["niah_single_1"].settled)
     assert scores == [scoring.match_all(text, item.answers) for text, item in zip(ended, items, strict=True)]
+
+
+@pytest.mark.parametrize("fits", [3, 1, 0])
+def test_where_memory_runs_out_fewer_prompts_are_held_and_the_responses_are_the_same(hemp, monkeypatch, fits):
+    """A GPU that holds the keys and values of so many prompts and no more."""
+    items = [dataclasses.replace(each, room=6) for each in _items(hemp, ["niah_single_1"], 5, 270)]
+    expected, read, done = respond(hemp, items), greedy._read, []
+
+    def short(model, cache, row, prompts, count):
+        if cache.rows > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB. GPU 0 has")
+        return read(model, cache, row, prompts, count)
+
+    monkeypatch.setattr(greedy, "_read", short)
+    monkeypatch.setattr(greedy, "rows_for", lambda *given: 5)
+    if fits:
+        assert respond(hemp, items, done=lambda place, text: done.append(place)) == expected and sorted(done) == [
+            *range(5)
+        ]
+    else:
+        with pytest.raises(UserError, match=r"a prompt of \d+ tokens takes more memory than there is .*86.00 MiB"):
+            respond(hemp, items)
 
 
 def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):

@@ -77,7 +77,12 @@ class Continuing:
 
 @torch.inference_mode()
 def responses(
-    model: Any, prompts: Sequence[Prompt], continuing: Continuing, *, batch_tokens: int | None = None
+    model: Any,
+    prompts: Sequence[Prompt],
+    continuing: Continuing,
+    *,
+    batch_tokens: int | None = None,
+    most_rows: int | None = None,
 ) -> Iterator[tuple[int, TokenIds | None]]:
     """The response to each prompt, as soon as it is there.
 
@@ -86,6 +91,7 @@ def responses(
         prompts: of one length; an answer of no tokens where not one string alone is right.
         continuing: how a response goes on and ends.
         batch_tokens: tokens of one forward pass over prompts.
+        most_rows: prompts whose keys and values are held at once; as many as memory is reckoned to hold if not given.
 
     Yields:
         A prompt's place, and its new tokens; None for them if its answer is what greedy decoding gives.
@@ -98,7 +104,8 @@ def responses(
     # One number for all passes, so that a kernel plans for one shape.
     count = max(1, *(len(prompt.answer) for prompt in prompts))
     tokens = length + max(continuing.room, count)
-    cache = CachedRows(model, min(len(prompts), rows_for(model, tokens, batch * length)), tokens)
+    rows = min(len(prompts), rows_for(model, tokens, batch * length), most_rows or len(prompts))
+    cache = CachedRows(model, rows, tokens)
     waiting, held, firsts = _by_shared(prompts), list[int](), list[Tensor]()
     while waiting or held:
         free = cache.rows - len(held)

@@ -11,12 +11,16 @@ responses (tests/evals/test_long_context.py).
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ropewalk.data.encode import TokenIds
+from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
 from ropewalk.evals.downstream.generation import end_marks, write
 from ropewalk.evals.likelihood import default_batch_tokens
 from ropewalk.evals.loaded import LoadedModel
@@ -25,7 +29,9 @@ from ropewalk.evals.long_context.items import Item
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import after
 from ropewalk.settings.downstream import Decoding
+from ropewalk.training.retry import until_it_fits
 
+_logger = logging.getLogger(__name__)
 _GREEDY = Decoding(temperature=0.0)
 #: Whether a response and the answers to it have their score for good; and what takes an item's place and its response.
 Settled = Callable[[str, Sequence[str]], bool]
@@ -75,14 +81,46 @@ def _read_once(
     for place, item in enumerate(items):
         alike.setdefault((len(item.ids), item.room), []).append(place)
     for (_, room), places in alike.items():
-        group = [items[place] for place in places]
+        _read_alike(
+            loaded,
+            items,
+            places,
+            batch_tokens,
+            Continuing(room, ends, lambda place, ids: settled(_text(tokenizer, ids), items[place].answers)),
+            keep,
+        )
 
-        def is_settled(at: int, ids: TokenIds, group: Sequence[Item] = group) -> bool:
-            return settled(_text(tokenizer, ids), group[at].answers)
 
-        prompts = [Prompt(item.ids, _forced(tokenizer, item)) for item in group]
-        for at, ids in responses(loaded.model, prompts, Continuing(room, ends, is_settled), batch_tokens=batch_tokens):
-            keep(places[at], group[at].forced if ids is None else _text(tokenizer, ids))
+def _read_alike(
+    loaded: LoadedModel,
+    items: Sequence[Item],
+    places: list[int],
+    batch_tokens: int | None,
+    continuing: Continuing,
+    keep: Keep,
+) -> None:
+    """The responses to items of one length, half as many of them at once as often as memory runs out; a process among several cannot try again alone."""
+    waiting, most = list(places), len(places)
+
+    def read() -> None:
+        asked = list(waiting)
+        prompts = [Prompt(items[place].ids, _forced(loaded.tokenizer, items[place])) for place in asked]
+        here = dataclasses.replace(continuing, settled=lambda at, ids: continuing.settled(asked[at], ids))
+        for at, ids in responses(loaded.model, prompts, here, batch_tokens=batch_tokens, most_rows=most):
+            keep(asked[at], items[asked[at]].forced if ids is None else _text(loaded.tokenizer, ids))
+            waiting.remove(asked[at])
+
+    def halve(shortage: str) -> None:
+        nonlocal most
+        if most == 1 or ranks.size() > 1:
+            raise UserError(
+                f"a prompt of {len(items[places[0]].ids)} tokens takes more memory than there is ({shortage}); a smaller window or --batch-tokens "
+                "takes less, --dtype bfloat16, or --device cpu"
+            )
+        most //= 2
+        _logger.info(f"memory ran out ({shortage}); at most {most} prompts are held at once from now on")
+
+    until_it_fits(read, halve)
 
 
 def _forced(tokenizer: Any, item: Item) -> TokenIds:
