@@ -185,6 +185,20 @@ def test_the_browser_reports_no_error(measured):
     assert measured["errors"] == []
 
 
+def test_the_verdict_prints_as_a_page_of_its_own(page, tmp_path):
+    """It is the first page of the report too: what is printed after it begins a second one."""
+    records = page.with_name("records.jsonl")
+    whole, alone = (
+        report([records], tmp_path / f"{only}.pdf", verdict_only=only).read_bytes() for only in (False, True)
+    )
+    lab = Path(__file__).parents[2] / "lab/records/c/smollm2-135m"  # four methods, several seeds
+    compared = report([lab], tmp_path / "compared.pdf", verdict_only=True).read_bytes()
+    pages = re.compile(rb"/Type ?/Page\b(?!s)")
+    assert [len(pages.findall(text)) for text in (alone, compared)] == [1, 1] and len(pages.findall(whole)) > 1
+    text = report([records], tmp_path / "alone.html", verdict_only=True).read_text(encoding="utf-8")
+    assert 'class="verdict"' in text and "<main" not in text and 'href="#' not in text
+
+
 def test_it_prints(page, monkeypatch):
     records, out = page.with_name("records.jsonl"), page.with_name("report.pdf")
     report([records], out)

@@ -119,7 +119,9 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
     return rows, sections if paper else [section.alone() for section in sections]
 
 
-def _render(rows: Clean, sections: list[Section], title: str | None, left_out: Sequence[str]) -> str:
+def _render(
+    rows: Clean, sections: list[Section], title: str | None, left_out: Sequence[str], *, verdict_only: bool = False
+) -> str:
     verdicts = verdict.verdicts(rows)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -130,6 +132,7 @@ def _render(rows: Clean, sections: list[Section], title: str | None, left_out: S
     )
     return environment.get_template("page.html").render(
         title=title or _title(verdicts),
+        verdict_only=verdict_only,
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         verdicts=verdicts,
         words=list(words.words(rows)),
@@ -189,7 +192,7 @@ def report(settings: ReportSettings) -> Path:
             if directory is not None:
                 whole = whole_directory(directory, overwrite=settings.overwrite, inputs=inputs_of(settings))
                 write(sections, stack.enter_context(whole))
-        page = _render(rows, sections, settings.title, settings.left_out)
+        page = _render(rows, sections, settings.title, settings.left_out, verdict_only=settings.verdict_only)
         write_whole(out, printed(page, PAGE) if is_pdf else page, ask=ask)
     return out
 

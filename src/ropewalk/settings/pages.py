@@ -11,6 +11,7 @@ import tyro
 
 from ropewalk.settings.command import Settings
 from ropewalk.settings.options import (
+    Flag,
     Name,
     OpeningOptions,
     OptionalDirectory,
@@ -48,6 +49,8 @@ class ReportSettings(Overwriting):
     """The page, .html or .pdf."""
     paper: bool = True
     """The paper's figures beside one's own (Chen et al. 2023, LLaMA); --no-paper leaves them out."""
+    verdict_only: Flag = False
+    """The verdict alone: one page on paper, where the whole report has it as its first."""
     tables: OptionalDirectory = None
     """Directory for every table of the page as CSV, LaTeX and Markdown, intervals included."""
     figures: OptionalDirectory = None
