@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from ropewalk.reports import report
 
 LAB = Path(__file__).resolve().parents[2] / "lab"
 sys.path.insert(0, str(LAB))
@@ -39,6 +42,12 @@ def test_records_name_no_place_on_the_machine_that_made_them():
         assert not any(
             word in path.read_text(encoding="utf-8") for word in ('"/', " /", "/home/", "/tmp/", "/root/")
         ), path
+
+
+def test_the_page_that_the_results_name_is_drawn_from_records_that_are_here(tmp_path):
+    (records,) = re.findall(r"^ +ropewalk report (lab/\S+)", results.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    page = report([LAB.parent / records], tmp_path / "page.html", paper=False).read_text(encoding="utf-8")
+    assert re.search(r"<h1>A longer window for smollm2-135m: \w+", page)
 
 
 def test_a_rate_is_chosen_on_validation_alone(tmp_path):
