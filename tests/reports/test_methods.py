@@ -201,6 +201,7 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     caption = re.search(
         r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:perplexity-1\}\n\\begin\{tabular\}", latex
     )[1]
+    assert "256 (L)" in latex and "1024 (4 L)" in latex
     assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}\n\\end{table}\n")
     index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
     for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):

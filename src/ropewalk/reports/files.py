@@ -86,7 +86,8 @@ def _one_line(text: str) -> str:
 
 def _texts(table: Table) -> Iterator[list[str]]:
     """The table as the page has it, what stands small in brackets."""
-    yield [_one_line(name) for name in (table.first, *table.head)]
+    heads = (head.partition("\n") for head in (table.first, *table.head))
+    yield [_one_line(f"{name} ({small})" if small else name) for name, _, small in heads]
     for line in table.lines:
         label = f"{line.label} ({line.note})" if line.note else line.label
         yield [_one_line(text) for text in (label, *map(_text, line.cells))]
