@@ -92,8 +92,9 @@ def correlation(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
     ranks -= ranks.mean(axis=1, keepdims=True)
     norms = np.sqrt((ranks**2).sum(axis=1).prod(axis=1))
     drawn_rho = ranks.prod(axis=2).sum(axis=1) / np.where(norms, norms, np.nan)
-    low, high = np.nanquantile(drawn_rho, [0.025, 0.975])
-    return float(stats.spearmanr(values).statistic), float(low), float(high)
+    # Processors add up in different orders: to fewer digits than they agree in, so that the page is the same on all of them.
+    rho, low, high = np.round([stats.spearmanr(values).statistic, *np.nanquantile(drawn_rho, [0.025, 0.975])], 9)
+    return float(rho), float(low), float(high)
 
 
 def cell(rho: float, low: float, high: float, rows: int) -> str:

@@ -306,6 +306,7 @@ DELETING = {
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",
     "suite/ablation.py": "below .work of a directory that it marked",
+    "suite/claims.py": "below .work of a directory that ablate marked",
     "training/threads.py": "the cache",
     "training/checkpoints.py": "a run's own, by its mark",
     "training/snapshots.py": "a run's own, by its manifests",

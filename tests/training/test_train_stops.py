@@ -23,7 +23,7 @@ from ropewalk.model import fit
 from ropewalk.model.load import load_model
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
-from ropewalk.training.loop import Loop
+from ropewalk.training.step import TrainingStep
 from ropewalk.training.snapshots import Snapshots
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
@@ -193,15 +193,15 @@ def test_an_interrupt_saves_too(base, tmp_path, monkeypatch):
 
 
 def test_a_step_that_memory_does_not_hold_is_a_sentence_and_the_run_goes_on_from_the_last(base, tmp_path, monkeypatch):
-    usual, calls = Loop._forward_and_backward, []
+    usual, calls = TrainingStep._forward_and_backward, []
 
-    def passes(loop, rows, counted):
-        calls.append(loop.done)
-        if loop.done == 2:
+    def passes(step, rows, counted):
+        calls.append(step._number - 1)
+        if step._number == 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity")
-        return usual(loop, rows, counted)
+        return usual(step, rows, counted)
 
-    monkeypatch.setattr(Loop, "_forward_and_backward", passes)
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", passes)
     with pytest.raises(
         UserError, match=r"step 3 takes more memory .*\(CUDA out of memory. Tried to allocate 512.00 MiB\)"
     ):
