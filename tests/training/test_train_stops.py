@@ -23,8 +23,8 @@ from ropewalk.model import fit
 from ropewalk.model.load import load_model
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
-from ropewalk.training.step import TrainingStep
 from ropewalk.training.snapshots import Snapshots
+from ropewalk.training.step import TrainingStep
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
 
