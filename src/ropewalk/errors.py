@@ -88,10 +88,10 @@ def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = 
         UserError: it is a directory, a pipe, a device, a socket or one of the kernel's, which may wait too. What is not there is not refused here.
     """
     try:
-        found = os.stat(path, follow_symlinks=follow)
+        status = os.stat(path, follow_symlinks=follow)
     except OSError:
         return
-    mode = found.st_mode
+    mode = status.st_mode
     kinds = {
         stat.S_ISDIR: "a directory",
         stat.S_ISFIFO: "a pipe",
@@ -103,7 +103,7 @@ def refuse_irregular(path: str | os.PathLike[str], what: str, *, follow: bool = 
         kind = next((name for is_kind, name in kinds.items() if is_kind(mode)), "a socket")
         raise UserError(f"{what}, but {os.fspath(path)} is {kind}; give a file")
     with contextlib.suppress(OSError):
-        if found.st_dev == os.stat("/proc").st_dev and os.path.ismount("/proc"):
+        if status.st_dev == os.stat("/proc").st_dev and os.path.ismount("/proc"):
             raise UserError(f"{what}, but {os.fspath(path)} is made by the kernel as it is read; give a file")
 
 

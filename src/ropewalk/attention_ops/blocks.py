@@ -160,19 +160,19 @@ def attention(
     out = torch.empty_like(q)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
-    seen = set()
+    begun = set()
     for row, q0, q1, k0, k1, causal in _calls(blocks, lower_right=kernels.lower_right(kernel, q)):
         rows, queries = _rows(row), slice(q0, q1)
         part, part_lse = kernels.forward(
             kernel, q[rows, :, queries], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
         )
-        if (row, q0) in seen:
+        if (row, q0) in begun:
             # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials.
             before = lse[rows, :, queries]
             merged = torch.logaddexp(before, part_lse)
             old = out[rows, :, queries] * (before - merged).exp()[..., None]
             part, part_lse = old + part * (part_lse - merged).exp()[..., None], merged
-        seen.add((row, q0))
+        begun.add((row, q0))
         out[rows, :, queries] = part.to(out.dtype)
         lse[rows, :, queries] = part_lse
     return out, lse
@@ -208,7 +208,7 @@ def _attention_backward(
     for row, first, last in gaps:
         dk[_rows(row), :, first:last] = 0
         dv[_rows(row), :, first:last] = 0
-    seen = set()
+    begun = set()
     for (row, q0, q1, k0, k1, causal), first in order:
         rows, queries, their_keys = _rows(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
@@ -222,10 +222,10 @@ def _attention_backward(
             bool(causal),
             scale,
         )
-        _put(dq[rows, :, queries], parts[0], (row, q0) not in seen)
+        _put(dq[rows, :, queries], parts[0], (row, q0) not in begun)
         _put(dk[rows, :, their_keys], parts[1], first)
         _put(dv[rows, :, their_keys], parts[2], first)
-        seen.add((row, q0))
+        begun.add((row, q0))
     dq = dq.to(q.dtype)
     if not group:
         return dq, dk.to(k.dtype), dv.to(v.dtype)

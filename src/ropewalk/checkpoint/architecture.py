@@ -39,13 +39,13 @@ def hurdles(config: Mapping[str, Any], layout: LayerLayout | None, original_wind
     asked = [text[key] for key in _QK_NORM_KEYS if text.get(key) is not None]
     normed = any(asked) if asked else bool((family_of(kind).layers or LLAMA_LAYERS).qk_norm)
     sliding = [] if layout is None else layout.sliding
-    found = {
+    choices = {
         "QK-norm": normed,
         f"grouped keys ({key_heads} heads of keys for {heads} of queries)": key_heads < heads,
         f"sliding windows ({len(sliding)} of {len(layout.layers) if layout else 0} layers)": bool(sliding),
         f"a short pretraining window ({original_window} tokens)": original_window < _NOT_SHORT,
     }
-    return tuple(words for words, is_so in found.items() if is_so)
+    return tuple(words for words, is_so in choices.items() if is_so)
 
 
 def in_words(found: tuple[str, ...]) -> str:

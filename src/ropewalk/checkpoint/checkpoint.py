@@ -98,13 +98,13 @@ class Checkpoint:
         """The same checkpoint with what was said later; what was read of its files is not read again."""
         if answers in (self.answers, NOTHING_SAID) and trust_remote_code <= self.trust_remote_code:
             return self
-        told = copy.copy(self)
-        object.__setattr__(told, "trust_remote_code", trust_remote_code or self.trust_remote_code)
+        answered = copy.copy(self)
+        object.__setattr__(answered, "trust_remote_code", trust_remote_code or self.trust_remote_code)
         if answers != NOTHING_SAID:
-            object.__setattr__(told, "answers", answers)
+            object.__setattr__(answered, "answers", answers)
             for name in ("_rope", "rope", "positions", "info"):
-                told.__dict__.pop(name, None)
-        return told
+                answered.__dict__.pop(name, None)
+        return answered
 
     def with_config(self, config: dict[str, Any]) -> Checkpoint:
         """The same weights under another config, which lies on no disk yet."""
@@ -123,11 +123,13 @@ class Checkpoint:
         Raises:
             UserError: see `read_rope`; or the config leaves its windows open, and nobody said what they are.
         """
-        found = self._rope
-        if found.window_key:
-            before = "" if found.window == found.rope.window else f", interpolated from {found.rope.window}"
-            _logger.info("%s: its %s says that the window is %d%s", self.name, found.window_key, found.window, before)
-        return found.answered()
+        reading = self._rope
+        if reading.window_key:
+            before = "" if reading.window == reading.rope.window else f", interpolated from {reading.rope.window}"
+            _logger.info(
+                "%s: its %s says that the window is %d%s", self.name, reading.window_key, reading.window, before
+            )
+        return reading.answered()
 
     @property
     def readings(self) -> list[Checkpoint]:
@@ -154,10 +156,10 @@ class Checkpoint:
                     "and export are about RoPE (every reader takes a longer table as it is) and plan counts the weights of RoPE families alone; "
                     "choose a RoPE model (Llama, Mistral, Qwen, …)"
                 )
-            found = read_rope(self.config, answers=self.answers)
-            if found.question is not None:
-                found = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
-            return found
+            reading = read_rope(self.config, answers=self.answers)
+            if reading.question is not None:
+                reading = read_rope(self.config, answers=self.answers, tokenizer_length=self._tokenizer_length)
+            return reading
 
     @cached_property
     def positions(self) -> Positions:

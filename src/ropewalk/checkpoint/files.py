@@ -151,8 +151,8 @@ def whole_directory_of_ours(
                 guard.replace(beside, place)
             _sync_one(place.parent)
     except UserError as error:
-        said = str(error).replace(str(beside), str(called or place))  # nobody but us knows the name beside
-        raise (error if said == str(error) else UserError(said)) from error.__cause__
+        sentence = str(error).replace(str(beside), str(called or place))  # nobody but us knows the name beside
+        raise (error if sentence == str(error) else UserError(sentence)) from error.__cause__
     finally:
         guard.remove(beside)
         for path in () if place.exists() else missing:

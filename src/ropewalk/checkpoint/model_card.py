@@ -127,12 +127,12 @@ def _hash(text: str) -> str:
 
 def _words(text: str) -> tuple[str, dict[str, Any], str]:
     """A card before its seal, what the seal says, and what stands after it; no words in a README that is no card."""
-    found = next(reversed(list(_SEAL.finditer(text))), None)
+    seal = next(reversed(list(_SEAL.finditer(text))), None)
     try:
-        words = json.loads(found["words"]) if found else {}
+        words = json.loads(seal["words"]) if seal else {}
     except ValueError:
         words = {}
-    return (text[: found.start()], words, text[found.end() :]) if found else (text, words, "")
+    return (text[: seal.start()], words, text[seal.end() :]) if seal else (text, words, "")
 
 
 def _read(readme: Path) -> str:
@@ -153,9 +153,9 @@ def _front(base: str, directory: Path) -> str:
 
 
 def _front_matter(readme: Path) -> dict[str, Any]:
-    found = re.match(r"---\n(.*?)\n---", _read(readme), re.DOTALL)
+    front_matter = re.match(r"---\n(.*?)\n---", _read(readme), re.DOTALL)
     try:
-        fields = yaml.safe_load(found[1]) if found else None
+        fields = yaml.safe_load(front_matter[1]) if front_matter else None
     except yaml.YAMLError:
         return {}
     return fields if isinstance(fields, dict) else {}

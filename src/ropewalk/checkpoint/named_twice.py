@@ -26,16 +26,16 @@ def named_twice(text: Mapping[str, Any], model_type: str, *, block: bool) -> str
 
     block: whether a `ropewalk` block, which is certain, stands in the config.
     """
-    found = {
+    differing = {
         key: values
         for key, values in _named(text, model_type)
         if any(_differ(one, other) for one in values.values() for other in values.values())
     }
-    if not found:
+    if not differing:
         return ""
-    key, values = next(iter(found.items()))
+    key, values = next(iter(differing.items()))
     named = " and ".join(f"{value if key != 'rope_type' else repr(value)} ({place})" for place, value in values.items())
-    others = f"; so it does {', '.join(list(found)[1:])}" if len(found) > 1 else ""
+    others = f"; so it does {', '.join(list(differing)[1:])}" if len(differing) > 1 else ""
     way_out = "ropewalk doctor --fix goes by the ropewalk block" if block else "take out the one that is wrong"
     return f"the config names {key} more than once, {named}{others}, and programs differ in which they take; {way_out}"
 
@@ -69,8 +69,8 @@ def _named(text: Mapping[str, Any], model_type: str) -> Iterator[tuple[str, dict
 
 def _blocks(text: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The RoPE dictionaries that are there, of the layers that see the whole window where there is one a layer type."""
-    found = {place: _object(text.get(place)) for place in BLOCKS}
-    whole = {place: _object(block.get(FULL_LAYERS)) or block for place, block in found.items()}
+    blocks = {place: _object(text.get(place)) for place in BLOCKS}
+    whole = {place: _object(block.get(FULL_LAYERS)) or block for place, block in blocks.items()}
     flat = {place: {key: value for key, value in block.items() if not isinstance(value, dict)} for place, block in whole.items()}  # fmt: skip
     return {place: block for place, block in flat.items() if block}
 

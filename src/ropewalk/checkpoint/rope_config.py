@@ -142,19 +142,22 @@ def read_rope(
     block = config_dict.get("ropewalk") or {}
     if block:
         rope_theta, scaling, windows = read_block(block, Rope(head_dim, rope_theta, original or named), scaling)
-        found = readings_of_block(scaling, windows, pretrained)
-        said = (
+        candidates = readings_of_block(scaling, windows, pretrained)
+        open_question = (
             f"its ropewalk block names windows that differ by another factor ({windows.original} and {windows.window})"
         )
     else:
-        found = readings(scaling, named, original, pretrained, after=bool(unscaled))
+        candidates = readings(scaling, named, original, pretrained, after=bool(unscaled))
         length = f"its {named_by}" if named_by else "max_position_embeddings"
-        said = f"its config does not say whether {length} {named} is the window before or after that"
-    found = settled(scaling, found, answers, pretrained)
+        open_question = f"its config does not say whether {length} {named} is the window before or after that"
+    candidates = settled(scaling, candidates, answers, pretrained)
     key = named_by
-    if len(found) > 1 and not block:
-        found, key = answered_by_keys(found, second_lengths(text, config_dict), tokenizer_length) or (found, key)
-    windows = found[0]
+    if len(candidates) > 1 and not block:
+        candidates, key = answered_by_keys(candidates, second_lengths(text, config_dict), tokenizer_length) or (
+            candidates,
+            key,
+        )
+    windows = candidates[0]
     if scaling.original_is_named and not block and windows.window != named:
         key = f"{scaling.method} factor {scaling.factor:g}"
     rope = Rope(head_dim, rope_theta, windows.original)
@@ -168,7 +171,7 @@ def read_rope(
             for layer_type, of_layers in unscaled.items()
         },
         block=block,
-        question=WindowQuestion(scaling, said, found) if len(found) > 1 else None,
+        question=WindowQuestion(scaling, open_question, candidates) if len(candidates) > 1 else None,
         window_key=key,
         named_twice=named_twice(text_section(config_dict), model_type, block=bool(block)),
     )

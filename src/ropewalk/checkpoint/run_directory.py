@@ -73,13 +73,13 @@ def run_directory(
 @contextlib.contextmanager
 def _held(directory: Path, signs: Sequence[str]) -> Iterator[None]:
     """Made if it is not there, and locked. A run that ends before there was any sign of it leaves nothing."""
-    made = not directory.exists()
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with locked(directory):
             yield
     finally:
-        if made and not _has(directory, signs) and next(guard.others(directory), None) is None:
+        if is_new and not _has(directory, signs) and next(guard.others(directory), None) is None:
             guard.remove(directory)
 
 

@@ -74,14 +74,14 @@ def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
     Raises:
         UserError: files that are missing or damaged, as `Checkpoint.headers`.
     """
-    found = [_pickles, _ids_beyond_the_embedding, quantised]
-    return doubts(checkpoint) + [problem for problem in (find(checkpoint) for find in found) if problem]
+    checks = [_pickles, _ids_beyond_the_embedding, quantised]
+    return doubts(checkpoint) + [problem for problem in (find(checkpoint) for find in checks) if problem]
 
 
 def doubts(checkpoint: Checkpoint) -> list[Problem]:
     """What shows before a model is built: more layers than tensors, and where other readers may read other weights; raises as `tensor_problems`."""
-    found = [_more_layers_than_tensors, _two_sets, _index_disagrees, _tensors_twice, _head_of_its_own]
-    return [problem for problem in (find(checkpoint) for find in found) if problem]
+    checks = [_more_layers_than_tensors, _two_sets, _index_disagrees, _tensors_twice, _head_of_its_own]
+    return [problem for problem in (find(checkpoint) for find in checks) if problem]
 
 
 def _more_layers_than_tensors(checkpoint: Checkpoint) -> Problem | None:
@@ -124,8 +124,10 @@ def _two_sets(checkpoint: Checkpoint) -> Problem | None:
 def _index_disagrees(checkpoint: Checkpoint) -> Problem | None:
     """Readers that go tensor by tensor look where the index says."""
     there = {(name, file) for file, header in checkpoint.headers.items() for name, _ in tensors(header)}
-    said = set(checkpoint.files.weight_map.items())
-    wrong = sorted({name for name, _ in said - there} | ({name for name, _ in there} - {name for name, _ in said}))
+    indexed = set(checkpoint.files.weight_map.items())
+    wrong = sorted(
+        {name for name, _ in indexed - there} | ({name for name, _ in there} - {name for name, _ in indexed})
+    )
     if checkpoint.files.index is None or not wrong:
         return None
     return Problem(

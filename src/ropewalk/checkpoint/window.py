@@ -59,8 +59,8 @@ class Answers:
         return self.current_window in (None, windows.window) and self.original_window in (None, windows.original)
 
     def __str__(self) -> str:
-        said = {"--current-window": self.current_window, "--original-window": self.original_window}
-        return " ".join(f"{option} {tokens}" for option, tokens in said.items() if tokens is not None)
+        options = {"--current-window": self.current_window, "--original-window": self.original_window}
+        return " ".join(f"{option} {tokens}" for option, tokens in options.items() if tokens is not None)
 
 
 NOTHING_SAID = Answers()
@@ -176,13 +176,13 @@ def answered_by_keys(
     window alone: a shorter one is often a default that nobody set.
     """
     after, before = both
-    found = {key: before for key, tokens in lengths.items() if tokens == before.window}
-    found |= {key: after for key, tokens in lengths.items() if tokens == after.original}
+    meanings = {key: before for key, tokens in lengths.items() if tokens == before.window}
+    meanings |= {key: after for key, tokens in lengths.items() if tokens == after.original}
     if tokenizer_length == before.window:
-        found["tokenizer's model_max_length"] = before
-    if len(set(found.values())) != 1:
+        meanings["tokenizer's model_max_length"] = before
+    if len(set(meanings.values())) != 1:
         return None
-    key, windows = next(iter(found.items()))
+    key, windows = next(iter(meanings.items()))
     return (windows,), key
 
 

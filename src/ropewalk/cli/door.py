@@ -62,8 +62,8 @@ def check(name: str, command: Command, options: Any) -> Any:
 def _ask(options: Any) -> None:
     """At a terminal, whether --overwrite may delete what was trained; elsewhere the settings refuse it without --yes."""
     wanted = getattr(options, "overwrite", False) and not getattr(options, "yes", True)
-    found = at_stake(Path(options.out)) if wanted and options.out is not None else ""
-    if found and agreed(f"Delete {found}?"):
+    at_risk = at_stake(Path(options.out)) if wanted and options.out is not None else ""
+    if at_risk and agreed(f"Delete {at_risk}?"):
         object.__setattr__(options, "yes", True)
 
 

@@ -55,13 +55,13 @@ def search(options: Any) -> None:
     from ropewalk.checkpoint.window import Answers
     from ropewalk.evals.factor_search import search
 
-    found = search(**arguments(SearchSettings, options))
+    searched = search(**arguments(SearchSettings, options))
     answers = str(Answers(options.current_window, options.original_window))
-    starts = ", ".join(f"{method} {perplexity:.4f}" for method, perplexity in found.starts.items())
+    starts = ", ".join(f"{method} {perplexity:.4f}" for method, perplexity in searched.starts.items())
     say(
-        f"{found.out}: {found.factors[0]:g} to {found.factors[-1]:g} over {len(found.factors)} pairs; perplexity {found.perplexity:.4f} on the "
+        f"{searched.out}: {searched.factors[0]:g} to {searched.factors[-1]:g} over {len(searched.factors)} pairs; perplexity {searched.perplexity:.4f} on the "
         f"sample, where it began: {starts}\n"
-        f"now: ropewalk extend {_typed(options.model)} --window {found.window} --method {found.method} --factors {_typed(found.out)} "
+        f"now: ropewalk extend {_typed(options.model)} --window {searched.window} --method {searched.method} --factors {_typed(searched.out)} "
         f"{answers and f'{answers} '}--out …"
     )
 

@@ -73,8 +73,8 @@ def evaluate(options: Any) -> None:
         stages = stages_in(settings, Path(place))
     for number, stage in enumerate(stages, start=1):
         sizes = ("window", "windows", "documents", "limit", "depths", "trials", "prompts", "items", "stride")
-        said = [f"{name} {stage.settings[name]}" for name in sizes if stage.settings.get(name) is not None]
-        say(f"{number}. {stage.name}, {stage.model}" + (f": {', '.join(said)}" if said else ""))
+        sizes_given = [f"{name} {stage.settings[name]}" for name in sizes if stage.settings.get(name) is not None]
+        say(f"{number}. {stage.name}, {stage.model}" + (f": {', '.join(sizes_given)}" if sizes_given else ""))
     say(f"into {settings.out}; what lies there already is not measured again\n{_NOTHING}")
 
 
@@ -97,5 +97,5 @@ def _files(data: Any) -> str:
     on_hub = [str(source) for source in sources if kind_of(source) == "hub"]
     files = [file for source in sources if kind_of(source) != "hub" for file in files_of(source)]
     size = sum(file.stat().st_size for file in files) / 2**20
-    said = [f"{len(files)} files ({size:,.1f} MiB)"] if files else []
-    return " and ".join([*said, *on_hub])
+    local = [f"{len(files)} files ({size:,.1f} MiB)"] if files else []
+    return " and ".join([*local, *on_hub])

@@ -167,11 +167,13 @@ def _options(command: Command) -> type:
 def _plainly(hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Types of options that may be left out, as --help names them: INT and not {None}|INT, and no default where there is none."""
     for name, hint in hints.items():
-        said = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        kinds = set(get_args(get_args(hint)[0] if said else hint))
+        markers = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        kinds = set(get_args(get_args(hint)[0] if markers else hint))
         if type(None) not in kinds:
             continue
-        word = None if any(getattr(each, "metavar", None) for each in said) else _word_of((kinds - {type(None)}).pop())
+        word = (
+            None if any(getattr(each, "metavar", None) for each in markers) else _word_of((kinds - {type(None)}).pop())
+        )
         yield name, Annotated[hint, tyro.conf.arg(metavar=word, help_behavior_hint="")]
 
 

@@ -101,15 +101,15 @@ def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tupl
 
 def _searched(whole: str, start: int, opening: str, content: str, after: str, name: str) -> tuple[int, int]:
     """Where an answer stands in a conversation whose template writes a turn in another way once others follow (it drops its thoughts)."""
-    said = content.rpartition("</think>")[2].strip()
+    answer = content.rpartition("</think>")[2].strip()
     opened = whole.find(opening, start)
     begins = opened + len(opening)
-    found = whole.find(said, begins)
-    if not opening or opened < 0 or found < 0 or not said:
+    answer_begins = whole.find(answer, begins)
+    if not opening or opened < 0 or answer_begins < 0 or not answer:
         raise ValueError(
             f"an answer of {name} is not found in what it makes of the conversation; --loss all needs none"
         )
-    closing, end = after.rpartition(said)[2], found + len(said)
+    closing, end = after.rpartition(answer)[2], answer_begins + len(answer)
     return begins, end + len(os.path.commonprefix([closing, whole[end:]]))
 
 
@@ -150,21 +150,21 @@ def _apart(render: Callable[[], str], seconds: float) -> tuple[bytes, bytes]:
             os._exit(0)
     os.close(written)
     try:
-        said = _read(answer, time.monotonic() + seconds)
+        message = _read(answer, time.monotonic() + seconds)
     finally:
         os.close(answer)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return said[:1], said[1:]
+    return message[:1], message[1:]
 
 
 def _read(pipe: int, until: float) -> bytes:
     """All of it; empty if it does not end in time, or is too long."""
-    said = bytearray()
-    while len(said) <= _LONGEST and select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
+    message = bytearray()
+    while len(message) <= _LONGEST and select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
         if not (piece := os.read(pipe, 1 << 20)):
-            return bytes(said)
-        said += piece
+            return bytes(message)
+        message += piece
     return b""
 
 

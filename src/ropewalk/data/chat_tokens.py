@@ -93,10 +93,10 @@ def _placed(tokenizer: Any, texts: Sequence[Written], cover: _Cover, *, control:
 
 
 def _with_offsets(tokenizer: Any, texts: list[str], *, control: bool) -> list[_Placed]:
-    found = tokenizer(
+    encoded = tokenizer(
         texts, add_special_tokens=False, split_special_tokens=not control, return_offsets_mapping=True, verbose=False
     )
-    return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
 def _piece_by_piece(tokenizer: Any, text: Written, cover: _Cover, *, control: bool) -> _Placed:

@@ -104,10 +104,10 @@ class _Bounded(io.RawIOBase):
 
 def _limit() -> int | None:
     """The bytes that the environment allows; None where it says nothing."""
-    said = os.environ.get(LIMIT)
-    if said and not said.isdecimal():
-        raise UserError(f"{LIMIT} is a number of bytes, got {said!r}; unset it, or write digits alone")
-    return int(said) if said else None
+    limit = os.environ.get(LIMIT)
+    if limit and not limit.isdecimal():
+        raise UserError(f"{LIMIT} is a number of bytes, got {limit!r}; unset it, or write digits alone")
+    return int(limit) if limit else None
 
 
 class _Zst(io.RawIOBase):

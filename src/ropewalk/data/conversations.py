@@ -119,8 +119,8 @@ def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
 
 
 def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    said = row.get("system")
-    return [{"role": "system", "content": said}] if isinstance(said, str) and said.strip() else []
+    system = row.get("system")
+    return [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
 
 
 def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:

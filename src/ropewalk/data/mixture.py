@@ -98,13 +98,13 @@ class Mixture:
     def order(self, seed: int, places: Places) -> Blocks:
         """The k-th window of a source is the k-th of its own order, whatever the others are."""
         sources, ordinals = taken(tuple(part.share for part in self.parts), int(np.max(places, initial=-1)) + 1)
-        found = np.zeros(len(places), dtype=np.int64)
+        ordered = np.zeros(len(places), dtype=np.int64)
         for number, part in enumerate(self.parts):
             (mine,) = np.nonzero(sources[places] == number)
             if len(mine):
                 own = part.rows.order(seed, ordinals[places[mine]])
-                found[mine] = self._first[number] + np.asarray(own, dtype=np.int64)
-        return found
+                ordered[mine] = self._first[number] + np.asarray(own, dtype=np.int64)
+        return ordered
 
     def names(self, block: int) -> list[str]:
         """The documents that a row reads from."""
@@ -113,13 +113,13 @@ class Mixture:
 
     def counted(self, blocks: Blocks, *, mask_documents: bool = False) -> int:
         """How many labels of these rows are scored."""
-        found = map(self._part_of, map(int, blocks))
-        return sum(part.rows.counted([within], mask_documents=mask_documents) for part, within in found)
+        parts = map(self._part_of, map(int, blocks))
+        return sum(part.rows.counted([within], mask_documents=mask_documents) for part, within in parts)
 
     def rows(self, blocks: Blocks, *, mask_documents: bool = False) -> dict[str, Rows]:
         """As `TrainingRows` has them, (blocks, W)."""
-        found = map(self._part_of, map(int, blocks))
-        each = [part.rows.rows([within], mask_documents=mask_documents) for part, within in found]
+        parts = map(self._part_of, map(int, blocks))
+        each = [part.rows.rows([within], mask_documents=mask_documents) for part, within in parts]
         return {name: np.concatenate([row[name] for row in each]) for name in each[0]}
 
     def _part_of(self, block: int) -> tuple[Part, int]:

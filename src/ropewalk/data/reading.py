@@ -57,9 +57,9 @@ class Reading:
         turns = [] if self.conversations == "never" or self.field is not None else [c for c in COLUMNS if c in kinds]
         if texts and self.conversations == "also":
             turns = []
-        found = list(dict.fromkeys([*texts, *turns]))
-        names = [name for name in _NAME_FIELDS if name in kinds and name not in found and _is_a_name(kinds[name])]
-        return [*found, *names] if found else []
+        fields = list(dict.fromkeys([*texts, *turns]))
+        names = [name for name in _NAME_FIELDS if name in kinds and name not in fields and _is_a_name(kinds[name])]
+        return [*fields, *names] if fields else []
 
     def settled(self, row: Any) -> Reading:
         """As a file's first row decides it: with a field, or as conversations."""

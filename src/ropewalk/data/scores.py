@@ -58,15 +58,15 @@ class Chosen:
         return [sorted(self.left_out), self.weights and sorted(self.weights.items())]
 
     def __str__(self) -> str:
-        said = [
+        sentences = [
             f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
         ]
         if self.weights is not None:
             each = self.weights.values()
             kept = "the others" if self.left_out else f"the {self.scored} scored documents"
             counts = f"{kept} count {min(each):.2f} to {max(each):.2f} times, those without a score once"
-            said = [*said, counts] if self.left_out else [counts]
-        return "; ".join(said)
+            sentences = [*sentences, counts] if self.left_out else [counts]
+        return "; ".join(sentences)
 
 
 def score_of(losses: records.DocumentLosses) -> float:

@@ -132,9 +132,9 @@ def _take_turns(wanted: int) -> None:
 
 
 def _lowest(number: int) -> int:
-    said = torch.tensor(number)
-    dist.all_reduce(said, op=dist.ReduceOp.MIN)
-    return int(said)
+    lowest = torch.tensor(number)
+    dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return int(lowest)
 
 
 def _pass_one_token(body: Any) -> None:

@@ -22,16 +22,16 @@ Result = TypeVar("Result")
 
 def models_in(run: Path) -> list[Path]:
     """The checkpoints of a run that are models, first to last; one whose config has another step than its name was renamed, and is left out."""
-    found = []
+    models = []
     for step, path in steps_in(run / CHECKPOINTS).items():
         if not (path / "config.json").is_file():
             continue
         steps = Checkpoint.open(path).info.steps
         if steps == step:
-            found.append(path)
+            models.append(path)
         else:
             warnings.warn(f"{path} is left out: its config says that it is the model of step {steps}", stacklevel=2)
-    return found
+    return models
 
 
 def checkpoints(run: str | Path, *, trust_remote_code: bool = False) -> Iterator[tuple[int, Checkpoint]]:

@@ -166,12 +166,12 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
         raise UserError(
             f"{adapter} does not name the model it was trained on; add --base MODEL, the one that was trained"
         )
-    found = Checkpoint.open(name, **settings.opening)
-    guard.refuse_to_lose(settings.out, [found.path])
-    refuse_unknown_code(found)  # by its own name, not by that of the directory that is made of it
+    base = Checkpoint.open(name, **settings.opening)
+    guard.refuse_to_lose(settings.out, [base.path])
+    refuse_unknown_code(base)  # by its own name, not by that of the directory that is made of it
     if not _is_ours(adapter):
-        return found
-    if _about(adapter).get(lora.BASE_WEIGHTS) not in (None, found.weights_fingerprint):
+        return base
+    if _about(adapter).get(lora.BASE_WEIGHTS) not in (None, base.weights_fingerprint):
         warnings.warn(
             f"{name} has other weights than the model that {adapter} was trained on (they were changed, or are in other files by now), and it "
             "is added to them all the same; give the --base it was trained on if it is another",
@@ -180,15 +180,15 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     config = read_config(adapter)
     with strange_config(str(adapter)):
         trained = read_rope(config)
-    if (found.rope.family, found.rope.rope.head_dim) != (trained.family, trained.rope.head_dim):
+    if (base.rope.family, base.rope.rope.head_dim) != (trained.family, trained.rope.head_dim):
         raise UserError(
             f"{adapter} was trained on a {trained.family} model with {trained.rope.head_dim} rotated coordinates a head, and {name} is "
-            f"{found.rope.family} with {found.rope.rope.head_dim}; give the --base it was trained on"
+            f"{base.rope.family} with {base.rope.rope.head_dim}; give the --base it was trained on"
         )
     extended = place / "extended"
     extended.mkdir()
-    carry_weights(found, extended)
-    carry_the_rest(found.path, extended, old_window=found.rope.window, window=trained.window)
+    carry_weights(base, extended)
+    carry_the_rest(base.path, extended, old_window=base.rope.window, window=trained.window)
     write_json(extended / "config.json", config)
     return Checkpoint.open(extended, trust_remote_code=settings.trust_remote_code)
 

@@ -107,9 +107,9 @@ def _download(place: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     archives = list(place.glob("*.tar.gz"))
     if done.returncode or len(archives) != 1:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
+        complaints = [line for line in done.stderr.splitlines() if line.strip()] or ["pip said nothing"]
         raise UserError(
-            f"GGUF files are written by llama.cpp's converter, and pip could not fetch it ({said[-1]}); go online once, {_BY_HAND}"
+            f"GGUF files are written by llama.cpp's converter, and pip could not fetch it ({complaints[-1]}); go online once, {_BY_HAND}"
         )
     if hashlib.sha256(archives[0].read_bytes()).hexdigest() != _SHA256:
         raise UserError(

@@ -151,14 +151,14 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
         pre_tokenizer=_pre_tokenizer(whole),
         directory=program,
     )
-    found = gguf_rope.mend(directory / GGUF_FILE, rope)
+    gguf = gguf_rope.mend(directory / GGUF_FILE, rope)
     for path in whole.iterdir():
         if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
             path.unlink()
         else:
             path.rename(directory / path.name)
     whole.rmdir()
-    return found.window
+    return gguf.window
 
 
 def _ollama(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:

@@ -113,8 +113,8 @@ class GgufRope:
     def _factors(self, rotated: int) -> np.ndarray | float:
         longer = self.window > self.keys.get("rope.scaling.original_context_length", self.window)
         name = "rope_factors_long.weight" if longer else "rope_factors_short.weight"
-        found = self.tensors.get(_FACTORS) if self.architecture in _TAKES_FACTORS else None
-        return (found if found is not None else self.tensors.get(name, np.ones(rotated // 2))).astype(np.float64)
+        factors = self.tensors.get(_FACTORS) if self.architecture in _TAKES_FACTORS else None
+        return (factors if factors is not None else self.tensors.get(name, np.ones(rotated // 2))).astype(np.float64)
 
     def _ramp(self, base: float, rotated: int) -> np.ndarray:
         """ggml_rope_yarn_corr_dims and rope_yarn_ramp: 1 where a pair keeps its speed."""
@@ -133,8 +133,8 @@ def read_gguf_rope(file: Path) -> GgufRope:
     reader = _reader(file)
     architecture = reader.get_field("general.architecture").contents()
     # A vocabulary of 262,144 tokens and its merges take minutes to read, and say nothing here.
-    said = ("tokenizer.ggml.pre", f"{architecture}.")
-    fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith(said)}
+    needed = ("tokenizer.ggml.pre", f"{architecture}.")
+    fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith(needed)}
     prefix = f"{architecture}."
     return GgufRope(
         architecture=architecture,
@@ -150,18 +150,18 @@ def mend(file: Path, rope: RopeConfig) -> GgufRope:
     Raises:
         UserError: llama.cpp has no keys for this scaling in this architecture.
     """
-    found = read_gguf_rope(file)
-    if not differences(found, rope):
-        return found
-    keys, factors = _wanted(found, rope)
-    _write_again(file, {f"{found.architecture}.{name}": value for name, value in keys.items()}, factors)
-    found = read_gguf_rope(file)
-    if wrong := differences(found, rope):
+    written_rope = read_gguf_rope(file)
+    if not differences(written_rope, rope):
+        return written_rope
+    keys, factors = _wanted(written_rope, rope)
+    _write_again(file, {f"{written_rope.architecture}.{name}": value for name, value in keys.items()}, factors)
+    written_rope = read_gguf_rope(file)
+    if wrong := differences(written_rope, rope):
         raise UserError(
-            f"llama.cpp cannot compute {rope} in {found.architecture} models ({wrong}), and every position would be wrong without a "
+            f"llama.cpp cannot compute {rope} in {written_rope.architecture} models ({wrong}), and every position would be wrong without a "
             "word; export for vllm or transformers"
         )
-    return found
+    return written_rope
 
 
 def differences(found: GgufRope, rope: RopeConfig) -> str:

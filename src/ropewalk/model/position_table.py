@@ -106,11 +106,11 @@ def verify_table(model: nn.Module, table: PositionTable) -> None:
     Raises:
         UserError: there is none, or it has another length.
     """
-    found = [len(module.weight) for module in learned_tables(model)]
-    if found != [table.rows]:
+    rows = [len(module.weight) for module in learned_tables(model)]
+    if rows != [table.rows]:
         raise UserError(
             f"the config says that this {table.family} model has a table of {table.rows} positions, but in memory it has "
-            f"{found[0] if found else 'none'}; load it again"
+            f"{rows[0] if rows else 'none'}; load it again"
         )
 
 
@@ -146,18 +146,18 @@ def _place(checkpoint: Checkpoint, table: PositionTable) -> tuple[Path, str]:
     Raises:
         UserError: there is none, there are several, or it is not as long as the config says.
     """
-    found = [
+    tables = [
         (checkpoint.path / file, name, entry["shape"][0])
         for file, header in checkpoint.headers.items()
         for name, entry in header.items()
         if _is_table(name, table.facts.tensor)
     ]
-    if len(found) != 1:
+    if len(tables) != 1:
         raise UserError(
-            f"a {table.family} model has one table of positions (…{table.facts.tensor}), but {checkpoint.name} has {len(found)}; fetch the "
+            f"a {table.family} model has one table of positions (…{table.facts.tensor}), but {checkpoint.name} has {len(tables)}; fetch the "
             "checkpoint again, whole"
         )
-    file, name, rows = found[0]
+    file, name, rows = tables[0]
     if rows != table.rows:
         raise UserError(
             f"the config says that the table of positions has {table.rows} rows ({table.facts.length_key}), but {name} has {rows}; mend the "

@@ -91,11 +91,11 @@ class Parcel:
 
         try:
             with _hub(repository, RepositoryNotFoundError) as api:
-                found = api.model_info(repository)
+                remote = api.model_info(repository)
         except RepositoryNotFoundError:
             return self
-        there = {each.rfilename for each in found.siblings or []}
-        return replace(self, public=not found.private, replaced=tuple(name for name in self.sizes if name in there))
+        there = {each.rfilename for each in remote.siblings or []}
+        return replace(self, public=not remote.private, replaced=tuple(name for name in self.sizes if name in there))
 
 
 @takes(PushSettings)
@@ -158,10 +158,10 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
 def _asked(directory: Path, settings: PushSettings) -> Iterator[str]:
     """What is uploaded because the user named it."""
     for pattern in settings.also or ():
-        found = [path for path in directory.glob(os.fspath(pattern)) if path.is_file()]
-        if not found:
+        files = [path for path in directory.glob(os.fspath(pattern)) if path.is_file()]
+        if not files:
             raise UserError(f"--also names files in {directory}, and there is no {pattern}; check the spelling")
-        yield from (path.relative_to(directory).as_posix() for path in found)
+        yield from (path.relative_to(directory).as_posix() for path in files)
 
 
 def _places(file: Path) -> list[str]:

@@ -128,11 +128,11 @@ def _deviation(table: torch.Tensor, closed_form: InvFreq) -> InvFreq:
 
 def _compare_attention(module: torch.nn.Module, name: str, layer_type: str, rope_config: RopeConfig) -> None:
     """The factor on queries and keys that a rotary module holds beside its table."""
-    found = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
+    factor = getattr(module, name.replace("inv_freq", "attention_scaling"), 1.0)
     expected = rope_config.attention_factor(layer_type)
-    if not abs(found / expected - 1) <= TOLERANCE:
+    if not abs(factor / expected - 1) <= TOLERANCE:
         raise UserError(
-            f"the model does not weigh attention as its config says: queries and keys are multiplied by {found:.6g}, but {rope_config} has "
+            f"the model does not weigh attention as its config says: queries and keys are multiplied by {factor:.6g}, but {rope_config} has "
             f"{expected:.6g}; the config was lost or rewritten on the way: run `ropewalk extend` again"
         )
 

@@ -29,8 +29,8 @@ def layer_of(job: Job) -> Layer:
     attention = 2.0 * tokens * job.shape.query_width * job.length  # two products over half the square
     flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
     sizes = products(job)
-    found = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
-    return Layer(tuple(found), cost=2.0 * tokens * sum(weights.values()) + ATTENTION_COST * attention)
+    candidates = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
+    return Layer(tuple(candidates), cost=2.0 * tokens * sum(weights.values()) + ATTENTION_COST * attention)
 
 
 def room_of(job: Job, chip: Chip, rates: Rates) -> Room:

@@ -169,7 +169,9 @@ def _workspace(job: Job) -> float:
     gradients = every["up"] / job.tiles * (1 if job.fused else 2) + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
-    made = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
+    unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
     return (
-        (recomputed_bytes(job) + gradients) * job.tokens + largest * (job.regime.compute != job.regime.gradient) + made
+        (recomputed_bytes(job) + gradients) * job.tokens
+        + largest * (job.regime.compute != job.regime.gradient)
+        + unpacked
     )

@@ -83,8 +83,8 @@ def serving(shape: Shape, window: int, rates: Rates) -> Serving:
     layer = 2.0 * 2 * shape.kv_width  # a key and a value, of two bytes each number
 
     def cache(tokens: int) -> float:
-        seen = min(shape.sliding_window or tokens, tokens)
-        return layer * ((shape.layers - shape.sliding) * tokens + shape.sliding * seen)
+        attended = min(shape.sliding_window or tokens, tokens)
+        return layer * ((shape.layers - shape.sliding) * tokens + shape.sliding * attended)
 
     # The head is asked for the last position alone.
     products = 2.0 * (shape.active_weights - shape.embedding) * window + 2.0 * shape.embedding

@@ -93,8 +93,8 @@ def lengths(subject: Subject) -> Iterator[Finding]:
     """3. Every reader takes the window from a key that says it."""
     if subject.window is None:
         if subject.table is None:
-            found = {POSITIONS: subject.text.get(POSITIONS), **_other_lengths(subject)}
-            named = ", ".join(f"{key} {value!r}" for key, value in found.items() if value is not None)
+            named_lengths = {POSITIONS: subject.text.get(POSITIONS), **_other_lengths(subject)}
+            named = ", ".join(f"{key} {value!r}" for key, value in named_lengths.items() if value is not None)
             yield Finding(
                 3, "note", f"the window is open, and no length can be held against it ({named or 'none is named'})"
             )

@@ -62,18 +62,18 @@ def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding
     if not subject.config and number not in (5, 8, 10):
         return []
     findings = list(check(subject))
-    said = any(finding.verdict in ("wrong", "not checked") for finding in findings)
+    objected = any(finding.verdict in ("wrong", "not checked") for finding in findings)
     about_rope = number in (1, 3, 6, 7)
     if (
         fine
-        and not said
+        and not objected
         and not (number in (3, 6, 7) and findings)
         and not (about_rope and (subject.instead_of_rope or subject.unsupported))
     ):
         findings.insert(0, Finding(number, "ok", fine))
-    elif number == 2 and subject.block and not said:
+    elif number == 2 and subject.block and not objected:
         findings.insert(0, Finding(2, "ok", "the block and the other keys say one thing"))
-    elif number == 8 and subject.adapter and not said:
+    elif number == 8 and subject.adapter and not objected:
         findings.insert(0, Finding(8, "ok", "the adapter says what it belongs to"))
     return findings
 

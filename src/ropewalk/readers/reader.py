@@ -99,14 +99,14 @@ class Reader:
             return None
 
     def _window(self, text: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
-        found = [text[key] for key in self.lengths if text.get(key) is not None]
+        windows = [text[key] for key in self.lengths if text.get(key) is not None]
         if text.get(self.decisive):
-            found = [text[self.decisive]]
+            windows = [text[self.decisive]]
         limit = tokenizer_config.get("model_max_length")
-        if not found and self.tokenizer_length and limit is not None and limit < NO_LIMIT:
-            found = [limit]
-        found = found or [class_defaults(model_type_of(text)).get(POSITIONS)]
-        length = min(found) if self.least else found[0]
+        if not windows and self.tokenizer_length and limit is not None and limit < NO_LIMIT:
+            windows = [limit]
+        windows = windows or [class_defaults(model_type_of(text)).get(POSITIONS)]
+        length = min(windows) if self.least else windows[0]
         entry = self._entry(text)
         rope_type = self._rope_type(entry)
         if self.longrope_at_original and rope_type in ("longrope", "su"):
@@ -202,8 +202,8 @@ class Reader:
     def _entry(self, text: dict[str, Any]) -> Mapping[str, Any]:
         """The RoPE dictionary in force. In families with one a layer type, the flat one is laid over that of the full layers."""
         blocks = self.blocks_of.get(model_type_of(text), self.blocks)
-        found = [text[name] for name in blocks if text.get(name)]
-        entries = [block[FULL_LAYERS] if isinstance(block.get(FULL_LAYERS), dict) else block for block in found]
+        present = [text[name] for name in blocks if text.get(name)]
+        entries = [block[FULL_LAYERS] if isinstance(block.get(FULL_LAYERS), dict) else block for block in present]
         if len(entries) > 1 and _nested(text):
             return {**entries[1], **entries[0]}
         return entries[0] if entries else {}

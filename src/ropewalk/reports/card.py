@@ -150,8 +150,8 @@ def composed(subject: Subject, records: Records) -> ModelCard:
     sentences = [s for verdict in verdicts(rows) for s in verdict.sentences] if measured else [not_measured(info)]
     history = subject.checkpoint.positions.block.get("history", [])
     listed = "\n".join(f"- {sentence}" for sentence in sentences[1:])
-    said = "\n\n".join(filter(None, [sentences[0], listed]))
-    return ModelCard(_base(subject, rows), info, history, said, tuple(_sections(rows)))
+    sentences_listed = "\n\n".join(filter(None, [sentences[0], listed]))
+    return ModelCard(_base(subject, rows), info, history, sentences_listed, tuple(_sections(rows)))
 
 
 def _about(subject: Subject, records: Records) -> Records:

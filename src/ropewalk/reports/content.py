@@ -165,8 +165,8 @@ def seeds_together(lines: Iterable[Line]) -> list[Line]:
     """Lines that differ in their seed alone (`records.variant.labels` calls them the same) as one: mean, and least to largest."""
     rows: dict[tuple, list[Line]] = {}
     for line in lines:
-        said = tuple(cell.text for cell in line.cells if cell.value is None)
-        rows.setdefault((line.label, line.note, said), []).append(line)
+        texts = tuple(cell.text for cell in line.cells if cell.value is None)
+        rows.setdefault((line.label, line.note, texts), []).append(line)
     return [_together(seeds) if len(seeds) > 1 else seeds[0] for seeds in rows.values()]
 
 

@@ -40,8 +40,8 @@ def write_tables(sections: Sequence[Section], directory: Path) -> None:
 
 def _float(rows: str, table: Table, name: str) -> str:
     """A tabular with its caption and note, to be \\input, and a label by its file's name."""
-    said = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
-    caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in said).translate(_LATEX)
+    sentences = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
+    caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in sentences).translate(_LATEX)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", rows, r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -63,12 +63,12 @@ def write_figures(sections: Sequence[Section], directory: Path) -> None:
         for number, picture in enumerate(section.pictures, 1):
             for ending in ("svg", "pdf", "png"):
                 save(picture.drawing, directory / f"{section.id}-{number}.{ending}")
-    said = (
+    captions = (
         (f"{s.id}-{number}", ". ".join(filter(None, [p.title or s.title, p.caption])))
         for s in sections
         for number, p in enumerate(s.pictures, 1)
     )
-    _index(directory, said)
+    _index(directory, captions)
 
 
 def _index(directory: Path, said: Iterable[tuple[str, str]]) -> None:

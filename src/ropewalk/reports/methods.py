@@ -97,17 +97,17 @@ class Contest:
             return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}."
         others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
         following = max(others, key=lambda each: each.score(measure))
-        told = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
+        sentence = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
         if (
             measure == "perplexity"
         ):  # the two intervals are of documents, which both read: what decides is their difference
             change = ratio(following.perplexities[0], level[0].perplexities[0])
             several = len(following.perplexities) + len(level[0].perplexities) > 2
-            told += ", each seed below each" if several else f": {change}"
+            sentence += ", each seed below each" if several else f": {change}"
         lower = [each for each in others if each.leads(level[0], "perplexity")] if measure != "perplexity" else []
         best = max(lower, key=lambda each: each.score("perplexity"), default=None)
         but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
-        return f"Of {among}, {level[0].label} wins by {told}.{but}"
+        return f"Of {among}, {level[0].label} wins by {sentence}.{but}"
 
 
 def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest | None:
@@ -115,9 +115,9 @@ def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest
 
     blocks: budget in words → variant → perplexities, smaller budgets first, as `ablation.blocks` makes them.
     """
-    found = [each for budget, block in blocks.items() if (each := _contest(clean, budget, block))]
-    best = max(found, key=lambda each: (bool(each.leader.variants[0].steps), len(each.contenders)), default=None)
-    equal = [each for each in found if best and len(each.contenders) == len(best.contenders)]
+    contests = [each for budget, block in blocks.items() if (each := _contest(clean, budget, block))]
+    best = max(contests, key=lambda each: (bool(each.leader.variants[0].steps), len(each.contenders)), default=None)
+    equal = [each for each in contests if best and len(each.contenders) == len(best.contenders)]
     return max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
 
 

@@ -111,10 +111,10 @@ def _moved(rows: Summaries) -> str:
     moved = {
         (w, row.placed) for by_window in rows.values() for w, row in by_window.items() if 0 < row.placed < row.k_max
     }
-    told = ", ".join(f"{placed} tokens back at a window of {window}" for window, placed in sorted(moved))
+    placements = ", ".join(f"{placed} tokens back at a window of {window}" for window, placed in sorted(moved))
     return (
-        f" A key that the prompt's header leaves no room for stands as near to k as it can: at most {told}."
-        if told
+        f" A key that the prompt's header leaves no room for stands as near to k as it can: at most {placements}."
+        if placements
         else ""
     )
 

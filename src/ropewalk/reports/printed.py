@@ -23,12 +23,12 @@ _SECONDS = 300
 
 def browser() -> str:
     """The browser that prints. Raises UserError if there is none."""
-    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if program is None:
         raise UserError(
             "a .pdf is printed by a browser, and there is no Chromium, Chrome or Edge on this machine; name an .html and print that, or install one"
         )
-    return found
+    return program
 
 
 def printed(page: str, made_by: bytes) -> bytes:
@@ -55,6 +55,6 @@ def printed(page: str, made_by: bytes) -> bytes:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"the browser could not print ({error}); name an .html and print that") from None
         if not target.is_file():
-            said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise UserError(f"{command[0]} printed nothing ({said}); name an .html and print that")
+            complaint = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise UserError(f"{command[0]} printed nothing ({complaint}); name an .html and print that")
         return target.read_bytes() + b"%" + made_by + b"\n"

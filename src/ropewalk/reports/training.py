@@ -151,8 +151,8 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
 
 
 def _mean_share(shares: list[float | None]) -> str:
-    told = [share for share in shares if number_format.is_finite(share)]
-    return number_format.share(sum(told) / len(told)) if told else number_format.NONE
+    known = [share for share in shares if number_format.is_finite(share)]
+    return number_format.share(sum(known) / len(known)) if known else number_format.NONE
 
 
 def _names(runs: list[Training]) -> list[tuple[Training, str]]:
@@ -222,11 +222,11 @@ def cost_in_words(clean: Clean) -> str:
         kind = "training" if what == "training" else "measuring"
         by_kind = sums.setdefault(device, {})
         by_kind[kind] = by_kind.get(kind, 0.0) + seconds
-    told = [
+    times = [
         f"{' and '.join(f'{hours(seconds)} of {kind}' for kind, seconds in sorted(by_kind.items(), reverse=True))} on {device}"
         for device, by_kind in sorted(sums.items())
     ]
-    return f"Device time: {'; '.join(told)}." if told else ""
+    return f"Device time: {'; '.join(times)}." if times else ""
 
 
 def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:

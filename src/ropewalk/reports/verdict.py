@@ -218,8 +218,8 @@ def _new_window(
     if untrained:
         parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
     change = ratio(before, outside) if before else None
-    said = f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})" if parts else "")
-    verdict.sentences.append(said + (f"; against the base in its own window {change.brief}." if change else "."))
+    finding = f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})" if parts else "")
+    verdict.sentences.append(finding + (f"; against the base in its own window {change.brief}." if change else "."))
     longer = ratio(inside, outside) if inside else None
     if longer and inside:
         verdict.sentences.append(_reading(longer, inside.window, window))
@@ -253,8 +253,8 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
         if before is not None and target is None:
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
-    found = methods.k_max(clean, target, after.window) if target else None
-    sure = f", 95\u202f% interval {number_format.interval(*found[1:], number_format.count)}" if found else ""
+    k_max = methods.k_max(clean, target, after.window) if target else None
+    sure = f", 95\u202f% interval {number_format.interval(*k_max[1:], number_format.count)}" if k_max else ""
     reach = f"Passkey retrieval reaches k_max {after.reach}{sure}"
     verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")

@@ -22,17 +22,17 @@ def _measured() -> dict[str, Any]:
 
 def evidence(method: str) -> str:
     """What a method did to the one real model that it was measured on; empty for a method that was not."""
-    found = _measured()
-    budgets = sorted((int(tokens), figures) for tokens, figures in found["methods"].get(method, {}).items())
+    measured = _measured()
+    budgets = sorted((int(tokens), figures) for tokens, figures in measured["methods"].get(method, {}).items())
     if not budgets:
         return ""
-    window, factor = found["window"], found["factor"]
-    said = "; ".join(
+    window, factor = measured["window"], measured["factor"]
+    by_budget = "; ".join(
         f"{_budget(tokens)} {figures['damage']:+.2f} nats in the old window, {passkeys(figures)} of passkeys in the new one"
         for tokens, figures in budgets
     )
     return (
-        f"measured on {found['model']}, {window} to {window * factor} tokens: {said} (docs/results.md has the other methods; one seed where "
+        f"measured on {measured['model']}, {window} to {window * factor} tokens: {by_budget} (docs/results.md has the other methods; one seed where "
         "no more are said, and for a larger model an extrapolation)"
     )
 

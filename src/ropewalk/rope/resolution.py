@@ -105,8 +105,8 @@ class Resolution:
     def in_words(self) -> str:
         """That, and what becomes of neighbours."""
         times = f"{1 / self.kept:.3g}"
-        told = "as easy to tell apart as before" if times == "1" else f"{times} times as hard to tell apart"
-        return f"{self.angles_in_words}; neighbouring tokens are {told}"
+        neighbours = "as easy to tell apart as before" if times == "1" else f"{times} times as hard to tell apart"
+        return f"{self.angles_in_words}; neighbouring tokens are {neighbours}"
 
 
 def resolution(rope: Rope, scaling: Scaling, reach: int) -> Resolution:

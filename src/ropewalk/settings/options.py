@@ -160,11 +160,11 @@ class Overwriting(Settings):
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
         out = getattr(self, "out", None)
-        found = at_stake(Path(out)) if self.overwrite and not self.yes and out is not None else ""
-        if found and out is not None:
+        at_risk = at_stake(Path(out)) if self.overwrite and not self.yes and out is not None else ""
+        if at_risk and out is not None:
             refuse_locked(out)  # they are being written
             raise UserError(
-                f"--overwrite would delete {found}; add --yes to have that deleted, go on with it (train --resume), or choose another --out"
+                f"--overwrite would delete {at_risk}; add --yes to have that deleted, go on with it (train --resume), or choose another --out"
             )
 
 

@@ -192,11 +192,11 @@ class Bench:
     def run(self, row: Row, work: Path) -> None:
         """Train a row if it is to be, measure it, and put its records in their place; what fails on one rank fails on all."""
         records, began = work / "records.jsonl", time.perf_counter()
-        made = ranks.together(lambda: self._made(row, work))
+        trained_row = ranks.together(lambda: self._made(row, work))
         trained = time.perf_counter()
         _ = ranks.together(lambda: self.base)  # taken before anything is put in its place
-        becomes = functools.partial(self._becomes, *made)
-        del made
+        becomes = functools.partial(self._becomes, *trained_row)
+        del trained_row
         loaded = ranks.together(becomes)
         del becomes
         left_out = {}
@@ -231,20 +231,20 @@ class Bench:
             raise UserError(
                 "LongRoPE's factors are searched on documents that nothing is measured on; give --validation or --data, or leave longrope out"
             )
-        found = Path(self.settings.out) / WORK / f"longrope-x{row.factor:g}.json"
-        with waiting(found.with_suffix("")):
+        factors = Path(self.settings.out) / WORK / f"longrope-x{row.factor:g}.json"
+        with waiting(factors.with_suffix("")):
             search(
                 model=self.grid.source,
                 data=data,
                 window=self.grid.new_window(row),
-                out=found,
+                out=factors,
                 documents=_SEARCHED,
                 population=_POPULATION,
                 generations=self.settings.generations,
                 dtype=self.settings.dtype,
                 device=self.settings.device,
             )
-        return found
+        return factors
 
     def _trained(
         self, recipe: TrainSettings, checkpoint: Checkpoint, work: Path

@@ -160,8 +160,8 @@ class Suite:
         **settings: Any,
     ) -> Stage:
         """written: settings that name where something is written, which is no part of what is measured."""
-        said = {name: value for name, value in self.settings.opening.items() if value}
-        about = {**settings, **self.loading, "whole": _whole(model), "texts": _texts(settings), **said}
+        opening = {name: value for name, value in self.settings.opening.items() if value}
+        about = {**settings, **self.loading, "whole": _whole(model), "texts": _texts(settings), **opening}
         if self.base is not None and settings.get("base") is not None:
             about |= {"base": str(self.base), "base_whole": _whole(self.base)}
         return Stage(

@@ -26,15 +26,15 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     path = out / f"{row.name}.jsonl"
     if not path.exists():
         return False
-    found = asked_of(path)
-    if found is None:
+    on_disk = asked_of(path)
+    if on_disk is None:
         raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
     asked = json.loads(json.dumps(grid.identity(row)))
-    if not {*asked.pop("measure")} <= {*found.get("measure", [])}:
+    if not {*asked.pop("measure")} <= {*on_disk.get("measure", [])}:
         return False
-    for name in [name for name, value in asked.items() if found.get(name) != value]:
+    for name in [name for name, value in asked.items() if on_disk.get(name) != value]:
         raise UserError(
-            f"{path} is a row with {name} {found.get(name)}, and asked for is {asked[name]}: rows beside each other differ in method, factor, "
+            f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: rows beside each other differ in method, factor, "
             "tokens, rate and seed alone; choose another --out"
         )
     return True
@@ -44,18 +44,18 @@ def asked_of(path: Path) -> dict[str, Any] | None:
     """What a row was asked for, as its file says; None of a file that is none."""
     try:
         with path.open(encoding="utf-8") as lines:
-            found = json.loads(lines.readline())["settings"]["row"]
+            row = json.loads(lines.readline())["settings"]["row"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
+    return row if isinstance(row, dict) else None
 
 
 def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> None:
     """The row's file: results without what they add up from, under headers that name the row, its command and nothing of this machine's paths."""
-    found = read([records])
+    measured = read([records])
     identity = grid.identity(row) | facts
     lines, said = [], set()
-    for measurement in found.measurements:
+    for measurement in measured.measurements:
         if isinstance(measurement.row, BOOKKEEPING):
             continue
         run = measurement.run

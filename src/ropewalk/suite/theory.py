@@ -150,9 +150,9 @@ def theory(settings: TheorySettings) -> Forecast:
         write(result, run, beside)
     layout = None if checkpoint is None else checkpoint.layers
     config = {"model_type": "llama"} if checkpoint is None else checkpoint.config
-    found = hurdles(config, layout, model.original_window)
+    counted = hurdles(config, layout, model.original_window)
     own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
-    return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=found)
+    return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=counted)
 
 
 def put_on_record(model: ModelInfo, out: Path) -> Forecast:

@@ -62,17 +62,17 @@ class Watch:
         watched = asked.watch or ()
         windows = sorted({loaded.info.original_window, loaded.info.window})
         common = {"model": loaded.model, "tokenizer": loaded.tokenizer, "out": place}
-        said = []
+        figures = []
         if asked.watch_data is not None and "perplexity" in watched:
             texts = {"data": asked.watch_data, "limit": _DOCUMENTS, "max_tokens": windows[-1]}
             stride = min(PerplexitySettings.stride, windows[0])
             rows = perplexities.measure(loaded, PerplexitySettings(**common, **texts, windows=windows, stride=stride))
-            said += [f"perplexity {row.perplexity:.4g} at {row.window}" for row in rows]
+            figures += [f"perplexity {row.perplexity:.4g} at {row.window}" for row in rows]
         for window in windows if "passkey" in watched else ():
             keys = PasskeySettings(**common, window=window, depths=_DEPTHS, trials=_TRIALS)
             _, found = passkey.measure(loaded, keys)
-            said.append(f"{found.accuracy:.0%} of the passkeys at {window}")
-        _logger.info(f"step {loop.done}: {', '.join(said)}")
+            figures.append(f"{found.accuracy:.0%} of the passkeys at {window}")
+        _logger.info(f"step {loop.done}: {', '.join(figures)}")
         return self._too_much(place, windows[0])
 
     def _too_much(self, place: Path, window: int) -> str | None:
@@ -80,10 +80,12 @@ class Watch:
         limit = self.settings.watch_stop
         if limit is None:
             return None
-        seen = [each.row.perplexity for each in read([place]).of(Perplexity) if each.row.window == window]
-        if seen[-1] <= min(seen) * (1 + limit / 100):
+        perplexities_so_far = [
+            each.row.perplexity for each in read([place]).of(Perplexity) if each.row.window == window
+        ]
+        if perplexities_so_far[-1] <= min(perplexities_so_far) * (1 + limit / 100):
             return None
-        return f"the perplexity at {window} tokens is {seen[-1]:.4g}, more than {limit:g} % above {min(seen):.4g}"
+        return f"the perplexity at {window} tokens is {perplexities_so_far[-1]:.4g}, more than {limit:g} % above {min(perplexities_so_far):.4g}"
 
 
 def _as_it_is(loop: Loop) -> LoadedModel:

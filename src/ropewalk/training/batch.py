@@ -149,7 +149,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
     chosen = None if settings.scores is None else chosen_by(settings.scores, settings.keep, weigh=settings.weigh)
     if chosen is not None and mesh.main:
         _logger.info(str(chosen))
-    made = []
+    parts = []
     for group in groups:
         if (group.length or 0) > window:
             raise UserError(
@@ -176,12 +176,12 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
             )
         packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
         rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)
-        made.append((group, corpus, rows))
-    if settings.loss == "answers" and all(corpus.marks is None for _, corpus, _ in made):
+        parts.append((group, corpus, rows))
+    if settings.loss == "answers" and all(corpus.marks is None for _, corpus, _ in parts):
         raise UserError(
             "--loss answers is of conversations, and --data holds none, so that every token counts; leave it out, or name the turns with --field"
         )
-    total = sum(len(rows) for _, _, rows in made)
+    total = sum(len(rows) for _, _, rows in parts)
     return [
         Part(
             group.name,
@@ -190,7 +190,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
             rows.length,
             corpus,
         )
-        for group, corpus, rows in made
+        for group, corpus, rows in parts
     ]
 
 

@@ -94,19 +94,19 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) ->
 
 def quantise(model: Any, device: torch.device) -> int:
     """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have."""
-    found = [
+    linears = [
         (layer.get_submodule(path), last)
         for layer in decoder_layers(model)
         for name, module in layer.named_modules()
         for path, _, last in [name.rpartition(".")]
         if type(module) is nn.Linear and last not in _ROUTERS
     ]
-    if not found:
+    if not linears:
         raise UserError(
             f"--base-bits quantises linear layers, and the layers of a {model.config.model_type} model have none; leave it out"
         )
     count = 0
-    for parent, last in found:
+    for parent, last in linears:
         linear = getattr(parent, last)
         count += linear.weight.numel()
         setattr(parent, last, Linear4bit(linear, device))

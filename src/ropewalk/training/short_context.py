@@ -58,7 +58,7 @@ class ShortContext:
         most = -(-mesh.most(len(places)) // at_once) * at_once
         places = torch.cat([places, places.new_zeros(most - len(places), 2)])
         wanted = torch.cat([wanted, wanted.new_zeros(most - len(wanted), wanted.shape[1])])
-        found = torch.zeros_like(rows["labels"], dtype=torch.float32)
+        short_losses = torch.zeros_like(rows["labels"], dtype=torch.float32)
         known = torch.zeros_like(rows["labels"], dtype=torch.bool)
         for begin in range(0, most, at_once):
             some, scored = places[begin : begin + at_once], wanted[begin : begin + at_once]
@@ -66,10 +66,10 @@ class ShortContext:
             with torch.no_grad():
                 losses = loss(**(mesh.split(inputs, whole=True) if in_blocks else inputs), each=True)
             row, token = self._cells(some)
-            found[row[scored], token[scored]] = losses[scored]
+            short_losses[row[scored], token[scored]] = losses[scored]
             known[row[scored], token[scored]] = True
         known = mesh.sum_over_window(known.float()) > 0
-        return {**rows, "short": torch.where(known, mesh.sum_over_window(found), torch.nan)}
+        return {**rows, "short": torch.where(known, mesh.sum_over_window(short_losses), torch.nan)}
 
     def _cells(self, places: _Places) -> tuple[Int[Tensor, "passes tokens"], Int[Tensor, "passes tokens"]]:
         """Rows and places in them of the inputs, and so of the labels, that passes read."""

@@ -63,25 +63,25 @@ def kept(question: str, choices: Sequence[str], find: Callable[[], str]) -> str:
     """
     machine = hashlib.sha256(f"{_processor()} {_counts()[-1]}".encode()).hexdigest()[:16]
     place = cache_directory() / "fastest" / f"{question.replace(' ', '-')}-{machine}"
-    found = _read(place, choices)
-    if found is None:
+    fastest = _read(place, choices)
+    if fastest is None:
         _keep(place, choices, find)
-        found = _read(place, choices)
-    if found is None:
+        fastest = _read(place, choices)
+    if fastest is None:
         _logger.info(f"{question}: {choices[-1]}, since what is fastest cannot be kept in {place.parent}")
         return choices[-1]
     _logger.info(
-        f"{question}: {found}, the fastest when this machine was first tried (kept in {place}; without it that is tried again)"
+        f"{question}: {fastest}, the fastest when this machine was first tried (kept in {place}; without it that is tried again)"
     )
-    return found
+    return fastest
 
 
 def _read(place: Path, choices: Sequence[str]) -> str | None:
     try:
-        found = read_text(place)
+        choice = read_text(place)
     except (OSError, ValueError):
         return None
-    return found if found in choices else None
+    return choice if choice in choices else None
 
 
 def _keep(place: Path, choices: Sequence[str], find: Callable[[], str]) -> None:
@@ -102,10 +102,10 @@ def _keep(place: Path, choices: Sequence[str], find: Callable[[], str]) -> None:
 def _processor() -> str:
     """The processor's name; its architecture where the system does not tell."""
     try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):
-        found = None
-    return found[1] if found else f"{platform.machine()} {platform.processor()}"
+        processor = None
+    return processor[1] if processor else f"{platform.machine()} {platform.processor()}"
 
 
 def _counts() -> list[int]:

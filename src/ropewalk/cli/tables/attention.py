@@ -41,25 +41,25 @@ def show_attention(variants: Sequence[Measured], *, full: bool = False) -> None:
 
 def conclusion(gists: Gists, original: int) -> str:
     """Whether far keys outbid what heads were trained on, and whether neighbours are told apart, variant by variant."""
-    said = _out_of_range(gists, original) + _neighbours(gists)
-    return said or f"No key stood beyond the original {original} tokens, and there is no base to compare with."
+    sentences = _out_of_range(gists, original) + _neighbours(gists)
+    return sentences or f"No key stood beyond the original {original} tokens, and there is no base to compare with."
 
 
 def _out_of_range(gists: Gists, original: int) -> str:
-    found = [f"{share(each.out_of_range)} ({variant.label})" for variant, each in gists if is_finite(each.out_of_range)]
-    words = f"Heads that score keys beyond {original} tokens above all that they gave in the base: {', '.join(dict.fromkeys(found))}. "
-    return words * bool(found)
+    shares = [
+        f"{share(each.out_of_range)} ({variant.label})" for variant, each in gists if is_finite(each.out_of_range)
+    ]
+    words = f"Heads that score keys beyond {original} tokens above all that they gave in the base: {', '.join(dict.fromkeys(shares))}. "
+    return words * bool(shares)
 
 
 def _neighbours(gists: Gists) -> str:
     base = next((each.resolution for variant, each in gists if variant.role == "base"), 0.0)
     if not is_finite(base) or not base:
         return ""
-    found = [f"{share(each.resolution / base)} ({variant.label})" for variant, each in gists if variant.extended]
-    words = (
-        f"Neighbouring tokens are told apart as well as in the base, which is 100 %: {', '.join(dict.fromkeys(found))}."
-    )
-    return words * bool(found)
+    shares = [f"{share(each.resolution / base)} ({variant.label})" for variant, each in gists if variant.extended]
+    words = f"Neighbouring tokens are told apart as well as in the base, which is 100 %: {', '.join(dict.fromkeys(shares))}."
+    return words * bool(shares)
 
 
 def gists_of(variants: Sequence[Measured], original: int) -> list[tuple[Variant, Gist]]:

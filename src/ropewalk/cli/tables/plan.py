@@ -136,15 +136,17 @@ def measuring_line(plan: Plan) -> str:
     need, window, chip = plan.measuring, plan.job.recipe.window, plan.chip
     parts = f"{need.weights / GIB:.1f} weights, {need.results / GIB:.1f} a pass of the window"
     parts += f", {need.gathered / GIB:.1f} layers gathered" if need.gathered else ""
-    said = f"measuring at {window} takes {need.total / GIB:.1f} GiB{_each(plan)} ({parts}): "
+    need_sentence = f"measuring at {window} takes {need.total / GIB:.1f} GiB{_each(plan)} ({parts}): "
     if need.chips == 0:
         return (
-            said + f"more than {chip.name} has, {chip.memory:.1f}" + (", however many there are" * (chip.name != "cpu"))
+            need_sentence
+            + f"more than {chip.name} has, {chip.memory:.1f}"
+            + (", however many there are" * (chip.name != "cpu"))
         )
     if need.chips == 1:
-        return said + ("it fits" if chip.name == "cpu" else "one such chip does")
+        return need_sentence + ("it fits" if chip.name == "cpu" else "one such chip does")
     return (
-        said
+        need_sentence
         + f"{need.chips} such chips do, by torchrun --nproc-per-node {need.chips} -m ropewalk perplexity … --shard on"
     )
 

@@ -99,16 +99,16 @@ def _over_keys(
     hidden = distance < 0
     if layer.local is not None:
         hidden |= distance >= layer.local
-    seen = (~hidden).sum(dim=1)
+    visible = (~hidden).sum(dim=1)
     spreads, shares = [], []
     for head_query, head_key in zip(
         query, key, strict=True
     ):  # a head at a time: (rows, n) scores are the largest tensor
         scores = head_query @ head_key[:last].T * layer.scale
         inside = scores.masked_fill(hidden, 0.0)
-        mean = inside.sum(dim=1) / seen
+        mean = inside.sum(dim=1) / visible
         squares = ((scores - mean[:, None]).masked_fill(hidden, 0.0) ** 2).sum(dim=1)
-        spreads.append((squares / seen).sqrt())
+        spreads.append((squares / visible).sqrt())
         if layer.softcap is not None:
             scores = layer.softcap * torch.tanh(scores / layer.softcap)
         attention = scores.masked_fill(hidden, -torch.inf).softmax(dim=1)

@@ -226,16 +226,16 @@ def _write_together(
 ) -> list[Written]:
     device, longest = next(model.parameters()).device, max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    seen = torch.zeros_like(ids)
+    mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt, dtype=np.int64))
-        seen[row, longest - len(prompt) :] = 1
+        mask[row, longest - len(prompt) :] = 1
     processors = _processors(decoding, generators)
     pad = ends[0] if ends else 0
     with _fixed_generation_config(model, new_tokens, ends, pad):
         whole = model.generate(
             ids.to(device),
-            attention_mask=seen.to(device),
+            attention_mask=mask.to(device),
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([settled] if settled.of_place else []),
         )

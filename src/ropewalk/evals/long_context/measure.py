@@ -212,8 +212,8 @@ class Measuring:
         """Items by their numbers, answered now or on record."""
         items = {number: item(self.source, name, window, self.settings.seed, number) for number in numbers}
         keys = {number: self._key(name, each) for number, each in items.items()}
-        found = {number: self.kept[keys[number]] for number in numbers if keys[number] in self.kept}
-        missing = [number for number in numbers if number not in found]
+        responses = {number: self.kept[keys[number]] for number in numbers if keys[number] in self.kept}
+        missing = [number for number in numbers if number not in responses]
         last = time.perf_counter()
 
         def done(place: int, response: str) -> None:
@@ -230,7 +230,7 @@ class Measuring:
                 texts=_texts(items[number]),
                 seconds=now - last,
             )
-            found[number], last = row, now
+            responses[number], last = row, now
             self.recorder.add(row)
             advance(1)
 
@@ -242,7 +242,7 @@ class Measuring:
                 settled=TASKS[name].settled,
                 done=done,
             )
-        return found
+        return responses
 
     def _key(self, name: str, each: Item) -> str:
         """A short hash of everything that decides a response and its score."""

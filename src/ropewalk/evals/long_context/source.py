@@ -202,15 +202,15 @@ def _questions(path: Path) -> list[Question]:
     """Questions of a file: JSON lines of ropewalk's own, or the file of SQuAD or of HotpotQA as it is published."""
     if ".json" not in map(str.lower, path.suffixes[-2:]):  # the last may be that of a compression
         fields = {"question": jsonlines.text, "answer": _texts, "context": _texts}
-        found = [Question(row["question"], row["answer"], row["context"]) for row in jsonlines.read(path, fields)]
+        questions = [Question(row["question"], row["answer"], row["context"]) for row in jsonlines.read(path, fields)]
     else:
         with told(f"{path} is not a file of SQuAD or HotpotQA", "give JSON lines of question, answer and context"):
             with damage_named(path), open_bytes(path) as file:
                 whole = json.loads(file.read())
-            found = _squad(whole) if isinstance(whole, dict) else _hotpot(whole)
-    if not found:
+            questions = _squad(whole) if isinstance(whole, dict) else _hotpot(whole)
+    if not questions:
         raise UserError(f"{path} holds no question; write lines of question, answer and context into it")
-    return found
+    return questions
 
 
 def _squad(whole: dict[str, Any]) -> list[Question]:

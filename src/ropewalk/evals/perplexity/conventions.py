@@ -109,11 +109,11 @@ def _windows_with_bos(texts: Texts) -> Iterator[tuple[Pass, int]]:
         scored_to = 0
         for begin in range(0, len(ids), texts.stride):
             end = min(begin + text_tokens, len(ids))
-            seen = texts.with_front(ids[begin:end])
+            window_ids = texts.with_front(ids[begin:end])
             # At a stride above that, tokens between two windows are skipped: score only what the window holds.
-            scored = min(end - scored_to, len(seen) - 1)
+            scored = min(end - scored_to, len(window_ids) - 1)
             if scored > 0:
-                yield Pass(seen, scored), end - scored_to
+                yield Pass(window_ids, scored), end - scored_to
             scored_to = end
             if end == len(ids):
                 break
