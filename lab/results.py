@@ -82,7 +82,7 @@ def missing() -> str:
 
     from ropewalk.settings.ablate import AblateSettings
     from ropewalk.settings.values import tokens
-    from ropewalk.suite.grid import rows_of
+    from ropewalk.suite.row import rows_of
 
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for options in grids([]) + grids(["cpu"]):

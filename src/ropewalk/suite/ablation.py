@@ -46,8 +46,9 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.claims import claimed, waiting
-from ropewalk.suite.grid import Grid, Row
+from ropewalk.suite.grid import Grid
 from ropewalk.suite.measurements import measurements
+from ropewalk.suite.row import Row
 from ropewalk.suite.row_files import asked_of, is_whole, write_row
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import Batches, batches_of

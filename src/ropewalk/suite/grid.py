@@ -1,16 +1,14 @@
-"""The rows of an ablation: which model, method, factor, budget, rate and seed; their names, their windows, what they take.
+"""What the rows of an ablation (row.py) have in common, and what each is of a model: its windows, how it is trained, what identifies it, what it takes.
 
 in   `AblateSettings` and the model that all rows start from
-out  `Row`s, the most telling first: all methods before the next factor, all factors before the next budget
+out  of a row its recipe, its identity and command on record, and about how long it takes
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,16 @@ import numpy as np
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.select import name_of
-from ropewalk.errors import UserError
 from ropewalk.planner.named import shape_of
-from ropewalk.rope.scaling import EXTENDING, LongRope, Plain, Rope
+from ropewalk.rope.scaling import LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments, fields, option_name
 from ropewalk.settings.mixture import sources_of
-from ropewalk.settings.scaling import ALIASES, parameter_names
 from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.row import CONTROL, DIRECT, NONE, Row, rows_of
 from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
-#: Rows whose rotation is the base's.
-NONE, DIRECT, CONTROL = "none", "direct", "control"
 #: The other methods that `extend` has no word for, or no default: what they are of a model.
 _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
     # Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000.
@@ -40,7 +35,6 @@ _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
     "p-rope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=False)},
     "cope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=True)},
 }
-METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
 #: The paper's warm-up, and the largest share of a short run's steps that it may take.
 _WARMUP, _WARMUP_SHARE = 20, 5
 
@@ -48,68 +42,6 @@ _WARMUP, _WARMUP_SHARE = 20, 5
 def _turning(rope: Rope) -> float:
     """The share of pairs that complete a turn in the pretraining window."""
     return float(np.mean(rope.window * rope.inv_freq() >= 2 * math.pi))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row.
-
-    Attributes:
-        method: a word of METHODS. parameters: of it, as given.
-        factor: the new window over the base's; of `none` the largest that it is measured for.
-        tokens: of training, 0 for none. rate, seed: of it; 0 where there is none.
-    """
-
-    method: str
-    parameters: tuple[tuple[str, float], ...]
-    factor: float
-    tokens: int = 0
-    rate: float = 0.0
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """As a file is called: `yarn-x4-5M-1e-4-s0`, `yarn-x4-0`."""
-        word = "-".join([self.method, *(f"{name}={value:g}" for name, value in self.parameters)])
-        if self.method == NONE:
-            return word
-        trained = f"-{_short(self.rate)}-s{self.seed}" if self.tokens else ""
-        return f"{word}-x{self.factor:g}-{_tokens(self.tokens)}{trained}"
-
-
-def rows_of(settings: AblateSettings) -> list[Row]:
-    """The rows of a command, each once, in order.
-
-    Raises:
-        UserError: a method that does not exist.
-    """
-    methods = [_method(word) for word in settings.methods]
-    product = itertools.product(settings.seeds, settings.tokens, settings.learning_rates, settings.factors, methods)
-    rows = [_row(method, settings, factor, tokens, rate, seed) for seed, tokens, rate, factor, method in product]
-    return list(dict.fromkeys(row for row in rows if row is not None))
-
-
-def _row(
-    method: tuple[str, Any], settings: AblateSettings, factor: float, tokens: int, rate: float, seed: int
-) -> Row | None:
-    """None where a method has no such row: direct fine-tuning and its control are nothing untrained."""
-    word, parameters = method
-    if word == NONE:
-        return Row(word, parameters, max(settings.factors))
-    if tokens:
-        return Row(word, parameters, factor, tokens, rate, seed)
-    return None if word in (DIRECT, CONTROL) else Row(word, parameters, factor)
-
-
-def _tokens(number: int) -> str:
-    for size, unit in ((2**20, "M"), (2**10, "k")):
-        if number and number % size == 0:
-            return f"{number // size}{unit}"
-    return str(number)
-
-
-def _short(number: float) -> str:
-    return f"{Decimal(repr(number)).normalize():e}"
 
 
 @dataclass(frozen=True)
@@ -300,27 +232,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return list(value)
     return value if value is None or isinstance(value, int | float | str) else str(value)
-
-
-def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """A word of --methods: the method, and its parameters.
-
-    Raises:
-        UserError: no such method or parameter.
-    """
-    name, _, rest = word.partition(":")
-    name = ALIASES.get(name, name)
-    if name not in METHODS:
-        raise UserError(f"a method is one of {', '.join(METHODS)}, got {name}; leave it out")
-    parameters = []
-    for part in filter(None, rest.split(":")):
-        key, _, number = part.partition("=")
-        try:
-            parameters.append((key.replace("-", "_"), float(number)))
-        except ValueError:
-            parameters.append(("", 0.0))
-        if parameters[-1][0] not in parameter_names():
-            raise UserError(
-                f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
-            )
-    return name, tuple(parameters)

@@ -26,7 +26,8 @@ from ropewalk.settings.measure import (
     PerplexitySettings,
     RetrievalSettings,
 )
-from ropewalk.suite.grid import Grid, Row
+from ropewalk.suite.grid import Grid
+from ropewalk.suite.row import Row
 
 
 def measurements(grid: Grid, row: Row, loaded: LoadedModel, records: Path) -> Iterator[tuple[str, Callable[[], Any]]]:

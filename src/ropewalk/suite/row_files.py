@@ -14,7 +14,8 @@ from typing import Any
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
-from ropewalk.suite.grid import Grid, Row
+from ropewalk.suite.grid import Grid
+from ropewalk.suite.row import Row
 
 
 def is_whole(grid: Grid, row: Row, out: Path) -> bool:

@@ -1,0 +1,107 @@
+"""A row of an ablation: its method, factor, budget, rate and seed, and its name.
+
+in   `AblateSettings`
+out  `Row`s, the most telling first: all methods before the next factor, all factors before the next budget
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ropewalk.errors import UserError
+from ropewalk.rope.scaling import EXTENDING
+from ropewalk.settings.ablate import AblateSettings
+from ropewalk.settings.scaling import ALIASES, parameter_names
+
+#: Rows whose rotation is the base's.
+NONE, DIRECT, CONTROL = "none", "direct", "control"
+METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        method: a word of METHODS. parameters: of it, as given.
+        factor: the new window over the base's; of `none` the largest that it is measured for.
+        tokens: of training, 0 for none. rate, seed: of it; 0 where there is none.
+    """
+
+    method: str
+    parameters: tuple[tuple[str, float], ...]
+    factor: float
+    tokens: int = 0
+    rate: float = 0.0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """As a file is called: `yarn-x4-5M-1e-4-s0`, `yarn-x4-0`."""
+        word = "-".join([self.method, *(f"{name}={value:g}" for name, value in self.parameters)])
+        if self.method == NONE:
+            return word
+        trained = f"-{_short(self.rate)}-s{self.seed}" if self.tokens else ""
+        return f"{word}-x{self.factor:g}-{_tokens(self.tokens)}{trained}"
+
+
+def rows_of(settings: AblateSettings) -> list[Row]:
+    """The rows of a command, each once, in order.
+
+    Raises:
+        UserError: a method that does not exist.
+    """
+    methods = [_method(word) for word in settings.methods]
+    product = itertools.product(settings.seeds, settings.tokens, settings.learning_rates, settings.factors, methods)
+    rows = [_row(method, settings, factor, tokens, rate, seed) for seed, tokens, rate, factor, method in product]
+    return list(dict.fromkeys(row for row in rows if row is not None))
+
+
+def _row(
+    method: tuple[str, Any], settings: AblateSettings, factor: float, tokens: int, rate: float, seed: int
+) -> Row | None:
+    """None where a method has no such row: direct fine-tuning and its control are nothing untrained."""
+    word, parameters = method
+    if word == NONE:
+        return Row(word, parameters, max(settings.factors))
+    if tokens:
+        return Row(word, parameters, factor, tokens, rate, seed)
+    return None if word in (DIRECT, CONTROL) else Row(word, parameters, factor)
+
+
+def _tokens(number: int) -> str:
+    for size, unit in ((2**20, "M"), (2**10, "k")):
+        if number and number % size == 0:
+            return f"{number // size}{unit}"
+    return str(number)
+
+
+def _short(number: float) -> str:
+    return f"{Decimal(repr(number)).normalize():e}"
+
+
+def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """A word of --methods: the method, and its parameters.
+
+    Raises:
+        UserError: no such method or parameter.
+    """
+    name, _, rest = word.partition(":")
+    name = ALIASES.get(name, name)
+    if name not in METHODS:
+        raise UserError(f"a method is one of {', '.join(METHODS)}, got {name}; leave it out")
+    parameters = []
+    for part in filter(None, rest.split(":")):
+        key, _, number = part.partition("=")
+        try:
+            parameters.append((key.replace("-", "_"), float(number)))
+        except ValueError:
+            parameters.append(("", 0.0))
+        if parameters[-1][0] not in parameter_names():
+            raise UserError(
+                f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
+            )
+    return name, tuple(parameters)
