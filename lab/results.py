@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cheaper
 import claims
 import explain
 import measures
@@ -127,6 +128,8 @@ def sections() -> Iterable[str]:
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
                 f"books. Several seeds: their mean, least and largest.\n\n{found}"
             )
+        if found := cheaper.section(model, full_rows(model)):
+            yield found
         known = rows_in(RECORDS / "a" / model, RECORDS / "c" / model)
         if found := trained_states.section(model, known):
             yield found
