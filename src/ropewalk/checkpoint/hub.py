@@ -89,6 +89,28 @@ def _from_hub(name: str, *, with_code: bool, pickles: bool, weights: bool) -> Pa
         ) from None
 
 
+def reach_hub(name: str, way_out: str) -> None:
+    """Ask the hub once whether it is there, before a library asks it for a data set six times, seconds apart.
+
+    Under HF_HUB_OFFLINE nothing is asked: the library looks into its cache alone.
+
+    Raises:
+        UserError: no answer.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except (
+        Exception
+    ) as error:  # the hub's client has changed the library that it asks by, and with it the kinds of errors
+        raise UserError(
+            f"{name} is not here, and the hub could not be reached to fetch it; {way_out}, or set HF_HUB_OFFLINE=1 to read what lies in the cache"
+        ) from error
+
+
 def refuse_irregular_cache(name: str) -> None:
     """Look at what the hub's cache holds of a model before its library opens any of it.
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from ropewalk.checkpoint import digests
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
@@ -238,10 +239,12 @@ def _plain_text(file: OpenFile) -> str:
 
 def _from_hub(name: str, reading: Reading, seed: int | None) -> Iterator[Document | Conversation]:
     """Rows of a data set, streamed through `datasets`, so that no more is fetched than is read."""
-    import datasets
-
     identity, _, rest = name.partition(":")
     config, _, split = rest.partition(":")
+    if not Path(identity).exists():
+        reach_hub(identity, "check the path, or go online")
+    import datasets
+
     try:
         rows = datasets.load_dataset(identity, config or None, split=split or "train", streaming=True)
         if seed is not None:

@@ -55,7 +55,7 @@ def _shape(checkpoint: Checkpoint) -> Shape:
 def _hub_config(name: str) -> dict[str, Any]:
     """A hub model's config.json and nothing else of it."""
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     sentences: tuple[tuple[type[Exception], Callable[[Any], str]], ...] = (
         (HFValidationError, lambda _: "is no valid hub id; check the spelling"),
@@ -65,7 +65,6 @@ def _hub_config(name: str) -> dict[str, Any]:
                 "is no directory here, and the hub could not be reached for its config.json; check the path, or go online"
             ),
         ),
-        (EntryNotFoundError, lambda _: "has no config.json on the hub; choose a model in Hugging Face format"),
         (
             HfHubHTTPError,
             lambda error: (
@@ -77,8 +76,11 @@ def _hub_config(name: str) -> dict[str, Any]:
     )
     try:
         refuse_irregular_cache(name)
-        config = Path(huggingface_hub.hf_hub_download(name, "config.json"))
+        # Not hf_hub_download, which asks six times, seconds apart, where there is no network.
+        directory = Path(huggingface_hub.snapshot_download(name, allow_patterns=["config.json"]))
     except tuple(kind for kind, _ in sentences) as error:
         sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))
         raise UserError(f"{name} {sentence(error)}") from None
-    return read_json(config, what="a model has a config.json")
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{name} has no config.json on the hub; choose a model in Hugging Face format")
+    return read_json(directory / "config.json", what="a model has a config.json")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data import jsonlines
 from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
@@ -105,9 +106,11 @@ def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
 
 
 def _from_hub(source: str) -> Iterator[dict[str, Any]]:
+    name, _, split = source.partition(":")
+    if not Path(name).exists():
+        reach_hub(name, "give a .jsonl file, or go online")
     import datasets
 
-    name, _, split = source.partition(":")
     try:
         yield from datasets.load_dataset(name, split=split or "test", streaming=True)
     except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds

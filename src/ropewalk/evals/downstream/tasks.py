@@ -35,6 +35,7 @@ import lm_eval.utils
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
+from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data import jsonlines
 from ropewalk.data.jsonlines import one_of, text
 from ropewalk.errors import UserError
@@ -114,6 +115,8 @@ def build(names: Iterable[str], data: str | Path | None = None) -> dict[str, Con
     for name in names:
         if name not in _SOURCES:
             raise UserError(f"a benchmark is one of {', '.join(TASKS)}, got {name}; choose among those")
+    if data is None:
+        reach_hub(names[0], "give local files with --data, or go online")
     # All files are looked for before the first is read: a typing error in the last name should not cost a minute.
     paths = {name: None if data is None else jsonlines.find(data, name) for name in names}
     root = Path(lm_eval.tasks.__file__).parent
