@@ -137,6 +137,11 @@ def _tar(files, mode):
     return packed.getvalue()
 
 
+def test_the_delimiter_is_read_off_the_first_line_whatever_ends_it(tmp_path):
+    (tmp_path / "macintosh.csv").write_bytes(b'id,text\r1,"a; b; c; d"\r2,e\r')
+    assert texts(tmp_path / "macintosh.csv") == ["a; b; c; d", "e"]
+
+
 PARQUET = io.BytesIO()
 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), PARQUET)
 IN_ARCHIVE = {

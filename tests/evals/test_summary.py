@@ -355,6 +355,12 @@ def test_none_is_no_summary_and_a_list_is_its_lines(tmp_path):
             list(pairs(path))
 
 
+def test_line_ends_of_another_system_are_read_as_one_character(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"document": "One.\r\nTwo.", "summary": "One.\rTwo."}))
+    (pair,) = pairs(tmp_path / "a.jsonl")
+    assert (pair.document, pair.summary) == ("One.\nTwo.", "One.\nTwo.")
+
+
 def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"document": "a \\ud83d b", "summary": "c"}')

@@ -28,8 +28,8 @@ from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
-from ropewalk.data.reading import Document, NoText, Reading, from_rows, line_ends
-from ropewalk.data.rows import ROWS, Unreadable, decoded, marked, rows_of
+from ropewalk.data.reading import Document, NoText, Reading, from_rows
+from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
 from ropewalk.errors import UserError, refuse_irregular
 
 _logger = logging.getLogger(__name__)

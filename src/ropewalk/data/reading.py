@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ropewalk.data.conversations import COLUMNS, Conversation, conversation_of, is_conversation
+from ropewalk.data.rows import line_ends
 from ropewalk.errors import UserError
 
 #: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
@@ -126,12 +127,6 @@ def _row_name(row: dict[str, Any], text_field: str | None) -> str:
 def text_digest(text: str) -> str:
     """A hash of a text, by which it is known whatever it is called."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def line_ends(text: str) -> str:
-    """With each line end as one character, whichever system wrote it: a model has hardly seen another."""
-    text = text.replace("\r\n", "\n")
-    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def _is_a_name(kind: Any) -> bool:

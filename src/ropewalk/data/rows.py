@@ -10,6 +10,7 @@ import collections
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -57,6 +58,12 @@ def decoded(raw: bytes, file: OpenFile) -> str:
         raise Unreadable(f"{file} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
 
 
+def line_ends(text: str) -> str:
+    """With each line end as one character, whichever system wrote it: a model has hardly seen another."""
+    text = text.replace("\r\n", "\n")
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
 def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
     number = 0
     with file.stream() as lines:
@@ -101,7 +108,7 @@ def _listed(whole: Any) -> list[Any]:
 def _separated(file: OpenFile, columns: Columns) -> Numbered:
     csv.field_size_limit(2**31 - 1)  # a cell may hold a book
     text = decoded(file.read(), file)
-    header = text.lstrip("\r\n").split("\n", 1)[0]
+    header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     delimiter = "\t" if file.suffix == ".tsv" else max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0

@@ -27,6 +27,7 @@ from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
+from ropewalk.data.rows import line_ends
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
 
@@ -98,7 +99,7 @@ def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
     for document, summary in _FIELDS:
         if document in row and summary in row:
             try:
-                return Pair(name, jsonlines.text(row[document]), jsonlines.text(row[summary]))
+                return Pair(name, *(line_ends(jsonlines.text(row[field])) for field in (document, summary)))
             except ValueError:
                 raise UserError(f"{name} of {source} has an empty document or summary; drop that row") from None
     accepted = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
