@@ -64,6 +64,8 @@ def tokenizer(template=None):
         {"prompt": [ASKED], "completion": [SAID]},
         {"question": "Why?", "answer": "Because."},
         {"data": ["Why?", "Because."]},
+        {"messages": None, "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]},
+        {"system_prompt": "", "question": "Why?", "response": "Because."},
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
@@ -125,6 +127,44 @@ def test_other_roles_systems_histories_inputs_and_summaries_are_read():
 def test_a_row_that_is_no_conversation_is_named(row, said):
     with pytest.raises(UserError, match=f"line 7 of x is no conversation .*{said}"):
         conversation_of(row, "n", "line 7 of x")
+
+
+def test_line_ends_of_a_turn_are_those_of_a_document():
+    turns = [{**ASKED, "content": "Why?\rWhy?"}, {**SAID, "content": "A.\r\nB."}]
+    assert [turn["content"] for turn in conversation_of({"messages": turns}, "n", "row 1").messages] == [
+        "Why?\nWhy?",
+        "A.\nB.",
+    ]
+
+
+def test_tools_are_read_as_a_list_or_as_json_and_refused_as_anything_else():
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    for written in (tools, json.dumps(tools)):
+        assert conversation_of({"messages": TALK, "tools": written}, "n", "row 1").tools == tools
+    for none in (None, [], "", "[]"):
+        assert conversation_of({"messages": TALK, "tools": none}, "n", "row 1").tools is None
+    for wrong in ("look(place)", {"name": "look"}, '{"name": "look"}'):
+        with pytest.raises(UserError, match="row 1 .*tools"):
+            conversation_of({"messages": TALK, "tools": wrong}, "n", "row 1")
+
+
+@pytest.mark.parametrize("key", ["weight", "train"])
+@pytest.mark.parametrize("template", [None, CHATML, THINKING])
+def test_an_answer_that_counts_nothing_is_read_and_not_scored(template, key):
+    row = {"messages": [ASKED, {**SAID, "content": "Nothing.", key: 0}, ASKED, {**SAID, key: 1}]}
+    talk = conversation_of(row, "n", "row 1")
+    made = tokenizer(template)
+    ((ids, marks),) = encode_conversations(made, [talk])
+    ((plain, both),) = encode_conversations(
+        made, [Conversation("n", [*TALK[:1], {**SAID, "content": "Nothing."}, *TALK])]
+    )
+    assert ids.tolist() == plain.tolist() and ((marks & MAY_CUT) == (both & MAY_CUT)).all()
+    assert "Nothing." in made.decode(ids[both & SCORED > 0])
+    assert made.decode(ids[marks & SCORED > 0]).removesuffix(made.eos_token).startswith("Because.")
+    with pytest.raises(UserError, match="nothing in it is the assistant's"):
+        conversation_of({"messages": [ASKED, {**SAID, key: 0}]}, "n", "row 1")
+    with pytest.raises(UserError, match=f"{key} 0.5"):
+        conversation_of({"messages": [ASKED, {**SAID, key: 0.5}]}, "n", "row 1")
 
 
 def test_a_text_beside_turns_is_read_unless_a_loss_is_asked_for(tmp_path):

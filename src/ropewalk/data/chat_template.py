@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.data.conversations import Conversation
+from ropewalk.data.conversations import Conversation, counts
 from ropewalk.data.reading import HALF_PAIRS
 from ropewalk.errors import UserError, reason
 
@@ -31,11 +31,11 @@ class Written:
 
     Attributes:
         text: all of it.
-        answers: where each answer begins and ends in it, in characters, with what ends the assistant's turn.
+        answers: where each answer begins and ends in it, in characters, with what ends the assistant's turn, and whether it counts.
     """
 
     text: str
-    answers: list[tuple[int, int]]
+    answers: list[tuple[int, int, bool]]
 
 
 def prompt_of(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -62,7 +62,7 @@ def written(tokenizer: Any, conversations: Sequence[Conversation]) -> list[Writt
 
     way_out = "mend it, or take what it refuses out of the data"
     return [
-        Written(HALF_PAIRS.sub("\ufffd", text), [(a, b) for a, b in spans])
+        Written(HALF_PAIRS.sub("\ufffd", text), [(a, b, c) for a, b, c in spans])
         for text, spans in json.loads(_asked(render, way_out, len(conversations)))
     ]
 
@@ -74,11 +74,11 @@ def written_plainly(conversation: Conversation) -> Written:
         text += "\n\n" if text and not text.endswith("\n") else ""
         begins, text = len(text), text + message["content"]
         if message["role"] == "assistant":
-            answers.append((begins, len(text)))
+            answers.append((begins, len(text), counts(message)))
     return Written(HALF_PAIRS.sub("\ufffd", text), answers)
 
 
-def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
+def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tuple[int, int, bool]]]:
     messages, tools = conversation.messages, conversation.tools
 
     def made(count: int, *, asks: bool = False) -> str:
@@ -95,7 +95,7 @@ def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tupl
             begins, end = len(before), len(after)
         else:
             begins, end = _searched(whole, end, before.removeprefix(made(place)), content, after, conversation.name)
-        spans.append((begins, end))
+        spans.append((begins, end, counts(message)))
     return whole, spans
 
 

@@ -102,7 +102,7 @@ def _with_offsets(tokenizer: Any, texts: list[str], *, control: bool) -> list[_P
 def _piece_by_piece(tokenizer: Any, text: Written, cover: _Cover, *, control: bool) -> _Placed:
     """For a tokenizer that cannot say where its tokens stand, or a text in which not every control token is one."""
     live = any_of(control_tokens(tokenizer) if control else [])
-    borders = {0, len(text.text), *(border for answer in text.answers for border in answer)}
+    borders = {0, len(text.text), *(border for begins, ends, _ in text.answers for border in (begins, ends))}
     borders |= {border for found in live.finditer(text.text) for border in found.span()}
     ids: list[int] = []
     places: list[tuple[int, int]] = []
@@ -124,20 +124,19 @@ def _piece_by_piece(tokenizer: Any, text: Written, cover: _Cover, *, control: bo
 def _marks(places: Any, text: Written, *, all_of_it: bool) -> Marks:
     """Of tokens at `places`, (tokens, 2)."""
     marks = np.full(len(places), SCORED if all_of_it else 0, dtype=np.uint8)
-    for begins, ends in text.answers:
+    for begins, ends, is_scored in text.answers:
         (inside,) = np.nonzero((places[:, 1] > begins) & (places[:, 0] < ends))
-        marks[inside] |= SCORED
+        marks[inside] |= SCORED * is_scored
         marks[inside[-1:]] |= MAY_CUT
     return marks
 
 
 def _ended(tokenizer: Any, ids: TokenIds, marks: Marks) -> tuple[TokenIds, Marks]:
-    """With what the tokenizer puts in front of a text, and EOS after each answer, which is scored in the answer's place as its end."""
+    """With what the tokenizer puts in front of a text, and EOS after each answer, which is its end, scored as it is."""
     if tokenizer.eos_token_id is not None:
         (ends,) = np.nonzero(marks & MAY_CUT)
-        marks = marks & ~np.uint8(MAY_CUT)
         ids = np.insert(ids, ends + 1, tokenizer.eos_token_id)
-        marks = np.insert(marks, ends + 1, SCORED | MAY_CUT)
+        marks = np.insert(marks & ~np.uint8(MAY_CUT), ends + 1, marks[ends])
     head = prefix_ids(tokenizer)
     first = np.full(len(head), marks[0] & SCORED if len(marks) else 0, dtype=np.uint8)
     return np.concatenate([np.array(head, dtype=np.int64), ids]), np.concatenate([first, marks]).astype(np.uint8)

@@ -12,10 +12,12 @@ out  `Conversation`: its messages as chat templates take them, `role` and `conte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ropewalk.data.rows import line_ends
 from ropewalk.errors import UserError
 
 # The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
@@ -32,10 +34,12 @@ _PAIRS = (
     ("prompt", "", "response"),
     ("question", "context", "answer"),
     ("question", "", "answer"),
+    ("question", "", "response"),
     ("query", "", "response"),
     ("input", "", "output"),
 )
 _SUMMARIES = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("article", "highlights"))
+_SYSTEMS = ("system", "system_prompt")
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bard", "bing", "model", "bot"), "assistant"),
@@ -45,7 +49,7 @@ _ROLES = {
 #: Columns that a conversation may be read from.
 COLUMNS = tuple(
     dict.fromkeys(
-        [*_TURNS, *(name for pair in _PAIRS + _SUMMARIES for name in pair if name), "system", "history", "tools"]
+        [*_TURNS, *(name for pair in _PAIRS + _SUMMARIES for name in pair if name), *_SYSTEMS, "history", "tools"]
     )
 )
 
@@ -84,12 +88,16 @@ def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | 
     """
     try:
         messages = _messages(row, named)
-        if not any(message["role"] == "assistant" for message in messages):
-            raise _Wrong("nothing in it is the assistant's")
+        if not any(message["role"] == "assistant" and counts(message) for message in messages):
+            raise _Wrong("nothing in it is the assistant's, or nothing that counts")
+        return Conversation(name, messages, _tools(row))
     except _Wrong as error:
         raise UserError(f"{place} is no conversation to train on ({error}); mend or drop it") from None
-    tools = row.get("tools")
-    return Conversation(name, messages, tools if isinstance(tools, list) and tools else None)
+
+
+def counts(message: Mapping[str, Any]) -> bool:
+    """Whether the loss looks at an answer: not if the row says that it has no weight."""
+    return not any(message.get(key) == 0 for key in _COUNTS)
 
 
 class _Wrong(ValueError):
@@ -97,7 +105,7 @@ class _Wrong(ValueError):
 
 
 def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]:
-    turns = row.get(named) if named else next((row[name] for name in _TURNS if name in row), None)
+    turns = row.get(named) if named else next((row[name] for name in _TURNS if row.get(name) is not None), None)
     if turns is not None or named:
         return _system(row) + _turns(turns)
     if (pair := _pair_in(row)) is None:
@@ -119,8 +127,21 @@ def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
 
 
 def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    system = row.get("system")
-    return [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    texts = [row[name] for name in _SYSTEMS if isinstance(row.get(name), str) and row[name].strip()]
+    return [{"role": "system", "content": line_ends(text)} for text in texts[:1]]
+
+
+def _tools(row: Mapping[str, Any]) -> list[Any] | None:
+    """Descriptions of functions, as a list or, where columns have one type, as JSON of one."""
+    tools = row.get("tools") or []
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError:
+            raise _Wrong("its tools are text that is no JSON") from None
+    if not isinstance(tools, list):
+        raise _Wrong(f"its tools are a {type(tools).__name__}, and a list is read")
+    return tools or None
 
 
 def _history(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -153,12 +174,20 @@ def _turn(turn: Any) -> dict[str, Any]:
     content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
     if content is None and turn.get("tool_calls"):
         content = ""
+    if wrong := [f"{key} {turn[key]}" for key in _COUNTS if turn.get(key) not in (None, 0, 1)]:
+        raise _Wrong(f"a turn has {wrong[0]}, and it is scored or not: 1 or 0")
     kept = {key: value for key, value in turn.items() if key in _KEPT and value is not None}
-    return {**kept, "role": role, "content": _said(content, empty=role != "assistant" or bool(kept))}
+    return {
+        **kept,
+        "role": role,
+        "content": _said(content, empty=role != "assistant" or bool(kept.keys() - {*_COUNTS})),
+    }
 
 
+#: Whether an answer is trained on: OpenAI's word, and Axolotl's.
+_COUNTS = ("weight", "train")
 #: What else a turn may say, which templates read.
-_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
+_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", *_COUNTS)
 
 
 def _said(content: Any, *, empty: bool = False) -> str:
@@ -171,4 +200,4 @@ def _said(content: Any, *, empty: bool = False) -> str:
         raise _Wrong(f"a turn's text is a {type(content).__name__}")
     if not content.strip() and not empty:
         raise _Wrong("a turn is empty")
-    return content.replace("\r\n", "\n")
+    return line_ends(content)
