@@ -72,6 +72,15 @@ def test_a_row_is_what_train_and_the_measuring_commands_make_one_after_the_other
     assert str(LIBRARY) not in (tmp_path / "rows/yarn-x2-2k-1e-4-s0.jsonl").read_text()
 
 
+def test_a_row_of_fewer_tokens_than_a_step_reads_no_more_than_it_was_asked_for(tmp_path):
+    settings = AblateSettings(
+        model="hemp", out=tmp_path, methods=["linear"], tokens=[2048, 2**20], **{**TEXTS, **SMALL, "step_tokens": 2**18}
+    )
+    asked = Grid(settings, Checkpoint.open("hemp"))
+    # windows of 512: four of them in the one step of the small row; steps of 2^18 tokens, and four of them, in the large one.
+    assert [asked.steps(row, 512) for row in asked.rows] == [(4, 1), (512, 4)]
+
+
 def test_an_untrained_row_after_a_trained_one_has_the_bases_weights(tmp_path):
     ablate(tmp_path / "after", methods=["linear", "none"], tokens=[1024, 0], measure=["perplexity"])
     (before,) = ropewalk.perplexity(

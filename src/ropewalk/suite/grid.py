@@ -126,7 +126,8 @@ class Grid:
     def steps(self, row: Row, window: int) -> tuple[int, int]:
         """(windows a step, steps)."""
         tokens = self.window if self.settings.mode == "pose" else window
-        batch = max(1, round(self.settings.step_tokens / tokens))
+        # A row of fewer tokens than a step of others is one step of its own, and not a whole one of theirs.
+        batch = max(1, round(min(self.settings.step_tokens, row.tokens) / tokens))
         return batch, max(1, round(row.tokens / (batch * tokens)))
 
     def identity(self, row: Row) -> dict[str, Any]:
