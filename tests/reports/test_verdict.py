@@ -11,6 +11,7 @@ import pytest
 
 import made_up
 from ropewalk import records
+from ropewalk.records import Recorder
 from ropewalk.reports import render
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.passkey import k_max_interval
@@ -326,3 +327,15 @@ def test_a_run_that_is_not_over_is_said_to_be_in_the_verdict(tmp_path, asked, sa
     made_up.steps(recorder, 20)
     page = made_up.words(render(records.read([tmp_path / "r.jsonl"])))
     assert f"Its training to 1024 tokens: {said}, 20 of 400 steps." in page.split("Device time")[0]
+
+
+@pytest.mark.parametrize(("asked", "told"), [(400, True), (2, False)])
+def test_a_checkpoint_that_was_measured_says_how_far_its_training_came(tmp_path, asked, told):
+    path = tmp_path / "r.jsonl"
+    recorder = Recorder(path, made_up.run(made_up.extended(), "ropewalk train", settings={"steps": asked}))
+    for number in (1, 2):
+        recorder.add(records.Step(number, 2.0, 2e-5, 1.0, 100, 50.0, 2.0))
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), (made_up.extended(steps=2), made_up.row(1.9)))
+    page = made_up.words(render(records.read([path])))
+    assert "trained for 2 steps" in page
+    assert ("Its training to 1024 tokens: interrupted, 2 of 400 steps." in page) == told

@@ -61,11 +61,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             if base
             else "No extended model was measured."
         )
-        verdict.sentences += [
-            f"Its training to {run.variant.window} tokens: {run.ended} steps."
-            for run in training.trainings(clean)
-            if run.variant.lineage == variants[0].lineage and not run.is_finished
-        ]
+        runs = [run for run in training.trainings(clean) if run.variant.lineage == variants[0].lineage]
+        verdict.sentences += _unfinished(runs)
     else:
         _extension(verdict, clean, base, target)
         if found is not None and seeds:
@@ -116,13 +113,21 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
         done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"
     else:
         done = f"{name} was extended from {target.original_window} to {target.window} tokens (×{target.factor:.4g}) by {method}"
-    tokens = training.budget(target, training.trainings(clean))
+    runs = training.trainings(clean)
+    tokens = training.budget(target, runs)
     budget = f" ({number_format.large(tokens)} tokens)" if tokens else ""
     done += f" and trained for {target.steps} steps{budget}." if target.steps else "; it was not trained afterwards."
     verdict.sentences.append(done)
+    if target.steps:
+        verdict.sentences += _unfinished(training.trained_by(target, runs))
     verdict.tiles.append(
         Tile("window", f"{target.original_window} → {target.window}", f"×{target.factor:.4g}, {label}")
     )
+
+
+def _unfinished(runs: list[training.Training]) -> list[str]:
+    """How far trainings came that took fewer steps than were asked for."""
+    return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
 
 
 def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | None, target: Variant | None) -> None:
