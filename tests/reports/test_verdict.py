@@ -43,14 +43,15 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
     page = made_up.words(render(records.read([path])))
     assert "hemp was extended from 256 to 1024 tokens (×4) by Position Interpolation and trained for 200 steps." in page
     assert (
-        "Perplexity at the original 256 tokens: 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
+        "at the short window of 256 tokens its perplexity went 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
         in page
     )
     assert (
         "At 1024 tokens: 7.60 (the base, extrapolating, 80.00; before training 20.00); against the base in its own window −5.0 % (95 %"
         in page
     )
-    assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use: −9.5 %" in page
+    assert "it holds to 1024 by perplexity (from 256: −9.5 %" in page
+    assert "From 256 to 1024 tokens its perplexity falls, so the longer context is put to use." in page
     assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024 tokens." in page
 
 
@@ -67,9 +68,9 @@ def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
         (made_up.BASE, made_up.row(2.0)),
         (made_up.extended(4, 9), made_up.row(2.0), made_up.row(2.2, 1024)),
     )
-    assert "its perplexity rises, so the longer context does harm: +22.1 %" in made_up.words(
-        render(records.read([path]))
-    )
+    page = made_up.words(render(records.read([path])))
+    assert "it holds to 256 by perplexity (from 256 to 1024: +22.1 %" in page
+    assert "its perplexity rises, so the longer context does harm." in page
 
 
 def test_a_model_that_merely_trained_on_the_text_is_not_said_to_use_its_context(tmp_path):
@@ -299,8 +300,8 @@ def test_k_max_is_sure_where_all_depths_agree_and_unsure_at_a_doubtful_one():
     ("reach", "said"),
     [
         # hypot(0.03, 0.04) = 0.05 nats a token about 0.1
-        (0.04, "rises, so the longer context does harm: +10.5 % (95 % interval +5.1 % to +16.2 %)"),
-        (0.10, "does not change beyond chance: +10.5 %"),
+        (0.04, "it holds to 256 by perplexity (from 256 to 1024: +10.5 % (95 % interval +5.1 % to +16.2 %))"),
+        (0.10, "it holds to 1024 by perplexity (from 256: +10.5 %"),
     ],
 )
 def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):

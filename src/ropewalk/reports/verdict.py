@@ -155,23 +155,27 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
 
 
 def _holds(verdict: Verdict, clean: Clean, target: Variant) -> None:
-    """To which window it was taken, and how far it holds by each measure; the sentences after it have the figures."""
+    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval."""
     short, window = target.original_window, target.window
     group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
     rows = group.variants()[target] if group else {}
     parts = [*_reach(clean, target), *_far_by_perplexity(rows, short, window)]
+    before, inside = group.base_row() if group else None, rows.get(short)
+    change = ratio(before, inside) if before and inside else None
     done = "Trained" if target.steps else "Extended, not trained,"
     holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
-    known = group and ablation.damage_of(group, rows.get(short))
-    known = known or any(change.variant == target for change in benchmarks.changes(clean))
-    unknown = "" if known else f"; what became of the short window of {short} was not measured"
-    verdict.sentences.append(f"{done} to {window} tokens, {holds}{unknown}.")
+    at_short = ""
+    if before and inside and change:
+        at_short = f"; at the short window of {short} tokens its perplexity went {_moved(before, inside)}, {change}"
+    elif not any(each.variant == target for each in benchmarks.changes(clean)):
+        at_short = f"; what became of the short window of {short} was not measured"
+    verdict.sentences.append(f"{done} to {window} tokens, {holds}{at_short}.")
 
 
 def _reach(clean: Clean, target: Variant) -> Iterator[str]:
     reach = methods.k_max(clean, target, target.window)
     if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
-        yield f"{reach[0]:.0f} by k_max"
+        yield f"{reach[0]:.0f} by k_max ({_interval(reach[1], reach[2])})"
     by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
     if by_ruler:
         row = max(by_ruler, key=lambda m: m.run.started).row
@@ -183,8 +187,17 @@ def _far_by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> It
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
         held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
         last, change = held[-1] if held else (short, None)
-        figures = f"from {short}: {change.brief}" if change else f"beyond {short} it rises"
-        yield f"{last} by perplexity" + (f" ({figures})" if last < window else "")
+        beyond, rise = next(iter(ratios.items()))
+        risen = f"from {short} to {beyond}: {rise.brief}" if rise else f"beyond {short} it rises"
+        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95\u202f% interval {number_format.interval(low, high, number_format.count)}"
+
+
+def _moved(before: Perplexity, inside: Perplexity) -> str:
+    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(inside.perplexity)}"
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:
@@ -196,8 +209,7 @@ def _original_window(verdict: Verdict, before: Perplexity, inside: Perplexity) -
     change = ratio(before, inside)
     if change is None:
         return
-    figures = f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(inside.perplexity)}"
-    verdict.sentences.append(f"Perplexity at the original {before.window} tokens: {figures}, {change}.")
+    figures = _moved(before, inside)
     # A tile is narrow: long figures may go on in a second line, but not be torn.
     verdict.tiles.append(
         Tile(
@@ -227,11 +239,12 @@ def _new_window(
     verdict.sentences.append(finding + (f"; against the base in its own window {change.brief}." if change else "."))
     longer = ratio(inside, outside) if inside else None
     if longer and inside:
-        verdict.sentences.append(_reading(longer, inside.window, window))
+        stands = any(f": {longer.brief})" in sentence for sentence in verdict.sentences)
+        verdict.sentences.append(_reading(longer, inside.window, window, "" if stands else f": {longer.brief}"))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
-def _reading(longer: Ratio, short: int, long: int) -> str:
+def _reading(longer: Ratio, short: int, long: int, figures: str) -> str:
     """Whether the longer context helps: the same model, the same documents, more of them in sight.
 
     The base in its window would be the wrong yardstick: training alone can bring a model below that.
@@ -240,10 +253,10 @@ def _reading(longer: Ratio, short: int, long: int) -> str:
     if not number_format.is_finite(longer.low):
         return f"{moved} changes by {longer}; the documents are too few, or not the same, for an interval."
     if longer.high < 1:
-        return f"{moved} falls, so the longer context is put to use: {longer.brief}."
+        return f"{moved} falls, so the longer context is put to use{figures}."
     if longer.low > 1:
-        return f"{moved} rises, so the longer context does harm: {longer.brief}."
-    return f"{moved} does not change beyond chance: {longer.brief}."
+        return f"{moved} rises, so the longer context does harm{figures}."
+    return f"{moved} does not change beyond chance{figures}."
 
 
 def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant | None) -> None:
@@ -259,7 +272,8 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
     k_max = methods.k_max(clean, target, after.window) if target else None
-    sure = f", 95\u202f% interval {number_format.interval(*k_max[1:], number_format.count)}" if k_max else ""
+    sure = _interval(*k_max[1:]) if k_max else ""
+    sure = f", {sure}" if sure and not any(f"by k_max ({sure})" in sentence for sentence in verdict.sentences) else ""
     reach = f"Passkey retrieval reaches k_max {after.reach}{sure}"
     verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
