@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from ropewalk import testing
+from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, encode_conversations
 from ropewalk.data.conversations import Conversation, conversation_of
 from ropewalk.data.documents import read_documents, read_texts
+from ropewalk.data.mixture import Part
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
@@ -283,3 +285,16 @@ def test_a_run_on_conversations_much_shorter_than_the_window_is_warned(tmp_path,
     with caplog.at_level("WARNING", logger="ropewalk"):
         batches_of(asked, checkpoint, Mesh(torch.device("cpu")))
     assert ("half the window that the model is to keep" in caplog.text) is warned
+
+
+def test_what_a_run_reads_says_how_many_tokens_are_left_out(tmp_path):
+    made, talks = tokenizer(), [TALK * 2, [ASKED, {**SAID, "content": "x" * 99}]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in talks))
+    corpus = tokenise(tmp_path / "a.jsonl", made, conversations=True)
+    first, (ends, *_) = np.asarray(corpus.marks[: corpus.starts[1]]), np.nonzero(np.asarray(corpus.marks) & MAY_CUT)[0]
+    window = int(ends) + 2  # the first answer fits and the second one does not; nor does the other conversation
+    with pytest.warns(UserWarning, match="1 are longer than .* 1 are left out"):
+        rows = FittedBlocks(corpus, window)
+    reading = Part("a.jsonl", rows, 1.0, window, corpus).reading(1)
+    assert reading.left_out == len(corpus.ids) - (ends + 1) > len(first) - (ends + 1) > 0
+    assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 windows" in str(reading)

@@ -63,6 +63,11 @@ class FittedBlocks:
         ).hexdigest()
 
     @property
+    def left_out(self) -> int:
+        """Tokens of conversations that are in no row: those behind the last answer that fits, and whole ones."""
+        return len(self.tokens.ids) - int(self._sizes.sum())
+
+    @property
     def filled(self) -> float:
         """The share of the rows' tokens that is no padding."""
         return float(self._sizes.sum()) / (len(self) * self.window)

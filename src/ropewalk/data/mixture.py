@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.packing import Blocks, Places, Rows, TrainingRows
 from ropewalk.data.token_corpus import TokenCorpus
 
@@ -41,8 +42,8 @@ class Part:
     def reading(self, windows: int) -> Reading:
         """What a run of so many windows reads of it."""
         read = round(windows * self.share)
-        tokens = len(self.tokens.ids)
-        return Reading(self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows))
+        tokens, left_out = len(self.tokens.ids), self.rows.left_out if isinstance(self.rows, FittedBlocks) else 0
+        return Reading(self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows), left_out)
 
     def long_share(self, least: int) -> float:
         """The share of its tokens that stand in documents of at least so many."""
@@ -59,7 +60,8 @@ class Reading:
         windows: that it makes.
         length: tokens after which positions begin again.
         share: of all windows that the run reads.
-        passes: how many times over it is read.
+        passes: how many times over what is in the windows is read.
+        left_out: tokens of the source that are in no window, since an answer does not fit one.
     """
 
     source: str
@@ -68,11 +70,13 @@ class Reading:
     length: int
     share: float
     passes: float
+    left_out: int = 0
 
     def __str__(self) -> str:
         repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {self.passes:.0%} of it read"
+        left_out = f", {self.left_out:,} of them left out, the rest" if self.left_out else ""
         return (
-            f"{self.source}: {self.tokens:,} tokens in {self.windows:,} windows at positions up to {self.length}, {self.share:.1%} of what is "
+            f"{self.source}: {self.tokens:,} tokens{left_out} in {self.windows:,} windows at positions up to {self.length}, {self.share:.1%} of what is "
             f"read{repeated}"
         )
 
