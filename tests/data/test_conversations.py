@@ -150,6 +150,16 @@ def test_tools_are_read_as_a_list_or_as_json_and_refused_as_anything_else():
             conversation_of({"messages": TALK, "tools": wrong}, "n", "row 1")
 
 
+def test_what_turns_have_beside_their_text_is_named_once_if_nobody_reads_it(tmp_path):
+    beside = {"reasoning": "two and two", "audio": {"id": "a"}, "reasoning_content": "so"}
+    row = {"messages": [{**ASKED, "id": 7, "refusal": None}, {**SAID, **beside}]}
+    path = tmp_path / "talks.jsonl"
+    path.write_text(3 * (json.dumps(row) + "\n"))
+    with pytest.warns(UserWarning, match=r"turns of .*talks.jsonl have audio, reasoning beside their text") as warned:
+        talks = list(read_texts([path], Reading(conversations="first")))
+    assert len(warned) == 1 and all(talk.messages[1]["reasoning_content"] == "so" for talk in talks)
+
+
 @pytest.mark.parametrize("key", ["weight", "train"])
 @pytest.mark.parametrize("template", [None, CHATML, THINKING])
 def test_an_answer_that_counts_nothing_is_read_and_not_scored(template, key):

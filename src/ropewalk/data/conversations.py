@@ -190,6 +190,17 @@ _COUNTS = ("weight", "train")
 _KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", *_COUNTS)
 
 
+#: What a turn says of itself that no template is given and nobody misses.
+_ASIDE = ("role", "from", "content", "value", "text", "id", "turn", "index", "timestamp", "created_at")
+
+
+def unread(row: Mapping[str, Any], named: str | None = None) -> set[str]:
+    """Keys of a conversation's turns that hold something and are not read, `reasoning` or `audio`, say. named: the column of turns."""
+    columns = [row.get(name) for name in ([named] if named else [*_TURNS, "prompt", "completion"])]
+    turns = [turn for column in columns if isinstance(column, list) for turn in column if isinstance(turn, dict)]
+    return {key for turn in turns for key, value in turn.items() if value and key not in (*_KEPT, *_ASIDE)}
+
+
 def _said(content: Any, *, empty: bool = False) -> str:
     """A turn's text; parts of text are joined."""
     if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):

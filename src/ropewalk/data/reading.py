@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ropewalk.data.conversations import COLUMNS, Conversation, conversation_of, is_conversation
+from ropewalk.data.conversations import COLUMNS, Conversation, conversation_of, is_conversation, unread
 from ropewalk.data.rows import line_ends
 from ropewalk.errors import UserError
 
@@ -78,6 +78,7 @@ def from_rows(
 ) -> Iterator[Document | Conversation]:
     """What numbered rows hold; the first row decides where their text is, if no field is named."""
     empty = half_pairs = 0
+    unread_keys: set[str] = set()
     settled: Reading | None = None
     for number, row in rows:
         is_first, settled = settled is None, settled or reading.settled(row)
@@ -85,6 +86,7 @@ def from_rows(
         if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
             talk = conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
             half_pairs += HALF_PAIRS.search(talk.text) is not None
+            unread_keys |= unread(row, field)
             yield talk
             continue
         try:
@@ -98,6 +100,11 @@ def from_rows(
             half_pairs += 1
             text = HALF_PAIRS.sub("\ufffd", text)
         yield Document(f"{source}:{_row_name(row, field) or number}", line_ends(text))
+    if unread_keys:
+        warnings.warn(
+            f"turns of {source} have {', '.join(sorted(map(str, unread_keys)))} beside their text, which is left out",
+            stacklevel=3,
+        )
     if half_pairs:
         warnings.warn(f"half a surrogate pair in {source} is read as U+FFFD (rows: {half_pairs})", stacklevel=3)
     if empty:
