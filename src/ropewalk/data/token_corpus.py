@@ -39,7 +39,7 @@ from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
 _logger = logging.getLogger(__name__)
-_FORMAT = 4
+_FORMAT = 5
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
