@@ -41,6 +41,12 @@ def test_a_grid_is_grouped_by_method_and_seed(tmp_path) -> None:
     assert set(frame.learning_rate) == {1e-4} and set(frame.training_tokens) == {1000}
 
 
+def test_a_base_beyond_its_window_is_grouped_with_itself(tmp_path) -> None:
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0), made_up.row(5.0, 1024)))
+    frame = records.read([path]).of(records.Perplexity).to_pandas()
+    assert list(frame["base"]) == ["hemp", "hemp"]
+
+
 def test_scores_of_attention_are_a_line_a_head_and_distance() -> None:
     head = [1.0, 2.0]
     row = records.AttentionScores(

@@ -63,7 +63,7 @@ def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
     return {
         "model": measurement.run.model.name,
         "state": variant.label,
-        "base": variant.short_name if variant.role == "base" else variant.base,
+        "base": variant.short_name if variant.role in ("base", "extrapolation") else variant.base,
         "method": variant.recipe.word or variant.method,
         "factor": variant.factor,
         "steps": variant.steps,
