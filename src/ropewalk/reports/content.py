@@ -172,8 +172,8 @@ def seeds_together(lines: Iterable[Line]) -> list[Line]:
 
 def _together(seeds: list[Line]) -> Line:
     columns = zip(*(line.cells for line in seeds), strict=True)
-    note = f"mean (least to largest) of {len(seeds)} seeds"
-    return replace(seeds[0], cells=[_mean(cells) for cells in columns], note=f"{seeds[0].note} {note}".strip())
+    note = f"{seeds[0].note} mean, least to largest".strip()  # how many stands in the label
+    return replace(seeds[0], cells=[_mean(cells) for cells in columns], note=note)
 
 
 def _mean(cells: Sequence[Cell]) -> Cell:
