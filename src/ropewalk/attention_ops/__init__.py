@@ -3,6 +3,7 @@
 kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time
 blocks.py          causal attention over documents and devices as blocks
 collectives.py     keys, values and their gradients from device to device
+held.py            what attention modules hold while they attend under a name of ours
 prefix.py          a prefix that many prompts share, read once
 cached_rows.py     texts that are read once and continued together
 last_positions.py  a last layer that works for the positions that are read

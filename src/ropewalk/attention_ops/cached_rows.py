@@ -11,8 +11,7 @@ kernels read what is there and no more. For models whose layers are all plain ca
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,10 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops.held import attending, attention_modules
 from ropewalk.attention_ops.last_positions import to_the_end
 
 NAME = "ropewalk_cached_rows"
-#: The attribute of an attention module that holds its layer of the cache while it attends by it.
-_ATTRIBUTE = "ropewalk_cached_rows"
 
 
 class CachedRows:
@@ -40,25 +38,14 @@ class CachedRows:
         self.rows, self.tokens = rows, tokens
         self.prompts: list[Integer[np.ndarray, " n"]] = [np.empty(0, dtype=np.int64) for _ in range(rows)]
         self._model = model
-        self._modules = _attention_modules(model)
-        last = max(part.layer_idx for part in self._modules)
-        self._layers = [_Layer(self, is_last=part.layer_idx == last) for part in self._modules]
+        places = [part.layer_idx for part in attention_modules(model)]
+        self._layers = {place: _Layer(self, is_last=place == max(places)) for place in places}
         # Of the pass that is under way: its rows, tokens before it, and how many of its last positions are asked for.
         self.taken, self.start, self.count = slice(0), 0, 1
 
-    @contextmanager
-    def attending(self) -> Iterator[None]:
+    def attending(self) -> AbstractContextManager[None]:
         """While the block runs, the model attends by this cache; each pass is told where by `at`."""
-        usual = self._model.config._attn_implementation
-        for module, layer in zip(self._modules, self._layers, strict=True):
-            setattr(module, _ATTRIBUTE, layer)
-        self._model.set_attn_implementation(NAME)
-        try:
-            yield
-        finally:
-            self._model.set_attn_implementation(usual)
-            for module in self._modules:
-                delattr(module, _ATTRIBUTE)
+        return attending(self._model, NAME, lambda part: self._layers[part.layer_idx])
 
     def at(self, rows: slice, start: int, tokens: int, count: int) -> dict[str, Any]:
         """Keyword arguments for the next pass.
@@ -77,13 +64,9 @@ class CachedRows:
         """Have the first `tokens` tokens of a row in another one too."""
         if source != target:
             self.prompts[target] = self.prompts[source][:tokens]
-            for layer in self._layers:
+            for layer in self._layers.values():
                 for states in layer.states:
                     states[target, :, :tokens] = states[source, :, :tokens]
-
-
-def _attention_modules(model: Any) -> list[Any]:
-    return [part for part in model.modules() if isinstance(getattr(part, "layer_idx", None), int)]
 
 
 class _Layer:
@@ -119,7 +102,7 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch n heads size"], None]:
     """What transformers calls under NAME: attention of a pass's tokens to all tokens of their rows, their own among them."""
-    layer: _Layer = getattr(module, _ATTRIBUTE)
+    layer: _Layer = getattr(module, NAME)
     keys, values = layer.write(key, value)
     tokens = query.shape[2]
     count = min(layer.cache.count, tokens) if layer.is_last else tokens

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
 from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops.held import attending
 
 NAME = "ropewalk_prefix"
-#: The attribute of an attention module that holds its layer of the prefix while a forward pass goes on from it.
-_ATTRIBUTE = "ropewalk_prefix"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,29 +111,13 @@ class SharedPrefix:
             yield {"past_key_values": Cache(layers=cache), "use_cache": True}
         else:
             positions = torch.arange(length, length + tokens, device=layers[0][0].device)[None]
-            with _attending_to(model, layers, count):
+            last = len(layers) - 1
+            with attending(
+                model,
+                NAME,
+                lambda part: LayerPrefix(*layers[part.layer_idx], count=count if part.layer_idx == last else None),
+            ):
                 yield {"position_ids": positions, "use_cache": False}
-
-
-@contextmanager
-def _attending_to(model: Any, layers: list[tuple[Tensor, Tensor]], count: int) -> Iterator[None]:
-    """While the block runs, every attention module attends under NAME and holds its layer of the prefix.
-
-    On the modules and not among the keyword arguments, nor on the config: compiled layers ask whether those are what they were compiled
-    for, and would be compiled again for each prefix.
-    """
-    usual = model.config._attn_implementation
-    modules: list[Any] = [module for module in model.modules() if isinstance(getattr(module, "layer_idx", None), int)]
-    for module in modules:
-        is_last = module.layer_idx == len(layers) - 1
-        setattr(module, _ATTRIBUTE, LayerPrefix(*layers[module.layer_idx], count=count if is_last else None))
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(usual)
-        for module in modules:
-            delattr(module, _ATTRIBUTE)
 
 
 @torch.compiler.disable  # which prefix it is changes with every call
@@ -152,7 +135,7 @@ def attend(
     A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials: exact. Every query
     sees the whole prefix, so the batch's queries can be laid in one row over keys that exist once, and no mask is needed.
     """
-    prefix: LayerPrefix = getattr(module, _ATTRIBUTE)
+    prefix: LayerPrefix = getattr(module, NAME)
     tokens = query.shape[2]
     query = query[:, :, -(prefix.count or tokens) :]
     batch, heads, count, size = query.shape

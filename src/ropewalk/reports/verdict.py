@@ -36,6 +36,10 @@ class Verdict:
     tiles: list[Tile] = field(default_factory=list)
     winner: str = ""
 
+    def says(self, text: str) -> bool:
+        """Whether a sentence has this already, so that no figure stands twice."""
+        return any(text in sentence for sentence in self.sentences)
+
 
 def verdicts(clean: Clean) -> list[Verdict]:
     """One for each base model on the page."""
@@ -239,8 +243,8 @@ def _new_window(
     verdict.sentences.append(finding + (f"; against the base in its own window {change.brief}." if change else "."))
     longer = ratio(inside, outside) if inside else None
     if longer and inside:
-        stands = any(f": {longer.brief})" in sentence for sentence in verdict.sentences)
-        verdict.sentences.append(_reading(longer, inside.window, window, "" if stands else f": {longer.brief}"))
+        figures = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
+        verdict.sentences.append(_reading(longer, inside.window, window, figures))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
@@ -273,7 +277,7 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
         return
     k_max = methods.k_max(clean, target, after.window) if target else None
     sure = _interval(*k_max[1:]) if k_max else ""
-    sure = f", {sure}" if sure and not any(f"by k_max ({sure})" in sentence for sentence in verdict.sentences) else ""
+    sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure})") else ""
     reach = f"Passkey retrieval reaches k_max {after.reach}{sure}"
     verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
