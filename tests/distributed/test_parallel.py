@@ -325,14 +325,16 @@ def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tens
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], scale=0.3)
 
 
+@pytest.mark.parametrize("at_once", [2**29, 2000])
 @pytest.mark.parametrize("kernel", ["cpu", "plain"])
 @pytest.mark.parametrize("heads, key_heads, size", [(4, 4, 16), (6, 2, 8), (3, 1, 24)])
 @pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2), (2, 3)])
 def test_attention_in_blocks_is_masked_attention(
-    kernel: str, heads: int, key_heads: int, size: int, device: int, devices: int, monkeypatch
+    kernel: str, heads: int, key_heads: int, size: int, device: int, devices: int, at_once: int, monkeypatch
 ) -> None:
-    """Every kernel, grouped heads, and each device's share of the queries against all keys."""
+    """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(attention_blocks, "_GROUP", at_once)
     tokens = 36
     borders = [[0, 7, 19], [0, 18]]
     generator = torch.Generator().manual_seed(size)
@@ -348,6 +350,40 @@ def test_attention_in_blocks_is_masked_attention(
     ours = [out.detach(), *torch.autograd.grad(out, single, upstream.float())]
     for value, expected_value in zip(ours, truth, strict=True):
         torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "queries, keys, groups",
+    [((32, 2**18), (8, 2**20), 8), ((32, 2**19), (32, 2**19), 4), ((32, 2**17), (32, 2**17), 1)],
+)
+def test_no_kernel_is_given_more_than_it_can_count(
+    queries: tuple[int, int], keys: tuple[int, int], groups: int
+) -> None:
+    """Qwen3-8B's million tokens on four devices, LLaMA 7B's half a million on one; heads and tokens."""
+    q, k = (torch.empty(1, heads, tokens, 128, device="meta") for heads, tokens in (queries, keys))
+    parts = attention_blocks._head_groups(q, k)
+    assert len(parts) == groups
+    for part, key_part in parts:
+        heads = part.stop - part.start
+        assert heads // (key_part.stop - key_part.start) == queries[0] // keys[0]
+        assert heads * 128 * max(queries[1], keys[1]) <= 2**29
+    assert [part.start for part, _ in parts[1:]] == [part.stop for part, _ in parts[:-1]]
+
+
+def test_a_window_of_more_than_32_bits_of_queries_is_attended_in_blocks(monkeypatch) -> None:
+    mesh, alone = start(device="cpu"), start(device="cpu")
+    root = mesh.shard(NextTokenLoss(testing.tiny("llama", window=256).train()))
+    rows = batch("plain")
+    expected = root(**mesh.split(rows))
+    monkeypatch.setattr("ropewalk.distributed.mesh.INDEXED", 1000)
+    parts = mesh.split(rows)
+    assert parts["attend"].blocks.tolist() == [[-1, 0, rows["input_ids"].shape[1], 0, rows["input_ids"].shape[1], 1]]
+    torch.testing.assert_close(root(**parts), expected)
+    # Not where attention slides: blocks would be another model.
+    sliding = alone.shard(NextTokenLoss(testing.tiny("mistral", window=256, sliding_window=16).train()))
+    assert sliding is not None and alone.split(rows) is rows
+    mesh.close()
+    alone.close()
 
 
 @pytest.mark.parametrize("kernel, calls", [("cpu", (2 + 1 + 2) + (2 + 1)), ("plain", 3 + 2)])

@@ -139,6 +139,25 @@ def _rows(row: int) -> slice:
     return slice(None) if row < 0 else slice(row, row + 1)
 
 
+#: Elements of a tensor up to which a kernel may reckon with indexes of 32 bits.
+INDEXED = 2**31 - 1
+#: Elements of queries, or of keys repeated for them, that a kernel is given at a time: its copies take 1 GiB each at most, in bfloat16.
+_GROUP = 2**29
+
+
+def _head_groups(q: Tensor, keys: Tensor) -> list[tuple[slice, slice]]:
+    """Heads of queries, and of the keys that they attend to, which a kernel is given together: all, unless these are more than `_GROUP` elements.
+
+    >>> _head_groups(torch.empty(1, 4, 8, 2, device="meta"), torch.empty(1, 2, 8, 2, device="meta"))
+    [(slice(0, 4, None), slice(0, 2, None))]
+    """
+    heads, key_heads = q.shape[1], keys.shape[1]
+    elements = max(q.numel(), keys.numel() // key_heads * heads)  # keys are repeated for each of their queries' heads
+    groups = next((n for n in range(1, key_heads) if key_heads % n == 0 and elements // n <= _GROUP), key_heads)
+    size, key_size = heads // groups, key_heads // groups
+    return [(slice(n * size, (n + 1) * size), slice(n * key_size, (n + 1) * key_size)) for n in range(groups)]
+
+
 # Schemas are written out: PyTorch would look the annotations up by name, which a type checker's wrapper has not.
 _SCHEMA = "(Tensor q, Tensor k, Tensor v, Tensor blocks, str group, bool varied, float scale) -> (Tensor, Tensor)"
 _BACKWARD_SCHEMA = (
@@ -160,8 +179,25 @@ def attention(
     out = torch.empty_like(q)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
-    begun = set()
-    for row, q0, q1, k0, k1, causal in _calls(blocks, lower_right=kernels.lower_right(kernel, q)):
+    calls = _calls(blocks, lower_right=kernels.lower_right(kernel, q))
+    for heads, key_heads in _head_groups(q, keys):
+        given = q[:, heads], keys[:, key_heads], values[:, key_heads]
+        if heads.stop - heads.start < q.shape[1]:
+            given = tuple(each.contiguous() for each in given)  # or its strides would still be those of the whole
+        _attend(kernel, calls, given, (out[:, heads], lse[:, heads]), scale)
+    return out, lse
+
+
+def _attend(
+    kernel: kernels.Kernel,
+    calls: list[list[int]],
+    given: tuple[Tensor, ...],
+    results: tuple[Tensor, Tensor],
+    scale: float,
+) -> None:
+    """Fill `results`, output and log-sum-exp (minus infinity until now), call by call. given: queries, keys and values."""
+    (q, keys, values), (out, lse), begun = given, results, set()
+    for row, q0, q1, k0, k1, causal in calls:
         rows, queries = _rows(row), slice(q0, q1)
         part, part_lse = kernels.forward(
             kernel, q[rows, :, queries], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
@@ -175,7 +211,6 @@ def attention(
         begun.add((row, q0))
         out[rows, :, queries] = part.to(out.dtype)
         lse[rows, :, queries] = part_lse
-    return out, lse
 
 
 @attention.register_fake
@@ -208,6 +243,32 @@ def _attention_backward(
     for row, first, last in gaps:
         dk[_rows(row), :, first:last] = 0
         dv[_rows(row), :, first:last] = 0
+    for heads, key_heads in _head_groups(q, keys):
+        _differentiate_calls(
+            kernel,
+            order,
+            (grad[:, heads], q[:, heads], keys[:, key_heads], values[:, key_heads], out[:, heads], lse[:, heads]),
+            (dq[:, heads], dk[:, key_heads], dv[:, key_heads]),
+            scale,
+        )
+    del keys, values  # before as much is sent, and received
+    dq = dq.to(q.dtype)
+    if not group:
+        return dq, dk.to(k.dtype), dv.to(v.dtype)
+    parts = collectives.by_owner(dk, dv, k.dtype, group)
+    del dk, dv
+    return dq, *collectives.summed(parts, group)
+
+
+def _differentiate_calls(
+    kernel: kernels.Kernel,
+    order: list[tuple[list[int], bool]],
+    given: tuple[Tensor, ...],
+    sums: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+) -> None:
+    """Add each call's gradients to `sums`, of queries, keys and values. given: upstream, queries, keys, values, output, log-sum-exp. order: see `_by_keys`."""
+    grad, q, keys, values, out, lse = given
     begun = set()
     for (row, q0, q1, k0, k1, causal), first in order:
         rows, queries, their_keys = _rows(row), slice(q0, q1), slice(k0, k1)
@@ -222,16 +283,10 @@ def _attention_backward(
             bool(causal),
             scale,
         )
-        _put(dq[rows, :, queries], parts[0], (row, q0) not in begun)
-        _put(dk[rows, :, their_keys], parts[1], first)
-        _put(dv[rows, :, their_keys], parts[2], first)
+        _put(sums[0][rows, :, queries], parts[0], (row, q0) not in begun)
+        _put(sums[1][rows, :, their_keys], parts[1], first)
+        _put(sums[2][rows, :, their_keys], parts[2], first)
         begun.add((row, q0))
-    dq = dq.to(q.dtype)
-    if not group:
-        return dq, dk.to(k.dtype), dv.to(v.dtype)
-    parts = collectives.by_owner(dk, dv, k.dtype, group)
-    del dk, dv, keys, values  # before as much is received
-    return dq, *collectives.summed(parts, group)
 
 
 @_attention_backward.register_fake

@@ -17,8 +17,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.attention_ops import collectives, kernels
-from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
-from ropewalk.attention_ops.transformers import attend_in_blocks, is_replaceable, refuse_other_than_plain_causal
+from ropewalk.attention_ops.blocks import INDEXED, Attend, causal_blocks, padded, stretches
+from ropewalk.attention_ops.transformers import (
+    attend_in_blocks,
+    is_plain_causal,
+    is_replaceable,
+    refuse_other_than_plain_causal,
+)
 from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size
@@ -93,6 +98,7 @@ class Mesh:
         self._attention = contextlib.ExitStack()
         self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
         self._broken = False
+        self._heads_width = 0  # of a layer's queries; 0 before `shard`
 
     @property
     def main(self) -> bool:
@@ -116,6 +122,7 @@ class Mesh:
                 refuse_other_than_plain_causal(inner)
             if is_replaceable(inner):
                 attend_in_blocks(inner)
+                self._heads_width = _heads_width(inner)
             self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module
@@ -166,7 +173,8 @@ class Mesh:
         ids, positions = rows["input_ids"], rows.get("position_ids")
         tokens = ids.shape[1]
         rank, devices, group = (0, 1, "") if whole else (self.context_rank, self.context_size, self._context)
-        if devices == 1 and positions is None:
+        large = ids.numel() * self._heads_width > INDEXED  # for kernels; blocks are given to them in groups of heads
+        if devices == 1 and positions is None and not large:
             return rows
         if not whole:
             self.check_window(tokens)
@@ -175,7 +183,7 @@ class Mesh:
         if positions is None:
             positions = torch.arange(tokens, device=ids.device).expand_as(ids)
         blocks = None
-        if documents or devices > 1:
+        if documents or devices > 1 or large:
             blocks = causal_blocks(borders, rank, devices, tokens)
             blocks = padded(blocks) if documents else blocks
         local_stretches = stretches(rank, devices, tokens)
@@ -308,6 +316,13 @@ class Mesh:
         self.release()
         if self.world > 1 and dist.is_initialized() and not self._broken:  # nobody would answer
             dist.destroy_process_group()
+
+
+def _heads_width(model: Any) -> int:
+    """Numbers in the queries of one token; 0 of a model whose attention blocks cannot stand for."""
+    config = model.config.get_text_config()
+    replaced = is_plain_causal(model) and not getattr(config, "kv_lora_rank", None)
+    return config.num_attention_heads * head_size(model) if replaced else 0
 
 
 def _borders(positions: Tensor) -> list[list[int]]:

@@ -42,6 +42,12 @@ def _alike(modules: nn.ModuleList) -> bool:
     return len(classes) == 1 or (len(classes) > 1 and all("DecoderLayer" in each.__name__ for each in classes))
 
 
+def key_width(model: Any) -> int:
+    """Numbers in the keys of one token in a layer, all heads together."""
+    config = model.config.get_text_config()
+    return (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head_size(model)
+
+
 def head_size(model: Any) -> int:
     """Coordinates of one attention head of a transformers model, rotated or not; of most layers, where they differ."""
     config = model.config.get_text_config()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY
+from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, gathered_bytes
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
@@ -170,8 +170,10 @@ def _workspace(job: Job) -> float:
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
     unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
+    gathered = gathered_bytes(job.tokens * job.cp, job.shape.kv_width) if job.cp > 1 else 0.0
     return (
         (recomputed_bytes(job) + gradients) * job.tokens
         + largest * (job.regime.compute != job.regime.gradient)
         + unpacked
+        + gathered
     )

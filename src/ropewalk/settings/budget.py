@@ -82,3 +82,11 @@ def gradients_wait(batch: int, micro: int, groups: int) -> bool:
 def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
     """Bytes that the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
     return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary
+
+
+def gathered_bytes(tokens: float, key_width: int) -> float:
+    """What a layer's keys and values of a whole window take on each device that shares it: in two bytes, and their gradients in four.
+
+    key_width: numbers in the keys of a token, all heads together.
+    """
+    return 2 * (2 + 4) * tokens * key_width

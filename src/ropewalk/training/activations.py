@@ -20,8 +20,16 @@ from torch import nn
 
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
+from ropewalk.model.layers import key_width
 from ropewalk.planner.choice import NOTHING, Room
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, MARGIN, head_bytes, host_room
+from ropewalk.settings.budget import (
+    COMPILED_FLOPS,
+    COMPILED_WEIGHTS,
+    MARGIN,
+    gathered_bytes,
+    head_bytes,
+    host_room,
+)
 from ropewalk.training import recompute, throughput
 from ropewalk.training.host_link import link_rate
 
@@ -113,13 +121,16 @@ class ActivationMemory:
         config = self._loss.model.config.get_text_config()
         # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
+        reserved = reserved_bytes(parameters, accumulated=self._accumulated)
+        if self._mesh.context_size > 1:
+            reserved += int(gathered_bytes(tokens * self._mesh.context_size, key_width(self._loss.model)))
         return gpu_room(
             self._checkpointing,
             self._mesh.device,
             self._compute,
             stream=tokens * config.hidden_size * size,
             head=int(head_bytes(tokens, config.hidden_size, config.vocab_size)),
-            reserved=reserved_bytes(parameters, accumulated=self._accumulated),
+            reserved=reserved,
             gradients=0 if self._accumulated else gradient_bytes(parameters),
             processes=ranks.local_size(),
         )
