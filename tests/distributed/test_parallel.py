@@ -334,7 +334,7 @@ def test_attention_in_blocks_is_masked_attention(
 ) -> None:
     """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr(attention_blocks, "_GROUP", at_once)
+    monkeypatch.setattr(attention_blocks, "HEADS_AT_ONCE", at_once)
     tokens = 36
     borders = [[0, 7, 19], [0, 18]]
     generator = torch.Generator().manual_seed(size)

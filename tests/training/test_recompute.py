@@ -13,11 +13,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings.budget import mlp_tiles
 from ropewalk.training import host_memory, recompute
-from ropewalk.training.activations import reserved_bytes
+from ropewalk.training.activations import ActivationMemory, reserved_bytes
 from ropewalk.training.retry import until_it_fits
 
 BATCH, TOKENS = 2, 48
@@ -371,3 +372,33 @@ def test_what_a_step_will_take_is_reserved_once() -> None:
     assert reserved_bytes(weights, accumulated=True) == 400 + copies
     low = [nn.Parameter(torch.zeros(10, dtype=torch.bfloat16))]
     assert reserved_bytes(low, accumulated=False) == 0
+
+
+def test_full_checkpointing_of_a_long_window_has_its_mlps_in_tiles_on_a_gpu() -> None:
+    # As the planner reckons: else the widest results of all are there whole, and `full` takes more than `auto`.
+    tiles = {}
+    for kind in ("cpu", "cuda"):
+        loss = NextTokenLoss(testing.tiny("llama").train())
+        memory = ActivationMemory(loss, "full", Mesh(torch.device(kind)), torch.bfloat16, (1, 131072))
+        memory.settle()
+        tiles[kind] = memory._checkpointing.tiles.count
+    assert tiles == {"cpu": 1, "cuda": 4}
+
+
+def test_what_several_devices_take_is_reserved() -> None:
+    """Counted by hand, for two layers of 64 with four heads of 16 on two keys, in bfloat16: gradients of a layer twice, once in float32."""
+    loss = NextTokenLoss(testing.tiny("llama", window=64).train())
+    config = loss.model.config
+    layer = sum(weight.numel() for weight in loss.model.model.layers[0].parameters())
+    others = sum(weight.numel() for weight in loss.model.parameters()) - layer * config.num_hidden_layers
+    mesh = Mesh(torch.device("cpu"))
+    mesh.world = mesh.context_size = 2
+    memory = ActivationMemory(loss, "auto", mesh, torch.bfloat16, (1, 32))
+    whole = 2 * 2 * layer + (2 + 4) * layer + 2 * 2 * others
+    width = config.num_attention_heads * config.head_dim
+    keys = 64 * config.num_key_value_heads * config.head_dim
+    assert memory._of_several(32) == whole + 2 * keys * 2 + 2 * keys * 4 + 8 * 2 * 64 * width
+    mesh.context_size = 1
+    assert memory._of_several(32) == whole
+    mesh.world = 1
+    assert memory._of_several(32) == 0

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.collectives import stretches
+from ropewalk.settings.budget import HEADS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -141,19 +142,17 @@ def _rows(row: int) -> slice:
 
 #: Elements of a tensor up to which a kernel may reckon with indexes of 32 bits.
 INDEXED = 2**31 - 1
-#: Elements of queries, or of keys repeated for them, that a kernel is given at a time: its copies take 1 GiB each at most, in bfloat16.
-_GROUP = 2**29
 
 
 def _head_groups(q: Tensor, keys: Tensor) -> list[tuple[slice, slice]]:
-    """Heads of queries, and of the keys that they attend to, which a kernel is given together: all, unless these are more than `_GROUP` elements.
+    """Heads of queries, and of the keys that they attend to, which a kernel is given together: all, unless these are more than `HEADS_AT_ONCE` elements.
 
     >>> _head_groups(torch.empty(1, 4, 8, 2, device="meta"), torch.empty(1, 2, 8, 2, device="meta"))
     [(slice(0, 4, None), slice(0, 2, None))]
     """
     heads, key_heads = q.shape[1], keys.shape[1]
     elements = max(q.numel(), keys.numel() // key_heads * heads)  # keys are repeated for each of their queries' heads
-    groups = next((n for n in range(1, key_heads) if key_heads % n == 0 and elements // n <= _GROUP), key_heads)
+    groups = next((n for n in range(1, key_heads) if key_heads % n == 0 and elements // n <= HEADS_AT_ONCE), key_heads)
     size, key_size = heads // groups, key_heads // groups
     return [(slice(n * size, (n + 1) * size), slice(n * key_size, (n + 1) * key_size)) for n in range(groups)]
 

@@ -141,12 +141,15 @@ def refuse_other_than_plain_causal(model: Any) -> None:
         )
 
 
+def attends_in_blocks_alike(model: Any) -> bool:
+    """Whether every layer is plain causal attention with values as wide as keys, as latent attention's are not."""
+    return is_plain_causal(model) and not getattr(model.config.get_text_config(), "kv_lora_rank", None)
+
+
 def attends_in_two_parts(model: Any) -> bool:
     """Whether plain causal attention by PyTorch is all that this model's layers do, so that prefix.py can do it in two parts."""
     config, device = model.config.get_text_config(), next(model.parameters()).device
-    if getattr(config, "kv_lora_rank", None):  # latent attention, whose values are not as wide as its keys
-        return False
-    return config._attn_implementation == "sdpa" and device.type in ("cpu", "cuda") and is_plain_causal(model)
+    return config._attn_implementation == "sdpa" and device.type in ("cpu", "cuda") and attends_in_blocks_alike(model)
 
 
 # ---- the model's own attention, with someone looking on ------------------------------------------------------------------

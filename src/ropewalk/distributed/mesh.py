@@ -20,13 +20,13 @@ from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import INDEXED, Attend, causal_blocks, padded, stretches
 from ropewalk.attention_ops.transformers import (
     attend_in_blocks,
-    is_plain_causal,
+    attends_in_blocks_alike,
     is_replaceable,
     refuse_other_than_plain_causal,
 )
 from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
-from ropewalk.model.layers import decoder_layers, head_size
+from ropewalk.model.layers import decoder_layers, head_size, query_width
 
 T = TypeVar("T")
 #: What gloo and NCCL say of a process that is gone.
@@ -98,7 +98,9 @@ class Mesh:
         self._attention = contextlib.ExitStack()
         self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
         self._broken = False
-        self._heads_width = 0  # of a layer's queries; 0 before `shard`
+        self._heads_width = (
+            0  # of a layer's queries; 0 before `shard`, and where blocks cannot stand for the model's attention
+        )
 
     @property
     def main(self) -> bool:
@@ -122,7 +124,7 @@ class Mesh:
                 refuse_other_than_plain_causal(inner)
             if is_replaceable(inner):
                 attend_in_blocks(inner)
-                self._heads_width = _heads_width(inner)
+                self._heads_width = query_width(inner) if attends_in_blocks_alike(inner) else 0
             self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module
@@ -316,13 +318,6 @@ class Mesh:
         self.release()
         if self.world > 1 and dist.is_initialized() and not self._broken:  # nobody would answer
             dist.destroy_process_group()
-
-
-def _heads_width(model: Any) -> int:
-    """Numbers in the queries of one token; 0 of a model whose attention blocks cannot stand for."""
-    config = model.config.get_text_config()
-    replaced = is_plain_causal(model) and not getattr(config, "kv_lora_rank", None)
-    return config.num_attention_heads * head_size(model) if replaced else 0
 
 
 def _borders(positions: Tensor) -> list[list[int]]:

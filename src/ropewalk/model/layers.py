@@ -48,6 +48,11 @@ def key_width(model: Any) -> int:
     return (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head_size(model)
 
 
+def query_width(model: Any) -> int:
+    """Numbers in the queries of one token in a layer, all heads together."""
+    return model.config.get_text_config().num_attention_heads * head_size(model)
+
+
 def head_size(model: Any) -> int:
     """Coordinates of one attention head of a transformers model, rotated or not; of most layers, where they differ."""
     config = model.config.get_text_config()

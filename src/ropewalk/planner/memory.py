@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, gathered_bytes
+from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, shared_window_bytes, unsharded_bytes
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
@@ -159,8 +159,8 @@ def _copies(job: Job) -> tuple[float, float]:
         return job.cast * (shape.layers * shape.layer_weights), (layer if job.cast else 0.0)
     # Sharded: this layer and the next, gathered, beside the embedding and the head, which stay for the whole micro batch. A layer's
     # gradient is whole before it is scattered, and is summed in float32.
-    tables = shape.embedding * (1 if shape.tied else 2) * regime.compute
-    return 2 * layer + tables, 2 * layer + 2 * tables + shape.layer_weights * (regime.compute + 4)
+    tables = shape.embedding * (1 if shape.tied else 2)
+    return 2 * layer + tables * regime.compute, unsharded_bytes(shape.layer_weights, tables, regime.compute)
 
 
 def _workspace(job: Job) -> float:
@@ -170,7 +170,9 @@ def _workspace(job: Job) -> float:
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
     unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
-    gathered = gathered_bytes(job.tokens * job.cp, job.shape.kv_width) if job.cp > 1 else 0.0
+    shape, gathered = job.shape, 0.0
+    if job.cp > 1:
+        gathered = shared_window_bytes(job.tokens * job.cp, shape.kv_width, shape.query_width)
     return (
         (recomputed_bytes(job) + gradients) * job.tokens
         + largest * (job.regime.compute != job.regime.gradient)

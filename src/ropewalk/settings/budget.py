@@ -22,6 +22,8 @@ TILED_BACKWARD_RESULTS = 2.2
 MARGIN = 3 * 2**29
 #: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.
 TILE_TOKENS = 32768
+#: Elements of queries, or of keys repeated for them, that attention in blocks gives a kernel at a time: 1 GiB in bfloat16.
+HEADS_AT_ONCE = 2**29
 #: Layers whose results are on their way to or from the host at the same time: two out or two back, and one that is computed.
 ON_THE_WAY = 3
 #: Share of the copies' time that the arithmetic beside them loses: 60 GiB out and back in 2.3 s took 0.1 s of a step of 4.4 s on one H100
@@ -84,9 +86,21 @@ def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
     return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary
 
 
-def gathered_bytes(tokens: float, key_width: int) -> float:
-    """What a layer's keys and values of a whole window take on each device that shares it: in two bytes, and their gradients in four.
+def shared_window_bytes(tokens: float, key_width: int, query_width: int) -> float:
+    """What attention takes, beside its part of queries and results, on each device of those that share a window: one layer's at a time.
 
-    key_width: numbers in the keys of a token, all heads together.
+    All keys and values in two bytes and their gradients in four; and what a kernel is given and gives, keys repeated for each of their queries'
+    heads: eight tensors of so many heads as `HEADS_AT_ONCE` leaves.
+
+    tokens: of the whole window. key_width, query_width: numbers in the keys and in the queries of a token, all heads together.
     """
-    return 2 * (2 + 4) * tokens * key_width
+    return 2 * (2 + 4) * tokens * key_width + 8 * 2 * min(tokens * query_width, HEADS_AT_ONCE)
+
+
+def unsharded_bytes(layer: float, tables: float, compute: int) -> float:
+    """Whole weights on each device of a sharded model while a layer runs backward: the layer's and the next one's, its gradient and that in float32,
+    embedding and head, which stay for the whole pass, and their gradients.
+
+    layer, tables: numbers of weights; a head that is the embedding counts once. compute: bytes of one in the arithmetic's precision.
+    """
+    return layer * (2 * compute + compute + 4) + 2 * tables * compute

@@ -4,7 +4,7 @@ in   the loss module, the shape of a micro batch, the device
 out  layers that keep what the memory there is holds; less, each time a step finds that it was too much
 
     auto   on a GPU everything if it fits, else what saves most work in the memory that is left; on a CPU everything
-    full   nothing but each layer's input: a third more work, least memory
+    full   nothing but each layer's input, and of a long window the MLP in tiles: a third more work, least memory
     none   everything: no work twice, most memory
 """
 
@@ -20,15 +20,17 @@ from torch import nn
 
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.model.layers import key_width
+from ropewalk.model.layers import key_width, query_width
 from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.settings.budget import (
     COMPILED_FLOPS,
     COMPILED_WEIGHTS,
     MARGIN,
-    gathered_bytes,
     head_bytes,
     host_room,
+    mlp_tiles,
+    shared_window_bytes,
+    unsharded_bytes,
 )
 from ropewalk.training import recompute, throughput
 from ropewalk.training.host_link import link_rate
@@ -80,6 +82,8 @@ class ActivationMemory:
         if self._checkpointing is None:
             return
         if self._setting == "full":
+            if self._on_gpu:
+                self._checkpointing.tile(mlp_tiles(self._shape[0] * self._shape[1]))
             self._checkpointing.keep([NOTHING] * len(self._checkpointing.layers))
         elif self._traced:
             room = self._room()
@@ -122,8 +126,7 @@ class ActivationMemory:
         # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
-        if self._mesh.context_size > 1:
-            reserved += int(gathered_bytes(tokens * self._mesh.context_size, key_width(self._loss.model)))
+        reserved += self._of_several(tokens)
         return gpu_room(
             self._checkpointing,
             self._mesh.device,
@@ -134,6 +137,18 @@ class ActivationMemory:
             gradients=0 if self._accumulated else gradient_bytes(parameters),
             processes=ranks.local_size(),
         )
+
+    def _of_several(self, tokens: int) -> int:
+        """Bytes that a layer's backward pass takes because there are several devices: weights made whole, keys of a shared window."""
+        mesh, layers, taken = self._mesh, self._checkpointing.layers if self._checkpointing else [], 0.0
+        if mesh.world > 1:
+            layer = sum(parameter.numel() for parameter in layers[0].parameters())
+            others = sum(parameter.numel() for parameter in self._loss.parameters()) - layer * len(layers)
+            taken += unsharded_bytes(layer, others, self._compute.itemsize)
+        if mesh.context_size > 1:
+            model = self._loss.model
+            taken += shared_window_bytes(tokens * mesh.context_size, key_width(model), query_width(model))
+        return int(taken)
 
 
 def gpu_room(

@@ -53,13 +53,18 @@ def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
         raise kind(sentence(shortage(error))) from error
 
 
-def too_little(step: int, asked: str, tried: list[str]) -> str:
-    """What a user can do where nothing is left to be given up. tried: options with which the model would fit, by the planner; none if it cannot tell."""
-    ways = (
-        "; or ".join(tried)
-        or "--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"
-    )
+def too_little(step: int, asked: str, tried: list[str], *, together: bool = False) -> str:
+    """What a user can do where nothing is left to be given up.
+
+    tried: options with which the model would fit, by the planner; none if it cannot tell. together: several devices, which cannot begin a step again
+    with less, and keep as much as was reckoned to fit.
+    """
+    if not tried:
+        tried = ["--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"]
+    elif together:
+        tried = ["--activations full", *tried]
+    kept = "and devices that wait for each other cannot begin it again" if together else "with as little kept as can be"
     return (
-        f"step {step} takes more memory than there is ({asked}), with as little kept as can be; what takes less: {ways}. "
+        f"step {step} takes more memory than there is ({asked}), {kept}; what takes less: {'; or '.join(tried)}. "
         "--resume goes on from the last checkpoint where the optimizer stays"
     )

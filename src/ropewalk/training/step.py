@@ -201,7 +201,8 @@ class TrainingStep:
         """What ends a run in whose step of this number more memory was asked for than there is, and the options that would fit."""
         on_gpu = self._mesh.device.type == "cuda"
         fitting = what_fits(self._settings, self._start.source, self._mesh) if on_gpu else []
-        return too_little(number, asked, fitting)
+        together = self._mesh.world > 1 and self._settings.activations != "full"
+        return too_little(number, asked, fitting, together=together)
 
     def _blame(self, losses: list[float], blocks_read: list[list[int]]) -> str:
         """The micro batches whose loss is not finite, or the worst one, on every rank."""
