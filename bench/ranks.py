@@ -28,6 +28,7 @@ from bench.contestants import GIB, SHAPES, config_of
 from bench.measuring import profile
 from ropewalk import records
 from ropewalk.distributed import mesh as meshes
+from ropewalk.distributed import ranks
 from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.chips import mfu, named
@@ -57,7 +58,7 @@ def room(mesh: meshes.Mesh, root: NextTokenLoss, kept: recompute.SelectiveCheckp
     # Two bfloat16 moments of this rank's shard; two gathered layers and their gradients in float32.
     reserved = 4 * weights // mesh.world + (0 if mesh.world == 1 else 2 * 6 * weights // len(kept.layers))
     card = recompute.free_bytes(mesh.device, kept, stream=stream, head=head, reserved=reserved)
-    return Room(min(mesh.gather(card)), stream)
+    return Room(min(ranks.everyones(card)), stream)
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
         vocabulary = root.model.config.vocab_size
         ids = vocabulary ** torch.rand(1, arguments.tokens + 1, generator=generator, device=mesh.device)
         ids = ids.long().clamp(max=vocabulary - 1)
-        mesh.wait()
+        ranks.wait()
         begin = time.perf_counter()
         out = root(**mesh.split(dict(input_ids=ids[:, :-1], labels=ids[:, 1:])))
         (out / (arguments.tokens * mesh.data_size)).backward()

@@ -5,6 +5,7 @@ usage: torchrun --nproc-per-node 2 ablating_ranks.py DIRECTORY [short of memory]
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -18,8 +19,9 @@ import ropewalk
 from ropewalk.distributed import ranks, spread
 from ropewalk.errors import UserError
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.suite import measurements
-from ropewalk.suite.stages import Outcome
+from ropewalk.suite import measurements, stages
+from ropewalk.suite.stages import Outcome, Stage
+from ropewalk.training.log import Log
 
 METHODS = ["none", "linear", "longrope"]
 
@@ -38,6 +40,25 @@ def fails(*_) -> None:
     raise UserError("one rank cannot read this")
 
 
+def stages_of_which_one_fails(place: Path, *, second: bool) -> list[Outcome]:
+    """The second process cannot go on in the first stage, where the first one waits for it; the other stages are sound, or too large."""
+
+    def meets() -> None:
+        assert ranks.gathered({ranks.rank(): "here"}) == {0: "here", 1: "here"}
+
+    def large() -> None:
+        if second:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        meets()
+
+    todo = {"alone": fails if second else meets, "sound": meets, "large": large, "last": meets}
+    (place / "stages").mkdir(exist_ok=True)
+    (place / "stages/stages.jsonl").touch()
+    with mock.patch.object(ranks, "share_passes", return_value=False):  # but for what "sharded" has left behind
+        outcomes = stages.run([Stage(name, "model", {}, run) for name, run in todo.items()], place / "stages")
+    return [dataclasses.replace(outcome, seconds=0.0) for outcome in outcomes]  # each process has its own clock
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     place, second = Path(sys.argv[1]), os.environ["RANK"] == "1"
@@ -51,6 +72,9 @@ def main() -> None:
         said["sharded"] = rows(place, "sharded", methods=["linear", "none"])
     with mock.patch.object(measurements.passkey, "measure", fails) if second else mock.MagicMock():
         said["failing"] = rows(place, "failing", tokens=[0], methods=["none"])
+    with mock.patch.object(Log, "step", fails) if not second else mock.MagicMock():
+        said["unlogged"] = rows(place, "unlogged", tokens=[0, 1024], methods=["linear"])
+    said["stages"] = stages_of_which_one_fails(place, second=second)
     said["uneven"] = rows(place, "uneven", tokens=[1024], methods=["linear"], step_tokens=384)
     every = ranks.gathered({ranks.rank(): {name: [vars(each) for each in outcomes] for name, outcomes in said.items()}})
     if not second:

@@ -20,12 +20,15 @@ from safetensors.torch import save_file
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.distributed import mesh as meshes
+from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
 from ropewalk.model import fit
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
-from ropewalk.training import TrainSettings, lora, train
+from ropewalk.training import TrainSettings, batch, checkpoints, loop, lora, run, setup, step, train
+from ropewalk.training.log import Log
 from ropewalk.training.setup import starting_model
+from ropewalk.training.snapshots import Snapshots
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
 SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu")
@@ -72,15 +75,42 @@ LAYOUTS = {"dp": dict(), "hsdp": dict(replicas=2)}
 
 def refusal(place: Path, **options) -> str:
     try:
-        train(place / "base", out=place / "never", **{**SHARED, **options})
+        train(place / "base", **{"out": place / "never", **SHARED, **options})
     except UserError as error:
         return str(error)
     return ""
 
 
-def refusals(place: Path) -> list[str]:
+def refusals(place: Path, **options) -> list[str]:
     """What each process says."""
-    return meshes.start(device="cpu").gather(refusal(place))
+    return ranks.everyones(refusal(place, **options))
+
+
+#: What one process alone fails in, between two meetings: its rank, and where. The others are elsewhere by then.
+ALONE = {
+    "directory": (0, run, "directory_of"),
+    "tokens": (0, batch, "tokenise"),
+    "tokens of the second": (1, batch, "tokenise"),
+    "data": (1, batch, "check_ids"),
+    "tokenizer": (1, setup, "load_tokenizer"),
+    "positions": (1, step, "verify_positions"),
+    "resumed": (1, loop, "refuse_other_run"),
+    "log": (0, Log, "step"),
+    "state": (0, state, "_make"),
+    "checkpoint": (0, Snapshots, "save"),
+    "model": (0, checkpoints, "_put_in_place"),
+}
+
+
+def alone(place: Path) -> dict[str, list[str]]:
+    """What each process says where one fails alone."""
+    said = {}
+    for name, (rank, where, attribute) in ALONE.items():
+        failing = mock.patch.object(where, attribute, side_effect=UserError(f"{name} failed here alone"))
+        out = place / ("copied" if name == "resumed" else f"alone in {name}")
+        with failing if ranks.rank() == rank else mock.MagicMock():
+            said[name] = refusals(place, steps=4, out=out, resume=name == "resumed")
+    return said
 
 
 def settings(model: Path, **options) -> TrainSettings:
@@ -125,7 +155,7 @@ def spread(place: Path, name: str, layout: str, **options) -> list[dict]:
     if mesh.main:
         clones = {key: value.clone().contiguous() for key, value in weights.items()}
         save_file(clones, place / "spread" / f"{name}-{layout}-{options.get('mode', 'full')}.safetensors")
-    return mesh.gather(found)
+    return ranks.everyones(found)
 
 
 def kept_in_float32(place: Path) -> list[list[str]]:
@@ -136,7 +166,7 @@ def kept_in_float32(place: Path) -> list[list[str]]:
         mock.patch("importlib.util.find_spec"),  # nothing is optimised here, so torchao need not be there
     ):
         model = starting_model(settings(place / "base", precision="bfloat16-stochastic"), mesh).model
-    return mesh.gather([name for name, p in model.named_parameters() if p.dtype == torch.float32])
+    return ranks.everyones([name for name, p in model.named_parameters() if p.dtype == torch.float32])
 
 
 def growth(model: Path) -> list[float]:
@@ -149,7 +179,7 @@ def growth(model: Path) -> list[float]:
 
     before = peak()
     sharded, _ = begin(mesh, model)
-    return mesh.gather((peak() - before) / sum(p.numel() * p.element_size() for p in sharded.parameters()))
+    return ranks.everyones((peak() - before) / sum(p.numel() * p.element_size() for p in sharded.parameters()))
 
 
 def main() -> None:
@@ -177,6 +207,7 @@ def main() -> None:
         said["nan"] = refusal(place / "poisoned", steps=20)
     with mock.patch.object(NextTokenLoss, "_check_family", side_effect=UserError("train another family")):
         said["family"] = refusals(place)
+    said["alone"] = alone(place)
     said["spread"] = {
         f"{name}-{layout}-full": spread(place, name, layout) for name in [*SPREAD, "untied"] for layout in LAYOUTS
     }

@@ -20,6 +20,7 @@ from ropewalk import testing
 from ropewalk.attention_ops import blocks as attention_blocks
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
@@ -143,10 +144,10 @@ def _process(rank: int, port: int, out: Path) -> None:
     found["kept"] = pass_through(split, "llama", "documents", keep=frozenset({0, 3, 5}))
     with unittest.mock.patch.object(kernels, "choose", lambda q, varied: "plain"):
         found["fused"] = {kind: pass_through(split, "llama", kind) for kind in ("plain", "documents")}
-    found["exchanged"] = {str(t): sharded.gather(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
+    found["exchanged"] = {str(t): ranks.everyones(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
     training(sharded, range(3), save=out / "of two")
     found["from one"] = training(split, range(3, 5), load=out / "of one")
-    found["others"] = [sharded.any(rank == 1), sharded.gather(rank), sharded.data_size, split.data_size]
+    found["others"] = [sharded.any(rank == 1), ranks.everyones(rank), sharded.data_size, split.data_size]
     try:
         split.split({name: value[:, :-2] for name, value in batch("plain").items()})
     except UserError as error:
@@ -161,7 +162,7 @@ def _process(rank: int, port: int, out: Path) -> None:
         found["three"] = str(error)
     if rank == 0:
         torch.save(found, out / "found.pt")
-    sharded.wait()
+    ranks.wait()
     sharded.close()
 
 

@@ -89,6 +89,79 @@ def test_a_mistake_that_all_ranks_make_is_said_once_and_one_ranks_own_is_said(tm
         assert done.returncode != 0 and done.stderr.count(sentence) == 1, done.stderr
 
 
+ALONE = """
+import os, sys
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.training.log import Log
+def fails(*_):
+    raise UserError('this rank alone')
+if os.environ['RANK'] == '0':
+    Log.step = fails
+cli.main(sys.argv[1:])
+"""
+TRAINING = {
+    "train": "--window 96 --steps 3 --batch-size 2",
+    "ablate": "--test {data} --tokens 512 --factors 2 --methods linear --learning-rates 1e-3 --step-tokens 256 --measure perplexity",
+}
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_what_one_process_alone_cannot_do_ends_all_in_one_sentence(tmp_path, command):
+    """The first one cannot write a step down, while the second is on its way into the next: nobody waits, and nobody else complains."""
+    model, data = tiny_directory(tmp_path / "model", window=64), tmp_path / "data.txt"
+    data.write_text(prose(400))
+    (tmp_path / "alone.py").write_text(ALONE)
+    words = f"{command} {model} --data {data} --device cpu --out {tmp_path / 'out'} {TRAINING[command]}"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, tmp_path / "alone.py", *words.format(data=data).split()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    sentence = (
+        "ropewalk: this rank alone" if command == "train" else "ropewalk: no row could be measured: this rank alone"
+    )
+    assert done.returncode != 0 and done.stderr.count(sentence) == 1, done.stderr
+    assert "exitcode  : 2 " in done.stderr and "[rank" not in done.stderr, "a sentence and no traceback of a rank"
+
+
+LEAVES = """
+import sys, time
+from pathlib import Path
+import torch.distributed as dist
+from ropewalk.distributed import ranks
+ranks.join()
+heard = Path(sys.argv[1])
+def ends():
+    if ranks.rank() == 1:
+        raise KeyError('a fault')
+    ranks.wait()
+try:
+    ranks.together(ends)
+except ranks.Alone as error:
+    heard.write_text(str(error))
+except KeyError:
+    ranks.leave()
+    assert dist.is_initialized(), 'nobody would answer'
+    dist.destroy_process_group()  # as the end of the process does, which then waits until the other one has heard of it
+    while not heard.exists():
+        time.sleep(0.1)
+    raise
+"""
+
+
+def test_a_fault_that_nobody_can_be_told_of_ends_the_others_wait(tmp_path):
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, tmp_path / "leaves.py", tmp_path / "heard"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0 and done.stderr.count("KeyError: 'a fault'") == 1, done.stderr
+    assert (tmp_path / "heard").read_text().startswith("one of the processes that work together stopped, and says why")
+
+
 def test_asking_which_process_this_is_starts_nothing_and_talking_needs_the_others(monkeypatch):
     assert (ranks.rank(), ranks.size()) == (0, 1)
     ranks.join()

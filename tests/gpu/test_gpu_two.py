@@ -15,6 +15,7 @@ import transformers
 
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.distributed import ranks
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.model.loss import IGNORED, NextTokenLoss
@@ -60,7 +61,11 @@ def read_once(mesh: Mesh, directory: Path) -> dict[str, Any]:
     verify_rope(model)
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
     peak = (torch.cuda.max_memory_allocated() - before) / whole
-    return {"peaks": mesh.gather(peak), "kept": mesh.gather(kept), "weights": mesh.unsharded(model.state_dict())}
+    return {
+        "peaks": ranks.everyones(peak),
+        "kept": ranks.everyones(kept),
+        "weights": mesh.unsharded(model.state_dict()),
+    }
 
 
 def _process(rank: int, port: int, out: Path) -> None:
@@ -72,7 +77,7 @@ def _process(rank: int, port: int, out: Path) -> None:
     if rank == 0:
         found["read once"]["kept"] = [[vars(c) for c in kept] for kept in found["read once"]["kept"]]
         torch.save(found, out / "found.pt")
-    start().wait()
+    ranks.wait()
     start().close()
 
 

@@ -112,6 +112,23 @@ def test_what_one_process_alone_cannot_measure_is_left_out_by_all(place, said):
     assert row.of(Perplexity) and row.of(ContextGain) and not row.of(PasskeySummary)
 
 
+def test_a_row_whose_training_one_process_alone_cannot_record_is_left_out_by_all(place, said):
+    """The first one writes the log, while the second is on its way to the next step."""
+    reasons = {each["name"]: each["reason"] for each in said["unlogged"]}
+    assert reasons == {"linear-x2-0": "", "linear-x2-1k-1e-3-s0": "one rank cannot read this"}
+    assert not (place / "unlogged/linear-x2-1k-1e-3-s0.jsonl").exists()
+
+
+def test_a_stage_that_one_process_alone_cannot_do_is_left_out_by_all_and_the_next_are_run(said):
+    reasons = [each["reason"] for each in said["stages"]]
+    assert reasons == [
+        "one rank cannot read this",
+        "",
+        "not enough memory (CUDA out of memory. Tried to allocate 1 GiB.)",
+        "",
+    ]
+
+
 def test_a_step_that_is_not_divided_is_refused_by_its_row(said):
     assert "3 windows of 128 tokens are not divided among 2; change --step-tokens" in said["uneven"][0]["reason"]
 

@@ -101,7 +101,9 @@ def test_a_family_that_nobody_can_count_is_trained_as_ever(seven, tmp_path) -> N
     assert (settings.precision, settings.optimizer) == ("bfloat16", "adamw")
 
 
-def test_options_that_would_fit_are_named_by_the_planner(seven, tmp_path) -> None:
+def test_options_that_would_fit_are_named_by_the_planner_and_nobody_else_is_asked(seven, tmp_path, monkeypatch) -> None:
     settings = dataclasses.replace(seven(78.7), precision="bfloat16", optimizer="adamw")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # a meeting would be refused, since nobody has joined the other one
+    monkeypatch.setenv("RANK", "1")
     ways = regime.what_fits(settings, Checkpoint.open(tmp_path / "7b"), Mesh(torch.device("cuda")))
     assert ways[0] == "--precision bfloat16-stochastic" and "--mode lora" in ways and ways[-1].startswith("--gpus")

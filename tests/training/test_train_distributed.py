@@ -127,6 +127,12 @@ def test_what_the_main_process_cannot_load_or_train_stops_all(place):
     assert messages["family"] == ["train another family"] * 2
 
 
+@pytest.mark.parametrize("name", many_processes.ALONE)
+def test_what_one_process_fails_in_alone_ends_all_with_its_sentence(place, name):
+    """Those that follow in the same processes show that they still understand each other."""
+    assert json.loads((place / "said.json").read_text())["alone"][name] == [f"{name} failed here alone"] * 2
+
+
 SPREAD = [f"{name}-{layout}-full" for name in [*many_processes.SPREAD, "untied"] for layout in many_processes.LAYOUTS]
 
 

@@ -19,7 +19,6 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import locked, refuse_locked
 from ropewalk.errors import UserError
-from ropewalk.progress import is_first_process
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def run_directory(
 ) -> Iterator[Path]:
     """Yield the directory to write into, made, marked and locked. If the block ends well, what it wrote lies at `out`.
 
-    Of the processes that torchrun started only the first comes to do anything; the others are told the place by it.
+    Of the processes that torchrun started the first alone calls it, and tells the others the place.
 
     Args:
         out: of the command.
@@ -50,9 +49,6 @@ def run_directory(
         UserError: another process writes there; the guard refuses; the disk does.
     """
     place = Path(os.path.realpath(out))
-    if not is_first_process():
-        yield place
-        return
     guard.refuse_unreadable(place)
     if not place.name:
         raise UserError(f"--out is a directory of its own, and {out} is the root of all of them; name one below it")

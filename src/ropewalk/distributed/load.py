@@ -18,6 +18,7 @@ import transformers
 from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.distributed.state import put
 from ropewalk.errors import UserError
@@ -44,9 +45,9 @@ def load(
             return _without_weights(checkpoint, dtype)
         return load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa")
 
-    model = mesh.together(build)
-    outline = mesh.same(_outline(model) if mesh.main else None)
-    mesh.together(lambda: None if mesh.main else _lay_out_as_main(model, outline))
+    model = ranks.together(build)
+    outline = ranks.same(_outline(model) if mesh.main else None)
+    ranks.together(lambda: None if mesh.main else _lay_out_as_main(model, outline))
     return model
 
 

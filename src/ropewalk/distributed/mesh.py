@@ -7,9 +7,9 @@ out  `Mesh`: what training asks of its devices
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,16 +27,6 @@ from ropewalk.attention_ops.transformers import (
 from ropewalk.distributed import ranks, state
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers, head_size, query_width
-
-T = TypeVar("T")
-#: What gloo and NCCL say of a process that is gone.
-_LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "NCCL communicator was aborted",
-    "remote process exited",
-)
 
 
 def start(*, cp: int = 1, replicas: int = 1, device: torch.device | str | None = None) -> Mesh:
@@ -97,10 +87,8 @@ class Mesh:
         self.data_size, self.context_size = layout.shape if layout else (1, 1)
         self._attention = contextlib.ExitStack()
         self._context = collectives.named(layout.get_group("context")) if layout and self.context_size > 1 else ""
-        self._broken = False
-        self._heads_width = (
-            0  # of a layer's queries; 0 before `shard`, and where blocks cannot stand for the model's attention
-        )
+        # Of a layer's queries; 0 before `shard`, and where blocks cannot stand for the model's attention.
+        self._heads_width = 0
 
     @property
     def main(self) -> bool:
@@ -133,7 +121,7 @@ class Mesh:
         options: dict[str, Any] = dict(
             mesh=self._weights, mp_policy=MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
         )
-        on_main_alone = self.any(any(parameter.is_meta for parameter in module.parameters()))
+        on_main_alone = any(ranks.everyones(any(parameter.is_meta for parameter in module.parameters())))
         weights = state.set_aside(module) if on_main_alone and self.main else {}
         for layer in decoder_layers(module):
             fully_shard(layer, **options)
@@ -196,6 +184,8 @@ class Mesh:
         }
         return {**parts, "attend": Attend(blocks, group, varied=documents)}
 
+    # What follows is asked in passes, on the devices; between them processes meet by ranks.py.
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.world > 1:
@@ -222,27 +212,6 @@ class Mesh:
         """Whether the flag is set on any process."""
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
-        return values
-
-    def same(self, value: Any) -> Any:
-        """The main process's value, on every process."""
-        if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-    def wait(self) -> None:
-        """Go on when all processes have come here."""
-        if self.world > 1:
-            dist.barrier()
-
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         """The norm of all gradients together, which are scaled down to `limit` if it is above it (0: never)."""
         norm = nn.utils.clip_grad_norm_(list(parameters), limit or float("inf"), foreach=True)
@@ -260,55 +229,6 @@ class Mesh:
         """Read what `save` wrote, with however many ranks it was written."""
         state.load(model, optimizer, directory)
 
-    @contextlib.contextmanager
-    def first_on_each_machine(self) -> Iterator[None]:
-        """One process of each machine goes through first, the others when it is done, to find what it has left in the cache."""
-        is_first = ranks.local_rank() == 0
-        if not is_first:
-            self.wait()
-        try:
-            yield
-        finally:
-            if is_first:
-                self.wait()
-
-    def together(self, act: Callable[[], T]) -> T:
-        """`act()` on every process, which may do different things there; if it fails on any, all stop, instead of waiting for that one.
-
-        Raises:
-            UserError: on every process, the first one's sentence.
-        """
-        if self.world == 1:
-            return act()
-        sentence, result = "", None
-        try:
-            result = act()
-        except UserError as error:
-            sentence = str(error)
-        failed = next(filter(None, self.gather(sentence)), None)
-        if failed:
-            raise UserError(failed)
-        return cast(T, result)
-
-    @contextlib.contextmanager
-    def nobody_waits(self) -> Iterator[None]:
-        """Around a pass, in which processes wait for each other: one that cannot go on leaves, and the others say so instead of waiting for it.
-
-        Raises:
-            Alone: another process left, or this one does. Where the wait is in a GPU's queue, torchrun ends it.
-        """
-        try:
-            yield
-        except (UserError, RuntimeError, MemoryError) as error:
-            self._broken = self.world > 1
-            if self._broken and any(words in str(error) for words in _LOST):
-                raise ranks.Alone(
-                    "one of the processes that train together stopped, and says why itself; the last checkpoint is whole, go on with --resume"
-                ) from error
-            if self._broken and isinstance(error, UserError):
-                raise ranks.Alone(str(error)) from error
-            raise
-
     def release(self) -> None:
         """Give PyTorch its own attention back; what was sharded is not trained any more."""
         self._attention.close()
@@ -316,8 +236,8 @@ class Mesh:
     def close(self) -> None:
         """Leave the other processes, and leave PyTorch's attention as it was."""
         self.release()
-        if self.world > 1 and dist.is_initialized() and not self._broken:  # nobody would answer
-            dist.destroy_process_group()
+        if self.world > 1:
+            ranks.leave()
 
 
 def _borders(positions: Tensor) -> list[list[int]]:

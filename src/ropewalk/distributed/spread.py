@@ -7,7 +7,7 @@ out  the model: the weights of each decoder layer are sharded (FSDP2), and whole
 **Company.** All processes gather a sharded layer together, so each takes part in every pass of any of them. Before a pass, a process
 says the number of its model. The lowest number that is said goes first: who said another one sends a single token through that model,
 which is all of the gathering and next to none of the arithmetic, and then says its own again. Who has nothing to read says so wherever
-processes meet (`ranks.same`, `ranks.gathered`), and keeps the others company until all have come there. So work is shared out as it is
+processes meet (ranks.py), and keeps the others company until all have come there. So work is shared out as it is
 for whole models, and comes to the same figures; a process that fails ends the others' wait by torchrun, as it does in any meeting.
 """
 

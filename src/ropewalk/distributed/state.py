@@ -6,6 +6,7 @@ out  a distributed checkpoint: each rank writes its part; another number of rank
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ropewalk.checkpoint.files import disk_errors
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 
 
@@ -99,10 +102,7 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) ->
         UserError: the disk refused a process's part.
     """
     directory = Path(directory)
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        directory.mkdir(parents=True, exist_ok=True)
-    if dist.is_initialized():
-        dist.barrier()
+    ranks.first(functools.partial(_make, directory))
     try:
         dcp.save(_parts(model, optimizer), checkpoint_id=directory, no_dist=not dist.is_initialized())
     except CheckpointException as error:
@@ -110,6 +110,11 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) ->
         raise UserError(
             f"{directory} could not be written ({first}); free some space or choose another place"
         ) from None
+
+
+def _make(directory: Path) -> None:
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path) -> None:

@@ -179,7 +179,7 @@ def fingerprint(loaded: LoadedModel, *, samples: int = 64) -> str:
         loaded: by `open_model`.
         samples: numbers hashed of each tensor, evenly spread.
     """
-    ranks.same(None)  # all come here, and none is in the middle of a pass: sharded tensors are put together
+    ranks.wait()  # all come here, and none is in the middle of a pass: sharded tensors are put together
     digest = hashlib.sha256((loaded.info.fingerprint or _of_object(loaded.model, loaded.tokenizer)).encode())
     for name, tensor in _tensors(loaded.model):
         flat = tensor.flatten()

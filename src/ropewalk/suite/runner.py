@@ -76,12 +76,9 @@ def evaluate(settings: EvaluateSettings) -> list[Outcome]:
     if base is not None:
         refuse_other_base(model, base)
     ranks.join()
-    with _directory(settings) as work:
-        suite = Suite(settings, size, ranks.same(work))  # no rank reads the directory before it is there
-        if ranks.rank() == 0:
-            _begin(suite)
-            run_file.write(asked, suite.work)
-        ranks.same(None)
+    with contextlib.ExitStack() as stack:
+        suite = Suite(settings, size, ranks.first(lambda: stack.enter_context(_directory(settings))))
+        ranks.first(lambda: _begin(suite, asked))
         outcomes = run(list(suite.stages()), suite.work)
         if ranks.rank() == 0:
             _page(suite.model, suite.work, outcomes)
@@ -113,8 +110,8 @@ def _directory(settings: EvaluateSettings) -> contextlib.AbstractContextManager[
     )
 
 
-def _begin(suite: Suite) -> None:
-    """What would only be found out at the end: that something else lies where records and page go."""
+def _begin(suite: Suite, asked: EvaluateSettings) -> None:
+    """Make the directory ready, after what would only be found out at the end: that something else lies where records and page go."""
     from ropewalk.reports.page import PAGE
 
     check_file(suite.records)
@@ -122,6 +119,7 @@ def _begin(suite: Suite) -> None:
     with disk_errors(suite.out):
         (suite.work / JOURNAL).touch()
     suite.prepare()
+    run_file.write(asked, suite.work)
 
 
 def _refuse_missing(settings: EvaluateSettings) -> None:

@@ -88,21 +88,33 @@ def _title(stage: Stage) -> str:
 
 
 def attempt(stage: Stage) -> Outcome:
-    """Run a stage; what it was left out for, if a user could do something about it."""
+    """Run a stage; what it was left out for, by all ranks, if a user could do something about it.
+
+    Raises:
+        Alone: a rank left in the middle of what others wait for.
+    """
     started = time.perf_counter()
     reason = ""
     try:
-        stage.run()
+        ranks.together(lambda: _run(stage))
     except ranks.Alone:
         raise
     except UserError as error:
         reason = str(error)
-    except torch.OutOfMemoryError as error:
-        reason = f"not enough memory ({str(error).splitlines()[0]})"
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return Outcome(stage.name, stage.model, reason, round(time.perf_counter() - started, 1))
+
+
+def _run(stage: Stage) -> None:
+    """A shortage of memory is a reason like others, except where it may be that of a pass which all ranks take part in."""
+    try:
+        stage.run()
+    except torch.OutOfMemoryError as error:
+        if ranks.share_passes():
+            raise
+        raise UserError(f"not enough memory ({str(error).splitlines()[0]})") from error
 
 
 def _key(stage: Stage) -> str:

@@ -87,7 +87,7 @@ class ActivationMemory:
             self._checkpointing.keep([NOTHING] * len(self._checkpointing.layers))
         elif self._traced:
             room = self._room()
-            everyone = self._mesh.gather(room)
+            everyone = ranks.everyones(room)
             least = {"card": min(each.card for each in everyone), "host": min(each.host for each in everyone)}
             self._checkpointing.settle(replace(room, **least))
 
@@ -116,7 +116,7 @@ class ActivationMemory:
         """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
         first, self._stepped = not self._stepped, True
         if first and self._checkpointing is not None and self._traced and self._on_gpu:
-            self._checkpointing.spare(min(self._mesh.gather(throughput.spare_bytes(self._mesh.device) - 2 * MARGIN)))
+            self._checkpointing.spare(min(ranks.everyones(throughput.spare_bytes(self._mesh.device) - 2 * MARGIN)))
 
     def _room(self) -> Room:
         """What there is on this device and beside it, when all that stays is in memory."""

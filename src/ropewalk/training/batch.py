@@ -8,6 +8,7 @@ What a step reads is a pure function of (seed, step) and of nothing else; device
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from ropewalk.data.mixture import Mixture, Part, Reading
 from ropewalk.data.packing import PackedBlocks, TrainingRows
 from ropewalk.data.scores import chosen_by
 from ropewalk.data.token_corpus import tokenise
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
@@ -156,18 +158,19 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 f"a source's length is at most the window, {window} tokens, and {group.name} has {group.length}; ask for a longer --window"
             )
         share = group.weight / weights if group.weight is not None else 1.0
-        with mesh.first_on_each_machine():
-            corpus = tokenise(
-                group.sources,
-                tokenizer,
-                field=settings.field,
-                limit=math.ceil(settings.steps * settings.batch * window * share) + 1,
-                seed=settings.seed,
-                loss=settings.loss,
-                conversations=True,
-                control=settings.live_control_tokens,
-                chosen=chosen,
-            )
+        read = functools.partial(
+            tokenise,
+            group.sources,
+            tokenizer,
+            field=settings.field,
+            limit=math.ceil(settings.steps * settings.batch * window * share) + 1,
+            seed=settings.seed,
+            loss=settings.loss,
+            conversations=True,
+            control=settings.live_control_tokens,
+            chosen=chosen,
+        )
+        corpus = ranks.first_on_each_machine(read)
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
         if settings.mode == "pose" and group.length:
             raise UserError(

@@ -22,6 +22,7 @@ import torch
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory_of_ours
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.save import save_model
 from ropewalk.training import lora, low_bits, training_state
@@ -48,9 +49,7 @@ def write_checkpoint(
     """
     parts = snapshots.root / f".{snapshots.path(step).name}.parts.partial"
     weights = plain_weights(model, start, mesh)
-    if mesh.main:
-        shutil.rmtree(parts, ignore_errors=True)
-    mesh.wait()
+    ranks.first(lambda: shutil.rmtree(parts, ignore_errors=True))
 
     def write(directory: Path) -> None:
         _write_model(directory, step, weights, start)
@@ -59,7 +58,7 @@ def write_checkpoint(
     try:
         with disk_errors(snapshots.path(step)):
             training_state.save(model, optimizer, parts, mesh)
-        mesh.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
+        ranks.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
     finally:
         if mesh.main:
             shutil.rmtree(parts, ignore_errors=True)
@@ -72,8 +71,9 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
         same_as: a checkpoint of this very step, whose files are linked instead of written again.
     """
     is_adapted = isinstance(model, lora.peft.PeftModel)
-    weights = None if same_as is not None else plain_weights(model, start, mesh)
+    # First what all take part in: what follows on the main process alone may fail there.
     adapter = mesh.unsharded(lora.trainable(model)) if is_adapted else None
+    weights = None if same_as is not None else plain_weights(model, start, mesh)
 
     def write() -> None:
         beside = out / guard.FINAL
@@ -95,7 +95,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
                 )
         _put_in_place(beside, out)
 
-    mesh.together(lambda: write() if mesh.main else None)
+    ranks.together(lambda: write() if mesh.main else None)
 
 
 def _put_in_place(beside: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ropewalk.distributed.mesh import Mesh
+from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.progress import IN_TIME, began, clock
 
@@ -63,9 +63,9 @@ class Deadline:
         """A step took so long."""
         self._recent.append(seconds)
 
-    def check(self, mesh: Mesh, rest: float, spent: float = 0.0) -> None:
+    def check(self, rest: float, spent: float = 0.0) -> None:
         """Raises OutOfTime, on all processes, if `rest` more seconds of a step of which `spent` are over would come too late. Without a budget nobody asks."""
-        if self.is_set and mesh.same(rest > self.left):
+        if self.is_set and ranks.same(rest > self.left):
             raise OutOfTime(rest + spent)
 
     @contextlib.contextmanager

@@ -23,6 +23,7 @@ import torch
 
 from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.records import ModelInfo
@@ -69,7 +70,7 @@ class Loop:
     ) -> None:
         self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
         self._watch, self._asked = watch, asked or settings
-        self.out: Path = mesh.same(out)  # the first process knows
+        self.out = out
         self.model: Any = start.model
         if settings.mode == "lora":
             seed(settings.seed)  # adapters begin at random: the same in every run and on every device
@@ -117,7 +118,7 @@ class Loop:
 
     def _prepare(self) -> None:
         """The disk is asked; what stays in a GPU's memory is put there; then what the layers keep can be chosen."""
-        self.mesh.together(self._ask_disk)
+        ranks.together(self._ask_disk)
         if self.mesh.device.type == "cuda":
             optimizers.allocate_states(self.step.optimizer)
         self.step.activations.settle()
@@ -132,7 +133,7 @@ class Loop:
         if not self.keep:
             return dataclasses.replace(self.start.info, steps=self.done)
         info = Checkpoint.open(self.out).info if self.mesh.main else None
-        return dataclasses.replace(self.mesh.same(info), name=str(self.settings.out))
+        return dataclasses.replace(ranks.same(info), name=str(self.settings.out))
 
     def _resume(self) -> Snapshot | None:
         if not self.settings.resume:
@@ -141,19 +142,19 @@ class Loop:
         if self.mesh.main:
             self.snapshots.sweep()
             snapshot = self.snapshots.latest()
-        snapshot = self.mesh.same(snapshot)
-        if snapshot is None and self.mesh.same((self.out / "config.json").is_file()):
+        snapshot = ranks.same(snapshot)
+        if snapshot is None and ranks.same((self.out / "config.json").is_file()):
             raise UserError(
                 f"{self.settings.out} holds a finished model and no checkpoint that a run can go on from, and to begin anew would replace it; put the "
                 "checkpoints back, choose another --out, or add --overwrite and leave --resume out"
             )
         if snapshot is not None:
-            changed = refuse_other_run(
-                snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ()
-            )
+            allow = CHANGEABLE if self.settings.allow_changes else ()
+            changed = ranks.together(lambda: refuse_other_run(snapshot, self._identity(), allow=allow))
             for change in changed:
                 self._say(f"from step {snapshot.step} on: {change}")
-            training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
+            with ranks.nobody_waits():  # what is read is shared out at once
+                training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
             self.done = self._saved = snapshot.step
         return snapshot
 
@@ -171,7 +172,7 @@ class Loop:
         while not self._is_enough() and self.done < self.settings.steps:
             begin = time.perf_counter()
             try:
-                self.deadline.check(self.mesh, self.deadline.next_step)
+                self.deadline.check(self.deadline.next_step)
                 result = self.step.take(self.done, signals)
             except Interrupted:
                 raise self._stopped(run, signals) from None
@@ -195,7 +196,7 @@ class Loop:
         """Of a run with a budget: a first step that is longer than all of it."""
         windows, window = self.settings.batch, self.batches.windows.window
         flops = self._pace.flops * windows * window / self.mesh.world
-        self.mesh.together(lambda: self.deadline.refuse_hopeless(flops, self.mesh.device, windows))
+        ranks.together(lambda: self.deadline.refuse_hopeless(flops, self.mesh.device, windows))
 
     def _end_in_time(self, run: str) -> None:
         """The budget is spent: show and save what was done, so that another run can go on from it."""

@@ -53,7 +53,7 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
         return _with_room(with_regime(settings, *ON_CPU), checkpoint, mesh)
     if is_settled(settings):
         return settings
-    before = mesh.same(_before(out) if settings.resume and mesh.main else None)
+    before = ranks.same(_before(out) if settings.resume and mesh.main else None)
     if before is not None:
         return with_regime(settings, *before)
     try:
@@ -73,7 +73,7 @@ def _with_room(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> T
     except UserError:  # a family whose memory nobody can count
         return settings
     least = on_cpu(job, room)
-    if settings.activations != "auto" or mesh.same(least.activations.name) != FULL.name:
+    if settings.activations != "auto" or ranks.same(least.activations.name) != FULL.name:
         return settings
     if mesh.main:
         need = step_memory(replace(least, activations=NONE), cpu=True).total
@@ -132,17 +132,28 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_
 
 
 def card_here(mesh: Mesh) -> Chip:
-    """The device with least free memory, as a chip; what CUDA has taken already for this process is in every plan."""
+    """The device with least free memory, as a chip."""
+    return _card(mesh, min(ranks.everyones(_room(mesh))))
+
+
+def _room(mesh: Mesh) -> int:
+    """Bytes of this process's device; what CUDA has taken already for it is in every plan."""
     free, total = torch.cuda.mem_get_info(mesh.device)
-    size = min(mesh.gather(int(min(total, free + CONTEXT))))
-    return calibrate.card(torch.cuda.get_device_name(mesh.device), size)
+    return int(min(total, free + CONTEXT))
+
+
+def _card(mesh: Mesh, room: int) -> Chip:
+    return calibrate.card(torch.cuda.get_device_name(mesh.device), room)
 
 
 def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> list[str]:
-    """Options with which the model would fit these devices, tried by the planner; none where it cannot tell."""
+    """Options with which the model would fit, tried by the planner on devices like this one; none where it cannot tell.
+
+    The others are not asked: they may be in a pass, and wait for this process.
+    """
     try:
         job = job_here(settings, checkpoint, mesh)
-        return ways_out(job, card_here(mesh))
+        return ways_out(job, _card(mesh, _room(mesh)))
     except UserError:
         return []
 

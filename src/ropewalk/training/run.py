@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.distributed import ranks
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
 from ropewalk.rope.evidence import choice, evidence
 from ropewalk.settings.inputs import inputs_of
@@ -33,21 +35,28 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
         Terminated: SIGTERM; what was done is saved.
     """
-    asked, deadline = settings, Deadline(settings.budget)
-    with directory_of(settings) as out:
-        mesh = mesh_for(settings)
-        # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
-        checkpoint = trained_checkpoint(settings)
-        settings = settled_for(settings, checkpoint, mesh)
-        with deadline.before_steps():
-            batches = batches_of(settings, checkpoint, mesh)
-        if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):
-            _logger.info("\n".join(map(str, batches.readings)))
-        settings = settled(settings, checkpoint, mesh, out)
-        start = starting_model(settings, mesh, checkpoint=checkpoint)
-        if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
-            _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
-        return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()
+    deadline, mesh = Deadline(settings.budget), mesh_for(settings)
+    with contextlib.ExitStack() as stack:
+        out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
+        return ranks.together(lambda: _run(settings, mesh, out, deadline, watch))
+
+
+def _run(
+    settings: TrainSettings, mesh: Mesh, out: Path, deadline: Deadline, watch: Callable[[Loop], str | None] | None
+) -> ModelInfo:
+    asked = settings
+    # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
+    checkpoint = trained_checkpoint(settings)
+    settings = settled_for(settings, checkpoint, mesh)
+    with deadline.before_steps():
+        batches = batches_of(settings, checkpoint, mesh)
+    if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):
+        _logger.info("\n".join(map(str, batches.readings)))
+    settings = settled(settings, checkpoint, mesh, out)
+    start = starting_model(settings, mesh, checkpoint=checkpoint)
+    if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
+        _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
+    return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

@@ -28,6 +28,7 @@ from ropewalk.checkpoint.position_table import Positions, PositionTable, same_po
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.distributed import mesh as meshes
+from ropewalk.distributed import ranks
 from ropewalk.distributed.load import load
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -103,7 +104,7 @@ def starting_model(
         positions=checkpoint.positions,
         source=source,
         compute=compute,
-        fingerprint=mesh.same(source.fingerprint if mesh.main else "") if mesh is not None else source.fingerprint,
+        fingerprint=ranks.same(source.fingerprint if mesh.main else "") if mesh is not None else source.fingerprint,
     )
 
 
@@ -134,7 +135,7 @@ def settled_for(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> 
             f"--base-bits {settings.base_bits} trains in one process, and there are {mesh.world}; leave it out, and the weights are shared out, or "
             "start without torchrun"
         )
-    settings = settings.for_model(mesh.same(checkpoint.info.parameters if mesh.main else 0))
+    settings = settings.for_model(ranks.same(checkpoint.info.parameters if mesh.main else 0))
     if settings.batch % mesh.data_size:
         raise UserError(
             f"every device reads as many windows a step, so --batch-size is a multiple of {mesh.data_size} here, got "

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.attention_ops.transformers import is_plain_causal
+from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.label_weights import PUBLISHED_MOST, taken_out
@@ -80,7 +81,7 @@ class TrainingStep:
             )
         with self.autocast():
             # Where the weights are on the main process alone, it alone looks at what the family does with them.
-            self._loss: Any = mesh.together(lambda: NextTokenLoss(model))
+            self._loss: Any = ranks.together(lambda: NextTokenLoss(model))
         self._short = None if settings.longce is None else ShortContext(settings.longce, settings.longce_step)
         #: Floating-point operations a token, of the model before it is sharded.
         self.flops = throughput.flops_per_token(model, batches.windows.window)
@@ -115,11 +116,11 @@ class TrainingStep:
             UserError: it takes more memory than there is; the loss diverged.
         """
         self._number, self._retries = done + 1, 0
-        blocks = self._batches.blocks(done)
-        counted = self._batches.windows.counted(blocks, mask_documents=self._settings.mask_documents)
-        with self._mesh.nobody_waits():
+        with ranks.nobody_waits():
+            blocks = self._batches.blocks(done)
+            counted = self._batches.windows.counted(blocks, mask_documents=self._settings.mask_documents)
             losses, blocks_read, norm = until_it_fits(lambda: self._gradients(counted, signals), self._give_up)
-        loss = float(self._mesh.sum(losses.sum())) / counted
+            loss = float(self._mesh.sum(losses.sum())) / counted
         self._guard.check(self._number, loss, norm, lambda: self._blame(losses.tolist(), blocks_read))
         rate = optimizers.learning_rate(done, self.peak_rate, self._settings.warmup)
         optimizers.set_rate(self.optimizer, rate)
@@ -137,7 +138,7 @@ class TrainingStep:
                 raise Interrupted
             if blocks_read:
                 spent, share = time.perf_counter() - begin, len(blocks_read) / self._micro_batches
-                self._deadline.check(self._mesh, spent / share - spent, spent)
+                self._deadline.check(spent / share - spent, spent)
             losses.append(self._forward_and_backward(micro.rows, counted))
             blocks_read.append(micro.blocks)
         return torch.stack(losses), blocks_read, float(self._mesh.clip(self.parameters, float(self._settings.clip)))
@@ -193,7 +194,7 @@ class TrainingStep:
     def lower_in_time(self) -> None:
         """Several devices cannot begin a step again; all keep less as soon as one of them had no memory to spare in it."""
         tight = throughput.tight_allocations(self._mesh.device)
-        if self._mesh.world > 1 and self._mesh.any(tight > self._tight) and self.activations.lower():
+        if self._mesh.world > 1 and any(ranks.everyones(tight > self._tight)) and self.activations.lower():
             self._say(f"step {self._number} took nearly all memory; layers keep less for the backward pass from now on")
         self._tight = tight
 
@@ -211,7 +212,7 @@ class TrainingStep:
             (self._mesh.rank, loss / (len(blocks) * window), names(blocks))
             for loss, blocks in zip(losses, blocks_read, strict=True)
         ]
-        return blame([entry for entries in self._mesh.gather(figures) for entry in entries])
+        return blame([entry for entries in ranks.everyones(figures) for entry in entries])
 
     def _say(self, sentence: str) -> None:
         if self._mesh.main:
