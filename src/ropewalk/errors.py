@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import stat
@@ -61,6 +62,12 @@ def reason(error: BaseException) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").split(". ")[0][:_LONGEST]
     spoken = isinstance(error, ValueError | RuntimeError) and not isinstance(error, RecursionError) and " " in text
     return text if spoken else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:
+    """The way out for a word that is none of those that are known: the nearest of them; `otherwise` if none is near."""
+    near = difflib.get_close_matches(str(word), map(str, known), 1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def is_shortage(error: BaseException) -> bool:

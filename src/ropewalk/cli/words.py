@@ -7,7 +7,6 @@ out  the command's name and its options, unchecked; or a sentence that names the
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_
 import tyro
 
 from ropewalk.cli.commands import COMMANDS, Command
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, nearest
 from ropewalk.settings.command import fields, option_name
 from ropewalk.version import __version__
 
@@ -48,7 +47,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
     words = list(_without_commas(words))
     if words and words[0] in COMMANDS:
         name = words[0]
-        return name, tyro.cli(_options(COMMANDS[name]), prog=f"ropewalk {name}", args=words[1:])
+        # What a shell completes words by is tyro's own list of them.
+        registry = None if any(word.startswith("--tyro-") for word in words) else _AS_TYPED
+        return name, tyro.cli(_options(COMMANDS[name]), prog=f"ropewalk {name}", args=words[1:], registry=registry)
     options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
     values = tyro.extras.subcommand_cli_from_dict(
         options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
@@ -64,8 +65,7 @@ def _with_command(words: list[str]) -> list[str]:
 
 def _refuse_unknown(word: str) -> NoReturn:
     of_two = [command for command in COMMANDS if command.startswith(f"{word} ")]
-    near = of_two or difflib.get_close_matches(word, COMMANDS, 1)
-    meant = f"did you mean {near[0]}?" if near else f"they are {', '.join(COMMANDS)}"
+    meant = f"did you mean {of_two[0]}?" if of_two else nearest(word, COMMANDS, f"they are {', '.join(COMMANDS)}")
     raise UserError(f"there is no command {word!r}; {meant}")
 
 
@@ -98,8 +98,7 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
     known = run_file.options_of(_options(COMMANDS[name]))
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            way_out = f"did you mean {near[0]}?" if near else "take it out"
+            way_out = nearest(option, known, "take it out")
             raise UserError(f"{file} names {option!r}, which is no option of `ropewalk {name}`; {way_out}")
     named = bool(typed) and not typed[0].startswith("-")  # the model, or whatever comes without an option's name
     given = [
@@ -175,6 +174,24 @@ def _plainly(hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             None if any(getattr(each, "metavar", None) for each in markers) else _word_of((kinds - {type(None)}).pop())
         )
         yield name, Annotated[hint, tyro.conf.arg(metavar=word, help_behavior_hint="")]
+
+
+_AS_TYPED = tyro.constructors.ConstructorRegistry()
+
+
+@_AS_TYPED.primitive_rule
+def _as_typed(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Of several words that are known, any is read: the settings refuse what is none of them, and name the nearest."""
+    if get_origin(info.type) is not Literal:
+        return None
+    known = {str(each): each for each in get_args(info.type)}
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_word_of(info.type) or "",
+        instance_from_str=lambda words: known.get(words[0], words[0]),
+        is_instance=lambda value: value in known.values(),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _word_of(kind: Any) -> str | None:

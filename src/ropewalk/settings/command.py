@@ -49,9 +49,9 @@ def _taken(settings: Any, field: dataclasses.Field[Any]) -> Any:
     value, kind = getattr(settings, field.name), _kinds_of(type(settings))[field.name]
     try:
         return kind.take(value)
-    except Refused as why:
-        way_out = settings.HINTS.get(field.name) or _way_out(field)
-        rule = ", ".join(filter(None, (kind.words, str(why))))
+    except Refused as refused:
+        way_out = refused.way_out or settings.HINTS.get(field.name) or _way_out(field)
+        rule = ", ".join(filter(None, (kind.words, refused.why)))
         raise UserError(f"{option_name(field.name)} is {rule}, got {shown(value)}; {way_out}") from None
 
 

@@ -21,12 +21,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+from ropewalk.errors import nearest
+
 #: Bytes of a path and of each of its parts, above which no file system of ours has room.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
 
 
 class Refused(Exception):
-    """A value is not what its type says; its text, if any, says why where the value does not show it."""
+    """A value is not what its type says.
+
+    why: where the value does not show it. way_out: where its kind knows a better one than its field.
+    """
+
+    def __init__(self, why: str = "", way_out: str = "") -> None:
+        super().__init__(why)
+        self.why, self.way_out = why, way_out
 
 
 @dataclass(frozen=True)
@@ -161,13 +170,13 @@ def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Ki
     def take(value: Any) -> Any:
         if optional and value is None:
             return None
-        why = ""
+        why = way_out = ""
         for kind in kinds:
             try:
                 return kind.take(value)
             except Refused as refused:
-                why = why or str(refused)
-        raise Refused(why)
+                why, way_out = why or refused.why, way_out or refused.way_out
+        raise Refused(why, way_out)
 
     return Kind(words or " or ".join(kind.words for kind in kinds), take)
 
@@ -175,7 +184,7 @@ def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Ki
 def _word(words: tuple[Any, ...]) -> Kind:
     def take(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | numbers.Integral) or value not in words:
-            raise Refused
+            raise Refused(way_out=nearest(value, words))
         return words[words.index(value)]
 
     return Kind(f"one of {', '.join(map(str, words))}", take)
