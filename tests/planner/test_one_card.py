@@ -153,6 +153,22 @@ def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
             plan("hemp", window=1024, host_memory=wrong)
 
 
+def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
+    one, same = plan("7b", window=8192, gpu_memory="24GB"), plan("7b", window=8192, gpus="1", gpu_memory="24GB")
+    assert one.to_dict() == same.to_dict() and not one.fits
+    # What is proposed can be typed: the one card's last way is a number of cards of this memory, which then fit.
+    way, count = one.others[-1].options.split()
+    four = plan("7b", window=8192, gpus=count, gpu_memory="24GB")
+    assert (way, four.job.gpus, four.fits, four.chip.memory) == ("--gpus", int(count), True, one.chip.memory)
+    assert four.to_dict()["hours"] is None
+    # A chip whose name is a number, or has a number before it, is that chip.
+    assert plan("hemp", window=1024, gpus="4090", gpu_memory="24GB").chip.name == "4090"
+    assert plan("hemp", window=1024, gpus="2 4090", gpu_memory="48GB").job.gpus == 2
+    for count, memory in (("2", None), ("0", "24GB"), ("1234", "24GB"), ("-1", "24GB")):
+        with pytest.raises(UserError, match="or a count beside --gpu-memory, got"):
+            plan("hemp", window=1024, gpus=count, gpu_memory=memory)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

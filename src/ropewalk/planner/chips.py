@@ -10,7 +10,7 @@ a chip that nobody measured. A calibration on the machine itself (calibrate.py) 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ropewalk.errors import UserError
 
@@ -216,8 +216,11 @@ _WRITTEN = (
 )
 
 
-def parse(text: str) -> tuple[int, Chip]:
+def parse(text: str, memory: float | None = None) -> tuple[int, Chip]:
     """How many of which chip, as in `_WRITTEN`.
+
+    Args:
+        memory: GiB of each, where it is given apart; a count alone is then one of chips of which nothing else is known.
 
     Raises:
         UserError: no such chip is known, or the count is not a whole number above 0.
@@ -225,9 +228,13 @@ def parse(text: str) -> tuple[int, Chip]:
     for match in (re.fullmatch(form, text.strip(), re.IGNORECASE) for form in _WRITTEN):
         chip = match and _of_name(match["chip"])
         if match and chip and (count := int(match["count"] or 1)):
-            return count, chip
+            return count, chip if memory is None else replace(chip, memory=memory)
+    if memory is not None and re.fullmatch(r"\d{1,3}", text.strip()) and (count := int(text)):
+        return count, of_memory(memory)
     known = ", ".join(chip.name for chip in CHIPS.values())
-    raise UserError(f"--gpus is a count and a chip, as in 8xH100, got {text!r}; known chips: {known}")
+    raise UserError(
+        f"--gpus is a count and a chip, as in 8xH100, or a count beside --gpu-memory, got {text!r}; known chips: {known}"
+    )
 
 
 def _of_name(name: str) -> Chip | None:

@@ -191,7 +191,8 @@ def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
         more = replace(job, gpus=count, replicas=1)
         same_mode = [way for way in ways_on_the_same_chips(more) if way.job.recipe.mode == job.recipe.mode]
         for way in [Way(more, ()), *same_mode]:
-            yield Way(way.job, (("gpus", f"{count}x{chip.name}"), *way.options))
+            chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
+            yield Way(way.job, (("gpus", chips), *way.options))
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:

@@ -210,8 +210,7 @@ def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
         return 0, None
     size = None if settings.gpu_memory is None else gibibytes(settings.gpu_memory, "gpu-memory")
     if settings.gpus is not None:
-        count, chip = parse(settings.gpus)
-        return count, chip if size is None else replace(chip, memory=size)
+        return parse(settings.gpus, size)
     return (_gpus_here(), None) if size is None else (1, of_memory(size))
 
 

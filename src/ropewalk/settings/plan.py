@@ -19,9 +19,9 @@ class PlanSettings(Recipe, OpeningOptions):
     model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
-    """How many of which chip, by data sheet; without it, --gpu-memory and --cpu-memory this machine, timed for ten seconds."""
+    """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, timed for ten seconds."""
     gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None
-    """Memory of a chip: of those that --gpus names, or of one that nothing else is known of, so that no time is told."""
+    """Memory of a chip: of those that --gpus names or counts, or of one; where --gpus names none nothing else is known of it, so that no time is told."""
     cpu_memory: Annotated[str | None, tyro.conf.arg(metavar="8GB")] = None
     """Memory of a machine without a GPU, of which nothing else is known, so that no time is told."""
     host_memory: Annotated[str | None, tyro.conf.arg(metavar="128GB")] = None
