@@ -349,6 +349,24 @@ def test_the_published_files_of_questions_are_read(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_another_system_are_those_of_documents(tmp_path, end):
+    text, name = f"One.{end}Two.", "q.jsonl"
+    (tmp_path / name).write_text(json.dumps({"question": text, "answer": text, "context": [text]}))
+    (tmp_path / "n.jsonl").write_text(json.dumps({"needle": text, "question": text, "answer": [text]}))
+    qas = [{"question": text, "is_impossible": False, "answers": [{"text": text}]}]
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": text, "qas": qas}]}]}))
+    row = {"question": text, "answer": text, "context": [["T", [f"One.{end}", "Two."]]]}
+    (tmp_path / "hotpot.json").write_text(json.dumps([row]))
+    files = [tmp_path / each for each in (name, "squad.json", "hotpot.json")]
+    source = Source(byte_tokenizer(), 4096, questions=files, needle=tmp_path / "n.jsonl")
+    unix = "One.\nTwo."
+    assert [vars(asked) for asked in source.asked] == [
+        {"question": unix, "answers": (unix,), "documents": (context,)} for context in (unix, unix, f"T\n{unix}")
+    ]
+    assert [vars(needle) for needle in source.needles] == [{"needle": unix, "question": unix, "answers": (unix,)}]
+
+
 def _row(task, window, score, items=10):
     return records.LongTask(window, task, "", items, score, 0.0, 1.0)
 

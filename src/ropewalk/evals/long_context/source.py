@@ -21,6 +21,7 @@ from ropewalk.data import jsonlines
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
+from ropewalk.data.rows import line_ends
 from ropewalk.errors import UserError, told
 from ropewalk.evals.tokenize_parts import after_all
 
@@ -175,7 +176,7 @@ class Source:
             UserError: a line without needle, question and answer.
         """
         files = [self.needle] if isinstance(self.needle, str | Path) else list(self.needle)
-        fields = {"needle": jsonlines.text, "question": jsonlines.text, "answer": _texts}
+        fields = {"needle": _text, "question": _text, "answer": _texts}
         rows = [row for path in files for row in jsonlines.read(path, fields)]
         if not rows:
             raise UserError(f"{files[0]} holds no needle; write lines of needle, question and answer into it")
@@ -190,18 +191,23 @@ def _sentences(text: str) -> Iterator[str]:
             yield " ".join(words[start : start + _SENTENCE])
 
 
+def _text(value: Any) -> str:
+    """With the line ends that documents have, whichever system the file is from."""
+    return line_ends(jsonlines.text(value))
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     """One text or several."""
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(each, str) and each.strip() for each in values):
         raise ValueError("a text that is not empty, or a list of them")
-    return tuple(each.strip() for each in values)
+    return tuple(line_ends(each.strip()) for each in values)
 
 
 def _questions(path: Path) -> list[Question]:
     """Questions of a file: JSON lines of ropewalk's own, or the file of SQuAD or of HotpotQA as it is published."""
     if ".json" not in map(str.lower, path.suffixes[-2:]):  # the last may be that of a compression
-        fields = {"question": jsonlines.text, "answer": _texts, "context": _texts}
+        fields = {"question": _text, "answer": _texts, "context": _texts}
         questions = [Question(row["question"], row["answer"], row["context"]) for row in jsonlines.read(path, fields)]
     else:
         with told(f"{path} is not a file of SQuAD or HotpotQA", "give JSON lines of question, answer and context"):
@@ -216,7 +222,11 @@ def _questions(path: Path) -> list[Question]:
 def _squad(whole: dict[str, Any]) -> list[Question]:
     """SQuAD 2.0's dev-v2.0.json, the questions that have an answer."""
     return [
-        Question(asked["question"], tuple(answer["text"] for answer in asked["answers"]), (paragraph["context"],))
+        Question(
+            line_ends(asked["question"]),
+            tuple(line_ends(answer["text"]) for answer in asked["answers"]),
+            (line_ends(paragraph["context"]),),
+        )
         for article in whole["data"]
         for paragraph in article["paragraphs"]
         for asked in paragraph["qas"]
@@ -228,7 +238,9 @@ def _hotpot(whole: list[Any]) -> list[Question]:
     """HotpotQA's hotpot_dev_distractor_v1.json: ten documents a question, each a title and its sentences."""
     return [
         Question(
-            row["question"], (row["answer"],), tuple(f"{title}\n{''.join(lines)}" for title, lines in row["context"])
+            line_ends(row["question"]),
+            (line_ends(row["answer"]),),
+            tuple(f"{title}\n{line_ends(''.join(lines))}" for title, lines in row["context"]),
         )
         for row in whole
     ]
