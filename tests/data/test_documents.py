@@ -247,6 +247,21 @@ def test_every_file_of_a_directory_is_counted(tmp_path, caplog):
     assert "1 files read, 4 left out (by their names: 2 .pdf, 1 without a suffix)" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_hidden_files_in_an_archive_are_counted(tmp_path, caplog, name):
+    files = {
+        "./a.txt": b"text",
+        "__init__.py": b"a = 1",
+        "__MACOSX/._a.txt": b"\0",
+        "b/.git/c.txt": b"c",
+        ".d.txt": b"d",
+    }
+    (tmp_path / name).write_bytes(_zip(files) if name == "a.zip" else _tar(files, "w"))
+    with caplog.at_level("INFO", "ropewalk"):
+        assert texts(tmp_path / name) == texts(tmp_path) == ["text", "a = 1"]
+    assert caplog.text.count("2 files read, 3 left out (by their names: 3 hidden)") == 2
+
+
 def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     (tmp_path / "b.txt").write_text("there")

@@ -46,6 +46,12 @@ class OpenFile:
         """Its kind, without that of its compression."""
         return suffix_of(self.member or self.path.name)
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether its name in an archive, or that of a folder there, says that it is no text of anybody's (`.git/`, `__MACOSX/`)."""
+        *folders, name = PurePosixPath(self.member).parts or ("",)
+        return name.startswith(".") or any(folder.startswith((".", "__")) for folder in folders)
+
     @contextlib.contextmanager
     def stream(self) -> Iterator[Any]:
         """Its decompressed bytes.
@@ -75,17 +81,14 @@ def suffix_of(name: str) -> str:
 
 
 def members(path: Path) -> Iterator[OpenFile]:
-    """The files in an archive, in the archive's own order; hidden ones, folders and links left out.
+    """The files in an archive, in the archive's own order; folders and links left out.
 
     Raises:
         UserError: it is damaged, locked by a password, or a bomb.
     """
     with told(f"{path} cannot be read as an archive", "fetch it again, or unpack it", Exception):
         for name, opened in _zipped(path) if suffix_of(path.name) == ".zip" else _tarred(path):
-            if not any(
-                part.startswith((".", "__")) for part in PurePosixPath(name).parts[:-1] + (Path(name).name[:1],)
-            ):
-                yield OpenFile(path, name, opened)
+            yield OpenFile(path, name, opened)
 
 
 def _zipped(path: Path) -> Iterator[tuple[str, Any]]:

@@ -201,8 +201,8 @@ def _from_many(
     others: collections.Counter[str] = collections.Counter()
     read = 0
     for file, name in files:
-        if file.suffix not in PLAIN + ROWS:
-            others[file.suffix or "without a suffix"] += 1
+        if file.is_hidden or file.suffix not in PLAIN + ROWS:
+            others["hidden" if file.is_hidden else file.suffix or "without a suffix"] += 1
             continue
         try:
             if file.opened is None and not os.path.isfile(file.path):
