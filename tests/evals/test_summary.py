@@ -361,6 +361,26 @@ def test_line_ends_of_another_system_are_read_as_one_character(tmp_path):
     assert (pair.document, pair.summary) == ("One.\nTwo.", "One.\nTwo.")
 
 
+@pytest.mark.parametrize(
+    ("source", "name", "split"),
+    [("owner/govreport-v1.2:validation", "owner/govreport-v1.2", "validation"), ("a/b", "a/b", "test")],
+)
+def test_a_data_set_of_the_hub_is_one_with_a_dot_in_its_name_too(monkeypatch, source, name, split):
+    import datasets
+
+    from ropewalk.data import documents
+
+    def load(asked_name, config, *, split, streaming):
+        asked.append((asked_name, config, split, streaming))
+        return [{"report": "Long.", "summary": "Short."}]
+
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(documents, "reach_hub", lambda *_: None)
+    assert [(pair.document, pair.summary) for pair in pairs(source)] == [("Long.", "Short.")]
+    assert asked == [(name, None, split, True)]
+
+
 def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"document": "a \\ud83d b", "summary": "c"}')

@@ -30,7 +30,7 @@ from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
-from ropewalk.errors import UserError, refuse_irregular
+from ropewalk.errors import UserError, refuse_irregular, told
 
 _logger = logging.getLogger(__name__)
 #: Files that are one document each.
@@ -238,23 +238,25 @@ def _plain_text(file: OpenFile) -> str:
 
 
 def _from_hub(name: str, reading: Reading, seed: int | None) -> Iterator[Document | Conversation]:
-    """Rows of a data set, streamed through `datasets`, so that no more is fetched than is read."""
     identity, _, rest = name.partition(":")
     config, _, split = rest.partition(":")
-    if not Path(identity).exists():
-        reach_hub(identity, "check the path, or go online")
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(identity, config or None, split=split or "train", streaming=True)
+    way_out = "check the id, the config after the first colon, the split after the second, and the network"
+    with told(f"{name} is not a path here, and could not be read as a data set", way_out, Exception):
+        rows = streamed(identity, "check the path, or go online", split=split or "train", config=config or None)
         if seed is not None:
             rows = rows.shuffle(seed=seed, buffer_size=1000)
         yield from from_rows(enumerate(rows, start=1), name, reading, place="row")
-    except UserError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{name} is not a path here, and could not be read as a data set ({reason}); check the id, the config after the "
-            "first colon, the split after the second, and the network"
-        ) from None
+
+
+def streamed(name: str, way_out: str, *, split: str, config: str | None = None) -> Any:
+    """Rows of a data set, streamed through `datasets`, so that no more is fetched than is read.
+
+    Raises:
+        UserError: it is not here, and the hub does not answer; with `way_out`.
+        Exception: datasets, its readers and the hub's client each raise their own kinds.
+    """
+    if not Path(name).exists():
+        reach_hub(name, way_out)
+    import datasets
+
+    return datasets.load_dataset(name, config, split=split, streaming=True)

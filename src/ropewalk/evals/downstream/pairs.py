@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data import jsonlines
 from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
+from ropewalk.data.documents import kind_of, streamed
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
 from ropewalk.data.rows import line_ends
 from ropewalk.data.select import name_of
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 
 #: The paper's sizes (section 3.5), in tokens.
 WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
@@ -84,15 +84,13 @@ def pairs(sources: str | Path | Sequence[str | Path]) -> Iterator[Pair]:
         UserError: a missing or damaged file, a row without a document or a summary.
     """
     for source in [sources] if isinstance(sources, str | Path) else sources:
-        path = Path(source)
-        if path.is_dir():
-            raise UserError(f"pairs are read from files, but {path} is a directory; name its .jsonl files")
-        if path.is_file() or path.suffix or str(source).startswith(("/", ".")):
-            rows: Any = jsonlines.read(path, {"document": jsonlines.text, "summary": jsonlines.text})
-        else:
-            rows = _from_hub(str(source))
+        kind = kind_of(source)
+        if kind == "directory":
+            raise UserError(f"pairs are read from files, but {source} is a directory; name its .jsonl files")
+        fields = {"document": jsonlines.text, "summary": jsonlines.text}
+        rows = _from_hub(str(source)) if kind == "hub" else jsonlines.read(source, fields)
         for number, row in enumerate(rows):
-            yield _pair(row, f"{path.name.split('.')[0]}:{number}", source)
+            yield _pair(row, f"{Path(source).name.split('.')[0]}:{number}", source)
 
 
 def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
@@ -108,17 +106,8 @@ def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
 
 def _from_hub(source: str) -> Iterator[dict[str, Any]]:
     name, _, split = source.partition(":")
-    if not Path(name).exists():
-        reach_hub(name, "give a .jsonl file, or go online")
-    import datasets
-
-    try:
-        yield from datasets.load_dataset(name, split=split or "test", streaming=True)
-    except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{name} cannot be fetched from the hub ({reason}); check its name and split, or give a .jsonl file"
-        ) from error
+    with told(f"{name} cannot be fetched from the hub", "check its name and split, or give a .jsonl file", Exception):
+        yield from streamed(name, "give a .jsonl file, or go online", split=split or "test")
 
 
 def first(data: str | Path | Sequence[str | Path], limit: int | None) -> list[Pair]:

@@ -23,7 +23,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from lm_eval.tasks import TaskManager
 from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data import jsonlines
 from ropewalk.data.jsonlines import one_of, text
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, told
 
 TASKS = ("boolq", "piqa", "race-middle", "race-high", "winogrande")
 
@@ -136,18 +136,11 @@ def _task(manager: TaskManager, name: str, path: Path | None) -> ConfigurableTas
         overrides = {"custom_dataset": lambda **_: {source.split: rows}, "training_split": None}
     elif name == "race-middle":
         overrides = {"custom_dataset": lambda **_: {source.split: _published_race("middle")}}
-    try:
+    # datasets, its readers and the hub's client each raise their own kinds.
+    fetching = told(f"{name} cannot be fetched from the hub", "connect, or give local files with --data", Exception)
+    with fetching if path is None else nullcontext():
         # A group of one is lm-eval's public way to take a named task and change some of its keys.
         task: Any = manager.load({"group": name, "task": [{"task": source.task, **overrides}]})["tasks"][source.task]
-    except UserError:
-        raise
-    except Exception as error:  # datasets, httpx and the hub's client each raise their own kinds
-        if path is not None:
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{name} cannot be fetched from the hub ({reason}); connect, or give local files with --data"
-        ) from error
     task.set_config("task", name)
     task.set_config("num_fewshot", 0)
     return task
