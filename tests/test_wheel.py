@@ -93,6 +93,13 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
 
 
 @pytest.mark.slow
+def test_every_extra_can_be_installed_with_the_constraints() -> None:
+    command = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "-c", "constraints.txt"]
+    done = subprocess.run([*command, ".[all,gpu,low-bit,docs,dev]"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_wheel_alone_in_an_empty_environment(tmp_path: Path) -> None:
     def environment(name: str, *what: str | Path) -> Path:
