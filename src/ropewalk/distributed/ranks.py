@@ -239,19 +239,15 @@ def leave() -> None:
 
 def _meet(value: Any, failure: str = "") -> list[Any]:
     """Every rank's value, in their order. Raises what ended one of them."""
-    _begin_meeting()
-    parts: list[Any] = [None] * size()
-    with _leaving():
-        dist.all_gather_object(parts, (failure, value))
-    if sentence := next((failure for failure, _ in parts if failure), ""):
-        raise _Told(sentence)
-    return [value for _, value in parts]
-
-
-def _begin_meeting() -> None:
     if not dist.is_initialized():
         raise RuntimeError(
             f"this is process {rank()} of {size()}, and it has not met the others; call ranks.join() first"
         )
-    for do in _before_meeting:
-        do()
+    parts: list[Any] = [None] * size()
+    with _leaving():
+        for do in _before_meeting:
+            do()
+        dist.all_gather_object(parts, (failure, value))
+    if sentence := next((failure for failure, _ in parts if failure), ""):
+        raise _Told(sentence)
+    return [value for _, value in parts]
