@@ -120,8 +120,11 @@ def _judged(case: Case, end: End, place: Path) -> str:
         return "" if _message(end) else "exit 2 without a message"
     if end.status == 141 and case.expected != REFUSED:
         return ""
-    if end.status == 1 and case.arguments[0] in ("doctor", "plan") and end.stdout and case.expected != REFUSED:
-        return ""  # something is wrong with the checkpoint, or nothing fits the card, and it says what
+    verdicts = {"doctor": (1, 3), "plan": (1,)}.get(case.arguments[0], ())
+    if end.status in verdicts and end.stdout and case.expected != REFUSED:
+        return (
+            ""  # something is wrong with the checkpoint or was not checked, or nothing fits the card, and it says what
+        )
     if end.status != 0:
         return f"exit {end.status}: {_message(end)[:160]}"
     if case.expected == REFUSED:

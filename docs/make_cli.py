@@ -19,7 +19,7 @@ HEAD = """# The command line
 Written by `make docs` from each command's `--help`; do not edit.
 
 MODEL is `hemp` (the embedded model), a local directory or a hub id. Nothing that exists is overwritten without `--overwrite`.
-Exit status: 0 done, 2 your mistake (one sentence on stderr), 130 interrupted, 143 ended by SIGTERM (training has saved), 1 anything else.
+Exit status: 0 done, 2 your mistake (one sentence on stderr), 130 interrupted, 143 ended by SIGTERM (training has saved), 3 `doctor` could not check all, 1 anything else.
 """
 
 

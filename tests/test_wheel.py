@@ -76,7 +76,7 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"status (\d)", done.stdout) == [*"0000222"], done.stdout + done.stderr
+    assert re.findall(r"status (\d)", done.stdout) == [*"0003222"], done.stdout + done.stderr
     refused = [line for line in done.stderr.splitlines() if line.startswith("ropewalk: ropewalk")]
     assert [re.search(r"ropewalk (\w+) needs (\w+),", line).groups() for line in refused] == [
         ("train", "torch"),
@@ -118,7 +118,9 @@ def test_the_wheel_alone_in_an_empty_environment(tmp_path: Path) -> None:
     files = [file for file in site.rglob("*") if file.relative_to(site).parts[0].split("-")[0] not in others]
     # As the wheels have them: bytecode comes on top where the installer compiles.
     assert sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc") < 60e6
-    for line in ("--help", "--version", "plan hemp --window 1024", "theory --model hemp", "doctor hemp"):
+    for line in ("--help", "--version", "plan hemp --window 1024", "theory --model hemp"):
         subprocess.run([core / "ropewalk", *line.split()], check=True, cwd=tmp_path, capture_output=True)
+    examined = subprocess.run([core / "ropewalk", "doctor", "hemp"], capture_output=True, text=True, cwd=tmp_path)
+    assert examined.returncode == 3 and "not checked is transformers' own inv_freq, tensors" in examined.stdout
     refused = subprocess.run([core / "ropewalk", "train"], capture_output=True, text=True, cwd=tmp_path)
     assert refused.returncode == 2

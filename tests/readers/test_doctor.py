@@ -39,9 +39,9 @@ SOUND, SICK = shelf.SOUND | shelf.ALSO_SOUND, shelf.SICK | shelf.ALSO_SICK
 
 
 @pytest.mark.parametrize("kind", SOUND)
-def test_a_sound_config_is_sound(kind: str, tmp_path: Path) -> None:
+def test_nothing_is_wrong_in_a_sound_config_and_alone_it_is_no_whole_model(kind: str, tmp_path: Path) -> None:
     diagnosis = examine(write(tmp_path, SOUND[kind]()))
-    assert diagnosis.sound, diagnosis.wrong
+    assert not diagnosis.wrong and diagnosis.verdict == "incomplete" and not diagnosis.sound
 
 
 @pytest.mark.parametrize("kind", SICK)
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_found_and_what_is_certain_mended(kind: str, tmp_path: 
     before = (tmp_path / "config.json").read_bytes()
     assert wrong(examine(tmp_path)) == checks
     after = examine(tmp_path, fix=True)
-    assert after.sound == mended, after.wrong
+    assert (not after.wrong) == mended, after.wrong
     if mended:
         assert after.changed and (tmp_path / "config.json.before-fix-1").read_bytes() == before
         assert examine(tmp_path, fix=True).changed == ()  # there is nothing left to mend
@@ -85,7 +85,7 @@ def test_r4_the_spelling_that_transformers_5_drops_is_put_back(tmp_path: Path) -
     assert "rope_scaling" not in saved and "rope_theta" not in saved  # else there would be nothing to test
     diagnosis = examine(tmp_path)
     assert wrong(diagnosis) == {1} and "save_pretrained of version 5" in diagnosis.wrong[0].sentence
-    assert examine(tmp_path, fix=True).sound
+    assert not examine(tmp_path, fix=True).wrong
     mended = json.loads((tmp_path / "config.json").read_text())
     assert mended["rope_scaling"] == dict(rope_type="linear", type="linear", factor=4.0)
     assert mended["rope_theta"] == 500000.0
@@ -114,7 +114,7 @@ def test_a_key_that_transformers_5_renamed_is_found_and_written_under_its_older_
         "transformers 4 takes num_experts from a key of that name alone" in sentence
         and "num_local_experts 8" in sentence
     )
-    assert examine(tmp_path, fix=True).sound
+    assert not examine(tmp_path, fix=True).wrong
     assert json.loads((tmp_path / "config.json").read_text())["num_experts"] == 8
 
 
@@ -134,7 +134,7 @@ def test_a_learned_table_is_no_rope_and_its_block_is_checked(tmp_path: Path) -> 
     config = dict(model_type="gpt2", n_positions=256, n_layer=2, n_embd=64, n_head=4)
     block = dict(original_window=64, window=256, scaling=dict(method="interpolated-table", factor=4.0), steps=0)
     diagnosis = examine(write(tmp_path, config | dict(ropewalk=block)))
-    assert diagnosis.sound and "256 positions" in diagnosis.summary and not diagnosis.readers
+    assert not diagnosis.wrong and "256 positions" in diagnosis.summary and not diagnosis.readers
     assert wrong(examine(write(tmp_path, config | dict(ropewalk=block | dict(window=128))))) == {2}
 
 
@@ -157,7 +157,7 @@ def test_r6_the_window_of_another_tools_scaling_is_computed_and_what_readers_ser
     question = shelf.vicuna_16k()
     del question["max_sequence_length"]
     diagnosis = examine(write(tmp_path, question))
-    assert diagnosis.sound and "window open" in diagnosis.summary
+    assert not diagnosis.wrong and "window open" in diagnosis.summary
     assert any("--current-window 16384" in finding.sentence for finding in diagnosis.findings if finding.number == 4)
 
 
@@ -173,7 +173,7 @@ def test_a_tokenizer_of_transformers_5_is_found_and_mended(tmp_path: Path) -> No
     write(tmp_path, shelf.extended(), tokenizer_config=about, tokenizer=tokenizer)
     assert wrong(examine(tmp_path)) == {3, 5}
     after = examine(tmp_path, fix=True)
-    assert after.sound and len(after.kept) == 1
+    assert not after.wrong and len(after.kept) == 1
     mended = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert mended == dict(
         tokenizer_class="PreTrainedTokenizerFast", additional_special_tokens=["<a>"], model_max_length=16384
@@ -254,7 +254,8 @@ def test_what_settles_the_window_is_said_once_and_an_open_one_has_no_number(tmp_
     config = shelf.vicuna_16k() | dict(
         hidden_size=64, intermediate_size=64, num_attention_heads=4, num_key_value_heads=4
     )
-    cli.main(["doctor", str(write(tmp_path / "settled", config | dict(num_hidden_layers=1, vocab_size=64)))])
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", str(write(tmp_path / "settled", config | dict(num_hidden_layers=1, vocab_size=64)))])
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("max_sequence_length says that the window is 16384") == 1
     del config["max_sequence_length"]
@@ -343,7 +344,11 @@ def test_exit_1_if_anything_is_wrong_and_json_says_what(tmp_path: Path, capsys) 
     said = json.loads(capsys.readouterr().out)
     assert not said["sound"]
     assert [each["number"] for each in said["findings"] if each["verdict"] == "wrong"][0] == 1
-    cli.main(["doctor", str(tmp_path), "--fix"])  # and 0 once it is mended
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(
+            ["doctor", str(tmp_path), "--fix"]
+        )  # and no longer 1 once it is mended, though a config is no whole model
+    assert stopped.value.code == 3
     assert "mended: max_position_embeddings 4096.0 is the whole number 4096" in capsys.readouterr().out
 
 
@@ -363,7 +368,8 @@ def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> N
         f"cli.main(['doctor', {str(tmp_path)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "incomplete: nothing is wrong" in done.stdout
     assert "not checked" in done.stdout and "ropewalk[train]" in done.stdout
 
 
@@ -380,7 +386,7 @@ def test_what_is_mended_keeps_its_mode_and_is_no_link_to_another_models_config(t
     (tmp_path / "b").mkdir()
     os.link(source, tmp_path / "b/config.json")
     before = source.read_bytes()
-    assert examine(tmp_path / "b", fix=True).sound
+    assert not examine(tmp_path / "b", fix=True).wrong
     assert source.read_bytes() == before
     assert stat.S_IMODE((tmp_path / "b/config.json").stat().st_mode) == 0o640
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["config.json", "config.json.before-fix-1"]

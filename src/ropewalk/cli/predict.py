@@ -47,11 +47,12 @@ def plan(options: Any) -> None:
 def doctor(options: Any) -> None:
     from ropewalk.cli.tables.doctor import show_diagnosis
     from ropewalk.model.doctor import doctor
+    from ropewalk.readers.diagnosis import EXIT_STATUS
 
     diagnosis = doctor(**arguments(DoctorSettings, options))
     if options.json:
         say(json.dumps(diagnosis.to_dict(), indent=2))
     else:
         show_diagnosis(diagnosis)
-    if not diagnosis.sound:
-        raise SystemExit(1)
+    if status := EXIT_STATUS[diagnosis.verdict]:
+        raise SystemExit(status)

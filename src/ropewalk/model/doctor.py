@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.hub import locate
+from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.readers.diagnosis import Diagnosis, Finding
 from ropewalk.readers.examine import examine
 from ropewalk.settings.command import takes
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.extras import bringing, installed
+from ropewalk.settings.options import Opening
 
 _NEEDED = ("torch", "transformers")
 _VERIFIED = 9
@@ -32,8 +34,10 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     Raises:
         UserError: there is nothing that could be examined, or a file that is to be mended cannot be written.
     """
-    model = settings.model.path if isinstance(settings.model, Checkpoint) else settings.model
-    diagnosis = examine(model, fix=settings.fix)
+    model, answers = settings.model, Answers(**settings.answers)
+    if isinstance(model, Checkpoint):
+        model, answers = model.path, model.answers if answers == NOTHING_SAID else answers
+    diagnosis = examine(model, fix=settings.fix, answers=answers)
     if not diagnosis.readers or Path(model).is_file():
         return diagnosis
     missing = [name for name in _NEEDED if not installed(name)]
@@ -42,21 +46,22 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
         for number in (_VERIFIED, _TENSORS):
             diagnosis = diagnosis.with_findings([Finding(number, "not checked", why)], number)
         return diagnosis
-    path = locate(model, weights=False, trust_remote_code=settings.trust_remote_code)
-    return _with_transformers(diagnosis, path, trust_remote_code=settings.trust_remote_code)
+    trusted = settings.trust_remote_code
+    opening = Opening(
+        current_window=answers.current_window, original_window=answers.original_window, trust_remote_code=trusted
+    )
+    return _with_transformers(diagnosis, locate(model, weights=False, trust_remote_code=trusted), opening)
 
 
-def _with_transformers(diagnosis: Diagnosis, path: Path, *, trust_remote_code: bool) -> Diagnosis:
+def _with_transformers(diagnosis: Diagnosis, path: Path, opening: Opening) -> Diagnosis:
     from ropewalk.model.opens import tensors_fit, tokenizer_fault, verified
 
-    rotation = verified(path, _VERIFIED, trust_remote_code=trust_remote_code)
-    diagnosis = diagnosis.with_findings([rotation], _VERIFIED)
+    diagnosis = diagnosis.with_findings([verified(path, _VERIFIED, opening)], _VERIFIED)
     files = {finding.verdict for finding in diagnosis.findings if finding.number == _FILES}
     if not files & {"wrong", "not checked"}:
-        fit = tensors_fit(path, _TENSORS, trust_remote_code=trust_remote_code)
-        diagnosis = diagnosis.with_findings(fit, _TENSORS)
+        diagnosis = diagnosis.with_findings(tensors_fit(path, _TENSORS, opening), _TENSORS)
     tokenizer = [finding for finding in diagnosis.findings if finding.number == _TOKENIZER]
     if any(finding.verdict == "ok" for finding in tokenizer):
-        if fault := tokenizer_fault(path, trust_remote_code=trust_remote_code):
+        if fault := tokenizer_fault(path, trust_remote_code=opening["trust_remote_code"]):
             return diagnosis.with_findings([Finding(_TOKENIZER, "wrong", fault)], _TOKENIZER)
     return diagnosis

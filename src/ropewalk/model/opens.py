@@ -15,12 +15,13 @@ from ropewalk.errors import Unsupported, UserError
 from ropewalk.model.load import encodes_only, laid_out, refuse_unknown_code
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
+from ropewalk.settings.options import Opening
 
 
-def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Finding:
+def verified(path: Path, number: int, opening: Opening) -> Finding:
     """9. The inv_freq that transformers computes from the config, against the closed form."""
     try:
-        verify_directory(_opened(path, trust_remote_code))
+        verify_directory(_opened(path, opening))
     except Unsupported as error:
         return Finding(number, "not checked", str(error))
     except UserError as error:
@@ -30,17 +31,17 @@ def verified(path: Path, number: int, *, trust_remote_code: bool = False) -> Fin
     return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
 
 
-def _opened(path: Path, trust_remote_code: bool) -> Checkpoint:
+def _opened(path: Path, opening: Opening) -> Checkpoint:
     """By any reading of the windows that its config leaves open: the rotation and the tensors are the same by each."""
-    checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+    checkpoint = Checkpoint.open(path, **opening)
     refuse_unknown_code(checkpoint)
     return checkpoint.readings[0].quietly()
 
 
-def tensors_fit(path: Path, number: int, *, trust_remote_code: bool = False) -> list[Finding]:
+def tensors_fit(path: Path, number: int, opening: Opening) -> list[Finding]:
     """12. The tensors in the files' headers, against those of the model that transformers makes of the config; none is read."""
     try:
-        checkpoint = _opened(path, trust_remote_code)
+        checkpoint = _opened(path, opening)
         problems = [] if encodes_only(checkpoint) else laid_out(checkpoint)
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
         return [Finding(number, "not checked", f"whether each tensor has a place: {_first_line(error)}")]

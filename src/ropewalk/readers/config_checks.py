@@ -1,4 +1,4 @@
-"""The checks of a config.json: block, lengths, windows, reach, readers that rotate otherwise (spelling_checks.py has the first).
+"""The checks of a config.json: block, reach, readers that rotate otherwise (spelling_checks.py has the first, window_checks.py lengths).
 
 in   a `Subject`
 out  findings, a sentence each: rule, value, way out
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,11 @@ from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.objections import silent_fault
-from ropewalk.readers.reader import BAD_VALUES, NO_LIMIT, ORIGINAL, POSITIONS
+from ropewalk.readers.reader import BAD_VALUES, POSITIONS
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.spelling_checks import same, theta_is_lost
+from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
 
-#: Every key that some reader takes the window from.
-LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
 #: Readers that compute what transformers does; check 1 is of those.
 _BY_TRANSFORMERS = ("transformers 4", "transformers 5", "peft", "lm-eval")
 _DYNAMIC = (
@@ -31,8 +28,6 @@ _DYNAMIC = (
 )
 #: No model has a tenth of it.
 _MOST_LAYERS = 10_000
-#: How a reader is told to serve less than it would.
-_LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
 
 
 def block(subject: Subject) -> Iterator[Finding]:
@@ -65,102 +60,6 @@ def block(subject: Subject) -> Iterator[Finding]:
             f"{POSITIONS} is {positions}, as vLLM and SGLang want it; transformers, lm-eval, llama.cpp and MLX take that for the window, "
             f"which is {window}",
         )
-
-
-def stale_lengths(subject: Subject) -> dict[str, Any]:
-    """Keys from which some reader would take another window, with their values."""
-    window, positions, found = subject.window, subject.text.get(POSITIONS), _other_lengths(subject)
-    if subject.family == "gpt_neox" or not isinstance(window, int):
-        found.pop("max_length", None)
-    if window is None:
-        return {}
-    if subject.block:
-        return {key: value for key, value in found.items() if value not in (window, positions)}
-    return {
-        key: value
-        for key, value in found.items()
-        if not isinstance(value, int) or value < min(window, positions or window)
-    }
-
-
-def _other_lengths(subject: Subject) -> dict[str, Any]:
-    """Every key beside max_position_embeddings that some reader takes the window from, with its value."""
-    parts = [subject.text] if subject.text is subject.config else [subject.text, subject.config]
-    return {key: part[key] for part in parts for key in LENGTH_KEYS if key != POSITIONS and part.get(key) is not None}
-
-
-def lengths(subject: Subject) -> Iterator[Finding]:
-    """3. Every reader takes the window from a key that says it."""
-    if subject.window is None:
-        if subject.table is None:
-            named_lengths = {POSITIONS: subject.text.get(POSITIONS), **_other_lengths(subject)}
-            named = ", ".join(f"{key} {value!r}" for key, value in named_lengths.items() if value is not None)
-            yield Finding(
-                3, "note", f"the window is open, and no length can be held against it ({named or 'none is named'})"
-            )
-        return
-    if subject.rope and subject.rope.window_key and not subject.block:
-        yield Finding(3, "note", f"its {subject.rope.window_key} says that the window is {subject.window}")
-    for key, value in stale_lengths(subject).items():
-        who = [name for name, reader in READERS.items() if key in reader.lengths]
-        yield Finding(
-            3,
-            "wrong",
-            f"{key} is {value!r} and the window {subject.window}: {' and '.join(who)} may take the former; "
-            + (f"ropewalk doctor --fix makes it {subject.window}" if subject.block else "mend the one that is wrong"),
-        )
-    limit = subject.tokenizer_config.get("model_max_length")
-    if is_short(limit, subject.window):
-        # An export for vLLM has the original window everywhere.
-        verdict = "wrong" if subject.block and limit != subject.text.get(POSITIONS) else "note"
-        yield Finding(
-            3,
-            verdict,
-            f"the tokenizer warns of, or cuts, what is longer than model_max_length {limit}; the window is {subject.window}",
-        )
-    yield from _other_windows(subject)
-
-
-def is_short(limit: Any, window: int) -> bool:
-    """Whether a tokenizer's model_max_length lies below a window."""
-    return isinstance(limit, int | float) and not isinstance(limit, bool) and limit < min(window, NO_LIMIT)
-
-
-def _other_windows(subject: Subject) -> Iterator[Finding]:
-    """Windows that readers would serve though the keys are as they ought to be."""
-    by_window: dict[int, list[str]] = {}
-    for name, reader in READERS.items():
-        served = reader.window(subject.config, subject.tokenizer_config)
-        if served is not None and served != subject.window and not reader.refusal(subject.config):
-            by_window.setdefault(served, []).append(name)
-    for served, names in by_window.items():
-        options = [f"{name} {_LENGTH_OPTIONS[name]} {subject.window}" for name in names if name in _LENGTH_OPTIONS]
-        hint = f": give {' and '.join(options)}" if options and served > (subject.window or 0) else ""
-        yield Finding(3, "note", f"{', '.join(names)} would serve {served} tokens, not {subject.window}{hint}")
-
-
-def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
-    """4. Which window a scaling of another tool is for."""
-    if subject.instead_of_rope or subject.config.get("ropewalk") or READERS["transformers 5"].refusal(subject.config):
-        return
-    if subject.rope is None:
-        if not theta_is_lost(subject) and not subject.unsupported:
-            yield Finding(4, "note", f"ropewalk does not take this model: {subject.rope_error}")
-        return
-    if subject.question is not None:
-        yield Finding(4, "note", str(subject.question))
-        return
-    keys = READERS["transformers 5"].keys(subject.config)
-    factor, original = keys.entry.get("factor"), keys.entry.get(ORIGINAL)
-    if keys.rope_type == "yarn" and isinstance(factor, int | float) and isinstance(original, int):
-        reach = round(original * factor)
-        if reach != keys.positions:
-            yield Finding(
-                4,
-                "note",
-                f"this YaRN is for {original} × {factor:g} = {reach} tokens, and {POSITIONS} {keys.positions} is what readers serve; raise it "
-                f"to {reach} for the whole window",
-            )
 
 
 def reach(subject: Subject) -> Iterator[Finding]:

@@ -10,13 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Verdict = Literal["ok", "wrong", "not checked", "note"]
+#: Of the whole: incomplete is what has nothing wrong in it as far as it could be checked, and could not be checked in all.
+Overall = Literal["sound", "incomplete", "wrong"]
+#: The exit status of each; 2 is for what could not be examined at all.
+EXIT_STATUS: dict[Overall, int] = {"sound": 0, "wrong": 1, "incomplete": 3}
 
 #: The checks, by number, as docs/doctor.md lists them.
 CHECKS: dict[int, str] = {
     1: "spellings of RoPE",
     2: "ropewalk block",
     3: "lengths",
-    4: "another tool's scaling",
+    4: "factor and window",
     5: "tokenizer",
     6: "reach of attention",
     7: "readers that rotate otherwise",
@@ -90,9 +94,21 @@ class Diagnosis:
         return [finding for finding in self.findings if finding.verdict == "wrong"]
 
     @property
+    def unchecked(self) -> list[Finding]:
+        """What could not be checked: a part that does not lie there, a window that the config leaves open, a package that is lacking."""
+        return [finding for finding in self.findings if finding.verdict == "not checked"]
+
+    @property
+    def verdict(self) -> Overall:
+        """The whole in a word."""
+        if self.wrong:
+            return "wrong"
+        return "incomplete" if self.unchecked else "sound"
+
+    @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.wrong
+        """Whether every check that applies was made, and none found anything wrong."""
+        return self.verdict == "sound"
 
     def with_findings(self, findings: list[Finding], number: int) -> Diagnosis:
         """The same with other findings of one check."""
@@ -102,4 +118,4 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         findings = [{**asdict(finding), "check": finding.check} for finding in self.findings]
-        return {**asdict(self), "sound": self.sound, "findings": findings}
+        return {**asdict(self), "sound": self.sound, "verdict": self.verdict, "findings": findings}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
-from ropewalk.readers import config_checks, file_checks, spelling_checks
+from ropewalk.readers import config_checks, file_checks, spelling_checks, window_checks
 from ropewalk.readers.diagnosis import Diagnosis, Finding, ReaderRow
 from ropewalk.readers.gguf_checks import examine_gguf
 from ropewalk.readers.mend import mend
@@ -23,8 +24,8 @@ Check = Callable[[Subject], Iterable[Finding]]
 _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (1, spelling_checks.spellings, "transformers 4 and 5 find the same rotation"),
     (2, config_checks.block, ""),
-    (3, config_checks.lengths, "every key says the same window"),
-    (4, config_checks.other_tools_scaling, ""),
+    (3, window_checks.lengths, "every key says the same window"),
+    (4, window_checks.other_tools_scaling, ""),
     (5, file_checks.tokenizer, "transformers 4.57 knows the tokenizer's class"),
     (6, config_checks.reach, "every layer sees the whole window"),
     (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
@@ -34,23 +35,28 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
 )
 
 
-def examine(name: str | Path, *, fix: bool = False) -> Diagnosis:
+def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID) -> Diagnosis:
     """Every check that needs neither torch nor transformers.
 
     Args:
         name: `hemp`, a directory, a hub id or a GGUF file.
         fix: mend what is certain first; the old files stay beside the new ones.
+        answers: what the user said of its windows, where the config leaves them open.
 
     Raises:
-        UserError: there is nothing that could be examined, or it cannot be written.
+        UserError: there is nothing that could be examined, an answer contradicts the config, or it cannot be written.
     """
     if Path(name).is_file():
         if fix:
             raise UserError(
                 f"--fix mends config.json, and {name} is one file; export the model again with `ropewalk export`"
             )
+        if answers != NOTHING_SAID:
+            raise UserError(
+                f"{answers} says what a config.json leaves open, and {name} is a GGUF file, which names its window; leave it out"
+            )
         return examine_gguf(Path(name))
-    subject, changed, kept = Subject.open(name), [], []
+    subject, changed, kept = Subject.open(name, answers), [], []
     if fix:
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]

@@ -31,7 +31,12 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     config, path = subject.tokenizer_config, subject.path
     there = [name for name in _TOKENIZERS if (path / name).is_file()]
     if not there and not any(path.glob("*.tiktoken")):
-        yield Finding(5, "not checked", "no tokenizer lies here")
+        if subject.adapter:
+            yield Finding(5, "note", "no tokenizer lies here; the adapter's base has it")
+        else:
+            yield Finding(
+                5, "not checked", "no tokenizer lies here; put the files of the model's own beside config.json"
+            )
         return
     name = config.get("tokenizer_class")
     if name in ONLY_V5:
@@ -119,9 +124,12 @@ def _base(subject: Subject, base: str, own: bool) -> Iterator[Finding]:
 def weights(subject: Subject) -> Iterator[Finding]:
     """10. The files hold one set of weights, whole, that fits the config and the tokenizer."""
     checkpoint: Any = subject.checkpoint
-    if subject.fetched or (subject.adapter and not checkpoint.has_weights):
-        why = "a hub model's weights are not fetched" if subject.fetched else "an adapter's base has them"
+    if subject.fetched:
+        why = "a hub model's weights are not fetched: download it (hf download NAME --local-dir DIR) and name the directory"
         yield Finding(10, "not checked", why)
+        return
+    if subject.adapter and not checkpoint.has_weights:
+        yield Finding(10, "note", "an adapter's base has the weights")
         return
     if not _any(subject.path):
         gguf = next(iter(sorted(subject.path.glob("*.gguf"))), None)

@@ -25,12 +25,12 @@ from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.checkpoint.write_rope import lost_names, write_older_names, write_rope
 from ropewalk.errors import UserError
-from ropewalk.readers.config_checks import is_short, stale_lengths
 from ropewalk.readers.objections import SAME_TYPES, WHOLE, silent_fault
 from ropewalk.readers.reader import POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import both_blocks_agree, same, stops_transformers, theta_is_lost, versions_agree
 from ropewalk.readers.subject import Subject
+from ropewalk.readers.window_checks import is_short, stale_lengths
 from ropewalk.rope.scaling import SCALINGS
 
 Config = dict[str, Any]

@@ -6,7 +6,7 @@ out  a `Subject`; or the sentence why there is nothing to examine
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ropewalk.checkpoint.files import ADAPTER_CONFIG, read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
-from ropewalk.checkpoint.window import WindowQuestion
+from ropewalk.checkpoint.window import NOTHING_SAID, Answers, WindowQuestion
 from ropewalk.errors import Unsupported, UserError
 from ropewalk.readers.reader import BAD_VALUES, model_type_of
 from ropewalk.readers.rules import READERS
@@ -41,22 +41,27 @@ class Subject:
     fetched: bool = False
 
     @classmethod
-    def open(cls, name: str | Path) -> Subject:
+    def open(cls, name: str | Path, answers: Answers = NOTHING_SAID) -> Subject:
         """Read the JSON files of a model; of a hub model, nothing but the small files is fetched.
 
         Raises:
-            UserError: no such model, no config.json, or one that cannot be read.
+            UserError: no such model, no config.json, or one that cannot be read; answers that contradict it.
         """
         path = locate(name, weights=False)
         adapter = _json(path / ADAPTER_CONFIG)
         config = {} if adapter and not (path / "config.json").is_file() else _config(path)
-        checkpoint = Checkpoint(str(name), path, config)
-        return cls(
+        checkpoint = Checkpoint(str(name), path, config, answers=answers)
+        subject = cls(
             checkpoint,
             _json(path / "tokenizer_config.json"),
             adapter,
             fetched=not Path(name).exists() and str(name) != "hemp",
         )
+        if answers != NOTHING_SAID and subject.rope_error:
+            unanswered = replace(subject, checkpoint=replace(checkpoint, answers=NOTHING_SAID))
+            if not unanswered.rope_error:
+                raise UserError(subject.rope_error)
+        return subject
 
     @property
     def path(self) -> Path:
@@ -128,8 +133,9 @@ class Subject:
         except BAD_VALUES:
             pass  # read_rope has a better sentence
         try:
-            length = self.tokenizer_config.get("model_max_length")
-            return read_rope(self.config, tokenizer_length=length if isinstance(length, int) else None), ""
+            length, answers = self.tokenizer_config.get("model_max_length"), self.checkpoint.answers
+            length = length if isinstance(length, int) else None
+            return read_rope(self.config, answers=answers, tokenizer_length=length), ""
         except UserError as error:
             return None, error
         except BAD_VALUES as error:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from ropewalk.settings.options import Flag, ModelName, Trusting
+from ropewalk.settings.options import Flag, ModelName, OpeningOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorSettings(Trusting):
+class DoctorSettings(OpeningOptions):
     """Say what is wrong with a checkpoint, and what each reader would make of it. No weight is loaded."""
 
     model: Annotated[ModelName, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="MODEL")] = field(

@@ -35,8 +35,16 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
 
 def verdict(diagnosis: Diagnosis) -> str:
     """The last line."""
-    count = len(diagnosis.wrong)
-    return "sound" if not count else f"{count} thing{'s are' if count > 1 else ' is'} wrong"
+    if count := len(diagnosis.wrong):
+        return f"{count} thing{'s are' if count > 1 else ' is'} wrong"
+    if diagnosis.unchecked:
+        return "incomplete: nothing is wrong in what was checked, and not checked is " + ", ".join(
+            dict.fromkeys(finding.check for finding in diagnosis.unchecked)
+        )
+    starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
+    return "sound" + (
+        f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
+    )
 
 
 def readers_table(diagnosis: Diagnosis) -> Table:
