@@ -2,7 +2,8 @@
 
     MODELS=models DATA=data python lab/run.py [--level a …] [--minutes 20] [--together N] [--dry-run] [--records DIR]
 
-in   $MODELS, a directory of checkpoints by the names in grids.toml (recipes/real_models/fetch.py makes two of them); $DATA, one of documents
+in   $MODELS, a directory of checkpoints by the names in grids.toml (recipes/real_models/fetch.py makes two of them); $DATA, one of documents. Rows
+     name both as they are given here in their commands: relative ones where the records are to be committed
 out  lab/records/LEVEL/MODEL/ROW.jsonl; rows that lie there are not run again
 """
 
@@ -151,7 +152,7 @@ def main() -> None:
     options.add_argument("--dry-run", action="store_true", help="list the rows that are not there")
     options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = options.parse_args()
-    arguments.records = arguments.records.absolute()
+    arguments.records = Path(os.path.relpath(arguments.records))  # as the command of each row will name it
     if arguments.worker or arguments.dry_run:
         work(arguments)
         return

@@ -9,7 +9,7 @@ import math
 import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
-from ropewalk.records.variant import variant_of
+from ropewalk.records.variant import seeds_of_rows, variant_of
 from ropewalk.reports import render
 from ropewalk.reports.perplexity import groups
 from ropewalk.reports.rows import clean
@@ -202,3 +202,17 @@ def test_a_figure_over_fewer_documents_that_replaces_another_is_said(tmp_path):
         "2 rows measured what another row measured too (1 of them over more or fewer tokens or trials, or other texts)"
         in page
     )
+
+
+def test_rows_of_other_content_under_one_name_are_said_and_are_no_seeds_of_one_training(tmp_path):
+    """Rows of an ablation from two directories: the same words for what was read, other digests."""
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    for seed, digest in ((0, "aaaa"), (1, "bbbb"), (2, "bbbb")):
+        row = {"name": f"hemp/linear-s{seed}", "method": "linear", "tokens": 1024, "seed": seed, "data": "x and 1 more", "digests": {"data": digest, "model": "m"}}  # fmt: skip
+        state = made_up.extended(4, 9, name=f"hemp/linear-s{seed}")
+        made_up.record_rows(path, (state, made_up.row(2.1 + seed / 100, window=1024)), settings={"row": row})
+    page = made_up.words(render(records.read([path])))
+    assert "2 different ones are called x and 1 more as data of rows of `ablate` (digests aaaa, bbbb)" in page
+    assert "as model of" not in page
+    variants = [m.model_variant for m in clean(records.read([path])).measurements if m.model_variant.extended]
+    assert sorted(len(row) for row in seeds_of_rows(variants)) == [1, 2]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,7 +71,8 @@ def test_a_row_is_what_train_and_the_measuring_commands_make_one_after_the_other
     assert {m.row.window for m in row.of(PasskeySummary)} == {256, 512}
     assert [m.row.short for m in row.of(ContextGain)] == [256]
     assert {m.row.data for m in row.of(Perplexity)} == {f"{LIBRARY.name}/tarfile.py", f"{LIBRARY.name}/ast.py"}
-    assert str(LIBRARY) not in (tmp_path / "rows/yarn-x2-2k-1e-4-s0.jsonl").read_text()
+    written = (tmp_path / "rows/yarn-x2-2k-1e-4-s0.jsonl").read_text()
+    assert str(LIBRARY) not in re.sub(r'"command":"[^"]*"', "", written)  # which has paths as they were given
 
 
 def test_a_row_of_fewer_tokens_than_a_step_reads_no_more_than_it_was_asked_for(tmp_path):
@@ -121,6 +124,85 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     # What was not measured then is reason to run it again.
     ablate(tmp_path, methods=["none"], measure=["passkey", "perplexity"])
     assert read([tmp_path / "none.jsonl"]).of(Perplexity)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Two places, each with files of the same names: the second has other documents, and the same model but for one weight."""
+    monkeypatch.chdir(tmp_path)
+    for place, module in (("a", "tarfile"), ("b", "argparse")):
+        for name in ("test", "data"):
+            (tmp_path / place / "pg" / name).mkdir(parents=True)
+            shutil.copy(LIBRARY / f"{module}.py", tmp_path / place / "pg" / name / "it's.py")
+        shutil.copytree(Checkpoint.open("hemp").path, tmp_path / place / "hemp")
+    weights = tmp_path / "b/hemp/model.safetensors"
+    weights.chmod(0o644)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("other, words", [
+    ({"model": "b/hemp"}, "other weights than asked for, though both are called hemp"),
+    ({"test": ["b/pg/test"]}, "other test documents than asked for, though both are called pg/test"),
+    ({"data": ["a/pg/data", *[LIBRARY / name for name in ("json", "email", "asyncio")]]}, "other training data"),
+])  # fmt: skip
+def test_rows_of_other_content_under_the_same_names_are_refused(places, other, words):
+    names = {
+        "model": "a/hemp",
+        "test": ["a/pg/test"],
+        "data": ["a/pg/data", *[LIBRARY / name for name in ("json", "email", "http")]],
+    }
+    few = {
+        **SMALL,
+        "measure": ["passkey"],
+        "prompt_windows": [256],
+        "methods": ["linear"],
+        "tokens": [512],
+        "out": "rows",
+    }
+    ropewalk.ablate(**few, **names)
+    first = sorted(Path("rows").glob("*.jsonl"))
+    ropewalk.ablate(**few, **names)  # the same is taken
+    for axes in ({}, {"seeds": [1]}, {"methods": ["yarn"]}):
+        with pytest.raises(UserError, match=words):
+            ropewalk.ablate(**{**few, **names, **other, **axes})
+    assert sorted(Path("rows").glob("*.jsonl")) == first
+
+
+def test_rows_of_earlier_versions_are_known_by_their_names(places):
+    few = {**SMALL, "measure": ["passkey"], "prompt_windows": [256], "methods": ["none"], "out": "rows"}
+    ropewalk.ablate("a/hemp", test=["a/pg/test"], **few)
+    row = Path("rows/none.jsonl")
+    row.write_text(re.sub(r'"digests":{[^}]*},', "", row.read_text()))
+    before = row.read_bytes()
+    ropewalk.ablate("b/hemp", test=["a/pg/test"], **few)
+    assert row.read_bytes() == before
+    with pytest.raises(UserError, match="none.jsonl is a row with test pg/test, and asked for is test/it's.py"):
+        ropewalk.ablate("a/hemp", test=["a/pg/test/it's.py"], **{**few, "methods": ["linear"]})
+
+
+def test_the_command_on_record_makes_the_row_again(places):
+    """Run by a shell's rules in the same directory, whatever is in the names, and in another --out: the same records, but for times."""
+    data = ["a/pg/data", "0.75", "b/pg/data", "0.25@128"]
+    ropewalk.ablate(
+        "a/hemp", test=["a/pg/test", "b/pg/test/it's.py"], data=data, methods=["yarn:beta_fast=16.5"], tokens=[1024], learning_rates=[0.00033333333],
+        out="g", **{**SMALL, "measure": ["passkey"], "prompt_windows": [256], "documents": 2},
+    )  # fmt: skip
+    (row,) = Path("g").glob("*.jsonl")
+    command = header(row)["command"]
+    words = shlex.split(command)
+    assert words[:3] == ["ropewalk", "ablate", "a/hemp"] and words[words.index("--out") + 1] == "g"
+    assert "b/pg/test/it's.py" in words and words[words.index("--data") + 1 :][:4] == data
+    row.rename("first.jsonl")
+    shell = f"{shlex.quote(sys.executable)} -m {command} --device cpu"
+    subprocess.run(["bash", "-c", shell], check=True, capture_output=True)
+    first, again = (json.loads(path.read_text().split("\n", 1)[0]) for path in (Path("first.jsonl"), row))
+    for each in (first, again):
+        del each["settings"]["row"]["seconds"], each["started"], each["id"]
+    assert first == again
+    assert header(row)["settings"]["row"]["test"] == "pg/test test/it's.py"  # not "gtest", though --out is g
 
 
 def test_rows_of_a_clone_make_a_directory_theirs_and_texts_of_others_do_not(tmp_path):

@@ -16,6 +16,7 @@ from ropewalk.records.rows import Run
 #: What decides a training besides method, window and seed, by its name in the settings of `train` and in the row of `ablate`.
 _FACTS = (
     "data",
+    "data_digest",
     "tokens",
     "step_tokens",
     "steps",
@@ -93,7 +94,9 @@ def is_training(run: Run) -> bool:
 
 
 def _facts(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _text(value)) for name in _FACTS if (value := settings.get(name)) not in (None, "", []))
+    digest = dict(settings.get("digests") or {}).get("data")  # of a row of `ablate`: other data may be called the same
+    known = {**settings, "data_digest": digest}
+    return tuple((name, _text(value)) for name in _FACTS if (value := known.get(name)) not in (None, "", []))
 
 
 def _text(value: Any) -> str:

@@ -155,7 +155,7 @@ def _short(value: Any) -> str:
 
 def cautions(clean: Clean) -> list[str]:
     """What to know before comparing two figures of the page."""
-    return [*_left_out(clean), *_mixed(clean), *_pairs(clean)]
+    return [*_left_out(clean), *_mixed(clean), *_other_content(clean), *_pairs(clean)]
 
 
 def unknown(clean: Clean) -> list[str]:
@@ -224,6 +224,20 @@ def _mixed(clean: Clean) -> Iterable[str]:
     listed = [f"{name} ({_listed(values)})" for name, values in differing.items() if len(values) > 1]
     if listed:
         yield f"The {len(runs)} runs on this page were made with different {'; '.join(listed)}."
+
+
+def _other_content(clean: Clean) -> Iterable[str]:
+    """Rows of `ablate` that name a model or texts alike which are others, by the digests on record."""
+    digests: dict[tuple[str, str], set[str]] = {}
+    for run in clean.used_runs:
+        row = run.settings.get("row")
+        row = row if isinstance(row, dict) else {}
+        for what, digest in dict(row.get("digests") or {}).items():
+            name = recipe_of(run).base if what == "model" else str(row.get(what))
+            digests.setdefault((what, name), set()).add(str(digest))
+    for (what, name), several in digests.items():
+        if len(several) > 1 and name != "None":
+            yield f"{len(several)} different ones are called {name} as {what} of rows of `ablate` (digests {_listed(several)}): what differs between those rows is not the method alone."
 
 
 def _pairs(clean: Clean) -> Iterable[str]:

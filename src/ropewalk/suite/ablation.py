@@ -49,7 +49,7 @@ from ropewalk.suite.claims import claimed, waiting
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.measurements import measurements
 from ropewalk.suite.row import Row
-from ropewalk.suite.row_files import asked_of, is_whole, write_row
+from ropewalk.suite.row_files import asked_of, is_whole, refuse_other_rows, write_row
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import Batches, batches_of
 from ropewalk.training.checkpoints import plain_weights
@@ -88,7 +88,8 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     refuse_unknown_code(checkpoint)
     grid = Grid(settings, checkpoint)
     out = Path(settings.out)
-    for row in grid.rows:  # before anything is loaded
+    refuse_other_rows(grid, out)  # before anything is loaded
+    for row in grid.rows:
         is_whole(grid, row, out)
     if settings.dry_run:
         return [
@@ -97,7 +98,9 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
         ]
     mesh = meshes.start(device=device_for(settings.device))
     atexit.register(mesh.close)
-    ranks.first(lambda: _take_directory(settings, out))
+    ranks.first(
+        lambda: (_take_directory(settings, out), grid.digests)
+    )  # of what is read now, whatever is written there later
     bench = Bench(grid, mesh)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
@@ -140,6 +143,7 @@ def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> b
         if work is None:
             outcomes[row] = Outcome(row.name, grid.model_name, _BUSY)
             return False
+        ranks.first(lambda: refuse_other_rows(grid, out))  # another process may have put some there meanwhile
         if not ranks.first(lambda: is_whole(grid, row, out)):
             _say(at)
             stage = Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work))

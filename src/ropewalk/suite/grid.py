@@ -1,7 +1,7 @@
 """What the rows of an ablation (row.py) have in common, and what each is of a model: its windows, how it is trained, what identifies it, what it takes.
 
 in   `AblateSettings` and the model that all rows start from
-out  of a row its recipe, its identity and command on record, and about how long it takes
+out  of a row its recipe, its identity on record, and about how long it takes
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from ropewalk.planner.named import shape_of
 from ropewalk.rope.scaling import LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.settings.command import arguments, fields, option_name
+from ropewalk.settings.command import arguments
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.digests import TEXTS, digests_of, words_of
 from ropewalk.suite.row import CONTROL, DIRECT, NONE, Row, rows_of
 from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
@@ -130,8 +131,19 @@ class Grid:
         batch = max(1, round(min(self.settings.step_tokens, row.tokens) / tokens))
         return batch, max(1, round(row.tokens / (batch * tokens)))
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What the model and the texts of each setting hold; `suite/digests.py` defines it."""
+        return digests_of(self.settings, self.source)
+
+    def digests_for(self, row: Row) -> dict[str, str]:
+        """Of what a row is made from: what is trained on alone is nothing to one that is not trained, but for LongRoPE's factors where it is all they are searched on."""
+        searched = row.method == LongRope.method and self.settings.validation is None
+        unread = () if row.tokens else ("scores",) if searched else ("data", "scores")
+        return {name: digest for name, digest in self.digests.items() if name not in unread}
+
     def identity(self, row: Row) -> dict[str, Any]:
-        """What a row's file must agree with, or it is another row's: all that was asked for."""
+        """What a row's file must agree with, or it is another row's: all that was asked for; files by short names, and by `digests` of what they hold."""
         asked = arguments(AblateSettings, self.settings)
         axes = (
             "model",
@@ -151,38 +163,13 @@ class Grid:
         if not row.tokens:
             common |= dict.fromkeys(("data", "scores", "keep", "longce", "step_tokens", "warmup", "mode"))
         own = {"method": row.method, "parameters": dict(row.parameters), "factor": row.factor, "tokens": row.tokens}
-        return {"name": f"{self.model_name}/{row.name}", **own, "learning_rate": row.rate, "seed": row.seed, **common}
-
-    def command(self, row: Row) -> str:
-        """The command that runs this row alone, files by their names."""
-        word = ":".join([row.method, *(f"{name}={value:g}" for name, value in row.parameters)])
-        own = dict.fromkeys(("out", "dry_run", "chip", "minutes", "device", "model")) | {
-            "methods": [word],
-            "test_tokens": self.test_tokens,
-        }
-        own |= {"factors": [row.factor], "tokens": [row.tokens], "seeds": [row.seed]}
-        own |= {"learning_rates": [row.rate] if row.tokens else None}
-        words = ["ropewalk ablate", self.model_name]
-        for field in fields(AblateSettings):
-            value = own[field.name] if field.name in own else _named(field.name, getattr(self.settings, field.name))
-            if value is not None and value != _plain(field.default):
-                listed = value if isinstance(value, list) else [value]
-                words += [
-                    f"--{option_name(field.name)}",
-                    *(f"{each:g}" if isinstance(each, float) else str(each) for each in listed),
-                ]
-        return " ".join(words)
+        own |= {"learning_rate": row.rate, "seed": row.seed, "digests": self.digests_for(row)}
+        return {"name": f"{self.model_name}/{row.name}", **own, **common}
 
     def places(self) -> set[str]:
         """Directories in which the folders of documents lie, and the rows': records name what is in them from there on."""
         asked = self.settings
-        given = (asked.data, asked.test, asked.validation, asked.also, asked.scores, asked.benchmarks)
-        listed = [
-            each
-            for names in given
-            if names is not None
-            for each in ([names] if isinstance(names, str | Path) else names)
-        ]
+        listed = [each for name in TEXTS for each in words_of(getattr(asked, name))]
         return {str(Path(each).parents[1]) for each in listed if len(Path(each).parts) > 2} | {str(asked.out)}
 
     def seconds(self, row: Row) -> float:
@@ -220,8 +207,8 @@ class Grid:
 
 def _named(name: str, value: Any) -> Any:
     """A setting as records have it: files by their names, not by where they lie."""
-    if value is not None and name in ("data", "test", "validation", "also", "scores", "benchmarks"):
-        words = list(value) if isinstance(value, list | tuple) else [value]
+    if value is not None and name in TEXTS:
+        words = words_of(value)
         # Of many files the first three are named, as in the rows that measure them; of a mixture all, since weights and lengths stand between them.
         mixed = name == "data" and len(sources_of(value)) < len(words)
         return " ".join(map(name_of, words)) if mixed else name_of(words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.row import Row
+from ropewalk.suite.row_command import command
+
+#: What a digest is of.
+_WORDS = {
+    "model": "weights",
+    "data": "training data",
+    "test": "test documents",
+    "validation": "validation documents",
+    "also": "further documents",
+    "scores": "scores",
+    "benchmarks": "benchmark files",
+}
+_ALIKE = "rows beside each other differ in method, factor, tokens, rate and seed alone; choose another --out"
 
 
 def is_whole(grid: Grid, row: Row, out: Path) -> bool:
@@ -31,14 +45,43 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     if on_disk is None:
         raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
     asked = json.loads(json.dumps(grid.identity(row)))
+    _refuse_other_content(path, on_disk, asked)
     if not {*asked.pop("measure")} <= {*on_disk.get("measure", [])}:
         return False
-    for name in [name for name, value in asked.items() if on_disk.get(name) != value]:
-        raise UserError(
-            f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: rows beside each other differ in method, factor, "
-            "tokens, rate and seed alone; choose another --out"
-        )
+    for name in [name for name, value in asked.items() if name != "digests" and on_disk.get(name) != value]:
+        raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
     return True
+
+
+def refuse_other_rows(grid: Grid, out: Path) -> None:
+    """Rows of one directory are of one model and read the same texts, whichever rows are asked for now.
+
+    Raises:
+        UserError: one that lies there is of another model, or read other texts, though names may agree.
+    """
+    on_disk = {path: asked for path in sorted(out.glob("*.jsonl")) if (asked := asked_of(path)) is not None}
+    if on_disk:  # nothing is hashed for nothing
+        asked = json.loads(json.dumps(grid.identity(next((row for row in grid.rows if row.tokens), grid.rows[0]))))
+        for path, there in on_disk.items():
+            _refuse_other_content(path, there, asked)
+
+
+def _refuse_other_content(path: Path, on_disk: dict[str, Any], asked: dict[str, Any]) -> None:
+    """By name and by digest, where both rows have one: rows of earlier versions have no digests, and are taken where the names agree."""
+    for name in _WORDS:
+        names = [_name_of_model(row) if name == "model" else row.get(name) for row in (on_disk, asked)]
+        digests = [row.get("digests", {}).get(name) for row in (on_disk, asked)]
+        if None not in names and names[0] != names[1]:
+            raise UserError(f"{path} is a row with {name} {names[0]}, and asked for is {names[1]}: {_ALIKE}")
+        if None not in digests and digests[0] != digests[1]:
+            raise UserError(
+                f"{path} is a row of other {_WORDS[name]} than asked for, though both are called {names[0]} (digest {digests[0]}, asked for is "
+                f"{digests[1]}): {_ALIKE}"
+            )
+
+
+def _name_of_model(row: dict[str, Any]) -> str:
+    return str(row.get("name", "")).rpartition("/")[0]
 
 
 def asked_of(path: Path) -> dict[str, Any] | None:
@@ -52,7 +95,10 @@ def asked_of(path: Path) -> dict[str, Any] | None:
 
 
 def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> None:
-    """The row's file: results without what they add up from, under headers that name the row, its command and nothing of this machine's paths."""
+    """The row's file: results without what they add up from, under headers that name the row and its command.
+
+    But for that command, which has paths as they were given, nothing names a directory of this machine.
+    """
     measured = read([records])
     identity = grid.identity(row) | facts
     lines, said = [], set()
@@ -65,15 +111,20 @@ def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> Non
             kept = {name: value for name, value in run.settings.items() if name not in ("model", "data", "out")}
             header = dataclasses.replace(
                 run,
-                command=grid.command(row),
+                command="",
                 model=dataclasses.replace(run.model, name=identity["name"]),
                 settings={"row": identity} | (kept if isinstance(measurement.row, Step) else run.settings),
             )
-            lines.append(to_line(header))
-        lines.append(to_line(measurement.row, run.id))
+            shortened = _without(grid.places(), to_line(header))
+            lines.append(shortened.replace('"command":""', f'"command":{json.dumps(command(grid, row))}', 1))
+        lines.append(_without(grid.places(), to_line(measurement.row, run.id)))
     if not lines:
         raise UserError(f"nothing of {row.name} could be measured: {'; '.join(facts['left_out'].values())}")
-    text = "\n".join(lines) + "\n"
-    for place in grid.places():
-        text = text.replace(f"{place}/", "")
-    write_whole(Path(grid.settings.out) / f"{row.name}.jsonl", text)
+    write_whole(Path(grid.settings.out) / f"{row.name}.jsonl", "\n".join(lines) + "\n")
+
+
+def _without(places: set[str], line: str) -> str:
+    """A line whose paths do not begin with any of these directories."""
+    for place in sorted(places, key=len, reverse=True):
+        line = re.sub(rf"(?<![\w./~@+-]){re.escape(place)}/", "", line)
+    return line
