@@ -1,8 +1,10 @@
 """Perplexity from a sample of windows: unbiased, with an interval that holds what it promises."""
 
 import dataclasses
+import logging
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from ropewalk.cli.tables.measured import show_perplexity
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.evals.perplexity import strata
+from ropewalk.evals.perplexity import sampled, strata
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.progress import PROGRESS
 from ropewalk.testing import byte_tokenizer, prose, tiny
+from ropewalk.training import deadline
 
 
 def population(seed=0):
@@ -165,3 +168,41 @@ def test_a_budget_has_a_bar_from_the_first_second(caplog):
     assert events[0].total == 600 and events[0].title == "perplexity, window 64, seconds" and events[-1].ended
     told = re.compile(r"\d+:\d\d left  perplexity, window 64: \d+ of \d+ windows")
     assert all(told.match(event.detail) for event in events[1:-1])
+
+
+def test_the_fewest_windows_of_an_order_are_the_first_that_give_an_interval():
+    units, nll, _ = population()
+    order = strata.order_of(units, 0)
+    fewest = strata.fewest_of(units, order)
+    whole = strata.Population(units)
+    assert whole.estimate({place: nll[place] for place in order[: fewest - 1]}) is None
+    assert whole.estimate({place: nll[place] for place in order[:fewest]}) is not None
+    alone = strata.units_of([64], window=64, stride=16)  # one document of one window
+    assert strata.fewest_of(alone, strata.order_of(alone, 0)) == 1
+
+
+def test_minutes_that_the_fewest_windows_do_not_fit_are_refused_before_the_first_one(monkeypatch):
+    """At a thousand FLOP/s not even a tiny model reads four windows in a minute."""
+    monkeypatch.setattr(deadline, "_rate", lambda device: 1e3)
+    monkeypatch.setattr(sampled, "negative_log_likelihoods", None)  # no window is read
+    with pytest.raises(UserError, match=r"4 of [\d,]+ windows are the fewest .*--budget is 1:00; give --budget \d{3,}"):
+        measured(budget=1.0)
+
+
+def test_minutes_that_the_first_batch_shows_to_be_too_few_are_refused_after_it(monkeypatch):
+    """Arithmetic promised a moment, and a batch takes a hundred seconds."""
+    clock = iter(range(0, 10**6, 100))
+    monkeypatch.setattr(deadline, "_rate", lambda device: 1e18)
+    monkeypatch.setattr(sampled, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with pytest.raises(UserError, match=r"4 of [\d,]+ windows .*shorter --windows, or --max-tokens 64, one window"):
+        measured(budget=1.0, batch_tokens=64)
+
+
+def test_what_takes_long_says_so_before_the_first_window(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(deadline, "_rate", lambda device: 1e6)
+    measured()
+    monkeypatch.setattr(deadline, "_rate", lambda device: 1e18)
+    measured()
+    (line,) = [record.getMessage() for record in caplog.records if "windows, about" in record.getMessage()]
+    assert re.search(r"perplexity, window 64: [\d,]+ windows, about \d+ (hours|days) here; --budget", line)

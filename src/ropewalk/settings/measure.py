@@ -44,7 +44,7 @@ class PerplexitySettings(MeasuringOptions, Batched):
     convention: Annotated[Convention, tyro.conf.arg(name="as")] = "ropewalk"
     """Whose definition; the others explain published figures. They have no interval and are not resumed."""
     budget: OptionalMinutes = None
-    """Estimate from random windows within so many minutes a window."""
+    """Estimate from random windows within so many minutes a window; refused where the fewest that give an interval take longer."""
     tolerance: Annotated[float, Range(0, 1)] = 0.005
     """With --budget, stop when half the interval is at most this share of the perplexity."""
     limit: Count | None = None
@@ -89,7 +89,7 @@ class GainSettings(ReadTwice):
     evaluator: OptionalModel = None
     """Model of the same tokenizer that chooses LongPPL's key tokens, as in the paper; MODEL itself if not given. It reads everything as well."""
     budget: OptionalMinutes = None
-    """Estimate from random windows within so many minutes."""
+    """Estimate from random windows within so many minutes; refused where the fewest that give an interval take longer."""
     tolerance: Annotated[float, Range(0, 1)] = 0.005
     """With --budget, stop when half the gain's interval is at most so many nats."""
     min_tokens: Tokens | None = None

@@ -92,7 +92,7 @@ class Deadline:
 
     def refuse_hopeless(self, flops: float, device: torch.device, windows: int) -> None:
         """Refuse a first step of so many FLOPs and windows that this device does not do in time. Raises UserError."""
-        if self.is_set and (seconds := flops / (_REACHED * _rate(device))) > self.left:
+        if self.is_set and (seconds := seconds_of(flops, device)) > self.left:
             raise self.refusal(seconds, windows)
 
     def refusal(self, seconds: float, windows: int) -> UserError:
@@ -109,9 +109,14 @@ class Deadline:
         )
 
 
+def seconds_of(flops: float, device: torch.device) -> float:
+    """What so many FLOPs of a model take there, before any of them was seen."""
+    return flops / (_REACHED * _rate(device))
+
+
 def _rate(device: torch.device) -> float:
     """FLOP/s of a square product, the fastest of three."""
-    a = torch.randn(_EDGE, _EDGE, device=device)
+    a = torch.ones(_EDGE, _EDGE, device=device)  # nothing random: a run's own numbers stay the same
     times = []
     for _ in range(4):
         begin = time.perf_counter()

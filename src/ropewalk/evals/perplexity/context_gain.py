@@ -50,6 +50,7 @@ from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, o
 from ropewalk.evals.perplexity.measure import key_of
 from ropewalk.evals.perplexity.sampled import draw
 from ropewalk.evals.perplexity.strata import Population, Unit
+from ropewalk.evals.perplexity.time_needed import OfWhat, announce, reckon
 from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
@@ -253,7 +254,14 @@ def _score_documents(
     local = {place: local[place] for place in range(ranks.rank(), len(documents), ranks.size())}
     every_window = [window for windows in local.values() for window in windows]
     scores: dict[int, records.DocumentGain] = {}
-    with Progress(f"context gain, window {contexts.window}", len(every_window)) as advance, reader.faster(every_window):
+    title = f"context gain, window {contexts.window}"
+    announce(
+        title,
+        reader.loaded.model,
+        every_window,
+        "--budget estimates it, and a smaller --max-tokens or --limit leaves fewer windows",
+    )
+    with Progress(title, len(every_window)) as advance, reader.faster(every_window):
         for place, windows in local.items():
             document, started = documents[place], time.perf_counter()
             key = key_of(identity, document, contexts.window, contexts.stride)
@@ -284,7 +292,9 @@ def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings:
 
     batch = max(1, (settings.batch_tokens or default_batch_tokens(reader.loaded.device)) // contexts.window)
     limits: dict[str, Any] = {"minutes": settings.budget, "tolerance": settings.tolerance, "seed": settings.seed}
-    estimate, drawn = draw(units, score, gained, size=batch, title=f"context gain, window {contexts.window}", **limits)
+    of_what = OfWhat(f"context gain, window {contexts.window}", "a shorter --window")
+    reckon(reader.loaded.model, units, of_what, minutes=limits["minutes"], seed=settings.seed)
+    estimate, drawn = draw(units, score, gained, size=batch, of_what=of_what, **limits)
     by_document = np.zeros((len(documents), 5, len(contexts.ranges)))
     for place, of_window in sorted(drawn.items()):
         by_document[units[place].document] += of_window

@@ -50,6 +50,7 @@ from ropewalk.evals.likelihood import (
 )
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions, sampled
+from ropewalk.evals.perplexity.time_needed import announce
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
@@ -104,6 +105,9 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         copies_count=settings.convention != "ropewalk",  # others count them
         keep_words=settings.convention != "ropewalk" and conventions.convention(settings.convention).joins_texts,
     )
+    if settings.budget is not None:
+        for window in windows:
+            sampled.refuse_hopeless(loaded.model, documents, window, settings)
     on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
     run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
@@ -195,25 +199,34 @@ def _score_documents(
     """This rank's documents, by their place in `documents`."""
     weights = f"{fingerprint(loaded)} {loaded.dtype}"
     local = range(ranks.rank(), len(documents), ranks.size())
-    passes = {place: len(sliding(len(documents[place].ids), window, stride)) for place in local}
-    total = sum(passes.values())
+    windows = {place: sliding(len(documents[place].ids), window, stride) for place in local}
+    keys = {place: key_of(weights, documents[place], window, stride) for place in local}
+    scores = {
+        place: dataclasses.replace(recorded_scores[key], document=documents[place].name)
+        for place, key in keys.items()
+        if key in recorded_scores
+        and recorded_scores[key].tokens == sum(each.scored for each in windows[place])  # else somebody edited it
+    }
+    title, total = f"perplexity, window {window}", sum(map(len, windows.values()))
+    new = [each for place in local if place not in scores for each in windows[place]]
+    announce(
+        title,
+        loaded.model,
+        new,
+        "--budget estimates it; a larger --stride or a smaller --max-tokens leaves fewer windows",
+    )
     batch = max(1, (batch_tokens or default_batch_tokens(loaded.device)) // window)
-    scores: dict[int, records.DocumentScore] = {}
     with (
-        Progress(f"perplexity, window {window}", total) as advance,
+        Progress(title, total, done=total - len(new)) as advance,
         faster(loaded.model, passes=total, window=window, shapes=[(batch, window)]),
     ):
         for place in local:
-            document = documents[place]
-            key = key_of(weights, document, window, stride)
-            scored = sum(each.scored for each in sliding(len(document.ids), window, stride))
-            if key in recorded_scores and recorded_scores[key].tokens == scored:  # else somebody edited it
-                scores[place] = dataclasses.replace(recorded_scores[key], document=document.name)
-                advance(passes[place])
-                continue
-            scores[place] = score_document(loaded, document, window, stride, batch_tokens, key=key, advance=advance)
-            if recorder is not None:
-                recorder.add(scores[place])
+            if place not in scores:
+                scores[place] = score_document(
+                    loaded, documents[place], window, stride, batch_tokens, key=keys[place], advance=advance
+                )
+                if recorder is not None:
+                    recorder.add(scores[place])
     return scores
 
 

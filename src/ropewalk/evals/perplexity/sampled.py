@@ -27,8 +27,10 @@ from ropewalk.distributed.ranks import size as world_size
 from ropewalk.evals.intervals import documents_interval
 from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
-from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, order_of, units_of
+from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, fewest_of, order_of, units_of
+from ropewalk.evals.perplexity.time_needed import OfWhat, reckon
 from ropewalk.progress import Progress, clock
+from ropewalk.settings.measure import PerplexitySettings
 
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,13 +62,16 @@ def sample(
         documents: token ids.
         window, stride: tokens.
         minutes: how long it may take, all ranks together; no batch is started that would end later if it took as long as the
-            last one. Two windows of each stratum are always drawn.
+            last one.
         tolerance: stop when half the 95 % interval is at most this share of the perplexity.
         seed: of the drawing order.
         batch_tokens: tokens of one forward pass.
 
     Returns:
         The estimate, the summed nll of each unit drawn, and all units; the same on every rank.
+
+    Raises:
+        UserError: the fewest windows that give an interval take longer, as the first batch shows.
     """
     units = units_of([len(ids) for ids in documents], window, stride)
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
@@ -77,8 +82,22 @@ def sample(
 
     size = max(1, batch_tokens // window)
     limits: dict[str, Any] = {"minutes": minutes, "tolerance": tolerance, "seed": seed}
-    estimate, drawn = draw(units, score, float, size=size, title=f"perplexity, window {window}", **limits)
+    estimate, drawn = draw(units, score, float, size=size, of_what=_of_what(units, window), **limits)
     return estimate, drawn, units
+
+
+def _of_what(units: Sequence[Unit], window: int) -> OfWhat:
+    one_each = f", or --max-tokens {window}, one window a document" * any(not unit.first for unit in units)
+    return OfWhat(f"perplexity, window {window}", f"shorter --windows{one_each}")
+
+
+def refuse_hopeless(
+    model: Any, documents: Sequence[TokenizedDocument], window: int, settings: PerplexitySettings
+) -> None:
+    """Refuse, before any window is read, an estimate that `settings.budget` is too little for. Raises UserError."""
+    assert settings.budget is not None
+    units = units_of([len(document.ids) for document in documents], window, settings.stride)
+    reckon(model, units, _of_what(units, window), minutes=settings.budget, seed=settings.seed)
 
 
 def draw(
@@ -90,7 +109,7 @@ def draw(
     minutes: float,
     tolerance: float,
     seed: int,
-    title: str,
+    of_what: OfWhat,
 ) -> tuple[Estimate, dict[int, T]]:
     """Draw units as `sample` says, whatever is measured on them.
 
@@ -100,18 +119,22 @@ def draw(
         value: of what was measured, the sum to estimate the mean of, in nats.
         size: units of one batch on one rank.
         minutes, tolerance, seed: as in `sample`.
-        title: of the progress.
+        of_what: for the progress, and for who gives too few minutes.
 
     Returns:
         The estimate, and what was measured on each unit drawn; the same on every rank.
+
+    Raises:
+        UserError: as `sample`.
     """
     started = time.perf_counter()
     deadline = started + 60 * minutes
     population, order = Population(units), order_of(units, seed)
+    fewest = fewest_of(units, order)
     drawn: dict[int, T] = {}
     estimate, others, shown = None, 0, 0
     step = size * world_size()
-    with Progress(f"{title}, seconds", round(60 * minutes)) as advance:
+    with Progress(f"{of_what.title}, seconds", round(60 * minutes)) as advance:
         for start in range(0, len(order), step):
             batch_started = time.perf_counter()
             local_start = start + size * rank()
@@ -121,11 +144,14 @@ def draw(
             estimate = population.estimate({place: value(measured) for place, measured in drawn.items()})
             others += sum(not units[place].first for place in order[start : start + step])
             now = time.perf_counter()
+            fewest_left = max(0, math.ceil((fewest - len(drawn)) / step)) * (now - batch_started)
+            if not start:
+                of_what.refuse_hopeless(same(now - started + fewest_left), minutes, fewest, len(units))
             all_of_them = (now - started) * (len(units) / len(drawn) - 1)
-            left = clock(min(all_of_them, deadline - now))
+            left = clock(min(all_of_them, max(deadline - now, fewest_left)))
             advance(
                 round(now - started) - shown,
-                f"{left} left  {title}: {len(drawn):,} of {len(units):,} windows" + _precision(estimate),
+                f"{left} left  {of_what.title}: {len(drawn):,} of {len(units):,} windows" + _precision(estimate),
             )
             shown = round(now - started)
             late = now + (now - batch_started) > deadline

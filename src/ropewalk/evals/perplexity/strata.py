@@ -106,6 +106,17 @@ def order_of(units: Sequence[Unit], seed: int) -> list[int]:
     return alternating + firsts[pairs:] + others[pairs:]
 
 
+def fewest_of(units: Sequence[Unit], order: Sequence[int]) -> int:
+    """How many windows of a drawing order give an interval: two of the first ones and two of the others, or all there are."""
+    firsts = sum(unit.first for unit in units)
+    missing = {True: min(2, firsts), False: min(2, len(units) - firsts)}
+    for count, place in enumerate(order, start=1):
+        missing[units[place].first] -= 1
+        if max(missing.values()) <= 0:
+            return count
+    return len(units)
+
+
 class Population:
     """All windows in their strata: the documents' first windows, and each document's others."""
 
