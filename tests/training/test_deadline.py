@@ -86,3 +86,12 @@ def test_data_that_takes_all_of_it_to_read_is_given_up(base, tmp_path, monkeypat
     ):
         go(base, tmp_path / "out", budget=1, data=[tmp_path / "books"])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_after_a_budget_says_how_far_the_run_came(base, tmp_path):
+    go(base, tmp_path / "out", steps=100_000, budget=0.08, save_every=0)
+    done = len(steps(tmp_path / "out"))
+    with pytest.raises(UserError, match=f"unfinished run, step {done} of 100000; go on with --resume"):
+        go(base, tmp_path / "out", steps=100_000, save_every=0)
+    with pytest.raises(UserError, match="exists and ropewalk does not overwrite"):  # it has all of these
+        go(base, tmp_path / "out", steps=done, save_every=0)

@@ -46,8 +46,16 @@ class Unfinished:
     @classmethod
     def of(cls, run: Path) -> Unfinished | None:
         """How far the run in a directory came; None if it is finished, or if there is none."""
-        if (run / "config.json").is_file():
-            return None
+        return None if (run / "config.json").is_file() else cls._of(run)
+
+    @classmethod
+    def before(cls, run: Path, steps: int) -> Unfinished | None:
+        """How far a run came that wrote its model (`--budget` ended it, say) and can go on to so many steps; None if it has them, or if there is none."""
+        came = cls._of(run) if (run / "config.json").is_file() else None
+        return came if came is not None and came.last is not None and came.step < steps else None
+
+    @classmethod
+    def _of(cls, run: Path) -> Unfinished | None:
         asked, checkpoints = _asked_of(run / "records.jsonl"), steps_in(run / CHECKPOINTS)
         if not checkpoints and "save_every" not in asked:
             return None

@@ -266,10 +266,13 @@ class TrainSettings(Recipe, Checkpointed):
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
-        if not (self.resume or self.overwrite) and (found := Unfinished.of(Path(self.out))):
+        if self.resume or self.overwrite:
+            return
+        out = Path(self.out)
+        if came := Unfinished.of(out) or Unfinished.before(out, self.steps):
             refuse_locked(self.out)  # it is being written
             raise UserError(
-                f"{self.out} holds an unfinished run, {found}; go on with --resume, or begin anew with --overwrite --yes"
+                f"{self.out} holds an unfinished run, {came}; go on with --resume, or begin anew with --overwrite --yes"
             )
 
     @property
