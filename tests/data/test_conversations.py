@@ -16,6 +16,7 @@ from ropewalk.data.conversations import Conversation, conversation_of
 from ropewalk.data.documents import read_documents, read_texts
 from ropewalk.data.mixture import Part
 from ropewalk.data.reading import Document, Reading
+from ropewalk.data.select import tokenized_documents
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -80,7 +81,7 @@ def test_every_spelling_is_the_same_conversation(tmp_path, row, kind):
     for talk in (found := list(read_texts(path, Reading(conversations="also")))):
         assert isinstance(talk, Conversation) and talk.messages == TALK
     assert len(found) == 2
-    with pytest.raises(UserError, match="train` reads rows of turns"):
+    with pytest.raises(UserError, match="turns are read by training and by measures of a text, not here"):
         list(read_documents(path))
 
 
@@ -308,3 +309,46 @@ def test_what_a_run_reads_says_how_many_tokens_are_left_out(tmp_path):
     reading = Part("a.jsonl", rows, 1.0, window, corpus).reading(1)
     assert reading.left_out == len(corpus.ids) - (ends + 1) > len(first) - (ends + 1) > 0
     assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 windows" in str(reading)
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_all_bad_rows_are_named_at_once(tmp_path, count):
+    """So that they are mended together and not one a try: lines that are no JSON, and turns that are none."""
+    bad = ['{"messages": []}', '{"messages": [{"role": "user"}, "', json.dumps({"messages": [ASKED]})]
+    good = json.dumps({"messages": TALK})
+    lines = [line for at in range(count) for line in (good, bad[at % 3])]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError) as refused:
+        list(read_texts(path, Reading(conversations="also")))
+    message = str(refused.value)
+    assert message.startswith(f"{count} rows cannot be read: line 2 of ") and message.endswith("mend or drop them")
+    assert [f"line {2 * at} of" in message for at in range(1, count + 1)] == [at <= 10 for at in range(1, count + 1)]
+    assert ("and 2 more" in message) == (count == 12)
+
+
+def test_calls_that_a_template_does_not_write_are_said(recwarn):
+    tokenizer = testing.byte_tokenizer()
+    tokenizer.chat_template = CHATML
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    talk = conversation_of(
+        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]}, "n", "row 1"
+    )
+    encode_conversations(tokenizer, [talk])
+    assert ["tool_calls" in str(each.message) for each in recwarn] == [True]
+    tokenizer.chat_template = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['tool_calls'] }}")
+    encode_conversations(tokenizer, [talk])
+    assert len(recwarn) == 1
+
+
+def test_what_measures_read_of_a_conversation_is_what_training_on_all_reads(tmp_path):
+    """The oracle is the template itself, as transformers applies it."""
+    tokenizer = testing.byte_tokenizer()
+    tokenizer.chat_template = CHATML
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ({"messages": TALK}, {"messages": [*TALK, *TALK]})))
+    documents = list(tokenized_documents(tokenizer, path, max_tokens=40, keep_words=True))
+    for document, talk in zip(documents, (TALK, TALK + TALK), strict=True):
+        whole = tokenizer.apply_chat_template(talk, tokenize=False)
+        assert document.ids.tolist() == tokenizer(whole, add_special_tokens=False)["input_ids"][:40]
+        assert whole.startswith(document.words)

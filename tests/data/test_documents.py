@@ -313,7 +313,7 @@ def test_broken_rows_are_named(tmp_path):
     with pytest.raises(UserError, match="line 2 of .* is not JSON"):
         list(read_documents(path))
     path.write_text('{"words": "one", "n": 1}\n')
-    with pytest.raises(UserError, match="it has words, n: name one with --field"):
+    with pytest.raises(UserError, match="it has words, n: call the one with the text"):
         list(read_documents(path))
     assert texts(path, field="words") == ["one"]
     with pytest.raises(UserError, match="is a int, not text"):

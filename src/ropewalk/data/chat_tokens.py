@@ -6,6 +6,7 @@ out  token ids, and a mark for each: SCORED where the loss looks, MAY_CUT on the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ def encode_conversations(
     for first in range(0, len(conversations), _TOGETHER):
         some = [cover.over(each) for each in conversations[first : first + _TOGETHER]]
         texts = written(tokenizer, some) if templated else list(map(written_plainly, some))
+        _say_unwritten_calls(some, texts)
         placed = _placed(tokenizer, texts, cover, control=templated or control)
         for text, (ids, places) in zip(texts, placed, strict=True):
             marks = _marks(np.array(places, dtype=np.int64).reshape(-1, 2), text, all_of_it=loss == "all")
@@ -55,6 +57,19 @@ def encode_conversations(
     for ids, _ in encoded:
         check_ids(tokenizer, ids)
     return encoded
+
+
+def _say_unwritten_calls(conversations: Sequence[Conversation], texts: Sequence[Written]) -> None:
+    """Many templates know no `tool_calls`: a turn that holds nothing else is then an empty one."""
+    for conversation, text in zip(conversations, texts, strict=True):
+        calls = [call for message in conversation.messages for call in message.get("tool_calls") or ()]
+        names = [call.get("function", call).get("name") for call in calls if isinstance(call, dict)]
+        if any(isinstance(name, str) and name not in text.text for name in names):
+            warnings.warn(
+                "the tool_calls of some turns are left out, since the tokenizer's chat template writes nothing of them",
+                stacklevel=3,
+            )
+            return
 
 
 class _Cover:

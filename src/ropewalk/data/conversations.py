@@ -92,7 +92,7 @@ def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | 
             raise _Wrong("nothing in it is the assistant's, or nothing that counts")
         return Conversation(name, messages, _tools(row))
     except _Wrong as error:
-        raise UserError(f"{place} is no conversation to train on ({error}); mend or drop it") from None
+        raise UserError(f"{place} is no conversation that can be read ({error}); mend or drop it") from None
 
 
 def counts(message: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ out  `Document`s and `Conversation`s
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ropewalk.data.conversations import COLUMNS, Conversation, conversation_of, is_conversation, unread
-from ropewalk.data.rows import line_ends
+from ropewalk.data.rows import Unreadable, line_ends, refusal_of
 from ropewalk.errors import UserError
 
 #: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
 FIELDS = ("text", "content", "document")
 #: An escape in JSON can name one half of a surrogate pair (\ud83d), which is not a character; tokenizers refuse it.
 HALF_PAIRS = re.compile("[\ud800-\udfff]")
+#: Rows that are looked at after a bad one, for others.
+_LOOKED_AT = 10**6
 #: Fields that name a row, in the order in which they are tried.
 _NAME_FIELDS = ("id", "name", "title", "path", "url")
 
@@ -80,26 +83,30 @@ def from_rows(
     empty = half_pairs = 0
     unread_keys: set[str] = set()
     settled: Reading | None = None
+    rows = iter(rows)
     for number, row in rows:
         is_first, settled = settled is None, settled or reading.settled(row)
-        where, field = f"{place} {number} of {source}", settled.field
-        if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
-            talk = conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
-            half_pairs += HALF_PAIRS.search(talk.text) is not None
-            unread_keys |= unread(row, field)
-            yield talk
-            continue
         try:
-            text = _row_text(row, field, where)
-        except NoText as error:
-            raise error if is_first else UserError(str(error)) from None
+            item = _item(number, row, source, settled, place)
+        except UserError as error:
+            if is_first and isinstance(error, NoText):
+                raise
+            known = None if is_first and isinstance(row, UserError) else settled
+            raise refusal_of(error, _errors(rows, source, reading, known, place)) from None
+        if isinstance(item, Conversation):
+            half_pairs += HALF_PAIRS.search(item.text) is not None
+            unread_keys |= unread(row, settled.field)
+            yield item
+            continue
+        text = item.text
         if not text.strip():
             empty += 1
             continue
         if not text.isascii() and HALF_PAIRS.search(text):
             half_pairs += 1
             text = HALF_PAIRS.sub("\ufffd", text)
-        yield Document(f"{source}:{_row_name(row, field) or number}", line_ends(text))
+        yield Document(item.name, line_ends(text))
+    field = None if settled is None else settled.field
     if unread_keys:
         warnings.warn(
             f"turns of {source} have {', '.join(sorted(map(str, unread_keys)))} beside their text, which is left out",
@@ -111,16 +118,47 @@ def from_rows(
         warnings.warn(f"what is empty under {field!r} in {source} is left out (rows: {empty})", stacklevel=3)
 
 
+def _item(number: int, row: Any, source: str, settled: Reading, place: str) -> Document | Conversation:
+    """What one row holds. Raises UserError: it is none of those that the first row promised."""
+    if isinstance(row, UserError):
+        raise row
+    where, field = f"{place} {number} of {source}", settled.field
+    if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
+        return conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
+    text = _row_text(row, field, where)
+    return Document(f"{source}:{_row_name(row, field) or number}", text)
+
+
+def _errors(
+    rows: Iterator[tuple[int, Any]], source: str, reading: Reading, settled: Reading | None, place: str
+) -> Iterator[UserError]:
+    """What is wrong with the rows after one that is; of a stream, which may never end, with the next ones."""
+    try:
+        for number, row in itertools.islice(rows, _LOOKED_AT):
+            try:
+                settled = settled or (reading.settled(row) if isinstance(row, dict) else None)
+                _item(number, row, source, settled or reading, place)
+            except UserError as error:
+                yield error
+    except (UserError, Unreadable) as error:  # the file itself, further on
+        yield UserError(str(error))
+
+
 def _row_text(row: Any, field: str | None, place: str) -> str:
     if not isinstance(row, dict):
         raise UserError(f"{place} is a {type(row).__name__}, not an object with fields; mend it")
     if field not in row:
         missing = f"has no field {field!r}" if field else f"has none of the fields {', '.join(FIELDS)}"
-        turns = " (`ropewalk train` reads rows of turns)" if is_conversation(row) else ""
-        raise NoText(f"{place} {missing}; it has {', '.join(map(str, row))}: name one with --field{turns}")
+        if field:
+            way_out = "name one with --field"
+        elif is_conversation(row):
+            way_out = "turns are read by training and by measures of a text, not here"
+        else:
+            way_out = f"call the one with the text {FIELDS[0]}, or name it where a command has --field"
+        raise NoText(f"{place} {missing}; it has {', '.join(map(str, row))}: {way_out}")
     text = "" if row[field] is None else row[field]
     if not isinstance(text, str):
-        raise UserError(f"field {field!r} in {place} is a {type(text).__name__}, not text; name another with --field")
+        raise UserError(f"field {field!r} in {place} is a {type(text).__name__}, not text; name another, or mend it")
     return text
 
 

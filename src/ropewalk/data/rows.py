@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ropewalk.data.archives import OpenFile
@@ -22,6 +22,8 @@ from ropewalk.errors import UserError, told
 Columns = Callable[[dict[str, Any]], list[str]]
 Numbered = Iterator[tuple[int, Any]]
 _AT_ONCE = 64
+#: Bad rows that an error names.
+_NAMED = 10
 
 
 #: How a file in UTF-32 or UTF-16 begins; the longer ones first, since the shorter may be their beginning.
@@ -33,11 +35,11 @@ class Unreadable(ValueError):
 
 
 def rows_of(file: OpenFile, columns: Columns) -> Numbered:
-    """Every row of a file, counted from 1.
+    """Every row of a file, counted from 1; a line that is broken as the `UserError` that says so, since those after it can be read.
 
     Raises:
         Unreadable: it is empty, not UTF-8, or holds no rows.
-        UserError: a row in the middle of it is broken; it is damaged.
+        UserError: it is damaged.
     """
     return _FORMATS[file.suffix](file, columns)
 
@@ -75,9 +77,22 @@ def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
             except UnicodeDecodeError:
                 raise Unreadable(f"line {number} of {file} is not UTF-8") from None
             except (ValueError, RecursionError) as error:
-                raise UserError(f"line {number} of {file} is not JSON ({error}); mend or drop that line") from None
+                yield number, UserError(f"line {number} of {file} is not JSON ({error}); mend or drop it")
     if not number:
         raise Unreadable(f"{file} is empty")
+
+
+def refusal_of(first: UserError, others: Iterable[UserError]) -> UserError:
+    """One error for all bad rows of a file, so that they can be mended together: what is wrong with the first ten, and how many there are."""
+    sentences, count = [str(first)], 1
+    for count, error in enumerate(others, start=2):
+        if count <= _NAMED:
+            sentences.append(str(error))
+    if count == 1:
+        return first
+    more = f", and {count - _NAMED} more" if count > _NAMED else ""
+    reasons = ", ".join(sentence.removesuffix("; mend or drop it") for sentence in sentences)
+    return UserError(f"{count} rows cannot be read: {reasons}{more}; mend or drop them")
 
 
 def _json(file: OpenFile, columns: Columns) -> Numbered:

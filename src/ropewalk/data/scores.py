@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import records
+from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, text_digest
 from ropewalk.errors import UserError
 
@@ -44,11 +45,11 @@ class Chosen:
 
     def __contains__(self, document: object) -> bool:
         """Whether it is read: everything but the documents whose score is too small."""
-        return not isinstance(document, Document) or text_digest(document.text) not in self.left_out
+        return not isinstance(document, Document | Conversation) or text_digest(document.text) not in self.left_out
 
     def weight(self, document: object) -> float:
         """How much each of a document's tokens counts, where documents are weighed."""
-        if not isinstance(document, Document):
+        if not isinstance(document, Document | Conversation):
             return 1.0
         return (self.weights or {}).get(text_digest(document.text), 1.0)
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.documents import files_of, kind_of, read_documents
+from ropewalk.data.chat_tokens import encode_conversations
+from ropewalk.data.conversations import Conversation
+from ropewalk.data.documents import files_of, kind_of, read_texts
 from ropewalk.data.encode import TokenIds, encode_all
-from ropewalk.data.reading import Document, text_digest
+from ropewalk.data.reading import Document, Reading, text_digest
 from ropewalk.data.token_corpus import Sources, tokenizer_digest
 from ropewalk.errors import UserError
 
@@ -54,6 +56,8 @@ def tokenized_documents(
 ) -> Iterator[TokenizedDocument]:
     """Documents as token ids, BOS in front where the tokenizer puts one, each cut to its first `max_tokens`.
 
+    Rows of turns that have no text are documents too, as the tokenizer's chat template writes them.
+
     Args:
         tokenizer: a transformers tokenizer.
         data: sources as `read_documents` takes them, or `Document`s.
@@ -66,29 +70,39 @@ def tokenized_documents(
     """
     sources = _listed(data)
     in_memory = all(isinstance(source, Document) for source in sources)
-    documents = iter(sources) if in_memory else read_documents(sources, field=field)
+    documents = iter(sources) if in_memory else read_texts(sources, Reading(field, "also"))
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
     batch_size = 1
     while batch := list(itertools.islice(documents, batch_size)):
-        ids_of_batch = encode_all(tokenizer, [document.text for document in batch])
-        for document, ids in zip(batch, ids_of_batch, strict=True):
+        for document, ids in zip(batch, _encoded(tokenizer, batch), strict=True):
             cut = ids[:max_tokens].copy() if max_tokens else ids
-            words = _words(tokenizer, document.text, len(ids) - len(cut)) if keep_words else ""
+            words = _words(tokenizer, document, ids, len(cut)) if keep_words else ""
             content = text_digest(document.text.strip())
             yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content)
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
 
 
-def _words(tokenizer: PreTrainedTokenizerBase, text: str, dropped: int) -> str:
-    """A text without its last `dropped` tokens."""
-    if not dropped:
-        return text
+def _encoded(tokenizer: PreTrainedTokenizerBase, batch: Sequence[Document | Conversation]) -> Iterator[TokenIds]:
+    """The tokens of each."""
+    talks = [each for each in batch if isinstance(each, Conversation)]
+    of_talks = iter(encode_conversations(tokenizer, talks, loss="all") if talks else [])
+    texts = [each.text for each in batch if not isinstance(each, Conversation)]
+    of_texts = iter(encode_all(tokenizer, texts) if texts else [])
+    return (next(of_talks)[0] if isinstance(each, Conversation) else next(of_texts) for each in batch)
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, document: Document | Conversation, ids: TokenIds, kept: int) -> str:
+    """What the first `kept` of a document's tokens were made of."""
+    if isinstance(document, Conversation):  # its text is the template's
+        return str(tokenizer.decode(ids[:kept]))
+    if not (dropped := len(ids) - kept):
+        return document.text
     if not tokenizer.is_fast:
         raise UserError(
             f"a text is cut where a token ends, and {type(tokenizer).__name__} does not say where that is; leave out --max-tokens"
         )
-    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    return text[: places[-dropped - 1][1]]
+    places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return document.text[: places["offset_mapping"][-dropped - 1][1]]
 
 
 def texts_of(documents: Iterable[TokenizedDocument]) -> str:
