@@ -38,9 +38,15 @@ SMALL = {
     "additional_chat_templates/tools.jinja": "{{ tools }}",
     "LICENSE": "as is",
     "README.md": "# the original",
+}
+LEFT = {
+    "stages.jsonl": "{}",
+    "training_args.bin": "",
+    "pytorch_model.bin": "",
+    "trainer_state.json": "{}",
+    ".git": "",
     "modeling_x.py": "x = 1",
 }
-LEFT = {"stages.jsonl": "{}", "training_args.bin": "", "pytorch_model.bin": "", "trainer_state.json": "{}", ".git": ""}
 
 
 @pytest.fixture(scope="module")

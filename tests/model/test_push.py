@@ -165,7 +165,8 @@ def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, 
     shown = capsys.readouterr()
     assert ended.value.code == 2 and "nobody said yes; add --yes" in shown.err and not hub.files
     assert (
-        "to me/longer (new, private):" in shown.out
+        "to me/longer:" in shown.out
+        and "me/longer: new, private" in shown.out
         and f"config.json names what only this machine has: {model}" in shown.out
     )
     stays = next(line for line in shown.out.splitlines() if line.startswith("not uploaded: "))
@@ -175,7 +176,7 @@ def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, 
     main(["push", str(model), "me/longer", "--yes"])
     assert set(hub.files["me/longer"]) == MODEL
     main(["push", str(model), "me/longer", "--yes"])
-    assert "README.md, in the place of the one there" in capsys.readouterr().out
+    assert "me/longer: there, private; replaced there: README.md" in capsys.readouterr().out
     main(["push", str(model), "me/other", "--dry-run"])
     assert "me/other" not in hub.files
 
@@ -206,3 +207,27 @@ def test_a_hub_that_refuses_or_is_not_there_is_a_sentence(hub: Hub, model: Path,
         push(model, "me/x")
     with pytest.raises(UserError, match="there is no trainer"):
         push(model, "me/x", also=["trainer_state.json"])
+
+
+def test_without_a_hub_it_is_listed_all_the_same_and_then_said(hub: Hub, model: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as ended:
+        main(["push", str(model), "me/longer"])
+    shown = capsys.readouterr()
+    assert ended.value.code == 2 and "see that you are online" in shown.err
+    assert "model.safetensors" in shown.out and "not uploaded: " in shown.out
+
+
+@pytest.mark.parametrize("config", ["config.json", "tokenizer_config.json"])
+def test_code_that_goes_along_is_named(config: str, hub: Hub, model: Path, capsys) -> None:
+    """In the directory of somebody who trusted it; a file of code that no config names stays."""
+    (model / "own.py").write_text("")
+    main(["push", str(model), "me/longer", "--dry-run"])
+    assert "own.py" in capsys.readouterr().out.partition("not uploaded: ")[2]
+    content = json.loads((model / config).read_text())
+    (model / config).write_text(json.dumps({**content, "auto_map": {"AutoConfig": "own.C"}}))
+    main(["push", str(model), "me/longer", "--dry-run"])
+    sentence = f"code goes along, which readers that trust it run as themselves: own.py, auto_map of {config}"
+    assert sentence in capsys.readouterr().out and not hub.files
+    push(model, "me/longer")
+    assert set(hub.files["me/longer"]) == MODEL | {"own.py"}

@@ -180,3 +180,47 @@ def test_a_family_that_transformers_does_not_know_is_a_sentence(model_type, tmp_
     ):
         with pytest.raises(UserError, match=r"transformers [\d.]+ has no family .*; it may be newer than that"):
             call()
+
+
+@pytest.fixture
+def with_needless_code(tmp_path: Path, mark: Path) -> Path:
+    """A family that transformers has, with code of its own beside it all the same, as many published checkpoints bring it."""
+    directory = testing.tiny_directory(tmp_path / "needless", window=64)
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((directory / name).read_text())
+        auto_map = {"AutoConfig": "shapes.C", "AutoModelForCausalLM": "my.M"} if name == "config.json" else {}
+        (directory / name).write_text(json.dumps(content | {"auto_map": auto_map or {"AutoProcessor": "my.P"}}))
+    (directory / "my.py").write_text(_CODE)
+    (directory / "shapes.py").write_text(_SHAPES.format(mark=str(mark)))
+    return directory
+
+
+_NAMED = "my.py, shapes.py, auto_map of config.json, auto_map of tokenizer_config.json"
+
+
+def test_untrusted_code_is_left_behind_and_named(with_needless_code, text, tmp_path, mark) -> None:
+    """By everything that makes a checkpoint of another; none of it ran, and the family's own class serves."""
+    made = {
+        "longer": lambda out: ropewalk.extend(with_needless_code, window=128, out=out),
+        "trained": lambda out: ropewalk.train(
+            with_needless_code, data=text, window=128, steps=1, batch_size=1, out=out, allow_short=True, threads=1
+        ),
+        "exported": lambda out: ropewalk.export(with_needless_code, reader="transformers", out=out),
+    }
+    for name, make in made.items():
+        with pytest.warns(UserWarning, match=f"left behind, and none of it ran: {_NAMED}; read it, then add --trust"):
+            make(tmp_path / name)
+        assert not list((tmp_path / name).rglob("*.py")), name
+        for config in (tmp_path / name).rglob("*config.json"):
+            assert "auto_map" not in json.loads(config.read_text()), config
+        load_model(tmp_path / name), load_tokenizer(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_doctor_names_the_code_that_a_model_brings(with_needless_code, tmp_path, mark) -> None:
+    [finding] = [each for each in ropewalk.doctor(with_needless_code).findings if each.check == "code of its own"]
+    assert finding.verdict == "note" and f"({_NAMED})" in finding.sentence and "--trust-remote-code" in finding.sentence
+    assert not mark.exists()
+    with pytest.warns(UserWarning):
+        ropewalk.extend(with_needless_code, window=128, out=tmp_path / "longer")
+    assert not any(each.check == "code of its own" for each in ropewalk.doctor(tmp_path / "longer").findings)

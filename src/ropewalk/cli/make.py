@@ -113,27 +113,33 @@ def push(options: Any) -> None:
     from ropewalk.model.push import Parcel, push
 
     parcel = Parcel.of(PushSettings(**arguments(PushSettings, options)))
-    if not options.dry_run:
-        parcel = parcel.beside(options.repository)
     say(_listed(parcel, options))
     if options.dry_run:
         return
+    say(_on_the_hub(parcel.beside(options.repository), options))
     if not options.yes and not agreed(f"Upload to {options.repository}?"):
         raise UserError("nothing was uploaded, since nobody said yes; add --yes")
     say(push(**arguments(PushSettings, options)))
 
 
 def _listed(parcel: Parcel, options: Any) -> str:
-    """What would be uploaded and what would not, a file a line."""
-    there = {None: "new, public" if options.public else "new, private", True: "there, public", False: "there, private"}
-    where = "" if options.dry_run else f" ({there[parcel.public]})"
-    lines = [f"{len(parcel.sizes)} files, {sum(parcel.sizes.values()):,} bytes, to {options.repository}{where}:"]
-    for name, size in parcel.sizes.items():
-        lines.append(f"{size:16,}  {name}" + (", in the place of the one there" if name in parcel.replaced else ""))
+    """What would be uploaded and what would not, a file a line; the hub is not asked."""
+    lines = [f"{len(parcel.sizes)} files, {sum(parcel.sizes.values()):,} bytes, to {options.repository}:"]
+    lines += [f"{size:16,}  {name}" for name, size in parcel.sizes.items()]
     if parcel.stays:
         lines.append(f"not uploaded: {', '.join(parcel.stays)}")
     lines += [f"{name} names what only this machine has: {', '.join(places)}" for name, places in parcel.places.items()]
+    if parcel.code:
+        lines.append(parcel.says_of_code)
     return "\n".join(lines)
+
+
+def _on_the_hub(parcel: Parcel, options: Any) -> str:
+    """What the hub has by that name, and which of its files would be replaced."""
+    new = "new, public" if options.public else "new, private"
+    there = {None: new, True: "there, public", False: "there, private"}[parcel.public]
+    replaced = f"; replaced there: {', '.join(parcel.replaced)}" if parcel.replaced else ""
+    return f"{options.repository}: {there}{replaced}"
 
 
 def demo(options: Any) -> None:

@@ -33,6 +33,7 @@ from ropewalk.checkpoint.files import (
 )
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import read_table
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.tensor_problems import listed, several
@@ -188,8 +189,8 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     extended = place / "extended"
     extended.mkdir()
     carry_weights(base, extended)
-    carry_the_rest(base.path, extended, old_window=base.rope.window, window=trained.window)
-    write_json(extended / "config.json", config)
+    carry_the_rest(base, extended, window=trained.window)
+    write_json(extended / "config.json", config if base.trust_remote_code else without_code(config))
     return Checkpoint.open(extended, trust_remote_code=settings.trust_remote_code)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import read_json, write_json
+from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.write_rope import write_older_names, write_queries_by_position, write_rope
 from ropewalk.errors import UserError
@@ -47,11 +48,13 @@ def write_checkpoint(checkpoint: Checkpoint, directory: Path, readers: list[Read
     """
     rope = checkpoint.rope
     carry_weights(checkpoint, directory)
-    carry_the_rest(checkpoint.path, directory, old_window=rope.window, window=rope.window)
+    carry_the_rest(checkpoint, directory, window=rope.window)
     if (checkpoint.path / "README.md").is_file():  # it is the same model, so its README stays its own
         shutil.copyfile(checkpoint.path / "README.md", directory / "README.md")
     tokenizer = _tokenizer_config(directory)
     config = spelled_out(checkpoint)
+    if not checkpoint.trust_remote_code:
+        config = without_code(config)
     for reader in readers:
         refuse_unreadable(reader, config, rope)
     length, served = _length_for(readers, config, tokenizer, rope)

@@ -11,7 +11,9 @@ llama.cpp's converter cannot read, and a SentencePiece model would be lost.
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,11 @@ from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
 from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.own_code import names_code, own_code, without_code
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 _REWRITTEN = ("config.json", "tokenizer_config.json", "generation_config.json", README)
 #: Weights of any kind, and what belongs to the run that made the original and not to the model.
@@ -92,31 +97,55 @@ def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool 
         convert(checkpoint.path, target)
 
 
-def carry_the_rest(source: Path, target: Path, *, old_window: int, window: int) -> None:
-    """Copy tokenizer, licence, chat templates: everything that is neither weights nor rewritten; raise the lengths that are said."""
+def carry_the_rest(checkpoint: Checkpoint, target: Path, *, window: int) -> None:
+    """Copy tokenizer, licence, chat templates: everything that is neither weights nor rewritten; raise the lengths that are said.
+
+    Code that comes with the checkpoint is carried where it is trusted; else it is left behind, configs name it no more, and that is said.
+    """
+    source, trusted = checkpoint.path, checkpoint.trust_remote_code
+    not_carried = _NOT_CARRIED if trusted else (*_NOT_CARRIED, ".py")
+    _say_what_becomes_of_code(checkpoint)
     for path in sorted(source.iterdir()):
-        skip = path.name.endswith(_NOT_CARRIED) or path.name.startswith(".") or path.name in (*_REWRITTEN, *_RUN)
-        if path.is_file() and not skip:
+        skip = path.name.endswith(not_carried) or path.name.startswith(".") or path.name in (*_REWRITTEN, *_RUN)
+        if not path.is_file() or skip:
+            continue
+        if path.name.endswith("config.json") and not trusted and names_code(path):
+            write_json(target / path.name, without_code(read_json(path, what=f"{path.name} is a JSON file")))
+        else:
             shutil.copyfile(path, target / path.name)
     if (source / _TEMPLATES).is_dir():
         shutil.copytree(source / _TEMPLATES, target / _TEMPLATES, copy_function=shutil.copyfile, dirs_exist_ok=True)
     theirs = (source / README).is_file() and is_theirs(source / README)
     if theirs and not (source / BASE_README).is_file():
         shutil.copyfile(source / README, target / BASE_README)
-    _lengthen(source, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
-    _lengthen(source, target, "generation_config.json", {"max_length": window}, old=old_window)
+    _lengthen(checkpoint, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
+    _lengthen(checkpoint, target, "generation_config.json", {"max_length": window})
+
+
+def _say_what_becomes_of_code(checkpoint: Checkpoint) -> None:
+    code = own_code(checkpoint.path)
+    if code and checkpoint.trust_remote_code:
+        _logger.info("%s: its code is carried along: %s", checkpoint.name, ", ".join(code))
+    elif code:
+        warnings.warn(
+            f"{checkpoint.name}: code that comes with it is left behind, and none of it ran: {', '.join(code)}; read it, then add "
+            "--trust-remote-code if it is needed",
+            stacklevel=3,
+        )
 
 
 def _lengthen(
-    source: Path, target: Path, name: str, lengths: dict[str, int], *, always: bool = False, old: int | None = None
+    checkpoint: Checkpoint, target: Path, name: str, lengths: dict[str, int], *, always: bool = False
 ) -> None:
     """Copy a small JSON file in words of every reader, its lengths raised: always, or only where it names the old window."""
-    path = source / name
+    path, old = checkpoint.path / name, checkpoint.positions.window
     if not path.is_file():
         return
-    content = for_both(read_json(path, what=f"{name} is a JSON file"), source)
+    content = for_both(read_json(path, what=f"{name} is a JSON file"), checkpoint.path)
+    if not checkpoint.trust_remote_code:
+        content = without_code(content)
     for key, value in lengths.items():
-        if always or (old is not None and content.get(key) == old):
+        if always or content.get(key) == old:
             content[key] = value
     write_json(target / name, content)
 

@@ -15,6 +15,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import Positions, PositionTable, longer_table_config
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
@@ -54,13 +55,15 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
     refuse_what_stops_transformers(checkpoint)
     config_dict = extended_config(checkpoint, window=settings.window, options=settings)
+    if not checkpoint.trust_remote_code:
+        config_dict = without_code(config_dict)
     # Only now, so that what the config alone refuses is said before transformers is imported.
     from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
     from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
-    refuse_unknown_code(checkpoint)
+    refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
     warn_of_spellings(checkpoint)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     if table is None:
@@ -68,7 +71,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         _warn_of_readers(config_dict)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
-        carry_the_rest(checkpoint.path, beside, old_window=checkpoint.positions.window, window=settings.window)
+        carry_the_rest(checkpoint, beside, window=settings.window)
         write_json(beside / "config.json", config_dict)
         if table is not None:
             config_dict = interpolate_in_place(beside, table, name=checkpoint.name)

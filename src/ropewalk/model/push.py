@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
@@ -29,6 +31,8 @@ from ropewalk.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+_logger = logging.getLogger(__name__)
 
 _WEIGHTS = ("*.safetensors", "*.gguf")
 _GOES = (
@@ -50,6 +54,7 @@ class Parcel:
         sizes: bytes of each file, by its path below the directory, which it has in the repository too.
         stays: what lies there and is not uploaded; a directory as `name/`.
         places: the paths of this machine that a file names, by file.
+        code: what is uploaded of code that readers may run, and the configs that name it.
         public: of the repository, if it is there.
         replaced: its files that are replaced; its history keeps them.
     """
@@ -57,6 +62,7 @@ class Parcel:
     sizes: dict[str, int]
     stays: list[str]
     places: dict[str, list[str]]
+    code: tuple[str, ...] = ()
     public: bool | None = None
     replaced: tuple[str, ...] = ()
 
@@ -83,7 +89,15 @@ class Parcel:
         rest = (path for path in sorted(directory.iterdir()) if path.name not in {*tops, MARK, LOCK})
         places = {name: found for name in names if (found := _places(directory / name))}
         sizes = {name: (directory / name).stat().st_size for name in names}
-        return cls(sizes, [f"{path.name}/" if path.is_dir() else path.name for path in rest], places)
+        named = [f"{AUTO_MAP} of {name}" for name in configs_with_code(directory)]
+        code = (*(name for name in names if name.endswith(".py")), *named)
+        return cls(sizes, [f"{path.name}/" if path.is_dir() else path.name for path in rest], places, code)
+
+    @property
+    def says_of_code(self) -> str:
+        """What is uploaded of code, in a sentence; empty where there is none."""
+        names = ", ".join(self.code)
+        return f"code goes along, which readers that trust it run as themselves: {names}" if self.code else ""
 
     def beside(self, repository: str) -> Parcel:
         """The same, with what the hub has by that name."""
@@ -111,6 +125,8 @@ def push(settings: PushSettings) -> str:
     from huggingface_hub import CommitOperationAdd
 
     parcel = Parcel.of(settings).beside(settings.repository)
+    if parcel.code:
+        _logger.warning("%s", parcel.says_of_code)
     if parcel.public and not settings.public:
         raise UserError(
             f"push keeps models private unless asked otherwise, and {settings.repository} is there and public; add --public, or choose another name"
@@ -151,8 +167,8 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
         if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
             raise UserError(problem.sentence)
-    if "auto_map" in checkpoint.config:
-        yield from (path.name for path in directory.glob("*.py"))
+    if configs_with_code(directory):
+        yield from code_files(directory)
 
 
 def _asked(directory: Path, settings: PushSettings) -> Iterator[str]:

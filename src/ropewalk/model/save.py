@@ -18,6 +18,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, whole_directory, write_json
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.model_info import info_of
+from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import Positions, write_positions
 from ropewalk.model.carry import carry_tensors, carry_the_rest, has_tokenizer, save_tokenizer, write_readme
 from ropewalk.model.fit import left_out, refuse_not_finite
@@ -70,15 +71,15 @@ def save_model(
     with whole_directory(out, overwrite=overwrite) as beside:
         with without_bars():
             model.save_pretrained(beside, state_dict=weights)
-        rewrite_config(beside, positions, steps=steps, dtype=usual)
+        trusted = source is not None and source.trust_remote_code
+        rewrite_config(beside, positions, steps=steps, dtype=usual, names_code=trusted or source is None)
         if source is not None and source.path.is_dir():
             carry_tensors(source, left_out(model, source), beside)
-            carry_the_rest(source.path, beside, old_window=source.positions.window, window=positions.window)
+            carry_the_rest(source, beside, window=positions.window)
             info = info_of(positions, name=source.name, steps=steps)
             write_readme(beside, info, base=source, history=positions.block.get("history", []))
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
-        trusted = source is not None and source.trust_remote_code
         windows = {"current_window": positions.window, "original_window": positions.original_window}
         verify_directory(Checkpoint.open(beside, trust_remote_code=trusted, **windows))
     return Path(out)
@@ -130,10 +131,15 @@ def _names_on_disk(model: Any, name: str, value: torch.Tensor, stored: dict[str,
 
 
 def rewrite_config(
-    directory: Path, positions: Positions, *, steps: int | None, dtype: torch.dtype | None = None
+    directory: Path,
+    positions: Positions,
+    *,
+    steps: int | None,
+    dtype: torch.dtype | None = None,
+    names_code: bool = True,
 ) -> None:
-    """Write every spelling of `positions` into the config.json that a `save_pretrained` left."""
-    config_dict = read_config(directory)
+    """Write every spelling of `positions` into the config.json that a `save_pretrained` left; without `names_code` its `auto_map` goes."""
+    config_dict = read_config(directory) if names_code else without_code(read_config(directory))
     config_dict.pop("transformers_weights", None)  # the name of the original's file; `save_pretrained` has its own
     block = {key: value for key, value in positions.block.items() if key != DIGEST}
     if block and steps is not None:

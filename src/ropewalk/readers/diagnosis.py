@@ -29,6 +29,7 @@ CHECKS: dict[int, str] = {
     10: "files",
     11: "later on",
     12: "tensors",
+    13: "code of its own",
 }
 
 

@@ -32,6 +32,7 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (8, file_checks.adapter, ""),
     (10, file_checks.weights, "one set of weights, as its headers and the config say"),
     (11, config_checks.later_on, ""),
+    (13, file_checks.own_code, ""),
 )
 
 
@@ -65,7 +66,7 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
 
 
 def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding]:
-    if not subject.config and number not in (5, 8, 10):
+    if not subject.config and number not in (5, 8, 10, 13):
         return []
     findings = list(check(subject))
     objected = any(finding.verdict in ("wrong", "not checked") for finding in findings)

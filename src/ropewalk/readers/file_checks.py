@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.own_code import own_code as code_of
 from ropewalk.checkpoint.tokenizer_config import ONLY_V5
 from ropewalk.errors import UserError, read_text
 from ropewalk.readers.diagnosis import Finding
@@ -143,6 +144,17 @@ def weights(subject: Subject) -> Iterator[Finding]:
         return
     for problem in problems:
         yield Finding(10, "note" if problem.kind in _NO_FAULT else "wrong", problem.sentence)
+
+
+def own_code(subject: Subject) -> Iterator[Finding]:
+    """13. Code that comes with the model, which doctor neither reads nor runs."""
+    if code := code_of(subject.path):
+        yield Finding(
+            13,
+            "note",
+            f"it brings code ({', '.join(code)}), which any program that is told to trust it runs as you; ropewalk runs and carries it with "
+            "--trust-remote-code alone: read it first",
+        )
 
 
 def _any(directory: Path) -> bool:
