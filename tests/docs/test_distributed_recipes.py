@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from command_lines import parsed
+
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
@@ -119,6 +121,47 @@ def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
     assert {"name", "resources", "num_nodes", "envs", "file_mounts", "setup", "run"} <= task.keys()
     subprocess.run(["bash", "-n", "-c", task["run"]], check=True)
     assert "--resume" in task["run"]
+
+
+def test_the_cloud_command_names_steps_batch_and_a_checkpoint_that_comes_soon(tmp_path: Path) -> None:
+    """On machines that may be taken away: by the defaults, a checkpoint every 200 steps comes after hours."""
+    task, said = yaml.safe_load((RECIPES / "cloud.yaml").read_text()), tmp_path / "said"
+    (tmp_path / "torchrun").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {said}\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    sky = {
+        "SKYPILOT_NODE_IPS": "n1",
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+        "SKYPILOT_TASK_ID": "7",
+    }
+    given = (
+        {name: str(value or "") for name, value in task["envs"].items()}
+        | sky
+        | {"WINDOW": "131072", "BATCH_SIZE": "16"}
+    )
+    subprocess.run(["bash", "-c", task["run"]], env=given | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    words = said.read_text().splitlines()
+    train = parsed(words[words.index("ropewalk") + 1 :])
+    assert (train["steps"], train["batch_size"], train["save_every"], train["window"]) == (200, 16, 20, 131072)
+
+
+def test_slurm_asks_for_the_one_machine_that_the_tutorial_plans(tmp_path: Path) -> None:
+    assert "#SBATCH --nodes=1\n" in (RECIPES / "slurm.sbatch").read_text()
+    plans = [
+        line for line in (RECIPES.parent / "docs/tutorials/eight-gpus.md").read_text().splitlines() if "--gpus" in line
+    ]
+    assert plans and all("--gpus 8xH100" in line for line in plans)  # eight to a machine, as the file has it
+
+
+@pytest.mark.parametrize("file", ["slurm.sbatch", "evaluate.sbatch"])
+def test_a_batch_file_takes_the_environment_that_is_named(file: str, tmp_path: Path) -> None:
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/activate").write_text(f"touch {tmp_path}/activated\n")
+    words = ("perplexity", "hemp", "--out", str(tmp_path / "rows.jsonl"))
+    slurm(tmp_path, *words, file=file)
+    assert not (tmp_path / "activated").exists()
+    assert slurm(tmp_path, *words, file=file, VENV=str(tmp_path / "venv"))[0] == 0
+    assert (tmp_path / "activated").exists()
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "evaluate.sbatch", "cloud.yaml"])
