@@ -84,9 +84,10 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
         ("report", "matplotlib"),
     ]
     assert [line.split(": ")[-1] for line in refused] == [
-        f'pip install "ropewalk[{extra}]"' for extra in ("train", "eval", "report")
+        f'pip install ".[{extra}]" in a clone of ropewalk, or "ropewalk[{extra}]" from an index that has it'
+        for extra in ("train", "eval", "report")
     ]
-    assert 'timing it needs torch: pip install "ropewalk[train]"' in "".join(done.stdout.split("\n"))
+    assert 'timing it needs torch: pip install ".[train]"' in "".join(done.stdout.split("\n"))
     assert done.stdout.count("in Python: this needs t") == 2
     assert done.stdout.splitlines()[-1] == "[]"
     assert [path.name for path in (tmp_path / "t").glob("[!.]*")] == ["theory.jsonl"]

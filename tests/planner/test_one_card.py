@@ -95,7 +95,7 @@ def test_a_regime_without_its_package_is_a_sentence_with_the_install_line(monkey
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setattr(regimes, "installed", lambda name: False)
     with pytest.raises(
-        UserError, match=r'takes 110 GiB; --precision bfloat16-stochastic .* pip install "ropewalk\[low-bit\]"'
+        UserError, match=r'takes 110 GiB; --precision bfloat16-stochastic .* pip install "\.\[low-bit\]"'
     ):
         regimes.refuse_without_torchao(
             Recipe(window=8, precision="bfloat16-stochastic", optimizer="adamw"), "it takes 110 GiB"

@@ -1,4 +1,4 @@
-"""The extras of `pip install ropewalk`: which of them brings a package that the light core leaves out.
+"""The extras of `pip install '.[EXTRA]'` in a clone: which of them brings a package that the light core leaves out.
 
 in   the extras that a command needs, or a package that could not be imported
 out  one sentence with the line to type
@@ -53,4 +53,5 @@ def explained(error: ModuleNotFoundError) -> Exception:
 
 
 def _line(extras: Iterable[str]) -> str:
-    return f'pip install "ropewalk[{",".join(dict.fromkeys(extras))}]"'
+    listed = ",".join(dict.fromkeys(extras))
+    return f'pip install ".[{listed}]" in a clone of ropewalk, or "ropewalk[{listed}]" from an index that has it'
