@@ -12,11 +12,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
 
 import made_up
 from ropewalk import records
 from ropewalk.errors import UserError
 from ropewalk.reports import render, report
+from ropewalk.reports.ablation import blocks
+from ropewalk.reports.methods import RULE, Contest, contest
+from ropewalk.reports.perplexity import groups
+from ropewalk.reports.rows import clean
+from ropewalk.reports.training import trainings
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a/hemp"
 
@@ -240,3 +246,47 @@ def test_a_directory_of_tables_swallows_nothing(tmp_path, out, tables, figures):
     with pytest.raises(UserError, match="directories of their own"):
         report([path], tmp_path / out, tables=tmp_path / tables, figures=figures and tmp_path / figures)
     assert [item.name for item in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_shares_of_several_seeds_are_pooled_and_what_is_of_seeds_is_called_so(tmp_path):
+    """640 prompts of two seeds: scipy's exact interval of all of them, and not the outermost bounds of each seed's."""
+    yarn = [with_keys(trained("yarn", f"y{n}", 2.1, seed=n), share) for n, share in enumerate((1.0, 0.5))]
+    linear = [with_keys(trained("linear", f"l{n}", 2.2, seed=n), 0.0) for n in range(2)]
+    page = page_of(tmp_path / "r.jsonl", *yarn, *linear)
+    text = made_up.words(page)
+    assert "YaRN ×4 wins by k_max: 768 (2 seeds, whose 95 % intervals span" in text
+    (pooled,) = [each for each in contest_of(tmp_path / "r.jsonl").contenders if each.label.startswith("YaRN")]
+    exact = binomtest(480, 640).proportion_ci(0.95, "exact")
+    assert pooled.figures["passkeys found"] == pytest.approx((0.75, exact.low, exact.high), abs=1e-6)
+    assert RULE in text
+    assert "In a line of several seeds: no interval, but the least and the largest seed beside their mean." in text
+    report([tmp_path / "r.jsonl"], tmp_path / "page.html", tables=tmp_path / "tables")
+    with (tmp_path / "tables/passkey-1.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (seeds,) = [row for row in rows if next(iter(row.values())).startswith("YaRN")]
+    assert (seeds["k_max least"], seeds["k_max largest"]) == ("512", "1024") and not seeds.get("k_max low")
+
+
+def test_a_winner_that_training_made_worse_is_said_so_and_the_second_is_by_the_same_rule(tmp_path):
+    """Before training YaRN found all and PI nothing; afterwards YaRN finds a quarter, and PI and NTK nothing, NTK at the lower perplexity."""
+    before = [
+        (made_up.extended(4, 0, method, name=f"hemp/{method}-0"), {"row": {"name": f"hemp/{method}-0", "method": method}},
+         [made_up.row(nll), made_up.row(nll, 1024), *passkeys(share)])
+        for method, nll, share in (("yarn", 2.1, 1.0), ("linear", 2.4, 0.0))
+    ]  # fmt: skip
+    after = [
+        with_keys(trained(method, method[0], nll), share)
+        for method, nll, share in (("yarn", 2.2, 0.25), ("linear", 2.3, 0.0), ("ntk", 2.15, 0.0))
+    ]
+    text = made_up.words(page_of(tmp_path / "r.jsonl", *before, *after))
+    assert "YaRN ×4 wins at 1024 tokens, worse than before its training" in text
+    assert re.search(r"Training made YaRN ×4 worse at 1024 tokens: k_max 256 .*?, before it 1024 ", text)
+    assert re.search(r"wins by k_max: 256 [^,]*, against 0 .*? of NTK", text)
+
+
+def contest_of(path: Path) -> Contest:
+    page = clean(records.read([path]))
+    (group,) = groups(page)
+    found = contest(page, blocks({v: rows for v, rows in group.variants().items() if v.extended}, trainings(page)))
+    assert found is not None
+    return found

@@ -16,13 +16,16 @@ from ropewalk.records import format as number_format
 
 #: Pixels of the style sheet: the least width of a table's first column, and one of two columns of a page 70rem wide.
 _LABEL, _HALF_A_PAGE = 136, 505
+#: What stands small in a line of several seeds.
+_OF_SEEDS = "In a line of several seeds: no interval, but the least and the largest seed beside their mean."
 
 
 @dataclass(frozen=True)
 class Cell:
     """A figure with what stands small beneath it, line by line: its interval, how far it is from the base.
 
-    `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text.
+    `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text. Of a mean over `seeds` the two are
+    no interval but the least and the largest of them.
     """
 
     text: str
@@ -33,6 +36,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     write: Callable[[Any], str] = str
+    seeds: bool = False
 
     @classmethod
     def of(
@@ -85,7 +89,9 @@ class Table:
     @property
     def notes(self) -> str:
         """The note in full."""
-        return " ".join(filter(None, [self.note, self.beside_note]))
+        several = any(cell.seeds for line in self.lines for cell in line.cells)
+        of_seeds = _OF_SEEDS if several and "interval" in self.note else ""
+        return " ".join(filter(None, [self.note, of_seeds, self.beside_note]))
 
     @property
     def alone(self) -> Table:
@@ -180,4 +186,4 @@ def _mean(cells: Sequence[Cell]) -> Cell:
     values = [cell.value for cell in cells if number_format.is_finite(cell.value)]
     if len(values) < len(cells):  # words, or a seed that has no figure: all that was said
         return replace(cells[0], text=", ".join(dict.fromkeys(cell.text for cell in cells)), small="")
-    return Cell.of(fmean(values), cells[0].write, min(values), max(values), strong=cells[0].strong)
+    return Cell.of(fmean(values), cells[0].write, min(values), max(values), strong=cells[0].strong, seeds=True)

@@ -99,21 +99,26 @@ def _text(cell: Cell) -> str:
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:
-    """A column a figure, and two more for the bounds of its interval where it has one; words where there is no number."""
+    """A column a figure, two more for the bounds of its interval and two for the least and the largest seed, where it has them; words where there is no number."""
     columns = range(len(table.head))
-    bounded = [any(len(line.cells) > i and _has_bounds(line.cells[i]) for line in table.lines) for i in columns]
+    bounds = [_bounds_of([line.cells[i] for line in table.lines if len(line.cells) > i]) for i in columns]
     heads: list[object] = [table.first, "note"]
-    for name, has_bounds in zip(map(_one_line, table.head), bounded, strict=True):
-        heads += [name, f"{name} low", f"{name} high"] if has_bounds else [name]
+    for name, words in zip(map(_one_line, table.head), bounds, strict=True):
+        heads += [name, *(f"{name} {end}" for ends in words for end in ends)]
     yield heads
     for line in table.lines:
         values: list[object] = [line.label, line.note]
-        for cell, has_bounds in zip(line.cells, bounded, strict=False):
+        for cell, words in zip(line.cells, bounds, strict=False):
             values.append(cell.text if cell.value is None else cell.value)
-            if has_bounds:
-                values += [cell.low, cell.high] if _has_bounds(cell) else ["", ""]
+            for ends in words:
+                values += [cell.low, cell.high] if ends in _bounds_of([cell]) else ["", ""]
         yield values
 
 
-def _has_bounds(cell: Cell) -> bool:
-    return number_format.is_finite(cell.low) and number_format.is_finite(cell.high)
+_INTERVAL, _SEEDS = ("low", "high"), ("least", "largest")
+
+
+def _bounds_of(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """What the columns of their bounds are called: of intervals, of seeds, or both."""
+    bounded = [cell for cell in cells if number_format.is_finite(cell.low) and number_format.is_finite(cell.high)]
+    return [ends for ends, seeds in ((_INTERVAL, False), (_SEEDS, True)) if any(c.seeds is seeds for c in bounded)]

@@ -1,4 +1,4 @@
-"""The winner among methods: by passkeys at the longest window, then by perplexity there, and only as far as intervals tell.
+"""The winner among methods: by k_max at the longest window, then by passkeys found and by perplexity there, and only as far as intervals tell.
 
 in   states of one base model that were trained on as many tokens
 out  who is ahead, or who cannot be told apart, and by which measure
@@ -7,7 +7,7 @@ out  who is ahead, or who cannot be told apart, and by which measure
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -20,7 +20,7 @@ from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.perplexity import ByWindow
 from ropewalk.reports.rows import Clean
 
-#: A figure with its interval; of several seeds the mean, the least and the largest bound.
+#: A figure with its interval. Of several seeds: for passkeys found, of all their prompts together; else the mean, the least and the largest bound.
 Bounded = tuple[float, float, float]
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -28,21 +28,26 @@ MEASURES: dict[str, Callable[[float], str]] = {
     "passkeys found": number_format.share,
     "perplexity": number_format.perplexity,
 }
+_POOLED = "passkeys found"
+#: Said wherever a winner is, or none.
+RULE = "Rule: k_max decides, then passkeys found, then perplexity; loss at the old window plays no part."
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One method: its seeds, their perplexities at the longest window, and each measure that was taken."""
+    """One method: its seeds, their perplexities at the longest window, and each measure that was taken, with its value of each seed in `seeds`."""
 
     label: str
     variants: list[Variant]
     perplexities: list[Perplexity]
     figures: dict[str, Bounded]
+    seeds: dict[str, list[float]]
 
     def leads(self, other: Contender, measure: str) -> bool:
-        """Whether it is ahead beyond chance. Perplexities are paired over documents, each seed of the one with each of the other."""
+        """Whether it is ahead beyond chance, and each seed before each of the other. Perplexities are paired over documents."""
         if measure != "perplexity":
-            return self.figures[measure][1] > other.figures[measure][2]
+            each_before_each = min(self.seeds[measure]) > max(other.seeds[measure])
+            return self.figures[measure][1] > other.figures[measure][2] and each_before_each
         pairs = [ratio(mine, theirs) for mine in self.perplexities for theirs in other.perplexities]
         return all(pair is not None and pair.low > 1 for pair in pairs)
 
@@ -52,8 +57,13 @@ class Contender:
 
     def told(self, measure: str) -> str:
         value, low, high = self.figures[measure]
-        write = MEASURES[measure]
-        return f"{write(value)} (95\u202f% interval {number_format.interval(low, high, write)})"
+        write, seeds = MEASURES[measure], len(self.seeds[measure])
+        bounds = number_format.interval(low, high, write)
+        if seeds == 1:
+            return f"{write(value)} (95\u202f% interval {bounds})"
+        if measure == _POOLED:
+            return f"{write(value)} (95\u202f% interval {bounds} over all prompts of {seeds} seeds)"
+        return f"{write(value)} ({seeds} seeds, whose 95\u202f% intervals span {bounds})"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Contest:
     budget: str
     window: int
     contenders: list[Contender]
+    untrained: list[Contender] = field(default_factory=list)
 
     @cached_property
     def ranking(self) -> tuple[list[Contender], str]:
@@ -85,7 +96,23 @@ class Contest:
     def headline(self) -> str:
         """For the page's heading."""
         won = len(self.ranking[0]) == 1
-        return f"{self.leader.label} wins at {self.window} tokens" if won else f"no winner at {self.window} tokens"
+        worse = ", worse than before its training" if won and self.worsened else ""
+        return (
+            f"{self.leader.label} wins at {self.window} tokens{worse}" if won else f"no winner at {self.window} tokens"
+        )
+
+    @cached_property
+    def worsened(self) -> str:
+        """By which measures training made the leader worse at the longest window, beyond chance, in a sentence; nothing where it did not."""
+        leader = self.leader
+        alike = [each for each in self.untrained if _method(each) == _method(leader) and leader.variants[0].steps]
+        lost = [
+            f"{measure} {leader.told(measure)}, before it {before.told(measure)}"
+            for before in alike[:1]
+            for measure in MEASURES
+            if {measure} <= before.figures.keys() & leader.figures.keys() and before.leads(leader, measure)
+        ]
+        return f" Training made {leader.label} worse at {self.window} tokens: {'; '.join(lost)}." if lost else ""
 
     @property
     def sentence(self) -> str:
@@ -94,9 +121,9 @@ class Contest:
         among = f"{len(self.contenders)} methods at {self.window} tokens ({self.budget})"
         if len(level) > 1:
             names = ", ".join(f"{each.label} ({each.told(measure)})" for each in level)
-            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}."
+            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}.{self.worsened} {RULE}"
         others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
-        following = max(others, key=lambda each: each.score(measure))
+        following = Contest(self.budget, self.window, others).leader  # by the same rule
         sentence = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
         if (
             measure == "perplexity"
@@ -107,7 +134,13 @@ class Contest:
         lower = [each for each in others if each.leads(level[0], "perplexity")] if measure != "perplexity" else []
         best = max(lower, key=lambda each: each.score("perplexity"), default=None)
         but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
-        return f"Of {among}, {level[0].label} wins by {sentence}.{but}"
+        return f"Of {among}, {level[0].label} wins by {sentence}.{but}{self.worsened} {RULE}"
+
+
+def _method(contender: Contender) -> tuple:
+    """What a method is before and after its training."""
+    variant = contender.variants[0]
+    return variant.lineage, variant.scaling, variant.window, variant.recipe.word
 
 
 def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest | None:
@@ -118,7 +151,9 @@ def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest
     contests = [each for budget, block in blocks.items() if (each := _contest(clean, budget, block))]
     best = max(contests, key=lambda each: (bool(each.leader.variants[0].steps), len(each.contenders)), default=None)
     equal = [each for each in contests if best and len(each.contenders) == len(best.contenders)]
-    return max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
+    chosen = max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
+    untrained = [each for one in contests for each in one.contenders if not each.variants[0].steps]
+    return replace(chosen, untrained=untrained) if chosen else None
 
 
 def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Contest | None:
@@ -133,16 +168,20 @@ def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Conte
         names = labels(list(rows))
     contenders = []
     for row in seeds:
-        figures = {name: _over([measure(clean, v, window, rows[v]) for v in row]) for name, measure in _TAKEN.items()}
-        known = {name: figure for name, figure in figures.items() if figure}
-        contenders.append(Contender(names[row[0]], row, [rows[v] for v in row], known))
+        taken = {name: [measure(clean, v, window, rows[v]) for v in row] for name, measure in _TAKEN.items()}
+        known = {name: [seed for seed in seeds if seed] for name, seeds in taken.items() if None not in seeds}
+        figures = {name: _together(clean, name, row, window, seeds) for name, seeds in known.items()}
+        values = {name: [value for value, _, _ in seeds] for name, seeds in known.items()}
+        contenders.append(Contender(names[row[0]], row, [rows[v] for v in row], figures, values))
     return Contest(budget, window, contenders)
 
 
-def _over(seeds: list[Bounded | None]) -> Bounded | None:
-    known = [seed for seed in seeds if seed is not None]
-    values, lows, highs = zip(*known, strict=True) if len(known) == len(seeds) else ((), (), ())
-    return (fmean(values), min(lows), max(highs)) if values else None
+def _together(clean: Clean, measure: str, row: list[Variant], window: int, seeds: list[Bounded]) -> Bounded:
+    """The figure of a method, from those of its seeds."""
+    if measure == _POOLED:
+        return _share([each for variant in row for each in _depths(clean, variant, window)])
+    values, lows, highs = zip(*seeds, strict=True)
+    return fmean(values), min(lows), max(highs)
 
 
 def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = None) -> Bounded | None:
@@ -153,8 +192,12 @@ def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = No
 
 def _found(clean: Clean, variant: Variant, window: int, _: Perplexity) -> Bounded | None:
     tried = _depths(clean, variant, window)
+    return _share(tried) if any(row.trials for row in tried) else None
+
+
+def _share(tried: list[Passkey]) -> Bounded:
     right, trials = sum(row.successes for row in tried), sum(row.trials for row in tried)
-    return (right / trials, *share_interval(right, trials)) if trials else None
+    return (right / trials, *share_interval(right, trials))
 
 
 def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
