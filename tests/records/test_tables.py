@@ -33,7 +33,10 @@ def test_a_grid_is_grouped_by_method_and_seed(tmp_path) -> None:
         row = {"name": f"hemp/{method}-s{seed}", "method": method, "tokens": 1000, "seed": seed, "learning_rate": 1e-4}
         state = made_up.extended(4, 100, method, name=row["name"])
         made_up.record_rows(path, (state, made_up.row(2.0, 1024)), settings={"row": row})
-    frame = records.read([path]).of(records.Perplexity).to_pandas()
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
+    whole = records.read([path]).of(records.Perplexity).to_pandas()
+    assert whole.groupby("training_tokens").size().to_dict() == {0: 1, 1000: 4}  # groupby drops what is NaN
+    frame = whole[whole.steps > 0]
     assert frame.groupby(["base", "method", "factor", "steps"]).seed.apply(list).to_dict() == {
         ("hemp", "linear", 4, 100): [0, 1],
         ("hemp", "ntk", 4, 100): [0, 1],

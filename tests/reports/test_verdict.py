@@ -62,6 +62,19 @@ def test_no_sentence_repeats_a_figure_of_another(everything):
     assert len(figures) >= 3 and len(figures) == len(set(figures))
 
 
+@pytest.mark.parametrize(("nll", "words"), [
+    (3.0, "it holds to no window by perplexity (up to 2.7× the base's at 256)"),
+    (2.6, "it holds to 1024 by perplexity"),  # 1.8 times the base's
+])  # fmt: skip
+def test_a_flat_curve_of_a_broken_model_holds_nowhere(tmp_path, nll, words):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4), made_up.row(nll), made_up.row(nll - 0.01, 1024)),
+    )
+    assert words in made_up.words(render(records.read([path])))
+
+
 def test_a_longer_context_that_does_not_help_is_called_that(tmp_path):
     path = made_up.record_rows(
         tmp_path / "r.jsonl",

@@ -58,7 +58,7 @@ def _lines(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
-    """What rows are grouped by; `seed` is the training's, and nothing where none is on record."""
+    """What rows are grouped by; `seed` is the training's, and nothing where none is on record; an untrained model has read 0 tokens."""
     variant = measurement.variant
     return {
         "model": measurement.run.model.name,
@@ -69,7 +69,7 @@ def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
         "steps": variant.steps,
         "seed": variant.recipe.seed,
         "learning_rate": _number(dict(variant.recipe.facts).get("learning_rate")),
-        "training_tokens": variant.recipe.tokens,
+        "training_tokens": variant.recipe.tokens if variant.steps else 0,
     }
 
 

@@ -16,6 +16,9 @@ from ropewalk.reports import ablation, benchmarks, methods, passkey, perplexity,
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.rows import Clean
 
+#: Times the base's perplexity in its own window: beyond it at every window, nothing holds.
+_USELESS = 2.0
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -163,8 +166,8 @@ def _holds(verdict: Verdict, clean: Clean, target: Variant) -> None:
     short, window = target.original_window, target.window
     group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
     rows = group.variants()[target] if group else {}
-    parts = [*_reach(clean, target), *_far_by_perplexity(rows, short, window)]
     before, inside = group.base_row() if group else None, rows.get(short)
+    parts = [*_reach(clean, target), *(_useless(before, rows, window) or _far_by_perplexity(rows, short, window))]
     change = ratio(before, inside) if before and inside else None
     done = "Trained" if target.steps else "Extended, not trained,"
     holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
@@ -184,6 +187,15 @@ def _reach(clean: Clean, target: Variant) -> Iterator[str]:
     if by_ruler:
         row = max(by_ruler, key=lambda m: m.run.started).row
         yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)})"
+
+
+def _useless(before: Perplexity | None, rows: perplexity.ByWindow, window: int) -> list[str]:
+    """That it holds nowhere by perplexity: where it is surely more than twice the base's in its own window, a flat curve is no good one."""
+    each = {w: ratio(before, rows[w]) for w in sorted(rows) if before and before.window <= w <= window}
+    if not before or not each or any(change is None or not change.low > _USELESS for change in each.values()):
+        return []
+    worst = max(change.value for change in each.values() if change)
+    return [f"no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
 
 
 def _far_by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> Iterator[str]:
