@@ -207,10 +207,11 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
     assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
     caption = re.search(
-        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:perplexity-1\}\n\\begin\{tabular\}", latex
+        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
+        latex,
     )[1]
     assert "256 (L)" in latex and "1024 (4 L)" in latex
-    assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}\n\\end{table}\n")
+    assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}}\n\\end{table}\n")
     index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
     for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):
         assert re.search(rf"^- `{place.stem}`: \w", index, re.MULTILINE)

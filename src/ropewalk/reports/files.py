@@ -21,17 +21,21 @@ _LATEX = str.maketrans({
     "−": "$-$", "×": r"$\times$", "≈": r"$\approx$", "→": r"$\to$", "–": "--", "’": "'", "…": r"\ldots{}", "“": "``", "”": "''", "\u202f": r"\,", "\u00a0": "~",
     **{sign: f"$^{{{place}}}$" for place, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}, "⁻": "$^{-}$",
 })  # fmt: skip
+#: Of graphicx: as wide as it is, and no wider than the text.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
 def write_tables(sections: Sequence[Section], directory: Path) -> None:
-    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs) and Markdown."""
+    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs, no wider than the text) and Markdown."""
     for section in sections:
         for number, table in enumerate(section.tables, 1):
             name = directory / f"{section.id}-{number}"
             with name.with_suffix(".csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 csv.writer(file).writerows(_numbers(table))
             heads, *lines = _texts(table)
-            rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX)
+            align = ["left", *["right"] * (len(heads) - 1)]
+            rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
+            rows = f"{_FITTED}{{%\n{rows.translate(_LATEX)}}}"
             _write(name.with_suffix(".tex"), _float(rows, table, name.name))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
