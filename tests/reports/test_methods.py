@@ -237,6 +237,7 @@ def test_latex_takes_the_tables(tmp_path):
         assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     log = (tmp_path / "paper.log").read_text(encoding="utf-8", errors="replace")
     assert len(names) >= 8 and "undefined" not in log and "multiply defined" not in log
+    assert not re.findall(r"Overfull \\hbox.*", log)  # no table is wider than the text
 
 
 @pytest.mark.parametrize(
