@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -261,6 +262,24 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
             "3 steps of 2 windows, 768 tokens in all: ",
         ),
         (
+            [
+                "train",
+                model,
+                "--window",
+                "128",
+                "--steps",
+                "3",
+                "--batch-size",
+                "2",
+                "--mode",
+                "pose",
+                "--chunk-window",
+                "32",
+                *common,
+            ],
+            "3 steps of 2 chunks of 32 tokens, 192 tokens in all: ",
+        ),
+        (
             ["search", model, "--window", "128", "--population", "8", "--generations", "2", *common],
             "16 vectors, 8 at first and 4 in each of 2 generations",
         ),
@@ -270,6 +289,23 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
         status, printed = said(capsys, *words)
         assert status == 0 and sentence in printed and printed.endswith("nothing was written"), printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_path, capsys, monkeypatch) -> None:
+    from ropewalk.planner import calibrate
+    from ropewalk.planner.chips import datasheet_rates, named
+
+    chip = named("NVIDIA L4")
+    monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
+    (tmp_path / "o/checkpoints/step-000004").mkdir(parents=True)
+    words = ["train", str(trained / "a"), "--window", "128", "--batch-size", "2", "--data", str(trained / "book.txt")]
+    words += ["--out", str(tmp_path / "o"), "--dry-run"]
+    printed = said(capsys, *words, "--steps", "5", "--resume")[1]
+    assert "4 of 5 steps are done, and 1 steps of 2 windows, 256 tokens in all" in printed
+    printed = said(capsys, *words, "--steps", "10000000", "--resume", "--budget", "1")[1]
+    steps = int(re.search(r"--budget 1 ends it after about (\d+) of 9999996 steps", printed)[1])
+    assert 0 < steps < 9999996
+    assert "ends it after" not in said(capsys, *words, "--steps", "5", "--resume", "--budget", "1000")[1]
 
 
 def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:

@@ -55,7 +55,10 @@ def test_what_comes_after_the_steps_is_kept_back(base, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rate", "said"),
     [
-        (1e3, "a step of 4 windows takes about .* and --budget leaves 0:.*; ask for a shorter --window, or"),
+        (
+            1e3,
+            "a step of 4 windows takes about .* and --budget leaves 0:.*; ask for a shorter --window, or for --mode pose, or give",
+        ),
         (3e6, "ask for a --batch-size of [123] at most, or give it more minutes"),
     ],
 )

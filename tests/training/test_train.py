@@ -21,6 +21,7 @@ from ropewalk.data.packing import order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
+from ropewalk.reports.card import card
 from ropewalk.training import TrainSettings, log, throughput
 from ropewalk.training.optimizer import learning_rate
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
@@ -301,6 +302,18 @@ def test_positional_skipping_trains_attention_across_the_jump(base, tmp_path):
     assert row.loss == pytest.approx(loss.item(), rel=1e-6)
     assert abs(apart.item() - loss.item()) > 1e-4  # the two do differ, so the line above could fail
     assert row.tokens == 2 * 64
+    done = "Trained for 1 steps by positional-skip training, in chunks of 64 tokens placed at positions up to 96."
+    assert done in (tmp_path / "out/README.md").read_text()
+    assert done in card(tmp_path / "out").read_text()  # from the run's own record
+
+
+@pytest.mark.parametrize(("warmup", "rate"), [(20, "0.000325 of the 0.001"), (6, "0.00085 of the 0.001"), (5, "")])
+def test_a_run_that_ends_in_its_warm_up_says_so(base, tmp_path, caplog, warmup, rate):
+    """Six steps: the last rate is 10 % and five of `warmup` parts of the other 90 % (section 3.1 as docs/training.md has it)."""
+    caplog.set_level("INFO")
+    go(base, tmp_path / "out", warmup=warmup, save_every=0)
+    lines = [record.getMessage() for record in caplog.records if "--warmup" in record.getMessage()]
+    assert [rate in line for line in lines] == [True] * bool(rate)
 
 
 @settings(max_examples=50, deadline=None)

@@ -107,11 +107,19 @@ def is_theirs(readme: Path) -> bool:
     return bool(after) or words.get("seal") != _hash(sealed)
 
 
-def not_measured(info: ModelInfo) -> str:
-    """What is said of a model of which nothing is on record but how it was made."""
-    done = f"Trained for {info.steps} steps at" if info.steps else "Extended, not trained, to"
+def by_skipping(chunk: int, window: int) -> str:
+    """How mode pose trains, in a sentence. chunk, window: tokens that are read at a time, and positions at which they are placed."""
+    return f"by positional-skip training, in chunks of {chunk} tokens placed at positions up to {window}"
+
+
+def not_measured(info: ModelInfo, chunk: int | None = None) -> str:
+    """What is said of a model of which nothing is on record but how it was made. chunk: tokens of one, if positions were skipped."""
+    done = f"Extended, not trained, to {info.window} tokens"
+    if info.steps:
+        at = by_skipping(chunk, info.window) if chunk else f"at {info.window} tokens"
+        done = f"Trained for {info.steps} steps {at}"
     return (
-        f"{done} {info.window} tokens. How far it holds, and what became of the short window of {info.original_window} tokens, was not "
+        f"{done}. How far it holds, and what became of the short window of {info.original_window} tokens, was not "
         "measured when this was written; `ropewalk card` writes down what was measured since."
     )
 

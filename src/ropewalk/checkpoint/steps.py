@@ -64,6 +64,11 @@ class Unfinished:
         return cls(step, steps if isinstance(steps, int) else None, last)
 
 
+def steps_left(run: Path, steps: int) -> int:
+    """Of so many steps, those that a run still takes when it goes on from its newest checkpoint."""
+    return max(0, steps - max(steps_in(run / CHECKPOINTS), default=0))
+
+
 def at_stake(run: Path) -> str:
     """What of a training run is lost with its directory: its checkpoints, or the model it ended with; empty if neither is there."""
     if found := list(steps_in(run / CHECKPOINTS)):

@@ -19,7 +19,8 @@ _NOTHING = "a dry run: nothing was written"
 
 def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it), and the plan for this machine."""
-    from ropewalk.cli.tables.plan import show_plan
+    from ropewalk.checkpoint.steps import steps_left
+    from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
@@ -35,15 +36,23 @@ def train(options: Any) -> None:
         if 0 < settings.save_every < settings.steps
         else "no checkpoint before the end"
     )
+    left = steps_left(Path(settings.out), settings.steps) if settings.resume else settings.steps
+    done = f"{settings.steps - left} of {settings.steps} steps are done, and " if left < settings.steps else ""
+    tokens = settings.tokens_in_memory(checkpoint.positions.original_window)
+    read = f"chunks of {tokens} tokens" if settings.mode == "pose" else "windows"
     say(
         f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
         f"{after.method} factor {after.factor:g}\n"
-        f"{settings.steps} steps of {settings.batch} windows, {settings.steps * settings.batch * settings.window:,} tokens in all:\n"
+        f"{done}{left} steps of {settings.batch} {read}, {left * settings.batch * tokens:,} tokens in all:\n"
         + "".join(f"  {reading}\n" for reading in batches.readings)
         + f"into {settings.out}: {saves}, then the model"
     )
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
-    show_plan(plan(**asked))
+    if left:
+        planned = plan(**asked | {"steps": left})
+        show_plan(planned)
+        if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
+            say(sentence)
     say(_NOTHING)
 
 

@@ -39,11 +39,13 @@ class Part:
     length: int
     tokens: TokenCorpus
 
-    def reading(self, windows: int) -> Reading:
-        """What a run of so many windows reads of it."""
+    def reading(self, windows: int, spread_over: int | None = None) -> Reading:
+        """What a run of so many windows reads of it; spread_over as in `Reading`."""
         read = round(windows * self.share)
         tokens, left_out = len(self.tokens.ids), self.rows.left_out if isinstance(self.rows, FittedBlocks) else 0
-        return Reading(self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows), left_out)
+        return Reading(
+            self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows), left_out, spread_over
+        )
 
     def long_share(self, least: int) -> float:
         """The share of its tokens that stand in documents of at least so many."""
@@ -62,6 +64,7 @@ class Reading:
         share: of all windows that the run reads.
         passes: how many times over what is in the windows is read.
         left_out: tokens of the source that are in no window, since an answer does not fit one.
+        spread_over: in mode pose, the long window over whose positions those of a short one are spread.
     """
 
     source: str
@@ -71,12 +74,16 @@ class Reading:
     share: float
     passes: float
     left_out: int = 0
+    spread_over: int | None = None
 
     def __str__(self) -> str:
         repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {self.passes:.0%} of it read"
+        where = f"windows at positions up to {self.length}"
+        if self.spread_over:
+            where = f"chunks of {self.length} tokens placed at positions up to {self.spread_over}"
         left_out = f", {self.left_out:,} of them left out, the rest" if self.left_out else ""
         return (
-            f"{self.source}: {self.tokens:,} tokens{left_out} in {self.windows:,} windows at positions up to {self.length}, {self.share:.1%} of what is "
+            f"{self.source}: {self.tokens:,} tokens{left_out} in {self.windows:,} {where}, {self.share:.1%} of what is "
             f"read{repeated}"
         )
 

@@ -164,13 +164,16 @@ def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: P
     write_json(path, for_both(content, directory))
 
 
-def write_readme(target: Path, info: ModelInfo, *, base: Checkpoint, history: list[dict[str, Any]]) -> None:
+def write_readme(
+    target: Path, info: ModelInfo, *, base: Checkpoint, history: list[dict[str, Any]], chunk: int | None = None
+) -> None:
     """A README of the new checkpoint's own; `ropewalk card` writes the fuller one, once something was measured.
 
     Args:
         info: of the new checkpoint.
+        chunk: as `not_measured` has it.
         base: what it was made from.
         history: of the `ropewalk` block: every extension, oldest first.
     """
-    text = ModelCard(called(base.name, base.path), info, history, not_measured(info)).text(target)
+    text = ModelCard(called(base.name, base.path), info, history, not_measured(info, chunk)).text(target)
     (target / README).write_text(text, encoding="utf-8")

@@ -41,6 +41,7 @@ def save_model(
     dtype: torch.dtype | None = None,
     state_dict: dict[str, torch.Tensor] | None = None,
     source: Checkpoint | None = None,
+    chunk: int | None = None,
 ) -> Path:
     """Write a checkpoint, whole or not at all, whose config every reader gets right.
 
@@ -54,6 +55,7 @@ def save_model(
         state_dict: the weights, if they are not the module's own (a gathered sharded model).
         source: the checkpoint that the model was made from: its small files are copied, its dtypes kept, and the tensors that the
             model has no place for carried on.
+        chunk: tokens that training read at a time, if it skipped positions; the card says it.
 
     Raises:
         UserError: a weight is NaN or infinite.
@@ -77,7 +79,7 @@ def save_model(
             carry_tensors(source, left_out(model, source), beside)
             carry_the_rest(source, beside, window=positions.window)
             info = info_of(positions, name=source.name, steps=steps)
-            write_readme(beside, info, base=source, history=positions.block.get("history", []))
+            write_readme(beside, info, base=source, history=positions.block.get("history", []), chunk=chunk)
         if tokenizer is not None and not has_tokenizer(beside):
             save_tokenizer(tokenizer, beside)
         windows = {"current_window": positions.window, "original_window": positions.original_window}

@@ -60,6 +60,11 @@ class Recipe:
         text = dict(self.facts).get("tokens", "")
         return int(text) if text.isdecimal() else None
 
+    def chunk(self, original_window: int) -> int | None:
+        """Tokens that mode pose read at a time, the original window where none were asked for; None of another mode."""
+        facts = dict(self.facts)
+        return int(facts.get("chunk_window", original_window)) if facts.get("mode") == "pose" else None
+
     def told(self, fact: str) -> str:
         """A setting in a label: of many data sources the first."""
         value = dict(self.facts).get(fact, "")

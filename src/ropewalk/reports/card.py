@@ -23,7 +23,7 @@ from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
-from ropewalk.records.recipe import is_training, place
+from ropewalk.records.recipe import is_training, place, recipe_of
 from ropewalk.records.variant import variant_of
 from ropewalk.reports import provenance
 from ropewalk.reports.content import Section
@@ -147,7 +147,11 @@ def composed(subject: Subject, records: Records) -> ModelCard:
         _logger.warning(
             "no row of these records measured %s; its card says that it was not measured", subject.checkpoint
         )
-    sentences = [s for verdict in verdicts(rows) for s in verdict.sentences] if measured else [not_measured(info)]
+    recipes = [recipe_of(run) for run in records.runs.values() if subject.trained_in(run)]
+    chunk = next((recipe.chunk(info.original_window) for recipe in recipes), None)
+    sentences = (
+        [s for verdict in verdicts(rows) for s in verdict.sentences] if measured else [not_measured(info, chunk)]
+    )
     history = subject.checkpoint.positions.block.get("history", [])
     listed = "\n".join(f"- {sentence}" for sentence in sentences[1:])
     sentences_listed = "\n\n".join(filter(None, [sentences[0], listed]))

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.records import EffectiveLength, PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
@@ -123,7 +124,11 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     runs = training.trainings(clean)
     tokens = training.budget(target, runs)
     budget = f" ({number_format.large(tokens)} tokens)" if tokens else ""
-    done += f" and trained for {target.steps} steps{budget}." if target.steps else "; it was not trained afterwards."
+    chunk = target.recipe.chunk(target.original_window)
+    how = f" {by_skipping(chunk, target.window)}" if chunk else ""
+    done += (
+        f" and trained for {target.steps} steps{budget}{how}." if target.steps else "; it was not trained afterwards."
+    )
     verdict.sentences.append(done)
     if target.steps:
         verdict.sentences += _unfinished(training.trained_by(target, runs))

@@ -130,6 +130,10 @@ class Recipe(Settings):
             raise AssertionError("a batch size that is not given depends on the model: see Recipe.for_model")
         return self.batch_size
 
+    def tokens_in_memory(self, original_window: int) -> int:
+        """Tokens of a window as it is read: in mode pose those of a chunk, the model's original window if none is asked for."""
+        return self.window if self.mode != "pose" else min(self.chunk_window or original_window, self.window)
+
     def for_model(self, parameters: int) -> Self:
         """The recipe for a model of so many parameters: section 3.1's batch where none is given."""
         if self.batch_size is not None:

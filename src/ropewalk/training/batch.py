@@ -127,9 +127,7 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     Raises:
         UserError: data that cannot be read, is too short or has tokens that the model has no embedding for; a window that cannot be divided among the devices that share it.
     """
-    window = settings.window
-    if settings.mode == "pose":
-        window = min(settings.chunk_window or checkpoint.positions.original_window, window)
+    window = settings.tokens_in_memory(checkpoint.positions.original_window)
     mesh.check_window(window)
     parts = _parts(settings, load_tokenizer(checkpoint), window, mesh)
     windows = parts[0].rows if len(parts) == 1 else Mixture(parts)
@@ -138,7 +136,9 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     if windows.restarts and by_length:
         # The model chooses its factors by the farthest position that it sees: short windows beside a long one would be turned as that is.
         micro = 1
-    batches = Batches(windows, settings, micro, tuple(part.reading(settings.steps * settings.batch) for part in parts))
+    spread_over = settings.window if settings.mode == "pose" else None
+    readings = tuple(part.reading(settings.steps * settings.batch, spread_over) for part in parts)
+    batches = Batches(windows, settings, micro, readings)
     if mesh.main:
         _tell(batches, parts)
     return batches

@@ -161,4 +161,5 @@ def _write_model(directory: Path, step: int, weights: dict[str, torch.Tensor], s
         overwrite=True,
         state_dict=weights,
         source=start.source,
+        chunk=start.chunk,
     )

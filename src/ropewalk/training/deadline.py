@@ -37,9 +37,10 @@ class OutOfTime(Exception):
 
 
 class Deadline:
-    """When a run has to be over. minutes: from when the command began; None is never."""
+    """When a run has to be over. minutes: from when the command began; None is never. mode: of the run."""
 
-    def __init__(self, minutes: float | None = None) -> None:
+    def __init__(self, minutes: float | None = None, mode: str = "full") -> None:
+        self._ways = "ask for a shorter " + ("--chunk-window" if mode == "pose" else "--window, or for --mode pose")
         self.is_set = minutes is not None
         self._end = began() + (math.inf if minutes is None else 60 * minutes)
         self._recent: deque[float] = deque(maxlen=5)
@@ -102,7 +103,7 @@ class Deadline:
                 "--budget leaves no time for a step beside loading, saving and measuring; give it more minutes"
             )
         fewer = int(windows * self.left / seconds)
-        way = f"ask for a --batch-size of {fewer} at most" if fewer >= 1 else "ask for a shorter --window"
+        way = f"ask for a --batch-size of {fewer} at most" if fewer >= 1 else self._ways
         return UserError(
             f"a step of {windows} window{'s' if windows > 1 else ''} takes about {clock(seconds)} here, and --budget leaves {clock(self.left)} "
             f"for it beside saving and measuring; {way}, or give it more minutes"

@@ -32,6 +32,15 @@ def learning_rate(step: int, peak: float, warmup: int) -> float:
     return peak if step >= warmup else peak * (0.1 + 0.9 * step / warmup)
 
 
+def short_warmup(steps: int, peak: float, warmup: int) -> str:
+    """What is said of a run that ends before its rate has risen."""
+    last = learning_rate(steps - 1, peak, warmup)
+    return (
+        f"the rate rises over {warmup} steps (--warmup), and there are {steps}: it reaches {last:.3g} of the {peak:.3g} asked for; a shorter "
+        f"--warmup reaches it"
+    )
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group the rate; torchao keeps it in a tensor so that its compiled step is not compiled again."""
     for group in optimizer.param_groups:

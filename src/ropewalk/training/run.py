@@ -21,6 +21,7 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import batches_of
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.loop import Loop
+from ropewalk.training.optimizer import short_warmup
 from ropewalk.training.regime import settled
 from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
 from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS
@@ -35,7 +36,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
         Terminated: SIGTERM; what was done is saved.
     """
-    deadline, mesh = Deadline(settings.budget), mesh_for(settings)
+    deadline, mesh = Deadline(settings.budget, settings.mode), mesh_for(settings)
     with contextlib.ExitStack() as stack:
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
         return ranks.together(lambda: _run(settings, mesh, out, deadline, watch))
@@ -54,6 +55,8 @@ def _run(
         _logger.info("\n".join(map(str, batches.readings)))
     settings = settled(settings, checkpoint, mesh, out)
     start = starting_model(settings, mesh, checkpoint=checkpoint)
+    if mesh.main and settings.steps <= settings.warmup:
+        _logger.info(short_warmup(settings.steps, settings.peak_rate(start.info.parameters), settings.warmup))
     if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
         _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
     return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()

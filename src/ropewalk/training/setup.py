@@ -56,6 +56,7 @@ class StartingModel:
         positions: what the trained config says of RoPE or of a learned table, which the model is held against.
         source: the original, whose dtypes and small files the checkpoints have.
         compute: of the arithmetic; float32, or bfloat16 under autocast.
+        chunk: tokens of one in mode pose.
         fingerprint: of the original's config, tokenizer and every weight, so that a resumed run starts from the same ones.
     """
 
@@ -66,6 +67,7 @@ class StartingModel:
     source: Checkpoint
     compute: torch.dtype
     fingerprint: str
+    chunk: int | None = None
 
 
 def starting_model(
@@ -104,6 +106,7 @@ def starting_model(
         positions=checkpoint.positions,
         source=source,
         compute=compute,
+        chunk=settings.tokens_in_memory(checkpoint.positions.original_window) if settings.mode == "pose" else None,
         fingerprint=ranks.same(source.fingerprint if mesh.main else "") if mesh is not None else source.fingerprint,
     )
 

@@ -11,8 +11,8 @@ from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 
-#: Seconds of a night; steps below which a run only warms up.
-_NIGHT, _STEPS = 8 * 3600, 20
+#: Seconds of a night; steps below which a run only warms up; hours of a month.
+_NIGHT, _STEPS, _MONTH = 8 * 3600, 20, 30 * 24
 _MOMENTS = {
     "forward": "after the forward pass",
     "backward": "as the backward pass begins",
@@ -39,11 +39,15 @@ def show_plan(plan: Plan) -> None:
     terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     terminal.print(memory_table(plan))
     terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
+    of_days = plan.fits and plan.rates.known and plan.hours > 24 and plan.job.gpus == 1
+    if of_days and plan.hours > _MONTH:  # before all tables: this is what a person can do
+        whole = f"all of it takes {_hours(plan.hours)} here; "
+        terminal.print(whole + night_line(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
-    if plan.fits and plan.rates.known and plan.hours > 24 and plan.job.gpus == 1:
+    if of_days and plan.hours <= _MONTH:
         terminal.print(night_line(plan), markup=False, highlight=False, soft_wrap=True)
     terminal.print(f"{measuring_line(plan)}\n{serving_line(plan)}", markup=False, highlight=False, soft_wrap=True)
 
@@ -117,8 +121,27 @@ def verdict(plan: Plan) -> str:
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
 
 
+def ends_early(plan: Plan, minutes: float) -> str:
+    """What `--budget` leaves of a run; empty where all of it is done by then, or where no time is known."""
+    if not plan.rates.known or (share := minutes / 60 / plan.hours) >= 1:
+        return ""
+    steps = plan.job.recipe.steps
+    return (
+        f"--budget {minutes:g} ends it after about {int(steps * share)} of {steps} steps; another time --resume goes on"
+    )
+
+
 def night_line(plan: Plan) -> str:
-    """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves."""
+    """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves; and the cheaper mode."""
+    shorter = plan.chip.name == "cpu" and plan.job.recipe.mode != "pose"
+    return _in_a_night(plan) + (
+        "; --mode pose reads chunks of the old window, or of --chunk-window, at positions of the new one, in less time"
+        if shorter
+        else ""
+    )
+
+
+def _in_a_night(plan: Plan) -> str:
     batch, step = plan.job.recipe.batch, plan.time.seconds
     windows = min(batch, max(1, int(batch * _NIGHT / _STEPS / step)))
     seconds = step * windows / batch
