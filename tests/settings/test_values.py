@@ -20,7 +20,7 @@ from ropewalk.settings.chat import GenerateSettings
 from ropewalk.settings.command import Settings, fields
 from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
 from ropewalk.settings.train import TrainSettings
-from ropewalk.settings.values import Range
+from ropewalk.settings.values import Range, minutes
 
 ROOMS = Path(ropewalk.__file__).parent / "settings"
 for _path in ROOMS.glob("[a-z]*.py"):
@@ -203,3 +203,11 @@ def test_a_model_in_memory_is_kept_as_it_is() -> None:
 def test_a_path_longer_than_any_file_system_takes_is_refused(path: str | Path) -> None:
     with pytest.raises(UserError, match="^out is a path"):
         PerplexitySettings("m", data="d", out=path)
+
+
+@pytest.mark.parametrize(("word", "number"), [("5", 5), ("0.5", 0.5), ("5m", 5), ("1.5h", 90), ("1e-3", 0.001)])
+def test_minutes_are_written_as_people_write_them(word, number):
+    assert minutes(word) == number
+    for wrong in ("5x", "", "h", "five"):
+        with pytest.raises(ValueError, match="minutes are a number, as in 5"):
+            minutes(wrong)

@@ -247,6 +247,18 @@ def tokens(word: str) -> int:
     return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2]]
 
 
+def minutes(word: str) -> float:
+    """A number of minutes as people write it: 5, 0.5, 5m, 1h, 1.5h.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"(-?\d*\.?\d+(?:e-?\d+)?)(m|min|h)?", word.strip().lower())
+    if match is None:
+        raise ValueError("minutes are a number, as in 5, 0.5, 5m or 1h")
+    return float(match[1]) * (60 if match[2] == "h" else 1)
+
+
 _AS_WORDS = PrimitiveConstructorSpec(
     nargs=1,
     metavar="TOKENS",
@@ -270,4 +282,14 @@ Share = Annotated[float, Range(0, 1, above=True)]
 ShareOrNone = Share | None
 Temperature = Annotated[float, Range(0, 100)]
 LearningRate = Annotated[float, Range(0, 10, above=True)]
-Minutes = Annotated[float, Range(0, 10**6, above=True)]
+Minutes = Annotated[
+    float,
+    Range(0, 10**6, above=True),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="MINUTES",
+        instance_from_str=lambda words: minutes(words[0]),
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
