@@ -17,6 +17,7 @@ from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
+from ropewalk.progress import is_first_process
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.objections import WHOLE, earlier_longrope, lost_key, no_whole_length, two_types, whole_factor
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
@@ -97,13 +98,20 @@ def refuse_what_stops_transformers(checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.name}: {reason}")
 
 
+#: What this process has warned of: a command may load a model several times.
+_warned: set[str] = set()
+
+
 def warn_of_spellings(checkpoint: Checkpoint) -> None:
     """Warn of readers that look at another spelling, as all of version 4 do in a config that transformers 5 saved (R4), in doctor's words."""
     subject = Subject(checkpoint, {}, {})
     if isinstance(checkpoint.positions, PositionTable):
         return
     if differ := _LOST_THETA if theta_is_lost(subject) else _readers_differ(subject):
-        warnings.warn(f"{checkpoint.name}: {differ}", stacklevel=2)
+        sentence = f"{checkpoint.name}: {differ}"
+        if is_first_process() and sentence not in _warned:
+            _warned.add(sentence)
+            warnings.warn(sentence, stacklevel=2)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:

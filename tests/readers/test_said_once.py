@@ -1,0 +1,26 @@
+"""What readers would do otherwise is said once a model, by one process."""
+
+import warnings
+
+from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import read_config, write_json
+from ropewalk.readers.spelling_checks import warn_of_spellings
+
+
+def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(tmp_path, monkeypatch, recwarn):
+    warnings.simplefilter("always")
+    model = testing.tiny_directory(tmp_path / "model")
+    config = read_config(model)
+    config.pop("rope_theta", None)
+    config.pop("rope_scaling", None)
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 100000.0}  # as transformers 5 saves it
+    write_json(model / "config.json", config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    warn_of_spellings(Checkpoint.open(model))
+    assert not recwarn.list
+    monkeypatch.setenv("RANK", "0")
+    for _ in range(3):
+        warn_of_spellings(Checkpoint.open(model))
+    assert ["transformers 4 would read" in str(each.message) for each in recwarn] == [True]
