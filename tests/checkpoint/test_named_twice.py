@@ -16,6 +16,7 @@ from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extended_config
+from ropewalk.readers import spelling_checks
 from ropewalk.readers.examine import examine
 
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=4096)
@@ -84,6 +85,7 @@ def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path) -> 
         "load_model": lambda: ropewalk.load_model(model, current_window=64),
     }
     for command, read in reading.items():
+        spelling_checks._warned.clear()  # it is said once a process, which a command is
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             read()

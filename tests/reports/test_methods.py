@@ -86,9 +86,9 @@ def test_methods_that_a_config_has_as_factors_keep_their_names_and_colours(tmp_p
     assert sorted(colours.values()) == ["CoPE ×4, 20 steps", "p-RoPE ×4, 20 steps"]
 
 
-def test_a_base_that_was_trained_on_does_not_hide_the_base():
+def test_the_control_is_called_so_and_does_not_hide_the_base():
     lines = table(lab_page(), "Perplexity, ")
-    assert {"base", "base, 16 steps more"} <= lines.keys()
+    assert {"base", "control, 16 steps"} <= lines.keys()
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def test_what_cannot_be_is_refused(tmp_path, options, words):
 
 def test_a_missing_library_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"needs bitsandbytes.* install .ropewalk\[low-bit\]"):
+    with pytest.raises(UserError, match=r"needs bitsandbytes.* install .\.\[low-bit\]. in a clone"):
         train("hemp", out=tmp_path / "out", base_bits=4, **OPTIONS)
 
 

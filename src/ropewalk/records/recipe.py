@@ -34,8 +34,8 @@ _FACTS = (
     "clip",
     "mask_documents",
 )
-#: Methods of `ablate` that a config has as factors, by their word and as they are called.
-NAMES = {"p-rope": "p-RoPE", "cope": "CoPE"}
+#: Methods of `ablate` whose config does not say which they are, by their word and as they are called: factors, and the base trained in its own window.
+NAMES = {"p-rope": "p-RoPE", "cope": "CoPE", "control": "control"}
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,9 @@ class Variant:
     def label(self) -> str:
         """What a legend or a table calls it. The name is left out: add it where two variants share a label."""
         if not self.extended:
-            more = f", {_steps(self.steps)} more" if self.steps else ""
-            return f"base{more}" + (", extrapolating" if self.role == "extrapolation" else "")
+            control = self.method_label if self.recipe.word else ""
+            more = f", {_steps(self.steps)}{'' if control else ' more'}" if self.steps else ""
+            return f"{control or 'base'}{more}" + (", extrapolating" if self.role == "extrapolation" else "")
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
         return f"{self.method_and_factor}, {_steps(self.steps)}"

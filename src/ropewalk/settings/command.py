@@ -50,7 +50,7 @@ def _taken(settings: Any, field: dataclasses.Field[Any]) -> Any:
     try:
         return kind.take(value)
     except Refused as refused:
-        way_out = refused.way_out or settings.HINTS.get(field.name) or _way_out(field)
+        way_out = "; ".join(filter(None, (settings.HINTS.get(field.name), refused.way_out))) or _way_out(field)
         rule = ", ".join(filter(None, (kind.words, refused.why)))
         raise UserError(f"{option_name(field.name)} is {rule}, got {shown(value)}; {way_out}") from None
 
