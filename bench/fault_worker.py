@@ -122,9 +122,7 @@ def _judged(case: Case, end: End, place: Path) -> str:
         return ""
     verdicts = {"doctor": (1, 3), "plan": (1,)}.get(case.arguments[0], ())
     if end.status in verdicts and end.stdout and case.expected != REFUSED:
-        return (
-            ""  # something is wrong with the checkpoint or was not checked, or nothing fits the card, and it says what
-        )
+        return ""  # something is wrong with the checkpoint, was not checked, or does not fit, and it says what
     if end.status != 0:
         return f"exit {end.status}: {_message(end)[:160]}"
     if case.expected == REFUSED:

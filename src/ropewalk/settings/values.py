@@ -259,13 +259,18 @@ def minutes(word: str) -> float:
     return float(match[1]) * (60 if match[2] == "h" else 1)
 
 
-_AS_WORDS = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="TOKENS",
-    instance_from_str=lambda words: tokens(words[0]),
-    is_instance=lambda value: isinstance(value, int),
-    str_from_instance=lambda value: [str(value)],
-)
+def _typed(metavar: str, read: Callable[[str], Any], kind: Any) -> PrimitiveConstructorSpec[Any]:
+    """A number that people write with a unit: how the command line reads it."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+_AS_WORDS = _typed("TOKENS", tokens, int)
 #: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
 Tokens = Annotated[int, Range(1, 2**31 - 1), _AS_WORDS]
 #: Tokens that are read in all; none is a choice too.
@@ -282,14 +287,4 @@ Share = Annotated[float, Range(0, 1, above=True)]
 ShareOrNone = Share | None
 Temperature = Annotated[float, Range(0, 100)]
 LearningRate = Annotated[float, Range(0, 10, above=True)]
-Minutes = Annotated[
-    float,
-    Range(0, 10**6, above=True),
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="MINUTES",
-        instance_from_str=lambda words: minutes(words[0]),
-        is_instance=lambda value: isinstance(value, float | int),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
+Minutes = Annotated[float, Range(0, 10**6, above=True), _typed("MINUTES", minutes, float | int)]
