@@ -76,14 +76,14 @@ def significant(value: Any, digits: int = 6) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Seconds, minutes or hours, whichever has few digits."""
+    """Seconds, minutes, hours or days, whichever has few digits."""
     if not is_finite(seconds):
         return NONE
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def memory(size: Any) -> str:

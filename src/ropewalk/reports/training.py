@@ -202,14 +202,15 @@ def cost(clean: Clean) -> Section | None:
         "Device hours: the time of each step or measurement times the devices it ran on, loading left out.",
     )
     lines = [
-        Line(name, cells(device, number_format.large(tokens) if tokens else "", hours(seconds)))
+        Line(name, cells(device, number_format.large(tokens) if tokens else "", number_format.duration(seconds)))
         for (name, device), (tokens, seconds) in sorted(spent.items(), key=lambda item: -item[1][1])
     ]
     totals: dict[str, float] = {}
     for (_, device), (_, seconds) in spent.items():
         totals[device] = totals.get(device, 0.0) + seconds
     lines += [
-        Line("together", [Cell(device), Cell(""), Cell(hours(s), strong=True)]) for device, s in sorted(totals.items())
+        Line("together", [Cell(device), Cell(""), Cell(number_format.duration(s), strong=True)])
+        for device, s in sorted(totals.items())
     ]
     part.tables.append(Table("Where the time went", ["device", "tokens", "device time"], lines, first="spent on"))
     return part
@@ -223,7 +224,7 @@ def cost_in_words(clean: Clean) -> str:
         by_kind = sums.setdefault(device, {})
         by_kind[kind] = by_kind.get(kind, 0.0) + seconds
     times = [
-        f"{' and '.join(f'{hours(seconds)} of {kind}' for kind, seconds in sorted(by_kind.items(), reverse=True))} on {device}"
+        f"{' and '.join(f'{number_format.duration(seconds)} of {kind}' for kind, seconds in sorted(by_kind.items(), reverse=True))} on {device}"
         for device, by_kind in sorted(sums.items())
     ]
     return f"Device time: {'; '.join(times)}." if times else ""
@@ -247,10 +248,6 @@ def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:
         name = _SPENT_ON.get(type(m.row), m.row.kind.replace("_summary", "").replace("_", " "))
         add(name, m.run, getattr(m.row, "tokens", 0), seconds)
     return spent
-
-
-def hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2g} h" if seconds >= 360 else number_format.duration(seconds)
 
 
 def kind_of_device(device: str) -> str:

@@ -10,6 +10,7 @@ from ropewalk.cli.terminal import console
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
+from ropewalk.records.format import duration
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
 _NIGHT, _STEPS, _MONTH = 8 * 3600, 20, 30 * 24
@@ -41,7 +42,7 @@ def show_plan(plan: Plan) -> None:
     terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
     of_days = plan.fits and plan.rates.known and plan.hours > 24 and plan.job.gpus == 1
     if of_days and plan.hours > _MONTH:  # before all tables: this is what a person can do
-        whole = f"all of it takes {_hours(plan.hours)} here; "
+        whole = f"all of it takes {duration(3600 * plan.hours)} here; "
         terminal.print(whole + night_line(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
         terminal.print(time_table(plan))
@@ -57,7 +58,7 @@ def others_table(plan: Plan) -> Table:
     timed = ("tokens/s", "time", *(["cost"] if plan.price is not None else [])) if plan.rates.known else ()
     table = _table("By other options that fit", "options", "GiB", "host GiB", *timed)
     for other in plan.others:
-        figures = f"{other.time.tokens_per_second:,.0f}", _hours(other.hours), f"{other.cost or 0:,.0f}"
+        figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), f"{other.cost or 0:,.0f}"
         table.add_row(
             other.options, f"{other.memory.total / GIB:.1f}", f"{other.memory.host / GIB:.1f}", *figures[: len(timed)]
         )
@@ -147,9 +148,9 @@ def _in_a_night(plan: Plan) -> str:
     seconds = step * windows / batch
     steps = int(_NIGHT / seconds)
     if not steps:
-        return f"in a night of 8 hours not one window is trained on: it takes {_hours(seconds / 3600)}; ask for a shorter --window, or a GPU"
+        return f"in a night of 8 hours not one window is trained on: it takes {duration(seconds)}; ask for a shorter --window, or a GPU"
     return (
-        f"in a night of 8 hours: {steps} steps of {windows} window{'s' if windows > 1 else ''}, {_hours(seconds / 3600)} each, by "
+        f"in a night of 8 hours: {steps} steps of {windows} window{'s' if windows > 1 else ''}, {duration(seconds)} each, by "
         f"--batch-size {windows} --budget 480; YaRN, the default method, needs the least training"
     )
 
@@ -182,7 +183,7 @@ def serving_line(plan: Plan) -> str:
     first = (
         ""
         if cost.first_token is None
-        else f", {_seconds(cost.first_token)} on one chip of this kind by its operations alone"
+        else f", {duration(cost.first_token)} on one chip of this kind by its operations alone"
     )
     return f"serving takes {cache}, a prompt, in bfloat16; the first token after {window} takes {cost.flops / 1e12:,.0f} TFLOP{first}"
 
@@ -215,7 +216,7 @@ def _times(plan: Plan) -> dict[str, str]:
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
         "MFU": str(plan.mfu).removeprefix("MFU "),
-        f"{job.recipe.steps} steps": f"{_count(plan.tokens)} tokens, {_hours(plan.hours)}",
+        f"{job.recipe.steps} steps": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
     if plan.cost is not None:
@@ -233,13 +234,3 @@ def _count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{word}"
     return f"{number:.0f}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"
-
-
-def _hours(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"

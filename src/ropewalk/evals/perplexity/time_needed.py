@@ -21,6 +21,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.perplexity.strata import Unit, fewest_of, order_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.progress import clock
+from ropewalk.records.format import duration
 from ropewalk.training.deadline import seconds_of
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def announce(title: str, model: Any, windows: Sequence[SlidingWindow], ways: str
     """Say at the start how long this rank's windows will take, where that is more than a moment. ways: what makes it shorter."""
     seconds = reckoned(model, windows)
     if rank() == 0 and seconds >= _SHORT:
-        _logger.info("%s: %s windows, about %s here; %s", title, f"{len(windows):,}", spoken(seconds), ways)
+        _logger.info("%s: %s windows, about %s here; %s", title, f"{len(windows):,}", duration(seconds), ways)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,3 @@ def reckon(model: Any, units: Sequence[Unit], of_what: OfWhat, *, minutes: float
 def enough(seconds: float) -> int:
     """Minutes of a budget in which so many seconds are, and a fifth more."""
     return int(1.2 * seconds / 60) + 1
-
-
-def spoken(seconds: float) -> str:
-    """A duration in the unit that a person would use."""
-    for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
