@@ -16,7 +16,7 @@ from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.cli.commands import COMMANDS
 from ropewalk.cli.words import _options, parse
 from ropewalk.errors import UserError
-from ropewalk.settings import run_file
+from ropewalk.settings import other_names, run_file
 from ropewalk.settings.train import TrainSettings
 
 
@@ -41,7 +41,23 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("data a.txt", 2, "there is no command 'data'; did you mean data score?"),
         ("help exten", 2, "did you mean extend?"),
         ("zzz hemp", 2, "there is no command 'zzz'; they are demo, extend"),
-        ("extend hemp --windw 4k --out o --window 4k", 2, "Perhaps you meant: --window"),
+        ("extend hemp --windw 4k --out o --window 4k", 2, "there is no --windw; did you mean --window?"),
+        ("train m --lr 1e-4", 2, "there is no --lr; did you mean --learning-rate?"),
+        (
+            "train m --dat a --max_seq_length=4k",
+            2,
+            "did you mean --data? there is no --max_seq_length; did you mean --window?",
+        ),
+        (
+            "train m --grad-accum 2 --zz --yy",
+            2,
+            "did you mean --micro-batch? there is no --zz, --yy; `ropewalk train --help` lists",
+        ),
+        ("train --model hemp --data a", 2, "there is no --model; did you mean MODEL, without a name before it?"),
+        ("summarize m --num-train-epochs 3", 2, "did you mean --epochs?"),
+        ("generate m --temp 1 --text x", 2, "did you mean --temperature?"),
+        ("train m --rate 1", 2, "did you mean --learning-rate?"),
+        ("train m --lr 1 --help", 0, "usage: ropewalk train"),
         ("extend hemp --window 4k --out o --method yran", 2, "proportional, auto, got 'yran'; did you mean yarn?"),
         ("extend hemp --window 4k --out o --method=zz", 2, "got 'zz'; leave it out for auto"),
         ("ruler hemp --tasks vt,niah_singl_1", 2, "got ['vt', 'niah_singl_1']; did you mean niah_single_1?"),
@@ -56,6 +72,18 @@ def said(capsys, *words: str) -> tuple[int, str]:
 def test_what_a_person_types(line: str, status: int, words: str, capsys) -> None:
     found, printed = said(capsys, *line.split())
     assert found == status and words in " ".join(printed.replace("│", " ").split()), printed
+
+
+def test_words_with_dashes_that_name_no_option_are_values() -> None:
+    line = ["generate", "--max_new_tokens", "5", "--text", "-- it said", "--temperature", "-1", "--", "--model"]
+    options = cli.parse(line)[1]
+    assert (options.text, options.temperature, options.model) == ("-- it said", -1, "--model")
+    assert cli.parse(["report", "r", "--out", "p.html", "--no-paper"])[1].paper is False
+
+
+def test_words_of_other_tools_lead_to_options_that_there_are() -> None:
+    known = {name for each in COMMANDS.values() for name in run_file.options_of(_options(each))}
+    assert other_names._OTHERS.keys() <= known
 
 
 @pytest.mark.parametrize(
@@ -139,6 +167,7 @@ def test_a_measurement_writes_its_options_beside_its_rows(trained: Path, tmp_pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("lr: 1e-4", "names 'lr', which is no option of `ropewalk train`; did you mean learning-rate?"),
         ("windw: 4k", "names 'windw', which is no option of `ropewalk train`; did you mean window?"),
         ("command: plan\nwindow: 4k", "is the file of `ropewalk plan`, and this is `ropewalk train`"),
         ("quiet: perhaps", "quiet is true or false, got 'perhaps'"),

@@ -42,6 +42,7 @@ def test_every_option_has_a_docstring_and_help_shows_it(name: str) -> None:
     ("arguments", "said"),
     [
         ({"windw": 128, "out": "x"}, "extend cannot be called like this .*'window'.*; did you mean window=?"),
+        ({"max_seq_length": 128, "out": "x"}, "did you mean window=?"),
         ({"window": 128, "out": "x", "banana": 1}, r"argument 'banana'\); help\(ropewalk.extend\) lists what it takes"),
         ({"window": 128}, "missing a required argument: 'out'"),
     ],

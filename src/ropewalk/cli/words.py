@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 
 from ropewalk.cli.commands import COMMANDS, Command
 from ropewalk.errors import UserError, nearest
 from ropewalk.settings.command import fields, option_name
+from ropewalk.settings.other_names import meant_option
 from ropewalk.version import __version__
 
+if TYPE_CHECKING:
+    from ropewalk.settings.run_file import Option
+
 _DESCRIPTION = "Give a RoPE language model a longer context window: extend, train, measure, report."
+#: A word that names an option; other words with a dash before them are numbers or sentences.
+_OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?==|$)")
 _MORE = "`ropewalk COMMAND --help` explains one; `ropewalk --version`; `ropewalk --config run.yaml` runs again what a run wrote."
 
 
@@ -49,7 +56,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
         name = words[0]
         # What a shell completes words by is tyro's own list of them.
         registry = None if any(word.startswith("--tyro-") for word in words) else _AS_TYPED
-        return name, tyro.cli(_options(COMMANDS[name]), prog=f"ropewalk {name}", args=words[1:], registry=registry)
+        settings = _options(COMMANDS[name])
+        if registry is not None and not {"-h", "--help"} & {*words}:
+            _refuse_unknown_options(name, settings, words[1:])
+        return name, tyro.cli(settings, prog=f"ropewalk {name}", args=words[1:], registry=registry)
     options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
     values = tyro.extras.subcommand_cli_from_dict(
         options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
@@ -67,6 +77,33 @@ def _refuse_unknown(word: str) -> NoReturn:
     of_two = [command for command in COMMANDS if command.startswith(f"{word} ")]
     meant = f"did you mean {of_two[0]}?" if of_two else nearest(word, COMMANDS, f"they are {', '.join(COMMANDS)}")
     raise UserError(f"there is no command {word!r}; {meant}")
+
+
+def _refuse_unknown_options(command: str, settings: type, words: Sequence[str]) -> None:
+    """Name what is meant by each word with a dash before it that is no option; what stands after `--` is none."""
+    from ropewalk.settings import run_file  # not for --help
+
+    known = run_file.options_of(settings)
+    before = words[: words.index("--")] if "--" in words else words
+    named = [match for match in map(_OPTION.match, before) if match]
+    unknown = {match[0]: meant_option(match[1], known) for match in named if not _is_option(match[1], known)}
+    sentences = [f"there is no {typed}; did you mean {_shown(known[name])}?" for typed, name in unknown.items() if name]
+    if nameless := [typed for typed, name in unknown.items() if name is None]:
+        sentences.append(f"there is no {', '.join(nameless)}; `ropewalk {command} --help` lists the options")
+    if sentences:
+        raise UserError(" ".join(sentences))
+
+
+def _is_option(word: str, known: Mapping[str, Option]) -> bool:
+    word = word.replace("_", "-")
+    if word in known:
+        return not known[word].positional
+    return word.startswith("no-") and word[3:] in known and known[word[3:]].is_flag
+
+
+def _shown(option: Option) -> str:
+    """An option as it is typed."""
+    return f"{option.name.upper()}, without a name before it" if option.positional else f"--{option.name}"
 
 
 def _without_config(words: list[str]) -> tuple[list[str], str | None]:
@@ -98,7 +135,8 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
     known = run_file.options_of(_options(COMMANDS[name]))
     for option in options:
         if option not in known:
-            way_out = nearest(option, known, "take it out")
+            near = meant_option(option, known)
+            way_out = f"did you mean {near}?" if near else "take it out"
             raise UserError(f"{file} names {option!r}, which is no option of `ropewalk {name}`; {way_out}")
     named = bool(typed) and not typed[0].startswith("-")  # the model, or whatever comes without an option's name
     given = [

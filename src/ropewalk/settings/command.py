@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 import sys
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
 from ropewalk.settings.extras import explained
+from ropewalk.settings.other_names import meant_option
 from ropewalk.settings.values import Kind, Refused, has, kind_of, shown
 
 P = ParamSpec("P")
@@ -99,13 +99,9 @@ def _refuse_unknown(function: Callable[..., Any], signature: inspect.Signature, 
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        near = [
-            f"{name}="
-            for word in kwargs
-            for name in difflib.get_close_matches(word, signature.parameters, 1)
-            if word != name
-        ]
-        meant = f"did you mean {near[0]}?" if near else f"help(ropewalk.{function.__name__}) lists what it takes"
+        unknown = [word for word in kwargs if word not in signature.parameters]
+        near = next(filter(None, (meant_option(word, signature.parameters) for word in unknown)), None)
+        meant = f"did you mean {near}=?" if near else f"help(ropewalk.{function.__name__}) lists what it takes"
         raise UserError(f"{function.__name__} cannot be called like this ({error}); {meant}") from None
 
 
