@@ -88,7 +88,7 @@ NO_FILE = (
     "base/config.json",
     "data/d0.txt",
 )
-_WORDS = ("bogus", "", "AUTO", "None ")
+_WORDS = ("bogus", "", "AUTOO", "None/")
 _NO_NUMBER = ("nan", "x", "", "1e", "--", "0x10", "1,5", "½", "1 2")
 #: Options that some other option makes idle.
 _IDLE = {("export", "converter"), ("export", "gguf_type"), ("export", "base")}

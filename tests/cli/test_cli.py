@@ -96,7 +96,9 @@ def test_what_is_no_number_of_tokens_is_refused(word: str, capsys) -> None:
 
 def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) -> None:
     testing.tiny_directory(tmp_path / "a", window=64)
-    done = typed(capsys, "extend", str(tmp_path / "a"), "--window", "256", "--out", str(tmp_path / "b"))
+    done = typed(
+        capsys, "extend", str(tmp_path / "a"), "--window", "256", "--method", "AUTO", "--out", str(tmp_path / "b")
+    )
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, yarn factor 4" in done.stdout
     assert (

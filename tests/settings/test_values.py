@@ -18,9 +18,11 @@ from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.settings.chat import GenerateSettings
 from ropewalk.settings.command import Settings, fields
+from ropewalk.settings.export import ExportSettings
+from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
 from ropewalk.settings.train import TrainSettings
-from ropewalk.settings.values import Range, minutes
+from ropewalk.settings.values import Range, kind_of, minutes
 
 ROOMS = Path(ropewalk.__file__).parent / "settings"
 for _path in ROOMS.glob("[a-z]*.py"):
@@ -163,9 +165,39 @@ def test_a_number_beyond_its_range_is_refused_and_numpys_is_taken(settings: type
 def test_a_word_that_is_no_choice_is_refused_and_the_choices_are_named(settings: type, name: str) -> None:
     choices = [get_args(part) for part in _parts_of(settings, name) if get_origin(part) is Literal]
     for words in choices:
-        for value in ("bogus", str(words[0]).upper(), f"{words[0]} ", 0):
+        for value in ("bogus", f"{words[0]}x", f"{words[0]}/", 0):
             with pytest.raises(UserError, match=f"is .*one of {', '.join(map(str, words))}.*got .*; ."):
                 _made(settings, **{name: value})
+
+
+def test_words_are_taken_in_any_capitals_and_with_any_sign_between_their_parts() -> None:
+    """Each of all choices, and none of them is another's spelling."""
+    for words in {get_args(part) for each in EVERY for part in _parts_of(*each) if get_origin(part) is Literal}:
+        bare = [str(word).upper().replace("-", "_").replace(".", "") for word in words]
+        assert len(set(bare)) == len(bare)
+        for word in words if words[0] != 4 else ():
+            typed = f" {word.replace('-', '_').replace('.', '-').swapcase()}"
+            assert kind_of(Literal[words]).take(typed) == word
+    assert ExportSettings("m", reader="LLAMA-CPP", out="o").reader == "llama.cpp"  # pyrefly: ignore[bad-argument-type]
+
+
+@pytest.mark.parametrize(
+    ("typed", "method"),
+    [("PI", "linear"), ("Linear", "linear"), ("Position Interpolation", "linear"), ("position_interpolation", "linear"), ("YaRN", "yarn"),
+     ("NTK", "ntk"), ("ntk-aware", "ntk"), ("NTK_aware", "ntk"), ("ABF", "abf"), ("LongRoPE", "longrope"), ("long-rope", "longrope"),
+     ("su", "longrope"), ("Llama-3", "llama3"), ("llama3.1", "llama3"), ("Auto", "auto")],
+)  # fmt: skip
+def test_a_method_is_taken_by_its_usual_names(typed: str, method: str) -> None:
+    assert ExtendSettings("m", window=512, out="o", method=typed).method == method  # pyrefly: ignore[bad-argument-type]
+    assert TrainSettings("m", data="d", window=512, out="o", method=typed).method == method  # pyrefly: ignore[bad-argument-type]
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"), [("dynamic", "ntk"), ("Dynamic-NTK", "ntk"), ("ntk-by-parts", "yarn"), ("YRAN", "yarn")]
+)
+def test_a_method_that_is_in_doubt_is_refused_with_the_near_one(typed: str, near: str) -> None:
+    with pytest.raises(UserError, match=f"got '{typed}'; did you mean {near}?"):
+        ExtendSettings("m", window=512, out="o", method=typed)  # pyrefly: ignore[bad-argument-type]
 
 
 def test_each_of_several_words_is_checked() -> None:

@@ -254,7 +254,7 @@ def test_an_estimate_is_of_the_chip_that_was_named_or_of_this_machine(tmp_path, 
 
 
 def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(tmp_path):
-    words = ["none", "direct", "control", "pi", "yarn:beta_fast=16", "cope"]
+    words = ["none", "direct", "Control", "PI", "YaRN:beta_fast=16", "cope"]
     names = [
         each.name
         for each in ablate(
@@ -271,6 +271,7 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
 
 @pytest.mark.parametrize("options, sentence", [
     (dict(methods=["alibi"]), "a method is one of none, direct"),
+    (dict(methods=["YRAN"]), "got YRAN; did you mean yarn?"),
     (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
     (dict(tokens=[1024], data=None), "need documents to train on"),
     (dict(keep=0.5), "keep 0.5 is a share of scored documents"),

@@ -31,7 +31,8 @@ def extend(options: Any) -> None:
     from ropewalk.rope.evidence import choice, evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
-    info = extend(**arguments(ExtendSettings, options))
+    settings = ExtendSettings(**arguments(ExtendSettings, options))
+    info = extend(**arguments(ExtendSettings, settings))
     if options.json:
         say(json.dumps({"out": str(options.out), "measured": evidence(info.method), **info.to_dict()}, indent=2))
         return
@@ -43,7 +44,7 @@ def extend(options: Any) -> None:
         return
     say(
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
-        f"transformers computes this inv_freq\n{choice(options.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
+        f"transformers computes this inv_freq\n{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …\n"
         f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ropewalk.errors import STRANGE_DATA, UserError, read_text, told
-from ropewalk.settings.values import PATH, Kind, Range, Refused
+from ropewalk.settings.values import PATH, Kind, Range, Refused, Spellings
 from ropewalk.settings.windows import WindowOptions
 
 #: The one list for type checkers; tests/rope/test_scaling.py holds it equal to the table of rope/scaling.py.
@@ -26,6 +26,17 @@ ExtendMethod = Literal["pi", "linear", "ntk", "abf", "yarn", "llama3", "longrope
 TrainMethod = Literal[ExtendMethod, "plain"]
 #: Other words for a method.
 ALIASES = {"pi": "linear"}
+#: Names that papers and configs have for them. Dynamic NTK is no extension here (its base grows with the input), NTK-by-parts is a part of YaRN.
+SPELLINGS = Spellings(
+    taken={
+        "positioninterpolation": "linear",
+        "ntkaware": "ntk",
+        "adjustedbasefrequency": "abf",
+        "llama31": "llama3",
+        "su": "longrope",
+    },
+    near={"dynamic": "ntk", "dynamicntk": "ntk", "ntkbyparts": "yarn"},
+)
 
 
 def _take_factors(value: Any) -> Any:
@@ -59,7 +70,7 @@ class ScalingOptions(WindowOptions):
     A field beside the method is a parameter of a scaling, by the name it has in that scaling's class; None leaves it to the class.
     """
 
-    method: TrainMethod = "auto"
+    method: Annotated[TrainMethod, SPELLINGS] = "auto"
     """linear or pi: Position Interpolation, every position divided by the factor (Chen et al. 2023, section 2.3). ntk: a larger RoPE base, so that fast pairs hardly change. abf: the base that --rope-theta names. yarn: slow pairs interpolated, fast ones left alone, attention sharpened. llama3: as yarn, by Llama 3.1's rule and without the sharpening. longrope, factors: a factor for each pair (--factors, from `ropewalk search`), with LongRoPE's attention factor or without. proportional: slow pairs stand still. auto: the method that the model has, yarn if it has none (docs/results.md says why; of a learned table linear, the only one there is)."""
     raise_sliding_window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Where attention slides in every layer (Mistral v0.1, Phi-3-mini-4k): let each layer see the new window, scaled from what it sees now."""

@@ -20,7 +20,7 @@ from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.mixture import Group, groups_of
 from ropewalk.settings.options import Checkpointed, Data, Flag, OptionalFiles, OptionalMinutes, OptionalScores
-from ropewalk.settings.scaling import TrainMethod
+from ropewalk.settings.scaling import SPELLINGS, TrainMethod
 from ropewalk.settings.values import Count, CountOrNone, Devices, LearningRate, Range, Seed, ShareOrNone, Tokens
 
 Mode = Literal["full", "lora", "pose"]
@@ -148,7 +148,7 @@ class TrainSettings(Recipe, Checkpointed):
 
     data: Data
     """Files (text, JSON lines, CSV, Parquet, …, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents. A weight may follow sources, and a length at which they are read: books/ 0.7 code/ 0.2 short.jsonl 0.1@8k."""
-    method: TrainMethod = "auto"
+    method: Annotated[TrainMethod, SPELLINGS] = "auto"
     """How the model is extended, by the methods of `ropewalk extend`: linear or pi (Position Interpolation), ntk, abf, yarn, llama3, longrope, factors, proportional, auto. plain: not at all; positions past L are trained as they are (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
     """At its maximum; 2e-5, or 1e-5 from 33B parameters on, if not given (section 3.1)."""

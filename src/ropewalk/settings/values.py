@@ -15,7 +15,7 @@ import os
 import re
 import reprlib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -67,12 +67,41 @@ class Kind:
     take: Callable[[Any], Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Spellings:
+    """Other words than a `Literal` has, without capitals and signs.
+
+    taken: word → which it is without doubt. near: word → which may be meant, for the sentence that refuses it.
+    """
+
+    taken: Mapping[str, str]
+    near: Mapping[str, str]
+
+    def word(self, value: object, words: Iterable[Any]) -> Any:
+        """Which of the words a value is; None if none."""
+        if not isinstance(value, str):
+            return next((word for word in words if word == value), None)
+        typed = self.taken.get(_bare(value), value)
+        return next((word for word in words if isinstance(word, str) and _bare(word) == _bare(typed)), None)
+
+
+def _bare(word: str) -> str:
+    """A word without capitals, blanks and the signs that stand between its parts."""
+    return re.sub(r"[-_.\s]", "", word.lower())
+
+
+_AS_THEY_ARE = Spellings({}, {})
+
+
 def kind_of(hint: Any) -> Kind:
     """What a type says a value is; types in which `None` is one possibility take it, and do not speak of it."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         own = next((each for each in parts[1:] if isinstance(each, Kind)), None)
         limits = next((each for each in parts[1:] if isinstance(each, Range)), None)
+        spellings = next((each for each in parts[1:] if isinstance(each, Spellings)), None)
+        if spellings is not None:
+            return _word(get_args(parts[0]), spellings)
         return own or (kind_of(parts[0]) if limits is None else _number(parts[0], limits))
     if origin in (Union, types.UnionType):
         return _one_of(
@@ -181,11 +210,14 @@ def _one_of(kinds: list[Kind], words: str = "", *, optional: bool = False) -> Ki
     return Kind(words or " or ".join(kind.words for kind in kinds), take)
 
 
-def _word(words: tuple[Any, ...]) -> Kind:
+def _word(words: tuple[Any, ...], spellings: Spellings = _AS_THEY_ARE) -> Kind:
     def take(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, str | numbers.Integral) or value not in words:
-            raise Refused(way_out=nearest(value, words))
-        return words[words.index(value)]
+        known = isinstance(value, str | numbers.Integral) and not isinstance(value, bool)
+        word = spellings.word(value, words) if known else None
+        if word is None:
+            typed = str(value).lower()
+            raise Refused(way_out=nearest(spellings.near.get(_bare(typed), typed), words))
+        return word
 
     return Kind(f"one of {', '.join(map(str, words))}", take)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, nearest
 from ropewalk.rope.scaling import EXTENDING
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.settings.scaling import ALIASES, parameter_names
+from ropewalk.settings.scaling import ALIASES, SPELLINGS, parameter_names
 
 #: Rows whose rotation is the base's.
 NONE, DIRECT, CONTROL = "none", "direct", "control"
@@ -90,9 +90,10 @@ def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
         UserError: no such method or parameter.
     """
     name, _, rest = word.partition(":")
-    name = ALIASES.get(name, name)
-    if name not in METHODS:
-        raise UserError(f"a method is one of {', '.join(METHODS)}, got {name}; leave it out")
+    method = SPELLINGS.word(name, (*METHODS, *ALIASES))
+    if method is None:
+        way_out = nearest(name.lower(), METHODS, "leave it out")
+        raise UserError(f"a method is one of {', '.join(METHODS)}, got {name}; {way_out}")
     parameters = []
     for part in filter(None, rest.split(":")):
         key, _, number = part.partition("=")
@@ -104,4 +105,4 @@ def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
             raise UserError(
                 f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
             )
-    return name, tuple(parameters)
+    return ALIASES.get(method, method), tuple(parameters)
