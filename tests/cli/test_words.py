@@ -96,11 +96,13 @@ def test_chips_are_taken_as_people_write_them(words: list[str], gpus: str) -> No
 
 
 def test_slips_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
-    """Ten slips of the most usual kinds in one process, which has imported neither torch nor transformers at its end."""
+    """Slips of all usual kinds in one process, which has imported neither torch nor transformers at its end."""
     testing.tiny_directory(tmp_path / "a", window=64)
     (tmp_path / "text.txt").write_text("words " * 100)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/notes.txt").write_text("mine")
+    (tmp_path / "weightless").mkdir()
+    (tmp_path / "weightless/config.json").write_bytes((tmp_path / "a/config.json").read_bytes())
     lines = (
         "extend a --window 32 --out o",
         "extend a --window 128 --out taken",
@@ -112,6 +114,27 @@ def test_slips_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
         "perplexity a --data none.txt",
         "passkey a --depths 0",
         "evaluate a --out o --data none.txt",
+        "evaluate a --out taken",
+        "extend a --window 128 --out text.txt/o",
+        "export a --for vllm --out text.txt/o",
+        "export a --for llama.cpp --out o --converter none",
+        "search a --data text.txt --window 128 --out text.txt/s.json",
+        "train a --data text.txt --window 128 --out o --scores none.jsonl",
+        "train a --data text.txt --window 128 --out o --method longrope --factors none.json",
+        "train taken --data text.txt --window 128 --out o",
+        "train weightless --data text.txt --window 128 --out o",
+        "passkey weightless",
+        "perplexity a --data text.txt --by-step",
+        "merge a --out o",
+        "ruler a --questions none.jsonl",
+        "ruler a --needle none.jsonl",
+        "ablate a --test text.txt --out taken",
+        "ablate a --test text.txt --out text.txt/o",
+        "ablate a --test text.txt --out o --also none.txt",
+        "ablate a --test text.txt --out o --methods alibi",
+        "chat a --file none.txt --question x",
+        "generate a --prompt none.txt",
+        "train a --data text.txt --window 128 --out o --lr 1e-4",
     )
     code = (
         "import os, sys\nos.environ['HF_HUB_OFFLINE'] = '1'\nfrom ropewalk import cli\n"

@@ -88,8 +88,8 @@ def _work(
     if pending:
         refuse_locked(begun)
     if go_on:
-        if not pending and not guard.is_free(place):
-            _refuse_unlike(out, place, signs)
+        if not pending:
+            refuse_unlike(out, signs)
         return begun if pending else place
     if pending and not overwrite:
         raise UserError(
@@ -107,9 +107,14 @@ def _work(
     return begun
 
 
-def _refuse_unlike(out: str | Path, place: Path, signs: Sequence[str]) -> None:
-    """A run goes on in a directory that holds one, whoever marked it; it never begins among somebody's files."""
-    if guard.marked(place) is None and not _has(place, signs):
+def refuse_unlike(out: str | Path, signs: Sequence[str]) -> None:
+    """A run goes on in a directory that holds one, whoever marked it; it never begins among somebody's files.
+
+    Raises:
+        UserError: what lies there is no run.
+    """
+    place = Path(os.path.realpath(out))
+    if not guard.is_free(place) and guard.marked(place) is None and not _has(place, signs):
         raise UserError(
             f"{out} exists and holds no run to go on with (no {' or '.join(signs)}), and ropewalk does not write among other files; "
             "choose another --out"

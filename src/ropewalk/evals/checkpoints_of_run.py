@@ -20,6 +20,20 @@ from ropewalk.errors import UserError
 Result = TypeVar("Result")
 
 
+def refuse_without_steps(run: Path) -> list[Path]:
+    """`models_in`, of a run that has any.
+
+    Raises:
+        UserError: the run has no checkpoints beside the trained model.
+    """
+    if paths := models_in(run):
+        return paths
+    raise UserError(
+        f"a figure by steps needs a run's checkpoints, and {run} has none under checkpoints/; give the --out of a "
+        "`ropewalk train` with --save-every"
+    )
+
+
 def models_in(run: Path) -> list[Path]:
     """The checkpoints of a run that are models, first to last; one whose config has another step than its name was renamed, and is left out."""
     models = []
@@ -44,15 +58,10 @@ def checkpoints(run: str | Path, *, trust_remote_code: bool = False) -> Iterator
         UserError: the run has no checkpoints beside the trained model.
     """
     run = Path(run)
-    paths = models_in(run)
+    paths = refuse_without_steps(run)
     if (run / "config.json").is_file():
         paths.append(run)
     by_steps = {(checkpoint := Checkpoint.open(path)).info.steps: checkpoint for path in paths}
-    if not paths or paths == [run]:
-        raise UserError(
-            f"a figure by steps needs a run's checkpoints, and {run} has none under checkpoints/; give the --out of a "
-            "`ropewalk train` with --save-every"
-        )
     if 0 not in by_steps:
         yield from _before(run, next(iter(by_steps.values())), trust_remote_code=trust_remote_code)
     yield from sorted(by_steps.items())

@@ -31,6 +31,7 @@ from ropewalk.evals.tokenize_parts import after
 from ropewalk.settings.chat import ChatSettings, GenerateSettings, Writing
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import Decoding
+from ropewalk.settings.inputs import refuse_missing_files
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def generate(settings: GenerateSettings) -> Reply:
     Raises:
         UserError: no text, or one that the model cannot read.
     """
-    text = _read(settings.prompt, "--prompt") if settings.text is None else settings.text
+    text = _read(settings.prompt, "prompt") if settings.text is None else settings.text
     return Conversation(*_opened(settings)).go_on(text, settings.hear)
 
 
@@ -113,7 +114,7 @@ class Conversation:
         Raises:
             UserError: a file that is not there or is no text; what `open_model` raises.
         """
-        first = _read(settings.file, "--file") + "\n\n" if settings.file else ""
+        first = _read(settings.file, "file") + "\n\n" if settings.file else ""
         conversation = cls(*_opened(settings), first)
         if not conversation.has_template:
             _logger.info(
@@ -283,11 +284,10 @@ def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:
 def _read(files: Any, option: str) -> str:
     """The text of files that lie here, as it stands."""
     listed = [files] if isinstance(files, str | Path) else list(files)
+    refuse_missing_files(option, listed)
     for path in listed:
-        if not Path(path).exists():
-            raise UserError(f"{option} names a file, but {path} does not exist; check the path")
         if Path(path).is_dir():
-            raise UserError(f"{option} names a file, but {path} is a directory; name one that lies in it")
+            raise UserError(f"--{option} names a file, but {path} is a directory; name one that lies in it")
     return "\n\n".join(_text(path) for path in listed)
 
 

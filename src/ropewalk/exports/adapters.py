@@ -64,10 +64,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
     """
     inputs = inputs_of(settings)
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
-    adapter = adapter_in(Path(settings.adapter))
-    if adapter is None:
-        raise UserError(f"an adapter is a directory with an {ADAPTER_CONFIG}, and {settings.adapter} has none")
-    with merged_beside(adapter, settings) as checkpoint:
+    with merged_beside(Path(settings.adapter), settings) as checkpoint:
         with whole_directory(settings.out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
         return checkpoint.made_into(settings.out).info

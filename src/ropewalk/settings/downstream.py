@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from ropewalk.checkpoint.run_directory import refuse_unlike
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 from ropewalk.settings.options import (
@@ -26,6 +27,8 @@ from ropewalk.settings.options import (
 )
 from ropewalk.settings.values import Count, LearningRate, Seed, Share, Temperature, Tokens
 
+#: A directory that has it holds a suite.
+JOURNAL = "stages.jsonl"
 BenchmarkTask = Literal["boolq", "piqa", "race-middle", "race-high", "winogrande"]
 SizeName = Literal["auto", "small", "full"]
 
@@ -144,3 +147,8 @@ class EvaluateSettings(Spreading, OpeningOptions):
     """Of everything that is drawn."""
     overwrite: Flag = False
     """Replace the suite in --out; it stays until the new one is finished."""
+
+    def refuse_at_start(self) -> None:
+        super().refuse_at_start()
+        if not self.overwrite:
+            refuse_unlike(self.out, (JOURNAL,))

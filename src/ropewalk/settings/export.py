@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
 from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Directory,
@@ -43,6 +45,12 @@ class MergeSettings(FromAdapter):
         kw_only=False
     )
     """Directory with an adapter_config.json: of `ropewalk train --mode lora` (OUT/adapter), or plain peft's."""
+
+    def refuse_at_start(self) -> None:
+        super().refuse_at_start()
+        if not is_adapter(Path(self.adapter)):
+            lacks = "has none" if Path(self.adapter).is_dir() else "is no directory"
+            raise UserError(f"an adapter is a directory with an {ADAPTER_CONFIG}, and {self.adapter} {lacks}; name one")
 
 
 @dataclass(frozen=True, kw_only=True)

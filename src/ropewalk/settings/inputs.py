@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
+
+from ropewalk.errors import UserError
 
 #: Fields that name what is written.
 _WRITTEN = ("out", "trained", "tables", "figures")
@@ -16,3 +19,10 @@ def inputs_of(settings: Any) -> list[str]:
     listed = [value for each in values for value in (each if isinstance(each, list | tuple) else [each])]
     paths = [os.fspath(value) for value in listed if isinstance(value, str | os.PathLike)]
     return [path for path in paths if path and os.path.lexists(path)]
+
+
+def refuse_missing_files(option: str, paths: Any) -> None:
+    """Raises UserError for the first path of an option, which has one, several or none, at which nothing lies."""
+    for path in [] if paths is None else [paths] if isinstance(paths, str | os.PathLike) else paths:
+        if not Path(path).exists():
+            raise UserError(f"--{option} names a file, but {path} does not exist; check the path")

@@ -48,8 +48,8 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.claims import claimed, waiting
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.measurements import measurements
-from ropewalk.suite.row import Row
-from ropewalk.suite.row_files import asked_of, is_whole, refuse_other_rows, write_row
+from ropewalk.suite.row import Row, refuse_other_files
+from ropewalk.suite.row_files import is_whole, refuse_other_rows, write_row
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import Batches, batches_of
 from ropewalk.training.checkpoints import plain_weights
@@ -112,15 +112,11 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
 def _take_directory(settings: AblateSettings, out: Path) -> None:
     """Mark where rows go as ropewalk's, so that nobody's texts lie among them and they are read as nobody's texts.
 
-    Rows that were copied or cloned without the mark make a directory theirs too.
-
     Raises:
         UserError: it holds something else.
     """
     refuse_unwritable(out)
-    guard.refuse_unreadable(out.absolute())
-    if not guard.is_free(out) and guard.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
-        raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")
+    refuse_other_files(out)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):

@@ -7,10 +7,13 @@ out  `Row`s, the most telling first: all methods before the next factor, all fac
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint import guard
 from ropewalk.errors import UserError, nearest
 from ropewalk.rope.scaling import EXTENDING
 from ropewalk.settings.ablate import AblateSettings
@@ -106,3 +109,24 @@ def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
                 f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
             )
     return ALIASES.get(method, method), tuple(parameters)
+
+
+def asked_of(path: Path) -> dict[str, Any] | None:
+    """What a row was asked for, as its file says; None of a file that is none."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            row = json.loads(lines.readline())["settings"]["row"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def refuse_other_files(out: Path) -> None:
+    """Rows that were copied or cloned without the mark make a directory theirs too.
+
+    Raises:
+        UserError: the directory of the rows holds something else.
+    """
+    guard.refuse_unreadable(out.absolute())
+    if not guard.is_free(out) and guard.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
+        raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")

@@ -16,7 +16,7 @@ from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
 from ropewalk.suite.grid import Grid
-from ropewalk.suite.row import Row
+from ropewalk.suite.row import Row, asked_of
 from ropewalk.suite.row_command import command
 
 #: What a digest is of.
@@ -82,16 +82,6 @@ def _refuse_other_content(path: Path, on_disk: dict[str, Any], asked: dict[str, 
 
 def _name_of_model(row: dict[str, Any]) -> str:
     return str(row.get("name", "")).rpartition("/")[0]
-
-
-def asked_of(path: Path) -> dict[str, Any] | None:
-    """What a row was asked for, as its file says; None of a file that is none."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            row = json.loads(lines.readline())["settings"]["row"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> None:

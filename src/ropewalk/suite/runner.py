@@ -42,11 +42,11 @@ from ropewalk.model.load import refuse_unknown_code
 from ropewalk.records import check_file, rename_in
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
-from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.downstream import JOURNAL, EvaluateSettings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.suite.paper import Suite
 from ropewalk.suite.size import SIZES, Size
-from ropewalk.suite.stages import JOURNAL, Outcome, Stage, run
+from ropewalk.suite.stages import Outcome, Stage, run
 
 RECORDS, PAGE_NAME = "records.jsonl", "report.html"
 #: What a suite writes into its directory; the models in it have marks of their own.

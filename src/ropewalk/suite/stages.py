@@ -24,10 +24,7 @@ from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError, read_text
 from ropewalk.records import append_lines, versions
-
-#: The file that says what was run.
-JOURNAL = "stages.jsonl"
-
+from ropewalk.settings.downstream import JOURNAL
 
 _logger = logging.getLogger(__name__)
 
