@@ -10,10 +10,12 @@ import torch
 import transformers
 
 from ropewalk import records, testing
+from ropewalk.checkpoint.digests import noted_digests
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
+from ropewalk.readers.digest_checks import unchanged
 from ropewalk.training import lora, train
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
@@ -52,6 +54,15 @@ def test_adapters_on_attention_and_nothing_else_but_embeddings_and_norms_is_trai
     norms = sum("norm" in type(module).__name__.lower() for module in wrapped.get_base_model().modules())
     assert sum("norm" in name and name.endswith("weight") for name in rest) == norms
     assert any("embed" in name for name in rest)
+
+
+def test_every_part_of_a_trained_model_and_of_its_checkpoint_is_compared_with_what_was_written(trained):
+    _, _, out = trained
+    for place, files in ((out, 2), (out / "adapter", 1), (out / "checkpoints/step-000005", 1)):
+        assert len(noted_digests(place)) == files
+        assert [finding.verdict for finding in unchanged(place, full=False)] == ["ok"]
+    step, final = out / "checkpoints/step-000005", out
+    assert noted_digests(step)["model.safetensors"] == noted_digests(final)["model.safetensors"]
 
 
 def test_the_merged_checkpoint_computes_what_the_adapters_do(trained):

@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from safetensors import SafetensorError
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import digests, guard
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.checkpoint.steps import refuse_unfinished
@@ -32,12 +31,6 @@ __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who w
 ADAPTER_CONFIG = "adapter_config.json"
 #: Bytes that a disk must have free before anything is measured or trained.
 _PROBE = 1 << 16
-
-
-def cache_directory() -> Path:
-    """Where what can be made again is kept, tokenised corpora and hashes of weights: $ROPEWALK_CACHE, or the user's cache directory (on Linux $XDG_CACHE_HOME or ~/.cache)."""
-    from_environment = os.environ.get("ROPEWALK_CACHE")
-    return Path(from_environment) if from_environment else platformdirs.user_cache_path("ropewalk", appauthor=False)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -124,18 +117,24 @@ def whole_directory(out: str | Path, *, overwrite: bool = False, inputs: Iterabl
     guard.refuse_to_lose_home(place)  # an empty one would be replaced too
     # Asked again when it takes its place: hours may have passed.
     with whole_directory_of_ours(
-        place, called=out, ask=lambda: guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
+        place, called=out, ask=lambda: guard.refuse_existing(out, overwrite=overwrite, inputs=inputs), sources=inputs
     ) as beside:
         yield beside
 
 
 @contextlib.contextmanager
 def whole_directory_of_ours(
-    place: Path, *, called: str | Path | None = None, ask: Callable[[], None] = lambda: None
+    place: Path,
+    *,
+    called: str | Path | None = None,
+    ask: Callable[[], None] = lambda: None,
+    sources: Iterable[str | Path] | None = (),
 ) -> Iterator[Path]:
     """`whole_directory` at a place whose name alone says that it is ropewalk's (in a cache, below a run), so that no guard is asked.
 
     called: what a sentence calls it. ask: the guard, at the last moment, so that of two processes one alone finds nothing there.
+    sources: directories whose weights may be linked in it, for the digests that the mark notes (digests.py); None: those of a model that was
+    saved into it are enough.
     """
     beside = guard.beside(place)
     missing = [path for path in place.parents if not path.exists()]
@@ -144,7 +143,7 @@ def whole_directory_of_ours(
             beside.mkdir(parents=True)
             yield beside
             _share(beside)
-            guard.mark(beside)
+            guard.mark(beside, digests=None if sources is None else digests.to_note(beside, sources))
             _sync(beside)
             with one_at_a_time(place.parent):
                 ask()

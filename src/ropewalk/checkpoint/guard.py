@@ -4,7 +4,7 @@ in   a path that would be written, and the paths that must stay
 out  a sentence that refuses; or one directory in the place of another
 
 **The mark.** Every directory that ropewalk writes holds `.ropewalk.json`, which lists what ropewalk put there: files by name, and what a
-run adds to as it goes by pattern; a README with its hash, since people write into it. A directory without it, or with anything that it does not list, is not replaced, whatever was asked
+run adds to as it goes by pattern; a README with its hash, since people write into it; and digests of weights (digests.py). A directory without it, or with anything that it does not list, is not replaced, whatever was asked
 for: it holds something of somebody's. A page says in its head who made it.
 """
 
@@ -21,6 +21,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ropewalk.checkpoint.processes import LOCK, is_gone, refuse_locked, token
 from ropewalk.errors import UserError, read_text
@@ -64,12 +65,17 @@ def _short(name: str) -> str:
     return name if len(raw) <= _LONGEST else f"{name[:20]}-{hashlib.sha256(raw).hexdigest()[:16]}"
 
 
-def mark(directory: Path, holds: Iterable[str] | None = None) -> None:
-    """Note what ropewalk made in a directory: every file that lies there now, or these names and patterns (`fnmatch`)."""
+def mark(directory: Path, holds: Iterable[str] | None = None, *, digests: dict[str, str] | None = None) -> None:
+    """Note what ropewalk made in a directory: every file that lies there now, or these names and patterns (`fnmatch`).
+
+    digests: of its files of weights, by name; if not given, those that its mark has.
+    """
     if holds is None:
         files = (path for path in directory.rglob("*") if path.is_symlink() or path.is_file())
         holds = (listed_as(path, path.relative_to(directory).as_posix()) for path in files)
-    content = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
+    content: dict[str, Any] = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
+    if digests := of_mark(directory, "digests") if digests is None else digests:
+        content["digests"] = digests
     written = directory / f"{MARK}.partial"  # renamed, since the mark of a copied directory may be a link to another's
     written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(written, directory / MARK)
@@ -85,11 +91,16 @@ def mark_again(directory: Path, name: str) -> None:
 
 def marked(directory: Name) -> list[str] | None:
     """What a directory's mark lists; None without a mark that can be read."""
-    try:
-        holds = json.loads(read_text(Path(directory, MARK)))["holds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    holds = of_mark(directory, "holds")
     return holds if isinstance(holds, list) and all(isinstance(name, str) for name in holds) else None
+
+
+def of_mark(directory: Name, entry: str) -> Any:
+    """What a directory's mark has under a word; None if nothing, or if there is no mark that can be read."""
+    try:
+        return json.loads(read_text(Path(directory, MARK)))[entry]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def listed_as(path: Name, name: str) -> str:

@@ -27,7 +27,8 @@ import numpy as np
 from jaxtyping import Float32, Int64, Integer, UInt8
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.checkpoint.files import cache_directory, whole_directory_of_ours
+from ropewalk.checkpoint.cache import cache_directory
+from ropewalk.checkpoint.files import whole_directory_of_ours
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversations
 from ropewalk.data.compression import damage_named
 from ropewalk.data.conversations import Conversation

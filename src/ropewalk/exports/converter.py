@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from ropewalk.data.token_corpus import cache_directory
+from ropewalk.checkpoint.cache import cache_directory
 from ropewalk.errors import UserError
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"

@@ -37,7 +37,7 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     model, answers = settings.model, Answers(**settings.answers)
     if isinstance(model, Checkpoint):
         model, answers = model.path, model.answers if answers == NOTHING_SAID else answers
-    diagnosis = examine(model, fix=settings.fix, answers=answers)
+    diagnosis = examine(model, fix=settings.fix, answers=answers, full=settings.full)
     if not diagnosis.readers or Path(model).is_file():
         return diagnosis
     missing = [name for name in _NEEDED if not installed(name)]

@@ -7,12 +7,14 @@ out  a `Diagnosis`; or the sentence why there is nothing to examine
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
 from ropewalk.readers import config_checks, file_checks, spelling_checks, window_checks
 from ropewalk.readers.diagnosis import Diagnosis, Finding, ReaderRow
+from ropewalk.readers.digest_checks import unchanged
 from ropewalk.readers.gguf_checks import examine_gguf
 from ropewalk.readers.mend import mend
 from ropewalk.readers.rules import READERS
@@ -36,13 +38,14 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
 )
 
 
-def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID) -> Diagnosis:
+def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID, full: bool = False) -> Diagnosis:
     """Every check that needs neither torch nor transformers.
 
     Args:
         name: `hemp`, a directory, a hub id or a GGUF file.
         fix: mend what is certain first; the old files stay beside the new ones.
         answers: what the user said of its windows, where the config leaves them open.
+        full: compare weights of any size with their digests.
 
     Raises:
         UserError: there is nothing that could be examined, an answer contradicts the config, or it cannot be written.
@@ -56,11 +59,13 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
             raise UserError(
                 f"{answers} says what a config.json leaves open, and {name} is a GGUF file, which names its window; leave it out"
             )
-        return examine_gguf(Path(name))
+        diagnosis = examine_gguf(Path(name))
+        return replace(diagnosis, findings=(*diagnosis.findings, *unchanged(Path(name), full=full)))
     subject, changed, kept = Subject.open(name, answers), [], []
     if fix:
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
+    findings += [] if subject.fetched else unchanged(subject.path, full=full)
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     return Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
 

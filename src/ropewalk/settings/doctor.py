@@ -20,3 +20,5 @@ class DoctorSettings(OpeningOptions):
     """`hemp`, a local directory (an adapter's too), a hub id, or a GGUF file."""
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
+    full: Flag = False
+    """Compare weights of any size with the digests noted when they were written; up to 16 GiB are read anyway."""

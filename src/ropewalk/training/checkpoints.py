@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.digests import noted_digests
 from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory_of_ours
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
@@ -79,7 +80,7 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
         beside = out / guard.FINAL
         for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
             guard.remove(left)
-        with whole_directory_of_ours(beside) as directory:
+        with whole_directory_of_ours(beside, sources=[same_as] if same_as else []) as directory:
             if weights is not None:
                 _write_model(directory, step, weights, start)
             else:
@@ -104,7 +105,7 @@ def _put_in_place(beside: Path, out: Path) -> None:
     for name in ("config.json", "adapter"):  # first of all an earlier model is none any more
         _clear(out / name, ours)
     if ours:
-        guard.mark(out, [*ours, *made])
+        guard.mark(out, [*ours, *made], digests=noted_digests(out) | noted_digests(beside))
     for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
         if path.name != guard.MARK:
             _clear(out / path.name, ours)

@@ -104,7 +104,7 @@ class Snapshots:
             UserError: the disk is full, or will not be written to; the checkpoints before this one are as they were.
         """
         path = self.path(step)
-        with whole_directory_of_ours(path) as beside:
+        with whole_directory_of_ours(path, sources=None) as beside:  # the state's are in its manifest
             write(beside)
             # People write in a README; that is no damage.
             files = sorted(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ropewalk.checkpoint.files import cache_directory
+from ropewalk.checkpoint.cache import cache_directory
 from ropewalk.errors import read_text
 
 _logger = logging.getLogger(__name__)

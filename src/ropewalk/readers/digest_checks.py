@@ -1,0 +1,75 @@
+"""The check of weights against the digests that were noted when ropewalk wrote them: the only one that reads weights.
+
+in   a directory, or one GGUF file
+out  findings, a sentence each: rule, value, way out
+
+A mark lies beside a model on one machine and is not uploaded with it, and other programs write none: their weights have nothing to be
+compared with, which is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from ropewalk.checkpoint.digests import READ_UNASKED, digest_now, noted_digests, weights_in
+from ropewalk.checkpoint.guard import MARK
+from ropewalk.readers.diagnosis import Finding
+
+_logger = logging.getLogger(__name__)
+_GB = 10**9
+
+
+def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
+    """14. Each file of weights has the digest that was noted when it was written. full: however long that takes."""
+    directory = place if place.is_dir() else place.parent
+    files = {
+        path.relative_to(directory).as_posix(): path for path in (weights_in(place) if place.is_dir() else [place])
+    }
+    noted = {name: digest for name, digest in noted_digests(directory).items() if name in files}
+    # Below lie parts of a run's checkpoint, whose manifest knows them (training/snapshots.py).
+    if unknown := [name for name in files if name not in noted and "/" not in name]:
+        yield Finding(
+            14,
+            "note",
+            f"no digest was noted when {_some(unknown)} came to be, so that nobody would notice a bit that changed there",
+        )
+    size = sum(files[name].stat().st_size for name in noted)
+    if size > READ_UNASKED and not full:
+        yield Finding(
+            14,
+            "not checked",
+            f"weights are compared with the digests noted when they were written, and to read these {size / _GB:.0f} GB takes minutes; add --full",
+        )
+        return
+    if size > _GB:
+        _logger.info(
+            "reading %.0f GB of weights, to compare them with the digests noted when they were written", size / _GB
+        )
+    damaged = [sentence for name, digest in noted.items() if (sentence := _change(name, files[name], digest))]
+    yield from (Finding(14, "wrong", sentence) for sentence in damaged)
+    if noted and not damaged:
+        yield Finding(
+            14, "ok", f"{_some(list(noted))} {'is' if len(noted) == 1 else 'are'} as written, to the last bit"
+        )
+
+
+def _change(name: str, file: Path, digest: str) -> str:
+    """What is said of a file that is not as it was written; nothing of one that is."""
+    try:
+        now = digest_now(file)
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
+    if now == digest:
+        return ""
+    names = file.stat().st_nlink
+    shared = f" The file has {names} names (hard links), and each of those models has the change." if names > 1 else ""
+    return (
+        f"{name} is not as it was written: its digest is {now[:16]}, and {digest[:16]} was noted; a disk, a copy or a program changed it. Take it "
+        f"from a copy, or make the model again; if it was changed on purpose, take its line out of {MARK}.{shared}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
