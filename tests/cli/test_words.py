@@ -382,6 +382,32 @@ def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:
     assert told["scaling"] == {"method": "linear", "factor": 4.0}
 
 
+def test_each_command_into_one_place_has_a_file_of_its_own_and_the_same_again_none(tmp_path: Path) -> None:
+    place = tmp_path / "rows.perplexity.yaml"
+
+    def write(window: int, file: Path = place) -> list[str]:
+        run_file.write_file(TrainSettings(model="m", data=["d"], window=window, out=tmp_path / "o"), file)
+        return sorted(path.name for path in tmp_path.glob("*.yaml"))
+
+    write(8), write(9), write(8)
+    assert write(9) == ["rows.perplexity-2.yaml", "rows.perplexity.yaml"]
+    assert run_file.read(place)[1]["window"] == "8"
+    place.write_text("mine: 1\n", encoding="utf-8")
+    (tmp_path / "rows.perplexity-3.yaml").mkdir()  # nor is a directory in the way
+    assert write(10)[1:] == ["rows.perplexity-3.yaml", "rows.perplexity-4.yaml", "rows.perplexity.yaml"]
+    assert place.read_text(encoding="utf-8") == "mine: 1\n"
+    assert run_file.read(tmp_path / "rows.perplexity-4.yaml")[1]["window"] == "10"
+
+
+def test_a_file_of_an_earlier_version_with_the_same_options_is_the_same(tmp_path: Path) -> None:
+    settings = TrainSettings(model="m", data=["d"], window=8, out=tmp_path / "o")
+    run_file.write_file(settings, tmp_path / "r.yaml")
+    text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(f"# Written by ropewalk 0.0.1; x\n{text.partition(chr(10))[2]}", encoding="utf-8")
+    run_file.write_file(settings, tmp_path / "r.yaml")
+    assert (tmp_path / "r.yaml").read_text(encoding="utf-8") == text and not (tmp_path / "r-2.yaml").exists()
+
+
 def test_settings_in_memory_have_no_file(tmp_path: Path) -> None:
     from ropewalk.data.documents import Document
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import ropewalk
+from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.processes import locked
 from ropewalk.data.select import name_of
@@ -28,6 +29,7 @@ from ropewalk.planner.named import shape_of
 from ropewalk.records import AttentionScores, ContextGain, PasskeySummary, Perplexity, Step, read
 from ropewalk.rope.scaling import Rope
 from ropewalk.rope.vectors import clipped
+from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.suite import grid, speed
 from ropewalk.suite.grid import Grid
@@ -124,6 +126,12 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     # What was not measured then is reason to run it again.
     ablate(tmp_path, methods=["none"], measure=["passkey", "perplexity"])
     assert read([tmp_path / "none.jsonl"]).of(Perplexity)
+    # Each command has its file, and the mark knows them all.
+    assert [run_file.read(tmp_path / name)[1]["measure"] for name in ("run.yaml", "run-2.yaml")] == [
+        ["passkey"],
+        ["passkey", "perplexity"],
+    ]
+    assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
 
 
 @pytest.fixture

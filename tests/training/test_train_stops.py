@@ -1,6 +1,7 @@
 """What ends a run, and how it goes on: signals, damage, memory, losses that explode; the same weights in the end."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
-from ropewalk import records, testing
+from ropewalk import cli, records, testing
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
@@ -97,6 +99,42 @@ def test_every_setting_that_decides_the_weights_is_the_runs_own_or_said(base, tm
     assert "from step 2 on: learning-rate 0.001, and this run has 0.002" in caplog.text
     runs = records.read([tmp_path / "out/records.jsonl"]).of(records.Step)
     assert [measured.run.settings["learning_rate"] for measured in runs] == [1e-3, 1e-3, 2e-3]
+
+
+def options_in(file):
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def books(tmp_path):
+    """Documents that a file of options can name."""
+    (tmp_path / "books").mkdir()
+    for number in range(8):
+        (tmp_path / f"books/{number}.txt").write_text(testing.prose(80, number), encoding="utf-8")
+    return tmp_path / "books"
+
+
+def test_the_file_of_a_resumed_run_says_the_whole_run(base, tmp_path, books):
+    out = tmp_path / "out"
+    go(base, out, steps=4, save_every=2, budget=600, data=[books])
+    assert options_in(out / "run.yaml")["budget"] == 600
+    go(base, out, steps=2, save_every=2, resume=True, budget=300, data=[books])
+    written = options_in(out / "run.yaml")
+    assert written["steps"] == 4 and "budget" not in written
+
+
+def test_a_run_that_went_on_at_another_rate_is_repeated_by_the_commands_in_its_file(base, tmp_path, books, monkeypatch):
+    options = dict(data=[books], save_every=2)
+    go(base, tmp_path / "out", steps=2, **options)
+    go(base, tmp_path / "out", steps=4, resume=True, allow_changes=True, learning_rate=2e-3, **options)
+    go(base, tmp_path / "out", steps=6, resume=True, learning_rate=2e-3, **options)  # and on, unchanged
+    first, _ = (tmp_path / "out/run.yaml").read_text(encoding="utf-8").split("\n", 1)
+    commands = first.partition("; again: ")[2].replace("THIS FILE", "out/run.yaml").split(", then ")
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        cli.main([*shlex.split(command)[1:], "--quiet"])
+    assert len(commands) == 2 and same(weights(tmp_path / "NEW"), weights(tmp_path / "out"))
+    assert {"run.yaml", "run-until-2.yaml"} <= set(guard.marked(tmp_path / "out"))
 
 
 def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):

@@ -2,12 +2,16 @@
 
 in   settings; or a file
 out  a file whose keys are the command's options and whose values are as they are typed, paths absolute; or the words of a command line
+
+One file is one command: where another one with other options writes to the same place, its file is called NAME-2.yaml and so on. A training
+that is resumed is one run, and has one file.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ import tyro
 import yaml
 
 from ropewalk.checkpoint import guard
-from ropewalk.checkpoint.files import write_whole
+from ropewalk.checkpoint.files import disk_errors, write_whole
 from ropewalk.errors import UserError, read_text, told
 from ropewalk.progress import is_first_process
 from ropewalk.settings import values
@@ -27,9 +31,12 @@ from ropewalk.settings.scaling import FACTORS
 from ropewalk.version import __version__
 
 RUN_FILE = "run.yaml"
+#: That, and those of further commands, as names and patterns of a mark (checkpoint/guard.py).
+NAMES = (RUN_FILE, "run-[0-9]*.yaml")
 #: About one start of a command and not about what it makes.
 _OF_THE_MOMENT = frozenset(("overwrite", "yes", "resume", "dry_run", "json", "quiet", "verbose", "config"))
 _NAMES_OF_FILES = (values.PATH, values.PATHS, values.MODEL, values.MODEL_OR_LOADED, values.TEXTS, FACTORS)
+_UNTIL = re.compile(r"run-until-(\d+)\.yaml")
 _WRITTEN = "# Written by ropewalk"
 _YES, _NO = ("true", "yes", "on"), ("false", "no", "off")
 
@@ -102,27 +109,91 @@ def command_of(settings: Settings) -> str:
     return re.sub("(?<=[a-z])(?=[A-Z])", " ", type(settings).__name__.removesuffix("Settings")).lower()
 
 
-def write(settings: Settings, directory: Path) -> None:
-    """`run.yaml` in a run's directory, whose mark lists it from then on; what somebody else called so stays."""
-    holds, place = guard.marked(directory), directory / RUN_FILE
-    if holds is not None and not guard.is_listed(RUN_FILE, holds):
-        if place.exists():
+def write(settings: Settings, directory: Path, *, instead: bool = False, head: str = "") -> None:
+    """`run.yaml` in a directory that a command writes, whose mark lists it from then on; what somebody else called so stays.
+
+    instead: in the place of one that ropewalk wrote, and not beside it. head: the first line, if it is another than how to repeat the command.
+    """
+    text = _text(settings, head)
+    if text is None or not is_first_process():
+        return
+    place = directory / RUN_FILE if instead else _place(directory / RUN_FILE, text)
+    holds = guard.marked(directory)
+    if holds is not None and not guard.is_listed(place.name, holds):
+        if place.exists() and place.stat().st_size:
             return
-        guard.mark(directory, [*holds, RUN_FILE])
-    write_file(settings, place)
+        guard.mark(directory, [*holds, place.name])
+    _put(text, place)
+
+
+def write_training(settings: Settings, directory: Path, *, changed_at: int | None = None) -> None:
+    """`run.yaml` of a training, in the place of the one before: it says the whole run.
+
+    changed_at: the step from which a resumed run goes on with other settings that move the weights. The file of what was before is kept as
+    run-until-STEP.yaml, and the first line has one command for each part.
+    """
+    if changed_at is not None and is_first_process():
+        _keep_until(directory, changed_at)
+    steps = sorted(int(found[1]) for path in directory.iterdir() if (found := _UNTIL.fullmatch(path.name)))
+    parts = [f"--config {directory.name}/run-until-{step}.yaml --steps {step} --save-every {step}" for step in steps]
+    resumed = ["--out NEW", *["--out NEW --resume --allow-changes"] * len(steps)]
+    commands = [
+        f"ropewalk train {part} {out}" for part, out in zip([*parts, "--config THIS FILE"], resumed, strict=True)
+    ]
+    write(settings, directory, instead=True, head=f"again: {', then '.join(commands)}" if steps else "")
+
+
+def _keep_until(directory: Path, step: int) -> None:
+    old, kept = directory / RUN_FILE, directory / f"run-until-{step}.yaml"
+    if not old.is_file() or kept.exists():  # another start from this very step, of which nothing was saved
+        return
+    if (holds := guard.marked(directory)) is not None:
+        guard.mark(directory, [*holds, kept.name])
+    os.replace(old, kept)
 
 
 def write_file(settings: Settings, place: Path) -> None:
-    """These settings as a file; none where a value was given that only Python has, or where somebody else's file lies."""
-    if not is_first_process() or (place.exists() and not read_text(place, errors="replace").startswith(_WRITTEN)):
-        return
+    """These settings as a file, beside those of other settings that lie there; none where a value was given that only Python has."""
+    if is_first_process() and (text := _text(settings)) is not None:
+        _put(text, _place(place, text))
+
+
+def _text(settings: Settings, head: str = "") -> str | None:
+    """The whole file; None if a value was given that only Python has."""
     command = command_of(settings)
     try:
         content = dict(_typed(settings))
     except _OnlyInPython:
-        return
+        return None
     listed = yaml.safe_dump({"command": command, **content}, sort_keys=False, allow_unicode=True, width=1000)
-    write_whole(place, f"{_WRITTEN} {__version__}; again: ropewalk {command} --config THIS FILE\n{listed}")
+    return f"{_WRITTEN} {__version__}; {head or f'again: ropewalk {command} --config THIS FILE'}\n{listed}"
+
+
+def _place(place: Path, text: str) -> Path:
+    """NAME.yaml, or NAME-2.yaml and so on: the file of these options, or the first name that is free; several processes may look at once."""
+    others = (place.with_name(f"{place.stem}-{number}{place.suffix}") for number in itertools.count(2))
+    for each in itertools.chain([place], others):
+        with disk_errors(place):
+            try:
+                each.open("x").close()
+            except FileExistsError:
+                is_same = each.is_file() and _options(read_text(each, errors="replace")) == _options(text)
+            else:
+                is_same = True
+        if is_same:
+            return each
+    raise AssertionError("there is no last number")
+
+
+def _options(text: str) -> str:
+    """A file without the line that names the version."""
+    return text.partition("\n")[2] if text.startswith(_WRITTEN) else ""
+
+
+def _put(text: str, place: Path) -> None:
+    """Write the file, unless somebody else's lies there."""
+    if not place.exists() or not (there := read_text(place, errors="replace")) or there.startswith(_WRITTEN):
+        write_whole(place, text)
 
 
 def _typed(settings: Settings) -> Iterator[tuple[str, Any]]:

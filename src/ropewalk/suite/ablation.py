@@ -120,7 +120,7 @@ def _take_directory(settings: AblateSettings, out: Path) -> None:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):
-            guard.mark(out, ["*.jsonl", f"{WORK}/*", run_file.RUN_FILE])
+            guard.mark(out, ["*.jsonl", f"{WORK}/*", *run_file.NAMES])
     run_file.write(settings, out)
 
 

@@ -79,6 +79,7 @@ class Loop:
         self.step = TrainingStep(settings, start, self.model, batches, mesh, self.deadline)
         self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)
         self.done = 0
+        self._changed = False
         self._shown: int | None = None
         if keep:  # weights, and as much again for what the state leaves out
             self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
@@ -106,7 +107,7 @@ class Loop:
                 header = dataclasses.replace(header, id=snapshot.about["run"])
             log = Log(self.settings, self.out, header, self.done)
             if self.mesh.main and self.keep:
-                run_file.write(self._asked, self.out)
+                self._write_run_file(snapshot)
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
@@ -115,6 +116,13 @@ class Loop:
                 self._steps(log, header.id, signals)
                 self._finish()
             return self._info()
+
+    def _write_run_file(self, snapshot: Snapshot | None) -> None:
+        """The settings by which the whole run can be repeated from nothing: all its steps, and not the minutes of one of several sittings."""
+        asked = self._asked
+        if snapshot is not None:
+            asked = dataclasses.replace(asked, steps=max(asked.steps, snapshot.step), budget=None)
+        run_file.write_training(asked, self.out, changed_at=snapshot.step if snapshot and self._changed else None)
 
     def _prepare(self) -> None:
         """The disk is asked; what stays in a GPU's memory is put there; then what the layers keep can be chosen."""
@@ -151,6 +159,7 @@ class Loop:
         if snapshot is not None:
             allow = CHANGEABLE if self.settings.allow_changes else ()
             changed = ranks.together(lambda: refuse_other_run(snapshot, self._identity(), allow=allow))
+            self._changed = bool(changed)
             for change in changed:
                 self._say(f"from step {snapshot.step} on: {change}")
             with ranks.nobody_waits():  # what is read is shared out at once
