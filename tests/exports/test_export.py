@@ -8,10 +8,12 @@ import shutil
 import pytest
 import torch
 import transformers
+import yaml
 
 import ropewalk
 from ropewalk import testing
 from ropewalk.checkpoint.files import read_config, write_json
+from ropewalk.checkpoint.model_card import is_theirs, say_export
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model
@@ -229,3 +231,40 @@ def test_nothing_that_exists_is_overwritten_unasked_and_the_model_itself_never(m
 def test_a_whole_model_is_no_adapter(models, tmp_path):
     with pytest.raises(UserError, match="peft reads adapters.*--mode lora"):
         ropewalk.export(models["llama-linear"], reader="peft", out=tmp_path / "out")
+
+
+def front(text: str) -> dict:
+    return yaml.safe_load(text.split("---")[1])
+
+
+def test_the_card_of_an_export_says_how_that_is_used_and_names_no_place_of_this_machine(models, tmp_path, caplog):
+    caplog.set_level("INFO", "ropewalk")
+    model, out = models["llama-linear"], tmp_path / "out"
+    ropewalk.export(model, reader="mlx", out=out)
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "Written for mlx" in text and "mlx_lm.generate --model . " in text and "AutoModel" not in text
+    assert front(text)["library_name"] == "mlx" and str(tmp_path) not in text
+    assert f"run ropewalk card {model} and export again" in caplog.text
+    assert ropewalk.card(out).read_text(encoding="utf-8") == text  # written anew, it says the same
+    ropewalk.export(model, reader="transformers", out=tmp_path / "plain")
+    plain = (tmp_path / "plain/README.md").read_text(encoding="utf-8")
+    assert plain == (model / "README.md").read_text(encoding="utf-8") and "AutoModelForCausalLM" in plain
+
+
+def test_a_card_of_weights_in_gguf_says_so(models, tmp_path):
+    out = shutil.copytree(models["llama-linear"], tmp_path / "out")
+    write_json(out / "export.json", {"reader": "llama.cpp", "here": "llama-server -m ./model.gguf -c 192"})
+    (out / "model.gguf").touch()
+    assert say_export(out)
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "the weights are in model.gguf" in text and "    llama-server -m ./model.gguf -c 192\n" in text
+    assert front(text)["library_name"] == "gguf" and not is_theirs(out / "README.md")
+
+
+def test_a_readme_that_somebody_wrote_is_carried_as_it_is_and_that_is_said(models, tmp_path, caplog):
+    caplog.set_level("INFO", "ropewalk")
+    model = shutil.copytree(models["llama-linear"], tmp_path / "model")
+    (model / "README.md").write_text("mine", encoding="utf-8")
+    ropewalk.export(model, reader="vllm", out=tmp_path / "out")
+    assert (tmp_path / "out/README.md").read_text(encoding="utf-8") == "mine"
+    assert "is as somebody wrote it, and does not say what this export is; export.json does" in caplog.text

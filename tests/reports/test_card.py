@@ -105,6 +105,53 @@ def test_a_readme_that_was_edited_stays_and_one_that_was_not_is_written_anew(out
         card(longer)
 
 
+@pytest.mark.parametrize(
+    ("readme", "config", "file", "front", "sentence"),
+    [
+        (
+            BASE,
+            {"license": "mit"},
+            "LICENSE",
+            {"license": "apache-2.0"},
+            "apache-2.0, as the card of the original says.",
+        ),
+        (
+            "---\nlicense: other\nlicense_name: llama3\nlicense_link: LICENSE\n---\n",
+            {},
+            "LICENSE",
+            {"license": "other", "license_name": "llama3", "license_link": "LICENSE"},
+            "llama3 (LICENSE), as the card of the original says.",
+        ),
+        ("---\nlicense: [mit, gpl-3.0]\n---\n", {}, "", {"license": ["mit", "gpl-3.0"]}, "mit, gpl-3.0, as the card"),
+        ("# a base", {"license": "mit"}, "", {"license": "mit"}, "mit, as the config of the original says."),
+        (
+            "# a base",
+            {},
+            "LICENSE.txt",
+            {"license": "other", "license_link": "LICENSE.txt"},
+            "LICENSE.txt is the file that came with the original.",
+        ),
+        ("---\nlicense:\n---\n", {"license": 1}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
+        ("", {}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
+    ],
+)
+def test_a_licence_is_the_bases_or_unknown(
+    tmp_path: Path, readme: str, config: dict, file: str, front: dict, sentence: str
+) -> None:
+    base = testing.tiny_directory(tmp_path / "base")
+    write_json(base / "config.json", read_config(base) | config)
+    for name, text in (("README.md", readme), (file, "Apache License, Version 2.0")):
+        if name and text:
+            (base / name).write_text(text, encoding="utf-8")
+    extend(base, window=256, out=tmp_path / "longer")
+    extend(tmp_path / "longer", window=512, out=tmp_path / "longest")  # and it is carried on
+    for model in (tmp_path / "longer", tmp_path / "longest"):
+        for text in (read(model / "README.md"), read(card(model))):
+            fields = yaml.safe_load(text.split("---")[1])
+            assert {name: value for name, value in fields.items() if name.startswith("license")} == front
+            assert sentence in text.partition("## Licence")[2]
+
+
 def test_a_base_that_is_one_of_two_is_compared_only_if_it_is_known(out: Path, tmp_path: Path, caplog) -> None:
     rows = made_up.record_rows(
         tmp_path / "r.jsonl",

@@ -20,13 +20,19 @@ from typing import Any
 import yaml
 
 from ropewalk.checkpoint import guard
+from ropewalk.checkpoint.licence import licence_of
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import read_text
 
 README, BASE_README = "README.md", "README.base.md"
 _SEAL = re.compile(r"<!-- ropewalk (?P<words>\{.*\}) -->\n?")
 #: What a card takes over from the front matter of its base's.
-_INHERITED = ("license", "license_name", "license_link", "language")
+_INHERITED = ("language",)
+#: What `ropewalk export` writes of an export, beside it.
+EXPORT = "export.json"
+#: The hub's word for what a reader's files are, where that is not transformers.
+_LIBRARIES = {"mlx": "mlx", "llama.cpp": "gguf", "ollama": "gguf", "peft": "peft"}
+NOT_MEASURED = "was not measured when this was written"
 _COLUMNS = ("from", "to", "method", "factor")
 _USE = """## Use
 
@@ -63,7 +69,9 @@ class ModelCard:
         """The card of a model in `directory`, where its base's may lie as README.base.md."""
         about = f"# {self.base}, {self.info.window} tokens"
         original = f"{BASE_README} is the card of the original." if (directory / BASE_README).is_file() else ""
-        parts = [_front(self.base, directory), about, self.said, self._history(), *self.sections, _USE, original]
+        fields, sentence = licence_of(_front_matter(directory / BASE_README), directory)
+        front, licence = _front(self.base, directory, fields), f"## Licence\n\n{sentence}"
+        parts = [front, about, self.said, self._history(), *self.sections, _use(directory), licence, original]
         return _sealed("\n\n".join(part for part in parts if part) + "\n", self.base)
 
     def _history(self) -> str:
@@ -119,8 +127,46 @@ def not_measured(info: ModelInfo, chunk: int | None = None) -> str:
         at = by_skipping(chunk, info.window) if chunk else f"at {info.window} tokens"
         done = f"Trained for {info.steps} steps {at}"
     return (
-        f"{done}. How far it holds, and what became of the short window of {info.original_window} tokens, was not "
-        "measured when this was written; `ropewalk card` writes down what was measured since."
+        f"{done}. How far it holds, and what became of the short window of {info.original_window} tokens, {NOT_MEASURED}; "
+        "`ropewalk card` writes down what was measured since."
+    )
+
+
+def say_export(directory: Path) -> bool:
+    """Have the card that an export took over from its model say how the export is used; False where somebody wrote in it, and it stays."""
+    readme = directory / README
+    if is_theirs(readme):
+        return False
+    text, words, _ = _words(_read(readme))
+    text = text.replace(_USE, _use(directory), 1)
+    text = text.replace("\nlibrary_name: transformers\n", f"\nlibrary_name: {_library(directory)}\n", 1)
+    readme.write_text(_sealed(text, str(words.get("base", ""))), encoding="utf-8")
+    return True
+
+
+def _use(directory: Path) -> str:
+    """The section that says how the files are used: as transformers reads them, or what an export was written for."""
+    export = _export(directory)
+    reader, command = export.get("reader", "transformers"), export.get("here")
+    if reader == "transformers" or not command:
+        return _USE
+    gguf = next((path.name for path in sorted(directory.glob("*.gguf"))), None)
+    is_written = f"the weights are in {gguf}" if gguf else "safetensors, and a config as it reads one"
+    return f"## Use\n\nWritten for {reader} by `ropewalk export`: {is_written}. In this directory:\n\n    {command}"
+
+
+def _library(directory: Path) -> str:
+    return _LIBRARIES.get(_export(directory).get("reader", ""), "transformers")
+
+
+def _export(directory: Path) -> dict[str, str]:
+    """What an export says of itself; empty of anything else."""
+    try:
+        content = json.loads(_read(directory / EXPORT))
+    except (ValueError, RecursionError):
+        return {}
+    return (
+        {name: value for name, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
     )
 
 
@@ -151,12 +197,16 @@ def _read(readme: Path) -> str:
         return ""
 
 
-def _front(base: str, directory: Path) -> str:
+def _front(base: str, directory: Path, licence: dict[str, Any]) -> str:
     """The front matter that the hub reads. A base is named there only if it lies on the hub."""
     of_base = _front_matter(directory / BASE_README)
     fields: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if is_hub_id(base) else {}
-    fields |= {name: of_base[name] for name in _INHERITED if name in of_base}
-    fields |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["ropewalk", "long-context"]}
+    fields |= licence | {name: of_base[name] for name in _INHERITED if name in of_base}
+    fields |= {
+        "library_name": _library(directory),
+        "pipeline_tag": "text-generation",
+        "tags": ["ropewalk", "long-context"],
+    }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 

@@ -7,6 +7,7 @@ out  a directory, whole or absent; `Exported`, which says what to type
 from __future__ import annotations
 
 import contextlib
+import logging
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, read_json, refuse_existing, whole_directory, write_json
+from ropewalk.checkpoint.model_card import EXPORT, NOT_MEASURED, README, say_export
 from ropewalk.errors import UserError
 from ropewalk.exports import adapters, gguf_rope
 from ropewalk.exports.checkpoints import full_layers, refuse_unreadable, write_checkpoint
@@ -27,8 +29,13 @@ from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.version import __version__
 
-MANIFEST = "export.json"
 GGUF_FILE = "model.gguf"
+
+
+#: What a reader is told where it would serve another window by itself.
+_LONGER = {"vllm": " --max-model-len {}", "sglang": " --context-length {}"}
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,14 +93,31 @@ def export(settings: ExportSettings) -> Exported:
     ):
         served = target.write(checkpoint, beside, settings)
         promised = checkpoint.rope.window
-        line = target.line.format(out=shlex.quote(str(out)), repr=repr(str(out)), name=_name(out), window=promised)
-        if served != promised and settings.reader == "vllm":
-            line += f" --max-model-len {promised}"
-        if served != promised and settings.reader == "sglang":
-            line += f" --context-length {promised}"
+        longer = _LONGER.get(settings.reader, "").format(promised) if served != promised else ""
+        line, here = (
+            target.line.format(out=shlex.quote(str(place)), repr=repr(str(place)), name=_name(out), window=promised)
+            + longer
+            for place in (out, ".")
+        )
         exported = Exported(out, settings.reader, served, line, _warning(target, beside, checkpoint) or target.says)
-        write_json(beside / MANIFEST, _manifest(checkpoint, exported))
+        write_json(beside / EXPORT, _manifest(checkpoint, exported) | {"here": here})
+        _say_of_card(checkpoint, beside, out)
     return exported
+
+
+def _say_of_card(checkpoint: Checkpoint, directory: Path, out: Path) -> None:
+    """Have the card name the export's own form; log what it does not say."""
+    readme = directory / README
+    if not readme.is_file():
+        return
+    if not say_export(directory):
+        _logger.info("%s is as somebody wrote it, and does not say what this export is; %s does", out / README, EXPORT)
+    elif NOT_MEASURED in readme.read_text(encoding="utf-8"):
+        _logger.info(
+            "the card says of %s that it was not measured; if it was, run ropewalk card %s and export again",
+            checkpoint,
+            checkpoint,
+        )
 
 
 @contextlib.contextmanager
