@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ropewalk.evals.intervals import (
     Paired,
     documents_interval,
+    over_seeds,
     reach_interval,
     scores_interval,
     share_interval,
@@ -275,3 +276,27 @@ def test_one_trial_a_depth_leaves_every_reach_possible_and_a_cliff_leaves_few():
     low, high = reach_interval(depths, [10] * 8 + [0] * 24, [10] * 32, threshold=0.2)
     # 0 of 10 has a chance of 11 % at the threshold, three times in a row of 0.1 %.
     assert low == 256 and 288 <= high <= 320
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("between", [0.1, 1.0, 10.0])
+def test_the_interval_over_seeds_covers_at_least_as_often_as_it_says(seeds, between):
+    """Twelve documents that scatter by 1, the same for every seed, and seeds that scatter by `between`; the truth is 0.
+
+    600 draws have a standard error of 0.89 points; four of them are allowed.
+    """
+    draw, held = np.random.default_rng(seeds), 0
+    for _ in range(600):
+        documents = draw.normal(size=12)
+        means = [documents + draw.normal(0, between) + draw.normal(0, 0.1, 12) for _ in range(seeds)]
+        low, high = over_seeds([(each.mean(), *documents_interval(each, np.ones(12))) for each in means])[1:]
+        held += low <= 0 <= high
+    assert held / 600 >= 0.95 - 4 * 0.0089
+
+
+def test_the_interval_of_seeds_alone_is_scipys_and_that_of_one_seed_its_own():
+    values = [3.0, 3.4, 2.9]
+    exact = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    assert over_seeds([(value, value, value) for value in values]) == pytest.approx((np.mean(values), *exact))
+    assert over_seeds([(2.0, 1.5, 3.0)]) == (2.0, 1.5, 3.0)
+    assert np.isnan(over_seeds([(2.0, np.nan, np.nan), (2.1, 2.0, 2.2)])[1:]).all()

@@ -108,7 +108,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             Cell(str(variant.window)),
             Cell.of(damage.value - 1, number_format.percent, damage.low - 1, damage.high - 1) if damage else Cell(""),
             perplexity.cell(own, None) if own else Cell(""),
-            Cell.of(reach[0], number_format.count, *reach[1:]) if reach else Cell(""),
+            Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
             Cell.of(sum(changes) / len(changes), benchmarks.points) if changes else Cell(""),
             Cell.of(tokens, number_format.large) if tokens else Cell(""),

@@ -106,7 +106,7 @@ def name(task: str) -> str:
 
 def _difference(value: float, low: float, high: float) -> Cell:
     tone = "bad" if high < 0 else "good" if low > 0 else ""
-    return Cell.of(value, points, low, high, tone=tone, strong=bool(tone))
+    return Cell.of(value, points, low, high, tone=tone, strong=bool(tone), within=(-1, 1))
 
 
 def _tenths(value: float) -> str:
@@ -131,7 +131,7 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
                 Cell.of(100 * change.before, _tenths),
                 Cell.of(100 * change.after, _tenths),
                 _difference(change.difference, change.low, change.high),
-                Cell.of(change.p_value, _p),
+                Cell.of(change.p_value, _p, averaged=False),
                 Cell(number_format.count(change.items)),
             ],
             note=names[change.variant] if len(names) > 1 else "",
@@ -144,7 +144,7 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
         ["before", "after", "points", "p", "items"],
         seeds_together(lines),
         first="task",
-        note="Points: after minus before, with the paired 95 % interval; set bold where it leaves out zero. p: exact McNemar test.",
+        note="Points: after minus before, with the paired 95 % interval; set bold where it leaves out zero. p: exact McNemar test of one seed.",
     )
 
 
@@ -201,4 +201,4 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
 def _accuracy(row: Benchmark | None) -> Cell:
     if row is None:
         return Cell("")
-    return Cell.of(100 * row.accuracy, _tenths, 100 * row.low, 100 * row.high)
+    return Cell.of(100 * row.accuracy, _tenths, 100 * row.low, 100 * row.high, within=(0, 100))

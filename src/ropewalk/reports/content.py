@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from statistics import fmean
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.figures import style
 from ropewalk.records import format as number_format
 
 #: Pixels of the style sheet: the least width of a table's first column, and one of two columns of a page 70rem wide.
 _LABEL, _HALF_A_PAGE = 136, 505
 #: What stands small in a line of several seeds.
-_OF_SEEDS = "In a line of several seeds: no interval, but the least and the largest seed beside their mean."
+_OF_SEEDS = "In a line of several seeds: their mean, its interval for other documents or prompts and other seeds, and the least and the largest seed."
 
 
 @dataclass(frozen=True)
 class Cell:
     """A figure with what stands small beneath it, line by line: its interval, how far it is from the base.
 
-    `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text. Of a mean over `seeds` the two are
-    no interval but the least and the largest of them.
+    `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text. `least`
+    and `largest` are of the seeds of a mean. `within` is what such a figure can be at all; `averaged` is False of one whose mean over seeds says nothing.
     """
 
     text: str
@@ -36,7 +37,10 @@ class Cell:
     low: float | None = None
     high: float | None = None
     write: Callable[[Any], str] = str
-    seeds: bool = False
+    least: float | None = None
+    largest: float | None = None
+    within: tuple[float, float] = (-np.inf, np.inf)
+    averaged: bool = True
 
     @classmethod
     def of(
@@ -89,7 +93,7 @@ class Table:
     @property
     def notes(self) -> str:
         """The note in full."""
-        several = any(cell.seeds for line in self.lines for cell in line.cells)
+        several = any(cell.least is not None for line in self.lines for cell in line.cells)
         of_seeds = _OF_SEEDS if several and "interval" in self.note else ""
         return " ".join(filter(None, [self.note, of_seeds, self.beside_note]))
 
@@ -168,22 +172,38 @@ def cells(*texts: str) -> list[Cell]:
 
 
 def seeds_together(lines: Iterable[Line]) -> list[Line]:
-    """Lines that differ in their seed alone (`records.variant.labels` calls them the same) as one: mean, and least to largest."""
+    """Lines that differ in their seed alone (`records.variant.labels` calls them the same) as one: their mean.
+
+    A figure that only some of them have does not set them apart; words do, such as the window that a line is of.
+    """
     rows: dict[tuple, list[Line]] = {}
     for line in lines:
-        texts = tuple(cell.text for cell in line.cells if cell.value is None)
+        texts = tuple((i, cell.text) for i, cell in enumerate(line.cells) if cell.value is None and cell.text)
         rows.setdefault((line.label, line.note, texts), []).append(line)
     return [_together(seeds) if len(seeds) > 1 else seeds[0] for seeds in rows.values()]
 
 
 def _together(seeds: list[Line]) -> Line:
     columns = zip(*(line.cells for line in seeds), strict=True)
-    note = f"{seeds[0].note} mean, least to largest".strip()  # how many stands in the label
+    note = f"{seeds[0].note} mean".strip()  # how many stands in the label
     return replace(seeds[0], cells=[_mean(cells) for cells in columns], note=note)
 
 
 def _mean(cells: Sequence[Cell]) -> Cell:
-    values = [cell.value for cell in cells if number_format.is_finite(cell.value)]
-    if len(values) < len(cells):  # words, or a seed that has no figure: all that was said
+    measured = [cell for cell in cells if cell.text]
+    values = [cell.value for cell in measured if number_format.is_finite(cell.value)]
+    if len(values) < len(measured) or not values:  # words, or a figure that is no number: all that was said
         return replace(cells[0], text=", ".join(dict.fromkeys(cell.text for cell in cells)), small="")
-    return Cell.of(fmean(values), cells[0].write, min(values), max(values), strong=cells[0].strong, seeds=True)
+    like = measured[0]
+    if not like.averaged:
+        return Cell("")
+    bounds = [[np.nan if end is None else end for end in (cell.low, cell.high)] for cell in measured]
+    mean, *ends = over_seeds([(value, *of_seed) for value, of_seed in zip(values, bounds, strict=True)])
+    low, high = np.clip(ends, *like.within).tolist()
+    least, largest = (like.write(end(values)) for end in (min, max))
+    beside = [f"seeds {least} to {largest}"] if least != largest else []
+    beside += [f"{len(values)} of {len(cells)} seeds"] if len(values) < len(cells) else []
+    signed = any(cell.tone for cell in measured)  # set bold for being above or below zero
+    strong = low > 0 or high < 0 if signed else like.strong
+    looks = dict(strong=strong, within=like.within, least=min(values), largest=max(values))
+    return Cell.of(mean, like.write, low, high, beside="\n".join(beside), **looks)

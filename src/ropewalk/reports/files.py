@@ -105,24 +105,26 @@ def _text(cell: Cell) -> str:
 def _numbers(table: Table) -> Iterator[list[object]]:
     """A column a figure, two more for the bounds of its interval and two for the least and the largest seed, where it has them; words where there is no number."""
     columns = range(len(table.head))
-    bounds = [_bounds_of([line.cells[i] for line in table.lines if len(line.cells) > i]) for i in columns]
+    bounds = [_ends_of([line.cells[i] for line in table.lines if len(line.cells) > i]) for i in columns]
     heads: list[object] = [table.first, "note"]
-    for name, words in zip(map(_one_line, table.head), bounds, strict=True):
-        heads += [name, *(f"{name} {end}" for ends in words for end in ends)]
+    for name, ends in zip(map(_one_line, table.head), bounds, strict=True):
+        heads += [name, *(f"{name} {end}" for end in ends)]
     yield heads
     for line in table.lines:
         values: list[object] = [line.label, line.note]
-        for cell, words in zip(line.cells, bounds, strict=False):
+        for cell, ends in zip(line.cells, bounds, strict=False):
             values.append(cell.text if cell.value is None else cell.value)
-            for ends in words:
-                values += [cell.low, cell.high] if ends in _bounds_of([cell]) else ["", ""]
+            known = _ends_of([cell])
+            values += [getattr(cell, end) if end in known else "" for end in ends]
         yield values
 
 
-_INTERVAL, _SEEDS = ("low", "high"), ("least", "largest")
+def _ends_of(cells: Sequence[Cell]) -> list[str]:
+    """What further columns these have: the ends of intervals, the least and the largest seed, or both."""
+    pairs = (("low", "high"), ("least", "largest"))
+    known = [pair for pair in pairs if any(all(map(number_format.is_finite, _of(c, pair))) for c in cells)]
+    return [end for pair in known for end in pair]
 
 
-def _bounds_of(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    """What the columns of their bounds are called: of intervals, of seeds, or both."""
-    bounded = [cell for cell in cells if number_format.is_finite(cell.low) and number_format.is_finite(cell.high)]
-    return [ends for ends, seeds in ((_INTERVAL, False), (_SEEDS, True)) if any(c.seeds is seeds for c in bounded)]
+def _of(cell: Cell, ends: tuple[str, str]) -> list[float | None]:
+    return [getattr(cell, end) for end in ends]

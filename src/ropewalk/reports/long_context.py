@@ -88,4 +88,4 @@ def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
 
 
 def _cell(row: LongTask | None) -> Cell:
-    return Cell("") if row is None else Cell.of(row.score, number_format.share, row.low, row.high)
+    return Cell("") if row is None else Cell.of(row.score, number_format.share, row.low, row.high, within=(0, 1))

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import fmean
 
-from ropewalk.evals.intervals import share_interval
+from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, seeds_of_rows
@@ -20,7 +19,7 @@ from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.perplexity import ByWindow
 from ropewalk.reports.rows import Clean
 
-#: A figure with its interval. Of several seeds: for passkeys found, of all their prompts together; else the mean, the least and the largest bound.
+#: A figure with its interval; of several seeds as `over_seeds` has them.
 Bounded = tuple[float, float, float]
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -28,7 +27,6 @@ MEASURES: dict[str, Callable[[float], str]] = {
     "passkeys found": number_format.share,
     "perplexity": number_format.perplexity,
 }
-_POOLED = "passkeys found"
 #: Said wherever a winner is, or none.
 RULE = "Rule: k_max decides, then passkeys found, then perplexity; loss at the old window plays no part."
 
@@ -58,12 +56,8 @@ class Contender:
     def told(self, measure: str) -> str:
         value, low, high = self.figures[measure]
         write, seeds = MEASURES[measure], len(self.seeds[measure])
-        bounds = number_format.interval(low, high, write)
-        if seeds == 1:
-            return f"{write(value)} (95\u202f% interval {bounds})"
-        if measure == _POOLED:
-            return f"{write(value)} (95\u202f% interval {bounds} over all prompts of {seeds} seeds)"
-        return f"{write(value)} ({seeds} seeds, whose 95\u202f% intervals span {bounds})"
+        several = f"{seeds} seeds, " if seeds > 1 else ""
+        return f"{write(value)} ({several}95\u202f% interval {number_format.interval(low, high, write)})"
 
 
 @dataclass(frozen=True)
@@ -170,18 +164,16 @@ def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Conte
     for row in seeds:
         taken = {name: [measure(clean, v, window, rows[v]) for v in row] for name, measure in _TAKEN.items()}
         known = {name: [seed for seed in seeds if seed] for name, seeds in taken.items() if None not in seeds}
-        figures = {name: _together(clean, name, row, window, seeds) for name, seeds in known.items()}
+        figures = {name: _within(name, window, over_seeds(seeds)) for name, seeds in known.items()}
         values = {name: [value for value, _, _ in seeds] for name, seeds in known.items()}
         contenders.append(Contender(names[row[0]], row, [rows[v] for v in row], figures, values))
     return Contest(budget, window, contenders)
 
 
-def _together(clean: Clean, measure: str, row: list[Variant], window: int, seeds: list[Bounded]) -> Bounded:
-    """The figure of a method, from those of its seeds."""
-    if measure == _POOLED:
-        return _share([each for variant in row for each in _depths(clean, variant, window)])
-    values, lows, highs = zip(*seeds, strict=True)
-    return fmean(values), min(lows), max(highs)
+def _within(measure: str, window: int, figure: Bounded) -> Bounded:
+    """With an interval of what can be."""
+    value, low, high = figure
+    return value, max(low, 0.0), min(high, {"k_max": window, "passkeys found": 1.0}.get(measure, high))
 
 
 def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = None) -> Bounded | None:

@@ -97,12 +97,12 @@ def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
         Cell(str(row.window)),
         _k_max(row, low, high),
         Cell.of(row.k_max / row.window, number_format.share),
-        Cell.of(row.accuracy, number_format.share, *share),
+        Cell.of(row.accuracy, number_format.share, *share, within=(0, 1)),
     ]
 
 
 def _k_max(row: PasskeySummary, low: int | None, high: int | None) -> Cell:
-    cell = Cell.of(row.k_max, number_format.count, low, high, strong=True)
+    cell = Cell.of(row.k_max, number_format.count, low, high, strong=True, within=(0, row.window))
     return dataclasses.replace(cell, small="anything is possible") if (low, high) == (0, row.window) else cell
 
 

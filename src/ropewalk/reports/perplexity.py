@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -198,7 +199,7 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     write = _about if row.estimate else number_format.perplexity
     if row.says_nothing:
         return Cell.of(row.perplexity, write, beside="\n".join(filter(None, [row.lacking, change])))
-    return Cell.of(row.perplexity, write, row.low, row.high, beside=change)
+    return Cell.of(row.perplexity, write, row.low, row.high, beside=change, within=(1, math.inf))
 
 
 def _about(value: float) -> str:

@@ -106,4 +106,4 @@ def _cell(row: Retrieval | None) -> Cell:
     if row is None:
         return Cell("")
     share, low, high = _share(row)
-    return Cell.of(share, number_format.share, low, high)
+    return Cell.of(share, number_format.share, low, high, within=(0, 1))
