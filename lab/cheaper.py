@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from claims import verdict
 from rows import Row
-from tables import budget, in_nats, nats, order, table
+from tables import budget, nats, order, table
 
 from ropewalk.records.format import share
 from ropewalk.reports.paired import Ratio, ratio
@@ -71,4 +71,4 @@ def _line(row: Row, paper: Row) -> list[str]:
 
 
 def _up_to(found: Ratio, most: float) -> str:
-    return f"{verdict(*in_nats(found)[1:], -math.inf, most)}: {nats(found)}"
+    return f"{verdict(*found.nats[1:], -math.inf, most)}: {nats(found)}"

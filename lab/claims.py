@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rows import Row, base_of, control_of
-from tables import in_nats
 from trained_states import above_chance, change
 
 from ropewalk.records import Perplexity
@@ -61,7 +60,7 @@ def models_of(rows: Iterable[Row]) -> list[list[Model]]:
 
 def _difference(here: Perplexity | None, there: Perplexity | None) -> Bounded | None:
     found = ratio(there, here) if here and there else None
-    return in_nats(found) if found else None
+    return found.nats if found else None
 
 
 def _nats(row: Row, window: int, other: Row, other_window: int) -> Bounded | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from claims import verdict
 from rows import Row, base_of, rows_in
-from tables import budget, in_nats, nats, shares, table
+from tables import budget, nats, shares, table
 from trained_states import above_chance, change, points
 
 from ropewalk.evals.intervals import Paired
@@ -80,7 +80,7 @@ def _aims(row: Row, plain: Row, base: Row) -> list[str]:
     low, high = (100 * end for end in changed.interval()) if changed else (math.nan, math.nan)
     fewest, most = asked.interval() if asked else (math.nan, math.nan)
     return [
-        f"{verdict(*in_nats(damage)[1:], -math.inf, math.log(1.01))}: {nats(damage)}" if damage else "",
+        f"{verdict(*damage.nats[1:], -math.inf, math.log(1.01))}: {nats(damage)}" if damage else "",
         f"{verdict(low, high, -1, math.inf)}: {points(changed)}" if changed else "",
         f"{verdict(fewest, most, 0, math.inf)}: {points(asked)}" if asked else "",
     ]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
+from ropewalk.records.variant import Variant
+from ropewalk.reports import damage
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.rope.scaling import SCALINGS
 
@@ -45,6 +47,10 @@ class Row:
         word = self.asked["method"]
         label = NAMES.get(word) or SCALINGS[word].label
         return label + "".join(f", {name} {value:g}" for name, value in self.asked["parameters"].items())
+
+    @cached_property
+    def variant(self) -> Variant:
+        return self.records.of(Perplexity)[0].model_variant
 
     @cached_property
     def perplexities(self) -> dict[int, Perplexity]:
@@ -160,6 +166,7 @@ def at_chosen_rate(rows: Iterable[Row], rates: dict[str, float]) -> list[Row]:
 
 
 def control_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The row that read as many tokens at the original window."""
-    wanted = ("control", row.asked["tokens"], row.asked["seed"])
-    return next((r for r in rows if (r.asked["method"], r.asked["tokens"], r.asked["seed"]) == wanted), None)
+    """The row that read as many tokens at the original window; the package decides which that is."""
+    by_variant = {each.variant: each for each in rows if each.perplexities}
+    control = damage.control_of(row.variant, {variant: each.perplexities for variant, each in by_variant.items()})
+    return by_variant[control] if control else None

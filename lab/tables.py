@@ -36,14 +36,8 @@ def nats(found: Ratio | None) -> str:
     """A ratio of perplexities as a difference of losses, with its interval, in words."""
     if found is None:
         return ""
-    value, low, high = in_nats(found)
+    value, low, high = found.nats
     return bounded(fixed(value, 3), low, high, lambda bound: fixed(bound, 3))
-
-
-def in_nats(found: Ratio) -> tuple[float, float, float]:
-    """A ratio of perplexities as a difference of losses, and its interval's ends."""
-    low, high = (math.log(end) if number_format.is_finite(end) else math.nan for end in (found.low, found.high))
-    return math.log(found.value), low, high
 
 
 def bounded(figure: str, low: float, high: float, write: Callable[[Any], str]) -> str:

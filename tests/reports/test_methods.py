@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import made_up
+from grid_pages import page_of, table, trained
 from ropewalk import records
 from ropewalk.errors import UserError
 from ropewalk.reports import render, report
@@ -25,31 +26,6 @@ from ropewalk.reports.rows import clean
 from ropewalk.reports.training import trainings
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a/hemp"
-
-
-def trained(method: str, name: str, nll: float, windows: tuple[int, ...] = (256, 1024), **differs):
-    """(model, header's settings, rows) of a row of `ablate`, as `made_up.record_rows` has no settings."""
-    row = {"name": f"hemp/{name}", "method": method, "tokens": 2**20, "learning_rate": 1e-4, "seed": 0, "data": "books"}
-    state = made_up.extended(4, 20, method if method not in ("cope", "p-rope") else "yarn", name=f"hemp/{name}")
-    return state, {"row": row | differs}, [made_up.row(nll, window) for window in windows]
-
-
-def page_of(path: Path, *states) -> str:
-    base = (dataclasses.replace(made_up.BASE, name="hemp/none"), {"row": {"name": "hemp/none", "method": "none"}})
-    for state, settings, rows in ((*base, [made_up.row(2.0)]), *states):
-        recorder = records.Recorder(path, made_up.run(state, f"ropewalk ablate {state.name}", settings=settings))
-        for row in rows:
-            recorder.add(row)
-    return render(records.read([path]))
-
-
-def table(page: str, caption: str) -> dict[str, list[str]]:
-    """Label → the text of its cells, of the first table whose caption begins so."""
-    body = re.search(rf"<caption>{caption}.*?</table>", page, re.DOTALL)
-    lines = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', body[0], re.DOTALL)
-    return {
-        made_up.words(label).strip(): [made_up.words(c).strip() for c in cells.split("</td>")] for label, cells in lines
-    }
 
 
 @pytest.mark.parametrize(
@@ -207,7 +183,7 @@ def test_damage_and_cost_stand_beside_the_gain(tmp_path):
     header = made_up.run(dataclasses.replace(state, steps=0), "ropewalk ablate", settings=settings)
     made_up.steps(records.Recorder(path, header), 20)
     line = table(render(records.read([path])), "1.05 M training tokens")["YaRN ×4, 20 steps"]
-    assert line[1].startswith("+10.5 %") and line[3].startswith("0.250 0.200 to 0.300")
+    assert line[1].startswith("+0.100") and line[3].startswith("0.250 0.200 to 0.300")
     assert line[4] == "1.05 M" and line[5] == "80 s"  # 20 steps of 8192 tokens at 2048 a second
 
 

@@ -21,6 +21,11 @@ def fixed(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}".replace("-", _MINUS)
 
 
+def signed(value: Any, digits: int = 3) -> str:
+    """A difference, such as one of losses in nats: 0.02 → +0.020."""
+    return f"{value:+.{digits}f}".replace("-", _MINUS) if is_finite(value) else NONE
+
+
 def perplexity(value: Any) -> str:
     """Two digits after the point below 100, as the paper prints it; fewer above, where they would say nothing."""
     if not is_finite(value):

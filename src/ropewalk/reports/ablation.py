@@ -6,12 +6,12 @@ import dataclasses
 from itertools import compress
 
 from ropewalk.figures import compare, style
-from ropewalk.records import ContextGain, Perplexity
+from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
-from ropewalk.reports import benchmarks, methods, perplexity
+from ropewalk.reports import benchmarks, damage, methods, perplexity
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.paired import Ratio
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import Training, budget, devices, trained_by, trainings
@@ -74,7 +74,8 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         f"{name[0].upper()}{name[1:]}; {group.title}",
         [
             "window",
-            "damage at L",
+            "loss at L\nnats above the base",
+            "loss at L\nnats above the control",
             "perplexity\nat the window",
             "k_max",
             "context gain\nnats a token",
@@ -84,7 +85,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         ],
         seeds_together(lines),
         first="method",
-        note="Small figures: 95 % intervals. Damage: change of the perplexity in the base's own window, paired over documents. Benchmarks: mean change in "
+        note="Small figures: 95 % intervals. Loss at L: in the base's own window, paired over documents; the control read as many tokens of the same text there. Benchmarks: mean change in "
         "points. Device time: of the training, times its devices.",
     )
     full = [any(line.cells[column].text for line in whole.lines) for column in range(len(whole.head))]
@@ -93,12 +94,12 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
 
 
 def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: str) -> Line:
-    damage, own = damage_of(group, rows.get(variant.original_window)), rows.get(variant.window)
+    own, all_runs = rows.get(variant.window), trainings(clean)
     reach = methods.k_max(clean, variant, variant.window)
     gain = next(
         (m.row for m in clean.of(ContextGain) if m.model_variant == variant and m.row.window == variant.window), None
     )
-    runs = trained_by(variant, trainings(clean)) if variant.steps else []
+    runs = trained_by(variant, all_runs) if variant.steps else []
     tokens = budget(variant, runs)
     seconds = runs[0].seconds_at(variant.steps) * devices(runs[0].run) if len(runs) == 1 else None
     changes = [change.difference for change in benchmarks.changes(clean) if change.variant == variant]
@@ -106,7 +107,8 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
         name,
         [
             Cell(str(variant.window)),
-            Cell.of(damage.value - 1, number_format.percent, damage.low - 1, damage.high - 1) if damage else Cell(""),
+            _nats_of(damage.above_base(group, variant)),
+            _nats_of(damage.above_control(group, variant, all_runs)),
             perplexity.cell(own, None) if own else Cell(""),
             Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
@@ -118,10 +120,11 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
     )
 
 
-def damage_of(group: Group, inside: Perplexity | None) -> Ratio | None:
-    """The perplexity in the old window over the base's, where both were measured."""
-    base = group.base_row()
-    return ratio(base, inside) if base and inside else None
+def _nats_of(change: Ratio | None) -> Cell:
+    if change is None:
+        return Cell("")
+    value, low, high = change.nats
+    return Cell.of(value, number_format.signed, low, high)
 
 
 def _nats(value: float) -> str:

@@ -42,6 +42,14 @@ class Ratio:
         return f"{self.change}{self._bounds('')}"
 
     @property
+    def nats(self) -> tuple[float, float, float]:
+        """As a difference of losses a token, with the ends of its interval."""
+        low, high = (
+            math.log(end) if number_format.is_finite(end) and end > 0 else math.nan for end in (self.low, self.high)
+        )
+        return math.log(self.value), low, high
+
+    @property
     def change(self) -> str:
         return number_format.percent(self.value - 1) if self.value < 3 else number_format.times(self.value)
 

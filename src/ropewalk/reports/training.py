@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ropewalk.figures import measured, style
@@ -103,7 +104,7 @@ def devices(run: Run) -> int:
     return 1
 
 
-def budget(variant: Variant, runs: list[Training]) -> int | None:
+def budget(variant: Variant, runs: Sequence[Training]) -> int | None:
     """Tokens a variant was trained on: what was asked for, of a row of `ablate`; else by its own training, or what those agree on that train this method to this window."""
     if (asked := variant.recipe.tokens) is not None:
         return asked
@@ -111,7 +112,7 @@ def budget(variant: Variant, runs: list[Training]) -> int | None:
     return next(iter(tokens)) if len(tokens) == 1 else None
 
 
-def trained_by(variant: Variant, runs: list[Training]) -> list[Training]:
+def trained_by(variant: Variant, runs: Sequence[Training]) -> list[Training]:
     """The training of a variant and of its other seeds; where its own is not on record, all of this method to this window."""
     alike = [
         run

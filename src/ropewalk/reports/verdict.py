@@ -13,7 +13,7 @@ from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.records import EffectiveLength, PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import ablation, benchmarks, methods, passkey, perplexity, training
+from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, training
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.rows import Clean
 
@@ -78,6 +78,9 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
                 f"What follows is of seed {target.recipe.seed}, one of {1 + len(seeds)}; the tables have their mean."
             )
         _holds(verdict, clean, target)
+        group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
+        priced = damage.sentence(group, [target, *seeds], training.trainings(clean)) if group else ""
+        verdict.sentences += [priced] if priced else []
     _perplexity(verdict, clean, variants[0].lineage, base, target)
     _passkey(verdict, clean, base, target)
     _benchmarks(verdict, clean, target)

@@ -1,0 +1,73 @@
+"""What a longer window cost in the old one: the loss there above the base's, and above that of a control.
+
+A control was trained at the old window on as many tokens of the same text: what a model loses above it is the price of the longer window,
+and what the control gains on the base is what the text taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ropewalk.evals.intervals import over_seeds
+from ropewalk.records import format as number_format
+from ropewalk.records.variant import Variant
+from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.perplexity import ByWindow, Group
+from ropewalk.reports.training import Training, budget
+
+
+def above_base(group: Group, variant: Variant) -> Ratio | None:
+    """The perplexity in the old window over the base's, where both were measured."""
+    before, inside = group.base_row(), group.variants()[variant].get(variant.original_window)
+    return ratio(before, inside) if before and inside else None
+
+
+def above_control(group: Group, variant: Variant, runs: Sequence[Training]) -> Ratio | None:
+    """The same over its control's."""
+    rows, window = group.variants(), variant.original_window
+    control = control_of(variant, rows, runs)
+    return ratio(rows[control][window], rows[variant][window]) if control and window in rows[variant] else None
+
+
+def control_of(variant: Variant, measured: Mapping[Variant, ByWindow], runs: Sequence[Training] = ()) -> Variant | None:
+    """The control of a trained model: from the same seed; of several by different rates the one by the same rate, else the best, beside which nothing is flattered.
+
+    Args:
+        measured: all that may be it, with their perplexities by window.
+        runs: trainings on record, from which tokens are counted where they are not in the recipe.
+    """
+    if variant.role != "trained" or (tokens := budget(variant, runs)) is None:
+        return None
+    window, facts = variant.original_window, dict(variant.recipe.facts)
+
+    def is_control(other: Variant) -> bool:
+        read = dict(other.recipe.facts)
+        same_text = all(read[name] == facts[name] for name in ("data", "data_digest") if name in read and name in facts)
+        alike = (other.lineage, other.recipe.seed) == (variant.lineage, variant.recipe.seed)
+        trained_there = other.role == "base" and other.steps > 0 and window in measured[other]
+        return trained_there and alike and same_text and budget(other, runs) == tokens
+
+    def rank(other: Variant) -> tuple[bool, float]:
+        same_rate = dict(other.recipe.facts).get("learning_rate") == facts.get("learning_rate")
+        return not same_rate, measured[other][window].perplexity
+
+    return min(filter(is_control, measured), key=rank, default=None)
+
+
+def sentence(group: Group, seeds: Sequence[Variant], runs: Sequence[Training]) -> str:
+    """Both, of the seeds of one method, in words; nothing without a control."""
+    ratios = [(above_base(group, seed), above_control(group, seed, runs)) for seed in seeds]
+    known = [(base.nats, control.nats) for base, control in ratios if base and control]
+    if not known:
+        return ""
+    several = f"; {len(known)} seeds" if len(known) > 1 else ""
+    base, control = (_told(*over_seeds(figures)) for figures in zip(*known, strict=True))
+    return (
+        f"Its loss at {seeds[0].original_window} tokens is {base} nats above the base's, and {control} above that of a control that read as many tokens "
+        f"of the same text there, which is the price of the longer window{several}."
+    )
+
+
+def _told(value: float, low: float, high: float) -> str:
+    bounds = number_format.interval(low, high, number_format.signed)
+    return number_format.signed(value) + (f" (95\u202f% interval {bounds})" if bounds else "")

@@ -1,0 +1,55 @@
+"""The price of a longer window beside a control that read the same at the old one. Rows are made up; no document scatters, so that differences are exact."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import made_up
+from grid_pages import page_of, table, trained
+
+
+def control(name: str, nll: float, **differs):
+    """A row of `ablate` that was trained at the old window."""
+    row = {"name": f"hemp/{name}", "method": "control", "tokens": 2**20, "learning_rate": 1e-4, "seed": 0, "data": "books"}  # fmt: skip
+    state = dataclasses.replace(made_up.BASE, name=row["name"], steps=20)
+    return state, {"row": row | differs}, [made_up.row(nll)]
+
+
+def prices(path: Path, *states) -> tuple[list[str], str]:
+    """The cells of YaRN's line, and the page's words; the base's loss is 2.0 and YaRN's 1.9."""
+    page = page_of(path, trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *states)
+    return table(page, "1.05 M training tokens")["YaRN ×4, 20 steps"], made_up.words(page)
+
+
+def test_what_the_text_taught_is_told_from_the_price_of_the_window(tmp_path):
+    cells, text = prices(tmp_path / "r.jsonl", control("c", 1.7))
+    assert cells[1:3] == ["−0.100 −0.100 to −0.100", "+0.200 +0.200 to +0.200"]
+    assert (
+        "Its loss at 256 tokens is −0.100 (95 % interval −0.100 to −0.100) nats above the base's, and +0.200 (95 % interval +0.200 to +0.200) "
+        "above that of a control that read as many tokens of the same text there" in text
+    )
+
+
+@pytest.mark.parametrize("differs", [{"tokens": 2**19}, {"data": "mathematics"}, {"seed": 1}])
+def test_what_read_something_else_is_no_control(tmp_path, differs):
+    cells, text = prices(tmp_path / "r.jsonl", control("c", 1.7, **differs))
+    assert cells[2].startswith("6.69")  # there is no such column: perplexity at the window follows
+    assert "above that of a control" not in text
+
+
+def test_of_several_controls_that_by_the_same_rate_counts_and_else_the_best(tmp_path):
+    others = [control(f"c{rate:g}", nll, learning_rate=rate) for rate, nll in ((3e-4, 1.6), (1e-3, 1.5))]
+    assert prices(tmp_path / "same.jsonl", control("c", 1.7), *others)[0][2].startswith("+0.200")
+    assert prices(tmp_path / "best.jsonl", *others)[0][2].startswith("+0.400")
+
+
+def test_seeds_are_each_held_against_the_control_of_their_own(tmp_path):
+    """+0.2 and +0.1 nats: 0.15 ± 12.706 · 0.05."""
+    seeds = [trained("yarn", "y1", 1.9, seed=1), control("c0", 1.7), control("c1", 1.8, seed=1)]
+    page = page_of(tmp_path / "r.jsonl", trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *seeds)
+    cells = table(page, "1.05 M training tokens")["YaRN ×4, 20 steps, 2 seeds mean"]
+    assert cells[2] == "+0.150 −0.485 to +0.785 seeds +0.100 to +0.200"
+    assert "and +0.150 (95 % interval −0.485 to +0.785) above that of a control" in made_up.words(page)
