@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Real
@@ -48,7 +49,7 @@ def scores_interval(scores: Float[np.ndarray, " items"]) -> tuple[float, float]:
     return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))  # which leave NaN as it is
 
 
-def over_seeds(seeds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+def over_seeds(seeds: Sequence[Sequence[Any]]) -> tuple[float, float, float]:
     """The mean over seeds, and its 95 % interval: for other documents or prompts, and for other seeds; of one seed what it has.
 
     Seeds are measured on the same documents and prompts, so that these err alike in all of them: of them the mean of the seeds' own intervals is
@@ -56,13 +57,22 @@ def over_seeds(seeds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     least 95 % whichever is the larger; one scatter with Satterthwaite's degrees of freedom would cover 89 % at two seeds.
 
     Args:
-        seeds: of each its figure and the ends of its interval; NaN where it has none, which leaves the mean without one.
+        seeds: of each its figure and the ends of its interval; NaN where it has none, which leaves the mean without one. Of a difference of two methods
+            a row a seed of the one, and in it such three a seed of the other: between seeds each then scatters by itself.
     """
     figures = np.array(seeds, dtype=np.float64)
-    mean, low, high = figures.mean(axis=0)
-    count = len(figures)
-    reach = student_t95(count - 1) * float(figures[:, 0].std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    mean, low, high = figures.reshape(-1, 3).mean(axis=0)
+    values = figures[..., 0]
+    axes = range(values.ndim)
+    reach = math.hypot(
+        *(_student_reach(values.mean(axis=tuple(other for other in axes if other != axis))) for axis in axes)
+    )
     return float(mean), float(mean - math.hypot(mean - low, reach)), float(mean + math.hypot(high - mean, reach))
+
+
+def _student_reach(values: Float[np.ndarray, " seeds"]) -> float:
+    """Of the 95 % interval of a mean; 0 of one value, which tells nothing of scatter."""
+    return student_t95(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0
 
 
 def student_t95(degrees: float) -> float:

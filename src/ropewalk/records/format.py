@@ -26,6 +26,11 @@ def signed(value: Any, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", _MINUS) if is_finite(value) else NONE
 
 
+def points(value: Any) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return signed(100 * value, 1) if is_finite(value) else NONE
+
+
 def perplexity(value: Any) -> str:
     """Two digits after the point below 100, as the paper prints it; fewer above, where they would say nothing."""
     if not is_finite(value):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from itertools import compress
-
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
-from ropewalk.reports import benchmarks, damage, methods, perplexity
+from ropewalk.reports import benchmarks, damage, methods, pairs, perplexity
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import Ratio
 from ropewalk.reports.perplexity import ByWindow, Group
@@ -27,6 +24,7 @@ def section(clean: Clean) -> Section | None:
         "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor "
         "and the model's own chance differ.",
     )
+    compared = set[tuple]()
     for group in perplexity.groups(clean):
         variants = {v: rows for v, rows in group.variants().items() if v.extended}
         if len({(v.method, v.factor) for v in variants}) < 2:
@@ -46,6 +44,10 @@ def section(clean: Clean) -> Section | None:
             part.draw(compare.ablation(points, base=level), caption)
         for name, block in by_budget.items():
             part.tables.append(_table(clean, group, name, block))
+        contest = methods.contest(clean, by_budget)
+        if contest and group.lineage not in compared:  # on the text of the verdict
+            part.tables.append(pairs.table(clean, group, contest))
+            compared.add(group.lineage)
     return part if part.tables else None
 
 
@@ -70,7 +72,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         _line(clean, group, variant, rows, names[variant])
         for variant, rows in sorted(block.items(), key=lambda v: v[0].order)
     ]
-    whole = Table(
+    return Table(
         f"{name[0].upper()}{name[1:]}; {group.title}",
         [
             "window",
@@ -87,10 +89,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         first="method",
         note="Small figures: 95 % intervals. Loss at L: in the base's own window, paired over documents; the control read as many tokens of the same text there. Benchmarks: mean change in "
         "points. Device time: of the training, times its devices.",
-    )
-    full = [any(line.cells[column].text for line in whole.lines) for column in range(len(whole.head))]
-    lines = [dataclasses.replace(line, cells=list(compress(line.cells, full))) for line in whole.lines]
-    return dataclasses.replace(whole, head=list(compress(whole.head, full)), lines=lines)
+    ).filled
 
 
 def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: str) -> Line:
@@ -112,7 +111,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             perplexity.cell(own, None) if own else Cell(""),
             Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
-            Cell.of(sum(changes) / len(changes), benchmarks.points) if changes else Cell(""),
+            Cell.of(sum(changes) / len(changes), number_format.points) if changes else Cell(""),
             Cell.of(tokens, number_format.large) if tokens else Cell(""),
             Cell.of(seconds, number_format.duration) if seconds else Cell(""),
         ],

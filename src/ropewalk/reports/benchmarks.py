@@ -106,16 +106,11 @@ def name(task: str) -> str:
 
 def _difference(value: float, low: float, high: float) -> Cell:
     tone = "bad" if high < 0 else "good" if low > 0 else ""
-    return Cell.of(value, points, low, high, tone=tone, strong=bool(tone), within=(-1, 1))
+    return Cell.of(value, number_format.points, low, high, tone=tone, strong=bool(tone), within=(-1, 1))
 
 
 def _tenths(value: float) -> str:
     return number_format.fixed(value, 1)
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{value * 100:+.1f}".replace("-", "−") if number_format.is_finite(value) else number_format.NONE
 
 
 def _p(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import compress, zip_longest
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,13 @@ class Table:
     def alone(self) -> Table:
         """One's own rows, and no word of the paper's."""
         return replace(self, lines=[line for line in self.lines if not line.paper], beside="", beside_note="")
+
+    @property
+    def filled(self) -> Table:
+        """Without the columns in which nothing stands."""
+        full = [any(line.cells[column].text for line in self.lines) for column in range(len(self.head))]
+        lines = [replace(line, cells=list(compress(line.cells, full))) for line in self.lines]
+        return replace(self, head=list(compress(self.head, full)), lines=lines)
 
     @property
     def is_wide(self) -> bool:

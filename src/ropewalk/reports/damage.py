@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ropewalk.evals.intervals import over_seeds
-from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.paired import Ratio, ratio, told
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.training import Training, budget
 
@@ -61,13 +60,8 @@ def sentence(group: Group, seeds: Sequence[Variant], runs: Sequence[Training]) -
     if not known:
         return ""
     several = f"; {len(known)} seeds" if len(known) > 1 else ""
-    base, control = (_told(*over_seeds(figures)) for figures in zip(*known, strict=True))
+    base, control = (told(over_seeds(figures)) for figures in zip(*known, strict=True))
     return (
         f"Its loss at {seeds[0].original_window} tokens is {base} nats above the base's, and {control} above that of a control that read as many tokens "
         f"of the same text there, which is the price of the longer window{several}."
     )
-
-
-def _told(value: float, low: float, high: float) -> str:
-    bounds = number_format.interval(low, high, number_format.signed)
-    return number_format.signed(value) + (f" (95\u202f% interval {bounds})" if bounds else "")

@@ -14,13 +14,11 @@ from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, seeds_of_rows
-from ropewalk.reports.paired import ratio
+from ropewalk.reports.paired import Bounded, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.perplexity import ByWindow
 from ropewalk.reports.rows import Clean
 
-#: A figure with its interval; of several seeds as `over_seeds` has them.
-Bounded = tuple[float, float, float]
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
     "k_max": number_format.count,
@@ -46,8 +44,12 @@ class Contender:
         if measure != "perplexity":
             each_before_each = min(self.seeds[measure]) > max(other.seeds[measure])
             return self.figures[measure][1] > other.figures[measure][2] and each_before_each
-        pairs = [ratio(mine, theirs) for mine in self.perplexities for theirs in other.perplexities]
-        return all(pair is not None and pair.low > 1 for pair in pairs)
+        difference = self.loss_above(other)
+        return difference is not None and difference[2] < 0
+
+    def loss_above(self, other: Contender) -> Bounded | None:
+        """At the longest window, nats a token, over all seeds of both."""
+        return between(self.perplexities, other.perplexities, lambda mine, theirs: loss_difference(theirs, mine))
 
     def score(self, measure: str) -> float:
         value = self.figures[measure][0]
@@ -124,7 +126,8 @@ class Contest:
         ):  # the two intervals are of documents, which both read: what decides is their difference
             change = ratio(following.perplexities[0], level[0].perplexities[0])
             several = len(following.perplexities) + len(level[0].perplexities) > 2
-            sentence += ", each seed below each" if several else f": {change}"
+            difference = level[0].loss_above(following)
+            sentence += f": {told(difference)} nats a token" if several and difference else f": {change}"
         lower = [each for each in others if each.leads(level[0], "perplexity")] if measure != "perplexity" else []
         best = max(lower, key=lambda each: each.score("perplexity"), default=None)
         but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
@@ -182,7 +185,8 @@ def k_max(clean: Clean, variant: Variant, window: int, _: Perplexity | None = No
     return (row.k_max, *k_max_interval(tried)) if row and tried else None
 
 
-def _found(clean: Clean, variant: Variant, window: int, _: Perplexity) -> Bounded | None:
+def passkeys_found(clean: Clean, variant: Variant, window: int, _: Perplexity | None = None) -> Bounded | None:
+    """Their share, with its exact interval."""
     tried = _depths(clean, variant, window)
     return _share(tried) if any(row.trials for row in tried) else None
 
@@ -198,6 +202,6 @@ def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
 
 _TAKEN: dict[str, Callable[[Clean, Variant, int, Perplexity], Bounded | None]] = {
     "k_max": k_max,
-    "passkeys found": _found,
+    "passkeys found": passkeys_found,
     "perplexity": lambda _, __, ___, row: (row.perplexity, row.low, row.high),
 }

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from ropewalk.evals.intervals import documents_interval
+from ropewalk.evals.intervals import documents_interval, over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 
+T = TypeVar("T")
+#: A figure with the ends of its 95 % interval.
+Bounded = tuple[float, float, float]
 _FEWEST = 3  # of two documents Student's t is valid only if documents scatter just as a normal distribution does
 
 
@@ -42,7 +47,7 @@ class Ratio:
         return f"{self.change}{self._bounds('')}"
 
     @property
-    def nats(self) -> tuple[float, float, float]:
+    def nats(self) -> Bounded:
         """As a difference of losses a token, with the ends of its interval."""
         low, high = (
             math.log(end) if number_format.is_finite(end) and end > 0 else math.nan for end in (self.low, self.high)
@@ -82,6 +87,24 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
         return Ratio(value)
     low, high = _interval(*(np.array([table[key] for key in shared]) for table in (first, second)))
     return Ratio(value, low, high, len(shared))
+
+
+def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
+    """after minus before, nats a token."""
+    change = ratio(before, after)
+    return change.nats if change else None
+
+
+def between(mine: Sequence[T], theirs: Sequence[T], difference: Callable[[T, T], Bounded | None]) -> Bounded | None:
+    """The difference of two methods over all their seeds; None without a seed, or where one has none from another."""
+    grid = [[difference(one, other) for other in theirs] for one in mine]
+    return over_seeds(grid) if mine and theirs and not any(None in line for line in grid) else None
+
+
+def told(figure: Bounded) -> str:
+    """A difference in nats, in words."""
+    bounds = number_format.interval(*figure[1:], number_format.signed)
+    return number_format.signed(figure[0]) + (f" (95\u202f% interval {bounds})" if bounds else "")
 
 
 def _interval(before: Float[np.ndarray, "documents 2"], after: Float[np.ndarray, "documents 2"]) -> tuple[float, float]:

@@ -313,11 +313,11 @@ def _benchmarks(verdict: Verdict, clean: Clean, target: Variant | None) -> None:
     mean = sum(change.difference for change in changes) / len(changes)
     text = f"Of {len(changes)} benchmarks in the original window "
     text += f"{len(lost)} lost beyond chance ({', '.join(lost)})" if lost else "none lost beyond chance"
-    verdict.sentences.append(f"{text}; the mean changed by {benchmarks.points(mean)} points.")
+    verdict.sentences.append(f"{text}; the mean changed by {number_format.points(mean)} points.")
     verdict.tiles.append(
         Tile(
             "benchmarks",
-            f"{benchmarks.points(mean)} points",
-            f"on average; worst {benchmarks.name(worst.task)} {benchmarks.points(worst.difference)}",
+            f"{number_format.points(mean)} points",
+            f"on average; worst {benchmarks.name(worst.task)} {number_format.points(worst.difference)}",
         )
     )
