@@ -36,6 +36,14 @@ def test_a_grid_is_grouped_by_method_and_seed(tmp_path) -> None:
     made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)))
     whole = records.read([path]).of(records.Perplexity).to_pandas()
     assert whole.groupby("training_tokens").size().to_dict() == {0: 1, 1000: 4}  # groupby drops what is NaN
+    untrained = whole[whole.steps == 0]
+    assert untrained[["seed", "learning_rate"]].isna().all(axis=None)
+    assert (whole.seed.dtype, whole.learning_rate.dtype) == (
+        "Int64",
+        "float64",
+    )  # whole numbers stay whole beside a gap
+    assert untrained.to_csv(columns=["seed", "learning_rate"], index=False).splitlines()[1] == ","
+    assert whole.groupby("seed", dropna=False).size().to_list() == [2, 2, 1]
     frame = whole[whole.steps > 0]
     assert frame.groupby(["base", "method", "factor", "steps"]).seed.apply(list).to_dict() == {
         ("hemp", "linear", 4, 100): [0, 1],

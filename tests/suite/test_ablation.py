@@ -115,7 +115,8 @@ def test_scores_of_a_trained_state_and_further_documents_are_those_of_the_comman
 
 
 def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
-    assert [each.reason for each in ablate(tmp_path, methods=["none"], dry_run=True)] == ["to do"]
+    outcomes = ablate(tmp_path, methods=["none"], dry_run=True)
+    assert outcomes.to_pandas()[["name", "model", "reason"]].values.tolist() == [["none", "hemp", "to do"]]
     assert not list(tmp_path.iterdir())
     ablate(tmp_path, methods=["none"], measure=["passkey"])
     first = (tmp_path / "none.jsonl").read_bytes()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 R = TypeVar("R")
+#: Columns that an untrained model has nothing in: pandas would make decimals of whole numbers, and objects of a column without any.
+_WITH_GAPS = {"seed": "Int64", "training_tokens": "Int64", "learning_rate": "float64"}
 #: Lines that a notebook shows; a frame has all.
 _SHOWN = 100
 
@@ -29,6 +31,8 @@ class Rows(list[R]):
     def to_pandas(self) -> pandas.DataFrame:
         """A line a row, a column a field; of measurements first the model and what tells it apart: its state (base, PI ×4 before training, …), method, factor, steps and the seed of its training.
 
+        An untrained model has 0 training tokens, and seed and learning rate missing (`pandas.NA`, NaN); `groupby` leaves such lines out unless told `dropna=False`.
+
         Raises:
             UserError: pandas is not installed.
         """
@@ -36,7 +40,8 @@ class Rows(list[R]):
             import pandas
         except ImportError:
             raise UserError("to_pandas needs pandas, which is not installed: pip install pandas") from None
-        return pandas.DataFrame(_lines(self))
+        frame = pandas.DataFrame(_lines(self))
+        return frame.astype({name: dtype for name, dtype in _WITH_GAPS.items() if name in frame})
 
     def _repr_html_(self) -> str:
         lines = _lines(self)

@@ -40,6 +40,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
+from ropewalk.records import Rows
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
@@ -66,11 +67,12 @@ _POPULATION, _SEARCHED = 16, 2
 
 
 @takes(AblateSettings)
-def ablate(settings: AblateSettings) -> list[Outcome]:
+def ablate(settings: AblateSettings) -> Rows[Outcome]:
     """Run the rows of a grid that no other process has run or is running.
 
     Returns:
-        What became of each row: nothing if it is whole, else why it is not. Of a dry run, about how many seconds each would take.
+        What became of each row: nothing if it is whole, else why it is not. Of a dry run, about how many seconds each would take. What was measured is
+        read from `out`: `records.read([out]).of(records.Perplexity).to_pandas()`.
 
     Raises:
         UserError: a model that cannot be read or has no rotation, a method that does not exist, an `out` that holds other rows.
@@ -92,10 +94,10 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     for row in grid.rows:
         is_whole(grid, row, out)
     if settings.dry_run:
-        return [
+        return Rows(
             Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
             for row in grid.rows
-        ]
+        )
     mesh = meshes.start(device=device_for(settings.device))
     atexit.register(mesh.close)
     ranks.first(
@@ -106,7 +108,7 @@ def ablate(settings: AblateSettings) -> list[Outcome]:
     # Again, as long as there is something to do: what another process held may be free by now.
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
-    return [outcomes[row] for row in grid.rows]
+    return Rows(outcomes[row] for row in grid.rows)
 
 
 def _take_directory(settings: AblateSettings, out: Path) -> None:

@@ -39,7 +39,7 @@ from ropewalk.evals.loaded import opened
 from ropewalk.evals.pairing import refuse_other_base
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
-from ropewalk.records import check_file, rename_in
+from ropewalk.records import Rows, check_file, rename_in
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import JOURNAL, EvaluateSettings
@@ -56,7 +56,7 @@ __all__ = ["SIZES", "Outcome", "Size", "Stage", "evaluate"]
 
 
 @takes(EvaluateSettings)
-def evaluate(settings: EvaluateSettings) -> list[Outcome]:
+def evaluate(settings: EvaluateSettings) -> Rows[Outcome]:
     """Run the suite, and write its page; a suite that lies in `out` already goes on.
 
     Returns:

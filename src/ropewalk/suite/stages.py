@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,7 +23,7 @@ from ropewalk.checkpoint.files import disk_errors
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError, read_text
-from ropewalk.records import append_lines, versions
+from ropewalk.records import Rows, append_lines, versions
 from ropewalk.settings.downstream import JOURNAL
 
 _logger = logging.getLogger(__name__)
@@ -43,16 +43,17 @@ class Stage:
 class Outcome:
     """What became of a stage; `reason` is empty where it was run."""
 
+    kind: ClassVar[str] = "outcome"
     name: str
     model: str
     reason: str = ""
     seconds: float = 0.0
 
 
-def run(stages: Sequence[Stage], out: Path) -> list[Outcome]:
+def run(stages: Sequence[Stage], out: Path) -> Rows[Outcome]:
     """Run the stages that are not done yet, one after the other; each of them is logged."""
     first = ranks.rank() == 0
-    outcomes: list[Outcome] = []
+    outcomes: Rows[Outcome] = Rows()
     done = ranks.same(_done(out))
     for number, stage in enumerate(stages, start=1):
         key = _key(stage)
