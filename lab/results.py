@@ -24,7 +24,7 @@ import reading
 import trained_states
 import tuning
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
-from tables import budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
+from tables import at_other_rates, budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
 from ropewalk.figures import style
 from ropewalk.figures.measured import save
@@ -119,11 +119,12 @@ def sections() -> Iterable[str]:
     if found := claimed(models):
         yield found
     for model in models:
-        if found := method_map(model, RECORDS / "a" / model):
+        mapped = RECORDS / "a" / model
+        if found := method_map(model, mapped):
             yield f"### Every method, {model}\n\n{found}"
-            if rates := rates_table(RECORDS / "a" / model):
-                yield f"Learning rates, by the mean validation loss at the old and the new window; the best is what the tables take:\n\n{rates}"
-        if found := budgets_table([RECORDS / "a" / model, RECORDS / "c" / model]):
+            if rates := rates_table(mapped):
+                yield f"Learning rates, by the mean validation loss at the old and the new window. {rates_taken(mapped)}\n\n{rates}"
+        if found := budgets_table([mapped, RECORDS / "c" / model]):
             yield (
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
                 f"books. Several seeds: their mean, least and largest.\n\n{found}"
@@ -148,11 +149,22 @@ def sections() -> Iterable[str]:
             save(cliff(grids), FIGURES / f"lab-factors-{level}.svg")
             yield f"### By factor{words}\n\n![Passkeys and loss by factor](figures/lab-factors-{level}.svg)"
         for model, rows in grids.items():
-            yield f"{model}:\n\n{factors_table(rows, base_of(rows))}"
+            base = base_of(rows)
+            yield f"{model}, {next(iter(base.perplexities.values())).documents} documents cut to {base.asked['test_tokens'] or 'the longest window'} tokens:\n\n{factors_table(rows, base)}"
     if found := explained(models):
         yield found
     if found := telling(models):
         yield found
+
+
+def rates_taken(directory: Path) -> str:
+    """Which rates the tables have, in a sentence."""
+    if not (others := at_other_rates(directory)):
+        return "The best is what the tables take:"
+    return (
+        "The tables take the best where it was measured in full, as all rows of 20 M tokens and more are; else the rate that was, of which these are worse on validation than at "
+        f"their best, in nats: {others}. So what these lack at that budget is in part their rate, and between such a row and one of more tokens the rate changes too:"
+    )
 
 
 def full_rows(model: str) -> list[Row]:
@@ -169,7 +181,7 @@ def claimed(models: list[str]) -> str:
     told = [f"{name}, {m.old} → {m.new}, {budget(m.tokens)} tokens" for name, (m, *_) in known]
     return (
         "### The paper's claims\n\nOf Position Interpolation after the tokens in each head, where the paper's own 1000 steps are 0.5 G and its first 200 are 105 M (100 M here): what did not hold after few "
-        "tokens may after more, which is what the columns of one model show. L is the old window, L' the new one. Not testable here: 7B to 65B, and what those say of size; not measured yet: summaries. Where seeds differ, a claim is open. The theorem is "
+        "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). L is the old window, L' the new one. Not testable here: 7B to 65B, and what those say of size; not measured yet: summaries. Where seeds differ, a claim is open. The theorem is "
         "another matter: as printed its bound is false by 13.7 %, and the factor of about 600 is 512 by its own logic ([method](method.md)).\n\n"
         + table(["claim", "in the paper", "decided by", *told], claims.lines([seeds for _, seeds in known]))
     )
@@ -212,8 +224,8 @@ def page() -> str:
     """What stands between the marks."""
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
-        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals. Retrieval is the harder "
+        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals, where seeds are several their least and largest; those of shares are exact (Clopper and Pearson). A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     left = missing()

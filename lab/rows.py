@@ -11,11 +11,12 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropewalk.evals.intervals import share_interval
 from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
 from ropewalk.records.variant import Variant
 from ropewalk.reports import damage
@@ -78,7 +79,13 @@ class Row:
 
     @cached_property
     def passkeys(self) -> dict[int, PasskeySummary]:
-        return {m.row.window: m.row for m in self.records.of(PasskeySummary)}
+        """By window, the interval of the share exact whenever it was measured: the oldest records hold Wilson's."""
+        found = {}
+        for m in self.records.of(PasskeySummary):
+            prompts = m.row.depths * m.row.trials
+            low, high = share_interval(round(m.row.accuracy * prompts), prompts)
+            found[m.row.window] = replace(m.row, low=low, high=high)
+        return found
 
     @cached_property
     def retrieval(self) -> dict[int, tuple[int, int]]:

@@ -119,6 +119,19 @@ def rates_table(directory: Path) -> str:
     return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""
 
 
+def at_other_rates(directory: Path) -> str:
+    """Of which methods the tables have a row at another rate than the best, and by how much it is worse on validation; empty where of none."""
+    rows, best = rows_in(directory), chosen_rates(directory)
+    losses = {(row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): row.validation for row in rows}
+    words = []
+    for row in sorted(at_chosen_rate(rows, best), key=order):
+        method, tokens, rate = (row.asked[name] for name in ("method", "tokens", "learning_rate"))
+        least = losses.get((method, tokens, best.get(method)))
+        if tokens and row.validation is not None and least is not None and row.validation > least:
+            words.append(f"{row.method} {fixed(row.validation - least, 3)}")
+    return ", ".join(words)
+
+
 def factors_table(rows: list[Row], base: Row) -> str:
     """Passkey and loss by factor."""
     prompts, lines = base.asked["prompt_windows"], []

@@ -43,7 +43,7 @@ def passkeys(figures: dict[str, float]) -> str:
     seeds = int(figures["seeds"])
     if seeds == 1:
         return mean
-    return f"{mean} ({seeds} seeds)" if least == most else f"{mean} ({least} to {most}, {seeds} seeds)"
+    return f"{mean} ({seeds} seeds)" if least == most else f"{mean} ({seeds} seeds, from {least} to {most})"
 
 
 def choice(asked: str, method: str) -> str:
