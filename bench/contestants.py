@@ -55,6 +55,17 @@ def config_of(shape: str, layers: int | None = None) -> Any:
     )
 
 
+def module(device: torch.device, shape: str, layers: int | None) -> NextTokenLoss:
+    """A random model in bfloat16, the same on every rank."""
+    torch.manual_seed(0)
+    config = config_of(shape, layers)
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    torch.set_default_dtype(torch.float32)
+    return NextTokenLoss(model.train())
+
+
 @dataclass
 class Turn:
     """One contestant's turn at one size: seconds and losses of its steps, the first one not timed."""

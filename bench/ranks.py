@@ -22,9 +22,8 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import torch
 import torchao.optim
-import transformers
 
-from bench.contestants import GIB, SHAPES, config_of
+from bench.contestants import GIB, SHAPES, module
 from bench.measuring import profile
 from ropewalk import records
 from ropewalk.distributed import mesh as meshes
@@ -35,17 +34,6 @@ from ropewalk.planner.chips import mfu, named
 from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput
-
-
-def module(device: torch.device, shape: str, layers: int | None) -> NextTokenLoss:
-    """A random model in bfloat16, the same on every rank."""
-    torch.manual_seed(0)
-    config = config_of(shape, layers)
-    torch.set_default_dtype(torch.bfloat16)
-    with device:
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    torch.set_default_dtype(torch.float32)
-    return NextTokenLoss(model.train())
 
 
 def room(mesh: meshes.Mesh, root: NextTokenLoss, kept: recompute.SelectiveCheckpointing, tokens: int) -> Room:
