@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ropewalk.cli import rehearse
-from ropewalk.cli.terminal import say
+from ropewalk.cli.terminal import say, say_rows
 from ropewalk.errors import UserError
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
@@ -13,17 +13,25 @@ from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, S
 
 
 def benchmarks(options: Any) -> None:
-    from ropewalk.cli.tables.downstream import show_benchmarks
+    from ropewalk.cli.tables.downstream import by_model, show_benchmarks
     from ropewalk.evals.downstream.benchmarks import benchmarks
 
-    show_benchmarks(benchmarks(**arguments(BenchmarksSettings, options)))
+    rows = benchmarks(**arguments(BenchmarksSettings, options))
+    if options.json:
+        say_rows(by_model(rows, str(options.model)))
+    else:
+        show_benchmarks(rows)
 
 
 def summarize(options: Any) -> None:
     from ropewalk.cli.tables.downstream import show_summaries
     from ropewalk.evals.downstream.summary import summarize
 
-    show_summaries(summarize(**arguments(SummarizeSettings, options)))
+    rows = summarize(**arguments(SummarizeSettings, options))
+    if options.json:
+        say_rows([(str(options.model), rows)])
+    else:
+        show_summaries(rows)
 
 
 def evaluate(options: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ropewalk.cli.terminal import say
+from ropewalk.cli.terminal import say, say_rows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.measure import (
     AttentionSettings,
@@ -23,17 +23,14 @@ def perplexity(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_perplexity
     from ropewalk.evals.perplexity.measure import perplexity
 
-    for name, model in _models(options):
-        rows = perplexity(**arguments(PerplexitySettings, options) | {"model": model})
-        show_perplexity(rows, name)
+    _show(perplexity, PerplexitySettings, show_perplexity, options)
 
 
 def gain(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_gain
     from ropewalk.evals.perplexity.context_gain import gain
 
-    for name, model in _models(options):
-        show_gain(gain(**arguments(GainSettings, options) | {"model": model}), name)
+    _show(gain, GainSettings, show_gain, options)
 
 
 def data_score(options: Any) -> None:
@@ -52,36 +49,48 @@ def passkey(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_passkey
     from ropewalk.evals.retrieval.passkey import passkey
 
-    for name, model in _models(options):
-        rows, summary = passkey(**arguments(PasskeySettings, options) | {"model": model})
-        show_passkey(rows, summary, name)
+    _show(passkey, PasskeySettings, lambda measured, name: show_passkey(*measured, name=name), options)
 
 
 def retrieval(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_retrieval
     from ropewalk.evals.retrieval import retrieval
 
-    show_retrieval(retrieval(**arguments(RetrievalSettings, options)), str(options.model))
+    _show(retrieval, RetrievalSettings, show_retrieval, options)
 
 
 def ruler(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_ruler
     from ropewalk.evals.long_context import ruler
 
-    for name, model in _models(options):
-        show_ruler(*ruler(**arguments(RulerSettings, options) | {"model": model}), name)
+    _show(ruler, RulerSettings, lambda measured, name: show_ruler(*measured, name=name), options)
 
 
 def attention(options: Any) -> None:
     from ropewalk.cli.tables.attention import show_attention
     from ropewalk.evals.attention import attention
+    from ropewalk.records.variant import variant_of
 
-    show_attention(attention(**arguments(AttentionSettings, options)), full=options.full)
+    variants = attention(**arguments(AttentionSettings, options))
+    if options.json:
+        say_rows((variant_of(each.run.model, each.rows[0].window).label, each.rows) for each in variants)
+    else:
+        show_attention(variants, full=options.full)
+
+
+def _show(measure: Callable[..., Any], settings: type, table: Callable[[Any, str], None], options: Any) -> None:
+    """A table for each model, as it comes; with --json the rows of all, once they are there."""
+    given = arguments(settings, options)
+    measured = ((name, measure(**given | {"model": model})) for name, model in _models(options))
+    if options.json:
+        return say_rows(measured)
+    for name, rows in measured:
+        table(rows, name)
 
 
 def _models(options: Any) -> Iterator[tuple[str, Any]]:
     """What is measured, by name: the model, or with --by-step each checkpoint of a training run."""
-    if not options.by_step:
+    if not getattr(options, "by_step", False):
         yield str(options.model), options.model
         return
     from ropewalk.evals.checkpoints_of_run import checkpoints

@@ -6,7 +6,10 @@ out  stdout of the first process; the others that torchrun started stay silent
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 
@@ -27,6 +30,21 @@ def say(sentence: str) -> None:
     """One line of a command's result, as it is: neither wrapped nor coloured."""
     if is_first_process():
         print(sentence)
+
+
+def say_rows(measured: Iterable[tuple[str, Any]]) -> None:
+    """All rows that were measured as one list in JSON, each as a record file has it, with its model's name before it.
+
+    measured: the name, and what its measurement returns: a row, a list of rows, or a list and its summary.
+    """
+    from ropewalk.records import to_line  # not for --help
+
+    lines = [{"model": name} | json.loads(to_line(row)) for name, rows in measured for row in _flat(rows)]
+    say(json.dumps(lines, indent=2))
+
+
+def _flat(rows: Any) -> list[Any]:
+    return [row for each in rows for row in _flat(each)] if isinstance(rows, list | tuple) else [rows]
 
 
 def agreed(question: str) -> bool:

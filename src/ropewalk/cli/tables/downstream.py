@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.records import Benchmark, BenchmarkComparison, Summary
 
+BenchmarkRows = Sequence[Benchmark | BenchmarkComparison]
 
-def show_benchmarks(rows: Sequence[Benchmark | BenchmarkComparison]) -> None:
-    """Print each model's accuracies as a table, and pairs as another; 80 characters wide at most."""
-    terminal = console()
+
+def by_model(rows: BenchmarkRows, name: str = "") -> list[tuple[str, list[Any]]]:
+    """Each model's accuracies by its name, `name` where one alone was measured; pairs come last, by the second model's."""
     alone = [row for row in rows if isinstance(row, Benchmark)]
     pairs = [row for row in rows if isinstance(row, BenchmarkComparison)]
-    names = [pairs[0].before, pairs[0].after] if pairs else [""]
+    names = [pairs[0].before, pairs[0].after] if pairs else [name]
     each = len(alone) // len(names)
-    for at, name in enumerate(names):
-        terminal.print(_accuracies(alone[at * each : (at + 1) * each], name))
-    if pairs:
-        terminal.print(_differences(pairs))
+    parts = [(name, alone[at * each : (at + 1) * each]) for at, name in enumerate(names)]
+    return [*parts, (names[-1], pairs)] if pairs else parts
+
+
+def show_benchmarks(rows: BenchmarkRows) -> None:
+    """Print each model's accuracies as a table, and pairs as another; 80 characters wide at most."""
+    for name, of_model in by_model(rows):
+        is_pairs = isinstance(of_model[0], BenchmarkComparison)
+        console().print(_differences(of_model) if is_pairs else _accuracies(of_model, name))
 
 
 def _accuracies(rows: Sequence[Benchmark], name: str) -> Table:
