@@ -109,9 +109,11 @@ def test_weights_that_an_adapter_was_not_trained_on_are_said(trained, tmp_path):
             ropewalk.merge(out / "adapter", base=other, out=tmp_path / f"merged-{other.name}")
 
 
-def test_an_adapter_is_merged_on_the_way_to_another_reader(trained, tmp_path):
+def test_an_adapter_is_merged_on_the_way_to_another_reader(trained, tmp_path, caplog):
+    caplog.set_level("INFO", "ropewalk")
     base, out = trained
     ropewalk.export(out / "adapter", reader="vllm", base=base, out=tmp_path / "served")
+    assert "hard links" not in caplog.text  # its weights are nobody else's
     torch.testing.assert_close(of(tmp_path / "served"), of(out), rtol=1e-5, atol=1e-6)
     assert read_config(tmp_path / "served")["max_position_embeddings"] == 64
 

@@ -89,8 +89,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Put a file into another directory without reading it: a hard link where the file system allows, a copy elsewhere.
 
-    A hard link is safe here because safetensors (from 0.8) saves beside and renames, so writing a new model over the link
-    leaves the original alone (tests/model/test_extend.py).
+    A hard link is safe from ropewalk, whose safetensors (from 0.8) saves beside and renames, so that writing a new model over the link
+    leaves the original alone (tests/model/test_extend.py). It is not from every other program: see docs/decisions/066.
     """
     source = source.resolve()  # a hub cache holds symbolic links, which would break when the cache is cleaned
     try:

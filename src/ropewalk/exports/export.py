@@ -21,6 +21,7 @@ from ropewalk.exports import adapters, gguf_rope
 from ropewalk.exports.checkpoints import full_layers, refuse_unreadable, write_checkpoint
 from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
+from ropewalk.model.carry import say_of_links
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
@@ -102,6 +103,7 @@ def export(settings: ExportSettings) -> Exported:
         exported = Exported(out, settings.reader, served, line, _warning(target, beside, checkpoint) or target.says)
         write_json(beside / EXPORT, _manifest(checkpoint, exported) | {"here": here})
         _say_of_card(checkpoint, beside, out)
+    say_of_links(out, settings.model)  # only now: a model that was merged for it is gone
     return exported
 
 

@@ -4,8 +4,8 @@ in   an open checkpoint, and the directory of the new one
 out  the weights that a reader of the old one would read, the tokenizer's own files, licence, chat template, generation config; a
      README that says what was done
 
-A file that is linked is the original's too, and whoever appends to it changes both. Weights are never edited but replaced (see
-`link_or_copy`), so they alone are linked. Tokenizers are copied, not saved again: what transformers 5 writes, version 4 and
+A file that is linked is the original's too, and whoever writes into it changes both. ropewalk never edits weights but replaces them (see
+`link_or_copy`), so they alone are linked; whoever makes a model is told. Tokenizers are copied, not saved again: what transformers 5 writes, version 4 and
 llama.cpp's converter cannot read, and a SentencePiece model would be lost.
 """
 
@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.digests import same_bytes
+from ropewalk.checkpoint.digests import same_bytes, weights_in
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
 from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
@@ -95,6 +95,16 @@ def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool 
         from ropewalk.model.pickles import convert
 
         convert(checkpoint.path, target)
+
+
+def say_of_links(out: Path, model: object) -> None:
+    """Log that the weights of what was written are another model's files, where they are."""
+    if any(path.stat().st_nlink > 1 for path in weights_in(out)):
+        _logger.info(
+            "weights: the files of %s under further names (hard links), which take no room; a program that saves a model there by writing into the "
+            "files, as safetensors before 0.8 does, changes both. A copy of the directory (cp -r) is a model of its own",
+            model,
+        )
 
 
 def carry_the_rest(checkpoint: Checkpoint, target: Path, *, window: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -58,7 +59,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     if not checkpoint.trust_remote_code:
         config_dict = without_code(config_dict)
     # Only now, so that what the config alone refuses is said before transformers is imported.
-    from ropewalk.model.carry import carry_the_rest, carry_weights, write_readme
+    from ropewalk.model.carry import carry_the_rest, carry_weights, say_of_links, write_readme
     from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
@@ -80,6 +81,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         refuse_what_no_reader_loads(written)
         write_readme(beside, written.info, base=checkpoint, history=config_dict["ropewalk"]["history"])
         verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)
+    say_of_links(Path(settings.out), checkpoint)
     return Checkpoint.open(settings.out).info
 
 
