@@ -127,7 +127,7 @@ def sections() -> Iterable[str]:
         if found := budgets_table([mapped, RECORDS / "c" / model]):
             yield (
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
-                f"books. Several seeds: their mean, least and largest.\n\n{found}"
+                f"books. Several seeds: their mean, of losses with its interval for other documents and other seeds, else with the least and the largest seed.\n\n{found}"
             )
         if found := cheaper.section(model, full_rows(model)):
             yield found
@@ -225,7 +225,7 @@ def page() -> str:
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals, where seeds are several their least and largest; those of shares are exact (Clopper and Pearson). A figure without one has it in its record. Retrieval is the harder "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson). A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     left = missing()

@@ -6,7 +6,6 @@ out  text; a figure with its 95 % interval in brackets
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
 
-from ropewalk.evals.intervals import share_interval
+from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.records import format as number_format
 from ropewalk.records.format import fixed, interval, share
 from ropewalk.reports.paired import Ratio
@@ -186,10 +185,12 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
 
 
 def _losses(found: list[Ratio | None]) -> str:
-    """Of one seed with its interval, of several their mean and range."""
-    if len(found) == 1:
-        return nats(found[0])
-    return _spread([math.log(ratio.value) if ratio else None for ratio in found], lambda value: fixed(value, 3))
+    """Their mean over seeds, with its interval for other documents and other seeds."""
+    known = [ratio.nats for ratio in found if ratio]
+    if not known:
+        return ""
+    value, low, high = over_seeds(known)
+    return bounded(fixed(value, 3), low, high, lambda bound: fixed(bound, 3))
 
 
 def _spread(values: list[float | None], write: Callable[[Any], str]) -> str:
