@@ -160,7 +160,7 @@ def test_a_base_that_is_one_of_two_is_compared_only_if_it_is_known(out: Path, tm
         (measured(out), made_up.row(2.02, 64)),
     )
     text = read(card(out, records=[rows], out=tmp_path / "neither.md"))
-    assert "+2.0 %" not in text and "what became of the short window of 64 was not measured" in text
+    assert "+2.0 %" not in text and "for its base was not measured at 64 tokens" in text
     assert "could have been made from any of hub/base, hub/chat" in caplog.text
     (out / "README.md").write_text((out / "README.md").read_text().replace('"base": "base"', '"base": "hub/base"'))
     text = read(card(out, records=[rows], out=tmp_path / "known.md"))

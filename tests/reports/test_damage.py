@@ -28,8 +28,8 @@ def test_what_the_text_taught_is_told_from_the_price_of_the_window(tmp_path):
     cells, text = prices(tmp_path / "r.jsonl", control("c", 1.7))
     assert cells[1:3] == ["−0.100 −0.100 to −0.100", "+0.200 +0.200 to +0.200"]
     assert (
-        "Its loss at 256 tokens is −0.100 (95 % interval −0.100 to −0.100) nats above the base's, and +0.200 (95 % interval +0.200 to +0.200) "
-        "above that of a control that read as many tokens of the same text there" in text
+        "Loss at 256 tokens above the base's: −0.100 (95 % interval −0.100 to −0.100) nats; above a control's that read as many tokens of this text there, "
+        "the price of the longer window: +0.200 (95 % interval +0.200 to +0.200)." in text
     )
 
 
@@ -37,7 +37,7 @@ def test_what_the_text_taught_is_told_from_the_price_of_the_window(tmp_path):
 def test_what_read_something_else_is_no_control(tmp_path, differs):
     cells, text = prices(tmp_path / "r.jsonl", control("c", 1.7, **differs))
     assert cells[2].startswith("6.69")  # there is no such column: perplexity at the window follows
-    assert "above that of a control" not in text
+    assert "above a control's" not in text
 
 
 def test_of_several_controls_that_by_the_same_rate_counts_and_else_the_best(tmp_path):
@@ -52,4 +52,4 @@ def test_seeds_are_each_held_against_the_control_of_their_own(tmp_path):
     page = page_of(tmp_path / "r.jsonl", trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *seeds)
     cells = table(page, "1.05 M training tokens")["YaRN ×4, 20 steps, 2 seeds mean"]
     assert cells[2] == "+0.150 −0.485 to +0.785 seeds +0.100 to +0.200"
-    assert "and +0.150 (95 % interval −0.485 to +0.785) above that of a control" in made_up.words(page)
+    assert "price of the longer window: +0.150 (95 % interval −0.485 to +0.785); 2 seeds." in made_up.words(page)

@@ -114,7 +114,7 @@ def test_two_documents_are_too_few_for_a_reading(tmp_path):
         )
     )
     assert "put to use" not in page
-    assert "the documents are too few, or not the same, for an interval" in page
+    assert "(2 documents: no interval), which may be chance." in page
 
 
 def test_nothing_is_said_of_what_was_not_measured(tmp_path):
@@ -353,3 +353,58 @@ def test_a_checkpoint_that_was_measured_says_how_far_its_training_came(tmp_path,
     page = made_up.words(render(records.read([path])))
     assert "trained for 2 steps" in page
     assert ("Its training to 1024 tokens: interrupted, 2 of 400 steps." in page) == told
+
+
+PLACES = "what became of the short window is not known, for {} measured at 256 tokens, and other windows do not tell."
+
+
+@pytest.mark.parametrize(("base", "extended", "told"), [
+    # windows at which each was measured
+    ([256], [1024], [PLACES.format("it was not"), "At 1024 tokens: 8.17; the base at 256 tokens has 7.39, which is of another window: no better or worse follows."]),
+    ([1024], [256, 1024], [PLACES.format("its base was not")]),
+    ([1024], [1024], [PLACES.format("neither it nor its base was")]),
+    ([256], [512], ["Its perplexity was measured at 512 tokens and not at 1024: of the new window it does not tell."]),
+    ([128, 256], [128, 1024], ["at 128 tokens, within the short window of 256, at which they were not both measured, its perplexity went 7.39 → 8.17, +10.5 %"]),
+])  # fmt: skip
+def test_what_was_measured_at_other_windows_is_no_better_and_no_worse(tmp_path, base, extended, told):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, *(made_up.row(2.0, window) for window in base)),
+        (made_up.extended(4, 9), *(made_up.row(2.1, window) for window in extended)),
+    )
+    verdict = made_up.words(render(records.read([path]))).split("Not known")[0].replace("\u00a0", " ")
+    assert all(sentence in verdict for sentence in told)
+    assert 256 in {*base} & {*extended} or "against the base in its own window" not in verdict
+
+
+def test_one_document_has_no_interval_and_the_verdict_says_so(tmp_path):
+    one = [made_up.row(nll, window, documents=1) for nll, window in ((2.1, 256), (2.0, 1024))]
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0, documents=1)), (made_up.extended(4, 9), *one)
+    )
+    page = made_up.words(render(records.read([path]))).replace("\u00a0", " ")
+    assert "its perplexity went 7.39 → 8.17, +10.5 % (one document: no interval)." in page
+    assert (
+        "From 256 to 1024 tokens its perplexity changes by −9.5 % (one document: no interval), which may be chance."
+        in page
+    )
+
+
+def test_the_verdict_names_what_it_rests_on(tmp_path):
+    """Texts with their documents, the days of the measurements, the seed of the training where it is on record."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), started="2026-11-20T05:00:00+00:00"
+    )
+    state = made_up.extended(4, 9, name="hemp/linear")
+    asked = {"row": {"name": "hemp/linear", "method": "linear", "tokens": 1000, "seed": 3}}
+    for day, data in ((21, "held-out"), (23, "code")):
+        made_up.record_rows(path, (state, made_up.row(2.1, data=data)), started=f"2026-11-{day}T05:00:00+00:00", settings=asked)  # fmt: skip
+    page = made_up.words(render(records.read([path])))
+    assert (
+        "Perplexity is of held-out (5 documents) and 1 more; measured 2026-11-21 to 2026-11-23; training seed 3."
+        in page
+    )
+    alone = made_up.record_rows(tmp_path / "alone.jsonl", (made_up.BASE, made_up.row(2.0, documents=1)))
+    assert "Perplexity is of held-out (1 document); measured 2026-11-22." in made_up.words(
+        render(records.read([alone]))
+    )

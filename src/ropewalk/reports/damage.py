@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ropewalk.evals.intervals import over_seeds
+from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
 from ropewalk.reports.paired import Ratio, ratio, told
 from ropewalk.reports.perplexity import ByWindow, Group
@@ -26,6 +27,16 @@ def above_control(group: Group, variant: Variant, runs: Sequence[Training]) -> R
     rows, window = group.variants(), variant.original_window
     control = control_of(variant, rows, runs)
     return ratio(rows[control][window], rows[variant][window]) if control and window in rows[variant] else None
+
+
+def short_pair(group: Group, variant: Variant) -> tuple[Perplexity, Perplexity] | None:
+    """The base and a variant in the old window; at the longest shorter one where they were not both measured there."""
+    rows = group.variants()
+    for base in (v for v in rows if v.role == "base" and not v.steps):
+        shared = [window for window in rows[base].keys() & rows[variant].keys() if window <= variant.original_window]
+        if shared:
+            return rows[base][max(shared)], rows[variant][max(shared)]
+    return None
 
 
 def control_of(variant: Variant, measured: Mapping[Variant, ByWindow], runs: Sequence[Training] = ()) -> Variant | None:
@@ -62,6 +73,6 @@ def sentence(group: Group, seeds: Sequence[Variant], runs: Sequence[Training]) -
     several = f"; {len(known)} seeds" if len(known) > 1 else ""
     base, control = (told(over_seeds(figures)) for figures in zip(*known, strict=True))
     return (
-        f"Its loss at {seeds[0].original_window} tokens is {base} nats above the base's, and {control} above that of a control that read as many tokens "
-        f"of the same text there, which is the price of the longer window{several}."
+        f"Loss at {seeds[0].original_window} tokens above the base's: {base} nats; above a control's that read as many tokens of this text there, "
+        f"the price of the longer window: {control}{several}."
     )

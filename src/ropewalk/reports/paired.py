@@ -22,7 +22,7 @@ _FEWEST = 3  # of two documents Student's t is valid only if documents scatter j
 
 @dataclass(frozen=True)
 class Ratio:
-    """after / before, with the paired interval over documents, Student's (NaN below three documents, or where they cannot be paired).
+    """after / before, with the paired interval over documents, Student's (NaN below three `documents`, or where they cannot be paired).
 
     Documents are the same by the hash of their text; by their name in records that have none. `same_text` is False where both scored such
     a document with another number of tokens: another tokenizer, or another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
@@ -55,10 +55,17 @@ class Ratio:
         return math.log(self.value), low, high
 
     @property
+    def too_few(self) -> bool:
+        """Whether it was paired over too few documents for an interval."""
+        return 0 < self.documents < _FEWEST and not self.sampled
+
+    @property
     def change(self) -> str:
         return number_format.percent(self.value - 1) if self.value < 3 else number_format.times(self.value)
 
     def _bounds(self, pairing: str) -> str:
+        if self.too_few:
+            return f" ({'one document' if self.documents == 1 else f'{self.documents} documents'}: no interval)"
         bounds = number_format.interval(self.low - 1, self.high - 1, number_format.percent)
         return f" (95\u202f% interval {bounds}{pairing})" if bounds and self.value < 3 else ""
 
@@ -84,7 +91,7 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
     if len(shared) != len(first) or len(shared) != len(second):
         return Ratio(value, same_documents=False)
     if len(shared) < _FEWEST:
-        return Ratio(value)
+        return Ratio(value, documents=len(shared))
     low, high = _interval(*(np.array([table[key] for key in shared]) for table in (first, second)))
     return Ratio(value, low, high, len(shared))
 

@@ -5,20 +5,19 @@ Every sentence is a comparison of two rows of the same page. None is written whe
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.records import EffectiveLength, PasskeySummary, Perplexity, Step
+from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, training
+from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, reach, training
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.rows import Clean
 
-#: Times the base's perplexity in its own window: beyond it at every window, nothing holds.
-_USELESS = 2.0
+#: Texts that a sentence names.
+_NAMED = 1
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,14 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             verdict.sentences.append(
                 f"What follows is of seed {target.recipe.seed}, one of {1 + len(seeds)}; the tables have their mean."
             )
-        _holds(verdict, clean, target)
+        verdict.sentences.append(reach.sentence(clean, target))
         group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
         priced = damage.sentence(group, [target, *seeds], training.trainings(clean)) if group else ""
         verdict.sentences += [priced] if priced else []
     _perplexity(verdict, clean, variants[0].lineage, base, target)
     _passkey(verdict, clean, base, target)
     _benchmarks(verdict, clean, target)
+    verdict.sentences.append(_basis(clean, [target, *seeds] if target else bases))
     return verdict
 
 
@@ -163,65 +163,15 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
     inside, outside = rows[target].get(target.original_window), rows[target].get(target.window)
     if before and inside:
         _original_window(verdict, before, inside)
-    if outside:
+    if not outside:
+        measured = ", ".join(map(str, sorted(rows[target])))
+        verdict.sentences.append(
+            f"Its perplexity was measured at {measured} tokens and not at {target.window}: of the new window it does not tell."
+        )
+    else:
         stretched = rows.get(base, {}).get(target.window) if base else None
         untrained = next((rows[v].get(target.window) for v in rows if _is_before(v, target)), None)
         _new_window(verdict, inside, outside, before, stretched, untrained)
-
-
-def _holds(verdict: Verdict, clean: Clean, target: Variant) -> None:
-    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval."""
-    short, window = target.original_window, target.window
-    group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
-    rows = group.variants()[target] if group else {}
-    before, inside = group.base_row() if group else None, rows.get(short)
-    parts = [*_reach(clean, target), *(_useless(before, rows, window) or _far_by_perplexity(rows, short, window))]
-    change = ratio(before, inside) if before and inside else None
-    done = "Trained" if target.steps else "Extended, not trained,"
-    holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
-    at_short = ""
-    if before and inside and change:
-        at_short = f"; at the short window of {short} tokens its perplexity went {_moved(before, inside)}, {change}"
-    elif not any(each.variant == target for each in benchmarks.changes(clean)):
-        at_short = f"; what became of the short window of {short} was not measured"
-    verdict.sentences.append(f"{done} to {window} tokens, {holds}{at_short}.")
-
-
-def _reach(clean: Clean, target: Variant) -> Iterator[str]:
-    reach = methods.k_max(clean, target, target.window)
-    if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
-        yield f"{reach[0]:.0f} by k_max ({_interval(reach[1], reach[2])})"
-    by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
-    if by_ruler:
-        row = max(by_ruler, key=lambda m: m.run.started).row
-        yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)})"
-
-
-def _useless(before: Perplexity | None, rows: perplexity.ByWindow, window: int) -> list[str]:
-    """That it holds nowhere by perplexity: where it is surely more than twice the base's in its own window, a flat curve is no good one."""
-    each = {w: ratio(before, rows[w]) for w in sorted(rows) if before and before.window <= w <= window}
-    if not before or not each or any(change is None or not change.low > _USELESS for change in each.values()):
-        return []
-    worst = max(change.value for change in each.values() if change)
-    return [f"no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
-
-
-def _far_by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> Iterator[str]:
-    ratios = {w: ratio(rows[short], rows[w]) for w in sorted(rows) if short in rows and short < w <= window}
-    if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
-        held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
-        last, change = held[-1] if held else (short, None)
-        beyond, rise = next(iter(ratios.items()))
-        risen = f"from {short} to {beyond}: {rise.brief}" if rise else f"beyond {short} it rises"
-        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"95\u202f% interval {number_format.interval(low, high, number_format.count)}"
-
-
-def _moved(before: Perplexity, inside: Perplexity) -> str:
-    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(inside.perplexity)}"
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:
@@ -233,7 +183,7 @@ def _original_window(verdict: Verdict, before: Perplexity, inside: Perplexity) -
     change = ratio(before, inside)
     if change is None:
         return
-    figures = _moved(before, inside)
+    figures = reach.moved(before, inside)
     # A tile is narrow: long figures may go on in a second line, but not be torn.
     verdict.tiles.append(
         Tile(
@@ -260,7 +210,14 @@ def _new_window(
         parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
     change = ratio(before, outside) if before else None
     finding = f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})" if parts else "")
-    verdict.sentences.append(finding + (f"; against the base in its own window {change.brief}." if change else "."))
+    if before and change and not inside:  # the reader would take it for a loss or a gain
+        level = number_format.perplexity(before.perplexity)
+        finding += (
+            f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
+        )
+    elif change:
+        finding += f"; against the base in its own window {change.brief}"
+    verdict.sentences.append(f"{finding}.")
     longer = ratio(inside, outside) if inside else None
     if longer and inside:
         figures = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
@@ -274,8 +231,10 @@ def _reading(longer: Ratio, short: int, long: int, figures: str) -> str:
     The base in its window would be the wrong yardstick: training alone can bring a model below that.
     """
     moved = f"From {short} to {long} tokens its perplexity"
+    if longer.too_few:
+        return f"{moved} changes by {longer}, which may be chance."
     if not number_format.is_finite(longer.low):
-        return f"{moved} changes by {longer}; the documents are too few, or not the same, for an interval."
+        return f"{moved} changes by {longer}; the documents are not the same, so there is no interval."
     if longer.high < 1:
         return f"{moved} falls, so the longer context is put to use{figures}."
     if longer.low > 1:
@@ -296,10 +255,10 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
     k_max = methods.k_max(clean, target, after.window) if target else None
-    sure = _interval(*k_max[1:]) if k_max else ""
+    sure = reach.interval(*k_max[1:]) if k_max else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure})") else ""
-    reach = f"Passkey retrieval reaches k_max {after.reach}{sure}"
-    verdict.sentences.append(f"{reach}; the base {before.reach}." if before else f"{reach}.")
+    reached = f"Passkey retrieval reaches k_max {after.reach}{sure}"
+    verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
     against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
     verdict.tiles.append(Tile("k_max", str(after.k_max), against))
 
@@ -321,3 +280,22 @@ def _benchmarks(verdict: Verdict, clean: Clean, target: Variant | None) -> None:
             f"on average; worst {benchmarks.name(worst.task)} {number_format.points(worst.difference)}",
         )
     )
+
+
+def _basis(clean: Clean, variants: Sequence[Variant]) -> str:
+    """Which text, when and which seeds the figures of these rest on, in a sentence."""
+    rows = [m for m in clean.measurements if m.model_variant in variants]
+    texts = dict.fromkeys((m.row.data, m.row.documents) for m in rows if isinstance(m.row, Perplexity))
+    named = [
+        f"{perplexity.short_data(data) or 'a text not named'} ({documents} document{'s' if documents != 1 else ''})"
+        for data, documents in texts
+    ]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    text = f"Perplexity is of {', '.join(named[:_NAMED])}{more}; " if named else ""
+    days = sorted({m.run.started[:10] for m in rows})
+    when = f"measured {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
+    known = [str(v.recipe.seed) for v in variants if v.recipe.seed is not None]
+    seeds = f"seed{'s' if len(known) > 1 else ''} {', '.join(known)}" if known else "seed not on record"
+    trained = f"; training {seeds}" if any(v.steps for v in variants) else ""
+    sentence = f"{text}{when}{trained}."
+    return sentence[0].upper() + sentence[1:]

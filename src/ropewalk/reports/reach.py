@@ -1,0 +1,83 @@
+"""How far a model holds, by retrieval and by perplexity, and what became of its short window: a sentence of the verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from ropewalk.records import EffectiveLength, Perplexity
+from ropewalk.records import format as number_format
+from ropewalk.records.variant import Variant
+from ropewalk.reports import benchmarks, damage, methods, perplexity
+from ropewalk.reports.paired import ratio
+from ropewalk.reports.rows import Clean
+
+#: Times the base's perplexity in its own window: beyond it at every window, nothing holds.
+_USELESS = 2.0
+
+
+def sentence(clean: Clean, target: Variant) -> str:
+    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval."""
+    short, window = target.original_window, target.window
+    group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
+    rows = group.variants()[target] if group else {}
+    before = group.base_row() if group else None
+    parts = [*_by_retrieval(clean, target), *(_useless(before, rows, window) or _by_perplexity(rows, short, window))]
+    done = "Trained" if target.steps else "Extended, not trained,"
+    holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
+    return f"{done} to {window} tokens, {holds}{_at_short(clean, group, target)}."
+
+
+def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> str:
+    """What became of the short window, by the one window at which both were measured; else why that is not known."""
+    short, pair = target.original_window, damage.short_pair(group, target) if group else None
+    if pair:
+        change, at = ratio(*pair), pair[0].window
+        where = "" if at == short else f", within the short window of {short}, at which they were not both measured,"
+        named = f"the short window of {short}" if at == short else f"{at}"
+        return f"; at {named} tokens{where} its perplexity went {moved(*pair)}{f', {change}' if change else ''}"
+    if any(each.variant == target for each in benchmarks.changes(clean)):
+        return ""
+    if group is None:
+        return f"; what became of the short window of {short} was not measured"
+    measured, base = group.variants()[target], group.base_row()
+    lacking = "its base" if short in measured else "it" if base else "neither it nor its base"
+    verb = "was" if lacking.startswith("neither") else "was not"
+    return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens, and other windows do not tell"
+
+
+def _by_retrieval(clean: Clean, target: Variant) -> Iterator[str]:
+    reach = methods.k_max(clean, target, target.window)
+    if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
+        yield f"{reach[0]:.0f} by k_max ({interval(reach[1], reach[2])})"
+    by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
+    if by_ruler:
+        row = max(by_ruler, key=lambda m: m.run.started).row
+        yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)})"
+
+
+def _useless(before: Perplexity | None, rows: perplexity.ByWindow, window: int) -> list[str]:
+    """That it holds nowhere by perplexity: where it is surely more than twice the base's in its own window, a flat curve is no good one."""
+    each = {w: ratio(before, rows[w]) for w in sorted(rows) if before and before.window <= w <= window}
+    if not before or not each or any(change is None or not change.low > _USELESS for change in each.values()):
+        return []
+    worst = max(change.value for change in each.values() if change)
+    return [f"no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
+
+
+def _by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> Iterator[str]:
+    ratios = {w: ratio(rows[short], rows[w]) for w in sorted(rows) if short in rows and short < w <= window}
+    if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
+        held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
+        last, change = held[-1] if held else (short, None)
+        beyond, rise = next(iter(ratios.items()))
+        risen = f"from {short} to {beyond}: {rise.brief}" if rise else f"beyond {short} it rises"
+        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"
+
+
+def interval(low: float, high: float) -> str:
+    return f"95\u202f% interval {number_format.interval(low, high, number_format.count)}"
+
+
+def moved(before: Perplexity, inside: Perplexity) -> str:
+    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(inside.perplexity)}"
