@@ -31,7 +31,7 @@ from ropewalk.training.setup import starting_model
 from ropewalk.training.snapshots import Snapshots
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
-SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, save_every=2, device="cpu")
+SHARED = dict(data=DOCUMENTS, window=96, batch_size=4, learning_rate=1e-3, warmup=20, save_every=2, device="cpu")
 #: What one process and two do alike: the model, and how it is trained.
 MODES = {
     "documents": ("base", dict(mask_documents=True)),

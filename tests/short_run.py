@@ -20,6 +20,7 @@ def go(base, out, **options):
         "steps": 6,
         "batch_size": 4,
         "learning_rate": 1e-3,
+        "warmup": 20,  # the default follows --steps, and a run that goes on to more of them would be another
         **options,
     }
     return train(base, out=out, **options)

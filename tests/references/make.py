@@ -40,7 +40,15 @@ STEPS = 20
 #: Tokens: what the tiny models were made for, and what they are trained at.
 SHORT, LONG = 64, 96
 SHARED: dict[str, Any] = dict(
-    window=LONG, method="linear", steps=STEPS, batch_size=4, micro_batch=2, learning_rate=1e-3, save_every=0, seed=7
+    window=LONG,
+    method="linear",
+    steps=STEPS,
+    batch_size=4,
+    micro_batch=2,
+    learning_rate=1e-3,
+    warmup=20,
+    save_every=0,
+    seed=7,
 )
 #: One process each: the family of the model, and how it is trained.
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {

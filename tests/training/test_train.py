@@ -316,6 +316,17 @@ def test_a_run_that_ends_in_its_warm_up_says_so(base, tmp_path, caplog, warmup, 
     assert [rate in line for line in lines] == [True] * bool(rate)
 
 
+def test_a_short_run_warms_up_over_a_fifth_of_its_steps_and_a_resumed_one_as_it_began(base, tmp_path):
+    """Ten steps: two of warming up, by hand 10 % and 55 % of the rate; with ten more, four would be a fifth, and the run keeps its two."""
+    go(base, tmp_path / "out", steps=10, save_every=10, warmup=None)
+    expected = [1e-4, 5.5e-4, *[1e-3] * 8]
+    assert [row.learning_rate for row in steps(tmp_path / "out")] == pytest.approx(expected)
+    go(base, tmp_path / "out", steps=20, save_every=10, warmup=None, resume=True)
+    runs = records.read([tmp_path / "out/records.jsonl"]).of(records.Step)
+    assert {measured.run.settings["warmup"] for measured in runs} == {2} and len(runs) == 20
+    assert TrainSettings("m", data="d", window=8, out="o").warmup_steps == 20  # section 3.1, of 1000 steps
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.integers(0, 1000), st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60)

@@ -34,6 +34,8 @@ Optimizer = Literal["auto", "adamw", "adamw-8bit", "adamw-offload"]
 
 #: 33B and 65B train at half the rate of 7B and 13B (section 3.1); the border lies between 13 and 33 thousand million.
 _LARGE_MODEL = 20e9
+#: Section 3.1's warm-up, and the divisor of a short run's steps that gives its own: 20 of 20 steps would never reach the rate.
+_WARMUP, _WARMUP_SHARE = 20, 5
 #: Section 3.1 again: up to 8192 tokens 64 windows a step for 7B, 13B and 33B, all other runs 128; this border lies between 33 and 65.
 _BATCH_WINDOW, _BATCH_MODEL = 8192, 50e9
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
@@ -152,8 +154,8 @@ class TrainSettings(Recipe, Checkpointed):
     """How the model is extended, by the methods of `ropewalk extend`: linear or pi (Position Interpolation), ntk, abf, yarn, llama3, longrope, factors, proportional, auto. plain: not at all; positions past L are trained as they are (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
     """At its maximum; 2e-5, or 1e-5 from 33B parameters on, if not given (section 3.1)."""
-    warmup: CountOrNone = 20
-    """Steps over which the rate rises linearly from 10 % of its maximum (section 3.1); constant after that (not stated)."""
+    warmup: CountOrNone | None = None
+    """Steps over which the rate rises linearly from 10 % of its maximum; constant after that (not stated). If not given, section 3.1's 20, but at most a fifth of --steps."""
     beta1: _Beta = 0.9
     """AdamW's (section 3.1)."""
     beta2: _Beta = 0.95
@@ -292,6 +294,11 @@ class TrainSettings(Recipe, Checkpointed):
         """The sources of `data` with their weights and lengths."""
         return groups_of(self.data)
 
+    @property
+    def warmup_steps(self) -> int:
+        """The warm-up asked for, or section 3.1's, of which a short run takes a fifth of its steps."""
+        return self.warmup if self.warmup is not None else min(_WARMUP, self.steps // _WARMUP_SHARE)
+
     def peak_rate(self, parameters: int) -> float:
         """The learning rate asked for, or section 3.1's for a model of this size."""
         return self.learning_rate or (1e-5 if parameters >= _LARGE_MODEL else 2e-5)
@@ -299,4 +306,5 @@ class TrainSettings(Recipe, Checkpointed):
     def identity(self) -> dict[str, Any]:
         """Every setting that decides the weights, so that two runs are told apart; model and data are known by hashes."""
         names = (field.name for field in dataclasses.fields(self) if field.name not in _DECIDES_NOTHING)
-        return {name: self.parameters.get(name, getattr(self, name)) for name in names}
+        deciding = {name: self.parameters.get(name, getattr(self, name)) for name in names}
+        return deciding | {"warmup": self.warmup_steps}

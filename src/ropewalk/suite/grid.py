@@ -36,8 +36,6 @@ _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
     "p-rope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=False)},
     "cope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=True)},
 }
-#: The paper's warm-up, and the largest share of a short run's steps that it may take.
-_WARMUP, _WARMUP_SHARE = 20, 5
 
 
 def _turning(rope: Rope) -> float:
@@ -104,7 +102,6 @@ class Grid:
         scaling |= dict(row.parameters)
         window = self.window if row.method in (NONE, CONTROL) else self.new_window(row)
         batch, steps = self.steps(row, window)
-        warmup = asked.warmup if asked.warmup is not None else min(_WARMUP, steps // _WARMUP_SHARE)
         return TrainSettings(
             model=self.source,
             data=asked.data or asked.test,
@@ -115,7 +112,7 @@ class Grid:
             steps=steps,
             batch_size=batch,
             learning_rate=row.rate or None,
-            warmup=warmup,
+            warmup=asked.warmup,
             seed=row.seed,
             mode=asked.mode,
             save_every=0,

@@ -35,6 +35,7 @@ def header_of(
         settings={
             **{key: str(value) if isinstance(value, Path) else value for key, value in asked.items()},
             "learning_rate": peak,
+            "warmup": settings.warmup_steps,
             "micro_batch": batches.micro,
             "world_size": mesh.world,
             "cpu_threads": torch.get_num_threads(),

@@ -46,16 +46,20 @@ _BEFORE = ("bfloat16", "adamw")
 def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Path) -> TrainSettings:
     """The settings with a precision and an optimiser: those of the checkpoint in `out` that the run goes on from, or the first that fit here.
 
+    A warm-up that is not given is that checkpoint's too.
+
     Raises:
         UserError: what fits needs torchao, which is not installed.
     """
+    about = ranks.same(_before(out) if settings.resume and mesh.main else None)
+    if about is not None and settings.warmup is None:  # more steps would make it another
+        settings = replace(settings, warmup=about["identity"].get("warmup"))
     if mesh.device.type != "cuda":
         return _with_room(with_regime(settings, *ON_CPU), checkpoint, mesh)
     if is_settled(settings):
         return settings
-    before = ranks.same(_before(out) if settings.resume and mesh.main else None)
-    if before is not None:
-        return with_regime(settings, *before)
+    if about is not None:
+        return with_regime(settings, about.get("precision", _BEFORE[0]), about["identity"]["optimizer"])
     try:
         first = job_here(with_regime(settings, *_BEFORE), checkpoint, mesh)
     except UserError:  # a family whose memory nobody can count
@@ -158,13 +162,14 @@ def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> li
         return []
 
 
-def _before(out: Path) -> tuple[str, str] | None:
-    """(precision, optimiser) of the newest checkpoint that can be resumed from; soundness is looked at later."""
+def _before(out: Path) -> dict[str, Any] | None:
+    """What the newest checkpoint that can be resumed from says of its run; soundness is looked at later."""
     snapshots = Snapshots(out / CHECKPOINTS)
     for step in reversed(snapshots.steps()):
         try:
             about: dict[str, Any] = json.loads(read_text(snapshots.manifest(step)))["about"]
-            return about.get("precision", _BEFORE[0]), about["identity"]["optimizer"]
+            if about["identity"]["optimizer"]:
+                return about
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None

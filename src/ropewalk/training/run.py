@@ -55,8 +55,8 @@ def _run(
         _logger.info("\n".join(map(str, batches.readings)))
     settings = settled(settings, checkpoint, mesh, out)
     start = starting_model(settings, mesh, checkpoint=checkpoint)
-    if mesh.main and settings.steps <= settings.warmup:
-        _logger.info(short_warmup(settings.steps, settings.peak_rate(start.info.parameters), settings.warmup))
+    if mesh.main and settings.steps <= settings.warmup_steps:
+        _logger.info(short_warmup(settings.steps, settings.peak_rate(start.info.parameters), settings.warmup_steps))
     if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
         _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
     return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()

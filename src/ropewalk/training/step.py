@@ -122,7 +122,7 @@ class TrainingStep:
             losses, blocks_read, norm = until_it_fits(lambda: self._gradients(counted, signals), self._give_up)
             loss = float(self._mesh.sum(losses.sum())) / counted
         self._guard.check(self._number, loss, norm, lambda: self._blame(losses.tolist(), blocks_read))
-        rate = optimizers.learning_rate(done, self.peak_rate, self._settings.warmup)
+        rate = optimizers.learning_rate(done, self.peak_rate, self._settings.warmup_steps)
         optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
         return StepResult(loss, norm, rate, len(blocks) * self._batches.windows.window, self._retries)
