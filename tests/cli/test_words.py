@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -358,6 +359,10 @@ def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_pat
     steps = int(re.search(r"--budget 1 ends it after about (\d+) of 9999996 steps", printed)[1])
     assert 0 < steps < 9999996
     assert "ends it after" not in said(capsys, *words, "--steps", "5", "--resume", "--budget", "1000")[1]
+    # A step that is longer than all of it is refused, as by the run itself.
+    monkeypatch.setattr(calibrate, "present", lambda job: (chip, replace(datasheet_rates(chip), matrix=1.0)))
+    status, printed = said(capsys, *words, "--steps", "5", "--resume", "--budget", "1")
+    assert status == 2 and "ends it after" not in printed
 
 
 def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:

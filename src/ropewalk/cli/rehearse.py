@@ -23,9 +23,11 @@ def train(options: Any) -> None:
     from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of
+    from ropewalk.training.deadline import Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = TrainSettings(**arguments(TrainSettings, options))
+    deadline = Deadline(settings.budget, settings.mode)
     checkpoint = trained_checkpoint(settings)
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
     mesh = mesh_for(settings)
@@ -51,6 +53,9 @@ def train(options: Any) -> None:
     if left:
         planned = plan(**asked | {"steps": left})
         show_plan(planned)
+        if planned.rates.known:
+            deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
+            deadline.refuse_hopeless(planned.time.seconds, settings.batch)
         if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
             say(sentence)
     say(_NOTHING)

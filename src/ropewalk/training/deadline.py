@@ -91,9 +91,9 @@ class Deadline:
         yield
         self._seen[what] = max(self._seen.get(what, 0.0), time.monotonic() - begin)
 
-    def refuse_hopeless(self, flops: float, device: torch.device, windows: int) -> None:
-        """Refuse a first step of so many FLOPs and windows that this device does not do in time. Raises UserError."""
-        if self.is_set and (seconds := seconds_of(flops, device)) > self.left:
+    def refuse_hopeless(self, seconds: float, windows: int) -> None:
+        """Refuse a first step of so many seconds and windows that is not done in time. Raises UserError."""
+        if seconds > self.left:
             raise self.refusal(seconds, windows)
 
     def refusal(self, seconds: float, windows: int) -> UserError:

@@ -33,7 +33,7 @@ from ropewalk.training import disk, lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.batch import Batches
 from ropewalk.training.checkpoints import write_checkpoint, write_final
-from ropewalk.training.deadline import Deadline, OutOfTime
+from ropewalk.training.deadline import Deadline, OutOfTime, seconds_of
 from ropewalk.training.guard import Signals, Terminated
 from ropewalk.training.header import header_of
 from ropewalk.training.log import Log
@@ -203,9 +203,11 @@ class Loop:
 
     def _refuse_hopeless(self) -> None:
         """Of a run with a budget: a first step that is longer than all of it."""
+        if not self.deadline.is_set:
+            return
         windows, window = self.settings.batch, self.batches.windows.window
         flops = self._pace.flops * windows * window / self.mesh.world
-        ranks.together(lambda: self.deadline.refuse_hopeless(flops, self.mesh.device, windows))
+        ranks.together(lambda: self.deadline.refuse_hopeless(seconds_of(flops, self.mesh.device), windows))
 
     def _end_in_time(self, run: str) -> None:
         """The budget is spent: show and save what was done, so that another run can go on from it."""
