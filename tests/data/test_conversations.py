@@ -298,14 +298,49 @@ def test_a_run_on_conversations_much_shorter_than_the_window_is_warned(tmp_path,
     assert ("half the window that the model is to keep" in caplog.text) is warned
 
 
+def warnings_of(place, caplog, talks, **options):
+    """What a run on these conversations, and on a text that counts as none, is warned of."""
+    rows = [
+        json.dumps({"messages": [{"role": "user", "content": asked}, {**SAID, "content": answer}]})
+        for asked, answer in talks
+    ]
+    (place / "chats.jsonl").write_text("\n".join(rows))
+    (place / "note.txt").write_text("A note.")
+    model = testing.tiny_directory(place / "tiny", window=128)
+    data = [str(place / "chats.jsonl"), str(place / "note.txt")]
+    asked = TrainSettings(model=model, data=data, out=place / "out", **{"batch_size": 1, "steps": 1} | options)
+    caplog.set_level("WARNING", logger="ropewalk")
+    batches_of(asked, trained_checkpoint(asked), Mesh(torch.device("cpu")))
+    return caplog.text
+
+
+LONG_AND_SHORT = [("Why? " * 60, "So."), ("Why? " * 150, "So."), *[("Hi", "Hello")] * 3]
+
+
+def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_would(tmp_path, caplog):
+    """A byte is a token: the questions have 300 and 750, the short conversations some ten."""
+    said = warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=64)
+    assert "MOST OF THE CONVERSATIONS IS NOT READ" in said and "conversations: 5," in said
+    assert "not even the first answer ends within 64 tokens: 2." in said
+    # 320 tokens hold the shorter question: of 1050 tokens 750 stay out, more than half; twelve chunks of 64 hold both.
+    assert "--chunk-window 768 takes 2 of the 2 and leaves out 0%" in said
+    assert "0% of what is read stands in documents of at least 32 tokens, half a chunk" in said
+    caplog.clear()
+    assert not warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=900)
+
+
+def test_a_run_that_reads_the_same_text_over_and_over_is_told_of_fewer_steps(tmp_path, caplog):
+    said = warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, steps=1000, batch_size=64)
+    assert "read 32,000 times over" in said and "--batch-size 2 --steps 4, which reads it 4 times" in said
+
+
 def test_what_a_run_reads_says_how_many_tokens_are_left_out(tmp_path):
     made, talks = tokenizer(), [TALK * 2, [ASKED, {**SAID, "content": "x" * 99}]]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in talks))
     corpus = tokenise(tmp_path / "a.jsonl", made, conversations=True)
     first, (ends, *_) = np.asarray(corpus.marks[: corpus.starts[1]]), np.nonzero(np.asarray(corpus.marks) & MAY_CUT)[0]
     window = int(ends) + 2  # the first answer fits and the second one does not; nor does the other conversation
-    with pytest.warns(UserWarning, match="1 are longer than .* 1 are left out"):
-        rows = FittedBlocks(corpus, window)
+    rows = FittedBlocks(corpus, window)
     reading = Part("a.jsonl", rows, 1.0, window, corpus).reading(1)
     assert reading.left_out == len(corpus.ids) - (ends + 1) > len(first) - (ends + 1) > 0
     assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 windows" in str(reading)

@@ -126,12 +126,21 @@ def test_conversations_are_cut_after_an_answer_and_that_is_told():
         marked((9, False), (6, True)),  # nothing of it does
     ]
     tokens = corpus(*map(len, talks), first=1, marks=np.concatenate(talks))
-    with pytest.warns(UserWarning, match="of 3 conversations, 1 are longer than 10 tokens .* 1 are left out"):
-        packed = FittedBlocks(tokens, 12, length=10)
+    packed = FittedBlocks(tokens, 12, length=10)
+    omitted = packed.omitted
+    # Of the second its last question and answer, of the third everything.
+    assert (omitted.conversations, omitted.tokens, omitted.whole, omitted.left_out) == (3, 38, 1, 9 + 15)
+    assert [(omitted.at(length).whole, omitted.at(length).left_out) for length in (13, 14, 15)] == [
+        (1, 24),
+        (1, 15),
+        (0, 0),
+    ]
+    # Half of the 24 is reached at 15 tokens, the first multiple of 5 from there on.
+    assert omitted.enough(5, 60) == 15 and omitted.enough(5, 14) is None
     rows = packed.rows(range(len(packed)))
     assert sorted(rows["labels"][rows["labels"] != IGNORED]) == [4, 5, 6, 7, 12, 13, 14]
     assert packed.counted(range(len(packed))) == 7 and packed.restarts
-    with pytest.raises(UserError, match="answers that fit a window of 4 tokens"), pytest.warns(UserWarning):
+    with pytest.raises(UserError, match="answers that fit a window of 4 tokens.* ends after 5 tokens"):
         FittedBlocks(tokens, 4)
 
 

@@ -8,15 +8,15 @@ Four documents of 3, 5, 2 and 9 tokens and W = L = 5; a document longer than a b
     bin 0  d d d d d   bin 1  d d d d .   bin 2  b b b b b   bin 3  a a a c c
 
 A text's last token in a bin predicts the text's next one if there is one, else nothing. A conversation is cut where an answer ends; what
-follows there is left out, and one whose first answer does not fit is left out: both are counted and warned of.
+follows there is left out, and one whose first answer does not fit is left out: `Omitted` counts both.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64
@@ -28,6 +28,56 @@ from ropewalk.errors import UserError
 
 #: Where pieces begin and end in a corpus, and where what they predict ends.
 _Pieces = Int64[np.ndarray, "pieces 3"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A conversation that is not read to its last answer.
+
+    Attributes:
+        tokens: of all of it.
+        read: tokens that are; 0 where it is left out, since not even its first answer fits.
+        ends: (answers,) tokens up to the end of each answer that there is something to learn from.
+    """
+
+    tokens: int
+    read: int
+    ends: Int64[np.ndarray, " answers"]
+
+    def read_at(self, length: int) -> int:
+        """Tokens that would be read in bins of so many."""
+        return int(self.ends[self.ends <= length].max(initial=0))
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """What of the conversations of a corpus is in no row. conversations, tokens: all there are. cut: those that are not read to their last answer."""
+
+    conversations: int
+    tokens: int
+    cut: list[Cut]
+
+    @property
+    def whole(self) -> int:
+        """Conversations that are left out."""
+        return sum(not each.read for each in self.cut)
+
+    @property
+    def left_out(self) -> int:
+        """Tokens of all that are cut or left out."""
+        return sum(each.tokens - each.read for each in self.cut)
+
+    def at(self, length: int) -> Omitted:
+        """In bins of so many tokens, more than now."""
+        longer = [replace(each, read=each.read_at(length)) for each in self.cut]
+        return replace(self, cut=[each for each in longer if each.read < each.read_at(each.tokens)])
+
+    def enough(self, length: int, most: int) -> int | None:
+        """The smallest multiple of a length, up to `most`, at which at most half as many tokens are left out; None where there is none."""
+        lengths = range(2 * length, most + 1, length)
+        # The longer the bins, the less is left out.
+        at = bisect.bisect_left(lengths, True, key=lambda length: 2 * self.at(length).left_out <= self.left_out)
+        return lengths[at] if at < len(lengths) else None
 
 
 class FittedBlocks:
@@ -47,13 +97,23 @@ class FittedBlocks:
                 f"training at a window of {self.length} tokens needs documents that long, but the longest of {len(tokens.names)} has "
                 f"{tokens.longest}; give longer documents, ask for a shorter window, or pack short ones with --allow-short"
             )
-        self._pieces, self._counts = _cut(tokens, self.length)
+        self._pieces, self._counts, self.omitted = _cut(tokens, self.length)
+        if not len(self._pieces):
+            raise UserError(
+                f"training needs text of at least 2 tokens, or answers that fit a window of {self.length} tokens, and none of {len(tokens.names)} "
+                f"documents has any{_shortest_that_fits(self.omitted)}; give others, or ask for a longer window"
+            )
         self._bins = best_fit(self._sizes.tolist(), self.length)
         self._bins_a_row = window // self.length
 
     @property
     def _sizes(self) -> Int64[np.ndarray, " pieces"]:
         return self._pieces[:, 1] - self._pieces[:, 0]
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " pieces"]:
+        """Tokens of each stretch of text or of a conversation that is read whole."""
+        return self._sizes
 
     @property
     def digest(self) -> str:
@@ -149,11 +209,11 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _cut(tokens: TokenCorpus, length: int) -> tuple[_Pieces, Int64[np.ndarray, " pieces"]]:
-    """Documents as pieces of at most `length` tokens, and how many labels of each are scored; pieces without any are left out."""
+def _cut(tokens: TokenCorpus, length: int) -> tuple[_Pieces, Int64[np.ndarray, " pieces"], Omitted]:
+    """Documents as pieces of at most `length` tokens, how many labels of each are scored, and what of conversations is left out; pieces without labels are."""
     pieces: list[tuple[int, int, int]] = []
     counts: list[int] = []
-    shortened = left_out = 0
+    conversations, in_conversations, cut = 0, 0, list[Cut]()
     for start, stop in zip(tokens.starts[:-1].tolist(), tokens.starts[1:].tolist(), strict=True):
         marks = None if tokens.marks is None else np.asarray(tokens.marks[start:stop])
         if marks is None or (marks & MAY_CUT).all():
@@ -162,28 +222,20 @@ def _cut(tokens: TokenCorpus, length: int) -> tuple[_Pieces, Int64[np.ndarray, "
                 pieces.append((begins, ends, min(ends + 1, stop)))
                 counts.append(pieces[-1][2] - begins - 1)
             continue
-        (ends_of_answers,) = np.nonzero(marks & MAY_CUT)
-        fitting = ends_of_answers[ends_of_answers < length]
-        end = int(fitting.max(initial=-1)) + 1
+        answers = np.flatnonzero(marks & MAY_CUT) + 1
+        end = int(answers[answers <= length].max(initial=0))
         scored = int(np.count_nonzero(marks[1:end] & SCORED))
-        shortened += bool(scored) and len(fitting) < len(ends_of_answers)
-        left_out += not scored
+        conversations, in_conversations = conversations + 1, in_conversations + stop - start
+        if not scored or end < answers[-1]:
+            first = np.flatnonzero(marks & SCORED).min(initial=len(marks))
+            cut.append(Cut(stop - start, end if scored else 0, answers[answers > first]))
         pieces.append((start, start + end, start + end))
         counts.append(scored)
-    _tell(tokens, length, shortened, left_out)
     kept = [number for number, count in enumerate(counts) if count > 0]
-    if not kept:
-        raise UserError(
-            f"training needs text of at least 2 tokens, or answers that fit a window of {length} tokens, and none of {len(tokens.names)} "
-            "documents has any; give others, or ask for a longer window"
-        )
-    return np.array(pieces, dtype=np.int64)[kept], np.array(counts, dtype=np.int64)[kept]
+    omitted = Omitted(conversations, in_conversations, cut)
+    return np.array(pieces, dtype=np.int64).reshape(-1, 3)[kept], np.array(counts, dtype=np.int64)[kept], omitted
 
 
-def _tell(tokens: TokenCorpus, length: int, shortened: int, left_out: int) -> None:
-    if shortened or left_out:
-        warnings.warn(
-            f"of {len(tokens.names)} conversations, {shortened} are longer than {length} tokens and end after the last answer that fits, "
-            f"{left_out} are left out since not even their first answer does",
-            stacklevel=5,
-        )
+def _shortest_that_fits(omitted: Omitted) -> str:
+    first = min((int(each.ends[0]) for each in omitted.cut if len(each.ends)), default=0)
+    return f" (the first answer that there is ends after {first} tokens)" * bool(first)

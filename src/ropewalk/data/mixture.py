@@ -48,8 +48,8 @@ class Part:
         )
 
     def long_share(self, least: int) -> float:
-        """The share of its tokens that stand in documents of at least so many."""
-        lengths = self.tokens.lengths
+        """The share of the tokens that are read which stand in texts of at least so many: documents, or what is read of a conversation."""
+        lengths = self.rows.lengths if isinstance(self.rows, FittedBlocks) else self.tokens.lengths
         return float(lengths[lengths >= least].sum() / lengths.sum()) if self.length >= least else 0.0
 
 

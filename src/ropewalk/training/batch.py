@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +35,9 @@ from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import pose
+from ropewalk.training.data_warnings import warn_of_data
 
 _logger = logging.getLogger(__name__)
-#: A share of long text below which a run is warned about.
-_FEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
     readings = tuple(part.reading(settings.steps * settings.batch, spread_over) for part in parts)
     batches = Batches(windows, settings, micro, readings)
     if mesh.main:
-        _tell(batches, parts)
+        warn_of_data(settings, parts, window, mesh)
     return batches
 
 
@@ -195,17 +194,6 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
         )
         for group, corpus, rows in parts
     ]
-
-
-def _tell(batches: Batches, parts: Sequence[Part]) -> None:
-    """Where what is read is too short for the window."""
-    window = batches.settings.window
-    long = sum(part.share * part.long_share(window // 2) for part in parts)
-    if long < _FEW and batches.settings.mode != "pose":
-        _logger.warning(
-            f"{long:.0%} of what is read stands in documents of at least {window // 2} tokens, half the window that the model is to keep; "
-            "training on short text alone wears a long window down: add long documents, as in --data books/ 0.7 short.jsonl 0.3"
-        )
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:

@@ -1,0 +1,81 @@
+"""What is said of a run's data before its first step: what of conversations is in no window, what is too short, what is read too often.
+
+in   the sources of a run, packed
+out  warnings, each with a way out
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ropewalk.data.best_fit import FittedBlocks, Omitted
+from ropewalk.data.mixture import Part
+from ropewalk.distributed.mesh import Mesh
+from ropewalk.settings.train import TrainSettings
+
+_logger = logging.getLogger(__name__)
+#: A share of long text below which a run is warned about, and of conversations' tokens that are left out above which the warning stands out.
+_FEW, _MOST = 0.1, 0.5
+#: How often data is read with profit (Muennighoff et al. 2023, arXiv 2305.16264), and how often before a run is warned.
+_PASSES, _MOST_PASSES = 4, 16
+
+
+def warn_of_data(settings: TrainSettings, parts: Sequence[Part], window: int, mesh: Mesh) -> None:
+    """Log what of the sources a run will not read, and where what it reads is too short or too little. window: tokens in memory."""
+    for part in parts:
+        if isinstance(part.rows, FittedBlocks) and part.rows.omitted.cut:
+            _logger.warning(_omission(part, part.rows.omitted, settings))
+    half = window // 2
+    long = sum(part.share * part.long_share(half) for part in parts)
+    if long < _FEW:
+        of = "a chunk" if settings.mode == "pose" else "the window that the model is to keep"
+        _logger.warning(
+            f"{long:.0%} of what is read stands in documents of at least {half} tokens, half {of}; "
+            "training on short text alone wears a long window down: add long documents, as in --data books/ 0.7 short.jsonl 0.3"
+        )
+    _warn_of_repetition(max(parts, key=lambda part: part.share / len(part.rows)), settings, mesh)
+
+
+def _omission(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
+    """What of a source's conversations is in no window, and at which length less would be left out."""
+    length, share = part.length, omitted.left_out / omitted.tokens
+    counts = {
+        f"left out whole, since not even the first answer ends within {length} tokens": omitted.whole,
+        f"read up to the last answer that ends within {length} tokens": len(omitted.cut) - omitted.whole,
+    }
+    listed = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
+    return (
+        f"{'MOST OF THE CONVERSATIONS IS NOT READ. ' * (share > _MOST)}{part.name}, conversations: {omitted.conversations:,}, of {omitted.tokens:,} tokens "
+        f"together; {listed}. In all {omitted.left_out:,} tokens ({share:.0%}) are not read; {_longer(part, omitted, settings)}"
+    )
+
+
+def _longer(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
+    """The option by which at most half as much is left out, and what is left out then."""
+    option, most = "--window", max(each.tokens for each in omitted.cut) + part.length
+    if settings.mode == "pose":
+        option, most = "--chunk-window", settings.window - 1
+    elif part.length < part.rows.window:
+        option, most = "a length of", part.rows.window
+    longer = omitted.enough(part.length, most)
+    if longer is None:
+        return f"no {option} up to {most} would halve that: split long conversations, or leave it so"
+    then = omitted.at(longer)
+    taken = f"takes {omitted.whole - then.whole} of the {omitted.whole} and " if omitted.whole else ""
+    return f"{option} {longer} {taken}leaves out {then.left_out / omitted.tokens:.0%}, and a step takes more memory and time"
+
+
+def _warn_of_repetition(part: Part, settings: TrainSettings, mesh: Mesh) -> None:
+    """Of a source that is read more often than there is anything to learn from, and how it is read a few times."""
+    passes = settings.steps * settings.batch * part.share / len(part.rows)
+    if passes <= _MOST_PASSES:
+        return
+    windows = len(part.rows) / part.share  # of all sources, in which this one is read once
+    batch = min(settings.batch, max(1, int(windows) // mesh.data_size) * mesh.data_size)
+    steps = max(1, round(_PASSES * windows / batch))
+    fewer = f"--batch-size {batch} --steps {steps}" if batch < settings.batch else f"--steps {steps}"
+    _logger.warning(
+        f"{part.name} is read {passes:,.0f} times over, and from {_PASSES} times on reading again teaches less and less (arXiv 2305.16264): give more "
+        f"--data, or {fewer}, which reads it {max(1, steps * batch / windows):.0f} times"
+    )
