@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from ropewalk import testing
+from ropewalk.data import jsonlines
 from ropewalk.data.documents import Document, files_of, read_documents
 from ropewalk.data.encode import bos_id, encode, encode_all
 from ropewalk.data.reading import Reading
@@ -96,6 +97,24 @@ def test_a_named_file_that_is_no_text_is_refused(tmp_path, content, said):
     with pytest.raises(UserError) as error:
         list(read_documents(path))
     assert said in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps([{"text": "a"}, {"text": "b"}], indent=2), "is one JSON array"),
+        (json.dumps([{"text": "a"}]), "is one JSON array"),
+        (json.dumps({"text": "a"}, indent=2), "has objects that go over several lines"),
+    ],
+)
+def test_json_that_is_not_an_object_a_line_is_one_mistake_and_not_one_a_line(tmp_path, text, said):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said) as refused:
+        list(read_documents(path))
+    assert "rows cannot be read" not in str(refused.value)
+    with pytest.raises(UserError, match=said):
+        list(jsonlines.read(path, {"text": jsonlines.text}))
 
 
 def test_an_unreadable_file_in_a_directory_is_left_out_and_counted(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.reading import HALF_PAIRS
+from ropewalk.data.rows import not_lines
 from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
@@ -57,6 +58,8 @@ def read(path: str | Path, fields: Fields) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path} does not exist; give a JSON-lines file ({', '.join(SUFFIXES)})")
     with damage_named(path), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
+            if number == 1 and (reason := not_lines(line)):
+                raise UserError(f"{path} {reason}; put each item on a line of its own")
             if line.strip():
                 yield _checked(line, fields, f"line {number} of {path}")
 

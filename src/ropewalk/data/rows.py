@@ -6,6 +6,7 @@ out  `(number, row)`, one at a time; `Unreadable` for a file that holds no such 
 
 from __future__ import annotations
 
+import codecs
 import collections
 import csv
 import io
@@ -67,11 +68,14 @@ def line_ends(text: str) -> str:
 
 
 def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
-    number = 0
+    number, begun = 0, False
     with file.stream() as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            if not begun and (reason := not_lines(line)):
+                raise Unreadable(f"{file} {reason} (call it .json, or put each object on a line of its own)")
+            begun = True
             try:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
@@ -80,6 +84,14 @@ def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
                 yield number, UserError(f"line {number} of {file} is not JSON ({error}); mend or drop it")
     if not number:
         raise Unreadable(f"{file} is empty")
+
+
+def not_lines(first: bytes) -> str:
+    """What a file is whose first line begins what goes over all of them, where an object a line is read; empty for any other line."""
+    begins = first.removeprefix(codecs.BOM_UTF8).strip()
+    if begins.startswith(b"["):
+        return "is one JSON array, and is read as an object a line"
+    return "has objects that go over several lines, and is read as an object a line" if begins == b"{" else ""
 
 
 def refusal_of(first: UserError, others: Iterable[UserError]) -> UserError:
