@@ -18,10 +18,11 @@ from ropewalk.cli.tables.measured import show_passkey
 from ropewalk.errors import UserError
 from ropewalk.evals import compile
 from ropewalk.evals.checkpoints_of_run import by_step
-from ropewalk.evals.retrieval import forced, passkey
+from ropewalk.evals.retrieval import forced, harder, passkey
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.testing import FAMILIES, byte_tokenizer, tiny, tiny_directory
+from ropewalk.training import deadline
 
 
 def merging_tokenizer():
@@ -316,6 +317,37 @@ def test_nan_logits_are_an_error_and_no_failure_to_retrieve(tmp_path):
     with pytest.raises(UserError, match="NaN at the end of a prompt of 300 tokens"):
         passkey.passkey(model, tokenizer=byte_tokenizer(), window=300, depths=2, trials=1, out=tmp_path / "r.jsonl")
     assert not (tmp_path / "r.jsonl").exists()
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_the_tokens_that_are_reckoned_with_are_those_that_the_model_reads(shares):
+    """Counted where they go in: the prefix once, and of each prompt its own."""
+    model, protocol, read = tiny(window=700), passkey.Protocol(byte_tokenizer(), 700), []
+    prompts = [protocol.prompt("41234", k)[0] for k in (200, 400, 700) for _ in range(2)]
+    prefix = protocol.prefix if shares else None
+    model.model.register_forward_pre_hook(
+        lambda module, words, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    verdicts(model, prompts, prefix=prefix)
+    passes = forced.passes_of(model, prompts, prefix)
+    assert sum(tokens * count for (tokens, _), count in passes.items()) == sum(read)
+    assert sum(scored * count for (_, scored), count in passes.items()) == 6 * len(prompts[0].answer)
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (passkey.passkey, "passkey, window 2000: 2 prompts"),
+        (harder.retrieval, "retrieval, chain, window 2000: 2 prompts"),
+    ],
+)
+def test_prompts_that_take_long_are_announced_with_what_makes_them_shorter(measure, said, monkeypatch, caplog):
+    monkeypatch.setattr(deadline, "_rate", lambda device: 1e3)
+    caplog.set_level("INFO", "ropewalk")
+    sizes = {"depths": 2, "trials": 1} if measure is passkey.passkey else {"families": ["chain"], "trials": 2}
+    measure(tiny(window=2100), tokenizer=byte_tokenizer(), window=2000, **sizes)
+    (line,) = [record.getMessage() for record in caplog.records if said in record.getMessage()]
+    assert re.search(r"about [\d.]+ (hours|days) here; fewer .*--trials.*--window", line)
 
 
 def test_no_depths_or_no_trials_are_refused():

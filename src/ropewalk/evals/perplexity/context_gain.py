@@ -50,8 +50,9 @@ from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, o
 from ropewalk.evals.perplexity.measure import key_of
 from ropewalk.evals.perplexity.sampled import draw
 from ropewalk.evals.perplexity.strata import Population, Unit
-from ropewalk.evals.perplexity.time_needed import OfWhat, announce, reckon
+from ropewalk.evals.perplexity.time_needed import OfWhat, reckon
 from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
+from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
@@ -258,7 +259,8 @@ def _score_documents(
     announce(
         title,
         reader.loaded.model,
-        every_window,
+        f"{len(every_window):,} windows",
+        passes_of(every_window),
         "--budget estimates it, and a smaller --max-tokens or --limit leaves fewer windows",
     )
     with Progress(title, len(every_window)) as advance, reader.faster(every_window):

@@ -50,7 +50,7 @@ from ropewalk.evals.likelihood import (
 )
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions, sampled
-from ropewalk.evals.perplexity.time_needed import announce
+from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.settings.command import takes
@@ -212,7 +212,8 @@ def _score_documents(
     announce(
         title,
         loaded.model,
-        new,
+        f"{len(new):,} windows",
+        passes_of(new),
         "--budget estimates it; a larger --stride or a smaller --max-tokens leaves fewer windows",
     )
     batch = max(1, (batch_tokens or default_batch_tokens(loaded.device)) // window)

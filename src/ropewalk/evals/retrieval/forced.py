@@ -16,6 +16,7 @@ is half the work.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
 from ropewalk.evals.likelihood import check_window, default_batch_tokens, rows_on
+from ropewalk.evals.time_needed import Passes
 
 #: A prefix shorter than this is read again with each prompt: keeping it would cost more than it saves.
 _WORTH_SHARING = 32
@@ -121,6 +123,17 @@ def verdicts(
     if before is not None:
         settle(*before)
     return judged
+
+
+def passes_of(model: Any, prompts: Sequence[Prompt], prefix: Integer[np.ndarray, " n"] | None = None) -> Passes:
+    """What `verdicts` reads: of each prompt what it does not share with others, and what they share once."""
+    if not keeps_positions(model):
+        prefix = None
+    shapes = [_shape(prompt, np.empty(0, dtype=np.int64) if prefix is None else prefix) for prompt in prompts]
+    passes = Counter((shape.shared + shape.tokens, shape.scored) for shape in shapes)
+    passes.subtract(Counter((shape.shared, 0) for shape in shapes))
+    passes[max((shape.shared for shape in shapes), default=0), 0] += 1
+    return Counter({(tokens, scored): count for (tokens, scored), count in passes.items() if tokens})
 
 
 def _shape(prompt: Prompt, prefix: Integer[np.ndarray, " n"]) -> _Shape:

@@ -39,8 +39,9 @@ from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.retrieval.facts import FAMILIES, Task
-from ropewalk.evals.retrieval.forced import Prompt, verdicts
+from ropewalk.evals.retrieval.forced import Prompt, passes_of, verdicts
 from ropewalk.evals.retrieval.haystack import HEADER, SENTENCES
+from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records.resume import recorded_rows
@@ -227,8 +228,10 @@ def measure_family(
     started = time.perf_counter()
     prompts = prompts_of(loaded.tokenizer, family, window, trials, seed)
     local = range(ranks.rank(), trials, ranks.size())
-    with Progress(f"retrieval, {family}, window {window}", len(local)) as advance:
-        local_prompts = [prompts[trial][0] for trial in local]
+    title, local_prompts = f"retrieval, {family}, window {window}", [prompts[trial][0] for trial in local]
+    ways = "fewer --trials, some --families, or a smaller --window, take less"
+    announce(title, loaded.model, f"{len(local)} prompts", passes_of(loaded.model, local_prompts), ways)
+    with Progress(title, len(local)) as advance:
         judged = verdicts(loaded.model, local_prompts, batch_tokens=batch_tokens, advance=advance)
     local_right = {}
     for trial, tokens_right in zip(local, judged, strict=True):

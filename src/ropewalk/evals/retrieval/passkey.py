@@ -37,7 +37,8 @@ from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import reach_interval, share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
-from ropewalk.evals.retrieval.forced import Prompt, verdicts
+from ropewalk.evals.retrieval.forced import Prompt, passes_of, verdicts
+from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records import paper
@@ -200,11 +201,18 @@ def measure_depths(
     local = range(ranks.rank(), depths, ranks.size())
     placed_prompts = {at: [protocol.prompt(str(key), distances[at]) for key in keys[at]] for at in local}
     prompts = [prompt for at in local for prompt, _ in placed_prompts[at]]
+    title, prefix = f"passkey, window {window}", protocol.prefix
+    announce(
+        title,
+        loaded.model,
+        f"{len(prompts):,} prompts",
+        passes_of(loaded.model, prompts, prefix),
+        "fewer --depths and --trials, or a smaller --window, take less",
+    )
     with (
-        Progress(f"passkey, window {window}", len(prompts)) as advance,
+        Progress(title, len(prompts)) as advance,
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
-        prefix = protocol.prefix
         judged = iter(verdicts(loaded.model, prompts, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
     rows = {}
     for at in local:

@@ -1,0 +1,59 @@
+"""How long passes take on a CPU, reckoned before the first of them: one of 8192 tokens takes minutes there.
+
+in   a model, the passes of a measurement
+out  seconds; a sentence at the start of what takes minutes
+
+On a GPU nothing is reckoned: the first batch shows it in a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ropewalk.data.sliding import SlidingWindow
+from ropewalk.distributed.ranks import rank, same
+from ropewalk.errors import UserError
+from ropewalk.planner.shape import read_shape
+from ropewalk.records.format import duration
+from ropewalk.training.deadline import seconds_of
+
+_logger = logging.getLogger(__name__)
+#: Seconds: what takes less is neither announced nor refused.
+SHORT = 20.0
+#: (tokens that are read, of them scored) → passes of that kind. What passes share counts once: fewer than none of a length that others begin with.
+Passes = Counter[tuple[int, int]]
+
+
+def passes_of(windows: Sequence[SlidingWindow]) -> Passes:
+    """Of windows that are read one by one."""
+    return Counter((each.stop - each.start, each.scored) for each in windows)
+
+
+def reckoned(model: Any, passes: Passes) -> float:
+    """Seconds that passes take at the rate of a matrix product here and now, as the first rank measures it; 0 where nobody knows.
+
+    A weight is one multiplication and one addition a token, those of the head for scored tokens alone; a model whose config the planner
+    cannot count, or on a GPU, is not reckoned.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        return 0.0
+    try:
+        shape = read_shape(model.config.to_dict(), name="")
+    except UserError:
+        return 0.0
+    flops = 0.0
+    for (tokens, scored), count in passes.items():
+        body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_flops(tokens)
+        flops += count * (tokens * body + 2.0 * shape.embedding * scored)
+    return same(seconds_of(flops, device))
+
+
+def announce(title: str, model: Any, what: str, passes: Passes, ways: str) -> None:
+    """Say at the start how long this rank's passes will take, where that is more than a moment. what: they are, in words. ways: what makes it shorter."""
+    seconds = reckoned(model, passes)
+    if rank() == 0 and seconds >= SHORT:
+        _logger.info("%s: %s, about %s here; %s", title, what, duration(seconds), ways)
