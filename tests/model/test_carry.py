@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, read_json, write_json
+from ropewalk.exports import export
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.save import save_model, stored_dtypes
@@ -46,6 +48,10 @@ LEFT = {
     "trainer_state.json": "{}",
     ".git": "",
     "modeling_x.py": "x = 1",
+    "run.yaml": "command: train",
+    "export.json": "{}",
+    "config.json.before-fix-1": "{}",
+    "tokenizer_config.json.before-fix-2": "{}",
 }
 
 
@@ -91,7 +97,9 @@ def carried(source: Path, made: Path) -> None:
             assert (made / name).read_bytes() == (source / name).read_bytes(), name
     before, after = (json.loads((path / "tokenizer_config.json").read_text()) for path in (source, made))
     assert after == {**before, "model_max_length": 128}
-    assert not [name for name in (*LEFT, "tokenizer.json") if (made / name).exists()]
+    left = {**LEFT, "tokenizer.json": None}  # a training writes its own run.yaml
+    assert not [name for name in left if (made / name).exists() and (made / name).read_text() == left[name]]
+    assert {path.name for path in made.iterdir()} & {*left} <= {"run.yaml"}
     assert (made / "README.base.md").read_text() == "# the original" and "128 tokens" in (
         made / "README.md"
     ).read_text()
@@ -127,6 +135,48 @@ def test_r1_a_trained_models_tokenizer_files_are_the_sources(mode: str, model: P
         assert dtypes(checkpoint) == dtypes(model)
     edited, kept = out / "README.md", out / "checkpoints/step-000002/README.md"
     assert not os.path.samefile(edited, kept) and "Trained for 2 steps at 128 tokens" in edited.read_text()
+
+
+def linked_into(directory: Path, place: Path, *, only: tuple[str, ...] = ()) -> None:
+    """Files moved to a place, and relative links to them left behind."""
+    for path in [path for path in directory.rglob("*") if path.is_file() and (not only or path.name in only)]:
+        target = place / path.relative_to(directory).as_posix().replace("/", "-")
+        path.rename(target)
+        path.symlink_to(os.path.relpath(target, path.parent))
+
+
+@pytest.mark.parametrize("write", [extend, export])
+def test_a_link_out_of_the_directory_is_left_behind_and_named(write, model: Path) -> None:
+    """Who unpacks a model of others must not find a file of their own in what is made of it; of weights a link is as good as a file."""
+    names = ("LICENSE", "special_tokens_map.json", "generation_config.json", "README.md", "tools.jinja")
+    (model / "generation_config.json").write_text("{}")
+    elsewhere = model.parent / "elsewhere"
+    elsewhere.mkdir()
+    linked_into(model, elsewhere, only=(*names, "model.safetensors"))
+    (model / "inside").symlink_to("chat_template.jinja")
+    options = {"window": 128} if write is extend else {"reader": "transformers"}
+    with pytest.warns(UserWarning) as warned:
+        write(model, out=model.parent / "out", **options)
+    sentences = [str(each.message) for each in warned if "is a link out of the model's directory" in str(each.message)]
+    assert {Path(each.split(" is a link")[0]).name for each in sentences} == {*names}
+    written = {path.name for path in (model.parent / "out").rglob("*") if path.is_file()}
+    assert not written & {*names, "README.base.md"} - {"README.md"} and {"model.safetensors", "inside"} <= written
+    assert write is export or (model.parent / "out/README.md").read_text() != "# the original"
+
+
+@pytest.mark.filterwarnings("ignore:.*(pickled files beside|its code|code that comes)")
+def test_a_hub_caches_links_into_its_blobs_are_the_models_own_files(model: Path) -> None:
+    repository = model.parent / "models--o--n"
+    snapshot, blobs = repository / "snapshots/0123", repository / "blobs"
+    for name in LEFT:
+        (model / name).unlink()
+    shutil.copytree(model, snapshot)
+    blobs.mkdir()
+    linked_into(snapshot, blobs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extend(snapshot, window=128, method="linear", out=model.parent / "longer")
+    carried(model, model.parent / "longer")
 
 
 def test_r1_a_tokenizer_that_only_transformers_5_knows_gets_a_class_that_4_knows(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def model(tmp_path: Path) -> Path:
         "notes.txt",
         "held_out.json",
         ".env",
+        "config.json.before-fix-1",
+        "tokenizer_config.json.before-fix-1",
     ):
         (directory / name).write_text("secret")
     (directory / "checkpoints/step-000002/model.safetensors").write_text("secret")
@@ -179,6 +181,25 @@ def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, 
     assert "me/longer: there, private; replaced there: README.md" in capsys.readouterr().out
     main(["push", str(model), "me/other", "--dry-run"])
     assert "me/other" not in hub.files
+
+
+def test_what_a_link_leads_to_outside_is_uploaded_as_weights_or_when_it_is_asked_for(
+    hub: Hub, model: Path, capsys
+) -> None:
+    """A directory from elsewhere may link to any file of its reader's; shared weights are linked on purpose, and shown."""
+    secret, shared = model.parent / "secret", model.parent / "shared.safetensors"
+    secret.write_text("secret")
+    (model / "model.safetensors").rename(shared)
+    (model / "model.safetensors").symlink_to(shared)
+    for name in ("LICENSE", "other.safetensors", "tokenizer.model"):
+        (model / name).symlink_to(secret)
+    main(["push", str(model), "me/longer", "--yes"])
+    assert set(hub.files["me/longer"]) == MODEL
+    shown = capsys.readouterr().out
+    assert f"LICENSE (a link out of the directory, to {secret})" in shown
+    assert f"model.safetensors is a link, and what it leads to is uploaded: {shared}" in shown
+    push(model, "me/longer", also=["LICENSE"])
+    assert hub.files["me/longer"]["LICENSE"] == b"secret"
 
 
 @pytest.mark.parametrize(

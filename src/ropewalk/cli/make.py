@@ -130,6 +130,7 @@ def _listed(parcel: Parcel, options: Any) -> str:
     if parcel.stays:
         lines.append(f"not uploaded: {', '.join(parcel.stays)}")
     lines += [f"{name} names what only this machine has: {', '.join(places)}" for name, places in parcel.places.items()]
+    lines += [f"{name} is a link, and what it leads to is uploaded: {place}" for name, place in parcel.links.items()]
     if parcel.code:
         lines.append(parcel.says_of_code)
     return "\n".join(lines)

@@ -19,11 +19,12 @@ import numpy as np
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import read_json, write_json
+from ropewalk.checkpoint.model_card import README
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.write_rope import write_older_names, write_queries_by_position, write_rope
 from ropewalk.errors import UserError
-from ropewalk.model.carry import carry_the_rest, carry_weights
+from ropewalk.model.carry import carry_the_rest, carry_weights, lies_in
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.reader import Reader
 from ropewalk.readers.rules import READERS
@@ -49,8 +50,8 @@ def write_checkpoint(checkpoint: Checkpoint, directory: Path, readers: list[Read
     rope = checkpoint.rope
     carry_weights(checkpoint, directory)
     carry_the_rest(checkpoint, directory, window=rope.window)
-    if (checkpoint.path / "README.md").is_file():  # it is the same model, so its README stays its own
-        shutil.copyfile(checkpoint.path / "README.md", directory / "README.md")
+    if lies_in(checkpoint, checkpoint.path / README):  # it is the same model, so its README stays its own
+        shutil.copyfile(checkpoint.path / README, directory / README)
     tokenizer = _tokenizer_config(directory)
     config = spelled_out(checkpoint)
     if not checkpoint.trust_remote_code:

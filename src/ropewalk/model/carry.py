@@ -31,13 +31,13 @@ from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import names_code, own_code, without_code
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
+from ropewalk.model.own_files import is_of_a_run, outside
 
 _logger = logging.getLogger(__name__)
 
 _REWRITTEN = ("config.json", "tokenizer_config.json", "generation_config.json", README)
-#: Weights of any kind, and what belongs to the run that made the original and not to the model.
+#: Weights of any kind, records and pages.
 _NOT_CARRIED = (*PICKLES, ".safetensors", ".gguf", ".msgpack", ".h5", ".onnx", ".npz", ".jsonl", ".html", ".index.json")
-_RUN = ("trainer_state.json", "training_args.json")
 #: The only directory of a checkpoint, beside those of its shards, that transformers reads from.
 _TEMPLATES = "additional_chat_templates"
 _LEFT_OUT = "model-left-out.safetensors"
@@ -116,20 +116,34 @@ def carry_the_rest(checkpoint: Checkpoint, target: Path, *, window: int) -> None
     not_carried = _NOT_CARRIED if trusted else (*_NOT_CARRIED, ".py")
     _say_what_becomes_of_code(checkpoint)
     for path in sorted(source.iterdir()):
-        skip = path.name.endswith(not_carried) or path.name.startswith(".") or path.name in (*_REWRITTEN, *_RUN)
-        if not path.is_file() or skip:
+        skip = path.name.endswith(not_carried) or path.name.startswith(".") or path.name in _REWRITTEN
+        if skip or is_of_a_run(path.name) or not lies_in(checkpoint, path):
             continue
         if path.name.endswith("config.json") and not trusted and names_code(path):
             write_json(target / path.name, without_code(read_json(path, what=f"{path.name} is a JSON file")))
         else:
             shutil.copyfile(path, target / path.name)
-    if (source / _TEMPLATES).is_dir():
-        shutil.copytree(source / _TEMPLATES, target / _TEMPLATES, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    theirs = (source / README).is_file() and is_theirs(source / README)
-    if theirs and not (source / BASE_README).is_file():
+    for path in sorted(source.glob(f"{_TEMPLATES}/*.jinja")):
+        if lies_in(checkpoint, path):
+            (target / _TEMPLATES).mkdir(exist_ok=True)
+            shutil.copyfile(path, target / _TEMPLATES / path.name)
+    theirs = lies_in(checkpoint, source / README) and is_theirs(source / README)
+    if theirs and not (target / BASE_README).is_file():
         shutil.copyfile(source / README, target / BASE_README)
     _lengthen(checkpoint, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
     _lengthen(checkpoint, target, "generation_config.json", {"max_length": window})
+
+
+def lies_in(checkpoint: Checkpoint, path: Path) -> bool:
+    """Whether a checkpoint has such a file; one that is a link out of its directory is left behind, which is said."""
+    if not path.is_file():
+        return False
+    if place := outside(path, checkpoint.path):
+        warnings.warn(
+            f"{path} is a link out of the model's directory, to {place}, and is left behind; if that is the model's own, put a copy in its place",
+            stacklevel=1,  # once, whoever asks
+        )
+    return not place
 
 
 def _say_what_becomes_of_code(checkpoint: Checkpoint) -> None:
@@ -149,7 +163,7 @@ def _lengthen(
 ) -> None:
     """Copy a small JSON file in words of every reader, its lengths raised: always, or only where it names the old window."""
     path, old = checkpoint.path / name, checkpoint.positions.window
-    if not path.is_file():
+    if not lies_in(checkpoint, path):
         return
     content = for_both(read_json(path, what=f"{name} is a JSON file"), checkpoint.path)
     if not checkpoint.trust_remote_code:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
+from ropewalk.model.own_files import is_of_a_run, outside
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import PushSettings
 from ropewalk.version import __version__
@@ -53,6 +54,7 @@ class Parcel:
     Attributes:
         sizes: bytes of each file, by its path below the directory, which it has in the repository too.
         stays: what lies there and is not uploaded; a directory as `name/`.
+        links: where the links among the files lead that leave the directory, by name: weights, and what was asked for.
         places: the paths of this machine that a file names, by file.
         code: what is uploaded of code that readers may run, and the configs that name it.
         public: of the repository, if it is there.
@@ -65,6 +67,7 @@ class Parcel:
     code: tuple[str, ...] = ()
     public: bool | None = None
     replaced: tuple[str, ...] = ()
+    links: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: PushSettings) -> Parcel:
@@ -86,12 +89,13 @@ class Parcel:
         for name in names:
             refuse_irregular(directory / name, "push uploads files")
         tops = {name.partition("/")[0] for name in names}
-        rest = (path for path in sorted(directory.iterdir()) if path.name not in {*tops, MARK, LOCK})
+        rest = [path for path in sorted(directory.iterdir()) if path.name not in {*tops, MARK, LOCK}]
+        links = {name: place for name in names if (place := outside(directory / name, directory))}
         places = {name: found for name in names if (found := _places(directory / name))}
         sizes = {name: (directory / name).stat().st_size for name in names}
         named = [f"{AUTO_MAP} of {name}" for name in configs_with_code(directory)]
         code = (*(name for name in names if name.endswith(".py")), *named)
-        return cls(sizes, [f"{path.name}/" if path.is_dir() else path.name for path in rest], places, code)
+        return cls(sizes, [_staying(path) for path in rest], places, code, links=links)
 
     @property
     def says_of_code(self) -> str:
@@ -157,18 +161,32 @@ def _hub(repository: str, *passed: type[Exception]) -> Iterator[HfApi]:
 
 def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
     """The model's own files; its weights are found whole, and not those of another format beside them."""
-    goes = [path.name for path in directory.iterdir() if any(fnmatch.fnmatchcase(path.name, each) for each in _GOES)]
-    yield from (name for name in goes if not (directory / name).is_dir())
-    yield from (path.relative_to(directory).as_posix() for pattern in _BELOW for path in directory.glob(pattern))
+    named = [path for path in directory.iterdir() if any(fnmatch.fnmatchcase(path.name, each) for each in _GOES)]
+    goes = [path for path in named if not path.is_dir() and not is_of_a_run(path.name)]
+    goes += [path for pattern in _BELOW for path in directory.glob(pattern)]
+    # What a link leads to is uploaded unasked only where it is read as a model's config or, below, as its weights.
+    yield from (
+        path.relative_to(directory).as_posix()
+        for path in goes
+        if path.name == "config.json" or not outside(path, directory)
+    )
     if not (directory / "config.json").is_file():
-        return  # an adapter, a GGUF file
+        return
     checkpoint = Checkpoint.open(directory, **settings.opening)
     if checkpoint.has_weights:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
         if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
             raise UserError(problem.sentence)
     if configs_with_code(directory):
-        yield from code_files(directory)
+        yield from (name for name in code_files(directory) if not outside(directory / name, directory))
+
+
+def _staying(path: Path) -> str:
+    """How a list names what is not uploaded."""
+    if path.is_dir():
+        return f"{path.name}/"
+    place = outside(path, path.parent)
+    return f"{path.name} (a link out of the directory, to {place})" if place else path.name
 
 
 def _asked(directory: Path, settings: PushSettings) -> Iterator[str]:

@@ -34,6 +34,8 @@ from ropewalk.readers.window_checks import is_short, stale_lengths
 from ropewalk.rope.scaling import SCALINGS
 
 Config = dict[str, Any]
+#: What the name of a file that was replaced goes on with, before a number.
+BEFORE_FIX = ".before-fix-"
 
 
 def mend(subject: Subject) -> tuple[Subject, list[str], list[str]]:
@@ -72,8 +74,8 @@ def _refuse_foreign_ground(subject: Subject) -> None:
 
 def _replace(path: Path, content: Config) -> str:
     """Write a file whole or not at all; the old one stays beside it under the first free name."""
-    number = next(number for number in range(1, 10**6) if not os.path.lexists(f"{path}.before-fix-{number}"))
-    kept = Path(f"{path}.before-fix-{number}")
+    number = next(number for number in range(1, 10**6) if not os.path.lexists(f"{path}{BEFORE_FIX}{number}"))
+    kept = Path(f"{path}{BEFORE_FIX}{number}")
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         write_json(new, content)
