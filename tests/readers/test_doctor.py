@@ -206,14 +206,14 @@ def test_an_adapter_says_what_it_belongs_to(tmp_path: Path) -> None:
     ]
     for about, config, expected in cases:
         write(directory, config, adapter_config=about)
-        (directory / "adapter_model.safetensors").write_bytes(b"")
+        safetensors(directory / "adapter_model.safetensors", a=(2,))
         assert wrong(examine(directory)) == expected, about
     (directory / "adapter_model.safetensors").unlink()
     assert wrong(examine(directory)) == {8}
 
 
 def test_an_adapter_without_config_and_base_is_of_no_model(tmp_path: Path) -> None:
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    safetensors(tmp_path / "adapter_model.safetensors", a=(2,))
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter(None)))
     assert wrong(examine(tmp_path)) == {8}
 

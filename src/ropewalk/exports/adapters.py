@@ -43,6 +43,7 @@ from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
 from ropewalk.readers.rules import READERS
+from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.settings.inputs import inputs_of
@@ -166,6 +167,8 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
         )
     base = Checkpoint.open(name, **settings.opening)
     guard.refuse_to_lose(settings.out, [base.path])
+    for part in (adapter, base):
+        refuse_damaged(part)
     refuse_unknown_code(base)  # by its own name, not by that of the directory that is made of it
     if not _is_ours(adapter):
         return base

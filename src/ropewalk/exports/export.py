@@ -25,6 +25,7 @@ from ropewalk.model.carry import say_of_links
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
+from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.inputs import inputs_of
@@ -133,6 +134,8 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     refuse_unknown_code(checkpoint)
     refuse_what_stops_transformers(checkpoint)
+    if settings.reader != "peft":  # which refuses what is no adapter, and is about its base otherwise
+        refuse_damaged(checkpoint)
     warn_of_spellings(checkpoint)
     yield checkpoint
 

@@ -24,6 +24,7 @@ from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
+from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -70,6 +71,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     if table is None:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
         _warn_of_readers(config_dict)
+    refuse_damaged(checkpoint)
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint, beside, window=settings.window)
@@ -77,6 +79,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         if table is not None:
             config_dict = interpolate_in_place(beside, table, name=checkpoint.name)
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
+        if not checkpoint.has_weights:  # they were pickled
+            refuse_damaged(written)
         settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
         refuse_what_no_reader_loads(written)
         write_readme(beside, written.info, base=checkpoint, history=config_dict["ropewalk"]["history"])

@@ -26,6 +26,7 @@ from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
 from ropewalk.model.own_files import is_of_a_run, outside
+from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import PushSettings
 from ropewalk.version import __version__
@@ -171,12 +172,14 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
         if path.name == "config.json" or not outside(path, directory)
     )
     if not (directory / "config.json").is_file():
+        refuse_damaged(directory)  # an adapter, a GGUF file
         return
     checkpoint = Checkpoint.open(directory, **settings.opening)
     if checkpoint.has_weights:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
         if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
             raise UserError(problem.sentence)
+    refuse_damaged(checkpoint)
     if configs_with_code(directory):
         yield from (name for name in code_files(directory) if not outside(directory / name, directory))
 

@@ -31,6 +31,7 @@ CHECKS: dict[int, str] = {
     12: "tensors",
     13: "code of its own",
     14: "weights as written",
+    15: "values",
 }
 
 

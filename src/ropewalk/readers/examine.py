@@ -20,6 +20,7 @@ from ropewalk.readers.mend import mend
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
+from ropewalk.readers.value_checks import finite
 
 Check = Callable[[Subject], Iterable[Finding]]
 #: Each check of a directory, and what it says where it finds nothing. What only some models have is checked in those alone.
@@ -45,7 +46,7 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
         name: `hemp`, a directory, a hub id or a GGUF file.
         fix: mend what is certain first; the old files stay beside the new ones.
         answers: what the user said of its windows, where the config leaves them open.
-        full: compare weights of any size with their digests.
+        full: read weights of any size.
 
     Raises:
         UserError: there is nothing that could be examined, an answer contradicts the config, or it cannot be written.
@@ -60,14 +61,25 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
                 f"{answers} says what a config.json leaves open, and {name} is a GGUF file, which names its window; leave it out"
             )
         diagnosis = examine_gguf(Path(name))
-        return replace(diagnosis, findings=(*diagnosis.findings, *unchanged(Path(name), full=full)))
+        unread = Finding(
+            15, "note", "values of a GGUF file are not looked at; those of the model that it was made from are"
+        )
+        return replace(diagnosis, findings=(*diagnosis.findings, *unchanged(Path(name), full=full), unread))
     subject, changed, kept = Subject.open(name, answers), [], []
     if fix:
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
-    findings += [] if subject.fetched else unchanged(subject.path, full=full)
+    if not subject.fetched:
+        findings += [*unchanged(subject.path, full=full), *finite(subject.path, _shards(subject), full=full)]
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     return Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
+
+
+def _shards(subject: Subject) -> list[Path]:
+    try:
+        return subject.checkpoint.weight_files if subject.checkpoint.has_weights else []
+    except UserError:  # check 10 says it
+        return []
 
 
 def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding]:

@@ -21,4 +21,4 @@ class DoctorSettings(OpeningOptions):
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
     full: Flag = False
-    """Compare weights of any size with the digests noted when they were written; up to 16 GiB are read anyway."""
+    """Read weights of any size: for NaN, and against the digests noted when they were written. Up to 16 GiB are read anyway."""

@@ -1,0 +1,76 @@
+"""The check of weights' values, and the refusal of weights that the checks which read them call wrong.
+
+in   a directory
+out  findings, a sentence each; or a sentence that refuses
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.digests import READ_UNASKED
+from ropewalk.checkpoint.finite import not_finite
+from ropewalk.checkpoint.tensor_problems import listed, several
+from ropewalk.errors import UserError
+from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.digest_checks import unchanged
+
+_logger = logging.getLogger(__name__)
+_GB = 10**9
+
+
+def finite(directory: Path, shards: Iterable[Path] = (), *, full: bool) -> Iterator[Finding]:
+    """15. No weight is NaN or infinite. full: however long it takes to read them.
+
+    Args:
+        directory: of a model or an adapter.
+        shards: files of weights below it.
+    """
+    files = sorted({*directory.glob("*.safetensors"), *directory.glob("adapter/*.safetensors"), *shards})
+    size = sum(file.stat().st_size for file in files)
+    if size > READ_UNASKED and not full:
+        yield Finding(
+            15, "not checked", f"values not read: to look for NaN in {size / _GB:.0f} GB takes minutes; add --full"
+        )
+        return
+    faults = [fault for file in files if (fault := _fault(file, file.relative_to(directory).as_posix()))]
+    yield from (Finding(15, "wrong", fault) for fault in faults)
+    if files and not faults:
+        yield Finding(15, "ok", "each was read, and none is NaN or infinite")
+
+
+def _fault(file: Path, name: str) -> str:
+    """What is said of a file that does not hold finite numbers; empty of one that does."""
+    try:
+        broken = not_finite(file)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
+    if not broken:
+        return ""
+    return f"weights are finite numbers, but {name} has {several(broken)} with NaN or infinity ({listed(broken)}); fetch or make the model again"
+
+
+def refuse_damaged(place: Path | Checkpoint) -> None:
+    """Refuse to make anything of weights, or to upload them, that doctor would call wrong once it has read them.
+
+    Raises:
+        UserError: NaN or an infinity among them, or a file that is not as ropewalk wrote it. What takes minutes to read is not read, which
+            is said.
+    """
+    directory, shards = (
+        (place.path, place.weight_files if place.has_weights else ()) if isinstance(place, Checkpoint) else (place, ())
+    )
+    findings = [*unchanged(directory, full=False), *finite(directory, shards, full=False)]
+    if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
+        raise UserError(f"{directory}: {wrong.sentence}")
+    if any(finding.verdict == "not checked" for finding in findings):
+        _logger.warning(
+            "%s: its weights were not read, which takes minutes; whether they are finite, and as they were written, ropewalk doctor %s --full says",
+            directory,
+            directory,
+        )

@@ -1,0 +1,131 @@
+"""A weight that is NaN or infinite is seen by doctor, and nothing is made of it or uploaded; torch's own isfinite is the oracle."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import ropewalk
+from ropewalk import UserError, cli, testing
+from ropewalk.checkpoint import finite
+from ropewalk.checkpoint.guard import MARK
+from ropewalk.readers import value_checks
+
+WEIGHTS = "model.safetensors"
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e5m2,
+    torch.float8_e4m3fn,
+    torch.int64,
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_any_bits_are_judged_as_torch_judges_them(dtype: torch.dtype, data: st.DataObject, tmp_path_factory) -> None:
+    # Of these bytes every tenth number or so is NaN or infinite.
+    count, chance = data.draw(st.integers(1, 40)), np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    raw = chance.choice(
+        np.array([0x00, 0x01, 0x3F, 0x7B, 0x7C, 0x7F, 0x80, 0xF0, 0xF8, 0xFF], np.uint8), count * dtype.itemsize
+    )
+    value = torch.from_numpy(raw).view(dtype)
+    file = tmp_path_factory.mktemp("bits") / WEIGHTS
+    save_file({"fine": torch.zeros(3, dtype=dtype), "none": torch.zeros(0, dtype=dtype), "value": value}, file)
+    is_broken = dtype.is_floating_point and not bool(value.double().isfinite().all())
+    assert finite.not_finite(file) == ["value"] * is_broken
+
+
+def spoil(model: Path, value: float = float("nan"), *, last: bool = True) -> str:
+    """One number of one tensor, in another's place; its name."""
+    weights = load_file(model / WEIGHTS)
+    name = sorted(weights)[-1 if last else 0]
+    weights[name] = weights[name].clone()
+    weights[name].view(-1)[-1] = value
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    return name
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """One in which nothing is wrong."""
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    ropewalk.doctor(model, fix=True)
+    return model
+
+
+def values(model: Path, *, full: bool = False) -> list[tuple[str, str]]:
+    diagnosis = ropewalk.doctor(model, full=full)
+    return [(finding.verdict, finding.sentence) for finding in diagnosis.findings if finding.number == 15]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("piece", [64, 1 << 24])
+def test_doctor_names_the_tensor(value: float, piece: int, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finite, "_PIECE", piece)
+    assert [verdict for verdict, _ in values(model)] == ["ok"]
+    name = spoil(model, value)
+    [(verdict, sentence)] = values(model)
+    assert verdict == "wrong" and f"({name})" in sentence
+
+
+def test_what_takes_minutes_is_read_when_it_is_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    spoil(model)
+    monkeypatch.setattr(value_checks, "READ_UNASKED", 1000)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", str(model), "--json"])
+    assert ended.value.code == 3 and json.loads(capsys.readouterr().out)["verdict"] == "incomplete"
+    [(verdict, sentence)] = values(model)
+    assert verdict == "not checked" and sentence.startswith("values not read")
+    assert [verdict for verdict, _ in values(model, full=True)] == ["wrong"]
+
+
+def changed(model: Path) -> str:
+    """Weights that are finite and no longer those that were noted."""
+    from ropewalk.checkpoint import digests, guard
+
+    guard.mark(model, digests=digests.to_note(model))
+    spoil(model, 0.5)
+    return "not as it was written"
+
+
+@pytest.mark.parametrize("damage", [spoil, changed])
+@pytest.mark.parametrize(
+    "command",
+    [["extend", "--window", "128"], ["export", "--for", "vllm"], ["push", "me/model", "--dry-run"]],
+    ids=lambda command: command[0],
+)
+def test_nothing_is_made_of_damaged_weights(command: list[str], damage, model: Path, capsys) -> None:
+    why, out = damage(model), model.parent / "out"
+    name, *options = command
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, str(model), *options, *([] if name == "push" else ["--out", str(out)])])
+    assert ended.value.code == 2 and re.search(why, capsys.readouterr().err) and not out.exists()
+
+
+def test_no_adapter_is_merged_that_is_not_finite(model: Path, capsys) -> None:
+    adapter = model.parent / "adapter"
+    adapter.mkdir()
+    save_file({"a.lora_A.weight": torch.tensor([float("nan")])}, adapter / "adapter_model.safetensors")
+    about = {"peft_type": "LORA", "base_model_name_or_path": str(model)}
+    (adapter / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="adapter_model.safetensors has 1 tensor with NaN"):
+        ropewalk.merge(adapter, out=model.parent / "out")
+
+
+def test_what_is_too_large_to_be_read_unasked_is_made_and_that_is_said(model: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(value_checks, "READ_UNASKED", 1000)
+    assert not (model / MARK).exists()
+    ropewalk.extend(model, window=128, out=model.parent / "out")
+    assert f"ropewalk doctor {model} --full says" in caplog.text
