@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import random
+import shutil
 import stat
 import struct
 import subprocess
@@ -308,6 +310,55 @@ def test_what_cannot_be_examined_is_a_sentence_and_exit_2(kind: str, tmp_path: P
     assert stopped.value.code == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith("ropewalk: ") and stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(tmp_path), "--json"])
+    verdict = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 2 and verdict["verdict"] == "not examined" and not verdict["sound"]
+    assert verdict["error"] == stderr.removeprefix("ropewalk: ").rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model of one YaRN, as `extend` writes it."""
+    out = tmp_path_factory.mktemp("longer") / "longer"
+    ropewalk.extend("hemp", window=1024, method="yarn", out=out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "causes", "sentence"),
+    [
+        ("rope_type", "yarm", {1}, "'yarm', which ropewalk does not know; did you mean yarn?"),
+        ("rope_theta", 100000.0, {2}, "the ropewalk block says rope_theta 10000.0, but the config's RoPE keys say rope_theta 100000.0:"),
+        ("beta_fast", 16.0, {2}, "the ropewalk block says beta_fast 32.0, but the config's RoPE keys say beta_fast 16.0:"),
+        ("factor", 8.0, {2}, "the ropewalk block says factor 4.0, but the config's RoPE keys say factor 8.0:"),
+    ],
+)  # fmt: skip
+def test_one_cause_is_one_fault_and_names_what_differs(
+    key: str, value: object, causes: set[int], sentence: str, longer: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(longer, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text())
+    for part in (config, config["rope_parameters"], config["rope_scaling"]):
+        part |= {name: value for name in (key, key.removeprefix("rope_")) if name in part}
+    (model / "config.json").write_text(json.dumps(config))
+    diagnosis = ropewalk.doctor(model)
+    assert wrong(diagnosis) == causes and sentence in diagnosis.wrong[0].sentence
+    texts = [finding.sentence for finding in diagnosis.findings if finding.number in (3, 9, 12)]
+    assert texts == [f"not before what check {min(causes)} says is mended"] * 3
+    assert not any("window is open" in finding.sentence for finding in diagnosis.findings)
+
+
+def test_notes_count_where_they_are_asked_to(longer: Path, tmp_path: Path, capsys) -> None:
+    """Ollama leaves this scaling out: a note. Of a model for a gate that has none but check 11's, `--strict` changes nothing."""
+    assert ropewalk.doctor(longer).sound
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor", str(longer), "--strict"])
+    assert stopped.value.code == 1 and "nothing is wrong, and noted is readers that" in capsys.readouterr().out
+    strict = ropewalk.doctor(longer, strict=True)
+    assert strict.verdict == "noted" and not strict.sound and {each.number for each in strict.noted} == {7}
+    others = [finding for finding in strict.findings if finding.number != 7]
+    assert "note" in {each.verdict for each in others} and dataclasses.replace(strict, findings=tuple(others)).sound
 
 
 @pytest.mark.parametrize("name", ["no-such-directory/", "./nowhere", "/etc/hostname", "a b c"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, nearest
 from ropewalk.rope.config_numbers import whole_number
 from ropewalk.rope.scaling import SCALINGS, LongRope, Scaling
 
@@ -56,6 +56,8 @@ def read_scaling(entry: dict[str, Any], text: dict[str, Any], model_type: str, *
         raise UserError(
             f"the config's {rope_type} RoPE scaling lacks {error}; put it back or start from the original model"
         ) from None
+    names = [name for kind in SCALINGS.values() for name in kind.rope_types]
     raise UserError(
-        f"this {model_type} model is scaled by {rope_type!r}, which ropewalk does not know; start from the model it was made from"
+        f"this {model_type} model is scaled by {rope_type!r}, which ropewalk does not know; "
+        + nearest(rope_type, names, "start from the model it was made from")
     )

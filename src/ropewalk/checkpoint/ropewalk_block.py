@@ -60,11 +60,24 @@ def read_block(block: dict[str, Any], rope: Rope, named: Scaling) -> tuple[float
     pretrained = Rope(rope.head_dim, rope_theta, windows.original)
     if not _same_rotation(named, rope, scaling, pretrained):
         raise UserError(
-            f"the ropewalk block says {scaling.label} factor {scaling.factor:g} on rope_theta {rope_theta:g}, but the config's RoPE keys say "
-            f"{named.method} with factor {named.factor:g} on rope_theta {rope.rope_theta:.6g}: one was edited without the other; run "
-            "`ropewalk extend` on the original model again"
+            f"{_difference(named, rope, scaling, pretrained)}: one was edited without the other; run `ropewalk extend` on the original model again"
         )
     return rope_theta, scaling, windows
+
+
+def _difference(named: Scaling, rope: Rope, scaling: Scaling, pretrained: Rope) -> str:
+    """The keys that differ, each with the value that follows from the block and the one that is there."""
+    try:
+        (by_block, block_theta), (by_keys, keys_theta) = scaling.config_entry(pretrained), named.config_entry(rope)
+    except UserError:  # no config says one of them
+        by_block, by_keys = ({"rope_type": each.method, "factor": each.factor} for each in (scaling, named))
+        block_theta, keys_theta = pretrained.rope_theta, rope.rope_theta
+    by_block, by_keys = by_block | {"rope_theta": block_theta}, by_keys | {"rope_theta": keys_theta}
+    keys = [key for key in by_block | by_keys if by_block.get(key) != by_keys.get(key)]
+    if "rope_type" in keys:  # most others are of one type alone
+        keys = [key for key in keys if key in by_block and key in by_keys]
+    sides = [", ".join(f"{key} {side.get(key, 'absent')!s:.60}" for key in keys) for side in (by_block, by_keys)]
+    return f"the ropewalk block says {sides[0]}, but the config's RoPE keys say {sides[1]}"
 
 
 def _same_rotation(named: Scaling, rope: Rope, scaling: Scaling, pretrained: Rope) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say
+from ropewalk.errors import UserError
 from ropewalk.settings.command import arguments
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.pages import TheorySettings
@@ -49,7 +50,16 @@ def doctor(options: Any) -> None:
     from ropewalk.model.doctor import doctor
     from ropewalk.readers.diagnosis import EXIT_STATUS
 
-    diagnosis = doctor(**arguments(DoctorSettings, options))
+    try:
+        diagnosis = doctor(**arguments(DoctorSettings, options))
+    except UserError as error:
+        if options.json:
+            say(
+                json.dumps(
+                    {"name": options.model, "verdict": "not examined", "sound": False, "error": str(error)}, indent=2
+                )
+            )
+        raise
     if options.json:
         say(json.dumps(diagnosis.to_dict(), indent=2))
     else:

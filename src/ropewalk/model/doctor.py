@@ -6,6 +6,7 @@ out  a `Diagnosis`; nothing is printed, and no weight is loaded
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     if isinstance(model, Checkpoint):
         model, answers = model.path, model.answers if answers == NOTHING_SAID else answers
     diagnosis = examine(model, fix=settings.fix, answers=answers, full=settings.full)
+    diagnosis = replace(diagnosis, strict=settings.strict)
     if not diagnosis.readers or Path(model).is_file():
         return diagnosis
     missing = [name for name in _NEEDED if not installed(name)]
@@ -50,7 +52,8 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     opening = Opening(
         current_window=answers.current_window, original_window=answers.original_window, trust_remote_code=trusted
     )
-    return _with_transformers(diagnosis, locate(model, weights=False, trust_remote_code=trusted), opening)
+    path = locate(model, weights=False, trust_remote_code=trusted)
+    return _with_transformers(diagnosis, path, opening).each_cause_once()
 
 
 def _with_transformers(diagnosis: Diagnosis, path: Path, opening: Opening) -> Diagnosis:

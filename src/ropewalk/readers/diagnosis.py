@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 Verdict = Literal["ok", "wrong", "not checked", "note"]
 #: Of the whole: incomplete is what has nothing wrong in it as far as it could be checked, and could not be checked in all.
-Overall = Literal["sound", "incomplete", "wrong"]
+#: Noted is what would be sound, where notes count.
+Overall = Literal["sound", "noted", "incomplete", "wrong"]
 #: The exit status of each; 2 is for what could not be examined at all.
-EXIT_STATUS: dict[Overall, int] = {"sound": 0, "wrong": 1, "incomplete": 3}
+EXIT_STATUS: dict[Overall, int] = {"sound": 0, "wrong": 1, "noted": 1, "incomplete": 3}
+#: Its notes are of every model, and of what may be done with it later.
+_LATER_ON = 11
+_REFERS = "not before what check"
 
 #: The checks, by number, as docs/doctor.md lists them.
 CHECKS: dict[int, str] = {
@@ -82,6 +86,7 @@ class Diagnosis:
         readers: a row each.
         changed: what `--fix` changed, a sentence each.
         kept: where the files lie that it changed, as they were.
+        strict: whether notes count.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Diagnosis:
     readers: tuple[ReaderRow, ...] = ()
     changed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    strict: bool = False
 
     @property
     def wrong(self) -> list[Finding]:
@@ -102,16 +108,35 @@ class Diagnosis:
         return [finding for finding in self.findings if finding.verdict == "not checked"]
 
     @property
+    def noted(self) -> list[Finding]:
+        """The notes that count where notes do: those of this model, and none of what every model meets later on."""
+        return [finding for finding in self.findings if finding.verdict == "note" and finding.number != _LATER_ON]
+
+    @property
     def verdict(self) -> Overall:
         """The whole in a word."""
         if self.wrong:
             return "wrong"
-        return "incomplete" if self.unchecked else "sound"
+        if self.unchecked:
+            return "incomplete"
+        return "noted" if self.strict and self.noted else "sound"
 
     @property
     def sound(self) -> bool:
-        """Whether every check that applies was made, and none found anything wrong."""
+        """Whether every check that applies was made, and none found anything wrong, or anything at all where notes count."""
         return self.verdict == "sound"
+
+    def each_cause_once(self) -> Diagnosis:
+        """The same, where a check that says what another one says refers to that, and is no fault of its own."""
+        causes = [finding for finding in (*self.wrong, *self.unchecked) if not finding.sentence.startswith(_REFERS)]
+
+        def referring(finding: Finding) -> Finding:
+            cause = next((each for each in causes if each.sentence in finding.sentence), finding)
+            if cause is finding or finding.verdict not in ("wrong", "not checked"):
+                return finding
+            return Finding(finding.number, "not checked", f"{_REFERS} {cause.number} says is mended")
+
+        return replace(self, findings=tuple(referring(finding) for finding in self.findings))
 
     def with_findings(self, findings: list[Finding], number: int) -> Diagnosis:
         """The same with other findings of one check."""

@@ -72,7 +72,8 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
     if not subject.fetched:
         findings += [*unchanged(subject.path, full=full), *finite(subject.path, _shards(subject), full=full)]
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
-    return Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
+    diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
+    return diagnosis.each_cause_once()
 
 
 def _shards(subject: Subject) -> list[Path]:

@@ -74,10 +74,12 @@ def _open_lengths(subject: Subject, limit: Any) -> Iterator[Finding]:
     """Of an open window: which lengths wait for an answer, and a tokenizer's limit that is below a reading of it."""
     named_lengths = {POSITIONS: subject.text.get(POSITIONS), **_other_lengths(subject)}
     named = ", ".join(f"{key} {value!r}" for key, value in named_lengths.items() if value is not None)
+    if subject.question is None:  # ropewalk reads no rotation, and no length is at fault
+        yield Finding(3, "not checked", subject.rope_error)
+        return
     sentence = f"the window is open, and no length can be held against it ({named or 'none is named'})"
-    # Where ropewalk reads no rotation at all, another check says why.
-    yield Finding(3, "note" if subject.question is None else "not checked", sentence)
-    windows = [reading.window for reading in subject.question.readings] if subject.question else []
+    yield Finding(3, "not checked", sentence)
+    windows = [reading.window for reading in subject.question.readings]
     if below := [str(window) for window in windows if is_short(limit, window)]:
         yield Finding(3, "note", f"{_tokenizer_stops(limit)}; the window may be {' or '.join(below)}")
 

@@ -20,5 +20,7 @@ class DoctorSettings(OpeningOptions):
     """`hemp`, a local directory (an adapter's too), a hub id, or a GGUF file."""
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
+    strict: Flag = False
+    """Notes count: with one the exit status is 1, for a gate. Those of check 11, which every model has, do not."""
     full: Flag = False
     """Read weights of any size: for NaN, and against the digests noted when they were written. Up to 16 GiB are read anyway."""

@@ -23,9 +23,12 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     if diagnosis.readers:
         say("")
         console().print(readers_table(diagnosis))
+        refusing: dict[str, list[str]] = {}
         for row in diagnosis.readers:
             if row.refusal:
-                say(f"{row.reader} refuses: {row.refusal}")
+                refusing.setdefault(row.refusal.removeprefix(f"{row.reader} "), []).append(row.reader)
+        for reason, names in refusing.items():
+            say(f"refused by {', '.join(names)}: {reason}")
     for sentence in diagnosis.changed:
         say(f"mended: {sentence}")
     for path in diagnosis.kept:
@@ -40,6 +43,10 @@ def verdict(diagnosis: Diagnosis) -> str:
     if diagnosis.unchecked:
         return "incomplete: nothing is wrong in what was checked, and not checked is " + ", ".join(
             dict.fromkeys(finding.check for finding in diagnosis.unchecked)
+        )
+    if diagnosis.verdict == "noted":
+        return "nothing is wrong, and noted is " + ", ".join(
+            dict.fromkeys(finding.check for finding in diagnosis.noted)
         )
     starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
     return "sound" + (
