@@ -5,7 +5,7 @@ import warnings
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, write_json
-from ropewalk.readers.spelling_checks import warn_of_spellings
+from ropewalk.readers.spelling_checks import warn_of_other_readers, warn_of_spellings
 
 
 def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(tmp_path, monkeypatch, recwarn):
@@ -18,9 +18,17 @@ def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(t
     write_json(model / "config.json", config)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    warn_of_spellings(Checkpoint.open(model))
+    warn_of_other_readers(Checkpoint.open(model))
     assert not recwarn.list
     monkeypatch.setenv("RANK", "0")
     for _ in range(3):
-        warn_of_spellings(Checkpoint.open(model))
-    assert ["transformers 4 would read" in str(each.message) for each in recwarn] == [True]
+        warn_of_other_readers(Checkpoint.open(model))
+    assert ["read rightly here" in str(each.message) for each in recwarn] == [True]
+    recwarn.clear()
+    warn_of_spellings(Checkpoint.open(model))  # before it is loaded, planned, extended, …
+    assert not recwarn.list
+    config["rope_theta"] = 100000.0
+    config["rope_scaling"] = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+    write_json(model / "config.json", config)
+    warn_of_spellings(Checkpoint.open(model))  # one of the two is wrong, here as elsewhere
+    assert ["say two things" in str(each.message) for each in recwarn] == [True]

@@ -26,6 +26,7 @@ from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
 from ropewalk.model.own_files import is_of_a_run, outside
+from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import PushSettings
@@ -175,6 +176,7 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
         refuse_damaged(directory)  # an adapter, a GGUF file
         return
     checkpoint = Checkpoint.open(directory, **settings.opening)
+    warn_of_other_readers(checkpoint)
     if checkpoint.has_weights:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
         if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):

@@ -103,15 +103,30 @@ _warned: set[str] = set()
 
 
 def warn_of_spellings(checkpoint: Checkpoint) -> None:
-    """Warn of readers that look at another spelling, as all of version 4 do in a config that transformers 5 saved (R4), in doctor's words."""
+    """Warn, in doctor's words, of a config that may be read wrongly here, too: its theta is lost, or it says two things."""
     subject = Subject(checkpoint, {}, {})
     if isinstance(checkpoint.positions, PositionTable):
         return
-    if differ := _LOST_THETA if theta_is_lost(subject) else _readers_differ(subject):
-        sentence = f"{checkpoint.name}: {differ}"
-        if is_first_process() and sentence not in _warned:
-            _warned.add(sentence)
-            warnings.warn(sentence, stacklevel=2)
+    if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
+        _warn_once(f"{checkpoint.name}: {fault}")
+
+
+def warn_of_other_readers(checkpoint: Checkpoint) -> None:
+    """Warn, before a model goes to others, of what is read rightly here and otherwise elsewhere, as by all of version 4 in a config that
+    transformers 5 saved (R4)."""
+    subject = Subject(checkpoint, {}, {})
+    if subject.rope is None:  # a table, or what ropewalk cannot read and is not asked to
+        return
+    if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
+        _warn_once(f"{checkpoint.name}: {fault}")
+    elif differ := _lost_in_version_4(subject):
+        _warn_once(f"{checkpoint.name} is read rightly here, and mend it before others read it: {differ}")
+
+
+def _warn_once(sentence: str) -> None:
+    if is_first_process() and sentence not in _warned:
+        _warned.add(sentence)
+        warnings.warn(sentence, stacklevel=3)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:
@@ -124,8 +139,13 @@ def versions_agree(config: dict[str, Any]) -> bool:
 
 def _readers_differ(subject: Subject) -> str:
     """Who would rotate otherwise than transformers 5, since it looks at another spelling; empty where all find one rotation."""
+    return _contradiction(subject) or _lost_in_version_4(subject)
+
+
+def _contradiction(subject: Subject) -> str:
+    """That two spellings say two things, one of which is wrong for every reader; empty where they do not."""
     if both_blocks_agree(subject.config, subject.text):
-        return _lost_in_version_4(subject)
+        return ""
     return (
         "rope_scaling and rope_parameters say two things; transformers goes by the first and llama.cpp by the second: take out the one that is "
         "wrong"

@@ -22,6 +22,7 @@ from ropewalk.checkpoint.model_card import README, ModelCard, base_in, is_theirs
 from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError
+from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
 from ropewalk.records.recipe import is_training, place, recipe_of
 from ropewalk.records.variant import variant_of
@@ -102,6 +103,7 @@ def card(settings: CardSettings) -> Path:
     checkpoint = Checkpoint.open(_local(directory), **settings.opening)
     out = Path(settings.out) if settings.out is not None else directory / README
     refuse_theirs(out)
+    warn_of_other_readers(checkpoint)
     records, trained_by = _read(settings, run_of(directory.absolute()))
     subject = Subject(checkpoint, base_in(directory / README), trained_by)
     text = composed(subject, records).text(directory)
