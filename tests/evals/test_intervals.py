@@ -260,6 +260,14 @@ def test_the_interval_of_a_reach_covers_however_success_ends(chances, trials):
     assert covered / 300 >= 0.907
 
 
+@pytest.mark.parametrize("right", range(6))
+def test_no_reach_is_surer_than_the_exact_interval_of_a_depth(right):
+    """It cannot be ruled out that success breaks off at a depth whose own interval holds the threshold."""
+    least = scipy.stats.binomtest(right, 5).proportion_ci(0.95, method="exact").low
+    low, _ = reach_interval([10, 20], [5, right], [5, 5], threshold=0.2)
+    assert (low >= 20) == (least > 0.2)
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9))
 def test_the_interval_of_a_reach_holds_what_was_seen(successes):
     depths = list(range(10, 10 * len(successes) + 1, 10))
@@ -273,6 +281,8 @@ def test_the_interval_of_a_reach_holds_what_was_seen(successes):
 def test_one_trial_a_depth_leaves_every_reach_possible_and_a_cliff_leaves_few():
     depths = list(range(32, 1025, 32))
     assert reach_interval(depths, [1] * 32, [1] * 32, threshold=0.2) == (0, 1024)
+    assert reach_interval(depths, [2] * 32, [2] * 32, threshold=0.2) == (0, 1024), "2 of 2: exactly, 16 to 100 %"
+    assert reach_interval(depths, [3] * 32, [3] * 32, threshold=0.2) == (1024, 1024)
     low, high = reach_interval(depths, [10] * 8 + [0] * 24, [10] * 32, threshold=0.2)
     # 0 of 10 has a chance of 11 % at the threshold, three times in a row of 0.1 %.
     assert low == 256 and 288 <= high <= 320

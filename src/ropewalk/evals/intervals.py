@@ -161,7 +161,7 @@ def reach_interval(
 
     All that is assumed is that trials are independent: success may break off, fade slowly or come back. A reach is in the
     interval if neither of two tests rejects it, each at 2.5 %. *The reach is no farther* is rejected if the next depth's chance
-    is above the threshold (exact binomial test, mid-P: Lancaster 1961). *It is as far* is rejected if some run of neighbouring depths within it
+    is above the threshold (exact binomial test, as Clopper and Pearson's interval of that depth has it: 2 of 2 say nothing against 20 %). *It is as far* is rejected if some run of neighbouring depths within it
     has fewer successes than chances at the threshold would leave (`_scan`; the critical value is simulated at the threshold, where the
     scan is most likely to reject wrongly). From 0 to the last distance is an interval that says nothing.
     """
@@ -169,7 +169,7 @@ def reach_interval(
 
     right, tried = np.asarray(successes), np.asarray(trials)
     too_far = _scan(right[None], tried, threshold)[0] < _critical(tuple(trials), threshold)
-    tail = 1 - (bdtr(right - 1, tried, threshold) + bdtr(right, tried, threshold)) / 2  # P(more) + P(as many) / 2
+    tail = 1 - bdtr(right - 1, tried, threshold)  # P(as many, or more)
     possible = ~np.append(False, too_far) & ~np.append(tail <= 0.025, False)
     ends = np.array([0, *distances])[possible]
     return int(ends[0]), int(ends[-1])

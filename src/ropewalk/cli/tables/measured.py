@@ -135,7 +135,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     prompts = summary.depths * summary.trials
     interval = f"95 % interval {summary.k_low} to {summary.k_high}"
     if summary.says_nothing:
-        interval = f"and so few trials a depth ({summary.trials}) leave every k_max possible"
+        interval = f"and {summary.leaves_open}"
     terminal.print(
         f"k_max {summary.reach}, {interval}; "
         f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
