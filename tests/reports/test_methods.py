@@ -284,3 +284,52 @@ def contest_of(path: Path) -> Contest:
     found = contest(page, blocks({v: rows for v, rows in group.variants().items() if v.extended}, trainings(page)))
     assert found is not None
     return found
+
+
+def _on(text: str, shift: float):
+    """PI and YaRN, trained on a text: YaRN is ahead by 0.1 nats."""
+    return [
+        trained(method, f"{method}-{text}", nll + shift, data=text) for method, nll in (("linear", 2.2), ("yarn", 2.1))
+    ]
+
+
+def test_methods_are_compared_among_those_of_one_training_text(tmp_path):
+    """Two methods by two texts were four methods, none of which won."""
+    page = page_of(tmp_path / "r.jsonl", *_on("a/books", 0.0), *_on("b/code", 0.05))
+    said = made_up.words(page)
+    assert "Of 2 methods at 1024 tokens of held-out (1.05 M training tokens of a/books), YaRN ×4 wins" in said
+    assert "With 1.05 M training tokens of b/code: YaRN ×4 wins at 1024 tokens." in said
+    assert "States were trained on different texts (a/books, b/code)" in said
+    assert len(re.findall(r"<caption>Against the winner, YaRN ×4", page)) == 1
+    for text in ("a/books", "b/code"):
+        assert len(table(page, f"1.05 M training tokens of {text}")) == 2
+
+
+def test_rows_of_two_machines_whose_texts_have_one_name_never_meet(tmp_path, caplog):
+    """The base of the one was dropped for that of the other, and damage was computed across texts."""
+    path, digests = tmp_path / "r.jsonl", {}
+    for machine, level in (("first", 2.0), ("second", 3.0)):
+        digests = {"model": "m", "test": f"{machine} test", "data": f"{machine} data"}
+        named = {"test": "data/b.jsonl", "data": "data/a.jsonl", "digests": digests}
+        base = (
+            dataclasses.replace(made_up.BASE, name="hemp/none"),
+            {"row": {"name": "hemp/none", "method": "none", **named}},
+        )
+        for state, settings, rows in (
+            (*base, [made_up.row(level)]),
+            trained("linear", f"pi-{machine}", level + 0.2, seed=len(machine), **named),
+            trained("yarn", f"yarn-{machine}", level + 0.1, seed=len(machine), **named),
+        ):
+            recorder = records.Recorder(
+                path, made_up.run(state, f"ropewalk ablate {state.name} {machine}", settings=settings)
+            )
+            for row in rows:
+                recorder.add(dataclasses.replace(row, data="data/b.jsonl"))
+    page = report([path], tmp_path / "page.html").read_text()
+    for letter, level in (("A", 2.0), ("B", 3.0)):
+        lines = table(page, rf"Perplexity, data/b.jsonl\[{letter}\]")
+        assert lines["base"][0].startswith(f"{math.exp(level):.2f}")
+        nats = [cells[1] for label, cells in table(page, rf"1.05 M training tokens; data/b.jsonl\[{letter}\]").items()]
+        assert nats == ["+0.200 +0.200 to +0.200", "+0.100 +0.100 to +0.100"]
+    warned = "different texts are called data/b.jsonl (data/b.jsonl[A], data/b.jsonl[B])"
+    assert warned in made_up.words(page) and warned in caplog.text and "digest first" not in page

@@ -212,7 +212,8 @@ def test_rows_of_other_content_under_one_name_are_said_and_are_no_seeds_of_one_t
         state = made_up.extended(4, 9, name=f"hemp/linear-s{seed}")
         made_up.record_rows(path, (state, made_up.row(2.1 + seed / 100, window=1024)), settings={"row": row})
     page = made_up.words(render(records.read([path])))
-    assert "2 different ones are called x and 1 more as data of rows of `ablate` (digests aaaa, bbbb)" in page
+    assert "different texts are called x and 1 more (x[A] and 1 more, x[B] and 1 more)" in page
+    assert "digest aaaa" not in page
     assert "as model of" not in page
     variants = [m.model_variant for m in clean(records.read([path])).measurements if m.model_variant.extended]
     assert sorted(len(row) for row in seeds_of_rows(variants)) == [1, 2]

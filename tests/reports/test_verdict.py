@@ -12,7 +12,7 @@ import pytest
 import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
-from ropewalk.reports import render
+from ropewalk.reports import render, report
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.passkey import k_max_interval
 
@@ -248,9 +248,9 @@ def test_the_text_and_not_its_name_decides_what_is_paired(tmp_path):
             tmp_path / f"{which}.jsonl", (made_up.BASE, _read(2.0, "abcde")), (made_up.extended(4, 9), after)
         )
         pages[which] = made_up.words(render(records.read([path])))
-    assert "were not measured on the same documents at 256 tokens" in pages["other"]
-    assert "paired over" not in pages["other"]
-    assert "paired over 5 documents" in pages["renamed"] and "the same documents" not in pages["renamed"]
+    assert "different texts are called books/test.jsonl (books/test.jsonl[A], books/test.jsonl[B])" in pages["other"]
+    assert "Perplexity, books/test.jsonl[B], stride 64" in pages["other"] and "paired over" not in pages["other"]
+    assert "paired over 5 documents" in pages["renamed"] and "[A]" not in pages["renamed"]
 
 
 def test_estimates_over_other_texts_are_no_pair():
@@ -259,12 +259,13 @@ def test_estimates_over_other_texts_are_no_pair():
     assert ratio(before, dataclasses.replace(before, perplexity=8.0, data="elsewhere/test.jsonl")).same_documents
 
 
-def test_a_figure_over_another_text_that_replaces_one_is_said(tmp_path):
+def test_a_figure_over_another_text_replaces_none(tmp_path):
     path = tmp_path / "r.jsonl"
     for texts, hour in (("abcde", 5), ("vwxyz", 6)):
         made_up.record_rows(path, (made_up.BASE, _read(2.0, texts)), started=f"2026-11-22T{hour:02d}:00:00+00:00")
     page = made_up.words(render(records.read([path])))
-    assert "(1 of them over more or fewer tokens or trials, or other texts); the newest is shown" in page
+    assert "measured what another row measured too" not in page
+    assert "Perplexity, books/test.jsonl[A], stride 64" in page and "Perplexity, books/test.jsonl[B], stride 64" in page
 
 
 def test_benchmarks_are_paired_item_by_item(tmp_path):
@@ -408,3 +409,34 @@ def test_the_verdict_names_what_it_rests_on(tmp_path):
     assert "Perplexity is of held-out (1 document); measured 2026-11-22." in made_up.words(
         render(records.read([alone]))
     )
+
+
+@pytest.mark.parametrize(("measured", "said"), [
+    ((), "trained for 8 steps, not measured yet: what follows is of the model before."),
+    ((made_up.extended(4, 8, name="elsewhere/t2"),), "by Position Interpolation and trained for 8 steps"),  # moved since
+])  # fmt: skip
+def test_a_training_that_nothing_measured_is_not_denied(tmp_path, caplog, measured, said):
+    """The page had its steps, and its heading that there were none."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4), made_up.row(2.1)),
+        *((state, made_up.row(2.05)) for state in measured),
+    )
+    settings = {"out": "runs/t2", "learning_rate": 1e-4, "batch_size": 1, "steps": 8}
+    made_up.steps(Recorder(path, made_up.run(made_up.extended(name="hemp"), "ropewalk train", settings=settings)), 8)
+    page = made_up.words(report([path], tmp_path / "page.html").read_text())
+    assert said in page and "not trained" not in page
+    warned = "No row of these records measured runs/t2, which was trained for 8 steps."
+    assert (warned in page, warned in caplog.text) == (not measured, not measured)
+
+
+def test_two_prompts_a_depth_leave_every_k_max_possible(tmp_path):
+    """2 of 2 right have an interval of 16 to 100 % at each depth, which holds the threshold of 20 %."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.extended(4, 8), *(records.Passkey(1024, 128 * i, 2, 2) for i in range(1, 9)), records.PasskeySummary(1024, 1024, 8, 2, 1.0)),
+    )  # fmt: skip
+    page = made_up.words(render(records.read([path])))
+    assert "k_max 1024 of 1024 tokens, but so few trials a depth (2) leave every k_max possible; three can do." in page
+    assert "1024 to 1024" not in page

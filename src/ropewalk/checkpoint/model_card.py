@@ -125,7 +125,7 @@ def not_measured(info: ModelInfo, chunk: int | None = None) -> str:
     done = f"Extended, not trained, to {info.window} tokens"
     if info.steps:
         at = by_skipping(chunk, info.window) if chunk else f"at {info.window} tokens"
-        done = f"Trained for {info.steps} steps {at}"
+        done = f"Trained for {info.steps} step{'s' if info.steps > 1 else ''} {at}"
     return (
         f"{done}. How far it holds, and what became of the short window of {info.original_window} tokens, {NOT_MEASURED}; "
         "`ropewalk card` writes down what was measured since."

@@ -80,6 +80,11 @@ def large(value: Any) -> str:
     return f"{value:.3g}"
 
 
+def steps(number: int) -> str:
+    """1 step, 2 steps."""
+    return f"{number} step{'s' if number != 1 else ''}"
+
+
 def significant(value: Any, digits: int = 6) -> str:
     """A setting, as short as it can be written without losing it."""
     return f"{value:.{digits}g}" if is_finite(value) else NONE

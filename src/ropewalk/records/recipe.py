@@ -60,15 +60,22 @@ class Recipe:
         text = dict(self.facts).get("tokens", "")
         return int(text) if text.isdecimal() else None
 
+    @property
+    def data(self) -> str:
+        """What it read is called: of many sources the first."""
+        return _short(dict(self.facts).get("data", ""))
+
     def chunk(self, original_window: int) -> int | None:
         """Tokens that mode pose read at a time, the original window where none were asked for; None of another mode."""
         facts = dict(self.facts)
         return int(facts.get("chunk_window", original_window)) if facts.get("mode") == "pose" else None
 
     def told(self, fact: str) -> str:
-        """A setting in a label: of many data sources the first."""
+        """A setting in a label: of many data sources the first. A digest says nothing to a reader: reports give texts of one name letters (reports/same_names.py)."""
         value = dict(self.facts).get(fact, "")
-        return f"{fact.replace('_', ' ')} {value}" if value and fact != "data" else _short(value)
+        if fact in ("data", "data_digest"):
+            return self.data if fact == "data" else ""
+        return f"{fact.replace('_', ' ')} {value}" if value else ""
 
 
 #: Of a model that was not trained, or by nothing that is on record.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.records import format as number_format
 from ropewalk.records.recipe import NAMES, UNKNOWN, Recipe, place
 from ropewalk.rope.scaling import Linear, Plain, Scaling
 
@@ -98,11 +99,11 @@ class Variant:
         """What a legend or a table calls it. The name is left out: add it where two variants share a label."""
         if not self.extended:
             control = self.method_label if self.recipe.word else ""
-            more = f", {_steps(self.steps)}{'' if control else ' more'}" if self.steps else ""
+            more = f", {number_format.steps(self.steps)}{'' if control else ' more'}" if self.steps else ""
             return f"{control or 'base'}{more}" + (", extrapolating" if self.role == "extrapolation" else "")
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
-        return f"{self.method_and_factor}, {_steps(self.steps)}"
+        return f"{self.method_and_factor}, {number_format.steps(self.steps)}"
 
     @property
     def order(self) -> tuple:
@@ -119,10 +120,6 @@ class Variant:
             self.steps,
             self.role,
         )
-
-
-def _steps(number: int) -> str:
-    return f"{number} step{'s' if number != 1 else ''}"
 
 
 def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNKNOWN) -> Variant:

@@ -52,18 +52,19 @@ def section(clean: Clean) -> Section | None:
 
 
 def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
-    """Budget in words → its variants; tokens where the training is on record, else steps. Blocks of one are left out."""
-    by_budget: dict[tuple, Block] = {}
+    """Budget in words → its variants; tokens where the training is on record, else steps, and what was read, where that is not the same for all. Blocks of one are left out."""
+    by_budget: dict[tuple[int, int, str], Block] = {}
     for variant, rows in variants.items():
-        tokens = budget(variant, runs) if variant.steps else 0
-        key = (0, "before training") if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
-        by_budget.setdefault(key, {})[variant] = rows
-    words = {
-        0: lambda _: "before training",
-        1: lambda n: f"{number_format.large(n)} training tokens",
-        2: lambda n: f"{n} steps",
-    }
-    return {words[kind](value): block for (kind, value), block in sorted(by_budget.items()) if len(block) > 1}
+        tokens = (budget(variant, runs) if variant.steps else 0) or 0
+        amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
+        by_budget.setdefault((*amount, variant.recipe.data), {})[variant] = rows
+    texts = {text for kind, _, text in by_budget if kind}
+
+    def words(kind: int, value: int, text: str) -> str:
+        amount = ["before training", f"{number_format.large(value)} training tokens", number_format.steps(value)][kind]
+        return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
+
+    return {words(*key): block for key, block in sorted(by_budget.items()) if len(block) > 1}
 
 
 def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:

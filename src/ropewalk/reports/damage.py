@@ -19,14 +19,20 @@ from ropewalk.reports.training import Training, budget
 def above_base(group: Group, variant: Variant) -> Ratio | None:
     """The perplexity in the old window over the base's, where both were measured."""
     before, inside = group.base_row(), group.variants()[variant].get(variant.original_window)
-    return ratio(before, inside) if before and inside else None
+    return _paired(before, inside) if before and inside else None
 
 
 def above_control(group: Group, variant: Variant, runs: Sequence[Training]) -> Ratio | None:
     """The same over its control's."""
     rows, window = group.variants(), variant.original_window
     control = control_of(variant, rows, runs)
-    return ratio(rows[control][window], rows[variant][window]) if control and window in rows[variant] else None
+    return _paired(rows[control][window], rows[variant][window]) if control and window in rows[variant] else None
+
+
+def _paired(before: Perplexity, after: Perplexity) -> Ratio | None:
+    """None where the two did not read the same documents: part of their difference would be the text's."""
+    change = ratio(before, after)
+    return change if change and change.same_documents and change.same_text else None
 
 
 def short_pair(group: Group, variant: Variant) -> tuple[Perplexity, Perplexity] | None:

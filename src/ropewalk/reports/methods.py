@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, seeds_of_rows
 from ropewalk.reports.paired import Bounded, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
-from ropewalk.reports.perplexity import ByWindow
+from ropewalk.reports.perplexity import ByWindow, short_data
 from ropewalk.reports.rows import Clean
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
@@ -26,7 +26,7 @@ MEASURES: dict[str, Callable[[float], str]] = {
     "perplexity": number_format.perplexity,
 }
 #: Said wherever a winner is, or none.
-RULE = "Rule: k_max decides, then passkeys found, then perplexity; loss at the old window plays no part."
+RULE = "Rule: k_max, then passkeys found, then perplexity; not the loss at the old window."
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Contest:
     window: int
     contenders: list[Contender]
     untrained: list[Contender] = field(default_factory=list)
+    elsewhere: list[Contest] = field(default_factory=list)  # trained on as many tokens of other texts
 
     @cached_property
     def ranking(self) -> tuple[list[Contender], str]:
@@ -114,10 +115,11 @@ class Contest:
     def sentence(self) -> str:
         """Who won by what, or why nobody did."""
         level, measure = self.ranking
-        among = f"{len(self.contenders)} methods at {self.window} tokens ({self.budget})"
+        text = short_data(self.contenders[0].perplexities[0].data)
+        among = f"{len(self.contenders)} methods at {self.window} tokens{f' of {text}' if text else ''} ({self.budget})"
         if len(level) > 1:
             names = ", ".join(f"{each.label} ({each.told(measure)})" for each in level)
-            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}.{self.worsened} {RULE}"
+            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}.{self.worsened}{self._elsewhere} {RULE}"
         others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
         following = Contest(self.budget, self.window, others).leader  # by the same rule
         sentence = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
@@ -131,7 +133,12 @@ class Contest:
         lower = [each for each in others if each.leads(level[0], "perplexity")] if measure != "perplexity" else []
         best = max(lower, key=lambda each: each.score("perplexity"), default=None)
         but = f" The lowest perplexity there has {best.label}: {best.told('perplexity')}." if best else ""
-        return f"Of {among}, {level[0].label} wins by {sentence}.{but}{self.worsened} {RULE}"
+        return f"Of {among}, {level[0].label} wins by {sentence}.{but}{self.worsened}{self._elsewhere} {RULE}"
+
+    @property
+    def _elsewhere(self) -> str:
+        """Who is ahead among those trained on other texts, in a sentence each."""
+        return "".join(f" With {each.budget}: {each.headline}." for each in self.elsewhere)
 
 
 def _method(contender: Contender) -> tuple:
@@ -150,7 +157,14 @@ def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest
     equal = [each for each in contests if best and len(each.contenders) == len(best.contenders)]
     chosen = max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
     untrained = [each for one in contests for each in one.contenders if not each.variants[0].steps]
-    return replace(chosen, untrained=untrained) if chosen else None
+    others = [each for each in contests if chosen and each is not chosen and _amount(each) == _amount(chosen)]
+    return replace(chosen, untrained=untrained, elsewhere=others) if chosen else None
+
+
+def _amount(contest: Contest) -> int:
+    """Its budget, whatever text it was of: tokens asked for, else steps."""
+    variant = contest.leader.variants[0]
+    return variant.recipe.tokens or variant.steps
 
 
 def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Contest | None:

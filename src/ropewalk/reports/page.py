@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.pages import ReportSettings
 
+_logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 #: By this in its head a page says that ropewalk made it (templates/page.html).
 PAGE = b'<meta name="generator" content="ropewalk">'
@@ -187,6 +189,8 @@ def report(settings: ReportSettings) -> Path:
     places = {"--out": out, "--tables": settings.tables, "--figures": settings.figures}
     _refuse_within({option: Path(os.path.realpath(place)) for option, place in places.items() if place is not None})
     rows, sections = _built(read(settings.records), settings.paper)
+    for caution in [*training.not_measured(rows), *provenance.other_texts(rows)]:
+        _logger.warning("%s", caution)
     with contextlib.ExitStack() as stack:
         for directory, write in ((settings.tables, write_tables), (settings.figures, write_figures)):
             if directory is not None:

@@ -97,9 +97,9 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
 
 
 def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
-    """after minus before, nats a token."""
+    """after minus before, nats a token; None where the two did not read the same documents."""
     change = ratio(before, after)
-    return change.nats if change else None
+    return change.nats if change and change.same_documents and change.same_text else None
 
 
 def between(mine: Sequence[T], theirs: Sequence[T], difference: Callable[[T, T], Bounded | None]) -> Bounded | None:

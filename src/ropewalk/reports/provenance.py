@@ -31,8 +31,11 @@ from ropewalk.records.recipe import recipe_of
 from ropewalk.records.variant import Variant, variant_of
 from ropewalk.reports import perplexity
 from ropewalk.reports.paired import ratio
+from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.same_names import lettered
 from ropewalk.reports.training import kind_of_device
+from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
 
 #: What an extended model may be asked → the kinds of row that tell.
@@ -155,7 +158,14 @@ def _short(value: Any) -> str:
 
 def cautions(clean: Clean) -> list[str]:
     """What to know before comparing two figures of the page."""
-    return [*_left_out(clean), *_mixed(clean), *_other_content(clean), *_pairs(clean)]
+    return [
+        *_left_out(clean),
+        *_mixed(clean),
+        *not_measured_trainings(clean),
+        *other_texts(clean),
+        *_other_content(clean),
+        *_pairs(clean),
+    ]
 
 
 def unknown(clean: Clean) -> list[str]:
@@ -224,6 +234,36 @@ def _mixed(clean: Clean) -> Iterable[str]:
     listed = [f"{name} ({_listed(values)})" for name, values in differing.items() if len(values) > 1]
     if listed:
         yield f"The {len(runs)} runs on this page were made with different {'; '.join(listed)}."
+
+
+def other_texts(clean: Clean) -> list[str]:
+    """What was measured or trained on texts that are not the same for all, whether they are called the same or not."""
+    return [*_called_the_same(clean), *_measured_on(clean), *_trained_on(clean)]
+
+
+def _called_the_same(clean: Clean) -> Iterable[str]:
+    names = [
+        f"{name} ({_listed(lettered(name, place) for place in range(len(texts)))})"
+        for name, texts in clean.same_names.items()
+    ]
+    if names:
+        yield f"By the digests and documents on record, different texts are called {' and '.join(names)}: rows of one are compared with none of another."
+
+
+def _measured_on(clean: Clean) -> Iterable[str]:
+    """Where some states were measured on one text alone and some on another."""
+    texts: dict[Variant, set[str]] = {}
+    for m in clean.of(Perplexity):
+        texts.setdefault(m.model_variant, set()).add(short_data(m.row.data))
+    every = set().union(*texts.values())
+    if len(every) > 1 and not set.intersection(*texts.values()):
+        yield f"Not all states were measured on the same texts ({_listed(every)}): a figure is to be compared with those of its own text alone."
+
+
+def _trained_on(clean: Clean) -> Iterable[str]:
+    texts = {m.model_variant.recipe.data for m in clean.measurements if m.model_variant.role == "trained"} - {""}
+    if len(texts) > 1:
+        yield f"States were trained on different texts ({_listed(texts)}): methods are compared among those of one text alone."
 
 
 def _other_content(clean: Clean) -> Iterable[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, damage, methods, perplexity
+from ropewalk.reports import benchmarks, damage, methods, perplexity, training
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 
@@ -23,7 +23,8 @@ def sentence(clean: Clean, target: Variant) -> str:
     rows = group.variants()[target] if group else {}
     before = group.base_row() if group else None
     parts = [*_by_retrieval(clean, target), *(_useless(before, rows, window) or _by_perplexity(rows, short, window))]
-    done = "Trained" if target.steps else "Extended, not trained,"
+    since = any(training.is_like(target, run) for run in training.unmeasured(clean))
+    done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
     holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
     return f"{done} to {window} tokens, {holds}{_at_short(clean, group, target)}."
 

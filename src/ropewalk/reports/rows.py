@@ -35,6 +35,7 @@ from ropewalk.records import (
 )
 from ropewalk.records.recipe import is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
+from ropewalk.reports.same_names import Text, apart
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Clean:
     )
 
     paper: bool = True
+    same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -120,13 +122,11 @@ def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
 
 
 def clean(records: Records, *, paper: bool = True) -> Clean:
-    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint."""
-    runs = _with_fingerprints(_with_parameters(records.runs))
+    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart."""
+    runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
-    measurements = [
-        Measurement(m.row, run := runs[m.run.id], by_place.get(place(run.model.name))) for m in records.measurements
-    ]
-    page = Clean(runs, measurements, records.left_out, paper=paper)
+    measurements = [Measurement(m.row, run := runs[m.run.id], by_place.get(place(run.model.name))) for m in rows]
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page

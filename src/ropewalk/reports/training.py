@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table, cells
 from ropewalk.reports.rows import Clean
@@ -122,6 +124,37 @@ def trained_by(variant: Variant, runs: Sequence[Training]) -> list[Training]:
         and abs(run.variant.factor - variant.factor) < 1e-6
     ]
     return [run for run in alike if run.variant.recipe == variant.recipe] if variant.recipe.facts else alike
+
+
+def unmeasured(clean: Clean) -> list[Training]:
+    """Trainings by `train` of whose checkpoints no row of these records measured any; a directory may have moved since, so that another place of the same method is taken for it."""
+    runs = [run for run in trainings(clean) if is_training(run.run)]
+    rows = [m for m in clean.measurements if not isinstance(m.row, (Step, *BOOKKEEPING))]
+    measured = {m.model_variant for m in rows if m.model_variant.steps}
+    moved = [v for v in measured if not any(_lies_in(v, run) for run in runs)]
+    return [
+        run for run in runs if not any(_lies_in(v, run) for v in measured) and not any(is_like(v, run) for v in moved)
+    ]
+
+
+def _lies_in(variant: Variant, run: Training) -> bool:
+    """Whether a model is of a training by its place; the one may be relative where the other is not."""
+    name, out = (posixpath.normpath(place(text)) for text in (variant.name, str(run.run.settings["out"])))
+    return name == out or name.endswith(f"/{out}") or out.endswith(f"/{name}")
+
+
+def is_like(variant: Variant, run: Training) -> bool:
+    """Whether a model is of the method and window that a training worked towards."""
+    goal = run.variant
+    return (variant.lineage, variant.scaling, variant.window) == (goal.lineage, goal.scaling, goal.window)
+
+
+def not_measured(clean: Clean) -> list[str]:
+    """These, in a sentence each."""
+    return [
+        f"No row of these records measured {place(str(run.run.settings['out']))}, which was trained for {number_format.steps(run.steps[-1].step)}."
+        for run in unmeasured(clean)
+    ]
 
 
 def section(clean: Clean) -> Section | None:

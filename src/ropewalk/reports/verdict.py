@@ -129,10 +129,16 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     budget = f" ({number_format.large(tokens)} tokens)" if tokens else ""
     chunk = target.recipe.chunk(target.original_window)
     how = f" {by_skipping(chunk, target.window)}" if chunk else ""
-    done += (
-        f" and trained for {target.steps} steps{budget}{how}." if target.steps else "; it was not trained afterwards."
-    )
+    since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
+    if target.steps:
+        done += f" and trained for {number_format.steps(target.steps)}{budget}{how}."
+    elif since:
+        steps = number_format.steps(since[-1].steps[-1].step)
+        done += f" and trained for {steps}, not measured yet: what follows is of the model before."
+    else:
+        done += "; it was not trained afterwards."
     verdict.sentences.append(done)
+    verdict.sentences += _unfinished(since)
     if target.steps:
         verdict.sentences += _unfinished(training.trained_by(target, runs))
     verdict.tiles.append(
@@ -255,7 +261,8 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
     k_max = methods.k_max(clean, target, after.window) if target else None
-    sure = reach.interval(*k_max[1:]) if k_max else ""
+    is_open = k_max is not None and k_max[1:] == (0, after.window)
+    sure = f"but {after.leaves_open}" if is_open else reach.interval(*k_max[1:]) if k_max else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure})") else ""
     reached = f"Passkey retrieval reaches k_max {after.reach}{sure}"
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
