@@ -17,6 +17,7 @@ from ropewalk import records
 from ropewalk.figures import compare, style
 from ropewalk.figures import measured as measured_figures
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
+from ropewalk.records.recipe import Recipe
 from ropewalk.records.variant import variant_of
 from ropewalk.reports.rows import clean
 from ropewalk.rope.scaling import SCALINGS
@@ -177,3 +178,43 @@ def test_neither_torch_nor_pyplot_is_imported():
 def test_every_method_has_a_colour_of_its_own() -> None:
     colours = [style.METHOD_COLOURS[method] for method in SCALINGS]
     assert len(set(colours)) == len(colours)
+
+
+def test_seeds_are_one_marker_on_their_mean_at_their_window(tmp_path):
+    """Three seeds had three markers, the first at 240 tokens where the window is 256."""
+    rows, levels = [], (2.0, 2.1, 2.4)
+    for seed, nll in enumerate(levels):
+        state = made_up.extended(4, 20, name=f"hemp/s{seed}")
+        row = {"name": f"hemp/s{seed}", "method": "linear", "tokens": 4096, "seed": seed}
+        run = made_up.run(state, f"ablate {seed}", settings={"row": row})
+        rows += [Measurement(made_up.row(nll + beyond, window), run) for window, beyond in ((256, 0.0), (1024, 2.0))]
+    for method in ("yarn", "ntk", "dynamic", "plain"):
+        run = made_up.run(made_up.extended(4, 20, method), method)
+        rows += [Measurement(made_up.row(2.0 + beyond, window), run) for window, beyond in ((256, 0.0), (1024, 2.0))]
+    axes = measured_figures.perplexity(rows).axes[0]
+    marked = [line for line in axes.get_lines() if line.get_marker() not in ("None", "", "|", "_")]
+    assert len([line for line in marked if len(line.get_xdata()) == 2]) == 5, "a method a marker"
+    x, y = lines(axes.figure)["PI ×4, 20 steps, 3 seeds"]
+    np.testing.assert_allclose(y[0], np.exp(levels).mean())
+    for line in marked:
+        np.testing.assert_allclose(line.get_xdata(), (256, 1024), rtol=0.022)
+    assert axes.get_yscale() == "log" and axes.get_ylabel() == "perplexity (logarithmic)"
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 4, "labelled ticks"
+
+
+def test_base_and_control_differ_in_colour():
+    base = variant_of(made_up.BASE)
+    control = dataclasses.replace(base, steps=16, recipe=Recipe("control", (("tokens", "4096"),)))
+    colours = style.palette([base, control, dataclasses.replace(control, steps=0)])  # 0: of its training run
+    assert style.colour(base, colours) != style.colour(control, colours)
+
+
+def test_a_legend_of_many_names_is_less_than_a_third_of_its_figure():
+    figure, axes = style.new()
+    for i in range(13):
+        axes.plot([0, 1], [i, i], label=f"Llama 3 scaling ×4, {i} steps")
+    style.legend(figure, axes)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.height < figure.bbox.height / 3 and box.x1 <= figure.bbox.x1

@@ -68,9 +68,9 @@ def perplexity_by_steps(
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
         if beside_paper and is_comparable(curves):
             drawn += _paper_by_steps(axes)
+    axes.set(xlabel="fine-tuning steps", ylabel="perplexity / base in its window" if base else "perplexity")
     if max(drawn) > 2.5 * min(drawn):
         log_y(axes, drawn)
-    axes.set(xlabel="fine-tuning steps", ylabel="perplexity / base in its window" if base else "perplexity")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes)
     return figure
@@ -322,13 +322,13 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
             marker=MARKERS[index % len(MARKERS)],
             label=f"{method}, {budget}",
         )
-    values = [value for line in lines.values() for _, value in line]
-    if max(values) > 2.5 * min(values):
-        log_y(axes, values)
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
     window_axis(axes, sorted({variant.factor for variant, _, _ in points}))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{x:g}"))
     axes.set(xlabel="factor", ylabel="perplexity / base in its window" if base else "perplexity")
+    values = [value for line in lines.values() for _, value in line]
+    if max(values) > 2.5 * min(values):
+        log_y(axes, values)
     legend(figure, axes)
     return figure

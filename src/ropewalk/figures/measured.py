@@ -8,6 +8,7 @@ Perplexities drawn on one pair of axes were measured alike (same text, stride an
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.figures.style import (
     INK,
     MARKERS,
@@ -38,8 +40,9 @@ from ropewalk.figures.style import (
 )
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps, told_apart, trained_variant
+from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows, told_apart, trained_variant
 
+_ASIDE = 0.06  # of a doubling: from the first to the last of the lines that stand beside each other at a window
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
 
@@ -54,7 +57,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 def perplexity(
     measurements: Sequence[Measurement[Perplexity]], *, closeup: bool = False, colours: Colours | None = None
 ) -> Figure:
-    """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training.
+    """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training. Seeds are thin lines about their mean, whose interval is that of tables.
 
     The base is drawn through: solid inside its window, dashed where it extrapolates. `closeup` limits the y axis to where
     the variants that work lie, since one extrapolation can flatten everything else; what lies outside is left out, and so are intervals, which are of documents and wider than that.
@@ -64,7 +67,9 @@ def perplexity(
     names = labels(list(by_variant))
     asides = _asides(list(by_variant))
     limits = closeup_limits(measurements) if closeup else None
-    for index, (variant, rows) in enumerate(by_variant.items()):
+    for index, seeds in enumerate(seeds_of_rows(list(by_variant))):
+        variant, each = seeds[0], [by_variant[seed] for seed in seeds]
+        rows = _means(each) if len(seeds) > 1 else each[0]
         windows = [row.window * asides[variant] for row in rows]
         values = _within(limits, _finite([row.perplexity for row in rows]))
         if limits and not np.isfinite(values).any():
@@ -78,17 +83,21 @@ def perplexity(
                 axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
+        for seed in each if len(seeds) > 1 else ():
+            values_of_seed = _within(limits, _finite([row.perplexity for row in seed]))
+            at = [row.window * asides[variant] for row in seed]
+            axes.plot(at, values_of_seed, color=tone, linewidth=0.6, alpha=0.6, linestyle=dashes(variant))
         if not closeup:
             _intervals(axes, windows, values, rows, tone)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
-    if limits:
-        axes.set_ylim(limits)
-    elif drawn and max(drawn) > 2.5 * min(drawn):
-        log_y(axes, drawn)
     window_axis(axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
     for original in sorted({variant.original_window for variant in by_variant}):
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
+    if limits:
+        axes.set_ylim(limits)
+    elif drawn and max(drawn) > 2.5 * min(drawn):
+        log_y(axes, drawn)
     legend(figure, axes)
     return figure
 
@@ -205,15 +214,32 @@ def _by_variant(measurements: Sequence[Measurement[Perplexity]]) -> dict[Variant
 
 
 def _asides(variants: Sequence[Variant]) -> dict[Variant, float]:
-    """A factor for each variant's windows, within a few per cent of 1, so that intervals at one window stand side by side."""
+    """A factor for each variant's windows, within 2 per cent of 1, so that intervals at one window stand side by side and nobody reads another window."""
     lines = list(dict.fromkeys(map(_line, variants)))
+    step = min(0.02, _ASIDE / max(1, len(lines) - 1))
     places = {variant: lines.index(_line(variant)) for variant in variants}
-    return {variant: 2 ** (0.04 * (place - (len(lines) - 1) / 2)) for variant, place in places.items()}
+    return {variant: 2 ** (step * (place - (len(lines) - 1) / 2)) for variant, place in places.items()}
 
 
 def _line(variant: Variant) -> tuple:
-    """What is drawn through: a base and its extrapolation are one line."""
-    return variant.training if variant.extended else (variant.name,)
+    """What is drawn through: a base and its extrapolation are one line, and so are seeds."""
+    return (
+        variant.series
+        if variant.extended
+        else (variant.recipe.word, variant.steps, variant.recipe.word or variant.name)
+    )
+
+
+def _means(seeds: Sequence[Sequence[Perplexity]]) -> list[Perplexity]:
+    """Window by window the mean over seeds, with its interval for other documents and other seeds."""
+    by_window: dict[int, list[Perplexity]] = {}
+    for row in sorted((row for rows in seeds for row in rows), key=lambda row: row.window):
+        by_window.setdefault(row.window, []).append(row)
+    figures = {window: over_seeds([(r.perplexity, r.low, r.high) for r in rows]) for window, rows in by_window.items()}
+    return [
+        dataclasses.replace(by_window[window][0], perplexity=mean, low=low, high=high)
+        for window, (mean, low, high) in figures.items()
+    ]
 
 
 def _precedes(base: Variant, extrapolation: Variant) -> bool:

@@ -16,15 +16,16 @@ from html import escape
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ropewalk.records.variant import Variant
 
 INK, MUTED, RULE, PAPER = "#1c2430", "#66707c", "#dde2e8", "#8d959f"
-BLUE, RED, AMBER = "#1d5fa8", "#c2410c", "#d1931b"
+BLUE, RED, AMBER, SKY = "#1d5fa8", "#c2410c", "#d1931b", "#4aa8e0"
 METHOD_COLOURS = {
     "plain": "#8a6a3c",
     "linear": BLUE,
@@ -44,8 +45,9 @@ _OTHER = "#4b5b6b"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 WIDTH = 4.3  # inches
-_LEGEND_LINES = 3  # that a figure has room for; more make it higher
-_HALF_A_LINE = 27  # signs of a legend; two names of more do not fit beside each other
+_LEGEND_LINES = 3  # that a figure has room for; more are set smaller and make it higher
+#: Size of a legend's text in points → inches of a line, of a sign in it (DejaVu Sans, mean), and of what stands before a name.
+_LEGEND_SIZES = {8.0: (0.16, 0.055, 0.45), 7.0: (0.14, 0.048, 0.42)}
 
 #: `Variant.series` → colour, as `palette` makes it.
 Colours = Mapping[tuple, str]
@@ -132,7 +134,9 @@ def colour(variant: Variant, colours: Colours | None = None) -> str:
 
 def _plain_colour(variant: Variant) -> str:
     if variant.role == "base":
-        return INK
+        return (
+            SKY if variant.steps or variant.recipe.facts else INK
+        )  # a control, or a base that was trained on, is not the base
     if variant.role == "extrapolation":
         return RED
     if variant.method == "linear":
@@ -155,25 +159,49 @@ def dashes(variant: Variant) -> str:
     return "--" if variant.role in ("extrapolation", "untrained") else "-"
 
 
-def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Above the plot, where it covers nothing."""
+def legend(figure: Figure, axes: Axes) -> None:
+    """Above the plot, where it covers nothing; in as many columns as fit, since each is as wide as its longest name."""
     by_name = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # seeds share a name
-    if by_name:
-        longest = max(map(len, by_name))
-        columns = min(columns, len(by_name), 1 if longest > _HALF_A_LINE else columns)
-        more = math.ceil(len(by_name) / columns) - _LEGEND_LINES
-        figure.set_figheight(figure.get_figheight() + 0.16 * max(0, more))
-        figure.legend(
-            by_name.values(), by_name, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.4
-        )
+    if not by_name:
+        return
+    columns = {size: _columns(list(by_name), size, figure.get_figwidth()) for size in _LEGEND_SIZES}
+    lines = {size: math.ceil(len(by_name) / columns[size]) for size in columns}
+    size = next((size for size in columns if lines[size] <= _LEGEND_LINES), min(columns))
+    figure.set_figheight(figure.get_figheight() + _LEGEND_SIZES[size][0] * max(0, lines[size] - _LEGEND_LINES))
+    spaces = {"borderaxespad": 0.2, "columnspacing": 1.4, "labelspacing": 0.35}
+    figure.legend(by_name.values(), by_name, loc="outside upper left", ncols=columns[size], fontsize=size, **spaces)
+
+
+def _columns(names: list[str], size: float, width: float) -> int:
+    """Of a legend that has this many inches."""
+    _, sign, before = _LEGEND_SIZES[size]
+
+    def needed(columns: int) -> float:
+        parts = np.array_split([len(name) for name in names], columns)  # as matplotlib fills them
+        return sum(before + sign * int(max(part, default=0)) for part in parts)
+
+    return next((columns for columns in (3, 2) if needed(columns) <= width), 1)
+
+
+#: Decades of a log axis → which digits of each are labelled.
+_LABELLED: dict[float, tuple[float, ...]] = {
+    0.8: (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
+    1.3: (1.0, 2.0, 3.0, 5.0, 7.0),
+    2.5: (1.0, 2.0, 5.0),
+    math.inf: (1.0,),
+}
 
 
 def log_y(axes: Axes, values: Sequence[float]) -> None:
-    """A log axis whose labels are plain numbers; 1, 2 and 5 of each decade where there are few decades."""
+    """A log axis that says so, whose labels are plain numbers: as many a decade as have room; a short tick at every other digit."""
     axes.set_yscale("log")
     decades = math.log10(max(values) / min(values))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,), numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
+    labelled = next(subs for most, subs in _LABELLED.items() if decades < most)
+    axes.yaxis.set_major_locator(LogLocator(subs=labelled, numticks=30))
+    axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=30))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="minor", length=2)
+    axes.set_ylabel(f"{axes.get_ylabel()} (logarithmic)")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if y < 1e5 else f"{y:.0e}"))
 
 

@@ -133,7 +133,7 @@ def resolution(rope: Rope, scalings: Sequence[Scaling]) -> Figure:
         tone = INK if plain else METHOD_COLOURS.get(scaling.method, MUTED)
         axes.plot(pairs, scaling.inv_freq(rope), color=tone, linestyle=dash[index % 5], label=name)
     axes.set(yscale="log", xlabel="pair of coordinates", ylabel="radians a token", xlim=(-0.5, pairs[-1] + 0.5))
-    legend(figure, axes, columns=3)
+    legend(figure, axes)
     return figure
 
 

@@ -115,4 +115,5 @@ def _header(run: Run, several: dict[str, list[Text]]) -> Run:
 
 def _row(m: Measurement[Row], several: dict[str, list[Text]]) -> Any:
     name = getattr(m.row, "data", "")
-    return dataclasses.replace(m.row, data=_called(name, _of_row(m), several)) if name in several else m.row
+    renamed: dict[str, Any] = {"data": _called(name, _of_row(m), several)}
+    return dataclasses.replace(m.row, **renamed) if name in several else m.row
