@@ -320,7 +320,7 @@ LONG_AND_SHORT = [("Why? " * 60, "So."), ("Why? " * 150, "So."), *[("Hi", "Hello
 def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_would(tmp_path, caplog):
     """A byte is a token: the questions have 300 and 750, the short conversations some ten."""
     said = warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=64)
-    assert "MOST OF THE CONVERSATIONS IS NOT READ" in said and "conversations: 5," in said
+    assert "MOST TOKENS OF THE CONVERSATIONS ARE NOT READ" in said and "conversations: 5," in said
     assert "not even the first answer ends within 64 tokens: 2." in said
     # 320 tokens hold the shorter question: of 1050 tokens 750 stay out, more than half; twelve chunks of 64 hold both.
     assert "--chunk-window 768 takes 2 of the 2 and leaves out 0%" in said

@@ -46,7 +46,7 @@ def _omission(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
     }
     listed = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
     return (
-        f"{'MOST OF THE CONVERSATIONS IS NOT READ. ' * (share > _MOST)}{part.name}, conversations: {omitted.conversations:,}, of {omitted.tokens:,} tokens "
+        f"{'MOST TOKENS OF THE CONVERSATIONS ARE NOT READ. ' * (share > _MOST)}{part.name}, conversations: {omitted.conversations:,}, of {omitted.tokens:,} tokens "
         f"together; {listed}. In all {omitted.left_out:,} tokens ({share:.0%}) are not read; {_longer(part, omitted, settings)}"
     )
 
