@@ -145,6 +145,31 @@ def test_the_cloud_command_names_steps_batch_and_a_checkpoint_that_comes_soon(tm
     assert (train["steps"], train["batch_size"], train["save_every"], train["window"]) == (200, 16, 20, 131072)
 
 
+def test_the_cloud_measures_in_the_place_where_it_trained(tmp_path: Path) -> None:
+    """What one file writes is what the other reads, in the same bucket and by its own defaults."""
+    said = tmp_path / "said"
+    (tmp_path / "torchrun").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {said}\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    sky = {
+        "SKYPILOT_NODE_IPS": "n1",
+        "SKYPILOT_NUM_NODES": "1",
+        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+        "SKYPILOT_TASK_ID": "7",
+    }
+    words = {}
+    for name in ("cloud", "cloud-evaluate"):
+        task = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+        given = {key: str(value or "") for key, value in task["envs"].items()} | sky
+        subprocess.run(
+            ["bash", "-c", task["run"]], env=given | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True
+        )
+        line = said.read_text().splitlines()
+        words[name] = parsed(line[line.index("ropewalk") + 1 :])
+        assert task["file_mounts"] == {"/runs": {"name": "${BUCKET}", "mode": "MOUNT_CACHED"}}
+    assert str(words["cloud-evaluate"]["model"]) == str(words["cloud"]["out"]) == "/runs/Llama-2-7b-hf-32768"
+    assert str(words["cloud-evaluate"]["base"]) == str(words["cloud"]["model"])
+
+
 def test_slurm_asks_for_the_one_machine_that_the_tutorial_plans(tmp_path: Path) -> None:
     assert "#SBATCH --nodes=1\n" in (RECIPES / "slurm.sbatch").read_text()
     plans = [
@@ -164,7 +189,7 @@ def test_a_batch_file_takes_the_environment_that_is_named(file: str, tmp_path: P
     assert (tmp_path / "activated").exists()
 
 
-@pytest.mark.parametrize("name", ["slurm.sbatch", "evaluate.sbatch", "cloud.yaml"])
+@pytest.mark.parametrize("name", ["slurm.sbatch", "evaluate.sbatch", "cloud.yaml", "cloud-evaluate.yaml"])
 def test_every_option_in_a_recipe_is_one_of_its_commands(name: str) -> None:
     """Options that the command line does not have would end a job after hours in a queue."""
     known = (RECIPES.parent / "docs/cli.md").read_text().split("\n## ropewalk ")
