@@ -29,7 +29,6 @@ GIVEN: dict[str, tuple[str, ...]] = {
 _JSONL = {"out": ("--out", "new.jsonl")}
 #: Commands that need other words for it, or more to be quick.
 MORE: dict[str, dict[str, tuple[str, ...]]] = {
-    "theory": {"model": ("--model", "base")},
     "perplexity": {"windows": ("--windows", "64"), "stride": ("--stride", "32")} | _JSONL,
     "gain": {"window": ("--window", "64"), "short": ("--short", "32"), "stride": ("--stride", "16"), "limit": ("--limit", "1")} | _JSONL,
     "train": {"steps": ("--steps", "2"), "batch_size": ("--batch-size", "1"), "threads": ("--threads", "1")},

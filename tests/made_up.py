@@ -180,7 +180,7 @@ def _demo(path: Path) -> None:
 
 
 def _suite(path: Path) -> None:
-    theory = Recorder(path, run(BASE, "ropewalk theory --model hemp --window 1024", "2026-11-22T04:00:00+00:00"))
+    theory = Recorder(path, run(BASE, "ropewalk theory hemp --window 1024", "2026-11-22T04:00:00+00:00"))
     for row in forecast(Rope(32, 10000.0, 256), 1024, seeds=2).rows:
         theory.add(row)
     for factor, method, nll, own in (

@@ -67,7 +67,7 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
         "def run(line):\n"
         "    try:\n        cli.main(line.split())\n        print('status 0')\n"
         "    except SystemExit as end:\n        print(f'status {end.code}')\n"
-        "for line in ('plan llama-7b --window 16k --gpus 8xH100', 'plan hemp --window 1024', 'theory --model hemp --out t', 'doctor hemp',\n"
+        "for line in ('plan llama-7b --window 16k --gpus 8xH100', 'plan hemp --window 1024', 'theory hemp --out t', 'doctor hemp',\n"
         "             'train hemp --data d --window 1024 --out o', 'benchmarks hemp', 'report r.jsonl --out p.html'):\n"
         "    run(line)\n"
         "for call in (lambda: ropewalk.train, lambda: ropewalk.extend('hemp', window=1024, out='o')):\n"
@@ -119,7 +119,7 @@ def test_the_wheel_alone_in_an_empty_environment(tmp_path: Path) -> None:
     files = [file for file in site.rglob("*") if file.relative_to(site).parts[0].split("-")[0] not in others]
     # As the wheels have them: bytecode comes on top where the installer compiles.
     assert sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc") < 60e6
-    for line in ("--help", "--version", "plan hemp --window 1024", "theory --model hemp"):
+    for line in ("--help", "--version", "plan hemp --window 1024", "theory hemp"):
         subprocess.run([core / "ropewalk", *line.split()], check=True, cwd=tmp_path, capture_output=True)
     examined = subprocess.run([core / "ropewalk", "doctor", "hemp"], capture_output=True, text=True, cwd=tmp_path)
     assert examined.returncode == 3 and "not checked is transformers' own inv_freq, tensors" in examined.stdout

@@ -125,7 +125,7 @@ def test_extend_and_theory_say_as_json_what_they_made(tmp_path: Path, capsys) ->
     done = typed(capsys, "extend", str(model), "--window", "256", "--method", "ntk", "--out", str(out), "--json")
     made = json.loads(done.stdout)
     assert (made["out"], made["original_window"], made["window"], made["scaling"]["factor"]) == (str(out), 64, 256, 4)
-    done = typed(capsys, "theory", "--model", str(out), "--out", str(tmp_path / "theory"), "--json")
+    done = typed(capsys, "theory", str(out), "--out", str(tmp_path / "theory"), "--json")
     told = json.loads(done.stdout)
     assert (told["original_window"], told["window"], told["head_dim"]) == (64, 256, 16)
     lines = (tmp_path / "theory/theory.jsonl").read_text().splitlines()[1:]

@@ -75,7 +75,6 @@ def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsy
             "reader": "--for",
         }.get(field.name, f"--{field.name.replace('_', '-')}")
         option = {
-            ("theory", "model"): "--model",
             ("data score", "model"): "--model",
             ("data score", "data"): "DATA",
             ("card", "model"): "DIR",

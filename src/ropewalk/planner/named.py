@@ -1,6 +1,6 @@
 """From a model's name to its shape, without loading anything.
 
-in   `hemp`, a directory, a hub id (of which the config.json alone is fetched), or one of the paper's own models (`llama-7b`, …)
+in   `hemp`, a directory, a hub id (of which the config.json alone is fetched), or a model that is known by name (known_models.py)
 out  a `Shape`
 """
 
@@ -16,7 +16,8 @@ from ropewalk.checkpoint.hub import refuse_irregular_cache
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
-from ropewalk.planner.shape import Shape, paper_model, read_shape
+from ropewalk.planner.known_models import known_model
+from ropewalk.planner.shape import Shape, read_shape
 from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.settings.windows import WindowAnswers
 
@@ -29,12 +30,15 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
     if isinstance(model, Checkpoint):
         return _shape(Checkpoint.open(model, **answers))
     name = str(model)
-    if (known := paper_model(name)) is not None:
-        return known
+    if (known := known_model(name)) is not None:
+        return _of_config(*known, Answers(**answers))
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         return _shape(Checkpoint.open(name, **answers))
-    config = _hub_config(name)
-    rope = read_rope(config, answers=Answers(**answers)).answered()
+    return _of_config(name, _hub_config(name), Answers(**answers))
+
+
+def _of_config(name: str, config: dict[str, Any], answers: Answers) -> Shape:
+    rope = read_rope(config, answers=answers).answered()
     return read_shape(config, name=name, window=rope.window, original_window=rope.original_window)
 
 

@@ -9,10 +9,8 @@ it against transformers). Keys that a config.json leaves out are those of transf
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.architecture import hurdles
@@ -51,7 +49,7 @@ class Shape:
         small: weights of norms and biases in all layers; last: those after the last layer.
         stored: weights in the checkpoint's files, where those were at hand.
         assumed: the family is none that is known by name, and was counted as Llama's.
-        layout: which layers rotate and slide; None for the paper's models, whose layers are all alike.
+        layout: which layers rotate and slide.
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -243,40 +241,3 @@ def _with_small(shape: Shape, facts: Layers, text: Mapping[str, Any]) -> Shape:
     layer += shape.experts * (1 + 2 * shape.inner + shape.width) if facts.expert_bias else 0
     last = facts.final_norm * shape.width + (shape.vocabulary if facts.head_bias else 0)
     return replace(shape, small=layer * shape.layers, last=last)
-
-
-def _llama(name: str, layers: int, width: int, heads: int, inner: int) -> Shape:
-    small, last = 2 * width * layers, width
-    short = hurdles({"model_type": "llama"}, None, 2048)
-    return Shape(
-        name, "llama", 2048, layers, width, heads, heads, 128, inner, 32000, small=small, last=last, hurdles=short
-    )
-
-
-def paper_model(model: Any) -> Shape | None:
-    """The paper's model of that name, where no directory has it.
-
-    Raises:
-        UserError: it is called like one of LLaMA's, and is none of the paper's.
-    """
-    name = str(model).lower()
-    if Path(str(model)).exists():
-        return None
-    if name not in LLAMA and re.fullmatch(r"llama-\d+b", name):
-        raise UserError(
-            f"of the LLaMA models, {', '.join(LLAMA)} are known by name, and {model} is not; name one of them, a directory, or a hub id "
-            "such as owner/name"
-        )
-    return LLAMA.get(name) or LLAMA.get(f"llama-{name}")
-
-
-#: The models of Chen et al. 2023 (shapes: Touvron et al. 2023, arXiv 2302.13971, table 2; inner widths from the released configs).
-LLAMA = {
-    shape.name: shape
-    for shape in (
-        _llama("llama-7b", 32, 4096, 32, 11008),
-        _llama("llama-13b", 40, 5120, 40, 13824),
-        _llama("llama-33b", 60, 6656, 52, 17920),
-        _llama("llama-65b", 80, 8192, 64, 22016),
-    )
-}

@@ -18,11 +18,14 @@ from typing import Any
 from ropewalk import records
 from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.class_defaults import with_defaults
 from ropewalk.checkpoint.files import whole_directory
-from ropewalk.checkpoint.layers import LayerLayout
-from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
-from ropewalk.planner.shape import paper_model
+from ropewalk.planner.known_models import known_model
 from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
@@ -39,6 +42,7 @@ _logger = logging.getLogger(__name__)
 _LLAMA_INFO = ModelInfo(
     "LLaMA", "llama", LLAMA.window, LLAMA.window, rope_theta=LLAMA.rope_theta, head_dim=LLAMA.head_dim
 )
+_LLAMA_CONFIG: dict[str, Any] = {"model_type": "llama"}
 #: The paper goes from 2048 to 32768; a model that was not extended is looked at as far beyond its own window.
 _FACTOR = 16
 
@@ -131,13 +135,15 @@ def theory(settings: TheorySettings) -> Forecast:
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
-    known = None if settings.model is None else paper_model(settings.model)
-    # The paper's models differ in what the theory does not look at: all their heads rotate alike.
-    model = _LLAMA_INFO if known is None else dataclasses.replace(_LLAMA_INFO, name=known.name)
-    checkpoint = None
-    if settings.model is not None and known is None:
+    known = None if settings.model is None else known_model(settings.model)
+    model, config, layout = _LLAMA_INFO, _LLAMA_CONFIG, None
+    if known is not None:
+        name, config = known
+        layout = read_layers(with_defaults(config))
+        model = info_of(read_rope(config, answers=Answers()).answered(), name=name)
+    elif settings.model is not None:
         checkpoint = Checkpoint.open(settings.model, **settings.opening)
-        model = checkpoint.info
+        model, config, layout = checkpoint.info, checkpoint.config, checkpoint.layers
         warn_of_spellings(checkpoint)
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
@@ -148,8 +154,6 @@ def theory(settings: TheorySettings) -> Forecast:
         result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
         write(result, run, beside)
-    layout = None if checkpoint is None else checkpoint.layers
-    config = {"model_type": "llama"} if checkpoint is None else checkpoint.config
     counted = hurdles(config, layout, model.original_window)
     own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
     return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=counted)

@@ -1,0 +1,63 @@
+"""Models that are known by a short name, offline: the facts of their config.json.
+
+in   "llama-7b", "7b", "llama-3-8b", …
+out  a config's dictionary
+
+LLaMA is the paper's (Touvron et al. 2023, arXiv 2302.13971, table 2; inner widths from the released configs). The others are of the config.json
+of huggingface.co/meta-llama/Meta-Llama-3-8B, meta-llama/Meta-Llama-3-70B and Qwen/Qwen3-8B.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ropewalk.errors import UserError
+
+
+def _llama(layers: int, width: int, heads: int, inner: int, **rest: Any) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "intermediate_size": inner,
+        "vocab_size": 32000,
+        "max_position_embeddings": 2048,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    } | rest
+
+
+_LLAMA_3 = dict(num_key_value_heads=8, vocab_size=128256, max_position_embeddings=8192, rope_theta=500000.0)
+CONFIGS = {
+    "llama-7b": _llama(32, 4096, 32, 11008),
+    "llama-13b": _llama(40, 5120, 40, 13824),
+    "llama-33b": _llama(60, 6656, 52, 17920),
+    "llama-65b": _llama(80, 8192, 64, 22016),
+    "llama-3-8b": _llama(32, 4096, 32, 14336, **_LLAMA_3),
+    "llama-3-70b": _llama(80, 8192, 64, 28672, **_LLAMA_3),
+    "qwen3-8b": _llama(36, 4096, 32, 12288, num_key_value_heads=8)
+    | dict(model_type="qwen3", head_dim=128, vocab_size=151936, max_position_embeddings=40960, rope_theta=1000000.0),
+}
+
+
+def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
+    """The name and the config of a model that is known by that name, where no directory has it; the paper's models also without "llama-".
+
+    Raises:
+        UserError: it is called like one of LLaMA's, and is none that is known.
+    """
+    name = str(model).lower()
+    if Path(str(model)).exists():
+        return None
+    if name not in CONFIGS and re.fullmatch(r"llama-(3-)?\d+b", name):
+        raise UserError(
+            f"{', '.join(CONFIGS)} are known by name, and {model} is not; name one of them, a directory, or a hub id such as owner/name"
+        )
+    for known in (name, f"llama-{name}"):
+        if known in CONFIGS:
+            return known, CONFIGS[known]
+    return None

@@ -1,0 +1,37 @@
+"""Models that are known by name, offline: their weights as published; their rotation is what the theory is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.planner import plan
+from ropewalk.planner.named import shape_of
+from ropewalk.suite.theory import theory
+
+
+def test_models_of_today_are_known_by_name_and_have_the_weights_that_their_makers_files_have() -> None:
+    """Parameters by the safetensors headers on the hub's pages: meta-llama/Meta-Llama-3-8B, -70B, Qwen/Qwen3-8B."""
+    counts = {"llama-3-8b": 8_030_261_248, "llama-3-70b": 70_553_706_496, "qwen3-8b": 8_190_735_360}
+    assert {name: shape_of(name).parameters for name in counts} == counts
+    planned = plan("llama-3-70b", window=32768, gpus="64xH100", batch_size=64)
+    assert planned.fits and planned.job.shape.window == 8192
+
+
+def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
+    with pytest.raises(
+        UserError, match="llama-7b, llama-13b, .* llama-3-70b, qwen3-8b are known by name, and llama-70b is not"
+    ):
+        shape_of("llama-70b")
+
+
+def test_theory_takes_a_known_model_as_plan_does(tmp_path: Path, capsys) -> None:
+    """rope_theta 500000 and 8192 tokens: not LLaMA's, which every known name once had here."""
+    forecast = theory("llama-3-8b", window=32768, out=tmp_path / "python")
+    assert (forecast.rope.rope_theta, forecast.rope.window, forecast.rope.head_dim) == (500000.0, 8192, 128)
+    assert "grouped keys" in " ".join(forecast.hurdles)
+    cli.main(["theory", "llama-7b", "--window", "4096", "--out", str(tmp_path / "typed")])
+    assert "llama-7b, window 2048 → 4096" in capsys.readouterr().out
