@@ -113,7 +113,10 @@ def test_other_regimes_and_adapters_are_named_before_more_chips() -> None:
 
 def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> None:
     kept_by_hand = plan("7b", window=131072, gpus="H100", batch_size=1, optimizer="adamw", activations="full")
-    assert not kept_by_hand.fits and kept_by_hand.ways[0] == "--activations auto"
+    assert (
+        not kept_by_hand.fits
+        and kept_by_hand.ways[0] == "--precision bfloat16-stochastic --activations auto --host-memory 128GiB"
+    )
     assert layout.ways_out(kept_by_hand.job, kept_by_hand.chip)[0].endswith("--activations auto")
     little = plan("7b", window=262144, gpus="H100", batch_size=1, host_memory="32GB")
     assert not little.fits and little.ways[-2].startswith("--host-memory ") and little.ways[-1].startswith("--gpus ")
@@ -157,7 +160,7 @@ def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
     one, same = plan("7b", window=8192, gpu_memory="24GB"), plan("7b", window=8192, gpus="1", gpu_memory="24GB")
     assert one.to_dict() == same.to_dict() and not one.fits
     # What is proposed can be typed: the one card's last way is a number of cards of this memory, which then fit.
-    way, count = one.others[-1].options.split()
+    way, count, *_ = one.others[-1].options.split()
     four = plan("7b", window=8192, gpus=count, gpu_memory="24GB")
     assert (way, four.job.gpus, four.fits, four.chip.memory) == ("--gpus", int(count), True, one.chip.memory)
     assert four.to_dict()["hours"] is None

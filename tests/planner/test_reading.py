@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from ropewalk import testing
 from ropewalk.planner import plan
 from ropewalk.planner.chips import CHIPS, datasheet_rates
 from ropewalk.planner.memory import GIB
+from ropewalk.planner.named import shape_of
 from ropewalk.planner.reading import measuring, serving
-from ropewalk.planner.shape import LLAMA, read_shape
+from ropewalk.planner.shape import read_shape
 
 H100 = CHIPS["H100"]
+LLAMA = {name: shape_of(name) for name in ("llama-7b", "llama-65b")}
 
 
 @pytest.mark.parametrize(
@@ -34,16 +37,47 @@ def test_keys_and_values_are_counted_as_transformers_keeps_them(family, override
     held = sum(each.numel() * each.element_size() for layer in cache.layers for each in (layer.keys, layer.values))
     # transformers keeps one token less than the window in a layer that slides: the next one comes to them.
     missing = 2 * 2 * shape.kv_width * shape.sliding
-    assert serving(shape, 48, datasheet_rates(H100)).window_bytes == held + missing
+    assert serving(shape, 48, H100, datasheet_rates(H100)).window_bytes == held + missing
 
 
 def test_a_prompt_of_llama_7b() -> None:
     """512 KiB a token, as every reader of LLaMA has it; two operations for each weight, and attention of half the square."""
-    cost = serving(LLAMA["llama-7b"], 32768, datasheet_rates(H100))
+    cost = serving(LLAMA["llama-7b"], 32768, H100, datasheet_rates(H100))
     assert cost.token_bytes == 512 * 1024
     assert cost.window_bytes == 16 * GIB == 16 * cost.before_bytes
     assert cost.flops == pytest.approx(32768 * 2 * 6.476e9 + 32 * 2 * 2 * 4096 * 32768**2 / 2, rel=0.002)
     assert cost.flops / 989e12 < cost.first_token < 3 * cost.flops / 989e12
+
+
+def test_what_serving_takes_is_by_hand_what_it_says() -> None:
+    """LLaMA 7B: 12.55 GiB of weights and 16 of cache at 32768; a token reads both, but for the embedding, which is looked up."""
+
+    def of(model: str, window: int, chip: str):
+        return serving(LLAMA[model], window, CHIPS[chip.upper()], datasheet_rates(CHIPS[chip.upper()]))
+
+    one = of("llama-7b", 32768, "H100")
+    assert one.chips == 1 and one.weights == 2 * 6_738_415_616
+    read = one.weights - 2 * 32000 * 4096 + 16 * GIB
+    assert one.tokens_per_second == pytest.approx(3.35e12 / read)
+    assert one.windows == 3  # (0.9 * 79.1 - 12.55) / 16 = 3.67
+    # 28.55 GiB: two of 0.9 * 23.5, twice as fast as one would be, each doing half of the prompt.
+    two = of("llama-7b", 32768, "4090")
+    assert two.chips == 2 and two.windows == 1 and two.tokens_per_second == pytest.approx(2 * 1.008e12 / read)
+    assert two.first_token == pytest.approx(two.flops / datasheet_rates(CHIPS["4090"]).matrix / 2, rel=0.3)
+    # A Mac is one chip, whose memory's bandwidth is known and whose arithmetic is not; one of 32 GB holds no such window.
+    mac = of("llama-7b", 32768, "M3-Max-128")
+    assert mac.chips == 1 and mac.first_token is None and mac.tokens_per_second == pytest.approx(0.4e12 / read)
+    none = of("llama-7b", 32768, "M4-32")
+    assert (none.chips, none.windows, none.first_token, none.tokens_per_second) == (0, 0, None, None)
+
+
+def test_more_chips_than_heads_of_keys_keep_copies_of_them() -> None:
+    """Eight heads of keys on sixteen chips lie there twice: 2 x 40 GiB and 11 of weights in 16 x 6.3."""
+    shape = replace(LLAMA["llama-7b"], kv_heads=8)
+    small = replace(H100, memory=7.0)
+    cost = serving(shape, 320 * 1024, small, datasheet_rates(small))
+    assert cost.window_bytes == 40 * GIB
+    assert cost.chips == 16 and cost.windows == int((16 * 6.3 * GIB - cost.weights) / (80 * GIB))
 
 
 def test_measuring_takes_what_it_was_measured_to_take() -> None:
@@ -83,6 +117,10 @@ def test_the_plan_says_both(capsys) -> None:
     ]
     shown = subprocess.run(command, capture_output=True, text=True).stdout
     assert "torchrun --nproc-per-node 2 -m ropewalk perplexity … --shard on" in shown
-    assert "2,560 KiB of keys and values a token" in shown
+    assert "keys and values (2,560 KiB a token;" in shown and "2 × H100" in shown
     said = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
-    assert said["serving"]["window_bytes"] == 20 * GIB and said["measuring"]["chips"] == 2
+    assert (
+        said["serving"]["window_bytes"] == 20 * GIB
+        and said["serving"]["chips"] == 2
+        and said["measuring"]["chips"] == 2
+    )

@@ -29,6 +29,7 @@ def theory(options: Any) -> None:
 
 def plan(options: Any) -> None:
     from ropewalk.cli.tables.plan import show_plan
+    from ropewalk.planner.measured_recipe import measured_recipe
     from ropewalk.planner.planner import plan
 
     planned = plan(**arguments(PlanSettings, options))
@@ -36,6 +37,7 @@ def plan(options: Any) -> None:
         reading = {
             "measuring": {**vars(planned.measuring), "needed": planned.measuring.total},
             "serving": vars(planned.serving),
+            "measured_recipe": vars(recipe) if (recipe := measured_recipe(planned)) else None,
         }
         others = [other.to_dict() for other in planned.others]
         say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))

@@ -8,6 +8,8 @@ memory.py     bytes by part, at the worst moment
 speed.py      seconds by part
 regimes.py    precision and optimiser, where nobody named them
 layout.py     the fastest layout that fits; other options that would
+machines.py   the host's memory, and what chips cannot do together
+measured_recipe.py  a smaller recipe beside the paper's
 calibrate.py  the machine at hand, timed (the only part that imports torch)
 planner.py    from a name to a `Plan`
 """

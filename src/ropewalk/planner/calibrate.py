@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, named
+from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, cpu_of_memory, named
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED
@@ -63,14 +63,15 @@ def present(job: Job, *, seconds: float = 10.0, clock: Callable[[], float] = tim
 
 
 def _cpu() -> str:
-    return f"this CPU with {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    threads = torch.get_num_threads()
+    return f"this CPU with {threads} thread{'s' if threads > 1 else ''}, as busy as it is now: other programs that come or go change every time below"
 
 
 def _chip(device: torch.device) -> Chip:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return card(properties.name, properties.total_memory)
-    return Chip("cpu", 0.0, memory_here() / GIB, 0.0, 0.0, 0.0, "this machine", peers=1)
+    return cpu_of_memory(memory_here() / GIB, "this machine")
 
 
 def card(name: str, size: int) -> Chip:

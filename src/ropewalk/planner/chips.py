@@ -31,6 +31,7 @@ class Chip:
         source: where the figures are from.
         peers: chips in one machine.
         host_link: bytes/s to the host's memory or back, one way at a time; 0 where they are one memory.
+        on_cpu: training and measuring run on its CPU cores, in the one memory that there is: a machine without a GPU, and Apple's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Chip:
     source: str
     peers: int = 8
     host_link: float = 25 * _GIGA
+    on_cpu: bool = False
 
 
 #: By generation of PCIe, with 16 lanes, pinned memory and both ways at once: measured on one H100, 39 to 55 (docs/log.md); halves of it before.
@@ -56,8 +58,9 @@ def _chip(
 
 
 def _apple(name: str, gib: float, gb_s: float) -> Chip:
-    """Apple publishes no matrix rate. macOS lets a GPU have about three quarters of the memory, which is the host's as well."""
-    return _chip(name, 0, 0.75 * gib, gb_s, 0, 0, 0, "Apple technical specifications, memory alone", 1)
+    """Apple publishes no matrix rate. macOS lets a GPU have about three quarters of the memory, which is the host's as well: one budget."""
+    chip = _chip(name, 0, 0.75 * gib, gb_s, 0, 0, 0, "Apple technical specifications, memory alone", 1)
+    return replace(chip, on_cpu=True)
 
 
 _AMPERE, _ADA = "NVIDIA Ampere GA102 GPU architecture white paper", "NVIDIA Ada GPU architecture white paper"
@@ -187,6 +190,11 @@ def mfu(flops: float, chip: Chip | None, matrix: float | None, count: int = 1) -
     """Of `flops` operations a second on `count` chips. matrix: FLOP/s of a large product on one of them."""
     rates = (matrix, chip.matrix if chip else None)
     return Mfu(*(flops / (rate * count) if rate else None for rate in rates))
+
+
+def cpu_of_memory(gib: float, source: str) -> Chip:
+    """A machine without a GPU, of which the memory alone is known."""
+    return Chip("cpu", 0.0, gib, 0.0, 0.0, 0.0, source, peers=1, host_link=0.0, on_cpu=True)
 
 
 def of_memory(gib: float) -> Chip:

@@ -6,6 +6,7 @@ out  a `Job`; or, where none fits, the one that needs least, and what would fit 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,8 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int 
             need = step_memory(bare).total
             if need < least_memory:
                 smallest, least_memory = bare, need
+            if need > chip.memory * GIB:  # with as little kept as can be
+                continue
             settled = _with_activations(candidate, chip, rates)
             if settled is None:
                 continue
@@ -133,7 +136,7 @@ def least(job: Job, chip: Chip) -> tuple[Job, bool]:
 
 @dataclass(frozen=True)
 class Way:
-    """Other options for a job: what of it changes, and the job by them."""
+    """Other options for a job: what of it changes, as it is typed beside what was asked for, and the job by them."""
 
     job: Job
     options: tuple[tuple[str, str], ...]
@@ -142,63 +145,76 @@ class Way:
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options)
 
 
-def ways_on_the_same_chips(job: Job) -> Iterator[Way]:
-    """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters, then on weights in four bits."""
+def ways_on_the_same_chips(job: Job, asked: Recipe) -> Iterator[Way]:
+    """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters, then on weights in four bits.
+
+    asked: the recipe as it was asked for; what it leaves open is named, since it would be chosen anew.
+    """
     helped = replace(job.recipe, activations="auto")
     if helped != job.recipe:
-        yield _way(job, helped)
+        yield _way(job, helped, asked)
     modes: list[Mode] = ["full", "lora"] if job.recipe.mode == "full" else [job.recipe.mode]
     for mode in modes:
         open_recipe = replace(helped, mode=mode, precision=AUTO, optimizer=AUTO)
         for recipe in allowed(open_recipe, gpus=job.gpus, every=True):
             if recipe != helped:
-                yield _way(job, recipe)
+                yield _way(job, recipe, asked)
     if job.gpus == 1 and job.recipe.mode != "pose" and not job.recipe.base_bits:
         low = replace(helped, mode="lora", base_bits=4, precision=AUTO, optimizer=AUTO)
-        yield from (_way(job, recipe) for recipe in allowed(low, every=True))
+        yield from (_way(job, recipe, asked) for recipe in allowed(low, every=True))
 
 
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
     """The job with what is kept chosen, with adapters, and with positions skipped, in the original window and in one as short as PoSE's own."""
-    recipe = replace(job.recipe, activations=AUTO)
-    if recipe != job.recipe:
-        yield _way(job, recipe)
+    asked = job.recipe  # precision and optimiser that are left open are always the same here
+    recipe = replace(asked, activations=AUTO)
+    if recipe != asked:
+        yield _way(job, recipe, asked)
     if recipe.mode == "full":
-        yield _way(job, replace(recipe, mode="lora"))
+        yield _way(job, replace(recipe, mode="lora"), asked)
     if recipe.mode == "full" and recipe.longce is None and job.shape.window < recipe.window:
-        yield _way(job, replace(recipe, mode="pose"))
+        yield _way(job, replace(recipe, mode="pose"), asked)
         if job.shape.window > _POSE_TOKENS:
-            yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS))
+            yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS), asked)
 
 
-def _way(job: Job, recipe: Recipe) -> Way:
+def _way(job: Job, recipe: Recipe, asked: Recipe) -> Way:
     names = ("precision", "optimizer", "activations", "mode", "base_bits", "chunk_window")
-    changed = [
-        (name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(job.recipe, name)
-    ]
+    changed = [(name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(asked, name)]
     return Way(job.with_recipe(recipe), tuple(changed))
 
 
-def ways_with_more_host(job: Job) -> Iterator[Way]:
-    """The job beside two, four and eight times the host's memory, where it reaches that at all."""
-    for host in (job.host * times for times in (2, 4, 8) if job.fused):
-        yield Way(replace(job, host=host), (("host-memory", f"{host / HOST_SHARE / GIB:.0f}GiB"),))
+def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[Way]:
+    """The job beside two, four and eight times the host's memory, where it reaches that at all, by each regime that was left open."""
+    for times in (2, 4, 8) if job.fused else ():
+        size = math.ceil(job.host * times / HOST_SHARE / GIB)
+        more = replace(job, host=size * GIB * HOST_SHARE)
+        for recipe in allowed(asked, gpus=job.gpus):
+            yield Way(more.with_recipe(recipe), (("host_memory", f"{size}GiB"),))
 
 
-def ways_on_more_chips(job: Job, chip: Chip) -> Iterator[Way]:
-    """The job on twice as many chips and more, in its own mode by each regime in turn."""
+def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[Way]:
+    """The job on twice as many chips and more, in its own mode: as asked, by each regime that this leaves open; then by every other."""
     for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128) if not job.recipe.base_bits):
         more = replace(job, gpus=count, replicas=1)
-        same_mode = [way for way in ways_on_the_same_chips(more) if way.job.recipe.mode == job.recipe.mode]
-        for way in [Way(more, ()), *same_mode]:
+        # The first of these that fits is the one that is chosen there, and so needs no name.
+        # adamw-offload is one process's.
+        as_asked = [recipe for recipe in allowed(asked, gpus=count) if recipe.optimizer != "adamw-offload"]
+        same_mode = [way for way in ways_on_the_same_chips(more, asked) if way.job.recipe.mode == job.recipe.mode]
+        others = [way for way in same_mode if way.job.recipe not in as_asked]
+        for way in [*(Way(more.with_recipe(recipe), ()) for recipe in as_asked), *others]:
             chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
             yield Way(way.job, (("gpus", chips), *way.options))
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """Options by which a job fits that does not: the host's help first, other regimes and adapters, and then more chips."""
-    ways = [str(way) for way in ways_on_the_same_chips(job) if _fits_somewhere(way.job, chip)]
-    more = next((way for way in ways_on_more_chips(job, chip) if _fits_somewhere(way.job, chip)), None)
+    """Options by which a job fits that does not: the host's help first, other regimes and adapters, and then more chips.
+
+    The job's precision and optimiser are settled, and nothing says which of them were asked for: each way names both.
+    """
+    asked = replace(job.recipe, precision=AUTO, optimizer=AUTO)
+    ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _fits_somewhere(way.job, chip)]
+    more = next((way for way in ways_on_more_chips(job, chip, job.recipe) if _fits_somewhere(way.job, chip)), None)
     return ways if more is None else [*ways, str(more)]
 
 

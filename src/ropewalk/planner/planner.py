@@ -15,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import UserError
-from ropewalk.planner import layout, regimes
-from ropewalk.planner.chips import Chip, Mfu, Rates, datasheet_rates, gibibytes, mfu, of_memory, parse
+from ropewalk.planner import layout, machines, regimes
+from ropewalk.planner.chips import Chip, Mfu, Rates, cpu_of_memory, datasheet_rates, gibibytes, mfu, of_memory, parse
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
-from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, HOST_SHARE, host_room, memory_here
+from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, memory_here
 from ropewalk.settings.command import option_name, takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
-
-#: Bytes of the host's memory for each chip, where nobody says: what machines of this kind have at least.
-_HOST = 128 * GIB
+from ropewalk.settings.train import Recipe
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Plan:
         fits: whether chip and host have that memory.
         price: of a chip and hour, in whatever currency it was given; None if it was not.
         options: what differs from what was asked for, as on the command line.
-        cp, replicas: as the user fixed them.
+        cp, replicas: as the user fixed them. asked: the recipe, with precision and optimiser as the user left them.
+        assumed_host: the host's memory for each chip, as it is typed, where nobody said; empty where it was said or is this machine's.
     """
 
     job: Job
@@ -56,6 +55,13 @@ class Plan:
     options: str = ""
     cp: int | None = None
     replicas: int | None = None
+    asked: Recipe | None = None
+    assumed_host: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """Whether its time, and so its cost, can be told: it fits, and rates are known."""
+        return self.fits and self.rates.known
 
     @property
     def hours(self) -> float:
@@ -88,20 +94,21 @@ class Plan:
     @property
     def serving(self) -> Serving:
         """What serving it there costs."""
-        return serving(self.job.shape, self.job.recipe.window, self.rates)
+        return serving(self.job.shape, self.job.recipe.window, self.chip, self.rates)
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
         """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, and on as few more chips as do it."""
-        if self.chip.name == "cpu":
+        if self.chip.on_cpu:
             return tuple(other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits)
-        same = [other for way in layout.ways_on_the_same_chips(self.job) if (other := self._by(way)).fits]
+        asked = self.asked or self.job.recipe
+        same = [other for way in layout.ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
             *same,
-            *self._first_that_fits(layout.ways_with_more_host(self.job)),
-            *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip)),
+            *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
+            *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
         )
 
     def _on_the_same_cpu(self, way: layout.Way) -> Plan:
@@ -119,19 +126,21 @@ class Plan:
         return () if self.fits else tuple(other.options for other in self.others)
 
     def _by(self, way: layout.Way) -> Plan:
-        replicas = self.replicas if way.job.gpus == self.job.gpus else None
-        cp = self.cp if way.job.gpus == self.job.gpus else None
+        start = _compiled(way.job)
         try:
-            layout.refuse_undivided(way.job, cp)
+            layout.refuse_undivided(start, self.cp)
         except UserError:
             return replace(self, fits=False)
-        job, fits = layout.choose(way.job, self.chip, self.rates, cp=cp, replicas=replicas)
-        memory, time = step_memory(job), step_time(job, self.rates, self.chip)
-        return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
+        job, fits = layout.choose(start, self.chip, self.rates, cp=self.cp, replicas=self.replicas)
+        memory, options = step_memory(job), [str(way)]
+        if memory.host and self.assumed_host and "--host-memory" not in options[0]:
+            options.append(f"--host-memory {self.assumed_host}")
+        time = step_time(job, self.rates, self.chip)
+        return replace(self, job=job, memory=memory, time=time, fits=fits, options=" ".join(options))
 
     def to_dict(self) -> dict[str, Any]:
         """What is printed with --json: plain figures, bytes and seconds."""
-        recipe, known = self.job.recipe, self.rates.known
+        recipe = self.job.recipe
         chosen = {
             name: getattr(recipe, name)
             for name in ("window", "mode", "base_bits", "precision", "optimizer", "steps", "batch_size")
@@ -155,7 +164,7 @@ class Plan:
             "activations": self.job.activations.name,
             "hurdles": list(self.job.shape.hurdles),
             "memory": {**vars(self.memory), "needed": self.memory.total, "available": self.chip.memory * GIB},
-            **{name: value if known else None for name, value in timed.items()},
+            **{name: value if self.timed else None for name, value in timed.items()},
         }
 
 
@@ -173,15 +182,17 @@ def plan(settings: PlanSettings) -> Plan:
         )
     settings = settings.for_model(shape.parameters)
     count, chip = _chips(settings)
-    on_gpu = chip is not None or count > 0
-    _refuse_undivided(settings, max(count, 1))
+    on_gpu = count > 0 if chip is None else not chip.on_cpu
+    machines.refuse_undivided(settings, max(count, 1))
+    machines.refuse_offload(settings, count, on_gpu)
     if settings.base_bits and count > 1:
         raise UserError(
             f"--base-bits {settings.base_bits} trains on one chip, and there are {count}; leave it out, or plan for one"
         )
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
-        job, chip, rates, need = _on_cpu(job, settings.cpu_memory)
+        job, chip, rates = _on_cpu(job, chip)
+        need = step_memory(job, cpu=True)
         fits = need.total <= chip.memory * GIB
         return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, settings.price)
     layout.refuse_undivided(job, settings.cp)
@@ -196,7 +207,10 @@ def plan(settings: PlanSettings) -> Plan:
         lambda job: step_memory(job).total,
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
-    return Plan(job, chip, rates, memory, time, fits, settings.price, "", settings.cp, settings.replicas)
+    fixed = settings.cp, settings.replicas, settings
+    return Plan(
+        job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host=machines.assumed_host(settings)
+    )
 
 
 def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
@@ -207,26 +221,19 @@ def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
                 raise UserError(
                     f"--cpu-memory is of a machine without a GPU, and --{option_name(name)} of one with; leave one of the two out"
                 )
-        return 0, None
+        return 1, cpu_of_memory(gibibytes(settings.cpu_memory, "cpu-memory"), "its memory alone is known")
     size = None if settings.gpu_memory is None else gibibytes(settings.gpu_memory, "gpu-memory")
     if settings.gpus is not None:
-        return parse(settings.gpus, size)
+        count, chip = parse(settings.gpus, size)
+        machines.refuse_beside_unified(settings, count, chip)
+        return count, chip
     return (_gpus_here(), None) if size is None else (1, of_memory(size))
 
 
-def _host_memory(settings: PlanSettings, gpus_here: int) -> float:
-    """Bytes that each chip's process may take of the host."""
-    if settings.host_memory is not None:
-        return gibibytes(settings.host_memory, "host-memory") * GIB * HOST_SHARE
-    if settings.gpus is None and settings.gpu_memory is None:
-        return host_room(max(1, gpus_here))
-    return _HOST * HOST_SHARE
-
-
 def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
-    """The job before it is laid out, and whether training would compile the layers, which fuses their kernels."""
+    """The job before it is laid out."""
     recipe = settings if on_gpu else regimes.with_regime(settings, *regimes.ON_CPU)
-    host = _host_memory(settings, count)
+    host = machines.host_memory(settings, count)
     job = Job(
         shape,
         recipe,
@@ -237,36 +244,22 @@ def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
         host=host if on_gpu else 0.0,
         tiled=on_gpu,
     )
-    long = settings.steps * job.flops / job.gpus >= COMPILED_FLOPS
-    return replace(job, fused=on_gpu and (shape.parameters >= COMPILED_WEIGHTS or long))
+    return _compiled(job) if on_gpu else replace(job, fused=False)
 
 
-def _refuse_undivided(settings: PlanSettings, gpus: int) -> None:
-    cp, replicas, micro = settings.cp, settings.replicas, settings.micro_batch
-    if cp is not None and (cp < 1 or gpus % cp):
-        raise UserError(f"cp divides the number of chips, and {cp} does not divide {gpus}; choose a divisor")
-    if replicas is not None and (replicas < 1 or gpus % (replicas * (cp or 1))):
-        raise UserError(
-            f"each of {replicas} copies of the weights has as many chips{f', a multiple of --cp {cp}' if cp else ''}, and {gpus} chips do not "
-            "divide so; choose another --replicas"
-        )
-    if micro is not None and micro > settings.batch:
-        raise UserError(
-            f"a micro batch holds between 1 window and the batch size {settings.batch}, got {micro}; leave it out to have it chosen"
-        )
+def _compiled(job: Job) -> Job:
+    """The job on GPUs with its kernels fused where training would compile the layers: a large model or a long run (training/activations.py)."""
+    long = job.recipe.steps * job.flops / job.gpus >= COMPILED_FLOPS
+    return replace(job, fused=job.shape.parameters >= COMPILED_WEIGHTS or long)
 
 
-def _on_cpu(job: Job, memory: str | None) -> tuple[Job, Chip, Rates, Memory]:
-    """The job on a CPU, which it has to itself. memory: of a machine that is not here; of this one if not given."""
-    size = memory_here() / GIB if memory is None else gibibytes(memory, "cpu-memory")
-    job = regimes.on_cpu(job, size * GIB)
-    if memory is None and installed("torch"):
-        chip, rates = _measured(job)
-    else:
-        untimed = f"; timing it needs torch: {bringing('torch')}" if memory is None else ""
-        chip = Chip("cpu", 0.0, size, 0.0, 0.0, 0.0, f"its memory alone is known{untimed}", peers=1)
-        rates = datasheet_rates(chip)
-    return job, chip, rates, step_memory(job, cpu=True)
+def _on_cpu(job: Job, chip: Chip | None) -> tuple[Job, Chip, Rates]:
+    """The job on CPU cores, which it has to itself. chip: a machine that is not here; this one, timed, if not given."""
+    if chip is None and not installed("torch"):
+        source = f"its memory alone is known; timing it needs torch: {bringing('torch')}"
+        chip = cpu_of_memory(memory_here() / GIB, source)
+    job = regimes.on_cpu(job, memory_here() if chip is None else chip.memory * GIB)
+    return (job, *_measured(job)) if chip is None else (job, chip, datasheet_rates(chip))
 
 
 def _measured(job: Job) -> tuple[Chip, Rates]:

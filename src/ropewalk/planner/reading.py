@@ -1,7 +1,7 @@
 """What reading costs, without training: measuring a model at its window, and serving it there.
 
 in   a model's shape, a window, a chip
-out  `Measuring`: memory of a forward pass on each chip, and how many chips hold the model; `Serving`: the KV cache, and the operations of a prompt
+out  `Measuring`: memory of a forward pass on each chip, and how many chips hold the model; `Serving`: weights and KV cache, the chips that hold them, the speed that bandwidth allows
 
 A pass keeps nothing for a backward pass: one layer's results are there at a time. Sharded layers (distributed/spread.py) are gathered one
 ahead of the other; embedding, head and norms are whole on every chip.
@@ -19,6 +19,8 @@ from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_B
 #: Widths of the residual stream that are there while a layer's MLP or attention computes: what enters it, normalised too, and what comes out.
 #: LLaMA 7B at 32768 tokens took 15.7 GiB on one H200 (docs/results.md); 16.1 are counted.
 _STREAMS = 4
+#: Share of a chip's memory that a server takes: vLLM's own, if not told otherwise (`--gpu-memory-utilization`, docs.vllm.ai, engine arguments).
+SERVED_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,9 @@ class Measuring:
 
 def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
     """What measuring at a window takes: on one chip if it holds the model, else on each of as few as do; on one where no number does."""
-    on_cpu = chip.name == "cpu"
-    size, least = (4, CPU_BATCH_TOKENS) if on_cpu else (2, GPU_BATCH_TOKENS)
+    size, least = (4, CPU_BATCH_TOKENS) if chip.on_cpu else (2, GPU_BATCH_TOKENS)
     layers = size * shape.layers * shape.layer_weights
-    rest, context = size * shape.parameters - layers, CPU_CONTEXT if on_cpu else CONTEXT
+    rest, context = size * shape.parameters - layers, CPU_CONTEXT if chip.on_cpu else CONTEXT
     # The gate, up and their product; or queries and keys before and after rotation, values, and what attention makes of them.
     inside = max(3 * shape.active * shape.inner, 3 * shape.query_width + 3 * shape.kv_width)
     widths = _STREAMS * shape.width + inside
@@ -56,7 +57,7 @@ def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
     if one.total <= memory and one.weights <= WHOLE_SHARE * memory:
         return one
     room = memory - (rest + gathered + results + context)
-    if room <= 0 or on_cpu:  # processes of one machine share its memory
+    if room <= 0 or chip.on_cpu:  # processes of one machine share its memory
         return Measuring(rest + layers, 0.0, results, context, chips=0)
     chips = max(2, -int(-layers // room))
     return Measuring(rest + layers / chips, gathered, results, context, chips)
@@ -64,21 +65,31 @@ def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
 
 @dataclass(frozen=True)
 class Serving:
-    """What one prompt that fills the window costs a server, in bfloat16.
+    """What serving prompts that fill the window costs, in bfloat16.
 
-    token_bytes: keys and values of a token, in all layers. window_bytes, before_bytes: of the cache at the new window and at the model's own;
-    sliding layers keep no more than they see. flops: of reading the prompt. first_token: seconds of that on one chip, at the rates of the plan;
-    None where none are known.
+    Attributes:
+        token_bytes: keys and values of a token, in all layers. window_bytes, before_bytes: of the cache at the new window and at the model's
+            own; sliding layers keep no more than they see.
+        weights: bytes of all weights.
+        chips: the fewest that hold weights and one full window, heads shared out evenly among them; 0 where no number does.
+        windows: full windows that they hold at a time.
+        flops: of reading the prompt. first_token: seconds of that on these chips; None where no rates are known.
+        tokens_per_second: of one stream behind a full window: each token reads the weights that it uses, and the cache, at the
+            memory's bandwidth, which nothing reaches; None where that is not known.
     """
 
     token_bytes: float
     window_bytes: float
     before_bytes: float
+    weights: float
+    chips: int
+    windows: int
     flops: float
     first_token: float | None
+    tokens_per_second: float | None
 
 
-def serving(shape: Shape, window: int, rates: Rates) -> Serving:
+def serving(shape: Shape, window: int, chip: Chip, rates: Rates) -> Serving:
     """What serving at a window costs. Keys and values are counted by their own heads, which groups of queries share."""
     layer = 2.0 * 2 * shape.kv_width  # a key and a value, of two bytes each number
 
@@ -90,10 +101,23 @@ def serving(shape: Shape, window: int, rates: Rates) -> Serving:
     products = 2.0 * (shape.active_weights - shape.embedding) * window + 2.0 * shape.embedding
     attention = shape.attention_flops(window) * window
     seconds = products / rates.matrix + attention / rates.attention_forward
+    weights, room = 2.0 * shape.parameters, SERVED_SHARE * chip.memory * GIB
+    counts = [count for count in range(1, 1 if chip.on_cpu else shape.heads + 1) if shape.heads % count == 0] or [1]
+
+    def whole_cache(count: int) -> float:
+        """Of one window over all chips, each of which has one head at least."""
+        return cache(window) * max(1.0, count / shape.kv_heads)
+
+    chips = next((count for count in counts if weights + whole_cache(count) <= count * room), 0)
+    read = 2.0 * shape.active_weights + whole_cache(chips)
     return Serving(
         token_bytes=layer * shape.layers,
         window_bytes=cache(window),
         before_bytes=cache(shape.window),
+        weights=weights,
+        chips=chips,
+        windows=int((chips * room - weights) // whole_cache(chips)) if chips else 0,
         flops=products + attention,
-        first_token=seconds if rates.known else None,
+        first_token=seconds / chips if chips and rates.known else None,
+        tokens_per_second=chips * chip.bandwidth / read if chips and chip.bandwidth else None,
     )

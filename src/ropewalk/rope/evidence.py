@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -35,6 +36,28 @@ def evidence(method: str) -> str:
         f"measured on {measured['model']}, {window} to {window * factor} tokens: {by_budget} (docs/results.md has the other methods; one seed where "
         "no more are said, and for a larger model an extrapolation)"
     )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The longest training of a method on record: in `tokens` of `window` each, with what share of passkeys `found` in the end."""
+
+    model: str
+    tokens: int
+    original_window: int
+    window: int
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.original_window} to {self.window} tokens, after {self.tokens / _MILLION:g}M training tokens: {self.found} of passkeys"
+
+
+def most_trained(method: str) -> Trained:
+    """The most training tokens that a method was measured after, on the one real model of the record."""
+    measured = _measured()
+    tokens, figures = max((int(tokens), figures) for tokens, figures in measured["methods"][method].items())
+    window = measured["window"]
+    return Trained(measured["model"], tokens, window, window * measured["factor"], passkeys(figures))
 
 
 def passkeys(figures: dict[str, float]) -> str:

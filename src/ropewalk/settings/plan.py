@@ -17,15 +17,15 @@ class PlanSettings(Recipe, OpeningOptions):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
     model: NamedModel = field(kw_only=False)
-    """`hemp`, a local directory, a hub id (its config.json alone is fetched), or llama-7b, -13b, -33b, -65b."""
+    """`hemp`, a local directory, a hub id (its config.json alone is fetched), or a name that is known offline: llama-7b, -13b, -33b, -65b, llama-3-8b, llama-3-70b, qwen3-8b."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, timed for ten seconds."""
     gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None
     """Memory of a chip: of those that --gpus names or counts, or of one; where --gpus names none nothing else is known of it, so that no time is told."""
     cpu_memory: Annotated[str | None, tyro.conf.arg(metavar="8GB")] = None
     """Memory of a machine without a GPU, of which nothing else is known, so that no time is told."""
-    host_memory: Annotated[str | None, tyro.conf.arg(metavar="128GB")] = None
-    """The host's memory for each chip, for what is kept there; 128GB, or this machine's own, if not given."""
+    host_memory: Annotated[str | None, tyro.conf.arg(metavar="128GiB")] = None
+    """The host's memory for each chip, for what is kept there; 128GiB, or this machine's own, if not given. An Apple chip's own is the host's as well."""
     cp: Devices | None = None
     """Devices that share one window; chosen if not given."""
     replicas: Devices | None = None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich import box
 from rich.table import Table
 
 from ropewalk.checkpoint.architecture import in_words
 from ropewalk.cli.terminal import console
 from ropewalk.planner.job import Job
+from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
+from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
+from ropewalk.settings.train import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
 _NIGHT, _STEPS, _MONTH = 8 * 3600, 20, 30 * 24
@@ -35,28 +40,37 @@ def show_plan(plan: Plan) -> None:
     if shape.layout is not None:
         lines.append(str(shape.layout))
     lines.append(in_words(shape.hurdles))
+    if chip.on_cpu and chip.name != "cpu":
+        lines.append(
+            f"on a Mac training and measuring run on its CPU cores (--device mps goes to PyTorch as it is and was never tried); {chip.memory:g} GiB are "
+            "three quarters of its memory, which is the GPU's and the host's in one"
+        )
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
     terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    # Before all tables where it is what a person can do; on one chip a run of days is one of nights.
+    of_days = plan.timed and plan.hours > 24 and plan.job.gpus == 1
+    at_once = of_days and (chip.on_cpu or plan.hours > _MONTH)
+    if at_once:
+        terminal.print(night_line(plan), markup=False, highlight=False, soft_wrap=True)
+    recipe = recipe_line(plan)
+    if at_once and recipe:
+        terminal.print(recipe, markup=False, highlight=False, soft_wrap=True)
     terminal.print(memory_table(plan))
     terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
-    of_days = plan.fits and plan.rates.known and plan.hours > 24 and plan.job.gpus == 1
-    if of_days and plan.hours > _MONTH:  # before all tables: this is what a person can do
-        whole = f"all of it takes {duration(3600 * plan.hours)} here; "
-        terminal.print(whole + night_line(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
-    if of_days and plan.hours <= _MONTH:
-        terminal.print(night_line(plan), markup=False, highlight=False, soft_wrap=True)
-    terminal.print(f"{measuring_line(plan)}\n{serving_line(plan)}", markup=False, highlight=False, soft_wrap=True)
+    after = [night_line(plan)] * (of_days and not at_once) + [recipe] * (not at_once and bool(recipe))
+    terminal.print("\n".join([*after, measuring_line(plan)]), markup=False, highlight=False, soft_wrap=True)
+    terminal.print(serving_table(plan))
 
 
 def others_table(plan: Plan) -> Table:
     """The same run by other options that fit."""
     timed = ("tokens/s", "time", *(["cost"] if plan.price is not None else [])) if plan.rates.known else ()
-    table = _table("By other options that fit", "options", "GiB", "host GiB", *timed)
+    table = _table(f"By other options that fit, {plan.job.recipe.steps} steps", "options", "GiB", "host GiB", *timed)
     for other in plan.others:
         figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), f"{other.cost or 0:,.0f}"
         table.add_row(
@@ -73,7 +87,7 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _each(plan: Plan) -> str:
-    return "" if plan.chip.name == "cpu" else " on each chip"
+    return "" if plan.chip.on_cpu else " on each chip"
 
 
 def memory_table(plan: Plan) -> Table:
@@ -100,7 +114,8 @@ def memory_table(plan: Plan) -> Table:
     table.add_row("needed", f"{need.total / GIB:.2f}")
     table.add_row(f"available on {plan.chip.name}", f"{plan.chip.memory:.2f}")
     if need.host:
-        table.add_row("and in the host's memory, a chip", f"{need.host / GIB:.2f}")
+        assumed = f" (of {plan.assumed_host}, if --host-memory is not given)" if plan.assumed_host else ""
+        table.add_row(f"and in the host's memory, a chip{assumed}", f"{need.host / GIB:.2f}")
     return table
 
 
@@ -113,7 +128,7 @@ def verdict(plan: Plan) -> str:
         return f"it fits by {regime}, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
     short = plan.memory.total / GIB - plan.chip.memory
     ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
-    if plan.chip.name == "cpu":
+    if plan.chip.on_cpu:
         ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
     kept = "as little kept as can be"
     if recipe.activations == "none":
@@ -124,7 +139,7 @@ def verdict(plan: Plan) -> str:
 
 def ends_early(plan: Plan, minutes: float) -> str:
     """What `--budget` leaves of a run; empty where all of it is done by then, or where no time is known."""
-    if not plan.rates.known or (share := minutes / 60 / plan.hours) >= 1:
+    if not plan.timed or (share := minutes / 60 / plan.hours) >= 1:
         return ""
     steps = plan.job.recipe.steps
     return (
@@ -132,9 +147,25 @@ def ends_early(plan: Plan, minutes: float) -> str:
     )
 
 
+def recipe_line(plan: Plan) -> str:
+    """Whose recipe the default is, and one that was measured beside it; empty where the steps were named."""
+    beside, recipe = measured_recipe(plan), plan.job.recipe
+    if beside is None:
+        return ""
+    whole = f" ({duration(3600 * plan.hours)})" if plan.timed else ""
+    papers = replace(recipe, batch_size=None).for_model(plan.job.shape.parameters).batch == recipe.batch
+    price = "" if beside.cost is None else f" and {beside.cost:,.0f}"
+    takes = "" if beside.hours is None else f", about {duration(3600 * beside.hours)}{price}"
+    return (
+        f"{recipe.steps} steps{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
+        f"model and the window; measured in the lab with YaRN, the default method: --steps {beside.steps} --batch-size {beside.batch_size}, "
+        f"{_count(beside.tokens)} tokens{takes} ({beside.evidence}; for a larger model, another factor or window it is a first guess)"
+    )
+
+
 def night_line(plan: Plan) -> str:
     """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves; and the cheaper mode."""
-    shorter = plan.chip.name == "cpu" and plan.job.recipe.mode != "pose"
+    shorter = plan.chip.on_cpu and plan.job.recipe.mode != "pose"
     return _in_a_night(plan) + (
         "; --mode pose reads chunks of the old window, or of --chunk-window, at positions of the new one, in less time"
         if shorter
@@ -165,33 +196,39 @@ def measuring_line(plan: Plan) -> str:
         return (
             need_sentence
             + f"more than {chip.name} has, {chip.memory:.1f}"
-            + (", however many there are" * (chip.name != "cpu"))
+            + (", however many there are" * (not chip.on_cpu))
         )
     if need.chips == 1:
-        return need_sentence + ("it fits" if chip.name == "cpu" else "one such chip does")
+        return need_sentence + ("it fits" if chip.on_cpu else "one such chip does")
     return (
         need_sentence
         + f"{need.chips} such chips do, by torchrun --nproc-per-node {need.chips} -m ropewalk perplexity … --shard on"
     )
 
 
-def serving_line(plan: Plan) -> str:
-    """What serving costs, a prompt."""
-    cost, before, window = plan.serving, plan.job.shape.window, plan.job.recipe.window
-    cache = f"{cost.token_bytes / 1024:,.0f} KiB of keys and values a token, {cost.before_bytes / GIB:.2f} GiB at {before} tokens and "
-    cache += f"{cost.window_bytes / GIB:.2f} at {window}"
-    first = (
-        ""
-        if cost.first_token is None
-        else f", {duration(cost.first_token)} on one chip of this kind by its operations alone"
-    )
-    return f"serving takes {cache}, a prompt, in bfloat16; the first token after {window} takes {cost.flops / 1e12:,.0f} TFLOP{first}"
+def serving_table(plan: Plan) -> Table:
+    """What serving takes, and what a chip's operations and bandwidth alone allow."""
+    cost, before, window, chip = plan.serving, plan.job.shape.window, plan.job.recipe.window, plan.chip
+    table = _table(f"Serving at {window} tokens, in bfloat16")
+    table.add_row("weights", f"{cost.weights / GIB:.2f} GiB")
+    cache = f"{cost.token_bytes / 1024:,.0f} KiB a token; {cost.before_bytes / GIB:.2f} GiB at {before}"
+    table.add_row(f"keys and values ({cache})", f"{cost.window_bytes / GIB:.2f} GiB")
+    holders = f"{cost.chips} × {chip.name}" if cost.chips else f"no number of {chip.name}"
+    table.add_row(f"held, in {100 * SERVED_SHARE:.0f} % of the memory, by", holders)
+    if not cost.chips:
+        return table
+    table.add_row("full windows at a time", f"{cost.windows:,}")
+    if cost.first_token is not None:
+        table.add_row(f"first token by operations alone ({cost.flops / 1e12:,.0f} TFLOP)", duration(cost.first_token))
+    if cost.tokens_per_second is not None:
+        table.add_row("tokens/s of one stream by bandwidth alone, window full", f"{cost.tokens_per_second:,.3g}")
+    return table
 
 
 def time_table(plan: Plan) -> Table:
     """Layout, time and cost; the layout alone where no time can be told."""
     table = _table("Training")
-    for name, value in {**_layout(plan.job), **(_times(plan) if plan.rates.known else {})}.items():
+    for name, value in {**_layout(plan.job), **(_times(plan) if plan.timed else {})}.items():
         table.add_row(name, value)
     return table
 
@@ -208,6 +245,7 @@ def _layout(job: Job) -> dict[str, str]:
 
 def _times(plan: Plan) -> dict[str, str]:
     job, time = plan.job, plan.time
+    whose = ", the paper's" if job.recipe.steps == Recipe.steps else ""
     rows = {
         "a step": f"{job.recipe.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
@@ -216,7 +254,7 @@ def _times(plan: Plan) -> dict[str, str]:
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
         "MFU": str(plan.mfu).removeprefix("MFU "),
-        f"{job.recipe.steps} steps": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
+        f"{job.recipe.steps} steps{whose}": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
     if plan.cost is not None:

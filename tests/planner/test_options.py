@@ -1,0 +1,140 @@
+"""What a plan proposes: each row's words, typed, give the row's figures; no chip, window or model ends in a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.planner import plan
+from ropewalk.planner.memory import GIB
+from ropewalk.planner.planner import Plan
+from ropewalk.settings.command import fields
+from ropewalk.settings.plan import PlanSettings
+
+
+def typed(model: str, asked: dict[str, Any], options: str) -> Plan:
+    """The plan of what was asked for with a row's words typed behind it."""
+    words = options.split()
+    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
+    assert set(names) <= {field.name for field in fields(PlanSettings)}
+    values = [
+        int(word) if word.isdigit() and name != "gpus" else word for name, word in zip(names, words[1::2], strict=True)
+    ]
+    return plan(model, **asked | dict(zip(names, values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("7b", dict(window=32768, gpus="H100", batch_size=8)),
+        ("7b", dict(window=32768, gpus="H100", batch_size=8, host_memory="64GB", precision="bfloat16")),
+        ("7b", dict(window=32768, gpus="4090", batch_size=8)),  # does not fit: adapters, and more chips
+        ("7b", dict(window=131072, gpus="8xH100", batch_size=16, cp=4)),
+        ("7b", dict(window=131072, gpus="H100", batch_size=4, activations="full", optimizer="adamw")),
+        ("7b", dict(window=262144, gpus="H100", batch_size=4, host_memory="32GB", cp=1)),  # more host, more chips
+        ("65b", dict(window=8192, gpus="2xH100", batch_size=16, mode="lora")),
+        ("7b", dict(window=8192, gpus="5090", batch_size=4, precision="bfloat16", optimizer="adamw-offload")),
+        ("hemp", dict(window=4096, gpus="4090", batch_size=4, steps=20)),  # too small to be compiled
+        ("hemp", dict(window=2**20, gpus="T4", batch_size=4, steps=50)),  # compiled or not by the number of chips
+        ("7b", dict(window=16384, cpu_memory="512GB", batch_size=2)),
+        ("7b", dict(window=16384, gpus="M3-Ultra-512", batch_size=2)),
+        ("7b", dict(window=16384, gpus="M3-Max-128", batch_size=2)),
+    ],
+)  # fmt: skip
+def test_a_rows_words_typed_give_its_figures(model: str, asked: dict[str, Any]) -> None:
+    others = plan(model, **asked).others
+    assert others or asked["gpus"] == "T4"
+    for row in others:
+        anew = typed(model, asked, row.options)
+        assert anew.fits and (anew.job.recipe.precision, anew.job.recipe.optimizer) == (
+            row.job.recipe.precision,
+            row.job.recipe.optimizer,
+        ), row.options
+        assert anew.memory == row.memory and anew.time == row.time, row.options
+
+
+def test_a_row_that_needs_the_hosts_memory_says_so_where_nobody_said_how_much_there_is() -> None:
+    asked = dict(window=32768, gpus="H100", batch_size=8)
+    for row in plan("7b", **asked).others:
+        assert ("--host-memory 128GiB" in row.options) == (row.memory.host > 0)
+    assert not any("host" in row.options for row in plan("7b", **asked, host_memory="128GB").others)
+
+
+#: Small models and those that no chip holds, windows up to a million, on every chip; on the terminal and as JSON.
+SWEEP = """
+import io, itertools, json
+from contextlib import redirect_stdout
+from ropewalk.cli.tables.plan import show_plan
+from ropewalk.planner import plan
+from ropewalk.planner.chips import CHIPS
+from ropewalk.planner.memory import GIB
+
+for chip, model, window in itertools.product(CHIPS, ("hemp", "llama-7b", "llama-65b"), (2**15, 2**17, 2**20)):
+    about = (chip, model, window)
+    planned, printed = plan(model, window=window, gpus=chip, batch_size=8, price=1.0), io.StringIO()
+    with redirect_stdout(printed):
+        show_plan(planned)
+    assert planned.fits or "it does NOT fit by" in printed.getvalue(), about
+    told = json.loads(json.dumps(planned.to_dict()))
+    for name in ("seconds_a_step", "tokens_per_second", "hours", "chip_hours", "cost"):
+        assert (told[name] is None) == (not planned.timed), about
+    for row in planned.others:
+        assert json.dumps(row.to_dict()) and row.fits, about
+        if planned.chip.on_cpu:  # one budget, and nothing that a CUDA card alone has
+            assert row.memory.total <= planned.chip.memory * GIB and not row.memory.host, about
+            assert not any(word in row.options for word in ("bits", "gpus", "8bit", "offload")), about
+print("every one")
+"""
+
+
+def test_every_chip_has_a_plan_whatever_the_model_and_the_window() -> None:
+    """In a process of its own, where types are not checked at every call: 288 plans are half a minute there."""
+    done = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True)
+    assert done.stdout.endswith("every one\n"), done.stderr
+
+
+def test_a_plan_that_does_not_fit_has_no_hours_and_no_price(capsys) -> None:
+    """M4-32 and 32k ended in a division by zero: more of them were proposed, with no link between them."""
+    for arguments in (["--gpus", "M4-32"], ["--gpus", "4090", "--optimizer", "adamw"]):
+        with pytest.raises(SystemExit) as left:
+            cli.main(["plan", "llama-7b", "--window", "1M", "--price", "2", "--json", *arguments])
+        assert left.value.code == 1
+        told = json.loads(capsys.readouterr().out)
+        assert (
+            not told["fits"]
+            and told["hours"] is told["cost"] is told["mfu"] is told["measured_recipe"]["hours"] is None
+        )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (dict(gpus="2xM4-32"), "one M4-32 trains by itself, and there are 2"),
+        (dict(gpus="M4-32", host_memory="64GB"), "is the host's as well"),
+        (dict(gpus="M4-32", optimizer="adamw-offload"), "this plan has no GPU"),
+        (dict(cpu_memory="64GB", optimizer="adamw-offload"), "this plan has no GPU"),
+        (dict(gpus="8xH100", optimizer="adamw-offload"), "this plan has 8 chips"),
+    ],
+)
+def test_what_training_would_refuse_is_not_planned(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan("llama-7b", window=4096, **asked)
+
+
+def test_the_tutorial_quotes_what_its_two_commands_print() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/tutorials/eight-gpus.md").read_text(encoding="utf-8")
+    asked = dict(window=2**17, batch_size=16, steps=200, gpus="8xH100")
+    alone, shared = plan("llama-7b", **asked), plan("llama-7b", **asked, cp=4)
+    assert f"kept in the host's memory, {alone.memory.host / GIB:.0f} GiB a GPU" in page
+    assert f"`--cp 4` takes {shared.memory.host / GIB:.2f} GiB of the host a GPU" in page
+    assert (
+        f"{shared.time.tokens_per_second:,.0f} tokens/s planned in\nthe place of {alone.time.tokens_per_second:,.0f} ("
+        in page
+    )
