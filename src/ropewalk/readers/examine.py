@@ -6,6 +6,7 @@ out  a `Diagnosis`; or the sentence why there is nothing to examine
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,17 +71,18 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
     if not subject.fetched:
-        findings += [*unchanged(subject.path, full=full), *finite(subject.path, _shards(subject), full=full)]
+        findings += [*unchanged(subject.path, full=full), *finite(subject.path, _files(subject), full=full)]
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
     return diagnosis.each_cause_once()
 
 
-def _shards(subject: Subject) -> list[Path]:
-    try:
-        return subject.checkpoint.weight_files if subject.checkpoint.has_weights else []
-    except UserError:  # check 10 says it
-        return []
+def _files(subject: Subject) -> list[Path]:
+    """Every file of weights that some reader may take, an adapter's beside its model too."""
+    path, shards = subject.path, []
+    with contextlib.suppress(UserError):  # check 10 says it
+        shards = subject.checkpoint.weight_files if subject.checkpoint.has_weights else []
+    return [*path.glob("*.safetensors"), *path.glob("adapter/*.safetensors"), *shards]
 
 
 def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding]:

@@ -22,14 +22,14 @@ _logger = logging.getLogger(__name__)
 _GB = 10**9
 
 
-def finite(directory: Path, shards: Iterable[Path] = (), *, full: bool) -> Iterator[Finding]:
+def finite(directory: Path, files: Iterable[Path], *, full: bool) -> Iterator[Finding]:
     """15. No weight is NaN or infinite. full: however long it takes to read them.
 
     Args:
         directory: of a model or an adapter.
-        shards: files of weights below it.
+        files: of weights in it or below.
     """
-    files = sorted({*directory.glob("*.safetensors"), *directory.glob("adapter/*.safetensors"), *shards})
+    files = sorted({*files})
     size = sum(file.stat().st_size for file in files)
     if size > READ_UNASKED and not full:
         yield Finding(
@@ -62,10 +62,11 @@ def refuse_damaged(place: Path | Checkpoint) -> None:
         UserError: NaN or an infinity among them, or a file that is not as ropewalk wrote it. What takes minutes to read is not read, which
             is said.
     """
-    directory, shards = (
-        (place.path, place.weight_files if place.has_weights else ()) if isinstance(place, Checkpoint) else (place, ())
-    )
-    findings = [*unchanged(directory, full=False), *finite(directory, shards, full=False)]
+    if isinstance(place, Checkpoint):  # other files beside those that are read are neither carried nor anybody's model
+        directory, files = place.path, place.weight_files if place.has_weights else []
+    else:
+        directory, files = place, place.glob("*.safetensors")
+    findings = [*unchanged(directory, full=False), *finite(directory, files, full=False)]
     if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
         raise UserError(f"{directory}: {wrong.sentence}")
     if any(finding.verdict == "not checked" for finding in findings):
