@@ -141,5 +141,5 @@ def figure(found: list[Point]):
                 )
         axes.set_title(f"{outcome}, nats", loc="left")
         axes.set_xlabel(quantity)
-    style.legend(drawing, drawing.axes[0], columns=4)
+    style.legend(drawing, drawing.axes[0])
     return drawing

@@ -70,7 +70,7 @@ def cliff(grids: dict[str, list[Row]]):
         axes.set_xlabel("factor, untrained")
         axes.tick_params(axis="x", labelsize=6.5)
     right.set_visible(bool(right.lines))
-    style.legend(figure, left, columns=3)
+    style.legend(figure, left)
     return figure
 
 

@@ -333,3 +333,46 @@ def test_rows_of_two_machines_whose_texts_have_one_name_never_meet(tmp_path, cap
         assert nats == ["+0.200 +0.200 to +0.200", "+0.100 +0.100 to +0.100"]
     warned = "different texts are called data/b.jsonl (data/b.jsonl[A], data/b.jsonl[B])"
     assert warned in made_up.words(page) and warned in caplog.text and "digest first" not in page
+
+
+def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
+    """The untrained model has no seed: by steps it stood as 194.9 (194.9 to 194.9) of three."""
+    seeds = [trained("linear", f"s{seed}", 2.1 + seed / 10, seed=seed) for seed in range(3)]
+    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024)])  # fmt: skip
+    page = page_of(tmp_path / "r.jsonl", once, *seeds)
+    cells = table(page, "Perplexity by fine-tuning steps")["PI ×4, window 1024, 3 seeds mean"]
+    assert "seeds" in cells[1] and cells[0].startswith(f"{math.exp(2.5):.2f}")
+    assert "seeds" not in cells[0] and " to " not in cells[0]
+
+
+def test_files_of_tables_hold_numbers_with_units_and_no_markup(tmp_path):
+    path, state = tmp_path / "r.jsonl", made_up.extended(name="hemp")
+    settings = {"out": "first", "learning_rate": 1e-4, "batch_size": 1, "steps": 40, "data": ["a"]}
+    made_up.steps(records.Recorder(path, made_up.run(state, "train", settings=settings)), 20)
+    again = settings | {"out": "again", "data": ["<b>"]}
+    made_up.steps(records.Recorder(path, made_up.run(state, "train again", settings=again)), 20)
+    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
+    text = (tmp_path / "tables/training-1.md").read_text()
+    assert "&lt;b>" in text and "<" not in text
+    with (tmp_path / "tables/training-1.csv").open(newline="") as file:
+        head, line, *_ = csv.reader(file)
+    row = dict(zip(head, line, strict=True))
+    assert float(row["time, s"]) == pytest.approx(80) and float(row["peak memory, bytes"]) == 3 * 2**30
+    assert [float(row[name]) for name in ("steps", "tokens", "tokens/s")] == [20, 20 * 8192, 2048]
+    assert float(row["loss first step, nats a token"]) > float(row["loss last tenth, nats a token"])
+    with (tmp_path / "tables/cost-1.csv").open(newline="") as file:
+        head, line, *_ = csv.reader(file)
+    assert float(line[head.index("device time, s")]) == pytest.approx(160)
+
+
+def test_three_documents_have_their_paired_change_where_their_interval_says_nothing(tmp_path):
+    """The page said three times that there were too few documents, and no change."""
+    path = tmp_path / "r.jsonl"
+    for state, nll in ((made_up.BASE, 2.0), (made_up.extended(), 2.1), (made_up.extended(4, 8), 2.05)):
+        wide = made_up.row(nll, 128, documents=3, low=math.exp(nll - 1.5), high=math.exp(nll + 1.5))
+        made_up.record_rows(path, (state, wide))
+    lines = table(render(records.read([path])), "Perplexity, held-out")
+    # Student's 4.303 / sqrt(3) = 2.48 of a scatter of 1.5 / 2.48: of 7 documents 0.925 is 0.56, of 6 it is 0.63, of 5 0.75; log 2 = 0.69.
+    assert lines["base"][0].endswith("too few documents; about 6 would do")
+    assert lines["PI ×4, before training"][0].endswith("would do +10.5 % 95 % interval +10.5 % to +10.5 %")
+    assert lines["PI ×4, 8 steps"][0].endswith("+5.1 % 95 % interval +5.1 % to +5.1 %")

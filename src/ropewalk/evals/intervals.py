@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
+from ropewalk.records import Perplexity
+
 
 def share_interval(total: float, count: float, tail: float = 0.025) -> tuple[float, float]:
     """The exact interval of a share (Clopper & Pearson 1934), 95 % unless told otherwise; (0, 1) where nothing was tried.
@@ -231,6 +233,26 @@ def documents_interval(
         variance = float(scale @ residuals**2) * float(share @ share) / traces[0]
         reach = student_t95(traces[0] ** 2 / traces[1]) * math.sqrt(variance)
     return float(mean) - reach, float(mean) + reach
+
+
+def lacking(row: Perplexity) -> str:
+    """What there was too little of where a row's interval leaves everything open, and of documents how many would do."""
+    needed = None if row.estimate else documents_needed(row.low, row.high, row.documents, times=row.OPEN)
+    return row.lacking + (f"; about {needed} would do" if needed else "")
+
+
+def documents_needed(low: float, high: float, documents: int, *, times: float) -> int | None:
+    """How many documents would bring the upper end of an interval of a perplexity to less than `times` the lower one, if others scatter as these do.
+
+    Half the width of log perplexity is Student's quantile times a scatter over the root of the documents. None where there is no such interval.
+    """
+    if documents < 2 or not 0 < low < high < math.inf:
+        return None
+    scatter = math.log(high / low) / 2 * math.sqrt(documents) / student_t95(documents - 1)
+    enough = documents
+    while student_t95(enough - 1) * scatter / math.sqrt(enough) >= math.log(times) / 2:
+        enough += max(1, enough // 50)
+    return enough
 
 
 def _traces(share: Float[np.ndarray, " documents"], scale: Float[np.ndarray, " documents"]) -> tuple[float, float]:

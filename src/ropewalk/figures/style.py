@@ -180,7 +180,7 @@ def _columns(names: list[str], size: float, width: float) -> int:
         parts = np.array_split([len(name) for name in names], columns)  # as matplotlib fills them
         return sum(before + sign * int(max(part, default=0)) for part in parts)
 
-    return next((columns for columns in (3, 2) if needed(columns) <= width), 1)
+    return next((columns for columns in (4, 3, 2) if columns <= len(names) and needed(columns) <= width), 1)
 
 
 #: Decades of a log axis → which digits of each are labelled.

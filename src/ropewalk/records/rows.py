@@ -101,10 +101,13 @@ class Perplexity:
         if self.perplexity <= 0:
             raise ValueError(f"a perplexity is above 0, got {self.perplexity}")
 
+    #: An interval whose one end is this many times the other leaves nearly everything open.
+    OPEN: ClassVar[float] = 4.0
+
     @property
     def says_nothing(self) -> bool:
-        """Whether its interval leaves nearly everything open: one bound is four times the other, or more."""
-        return self.high >= 4 * self.low  # False where there is none
+        """Whether its interval leaves nearly everything open."""
+        return self.high >= self.OPEN * self.low  # False where there is none
 
     @property
     def lacking(self) -> str:

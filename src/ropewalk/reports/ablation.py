@@ -56,8 +56,8 @@ def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
     by_budget: dict[tuple[int, int, str], Block] = {}
     for variant, rows in variants.items():
         tokens = (budget(variant, runs) if variant.steps else 0) or 0
-        amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
-        by_budget.setdefault((*amount, variant.recipe.data), {})[variant] = rows
+        kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
+        by_budget.setdefault((kind, amount, variant.recipe.data), {})[variant] = rows
     texts = {text for kind, _, text in by_budget if kind}
 
     def words(kind: int, value: int, text: str) -> str:
@@ -114,7 +114,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
             Cell.of(sum(changes) / len(changes), number_format.points) if changes else Cell(""),
             Cell.of(tokens, number_format.large) if tokens else Cell(""),
-            Cell.of(seconds, number_format.duration) if seconds else Cell(""),
+            Cell.of(seconds, number_format.duration, unit="s") if seconds else Cell(""),
         ],
         colour=style.colour(variant, clean.colours),
     )

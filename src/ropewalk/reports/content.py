@@ -26,7 +26,8 @@ class Cell:
     """A figure with what stands small beneath it, line by line: its interval, how far it is from the base.
 
     `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text. `least`
-    and `largest` are of the seeds of a mean. `within` is what such a figure can be at all; `averaged` is False of one whose mean over seeds says nothing.
+    and `largest` are of the seeds of a mean. `within` is what such a figure can be at all; `averaged` is False of one whose mean over seeds says nothing, `of_seed`
+    of one that has no seed, such as a model before its training, which is measured once. `unit` is of `value`, where the text has one of its own.
     """
 
     text: str
@@ -41,6 +42,8 @@ class Cell:
     largest: float | None = None
     within: tuple[float, float] = (-np.inf, np.inf)
     averaged: bool = True
+    of_seed: bool = True
+    unit: str = ""
 
     @classmethod
     def of(
@@ -202,6 +205,8 @@ def _mean(cells: Sequence[Cell]) -> Cell:
     if len(values) < len(measured) or not values:  # words, or a figure that is no number: all that was said
         return replace(cells[0], text=", ".join(dict.fromkeys(cell.text for cell in cells)), small="")
     like = measured[0]
+    if not like.of_seed:
+        return like
     if not like.averaged:
         return Cell("")
     bounds = [[np.nan if end is None else end for end in (cell.low, cell.high)] for cell in measured]

@@ -7,6 +7,7 @@ out  files called by section and number, as they follow each other on the page: 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -56,9 +57,14 @@ def _notes(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A table as the page writes it, with its caption and its note."""
-    heads, *lines = ([text.replace("|", r"\|") for text in line] for line in _texts(table))
+    heads, *lines = ([_plain(text).replace("|", r"\|") for text in line] for line in _texts(table))
     text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
-    return "\n\n".join(filter(None, [f"**{table.title}**", text, _notes(table)]))
+    return "\n\n".join(filter(None, [f"**{_plain(table.title)}**", text, _plain(_notes(table))]))
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown reads no tag, link, code or emphasis, whatever a name holds."""
+    return re.sub(r"([`*\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def write_figures(sections: Sequence[Section], directory: Path) -> None:
@@ -77,7 +83,7 @@ def write_figures(sections: Sequence[Section], directory: Path) -> None:
 
 def _index(directory: Path, said: Iterable[tuple[str, str]]) -> None:
     """What is what, a file a line."""
-    _write(directory / "index.md", "".join(f"- `{name}`: {_one_line(text)}\n" for name, text in said))
+    _write(directory / "index.md", "".join(f"- `{name}`: {_plain(_one_line(text))}\n" for name, text in said))
 
 
 def _write(path: Path, text: str) -> None:
@@ -105,9 +111,12 @@ def _text(cell: Cell) -> str:
 def _numbers(table: Table) -> Iterator[list[object]]:
     """A column a figure, two more for the bounds of its interval and two for the least and the largest seed, where it has them; words where there is no number."""
     columns = range(len(table.head))
-    bounds = [_ends_of([line.cells[i] for line in table.lines if len(line.cells) > i]) for i in columns]
+    stacks = [[line.cells[i] for line in table.lines if len(line.cells) > i] for i in columns]
+    bounds = list(map(_ends_of, stacks))
+    units = [next((f", {cell.unit}" for cell in stack if cell.unit), "") for stack in stacks]
+    names = [_one_line(name) + unit for name, unit in zip(table.head, units, strict=True)]
     heads: list[object] = [table.first, "note"]
-    for name, ends in zip(map(_one_line, table.head), bounds, strict=True):
+    for name, ends in zip(names, bounds, strict=True):
         heads += [name, *(f"{name} {end}" for end in ends)]
     yield heads
     for line in table.lines:

@@ -155,7 +155,7 @@ def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
         lines = [
             Line(
                 names[variant],
-                [Cell.of(points[s], number_format.count) if s in points else Cell("") for s in steps],
+                [Cell.of(points[s], number_format.count, of_seed=s > 0) if s in points else Cell("") for s in steps],
                 colour=style.colour(variant, clean.colours),
             )
             for variant, points in curves

@@ -7,11 +7,13 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from ropewalk.evals.intervals import lacking
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
 
 ByWindow = dict[int, Perplexity]
@@ -163,11 +165,13 @@ def _table(clean: Clean, group: Group) -> Table:
     original = keep[0].original_window
     windows = sorted({window for variant in keep for window in variants[variant]})
     base = group.base_row()
+    at_same = next((rows for variant, rows in variants.items() if variant.role == "base" and not variant.steps), {})
     lines = []
     for variant in keep:
-        figures = [cell(variants[variant].get(window), base) for window in windows]
+        figures = [cell(variants[variant].get(window), base or at_same.get(window)) for window in windows]
         lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
     lines = seeds_together(lines)
+    some = any(m.row.says_nothing for m in group.measurements)
     table = paper_table(group.data)
     lines += _paper_lines(table, [window / original for window in windows], keep)
     return Table(
@@ -176,7 +180,10 @@ def _table(clean: Clean, group: Group) -> Table:
         first="state",
         head=[f"{window}\n{_multiple(window / original)}" for window in windows],
         lines=lines,
-        note="Small figures: 95 % interval, and change against the base in its own window.",
+        note=f"Small figures: 95 % interval, and change against the base {'in its own window' if base or not at_same else 'at the same window'}."
+        + (
+            " Where too few documents leave the interval out, the change has its own, paired over them." if some else ""
+        ),
         beside_note="The paper's columns are those with the same multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
     )
 
@@ -198,7 +205,9 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     change = "" if base is None or row is base else _change(row.perplexity, base.perplexity)
     write = _about if row.estimate else number_format.perplexity
     if row.says_nothing:
-        return Cell.of(row.perplexity, write, beside="\n".join(filter(None, [row.lacking, change])))
+        paired = ratio(base, row) if base is not None and row is not base else None
+        bounds = paired.brief.partition("(")[2].rstrip(")") if paired else ""
+        return Cell.of(row.perplexity, write, beside="\n".join(filter(None, [lacking(row), change, bounds])))
     return Cell.of(row.perplexity, write, row.low, row.high, beside=change, within=(1, math.inf))
 
 
@@ -252,7 +261,7 @@ def _notes(group: Group) -> list[str]:
         notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")
     if any(m.row.estimate for m in group.measurements):
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
-    open_ends = sorted({f"{m.row.lacking} at {m.row.window} tokens" for m in group.measurements if m.row.says_nothing})
+    open_ends = sorted({f"at {m.row.window} tokens {lacking(m.row)}" for m in group.measurements if m.row.says_nothing})
     if open_ends:
         notes.append(f"No interval is given where it would say next to nothing: {', '.join(open_ends)}.")
     return notes
@@ -282,7 +291,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     lines = []
     for variant, points in curves:
         figures = [
-            Cell.of(points[s], number_format.perplexity, beside=_change(points[s], level or 0.0))
+            Cell.of(points[s], number_format.perplexity, beside=_change(points[s], level or 0.0), of_seed=s > 0)
             if s in points
             else Cell("")
             for s in steps

@@ -70,7 +70,8 @@ def _of_header(run: Run) -> Iterator[tuple[str, str, Text]]:
     row = run.settings.get("row")
     row = row if isinstance(row, dict) else {}
     digests = row.get("digests")
-    for setting in _NAMED if isinstance(digests, dict) else ():
+    digests = digests if isinstance(digests, dict) else {}
+    for setting in _NAMED:
         if isinstance(row.get(setting), str) and digests.get(setting):
             yield setting, row[setting], Text(digests=frozenset({str(digests[setting])}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
-from ropewalk.reports.content import Cell, Line, Section, Table, cells
+from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
 
 
@@ -177,16 +178,26 @@ def section(clean: Clean) -> Section | None:
 def _table(clean: Clean, runs: list[Training]) -> Table:
     return Table(
         "What each training run did",
-        ["steps", "loss", "tokens", "tokens/s", "MFU", "peak memory", "time"],
+        [
+            "steps",
+            "loss\nfirst step",
+            "loss\nlast tenth",
+            "tokens",
+            "tokens/s",
+            "MFU",
+            "MFU\ndata sheet",
+            "peak memory",
+            "time",
+        ],
         [_line(clean, run, name) for run, name in _names(runs)],
         first="run",
-        note="Loss: the first step, and the mean of the last tenth. MFU: share of the matrix rate that the run measured, and of the data sheet's.",
-    )
+        note="Loss: of the first step, and the mean of the last tenth. MFU: share of the matrix rate that the run measured, and of the data sheet's.",
+    ).filled
 
 
-def _mean_share(shares: list[float | None]) -> str:
+def _mean_share(shares: list[float | None]) -> Cell:
     known = [share for share in shares if number_format.is_finite(share)]
-    return number_format.share(sum(known) / len(known)) if known else number_format.NONE
+    return Cell.of(sum(known) / len(known), number_format.share) if known else Cell("")
 
 
 def _names(runs: list[Training]) -> list[tuple[Training, str]]:
@@ -199,18 +210,20 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
     losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
     tail = losses[-max(1, len(losses) // 10) :]
     shares = [[getattr(step, name) for step in run.steps] for name in ("mfu", "mfu_of_data_sheet")]
-    first, last = (losses[0], sum(tail) / len(tail)) if losses else (None, None)
+    first, last = (losses[0], sum(tail) / len(tail)) if losses else (math.nan, math.nan)
+    speed = run.tokens / run.seconds if run.seconds else math.nan
     return Line(
         name,
-        cells(
-            str(len(run.steps)) if run.is_finished else run.ended,
-            f"{number_format.fixed(first)} → {number_format.fixed(last)}",
-            number_format.large(run.tokens),
-            number_format.large(run.tokens / run.seconds if run.seconds else None),
-            ", ".join(dict.fromkeys(_mean_share(scale) for scale in shares)),
-            number_format.memory(max(step.peak_bytes for step in run.steps)),
-            number_format.duration(run.seconds),
-        ),
+        [
+            Cell(str(len(run.steps)) if run.is_finished else run.ended, value=len(run.steps)),
+            Cell.of(first, number_format.fixed, unit="nats a token"),
+            Cell.of(last, number_format.fixed, unit="nats a token"),
+            Cell.of(run.tokens, number_format.large),
+            Cell.of(speed, number_format.large),
+            *map(_mean_share, shares),
+            Cell.of(max(step.peak_bytes for step in run.steps), number_format.memory, unit="bytes"),
+            Cell.of(run.seconds, number_format.duration, unit="s"),
+        ],
         note=run.run.device,
         colour=style.colour(run.variant, clean.colours),
     )
@@ -236,18 +249,19 @@ def cost(clean: Clean) -> Section | None:
         "Device hours: the time of each step or measurement times the devices it ran on, loading left out.",
     )
     lines = [
-        Line(name, cells(device, number_format.large(tokens) if tokens else "", number_format.duration(seconds)))
+        Line(name, [Cell(device), Cell.of(tokens, number_format.large) if tokens else Cell(""), _time(seconds)])
         for (name, device), (tokens, seconds) in sorted(spent.items(), key=lambda item: -item[1][1])
     ]
     totals: dict[str, float] = {}
     for (_, device), (_, seconds) in spent.items():
         totals[device] = totals.get(device, 0.0) + seconds
-    lines += [
-        Line("together", [Cell(device), Cell(""), Cell(number_format.duration(s), strong=True)])
-        for device, s in sorted(totals.items())
-    ]
+    lines += [Line("together", [Cell(device), Cell(""), _time(s, strong=True)]) for device, s in sorted(totals.items())]
     part.tables.append(Table("Where the time went", ["device", "tokens", "device time"], lines, first="spent on"))
     return part
+
+
+def _time(seconds: float, *, strong: bool = False) -> Cell:
+    return Cell.of(seconds, number_format.duration, unit="s", strong=strong)
 
 
 def cost_in_words(clean: Clean) -> str:

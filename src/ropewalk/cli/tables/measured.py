@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
-from ropewalk.evals.intervals import share_interval
+from ropewalk.evals.intervals import lacking, share_interval
 from ropewalk.records import (
     ContextGain,
     EffectiveLength,
@@ -110,7 +110,7 @@ def _nats(low: float, high: float) -> str:
 def _interval(row: Perplexity) -> str:
     """Over documents, of which one alone says nothing about others; another's rule has none."""
     if row.says_nothing:
-        return row.lacking
+        return lacking(row)
     if not math.isnan(row.low):
         return f"{row.low:.2f} to {row.high:.2f}"
     return "none, of 1 document" if row.documents == 1 and row.convention == "ropewalk" else "none"
