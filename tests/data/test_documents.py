@@ -337,8 +337,8 @@ def test_broken_rows_are_named(tmp_path):
     assert texts(path, field="words") == ["one"]
     with pytest.raises(UserError, match="is a int, not text"):
         list(read_documents(path, field="n"))
-    path.write_text("[1]\n")
-    with pytest.raises(UserError, match="line 1 .* is a list"):
+    path.write_text("1\n")
+    with pytest.raises(UserError, match="line 1 .* is a int"):
         list(read_documents(path))
 
 
