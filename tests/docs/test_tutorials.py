@@ -6,6 +6,7 @@ torchrun by one process. A line that is neither a command of ours nor one of `EL
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import pytest
 
 from command_lines import arguments_of, lines_of_code
 from ropewalk import cli, testing
+from ropewalk.data.conversations import Conversation
+from ropewalk.data.documents import read_texts
+from ropewalk.data.reading import Reading
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/tutorials"
-#: Not run here: installing (tests/test_wheel.py does it), a shell's variable, Slurm (test_distributed_recipes.py).
-ELSEWHERE = ("pip install ", "STDLIB=$(python3 ", "sbatch recipes/slurm.sbatch ")
+#: Not run here: installing (tests/test_wheel.py does it), a shell's variable, Slurm (test_distributed_recipes.py), what is made of a whole library (below).
+ELSEWHERE = ("pip install ", "STDLIB=$(python3 ", "sbatch recipes/slurm.sbatch ", "python3 examples/stdlib_chats.py")
 #: A stride of 256 is longer than these windows, and most of RULER's tasks are.
 ADDED = {"perplexity": ["--stride", "32"], "ruler": ["--tasks", "niah_single_1"]}
 
@@ -67,6 +71,18 @@ _RULER = {"ruler --windows": "800", "ruler --interval": "40"}
 SMALL = {
     "laptop": Small(_FEW | {"--steps": "1", "--batch-size": "1"}, divided=2),
     "one-gpu": Small(_FEW | _RULER, divided=128, models={"HuggingFaceTB/SmolLM2-135M": 64}),
+    "chats": Small(
+        _FEW
+        | {
+            "--chunk-window": "96",
+            "--max-tokens": "128",
+            "--budget": "5",
+            "export --for": "transformers",
+            "passkey --window": "320",
+        },
+        divided=128,
+        models={"HuggingFaceTB/SmolLM2-135M-Instruct": 64},
+    ),
     "eight-gpus": Small(_FEW | _RULER, divided=64, models={"meta-llama/Llama-2-7b-hf": 64}),
     "doubt": Small(_FEW | {"ruler --windows": "512"}, divided=2),
 }
@@ -84,6 +100,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stdlib/json").mkdir()
     (tmp_path / "stdlib/json/scanner.py").write_text(testing.prose(400, 9))
     (tmp_path / "book.txt").write_text(testing.prose(9))
+    (tmp_path / "notes.txt").write_text(testing.prose(9))
+    for name in ("chats", "held-out"):
+        turns = [{"role": ("user", "assistant")[at % 2], "content": testing.prose(3, at)} for at in range(40)]
+        rows = [json.dumps({"messages": turns[at:]}) for at in (0, 2, 4)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
     return tmp_path
 
 
@@ -111,3 +132,16 @@ def test_every_command_of_a_tutorial_runs(name: str, folder: Path, capfd: pytest
         expected = 1 if "# exit status 1" in line else 0
         assert follow(line, small) == expected, f"{line}\n{capfd.readouterr().err}"
     assert list(folder.glob("*.html"))  # each ends with a page
+
+
+def test_the_chats_that_the_standard_library_is_made_into_are_conversations(tmp_path: Path) -> None:
+    """Many short ones and some long ones, as the page says, and others to measure on."""
+    subprocess.run(
+        [sys.executable, PAGES.parents[1] / "examples/stdlib_chats.py"], cwd=tmp_path, check=True, timeout=200
+    )
+    chats, held_out = (
+        list(read_texts(tmp_path / name, Reading(conversations="also"))) for name in ("chats.jsonl", "held-out.jsonl")
+    )
+    turns = [len(each.messages) for each in chats if isinstance(each, Conversation)]
+    assert len(turns) == len(chats) > 200 and turns.count(2) > 100 and max(turns) > 60
+    assert len(held_out) == 3 and not {each.text for each in held_out} & {each.text for each in chats}
