@@ -136,14 +136,14 @@ def theory(settings: TheorySettings) -> Forecast:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
     """
     known = None if settings.model is None else known_model(settings.model)
-    model, config, layout = _LLAMA_INFO, _LLAMA_CONFIG, None
+    model, config, layout, checkpoint = _LLAMA_INFO, _LLAMA_CONFIG, None, None
     if known is not None:
         name, config = known
         layout = read_layers(with_defaults(config))
         model = info_of(read_rope(config, answers=Answers()).answered(), name=name)
     elif settings.model is not None:
         checkpoint = Checkpoint.open(settings.model, **settings.opening)
-        model, config, layout = checkpoint.info, checkpoint.config, checkpoint.layers
+        model, config = checkpoint.info, checkpoint.config
         warn_of_spellings(checkpoint)
     rope, reach = _rope_and_reach(model, settings.window)
     out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
@@ -154,6 +154,7 @@ def theory(settings: TheorySettings) -> Forecast:
         result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
         write(result, run, beside)
+    layout = layout if checkpoint is None else checkpoint.layers  # after the rotation, which not every model has
     counted = hurdles(config, layout, model.original_window)
     own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
     return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=counted)
