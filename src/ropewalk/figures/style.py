@@ -20,6 +20,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ropewalk.records.variant import Variant
@@ -46,8 +48,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 WIDTH = 4.3  # inches
 _LEGEND_LINES = 3  # that a figure has room for; more are set smaller and make it higher
-#: Size of a legend's text in points → inches of a line, of a sign in it (DejaVu Sans, mean), and of what stands before a name.
-_LEGEND_SIZES = {8.0: (0.16, 0.055, 0.45), 7.0: (0.14, 0.048, 0.42)}
+#: Size of a legend's text in points → inches of a line.
+_LEGEND_SIZES = {8.0: 0.16, 7.0: 0.14}
+_BESIDE_A_NAME = 4.6  # times that size: its line, and the blanks about it
 
 #: `Variant.series` → colour, as `palette` makes it.
 Colours = Mapping[tuple, str]
@@ -167,18 +170,20 @@ def legend(figure: Figure, axes: Axes) -> None:
     columns = {size: _columns(list(by_name), size, figure.get_figwidth()) for size in _LEGEND_SIZES}
     lines = {size: math.ceil(len(by_name) / columns[size]) for size in columns}
     size = next((size for size in columns if lines[size] <= _LEGEND_LINES), min(columns))
-    figure.set_figheight(figure.get_figheight() + _LEGEND_SIZES[size][0] * max(0, lines[size] - _LEGEND_LINES))
+    figure.set_figheight(figure.get_figheight() + _LEGEND_SIZES[size] * max(0, lines[size] - _LEGEND_LINES))
     spaces = {"borderaxespad": 0.2, "columnspacing": 1.4, "labelspacing": 0.35}
     figure.legend(by_name.values(), by_name, loc="outside upper left", ncols=columns[size], fontsize=size, **spaces)
 
 
 def _columns(names: list[str], size: float, width: float) -> int:
     """Of a legend that has this many inches."""
-    _, sign, before = _LEGEND_SIZES[size]
+    points = [
+        TextPath((0, 0), name, size=size, prop=FontProperties("DejaVu Sans")).get_extents().width for name in names
+    ]
 
     def needed(columns: int) -> float:
-        parts = np.array_split([len(name) for name in names], columns)  # as matplotlib fills them
-        return sum(before + sign * int(max(part, default=0)) for part in parts)
+        parts = np.array_split(points, columns)  # as matplotlib fills them
+        return sum(_BESIDE_A_NAME * size + float(max(part)) for part in parts) / 72 + 0.1
 
     return next((columns for columns in (4, 3, 2) if columns <= len(names) and needed(columns) <= width), 1)
 
