@@ -1,5 +1,5 @@
 """Extend a checkpoint of LLaMA 7B's shape and report seconds and peak memory. The weights are a sparse file of the right
-length: nothing may read them, so their values do not matter.
+length: zeros, which are read once, to look for NaN.
 
     python -m bench.extend DIR        (twice: the first call writes the checkpoint)
 """

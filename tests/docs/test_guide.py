@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command_lines import commands, parsed
+from ropewalk.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/plan.md", ROOT / "docs/training.md"]
@@ -63,7 +64,7 @@ def test_commands_are_found_where_they_stand_and_nowhere_else() -> None:
 
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="did you mean --window"):
         parsed(["train", "hemp", "--windoww", "8"])
 
 
