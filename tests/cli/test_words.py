@@ -54,7 +54,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
             2,
             "did you mean --micro-batch? there is no --zz, --yy; `ropewalk train --help` lists",
         ),
-        ("train --model hemp --data a", 2, "there is no --model; did you mean MODEL, without a name before it?"),
+        ("train --mdel hemp --data a", 2, "there is no --mdel; did you mean MODEL, without a name before it?"),
         ("summarize m --num-train-epochs 3", 2, "did you mean --epochs?"),
         ("generate m --temp 1 --text x", 2, "did you mean --temperature?"),
         ("train m --rate 1", 2, "did you mean --learning-rate?"),
@@ -80,6 +80,13 @@ def test_words_with_dashes_that_name_no_option_are_values() -> None:
     options = cli.parse(line)[1]
     assert (options.text, options.temperature, options.model) == ("-- it said", -1, "--model")
     assert cli.parse(["report", "r", "--out", "p.html", "--no-paper"])[1].paper is False
+
+
+@pytest.mark.parametrize("typed", ["--model m --window 64", "--window 64 --model=m", "m --window 64"])
+@pytest.mark.parametrize("command", ["theory", "plan", "passkey"])
+def test_a_model_may_be_typed_with_its_name(command: str, typed: str) -> None:
+    _, options = parse([command, *typed.split()])
+    assert (str(options.model), str(options.window)) == ("m", "64")
 
 
 def test_words_of_other_tools_lead_to_options_that_there_are() -> None:

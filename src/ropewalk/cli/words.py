@@ -58,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
         registry = None if any(word.startswith("--tyro-") for word in words) else _AS_TYPED
         settings = _options(COMMANDS[name])
         if registry is not None and not {"-h", "--help"} & {*words}:
+            words = [name, *_model_without_its_name(settings, words[1:])]
             _refuse_unknown_options(name, settings, words[1:])
         return name, tyro.cli(settings, prog=f"ropewalk {name}", args=words[1:], registry=registry)
     options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
@@ -77,6 +78,21 @@ def _refuse_unknown(word: str) -> NoReturn:
     of_two = [command for command in COMMANDS if command.startswith(f"{word} ")]
     meant = f"did you mean {of_two[0]}?" if of_two else nearest(word, COMMANDS, f"they are {', '.join(COMMANDS)}")
     raise UserError(f"there is no command {word!r}; {meant}")
+
+
+def _model_without_its_name(settings: type, words: list[str]) -> list[str]:
+    """The words with `--model NAME` as NAME before them, where a command takes it so; as it is typed in other tools, and as `theory` took it."""
+    place = next((place for place, word in enumerate(words) if word.partition("=")[0] == "--model"), None)
+    if place is None or "--" in words[:place]:
+        return words
+    from ropewalk.settings import run_file  # not for --help
+
+    _, equals, model = words[place].partition("=")
+    value = [model] if equals else words[place + 1 : place + 2]
+    known = run_file.options_of(settings).get("model")
+    if known is None or not known.positional or not value:
+        return words
+    return [*value, *words[:place], *words[place + (1 if equals else 2) :]]
 
 
 def _refuse_unknown_options(command: str, settings: type, words: Sequence[str]) -> None:
