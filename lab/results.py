@@ -250,8 +250,8 @@ def evidence() -> dict[str, Any]:
         damages = [math.log(damage.value) for row in seeds if (damage := row.damage(base)) is not None]
         keys = [passkeys.accuracy for row in seeds if (passkeys := row.passkeys.get(row.new_window)) is not None]
         if damages and keys and not asked["parameters"] and seeds[0] is not base:
-            budget = {"damage": round(statistics.fmean(damages), 3), "passkeys": round(statistics.fmean(keys), 2)}
-            spread = {"seeds": len(keys), "least": round(min(keys), 2), "most": round(max(keys), 2)}
+            budget = {"damage": round(statistics.fmean(damages), 4), "passkeys": round(statistics.fmean(keys), 4)}
+            spread = {"seeds": len(keys), "least": round(min(keys), 4), "most": round(max(keys), 4)}
             found[_PLAIN.get(asked["method"], asked["method"])][str(asked["tokens"])] = budget | spread
     return {"model": EVIDENCE_OF, "window": rows[0].window, "factor": 4, "methods": found}
 

@@ -101,7 +101,7 @@ class FittedBlocks:
         if not len(self._pieces):
             raise UserError(
                 f"training needs text of at least 2 tokens, or answers that fit a window of {self.length} tokens, and none of {len(tokens.names)} "
-                f"documents has any{_shortest_that_fits(self.omitted)}; give others, or ask for a longer window"
+                f"documents has any{_shortest_that_fits(self.omitted)}; give others, or ask for a longer --{'chunk-window' if self.length < window else 'window'}"
             )
         self._bins = best_fit(self._sizes.tolist(), self.length)
         self._bins_a_row = window // self.length

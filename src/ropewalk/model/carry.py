@@ -128,7 +128,7 @@ def carry_the_rest(checkpoint: Checkpoint, target: Path, *, window: int) -> None
             (target / _TEMPLATES).mkdir(exist_ok=True)
             shutil.copyfile(path, target / _TEMPLATES / path.name)
     theirs = lies_in(checkpoint, source / README) and is_theirs(source / README)
-    if theirs and not (target / BASE_README).is_file():
+    if theirs:  # the card of the model that was given, and not the one of what that was made from
         shutil.copyfile(source / README, target / BASE_README)
     _lengthen(checkpoint, target, "tokenizer_config.json", {"model_max_length": window}, always=True)
     _lengthen(checkpoint, target, "generation_config.json", {"max_length": window})

@@ -24,8 +24,10 @@ from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
+from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
 from ropewalk.model.own_files import is_of_a_run, outside
+from ropewalk.readers.examine import refuse_contradictions
 from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
@@ -181,6 +183,7 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
         if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
             raise UserError(problem.sentence)
+    refuse_contradictions(directory, Answers(**settings.answers))
     refuse_damaged(checkpoint)
     if configs_with_code(directory):
         yield from (name for name in code_files(directory) if not outside(directory / name, directory))

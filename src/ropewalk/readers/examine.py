@@ -40,6 +40,10 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
 )
 
 
+#: What a config says of itself: spellings, block, lengths.
+_OF_ITSELF = (1, 2, 3)
+
+
 def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID, full: bool = False) -> Diagnosis:
     """Every check that needs neither torch nor transformers.
 
@@ -75,6 +79,20 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
     return diagnosis.each_cause_once()
+
+
+def refuse_contradictions(directory: Path, answers: Answers) -> None:
+    """Refuse to upload a config that contradicts itself, as nobody could tell what the model is; how other readers take it is another matter.
+
+    Raises:
+        UserError: what doctor says first of its RoPE, its block or its lengths.
+    """
+    subject = Subject.open(directory, answers)
+    findings = [
+        f for number, check, fine in _CHECKS if number in _OF_ITSELF for f in _run(subject, number, check, fine)
+    ]
+    if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
+        raise UserError(f"{directory}: {wrong.sentence}")
 
 
 def _files(subject: Subject) -> list[Path]:

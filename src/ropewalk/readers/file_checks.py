@@ -54,11 +54,11 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
             "extra_special_tokens is a list, as transformers 5 writes it; version 4 takes an object there: ropewalk doctor --fix names the "
             "key additional_special_tokens, which both read",
         )
-    if "tokenizer.json" in there and (fault := _broken(path / "tokenizer.json")):
+    if "tokenizer.json" in there and (fault := broken(path / "tokenizer.json")):
         yield Finding(5, "wrong", fault)
 
 
-def _broken(file: Path) -> str:
+def broken(file: Path) -> str:
     try:
         content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:

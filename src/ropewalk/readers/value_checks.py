@@ -17,6 +17,7 @@ from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.digest_checks import unchanged
+from ropewalk.readers.file_checks import broken
 
 _logger = logging.getLogger(__name__)
 _GB = 10**9
@@ -56,16 +57,18 @@ def _fault(file: Path, name: str) -> str:
 
 
 def refuse_damaged(place: Path | Checkpoint) -> None:
-    """Refuse to make anything of weights, or to upload them, that doctor would call wrong once it has read them.
+    """Refuse to make anything of weights and a tokenizer, or to upload them, that doctor would call wrong once it has read them.
 
     Raises:
-        UserError: NaN or an infinity among them, or a file that is not as ropewalk wrote it. What takes minutes to read is not read, which
+        UserError: a tokenizer that cannot be read; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What takes minutes to read is not read, which
             is said.
     """
     if isinstance(place, Checkpoint):  # other files beside those that are read are neither carried nor anybody's model
         directory, files = place.path, place.weight_files if place.has_weights else []
     else:
         directory, files = place, place.glob("*.safetensors")
+    if (fast := directory / "tokenizer.json").is_file() and (fault := broken(fast)):
+        raise UserError(f"{directory}: {fault}")
     findings = [*unchanged(directory, full=False), *finite(directory, files, full=False)]
     if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
         raise UserError(f"{directory}: {wrong.sentence}")

@@ -22,6 +22,11 @@ _LATEX = str.maketrans({
     "−": "$-$", "×": r"$\times$", "≈": r"$\approx$", "→": r"$\to$", "–": "--", "’": "'", "…": r"\ldots{}", "“": "``", "”": "''", "\u202f": r"\,", "\u00a0": "~",
     **{sign: f"$^{{{place}}}$" for place, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}, "⁻": "$^{-}$",
 })  # fmt: skip
+#: Around what stands bold on the page, until it is known how that is written.
+_BEGIN, _END = "\x02", "\x03"
+_BOLD_LATEX, _BOLD_MARKDOWN = (
+    {ord(_BEGIN): begin, ord(_END): end} for begin, end in ((r"\textbf{", "}"), ("**", "**"))
+)
 #: Of graphicx: as wide as it is, and no wider than the text.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
@@ -36,7 +41,7 @@ def write_tables(sections: Sequence[Section], directory: Path) -> None:
             heads, *lines = _texts(table)
             align = ["left", *["right"] * (len(heads) - 1)]
             rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
-            rows = f"{_FITTED}{{%\n{rows.translate(_LATEX)}}}"
+            rows = f"{_FITTED}{{%\n{rows.translate(_LATEX | _BOLD_LATEX)}}}"
             _write(name.with_suffix(".tex"), _float(rows, table, name.name))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
@@ -58,7 +63,7 @@ def _notes(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """A table as the page writes it, with its caption and its note."""
     heads, *lines = ([_plain(text).replace("|", r"\|") for text in line] for line in _texts(table))
-    text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+    text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True).translate(_BOLD_MARKDOWN)
     return "\n\n".join(filter(None, [f"**{_plain(table.title)}**", text, _plain(_notes(table))]))
 
 
@@ -105,7 +110,8 @@ def _texts(table: Table) -> Iterator[list[str]]:
 
 def _text(cell: Cell) -> str:
     small = "; ".join(part for part in cell.small.split("\n") if part)
-    return f"{cell.text} ({small})" if small else cell.text
+    text = f"{_BEGIN}{cell.text}{_END}" if cell.strong and cell.text else cell.text
+    return f"{text} ({small})" if small else text
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:
@@ -122,10 +128,17 @@ def _numbers(table: Table) -> Iterator[list[object]]:
     for line in table.lines:
         values: list[object] = [line.label, line.note]
         for cell, ends in zip(line.cells, bounds, strict=False):
-            values.append(cell.text if cell.value is None else cell.value)
+            values.append(cell.text if cell.value is None else _in_unit(cell, cell.value))
             known = _ends_of([cell])
-            values += [getattr(cell, end) if end in known else "" for end in ends]
+            values += [_in_unit(cell, getattr(cell, end)) if end in known else "" for end in ends]
         yield values
+
+
+def _in_unit(cell: Cell, number: float) -> float | str:
+    """A number as the page writes it: a difference of shares in points; nothing where it is none."""
+    if not number_format.is_finite(number):
+        return ""
+    return 100 * number if cell.write is number_format.points else number
 
 
 def _ends_of(cells: Sequence[Cell]) -> list[str]:

@@ -45,7 +45,7 @@ def table(clean: Clean, group: Group, contest: Contest) -> Table:
         return Line(other.label, cells, colour=style.colour(other.variants[0], clean.colours))
 
     title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
-    seeds = f" (seeds {_seeds(best)})" if _seeds(best) else ""
+    seeds = f" (seed{'s' if ',' in _seeds(best) else ''} {_seeds(best)})" if _seeds(best) else ""
     return Table(
         f"Against {title}, {best.label}{seeds}; {contest.budget}; {group.title}",
         [f"loss at {window}\nnats", f"loss at {old}\nnats", "passkeys found\npoints", "retrieval\npoints", "seeds"],

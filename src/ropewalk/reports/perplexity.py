@@ -143,10 +143,11 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
     keep = last_steps(list(group.variants()))
     if len(keep) <= _CROWDED:
         return [(group.measurements, "")]
-    base = [m for m in group.measurements if not m.model_variant.extended]
+    shown = [m for m in group.measurements if m.model_variant in keep or not m.model_variant.extended]
+    base = [m for m in shown if not m.model_variant.extended and not m.model_variant.steps]
     apart = [
-        ([m for m in group.measurements if m.model_variant in keep and m.model_variant.role == role], words)
-        for role, words in (("untrained", " Before training."), ("trained", " Trained."))
+        ([m for m in shown if m.model_variant.role == "untrained"], " Before training."),
+        ([m for m in shown if m.model_variant.steps], " Trained."),  # a control too
     ]
     return [(base + extended, words) for extended, words in apart if extended] or [(base, "")]
 

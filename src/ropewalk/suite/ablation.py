@@ -47,6 +47,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.claims import claimed, waiting
+from ropewalk.suite.digests import words_of
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.measurements import measurements
 from ropewalk.suite.row import Row, refuse_other_files
@@ -101,7 +102,7 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     mesh = meshes.start(device=device_for(settings.device))
     atexit.register(mesh.close)
     ranks.first(
-        lambda: (_take_directory(settings, out), grid.digests)
+        lambda: (_take_directory(settings, out), _warn_of_test_texts(settings, grid.digests))
     )  # of what is read now, whatever is written there later
     bench = Bench(grid, mesh)
     outcomes: dict[Row, Outcome] = {}
@@ -109,6 +110,17 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
     return Rows(outcomes[row] for row in grid.rows)
+
+
+def _warn_of_test_texts(settings: AblateSettings, digests: dict[str, str]) -> None:
+    """Say it where what is measured was trained on."""
+    trained_on, tested_on = (
+        {str(Path(word).resolve()) for word in words_of(each)} for each in (settings.data, settings.test)
+    )
+    if trained_on & tested_on or ("data" in digests and digests["data"] == digests.get("test")):
+        _logger.warning(
+            "--test names texts that --data trains on: what is measured there is what was learnt by heart; name others"
+        )
 
 
 def _take_directory(settings: AblateSettings, out: Path) -> None:
