@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from ropewalk import UserError, push, testing
+from ropewalk import UserError, export, extend, push, testing
 from ropewalk.cli import main
 
 MODEL = {
@@ -217,6 +217,38 @@ def test_what_is_no_model_is_not_pushed(hub: Hub, model: Path, change, repositor
     with pytest.raises(UserError, match=why):
         push(model, repository)
     assert not hub.files
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda config: [config.pop(key, None) for key in ("rope_scaling", "rope_parameters")], "one was edited without the other"),
+        (lambda config: [config[key].update(rope_type="yam") for key in ("rope_scaling", "rope_parameters")], "scaled by 'yam'"),
+        (lambda config: config.update(max_position_embeddings=4096), "the block says that the window is 256"),
+    ],
+)  # fmt: skip
+def test_a_config_that_contradicts_itself_is_not_pushed(
+    hub: Hub, model: Path, tmp_path: Path, change, why: str
+) -> None:
+    extend(model, window=256, method="yarn", out=tmp_path / "longer")
+    push(tmp_path / "longer", "me/longer")
+    config = json.loads((tmp_path / "longer/config.json").read_text())
+    change(config)
+    (tmp_path / "longer/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=why):
+        push(tmp_path / "longer", "me/edited")
+    assert "me/edited" not in hub.files
+
+
+def test_a_tokenizer_that_cannot_be_read_is_neither_pushed_nor_exported(hub: Hub, tmp_path: Path) -> None:
+    longer = tmp_path / "longer"
+    extend("hemp", window=1024, out=longer)
+    (longer / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="tokenizer.json cannot be read"):
+        push(longer, "me/longer")
+    with pytest.raises(UserError, match="tokenizer.json cannot be read"):
+        export(longer, reader="vllm", out=tmp_path / "e")
+    assert not hub.files and not (tmp_path / "e").exists()
 
 
 def test_a_hub_that_refuses_or_is_not_there_is_a_sentence(hub: Hub, model: Path, monkeypatch) -> None:

@@ -40,8 +40,8 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
 )
 
 
-#: What a config says of itself: spellings, block, lengths.
-_OF_ITSELF = (1, 2, 3)
+#: What a config says of itself: its block, its lengths. Spellings that other readers take otherwise are said, and not refused.
+_OF_ITSELF = (2, 3)
 
 
 def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID, full: bool = False) -> Diagnosis:
@@ -85,7 +85,7 @@ def refuse_contradictions(directory: Path, answers: Answers) -> None:
     """Refuse to upload a config that contradicts itself, as nobody could tell what the model is; how other readers take it is another matter.
 
     Raises:
-        UserError: what doctor says first of its RoPE, its block or its lengths.
+        UserError: RoPE that cannot be read, or what doctor says first of its block or its lengths.
     """
     subject = Subject.open(directory, answers)
     findings = [
