@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
+
+import pytest
 
 import made_up
 from grid_pages import page_of, table, trained
-from ropewalk import records
+from ropewalk import records, report
 
 
 def retrieval(right: str) -> records.Retrieval:
@@ -30,6 +33,21 @@ def test_each_method_is_given_by_its_differences_from_the_winner(tmp_path):
     share, low, high = map(float, re.findall(r"[+-][\d.]+", lines["PI ×4"][2].replace("−", "-")))
     assert share == -20.0 and low < share < high < 0
     assert lines["NTK ×4"][2:4] == ["", "0"]  # was not asked
+
+
+def test_files_of_tables_have_points_and_bold_as_the_page_has(tmp_path):
+    yarn = with_rows(trained("yarn", "y", 2.0), retrieval("1" * 30 + "0" * 10))
+    linear = with_rows(trained("linear", "l", 2.2), retrieval("1" * 20 + "0" * 10 + "1" * 2 + "0" * 8))
+    page_of(tmp_path / "r.jsonl", yarn, linear)
+    report([tmp_path / "r.jsonl"], tmp_path / "page.html", tables=tmp_path / "tables", overwrite=True)
+    index = (tmp_path / "tables/index.md").read_text(encoding="utf-8")
+    name = re.search(r"`(\S+)`: Against the winner", index)[1]
+    place = tmp_path / "tables" / name
+    with place.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["retrieval points"]) == -20.0 and float(row["loss at 1024 nats"]) == pytest.approx(0.2)
+    assert r"\textbf{+0.200}" in place.with_suffix(".tex").read_text(encoding="utf-8")
+    assert "**+0.200**" in place.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_seeds_of_both_methods_scatter(tmp_path):

@@ -180,6 +180,14 @@ def test_rows_of_other_content_under_the_same_names_are_refused(places, other, w
     assert sorted(Path("rows").glob("*.jsonl")) == first
 
 
+def test_texts_that_are_trained_on_and_tested_are_said(places, caplog):
+    asked = dict(methods=["none"], tokens=[0], measure=["passkey"], **SMALL) | dict(test=["a/pg/test"], device="cpu")
+    ropewalk.ablate("hemp", out="rows", data=["b/pg/data"], **asked)
+    assert "learnt by heart" not in caplog.text
+    ropewalk.ablate("hemp", out="others", data=["a/pg/data"], **asked)  # a copy of the test text
+    assert "learnt by heart" in caplog.text
+
+
 def test_rows_of_earlier_versions_are_known_by_their_names(places):
     few = {**SMALL, "measure": ["passkey"], "prompt_windows": [256], "methods": ["none"], "out": "rows"}
     ropewalk.ablate("a/hemp", test=["a/pg/test"], **few)
