@@ -237,7 +237,7 @@ PRINTED: dict[str, tuple[str, str | None]] = {
     "empty-data-reads-cwd": (r"got \[''\]", "│ +64"),
     "evaluate-overwrite-cwd": ("would be replaced(.|\n)*keep.txt(.|\n)*stages.jsonl", None),
     "evaluate-overwrite-deletes-model": ("rc=2\nexp/thesis.txt(.|\n)*model.safetensors", "cannot access"),
-    "extend-shards-in-subdirectory": (r"265\.47(.|\n)*265\.47", "weights"),
+    "extend-shards-in-subdirectory": (r"265\.47(.|\n)*265\.47", "newly initialized"),
     "extend-unknown-family-traceback": ("^0$", None),
     "full-disk-or-readonly-records": ("is a plain file(.|\n)*read-only(.|\n)*/nope does not exist", None),
     "numpy-ints": (r"window=128(.|\n)*Perplexity\(window=64", "Error"),

@@ -305,6 +305,7 @@ DELETING = {
     "model/position_table.py": "a directory that is being written",
     "readers/mend.py": "a file that it keeps under another name",
     "records/files.py": "a record file that it began and could not write",
+    "settings/run_file.py": "a run's settings, kept under another name when they change",
     "suite/ablation.py": "below .work of a directory that it marked",
     "suite/claims.py": "below .work of a directory that ablate marked",
     "training/threads.py": "the cache",

@@ -71,12 +71,13 @@ def test_where_the_block_decides_the_way_out_is_fix_and_it_works(change: dict[st
 
 
 def test_r4_reading_a_config_that_transformers_5_saved_warns(tmp_path: Path) -> None:
-    """R4: what version 4 would not find in it is said by every command that reads it, in doctor's words."""
+    """R4: that version 4 would not find it all is said by every command that reads it, and that it is read rightly here; doctor has the words."""
     scaling = dict(rope_type="linear", factor=4.0, rope_theta=20000.0)
     model = testing.tiny_directory(tmp_path / "model", rope_parameters=scaling)
     config = json.loads((model / "config.json").read_text())
     assert "rope_theta" not in config and not config.get("rope_scaling")  # as transformers 5 saves it
-    said = next(finding.sentence for finding in examine(model).wrong if "save_pretrained" in finding.sentence)
+    assert any("save_pretrained" in finding.sentence for finding in examine(model).wrong)
+    said = "is read rightly here, but not by transformers 4"
     reading = {
         "extend": lambda: ropewalk.extend(model, current_window=64, window=256, out=tmp_path / "longer"),
         "theory": lambda: ropewalk.theory(model, current_window=64, out=tmp_path / "theory"),

@@ -412,7 +412,7 @@ def test_abf_is_read_back_with_its_rope_theta_and_composes_with_itself(tmp_path:
     assert written["rope_theta"] == written["rope_parameters"]["rope_theta"] == 5e5 and written["rope_scaling"] is None
     written["rope_theta"] = written["rope_parameters"]["rope_theta"] = 2e5
     with pytest.raises(
-        UserError, match="block says ABF factor 4 on rope_theta 10000, but the config's RoPE keys say plain .* 200000"
+        UserError, match="block says rope_theta 500000.0, but the config's RoPE keys say rope_theta 200000.0"
     ):
         read_rope(written)
 

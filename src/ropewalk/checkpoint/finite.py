@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +30,14 @@ _ALL_SET = {
 }
 
 
-def not_finite(file: Path) -> list[str]:
-    """Names of the tensors in which a value is NaN or infinite.
+def not_finite(file: Path, header: dict[str, Any] | None = None) -> list[str]:
+    """Names of the tensors in which a value is NaN or infinite. header: of the file, where it was read before.
 
     Raises:
         UserError: a truncated or damaged file.
         OSError: it cannot be read.
     """
-    header, data = check_safetensors(file), _begin_of_data(file)
+    header, data = check_safetensors(file) if header is None else header, _begin_of_data(file)
 
     def pieces() -> Iterator[tuple[str, int, int, str]]:
         for name, entry in tensors(header):

@@ -103,12 +103,17 @@ _warned: set[str] = set()
 
 
 def warn_of_spellings(checkpoint: Checkpoint) -> None:
-    """Warn, in doctor's words, of a config that may be read wrongly here, too: its theta is lost, or it says two things."""
+    """Warn of a config that may be read wrongly here, too, in doctor's words: its theta is lost, or it says two things; and shortly of one that
+    only others read wrongly, as all of version 4 what transformers 5 saved (R4)."""
     subject = Subject(checkpoint, {}, {})
     if isinstance(checkpoint.positions, PositionTable):
         return
     if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
         _warn_once(f"{checkpoint.name}: {fault}")
+    elif subject.rope is not None and _lost_in_version_4(subject):
+        _warn_once(
+            f"{checkpoint.name} is read rightly here, but not by transformers 4, MLX and Ollama: ropewalk doctor says more"
+        )
 
 
 def warn_of_other_readers(checkpoint: Checkpoint) -> None:

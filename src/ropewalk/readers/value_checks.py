@@ -7,8 +7,10 @@ out  findings, a sentence each; or a sentence that refuses
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import READ_UNASKED
@@ -23,12 +25,15 @@ _logger = logging.getLogger(__name__)
 _GB = 10**9
 
 
-def finite(directory: Path, files: Iterable[Path], *, full: bool) -> Iterator[Finding]:
+def finite(
+    directory: Path, files: Iterable[Path], *, full: bool, headers: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> Iterator[Finding]:
     """15. No weight is NaN or infinite. full: however long it takes to read them.
 
     Args:
         directory: of a model or an adapter.
         files: of weights in it or below.
+        headers: of those that were read before, by their paths below the directory.
     """
     files = sorted({*files})
     size = sum(file.stat().st_size for file in files)
@@ -37,39 +42,41 @@ def finite(directory: Path, files: Iterable[Path], *, full: bool) -> Iterator[Fi
             15, "not checked", f"values not read: to look for NaN in {size / _GB:.0f} GB takes minutes; add --full"
         )
         return
-    faults = [fault for file in files if (fault := _fault(file, file.relative_to(directory).as_posix()))]
+    named = [(file, file.relative_to(directory).as_posix()) for file in files]
+    faults = [fault for file, name in named if (fault := _fault(file, name, headers.get(name)))]
     yield from (Finding(15, "wrong", fault) for fault in faults)
     if files and not faults:
         yield Finding(15, "ok", "each was read, and none is NaN or infinite")
 
 
-def _fault(file: Path, name: str) -> str:
+def _fault(file: Path, name: str, header: dict[str, Any] | None) -> str:
     """What is said of a file that does not hold finite numbers; empty of one that does."""
     try:
-        broken = not_finite(file)
+        values = not_finite(file, header)
     except UserError as error:
         return str(error)
     except OSError as error:
         return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
-    if not broken:
+    if not values:
         return ""
-    return f"weights are finite numbers, but {name} has {several(broken)} with NaN or infinity ({listed(broken)}); fetch or make the model again"
+    return f"weights are finite numbers, but {name} has {several(values)} with NaN or infinity ({listed(values)}); fetch or make the model again"
 
 
 def refuse_damaged(place: Path | Checkpoint) -> None:
     """Refuse to make anything of weights and a tokenizer, or to upload them, that doctor would call wrong once it has read them.
 
     Raises:
-        UserError: a tokenizer that cannot be read; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What takes minutes to read is not read, which
-            is said.
+        UserError: a tokenizer that cannot be read; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What
+            takes minutes to read is not read, which is said.
     """
     if isinstance(place, Checkpoint):  # other files beside those that are read are neither carried nor anybody's model
         directory, files = place.path, place.weight_files if place.has_weights else []
+        headers = place.headers if files else {}
     else:
-        directory, files = place, place.glob("*.safetensors")
+        directory, files, headers = place, place.glob("*.safetensors"), {}
     if (fast := directory / "tokenizer.json").is_file() and (fault := broken(fast)):
         raise UserError(f"{directory}: {fault}")
-    findings = [*unchanged(directory, full=False), *finite(directory, files, full=False)]
+    findings = [*unchanged(directory, full=False), *finite(directory, files, full=False, headers=headers)]
     if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
         raise UserError(f"{directory}: {wrong.sentence}")
     if any(finding.verdict == "not checked" for finding in findings):

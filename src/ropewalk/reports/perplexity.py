@@ -183,7 +183,9 @@ def _table(clean: Clean, group: Group) -> Table:
         lines=lines,
         note=f"Small figures: 95 % interval, and change against the base {'in its own window' if base or not at_same else 'at the same window'}."
         + (
-            " Where too few documents leave the interval out, the change has its own, paired over them." if some else ""
+            " Where too few documents leave the interval out, the change has its own, of their own differences."
+            if some
+            else ""
         ),
         beside_note="The paper's columns are those with the same multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
     )

@@ -257,7 +257,7 @@ def _measured_on(clean: Clean) -> Iterable[str]:
         texts.setdefault(m.model_variant, set()).add(short_data(m.row.data))
     every = set().union(*texts.values())
     if len(every) > 1 and not set.intersection(*texts.values()):
-        yield f"Not all states were measured on the same texts ({_listed(every)}): a figure is to be compared with those of its own text alone."
+        yield f"Not all states were measured on the same documents ({_listed(every)}): a figure is to be compared with those of its own text alone."
 
 
 def _trained_on(clean: Clean) -> Iterable[str]:
