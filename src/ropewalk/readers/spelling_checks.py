@@ -110,7 +110,7 @@ def warn_of_spellings(checkpoint: Checkpoint) -> None:
         return
     if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
         _warn_once(f"{checkpoint.name}: {fault}")
-    elif subject.rope is not None and _lost_in_version_4(subject):
+    elif _lost_in_version_4(subject):
         _warn_once(
             f"{checkpoint.name} is read rightly here, but not by transformers 4, MLX and Ollama: ropewalk doctor says more"
         )
