@@ -31,11 +31,12 @@ def budget(number: int) -> str:
     return f"{number / 2**20:g} M" if number >= 2**20 else f"{number / 2**10:g} k" if number else "none"
 
 
-def nats(found: Ratio | None) -> str:
-    """A ratio of perplexities as a difference of losses, with its interval, in words."""
-    if found is None:
+def nats(*seeds: Ratio | None) -> str:
+    """Ratios of perplexities as a difference of losses: their mean over seeds, with its interval for other documents and other seeds."""
+    known = [ratio.nats for ratio in seeds if ratio]
+    if not known:
         return ""
-    value, low, high = found.nats
+    value, low, high = over_seeds(known)
     return bounded(fixed(value, 3), low, high, lambda bound: fixed(bound, 3))
 
 
@@ -175,22 +176,13 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
     return [
         group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
         *(_spread([found.perplexity if (found := row.perplexities.get(window)) else None for row in group], number_format.perplexity) for window in (old, new)),
-        _losses([row.damage(base) if row is not base else None for row in group]),
-        _losses([row.damage(control) for row, control in zip(group, controls, strict=True)]),
+        nats(*(row.damage(base) if row is not base else None for row in group)),
+        nats(*(row.damage(control) for row, control in zip(group, controls, strict=True))),
         *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
         _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
         shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
         _spread([row.training_seconds for row in group], lambda value: f"{value:.0f}") if first["tokens"] else "",
     ]  # fmt: skip
-
-
-def _losses(found: list[Ratio | None]) -> str:
-    """Their mean over seeds, with its interval for other documents and other seeds."""
-    known = [ratio.nats for ratio in found if ratio]
-    if not known:
-        return ""
-    value, low, high = over_seeds(known)
-    return bounded(fixed(value, 3), low, high, lambda bound: fixed(bound, 3))
 
 
 def _spread(values: list[float | None], write: Callable[[Any], str]) -> str:
