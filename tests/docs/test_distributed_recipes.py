@@ -123,49 +123,36 @@ def test_the_cloud_file_is_a_task_whose_command_bash_reads() -> None:
     assert "--resume" in task["run"]
 
 
-def test_the_cloud_command_names_steps_batch_and_a_checkpoint_that_comes_soon(tmp_path: Path) -> None:
-    """On machines that may be taken away: by the defaults, a checkpoint every 200 steps comes after hours."""
-    task, said = yaml.safe_load((RECIPES / "cloud.yaml").read_text()), tmp_path / "said"
-    (tmp_path / "torchrun").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {said}\n')
-    (tmp_path / "torchrun").chmod(0o755)
+def on_the_cloud(place: Path, recipe: str, *, nodes: int, **given: str) -> dict:
+    """The options of the `ropewalk` command that a recipe hands to torchrun on its first machine, by its own defaults and what is given."""
+    task, said = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text()), place / "said"
+    (place / "torchrun").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {said}\n')
+    (place / "torchrun").chmod(0o755)
     sky = {
         "SKYPILOT_NODE_IPS": "n1",
-        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NUM_NODES": f"{nodes}",
         "SKYPILOT_NUM_GPUS_PER_NODE": "8",
         "SKYPILOT_TASK_ID": "7",
     }
-    given = (
-        {name: str(value or "") for name, value in task["envs"].items()}
-        | sky
-        | {"WINDOW": "131072", "BATCH_SIZE": "16"}
-    )
-    subprocess.run(["bash", "-c", task["run"]], env=given | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    environment = {name: str(value or "") for name, value in task["envs"].items()} | sky | given
+    path = f"{place}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", task["run"]], env=environment | {"PATH": path}, check=True)
     words = said.read_text().splitlines()
-    train = parsed(words[words.index("ropewalk") + 1 :])
+    return parsed(words[words.index("ropewalk") + 1 :])
+
+
+def test_the_cloud_command_names_steps_batch_and_a_checkpoint_that_comes_soon(tmp_path: Path) -> None:
+    """On machines that may be taken away: by the defaults, a checkpoint every 200 steps comes after hours."""
+    train = on_the_cloud(tmp_path, "cloud", nodes=2, WINDOW="131072", BATCH_SIZE="16")
     assert (train["steps"], train["batch_size"], train["save_every"], train["window"]) == (200, 16, 20, 131072)
 
 
 def test_the_cloud_measures_in_the_place_where_it_trained(tmp_path: Path) -> None:
     """What one file writes is what the other reads, in the same bucket and by its own defaults."""
-    said = tmp_path / "said"
-    (tmp_path / "torchrun").write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > {said}\n')
-    (tmp_path / "torchrun").chmod(0o755)
-    sky = {
-        "SKYPILOT_NODE_IPS": "n1",
-        "SKYPILOT_NUM_NODES": "1",
-        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
-        "SKYPILOT_TASK_ID": "7",
-    }
-    words = {}
-    for name in ("cloud", "cloud-evaluate"):
-        task = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-        given = {key: str(value or "") for key, value in task["envs"].items()} | sky
-        subprocess.run(
-            ["bash", "-c", task["run"]], env=given | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True
-        )
-        line = said.read_text().splitlines()
-        words[name] = parsed(line[line.index("ropewalk") + 1 :])
-        assert task["file_mounts"] == {"/runs": {"name": "${BUCKET}", "mode": "MOUNT_CACHED"}}
+    words = {name: on_the_cloud(tmp_path, name, nodes=1) for name in ("cloud", "cloud-evaluate")}
+    for name in words:
+        mounts = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["file_mounts"]
+        assert mounts == {"/runs": {"name": "${BUCKET}", "mode": "MOUNT_CACHED"}}
     assert str(words["cloud-evaluate"]["model"]) == str(words["cloud"]["out"]) == "/runs/Llama-2-7b-hf-32768"
     assert str(words["cloud-evaluate"]["base"]) == str(words["cloud"]["model"])
 
