@@ -13,9 +13,10 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.cache import cache_directory
@@ -24,6 +25,8 @@ from ropewalk.errors import read_text
 _PIECE = 1 << 24
 #: Seconds. A file written within them of being hashed may be written again under the same date, so it is not kept (git has the same rule).
 _RECENT = 2.0
+T = TypeVar("T")
+R = TypeVar("R")
 #: Bytes of weights that are read without being asked for: what a model of 8B holds in bfloat16, half a minute on two cores.
 READ_UNASKED = 16 * 2**30
 _WEIGHTS = (".safetensors", ".gguf")
@@ -126,11 +129,15 @@ def _hashed(file: Path, size: int) -> str:
             stream.seek(start)
             return hashlib.sha256(stream.read(_PIECE)).digest()
 
-    starts = range(0, size, _PIECE)
-    if len(starts) == 1:  # and a thread that finds no memory to begin with is waited for for ever (CPython 3.11)
-        return hashlib.sha256(piece(0)).hexdigest()
+    return hashlib.sha256(b"".join(by_threads(piece, range(0, size, _PIECE)))).hexdigest()
+
+
+def by_threads(read: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+    """What is read of each piece of a file, in order, by several threads at a time."""
+    if len(pieces) == 1:  # and a thread that finds no memory to begin with is waited for for ever (CPython 3.11)
+        return [read(pieces[0])]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return hashlib.sha256(b"".join(pool.map(piece, starts))).hexdigest()
+        return list(pool.map(read, pieces))
 
 
 def _keep(place: Path, digest: str) -> None:

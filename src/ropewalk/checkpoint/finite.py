@@ -6,14 +6,13 @@ out  names of tensors; every value is read once, in pieces, by several threads
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ropewalk.checkpoint.digests import by_threads
 from ropewalk.checkpoint.headers import check_safetensors, tensors
 
 #: Bytes that one thread reads at a time.
@@ -54,11 +53,7 @@ def not_finite(file: Path, header: dict[str, Any] | None = None) -> list[str]:
         return bool((np.bitwise_and(values, mask, out=values) == mask).any())
 
     listed = list(pieces())
-    if len(listed) == 1:  # as in digests.py
-        broken = [is_broken(listed[0])]
-    else:
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            broken = list(pool.map(is_broken, listed))
+    broken = by_threads(is_broken, listed)
     return list(dict.fromkeys(piece[0] for piece, bad in zip(listed, broken, strict=True) if bad))
 
 
