@@ -111,16 +111,18 @@ def card(options: Any) -> None:
 
 
 def push(options: Any) -> None:
-    from ropewalk.model.push import Parcel, push
+    from ropewalk.model.push import Parcel, upload
 
-    parcel = Parcel.of(PushSettings(**arguments(PushSettings, options)))
+    settings = PushSettings(**arguments(PushSettings, options))
+    parcel = Parcel.of(settings)
     say(_listed(parcel, options))
     if options.dry_run:
         return
-    say(_on_the_hub(parcel.beside(options.repository), options))
+    parcel = parcel.beside(options.repository)
+    say(_on_the_hub(parcel, options))
     if not options.yes and not agreed(f"Upload to {options.repository}?"):
         raise UserError("nothing was uploaded, since nobody said yes; add --yes")
-    say(push(**arguments(PushSettings, options)))
+    say(upload(parcel, settings))
 
 
 def _listed(parcel: Parcel, options: Any) -> str:

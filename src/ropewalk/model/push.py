@@ -130,9 +130,17 @@ def push(settings: PushSettings) -> str:
     Raises:
         UserError: no sound model there, a public repository that was not asked for, or the hub does not take it.
     """
+    return upload(Parcel.of(settings).beside(settings.repository), settings)
+
+
+def upload(parcel: Parcel, settings: PushSettings) -> str:
+    """The same of what was looked at already, whose weights are not read once more.
+
+    Raises:
+        UserError: a public repository that was not asked for, or the hub does not take it.
+    """
     from huggingface_hub import CommitOperationAdd
 
-    parcel = Parcel.of(settings).beside(settings.repository)
     if parcel.code:
         _logger.warning("%s", parcel.says_of_code)
     if parcel.public and not settings.public:

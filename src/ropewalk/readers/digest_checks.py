@@ -1,4 +1,4 @@
-"""The check of weights against the digests that were noted when ropewalk wrote them: the only one that reads weights.
+"""The check of weights against the digests that were noted when ropewalk wrote them; value_checks.py reads them for NaN.
 
 in   a directory, or one GGUF file
 out  findings, a sentence each: rule, value, way out

@@ -7,7 +7,7 @@ out  findings, a sentence each: rule, value, way out
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -105,30 +105,29 @@ _warned: set[str] = set()
 def warn_of_spellings(checkpoint: Checkpoint) -> None:
     """Warn of a config that may be read wrongly here, too, in doctor's words: its theta is lost, or it says two things; and shortly of one that
     only others read wrongly, as all of version 4 what transformers 5 saved (R4)."""
-    subject = Subject(checkpoint, {}, {})
-    if isinstance(checkpoint.positions, PositionTable):
-        return
-    if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
-        _warn_once(f"{checkpoint.name}: {fault}")
-    elif _lost_in_version_4(subject):
-        _warn_once(
-            f"{checkpoint.name} is read rightly here, but not by transformers 4, MLX and Ollama: ropewalk doctor says more"
+    if not isinstance(checkpoint.positions, PositionTable):
+        _warn(
+            Subject(checkpoint, {}, {}),
+            lambda differ: ", but not by transformers 4, MLX and Ollama: ropewalk doctor says more",
         )
 
 
 def warn_of_other_readers(checkpoint: Checkpoint) -> None:
-    """Warn, before a model goes to others, of what is read rightly here and otherwise elsewhere, as by all of version 4 in a config that
-    transformers 5 saved (R4)."""
+    """The same before a model goes to others, with what these would read and that it is to be mended first."""
     subject = Subject(checkpoint, {}, {})
-    if subject.rope is None:  # a table, or what ropewalk cannot read and is not asked to
-        return
+    if subject.rope is not None:  # a table, or what ropewalk cannot read and is not asked to
+        _warn(subject, lambda differ: f", and mend it before others read it: {differ}")
+
+
+def _warn(subject: Subject, of_others: Callable[[str], str]) -> None:
+    """Once a process, by the first one. of_others: what is said of what is read rightly here and otherwise elsewhere."""
+    name = subject.checkpoint.name
     if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
-        _warn_once(f"{checkpoint.name}: {fault}")
+        sentence = f"{name}: {fault}"
     elif differ := _lost_in_version_4(subject):
-        _warn_once(f"{checkpoint.name} is read rightly here, and mend it before others read it: {differ}")
-
-
-def _warn_once(sentence: str) -> None:
+        sentence = f"{name} is read rightly here{of_others(differ)}"
+    else:
+        return
     if is_first_process() and sentence not in _warned:
         _warned.add(sentence)
         warnings.warn(sentence, stacklevel=3)
