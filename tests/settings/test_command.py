@@ -14,7 +14,7 @@ import pytest
 import ropewalk
 from ropewalk import cli
 from ropewalk.errors import UserError
-from ropewalk.settings.command import docs_of, fields
+from ropewalk.settings.command import ask_at_start, docs_of, fields
 from ropewalk.settings.train import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,3 +137,15 @@ def test_help_answers_at_once() -> None:
     ]
     ours, theirs = (min(each) for each in zip(*turns, strict=True))
     assert ours < 3.5 * theirs, turns
+
+
+def test_what_lies_at_out_is_asked_by_the_first_process_alone(tmp_path, monkeypatch):
+    """Another process that comes later finds there what the first has begun to write, or is clearing away."""
+    (tmp_path / "file").write_text("mine")
+    settings = TrainSettings("hemp", data=["builtin:demo"], window=8192, out=tmp_path / "file", steps=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    ask_at_start(settings)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match="is a file; choose another --out"):
+        ask_at_start(settings)

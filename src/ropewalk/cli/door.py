@@ -22,7 +22,7 @@ from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.settings.command import arguments, option_name
+from ropewalk.settings.command import arguments, ask_at_start, option_name
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.export import FromAdapter
 from ropewalk.settings.extend import ExtendSettings
@@ -50,7 +50,7 @@ def check(name: str, command: Command, options: Any) -> Any:
     """
     _ask(options)
     settings = command.settings(**arguments(command.settings, options))
-    settings.refuse_at_start()
+    ask_at_start(settings)
     refuse_lacking(f"ropewalk {name}", command.needs)
     if not command.loads or not is_first_process():
         return settings  # quick by itself; or another process says it

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
+from ropewalk.progress import is_first_process
 from ropewalk.settings.extras import explained
 from ropewalk.settings.other_names import meant_option
 from ropewalk.settings.values import Kind, Refused, has, kind_of, shown
@@ -68,6 +69,12 @@ def _kinds_of(settings: type) -> dict[str, Kind]:
     return {field.name: kind_of(hints[field.name]) for field in fields(settings)}
 
 
+def ask_at_start(settings: Any) -> None:
+    """`refuse_at_start`, asked by the first process only: others may come when it has begun to write, and would take its files for another run's."""
+    if is_first_process():
+        settings.refuse_at_start()
+
+
 def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
     """Give a function of one settings object the signature of the settings' class: `extend(ExtendSettings)` becomes `extend("hemp", window=…)`.
 
@@ -79,7 +86,7 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             _refuse_unknown(function, call.__signature__, args, kwargs)  # pyrefly: ignore[missing-attribute]
             asked: Any = settings(*args, **kwargs)
-            asked.refuse_at_start()
+            ask_at_start(asked)
             with _modes_kept(vars(asked).values()):
                 try:
                     return function(asked)

@@ -236,7 +236,7 @@ class TrainSettings(Recipe, Checkpointed):
             raise UserError("the watched perplexity is of documents that are not trained on; give --watch-data")
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with what lies in --out and --overwrite replaces it; use one of the two")
-        self._refuse_before_loading()
+        self._refuse_missing_packages()
 
     def _refuse_idle(self) -> None:
         """Options that would change nothing without another, which whoever gave them has forgotten."""
@@ -255,11 +255,7 @@ class TrainSettings(Recipe, Checkpointed):
                         f"--{option_name(name)} changes nothing without {needed}; add that, or leave it out"
                     )
 
-    def _refuse_before_loading(self) -> None:
-        """Refuse an unwritable `out`, one that holds the run's own sources, and packages that are missing."""
-        refuse_unwritable(self.out)
-        if self.overwrite:
-            refuse_to_lose(self.out, inputs_of(self))
+    def _refuse_missing_packages(self) -> None:
         needs = {
             f"optimizer {self.optimizer}": (self.optimizer == "adamw-8bit", "torchao"),
             f"precision {self.precision}": (self.precision == "bfloat16-stochastic", "torchao"),
@@ -272,6 +268,9 @@ class TrainSettings(Recipe, Checkpointed):
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
+        refuse_unwritable(self.out)
+        if self.overwrite:
+            refuse_to_lose(self.out, inputs_of(self))
         if self.resume or self.overwrite:
             return
         out = Path(self.out)
