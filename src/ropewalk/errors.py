@@ -66,7 +66,10 @@ def reason(error: BaseException) -> str:
 
 def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:
     """The way out for a word that is none of those that are known: the nearest of them; `otherwise` if none is near."""
-    near = difflib.get_close_matches(str(word), map(str, known), 1)
+    words = [str(each) for each in known]
+    # Few mistype the first letter: "yam" is yarn, though difflib's own measure finds it nearer to dynamic.
+    begun_alike = [each for each in words if each[:1] == str(word)[:1]]
+    near = difflib.get_close_matches(str(word), begun_alike, 1, 0.5) or difflib.get_close_matches(str(word), words, 1)
     return f"did you mean {near[0]}?" if near else otherwise
 
 

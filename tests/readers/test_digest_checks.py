@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ropewalk
-from ropewalk import cli
+from ropewalk import cli, testing
 from ropewalk.checkpoint import digests, guard
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.readers import digest_checks
@@ -82,6 +82,20 @@ def test_what_cannot_be_read_is_wrong_too(model: Path, monkeypatch: pytest.Monke
     assert [(verdict, "cannot be read (Input/output error)" in said) for verdict, said in verdicts(model)] == [
         ("wrong", True)
     ]
+
+
+def test_what_is_measured_or_trained_on_changed_weights_is_said_to_be(model: Path, tmp_path: Path, caplog) -> None:
+    (tmp_path / "text.txt").write_text(testing.prose(800, 0))
+    data = [tmp_path / "text.txt"]
+    measure = dict(data=data, windows=[256])
+    ropewalk.perplexity(model, **measure)
+    assert "is not as ropewalk wrote it" not in caplog.text
+    flip(model / WEIGHTS)
+    ropewalk.perplexity(model, **measure)
+    assert f"{model / WEIGHTS} is not as ropewalk wrote it, and what follows is of what lies there now" in caplog.text
+    caplog.clear()
+    ropewalk.train(model, data=data, window=1024, steps=1, batch_size=1, allow_short=True, out=tmp_path / "trained")
+    assert "is not as ropewalk wrote it" in caplog.text
 
 
 def test_doctor_says_it_in_json_and_by_its_exit_status(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -357,6 +357,8 @@ def test_notes_count_where_they_are_asked_to(longer: Path, tmp_path: Path, capsy
     assert stopped.value.code == 1 and "nothing is wrong, and noted is readers that" in capsys.readouterr().out
     strict = ropewalk.doctor(longer, strict=True)
     assert strict.verdict == "noted" and not strict.sound and {each.number for each in strict.noted} == {7}
+    asked = ropewalk.doctor(longer, strict=True, readers=["vllm", "transformers"])  # what Ollama does is no matter here
+    assert asked.sound and [row.reader for row in asked.readers] == ["transformers 4", "transformers 5", "vllm"]
     others = [finding for finding in strict.findings if finding.number != 7]
     assert "note" in {each.verdict for each in others} and dataclasses.replace(strict, findings=tuple(others)).sound
 

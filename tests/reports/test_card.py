@@ -131,6 +131,13 @@ def test_a_readme_that_was_edited_stays_and_one_that_was_not_is_written_anew(out
             {"license": "other", "license_link": "LICENSE.txt"},
             "LICENSE.txt is the file that came with the original.",
         ),
+        (
+            "# a base",
+            {},
+            "COPYING",
+            {"license": "other", "license_link": "COPYING"},
+            "COPYING is the file that came with the original.",
+        ),
         ("---\nlicense:\n---\n", {"license": 1}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
         ("", {}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
     ],

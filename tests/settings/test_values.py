@@ -78,6 +78,7 @@ GIVEN: dict[str, Any] = {
     "watch": ["perplexity"],
     "watch_data": "d",
     "reader": "vllm",
+    "readers": ["vllm"],
     "repository": "me/mine",
 }
 NUMPY = {int: np.int64, float: np.float32}

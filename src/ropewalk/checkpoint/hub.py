@@ -13,11 +13,12 @@ from typing import Any
 
 from ropewalk.checkpoint.guard import EMBEDDED, refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
+from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.steps import CHECKPOINTS
 from ropewalk.errors import UserError, read_text, refuse_irregular, refuse_irregular_among
 
 #: What a checkpoint is beside its weights; at the top of a repository only, where transformers looks.
-_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "README.md", *NOTICE_FILES)
 _BELOW = "*/*"
 
 

@@ -13,10 +13,13 @@ from ropewalk.checkpoint.files import read_json
 from ropewalk.errors import UserError
 
 _FIELDS = ("license", "license_name", "license_link")
+#: What a licence lies in, and what goes wherever the model goes.
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*")
+NOTICE_FILES = (*LICENCE_FILES, "NOTICE*", "USE_POLICY*")
 
 
 def licence_of(base_card: dict[str, Any], directory: Path) -> tuple[dict[str, Any], str]:
-    """What is known of it: by the base's card, else by config.json, else by a file LICENSE, which is named and not interpreted.
+    """What is known of it: by the base's card, else by config.json, else by a licence file, which is named and not interpreted.
 
     Args:
         base_card: front matter of the base's README; empty if there is none.
@@ -26,7 +29,7 @@ def licence_of(base_card: dict[str, Any], directory: Path) -> tuple[dict[str, An
         return fields, f"{_name(fields)}, as the card of the original says."
     if isinstance(named := _config(directory).get("license"), str) and named:
         return {"license": named}, f"{named}, as the config of the original says."
-    files = sorted(path.name for path in directory.glob("LICENSE*") if path.is_file())
+    files = sorted(path.name for pattern in LICENCE_FILES for path in directory.glob(pattern) if path.is_file())
     if files:
         return {"license": "other", "license_link": files[0]}, f"{files[0]} is the file that came with the original."
     return {"license": "unknown"}, "unknown: ask the base's owner. Nothing that came with the original names one."

@@ -30,6 +30,7 @@ from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.position_table import refuse_encoder
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
+from ropewalk.readers.digest_checks import warn_of_changes
 from ropewalk.settings.options import DtypeName, Opening, Shard
 
 #: Of a module, what changes as it runs or is no matter of what it computes.
@@ -104,6 +105,8 @@ def open_model(
             original_window=original_window,
         )
         whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
+        if ranks.rank() == 0:
+            warn_of_changes(checkpoint)
         loads = load_spread if is_spread(shard, checkpoint, dtype, device) else load_model
         weights = loads(checkpoint, dtype=dtype, device=device)
         forget_inputs(weights)

@@ -38,7 +38,9 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
     model, answers = settings.model, Answers(**settings.answers)
     if isinstance(model, Checkpoint):
         model, answers = model.path, model.answers if answers == NOTHING_SAID else answers
-    diagnosis = examine(model, fix=settings.fix, answers=answers, full=settings.full)
+    diagnosis = examine(
+        model, fix=settings.fix, answers=answers, full=settings.full, named_readers=tuple(settings.readers or ())
+    )
     diagnosis = replace(diagnosis, strict=settings.strict)
     if not diagnosis.readers or Path(model).is_file():
         return diagnosis

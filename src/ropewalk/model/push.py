@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
@@ -42,7 +43,7 @@ _logger = logging.getLogger(__name__)
 _WEIGHTS = ("*.safetensors", "*.gguf")
 _GOES = (
     *_WEIGHTS, "*.safetensors.index.json", "*config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "*.tiktoken", "*.jinja", "README*.md", "LICENSE*", "NOTICE*", "Modelfile",
+    "*.model", "*.tiktoken", "*.jinja", "README*.md", *NOTICE_FILES, "Modelfile",
 )  # fmt: skip
 #: The directories of a checkpoint that readers look into, beside those of its shards.
 _BELOW = ("additional_chat_templates/*.jinja",)

@@ -102,7 +102,9 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     if closed_form is None:
         return
     how: dict[str, list[str]] = {}
-    for name, reader in READERS.items():
+    for name, reader in subject.readers.items():
+        if subject.named_readers and (refusal := reader.refusal(subject.config)):
+            how.setdefault(f"it is refused: {refusal}", []).append(f"{name} ({reader.version})")
         if fault := silent_fault(reader, subject.config):
             how.setdefault(fault, []).append(f"{name} ({reader.version})")
         computed = reader.inv_freq(subject.config)

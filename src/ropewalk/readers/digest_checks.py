@@ -13,7 +13,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from ropewalk.checkpoint.digests import READ_UNASKED, digest_now, noted_digests, weights_in
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.digests import READ_UNASKED, digest_now, digest_of, noted_digests, weights_in
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.readers.diagnosis import Finding
 
@@ -53,6 +54,19 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
         yield Finding(
             14, "ok", f"{_some(list(noted))} {'is' if len(noted) == 1 else 'are'} as written, to the last bit"
         )
+
+
+def warn_of_changes(checkpoint: Checkpoint) -> None:
+    """Say that a file of weights is not as ropewalk wrote it, where its digest is taken anyway, for a fingerprint."""
+    noted = noted_digests(checkpoint.path)
+    for file in checkpoint.weight_files if noted else ():
+        name = file.relative_to(checkpoint.path).as_posix()
+        if name in noted and digest_of(file) != noted[name]:
+            _logger.warning(
+                "%s is not as ropewalk wrote it, and what follows is of what lies there now; ropewalk doctor %s says more",
+                file,
+                checkpoint.path,
+            )
 
 
 def _change(name: str, file: Path, digest: str) -> str:

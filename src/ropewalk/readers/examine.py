@@ -18,7 +18,7 @@ from ropewalk.readers.diagnosis import Diagnosis, Finding, ReaderRow
 from ropewalk.readers.digest_checks import unchanged
 from ropewalk.readers.gguf_checks import examine_gguf
 from ropewalk.readers.mend import mend
-from ropewalk.readers.rules import READERS
+from ropewalk.readers.rules import readers_called
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
 from ropewalk.readers.value_checks import finite
@@ -44,7 +44,14 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
 _OF_ITSELF = (2, 3)
 
 
-def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_SAID, full: bool = False) -> Diagnosis:
+def examine(
+    name: str | Path,
+    *,
+    fix: bool = False,
+    answers: Answers = NOTHING_SAID,
+    full: bool = False,
+    named_readers: tuple[str, ...] = (),
+) -> Diagnosis:
     """Every check that needs neither torch nor transformers.
 
     Args:
@@ -52,6 +59,7 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
         fix: mend what is certain first; the old files stay beside the new ones.
         answers: what the user said of its windows, where the config leaves them open.
         full: read weights of any size.
+        named_readers: those that it is meant for, as `--for` names them; none is all.
 
     Raises:
         UserError: there is nothing that could be examined, an answer contradicts the config, or it cannot be written.
@@ -69,8 +77,10 @@ def examine(name: str | Path, *, fix: bool = False, answers: Answers = NOTHING_S
         unread = Finding(
             15, "note", "values of a GGUF file are not looked at; those of the model that it was made from are"
         )
-        return replace(diagnosis, findings=(*diagnosis.findings, *unchanged(Path(name), full=full), unread))
-    subject, changed, kept = Subject.open(name, answers), [], []
+        rows = tuple(row for row in diagnosis.readers if row.reader in readers_called(named_readers))
+        findings = (*diagnosis.findings, *unchanged(Path(name), full=full), unread)
+        return replace(diagnosis, findings=findings, readers=rows)
+    subject, changed, kept = Subject.open(name, answers, named_readers=named_readers), [], []
     if fix:
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
@@ -141,7 +151,7 @@ def _summary(subject: Subject) -> str:
 
 def _rows(subject: Subject) -> Iterator[ReaderRow]:
     closed_form = subject.closed_form
-    for name, reader in READERS.items():
+    for name, reader in subject.readers.items():
         refusal = reader.refusal(subject.config)
         computed = reader.inv_freq(subject.config)
         window = None if refusal else reader.window(subject.config, subject.tokenizer_config)

@@ -10,7 +10,7 @@ peft load the config with transformers 5; llama.cpp's converter pins 4.57.6 and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ropewalk.readers import objections, spectra
@@ -182,3 +182,11 @@ _ROWS = (
 
 #: Every reader, by the name that tables and `export --for` have for it.
 READERS: dict[str, Reader] = {reader.name: reader for reader in _ROWS}
+
+
+def readers_called(names: Iterable[str]) -> dict[str, Reader]:
+    """The rows of readers as an option names them, `transformers` for both of its versions; all rows where none is named."""
+    wanted = tuple(names)
+    return {
+        name: reader for name, reader in READERS.items() if not wanted or name in wanted or name.split()[0] in wanted
+    }

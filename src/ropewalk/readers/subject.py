@@ -20,8 +20,8 @@ from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers, WindowQuestion
 from ropewalk.errors import Unsupported, UserError
-from ropewalk.readers.reader import BAD_VALUES, model_type_of
-from ropewalk.readers.rules import READERS
+from ropewalk.readers.reader import BAD_VALUES, Reader, model_type_of
+from ropewalk.readers.rules import READERS, readers_called
 from ropewalk.rope.rope import InvFreq
 
 
@@ -33,15 +33,17 @@ class Subject:
         checkpoint: config and weights; an adapter's own directory, if it carries a config.
         tokenizer_config, adapter: the dictionaries of tokenizer_config.json and adapter_config.json; empty if there is none.
         fetched: whether it is a hub model of which only the small files were fetched.
+        named_readers: the readers that it is examined for, as `doctor --for` names them; none is all.
     """
 
     checkpoint: Checkpoint
     tokenizer_config: dict[str, Any]
     adapter: dict[str, Any]
     fetched: bool = False
+    named_readers: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, name: str | Path, answers: Answers = NOTHING_SAID) -> Subject:
+    def open(cls, name: str | Path, answers: Answers = NOTHING_SAID, *, named_readers: tuple[str, ...] = ()) -> Subject:
         """Read the JSON files of a model; of a hub model, nothing but the small files is fetched.
 
         Raises:
@@ -56,6 +58,7 @@ class Subject:
             _json(path / "tokenizer_config.json"),
             adapter,
             fetched=not Path(name).exists() and str(name) != "hemp",
+            named_readers=named_readers,
         )
         if answers != NOTHING_SAID and subject.rope_error:
             unanswered = replace(subject, checkpoint=replace(checkpoint, answers=NOTHING_SAID))
@@ -67,6 +70,11 @@ class Subject:
     def path(self) -> Path:
         """The directory."""
         return self.checkpoint.path
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """The readers that it is examined for."""
+        return readers_called(self.named_readers)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def is_short(limit: Any, window: int) -> bool:
 def _other_windows(subject: Subject) -> Iterator[Finding]:
     """Windows that readers would serve though the keys are as they ought to be."""
     by_window: dict[int, list[str]] = {}
-    for name, reader in READERS.items():
+    for name, reader in subject.readers.items():
         served = reader.window(subject.config, subject.tokenizer_config)
         if served is not None and served != subject.window and not reader.refusal(subject.config):
             by_window.setdefault(served, []).append(name)

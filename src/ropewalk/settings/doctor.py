@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
+from ropewalk.settings.export import ReaderName
 from ropewalk.settings.options import Flag, ModelName, OpeningOptions
 
 
@@ -20,6 +22,8 @@ class DoctorSettings(OpeningOptions):
     """`hemp`, a local directory (an adapter's too), a hub id, or a GGUF file."""
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
+    readers: Annotated[Sequence[ReaderName] | None, tyro.conf.arg(name="for")] = None
+    """What shall read it: the others are left out, and so are notes of how they rotate."""
     strict: Flag = False
     """Notes count: with one the exit status is 1, for a gate. Those of check 11, which every model has, do not."""
     full: Flag = False

@@ -38,6 +38,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.extend import extended_config, prove_extension
 from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.model.position_table import interpolate_in_place
+from ropewalk.readers.digest_checks import warn_of_changes
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
@@ -97,6 +98,8 @@ def starting_model(
         else:
             model = load(linked, mesh, dtype=weights, device=device)
         tokenizer = load_tokenizer(linked)
+    if mesh is None or mesh.main:
+        warn_of_changes(source)
     freeze_encoders(model)
     _lengthen(model, tokenizer, source.positions.window, settings.window)
     return StartingModel(
