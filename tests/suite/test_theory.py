@@ -116,7 +116,9 @@ def test_the_papers_models_are_known_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write", lambda *_: None)
     result = theory("llama-65b", window=4096, out=tmp_path / "out")
     assert (result.name, result.rope) == ("llama-65b", Rope(128, 10000.0, 2048))
-    with pytest.raises(UserError, match="llama-7b, .* are known by name, and llama-30b is not"):
+    with pytest.raises(
+        UserError, match="llama-30b is no directory here, and llama-7b, .* are the models that are known by name"
+    ):
         theory("llama-30b", out=tmp_path / "other")
 
 

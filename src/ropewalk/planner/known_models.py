@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.guard import EMBEDDED
 from ropewalk.errors import UserError
 
 
@@ -45,19 +46,24 @@ CONFIGS = {
 
 
 def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
-    """The name and the config of a model that is known by that name, where no directory has it; the paper's models also without "llama-".
+    """The name and the config of a model that is known by that name, where no directory has it; hyphens are no matter, and the paper's need no "llama-".
 
     Raises:
-        UserError: it is called like one of LLaMA's, and is none that is known.
+        UserError: one word that names neither a directory nor a model that is known.
     """
     name = str(model).lower()
-    if Path(str(model)).exists():
+    if name == EMBEDDED or Path(str(model)).exists():
         return None
-    if name not in CONFIGS and re.fullmatch(r"llama-(3-)?\d+b", name):
+    by_bare_name = {_bare(known): known for known in CONFIGS}
+    if known := by_bare_name.get(_bare(name)) or by_bare_name.get(f"llama{_bare(name)}"):
+        return known, CONFIGS[known]
+    if re.fullmatch(r"[\w-]+", name):
         raise UserError(
-            f"{', '.join(CONFIGS)} are known by name, and {model} is not; name one of them, a directory, or a hub id such as owner/name"
+            f"{model} is no directory here, and {', '.join(CONFIGS)} are the models that are known by name; name one of them, a directory, or a "
+            "hub id such as owner/name"
         )
-    for known in (name, f"llama-{name}"):
-        if known in CONFIGS:
-            return known, CONFIGS[known]
     return None
+
+
+def _bare(name: str) -> str:
+    return re.sub("[-_]", "", name)
