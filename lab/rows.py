@@ -110,9 +110,9 @@ class Row:
 
     @cached_property
     def training_seconds(self) -> float:
-        """GPU seconds of the steps, the first of which compiles, taken as long as the median one."""
+        """GPU seconds of the steps; of the first, which compiles, as much as the median one took."""
         seconds = [m.row.seconds for m in self.records.of(Step)]
-        return len(seconds) * statistics.median(seconds) * self.asked.get("processes", 1) if seconds else 0.0
+        return (sum(seconds[1:]) + statistics.median(seconds)) * self.asked.get("processes", 1) if seconds else 0.0
 
     def device(self) -> str:
         return next(iter(self.records.runs.values())).device

@@ -5,7 +5,8 @@ out  the paths of its modules, in order of their names
 
 The split is decided by a module's top-level name (`assets/hemp/held_out.json` lists those of validation and held-out, all
 others are training), so it is the same on every Python from 3.11 on, although the files differ a little from version to
-version. `hemp` was trained on the training modules only. The demo, the tests and hemp's recipe all take the split from here.
+version. `hemp`'s pretraining read none of them (docs/decisions/002); the demo and hemp's own fine-tuning read the training modules. They, the tests and hemp's recipe take
+the split from here.
 """
 
 from __future__ import annotations
