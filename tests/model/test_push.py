@@ -159,6 +159,12 @@ def test_a_public_repository_is_asked_for(hub: Hub, model: Path) -> None:
     assert hub.files["me/open"]["README.md"] == b"# ours\n"
 
 
+def test_that_nobody_knows_the_licence_is_listed(model: Path, capsys) -> None:
+    (model / "README.md").write_text("---\nlicense: unknown\n---\n# ours\n")
+    main(["push", str(model), "me/longer", "--dry-run", "--public"])
+    assert "its card says license: unknown; ask the base's owner" in capsys.readouterr().out
+
+
 def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, monkeypatch, capsys) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "_name_or_path": str(model)}))

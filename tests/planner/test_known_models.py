@@ -36,3 +36,10 @@ def test_theory_takes_a_known_model_as_plan_does(tmp_path: Path, capsys) -> None
     assert "grouped keys" in " ".join(forecast.hurdles)
     cli.main(["theory", "llama-7b", "--window", "4096", "--out", str(tmp_path / "typed")])
     assert "llama-7b, window 2048 → 4096" in capsys.readouterr().out
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_known_here_by_its_own_name(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="or plan for qwen3-8b, whose config is known here"):
+        shape_of("Qwen/Qwen3-8B")
+    assert shape_of("llama3_8b").parameters == shape_of("llama-3-8b").parameters

@@ -138,6 +138,13 @@ def test_a_readme_that_was_edited_stays_and_one_that_was_not_is_written_anew(out
             {"license": "other", "license_link": "COPYING"},
             "COPYING is the file that came with the original.",
         ),
+        (
+            "---\nlicense: llama3\nbase_model: meta/origin\n---\n",
+            {},
+            "",
+            {"license": "llama3", "base_model": "meta/origin"},
+            "llama3, as the card of the original says.",
+        ),
         ("---\nlicense:\n---\n", {"license": 1}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
         ("", {}, "", {"license": "unknown"}, "unknown: ask the base's owner."),
     ],

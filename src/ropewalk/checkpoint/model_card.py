@@ -69,7 +69,7 @@ class ModelCard:
         """The card of a model in `directory`, where its base's may lie as README.base.md."""
         about = f"# {self.base}, {self.info.window} tokens"
         original = f"{BASE_README} is the card of the original." if (directory / BASE_README).is_file() else ""
-        fields, sentence = licence_of(_front_matter(directory / BASE_README), directory)
+        fields, sentence = licence_of(front_matter_of(directory / BASE_README), directory)
         front, licence = _front(self.base, directory, fields), f"## Licence\n\n{sentence}"
         parts = [front, about, self.said, self._history(), *self.sections, _use(directory), licence, original]
         return _sealed("\n\n".join(part for part in parts if part) + "\n", self.base)
@@ -198,9 +198,11 @@ def _read(readme: Path) -> str:
 
 
 def _front(base: str, directory: Path, licence: dict[str, Any]) -> str:
-    """The front matter that the hub reads. A base is named there only if it lies on the hub."""
-    of_base = _front_matter(directory / BASE_README)
+    """The front matter that the hub reads. A base is named there only if it lies on the hub; else what its own card says that it was made from."""
+    of_base = front_matter_of(directory / BASE_README)
     fields: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if is_hub_id(base) else {}
+    if not fields and "base_model" in of_base:
+        fields["base_model"] = of_base["base_model"]
     fields |= licence | {name: of_base[name] for name in _INHERITED if name in of_base}
     fields |= {
         "library_name": _library(directory),
@@ -210,7 +212,8 @@ def _front(base: str, directory: Path, licence: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
-def _front_matter(readme: Path) -> dict[str, Any]:
+def front_matter_of(readme: Path) -> dict[str, Any]:
+    """What the hub reads at the head of a card; empty where there is none, or none that can be read."""
     front_matter = re.match(r"---\n(.*?)\n---", _read(readme), re.DOTALL)
     try:
         fields = yaml.safe_load(front_matter[1]) if front_matter else None

@@ -135,6 +135,10 @@ def _listed(parcel: Parcel, options: Any) -> str:
     lines += [f"{name} is a link, and what it leads to is uploaded: {place}" for name, place in parcel.links.items()]
     if parcel.code:
         lines.append(parcel.says_of_code)
+    if parcel.is_unlicensed:
+        lines.append(
+            "its card says license: unknown; ask the base's owner what others may do with it, and write that there"
+        )
     return "\n".join(lines)
 
 

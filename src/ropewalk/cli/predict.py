@@ -43,7 +43,8 @@ def plan(options: Any) -> None:
         say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))
     else:
         show_plan(planned)
-    if not planned.fits and not any(other.job.gpus == planned.job.gpus for other in planned.others):
+    here = (planned.job.gpus, planned.job.recipe.window)
+    if not planned.fits and not any((other.job.gpus, other.job.recipe.window) == here for other in planned.others):
         raise SystemExit(1)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.licence import NOTICE_FILES
+from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
@@ -64,6 +65,7 @@ class Parcel:
         code: what is uploaded of code that readers may run, and the configs that name it.
         public: of the repository, if it is there.
         replaced: its files that are replaced; its history keeps them.
+        is_unlicensed: whether its card says that nobody knows its licence.
     """
 
     sizes: dict[str, int]
@@ -73,6 +75,7 @@ class Parcel:
     public: bool | None = None
     replaced: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
+    is_unlicensed: bool = False
 
     @classmethod
     def of(cls, settings: PushSettings) -> Parcel:
@@ -100,7 +103,8 @@ class Parcel:
         sizes = {name: (directory / name).stat().st_size for name in names}
         named = [f"{AUTO_MAP} of {name}" for name in configs_with_code(directory)]
         code = (*(name for name in names if name.endswith(".py")), *named)
-        return cls(sizes, [_staying(path) for path in rest], places, code, links=links)
+        unlicensed = front_matter_of(directory / "README.md").get("license") == "unknown"
+        return cls(sizes, [_staying(path) for path in rest], places, code, links=links, is_unlicensed=unlicensed)
 
     @property
     def says_of_code(self) -> str:

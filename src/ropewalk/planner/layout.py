@@ -179,9 +179,23 @@ def ways_on_a_cpu(job: Job) -> Iterator[Way]:
 
 
 def _way(job: Job, recipe: Recipe, asked: Recipe) -> Way:
-    names = ("precision", "optimizer", "activations", "mode", "base_bits", "chunk_window")
+    names = ("window", "precision", "optimizer", "activations", "mode", "base_bits", "chunk_window")
     changed = [(name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(asked, name)]
     return Way(job.with_recipe(recipe), tuple(changed))
+
+
+def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[Way]:
+    """The job at half the window, a quarter and so on, as long as that is longer than the model's own: as asked, then by other options."""
+    window = asked.window // 2
+    # Positions that are skipped take the memory of their chunks alone, and LongCE's short context stays short.
+    while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
+        shorter = replace(asked, window=window)
+        yield from (_way(job, recipe, asked) for recipe in allowed(shorter, gpus=job.gpus))
+        yield from (
+            _way(job, way.job.recipe, asked)
+            for way in ways_on_the_same_chips(job.with_recipe(replace(job.recipe, window=window)), shorter)
+        )
+        window //= 2
 
 
 def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[Way]:

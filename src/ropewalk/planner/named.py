@@ -6,6 +6,7 @@ out  a `Shape`
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
@@ -56,6 +57,14 @@ def _shape(checkpoint: Checkpoint) -> Shape:
         )
 
 
+def _known_here(name: str) -> str:
+    """The way out for a hub id whose model is known without the hub."""
+    with contextlib.suppress(UserError):
+        if known := known_model(name.rpartition("/")[2].lower().removeprefix("meta-")):
+            return f", or plan for {known[0]}, whose config is known here"
+    return ""
+
+
 def _hub_config(name: str) -> dict[str, Any]:
     """A hub model's config.json and nothing else of it."""
     import huggingface_hub
@@ -84,7 +93,7 @@ def _hub_config(name: str) -> dict[str, Any]:
         directory = Path(huggingface_hub.snapshot_download(name, allow_patterns=["config.json"]))
     except tuple(kind for kind, _ in sentences) as error:
         sentence = next(sentence for kind, sentence in sentences if isinstance(error, kind))
-        raise UserError(f"{name} {sentence(error)}") from None
+        raise UserError(f"{name} {sentence(error)}{_known_here(name)}") from None
     if not (directory / "config.json").is_file():
         raise UserError(f"{name} has no config.json on the hub; choose a model in Hugging Face format")
     return read_json(directory / "config.json", what="a model has a config.json")

@@ -98,7 +98,7 @@ class Plan:
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
-        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, and on as few more chips as do it."""
+        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on."""
         if self.chip.on_cpu:
             return tuple(other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits)
         asked = self.asked or self.job.recipe
@@ -109,6 +109,7 @@ class Plan:
             *same,
             *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
+            *self._first_that_fits(layout.ways_with_a_shorter_window(self.job, asked)),
         )
 
     def _on_the_same_cpu(self, way: layout.Way) -> Plan:

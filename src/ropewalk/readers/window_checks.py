@@ -124,10 +124,12 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def _unscaled(name: str, window: int) -> str:
     """A length that somebody raised is no different, in a config without scaling, from one that was trained."""
+    # A claim may be many times what was trained: two long windows alone would read equally badly.
+    ladder = " ".join(str(each) for each in (window // 64, window // 16, window // 4, window) if each >= 64)
     return (
         f"no scaling is named, and a config alone cannot tell whether {window} tokens were trained or only written into {POSITIONS}: "
-        f"measure it by ropewalk perplexity {name} --data TEXT --windows {max(1, window // 4)} {window} (where they were not, the "
-        "second is far above the first)"
+        f"measure it by ropewalk perplexity {name} --data TEXT --windows {ladder} (perplexity falls from "
+        "window to window as far as it was trained, and rises beyond)"
     )
 
 

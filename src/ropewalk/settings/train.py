@@ -87,6 +87,11 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_other_longce()
+        if (self.precision, self.optimizer) == ("bfloat16-stochastic", "adamw-offload"):
+            raise UserError(
+                "adamw-offload keeps float32 states in the host's memory for float32 weights, and precision bfloat16-stochastic has none; take "
+                "precision bfloat16 with it, or optimizer adamw or adamw-8bit"
+            )
         if self.base_bits is not None and (self.mode != "lora" or self.optimizer == "adamw-offload"):
             raise UserError(
                 f"base-bits is about the frozen weights under adapters, whose optimiser states are small, and this is mode {self.mode} with "

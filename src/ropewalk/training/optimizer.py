@@ -76,11 +76,9 @@ def refuse_offload(recipe: Recipe, device: torch.device, world: int) -> None:
     """Refuse states in the host's memory where there are none to be sent there; before a model is loaded.
 
     Raises:
-        UserError: no GPU or several, or weights that are not float32.
+        UserError: no GPU or several.
     """
-    if recipe.optimizer == "adamw-offload" and (
-        recipe.precision == "bfloat16-stochastic" or device.type != "cuda" or world > 1
-    ):
+    if recipe.optimizer == "adamw-offload" and (device.type != "cuda" or world > 1):
         raise UserError(
             "adamw-offload keeps float32 states in the host's memory while one GPU trains float32 weights; use it on one GPU with "
             "precision bfloat16, or use adamw or adamw-8bit"
