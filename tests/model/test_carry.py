@@ -118,7 +118,8 @@ def test_extend_carries_a_sentencepiece_tokenizer_and_shares_nothing_that_is_edi
         card.write("mine")
     assert (model / "README.md").read_text() == "# the original"
     extend(out, window=256, out=model.parent / "longest")
-    assert (model.parent / "longest/README.base.md").read_text() == "# the original"
+    edited = (out / "README.md").read_text()  # and so the card of the model that was given
+    assert (model.parent / "longest/README.base.md").read_text() == edited and edited.endswith("mine")
     history = (model.parent / "longest/README.md").read_text()
     assert "| 64 | 128 | linear | 2 |" in history and "| 128 | 256 | linear | 2 |" in history
 

@@ -213,7 +213,7 @@ def test_weights_that_are_nan_are_refused_at_the_start_and_before_they_are_saved
 @pytest.mark.parametrize("content", [b"[]", b"\xff\xfe", b"[" * 100_000, b"{}"])
 def test_a_tokenizer_that_no_reader_opens_is_not_carried_on(content: bytes, model: Path) -> None:
     (model / "tokenizer.json").write_bytes(content)
-    with pytest.raises(UserError, match="tokenizer in .* cannot be loaded"):
+    with pytest.raises(UserError, match="tokenizer.json (holds no tokenizer|cannot be read)"):
         extend(model, window=128, out=model.parent / "longer")
     assert not (model.parent / "longer").exists()
 
