@@ -177,7 +177,7 @@ def test_a_model_is_never_called_by_a_directory(tmp_path):
 
 def test_damage_and_cost_stand_beside_the_gain(tmp_path):
     state, settings, rows = trained("yarn", "y", 2.1)
-    rows = [*rows, dataclasses.replace(made_up.gain(1024, 0.25, 0.2, 0.3), data="books")]
+    rows = [*rows, made_up.gain(1024, 0.25, 0.2, 0.3)]
     path = tmp_path / "r.jsonl"
     page_of(path, (state, settings, rows), trained("linear", "l", 2.0))
     header = made_up.run(dataclasses.replace(state, steps=0), "ropewalk ablate", settings=settings)
@@ -185,6 +185,17 @@ def test_damage_and_cost_stand_beside_the_gain(tmp_path):
     line = table(render(records.read([path])), "1.05 M training tokens")["YaRN ×4, 20 steps"]
     assert line[1].startswith("+0.100") and line[3].startswith("0.250 0.200 to 0.300")
     assert line[4] == "1.05 M" and line[5] == "80 s"  # 20 steps of 8192 tokens at 2048 a second
+
+
+def test_a_table_of_one_text_has_no_context_gain_of_another(tmp_path):
+    """Both texts were read by the same models at the same windows, and the gain is of one of them."""
+    states = []
+    for state, settings, rows in (trained("yarn", "y", 2.1), trained("linear", "l", 2.0)):
+        others = [dataclasses.replace(row, data="mathematics") for row in rows]
+        states.append((state, settings, [*rows, *others, made_up.gain(1024, 0.25, 0.2, 0.3)]))
+    page = page_of(tmp_path / "r.jsonl", *states)
+    heads = {text: re.search(rf"<caption>1.05 M training tokens; {text}.*?</tr>", page, re.DOTALL)[0] for text in ("held-out", "mathematics")}  # fmt: skip
+    assert "context gain" in heads["held-out"] and "context gain" not in heads["mathematics"]
 
 
 def test_tables_and_figures_are_written_for_a_paper(tmp_path):

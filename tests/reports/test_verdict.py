@@ -398,11 +398,12 @@ def test_the_verdict_names_what_it_rests_on(tmp_path):
     )
     state = made_up.extended(4, 9, name="hemp/linear")
     asked = {"row": {"name": "hemp/linear", "method": "linear", "tokens": 1000, "seed": 3}}
-    for day, data in ((21, "held-out"), (23, "code")):
-        made_up.record_rows(path, (state, made_up.row(2.1, data=data)), started=f"2026-11-{day}T05:00:00+00:00", settings=asked)  # fmt: skip
+    for day, data, documents in ((21, "held-out", 5), (22, "held-out", 3), (22, "code", 5), (23, "maths", 5)):
+        row = made_up.row(2.1, 256 if documents == 5 else 1024, data=data, documents=documents)
+        made_up.record_rows(path, (state, row), started=f"2026-11-{day}T05:00:00+00:00", settings=asked)
     page = made_up.words(render(records.read([path])))
     assert (
-        "Perplexity is of held-out (5 documents) and 1 more; measured 2026-11-21 to 2026-11-23; training seed 3."
+        "Perplexity is of held-out (3 to 5 documents) and 2 more texts; measured 2026-11-21 to 2026-11-23; training seed 3."
         in page
     )
     alone = made_up.record_rows(tmp_path / "alone.jsonl", (made_up.BASE, made_up.row(2.0, documents=1)))

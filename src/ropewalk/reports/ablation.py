@@ -89,7 +89,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         seeds_together(lines),
         first="method",
         note="Small figures: 95 % intervals. Loss at L: in the base's own window, paired over documents; the control read as many tokens of the same text there. Benchmarks: mean change in "
-        "points. Device time: of the training, times its devices.",
+        "points. Device time: of the training, times its devices. k_max and benchmarks are of prompts and questions of their own, not of this text.",
     ).filled
 
 
@@ -97,7 +97,12 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
     own, all_runs = rows.get(variant.window), trainings(clean)
     reach = methods.k_max(clean, variant, variant.window)
     gain = next(
-        (m.row for m in clean.of(ContextGain) if m.model_variant == variant and m.row.window == variant.window), None
+        (
+            m.row
+            for m in clean.of(ContextGain)
+            if (m.model_variant, m.row.window, m.row.data) == (variant, variant.window, group.data)
+        ),
+        None,
     )
     runs = trained_by(variant, all_runs) if variant.steps else []
     tokens = budget(variant, runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ropewalk.evals.intervals import lacking
@@ -153,9 +154,13 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
 
 
 def _caption(group: Group) -> str:
-    documents = {m.row.documents for m in group.measurements}
-    number = f"{min(documents)}" if len(documents) == 1 else f"{min(documents)} to {max(documents)}"
+    number = least_to_most([m.row.documents for m in group.measurements])
     return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}; the dotted line is the window of pretraining."
+
+
+def least_to_most(counts: Sequence[int]) -> str:
+    """One number where all are the same."""
+    return " to ".join(map(str, dict.fromkeys([min(counts), max(counts)])))
 
 
 def _table(clean: Clean, group: Group) -> Table:

@@ -16,9 +16,6 @@ from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, per
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.rows import Clean
 
-#: Texts that a sentence names.
-_NAMED = 1
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -292,13 +289,16 @@ def _benchmarks(verdict: Verdict, clean: Clean, target: Variant | None) -> None:
 def _basis(clean: Clean, variants: Sequence[Variant]) -> str:
     """Which text, when and which seeds the figures of these rest on, in a sentence."""
     rows = [m for m in clean.measurements if m.model_variant in variants]
-    texts = dict.fromkeys((m.row.data, m.row.documents) for m in rows if isinstance(m.row, Perplexity))
-    named = [
-        f"{perplexity.short_data(data) or 'a text not named'} ({documents} document{'s' if documents != 1 else ''})"
-        for data, documents in texts
-    ]
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    text = f"Perplexity is of {', '.join(named[:_NAMED])}{more}; " if named else ""
+    documents: dict[str, list[int]] = {}  # of each text; at a longer window there may be fewer
+    for m in rows:
+        if isinstance(m.row, Perplexity):
+            documents.setdefault(m.row.data, []).append(m.row.documents)
+    text = ""
+    for data, counts in list(documents.items())[:1]:
+        number = f"{perplexity.least_to_most(counts)} document{'s' if max(counts) != 1 else ''}"
+        others = len(documents) - 1
+        more = f" and {others} more text{'s' if others != 1 else ''}" if others else ""
+        text = f"Perplexity is of {perplexity.short_data(data) or 'a text not named'} ({number}){more}; "
     days = sorted({m.run.started[:10] for m in rows})
     when = f"measured {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
     known = [str(v.recipe.seed) for v in variants if v.recipe.seed is not None]
