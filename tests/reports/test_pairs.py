@@ -59,6 +59,23 @@ def test_seeds_of_both_methods_scatter(tmp_path):
     assert "No winner among 2 methods" in made_up.words(page)
 
 
+def test_the_same_seeds_are_paired(tmp_path):
+    """0.2 and 0.4 more by seed, whatever order they were measured in: 0.3 and Student's 12.706 of 0.1 to either side; seeds by themselves would scatter by 0.05 and 0.15."""
+    yarn = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in ((0, 2.0), (1, 2.1))]
+    linear = [trained("linear", f"l{seed}", nll, seed=seed) for seed, nll in ((1, 2.5), (0, 2.2))]
+    page = page_of(tmp_path / "r.jsonl", *yarn, *linear)
+    assert table(page, "Against the")["PI ×4"][0] == "+0.300 −0.971 to +1.571"
+    assert "seed by seed where a method has the same seeds as YaRN ×4" in made_up.words(page)
+
+
+def test_seeds_that_differ_alike_tell_methods_apart(tmp_path):
+    """Seeds scatter by 0.4 and methods by 0.2 in each seed."""
+    seeds = [trained("yarn", f"y{seed}", 2.0 + 0.4 * seed, seed=seed) for seed in (0, 1)]
+    seeds += [trained("linear", f"l{seed}", 2.2 + 0.4 * seed, seed=seed) for seed in (0, 1)]
+    page = page_of(tmp_path / "r.jsonl", *seeds)
+    assert table(page, "Against the winner, YaRN")["PI ×4"][0] == "+0.200 +0.200 to +0.200"
+
+
 def test_other_prompts_are_no_pair(tmp_path):
     other = records.Retrieval(1024, "keys", 1, 1, 0.0, 1.0, per_trial=[{"placed": 5, "right": True}])
     page = page_of(

@@ -49,7 +49,8 @@ class Contender:
 
     def loss_above(self, other: Contender) -> Bounded | None:
         """At the longest window, nats a token, over all seeds of both."""
-        return between(self.perplexities, other.perplexities, lambda mine, theirs: loss_difference(theirs, mine))
+        rows = dict(zip(self.variants + other.variants, self.perplexities + other.perplexities, strict=True))
+        return between(self.variants, other.variants, lambda mine, theirs: loss_difference(rows[theirs], rows[mine]))
 
     def score(self, measure: str) -> float:
         value = self.figures[measure][0]

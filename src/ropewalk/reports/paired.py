@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -13,8 +12,8 @@ from jaxtyping import Float
 from ropewalk.evals.intervals import documents_interval, over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
+from ropewalk.records.variant import Variant
 
-T = TypeVar("T")
 #: A figure with the ends of its 95 % interval.
 Bounded = tuple[float, float, float]
 _FEWEST = 3  # of two documents Student's t is valid only if documents scatter just as a normal distribution does
@@ -102,9 +101,14 @@ def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
     return change.nats if change and change.same_documents and change.same_text else None
 
 
-def between(mine: Sequence[T], theirs: Sequence[T], difference: Callable[[T, T], Bounded | None]) -> Bounded | None:
-    """The difference of two methods over all their seeds; None without a seed, or where one has none from another."""
-    grid = [[difference(one, other) for other in theirs] for one in mine]
+def between(
+    mine: Sequence[Variant], theirs: Sequence[Variant], difference: Callable[[Variant, Variant], Bounded | None]
+) -> Bounded | None:
+    """The difference of two methods over their seeds: seed by seed where both have the same, else of every two; None without a seed, or where two have no difference."""
+    partners = {other.recipe.seed: [other] for other in theirs}
+    seeds = {one.recipe.seed for one in mine}
+    by_seed = seeds == partners.keys() and None not in seeds and len(seeds) == len(mine) == len(theirs)
+    grid = [[difference(one, other) for other in (partners[one.recipe.seed] if by_seed else theirs)] for one in mine]
     return over_seeds(grid) if mine and theirs and not any(None in line for line in grid) else None
 
 

@@ -33,8 +33,8 @@ def table(clean: Clean, group: Group, contest: Contest) -> Table:
 
     def line(other: Contender) -> Line:
         def loss(at: int) -> Bounded | None:
-            mine, theirs = ([rows[v][at] for v in each.variants if at in rows[v]] for each in (other, best))
-            return between(mine, theirs, lambda a, b: loss_difference(b, a))
+            mine, theirs = ([v for v in each.variants if at in rows[v]] for each in (other, best))
+            return between(mine, theirs, lambda a, b: loss_difference(rows[b][at], rows[a][at]))
 
         def asked(difference: _Difference) -> Bounded | None:
             return between(other.variants, best.variants, lambda a, b: difference(clean, b, a, window))
@@ -52,7 +52,8 @@ def table(clean: Clean, group: Group, contest: Contest) -> Table:
         [line(other) for other in contest.contenders if other is not best],
         first="method",
         note=f"Each method minus {best.label}: a loss above 0 is worse, points below 0 are. Small figures: 95 % intervals, losses paired over documents and "
-        "retrieval over prompts, with Student's between seeds where there are several; set bold where one leaves out zero.",
+        f"retrieval over prompts, with Student's between seeds where there are several: of their differences seed by seed where a method has the same seeds as {best.label}, "
+        "else of each method's seeds by themselves; set bold where one leaves out zero. Passkeys and retrieval are of prompts of their own, not of this text.",
     ).filled
 
 
