@@ -211,7 +211,7 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
     assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
     caption = re.search(
-        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
+        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:[A-Za-z0-9.-]+-tables-perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
         latex,
     )[1]
     assert "256 (L)" in latex and "1024 (4 L)" in latex
@@ -228,10 +228,17 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
-def test_latex_takes_the_tables(tmp_path):
-    report([made_up.write(tmp_path / "r.jsonl")], tmp_path / "page.html", tables=tmp_path / "tables")
-    names = sorted(path.name for path in (tmp_path / "tables").glob("*.tex"))
-    inputs = "\n".join(rf"\input{{tables/{name}}} Table~\ref{{tab:{name[:-4]}}}.\clearpage" for name in names)
+def test_latex_takes_the_tables_of_two_reports(tmp_path, monkeypatch):
+    """Their labels differ, whatever the directories are called."""
+    monkeypatch.chdir(tmp_path)
+    written, inputs = made_up.write(tmp_path / "r.jsonl"), ""
+    for place, label in (("a_1%#é/tables", "a-1--e9-tables"), ("b/tables", "b-tables")):
+        report([written], f"{place[0]}.html", tables=place)
+        names = sorted(path.stem for path in Path(place).glob("*.tex"))
+        shutil.copytree(place, place[0] + "-copy")  # LaTeX reads no file with % in its path
+        inputs += "\n".join(
+            rf"\input{{{place[0]}-copy/{name}}} Table~\ref{{tab:{label}-{name}}}.\clearpage" for name in names
+        )
     preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "paper.tex").write_text(f"{preamble}\n{inputs}\n\\end{{document}}\n", encoding="utf-8")
     for _ in range(2):  # references need a second run

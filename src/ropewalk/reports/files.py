@@ -31,8 +31,12 @@ _BOLD_LATEX, _BOLD_MARKDOWN = (
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
-def write_tables(sections: Sequence[Section], directory: Path) -> None:
-    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs, no wider than the text) and Markdown."""
+def write_tables(sections: Sequence[Section], directory: Path, *, called: Path) -> None:
+    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs, no wider than the text) and Markdown.
+
+    called: the directory as the user named it, for labels.
+    """
+    report = _report(called)
     for section in sections:
         for number, table in enumerate(section.tables, 1):
             name = directory / f"{section.id}-{number}"
@@ -42,14 +46,22 @@ def write_tables(sections: Sequence[Section], directory: Path) -> None:
             align = ["left", *["right"] * (len(heads) - 1)]
             rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
             rows = f"{_FITTED}{{%\n{rows.translate(_LATEX | _BOLD_LATEX)}}}"
-            _write(name.with_suffix(".tex"), _float(rows, table, name.name))
+            _write(name.with_suffix(".tex"), _float(rows, table, f"{report}-{name.name}"))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
     _index(directory, titles)
 
 
+def _report(directory: Path) -> str:
+    """What tells the labels of one report from those of another: the last two names of a directory, in signs that LaTeX takes in labels."""
+    names = [name for name in directory.parts if name not in (directory.anchor, "..")]
+    return re.sub(
+        r"[^A-Za-z0-9.-]", lambda sign: "-" if sign[0].isascii() else f"{ord(sign[0]):x}", "-".join(names[-2:])
+    )
+
+
 def _float(rows: str, table: Table, name: str) -> str:
-    """A tabular with its caption and note, to be \\input, and a label by its file's name."""
+    """A tabular with its caption and note, to be \\input, and a label."""
     sentences = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
     caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in sentences).translate(_LATEX)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", rows, r"\end{table}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -192,7 +193,8 @@ def report(settings: ReportSettings) -> Path:
     for caution in [*training.not_measured(rows), *provenance.other_texts(rows)]:
         _logger.warning("%s", caution)
     with contextlib.ExitStack() as stack:
-        for directory, write in ((settings.tables, write_tables), (settings.figures, write_figures)):
+        with_labels = functools.partial(write_tables, called=Path(settings.tables or ""))
+        for directory, write in ((settings.tables, with_labels), (settings.figures, write_figures)):
             if directory is not None:
                 whole = whole_directory(directory, overwrite=settings.overwrite, inputs=inputs_of(settings))
                 write(sections, stack.enter_context(whole))
