@@ -353,6 +353,48 @@ def test_rows_of_two_machines_whose_texts_have_one_name_never_meet(tmp_path, cap
     assert warned in made_up.words(page) and warned in caplog.text and "digest first" not in page
 
 
+def test_a_text_that_has_two_names_is_one_text(tmp_path):
+    """The rows of two grids of one user, whose paths were relative and then absolute, and of a training that named its data a third way."""
+    path, digests = tmp_path / "r.jsonl", {"model": "m", "test": "tttt", "data": "dddd"}
+    for place, methods in (("x/", ["linear"]), ("", ["yarn", "ntk"])):
+        named = {"test": f"{place}test", "data": f"{place}train", "digests": digests}
+        for shift, method in enumerate(methods):
+            state, settings, rows = trained(method, f"{method}-s0", 2.2 - shift / 10, **named)
+            recorder = records.Recorder(path, made_up.run(state, f"ropewalk ablate {place}", settings=settings))
+            for row in rows:
+                recorder.add(dataclasses.replace(row, data=f"{place}test"))
+    base = {"row": {"name": "hemp/none", "method": "none", "test": "test", "digests": {"test": "tttt"}}}
+    recorder = records.Recorder(
+        path, made_up.run(dataclasses.replace(made_up.BASE, name="hemp/none"), "x", settings=base)
+    )
+    recorder.add(made_up.row(2.0, data="test"))
+    state = made_up.extended(4, 20, "linear", name="runs/long")
+    settings = {"out": "runs/long", "learning_rate": 1e-4, "batch_size": 1, "data": ["/home/me/x/train/"], "digests": {"data": "dddd"}}  # fmt: skip
+    made_up.steps(records.Recorder(path, made_up.run(state, "ropewalk train", settings=settings)), 20)
+    page = report([path], tmp_path / "page.html").read_text()
+    words = made_up.words(page)
+    assert "not all states were measured" not in words.lower() and "different texts" not in words and "[A]" not in page
+    assert "Of 3 methods at 1024 tokens of test" in words
+    assert page.count("<caption>Perplexity, test, ") == 1 and "x/test" not in words and "x/train" not in words
+
+
+@pytest.mark.parametrize(
+    "one, two, names",
+    [
+        (["r12"], ["r12"], {"books"}),  # the same documents were read
+        (["r1", "r12"], ["r1"], {"books", "my/books"}),  # of a directory, and of one file that lies in it
+        (["r12"], ["r8"], {"books", "my/books"}),
+    ],
+)
+def test_texts_without_digests_are_one_if_the_same_was_read(tmp_path, one, two, names):
+    path = tmp_path / "r.jsonl"
+    for name, readings in (("my/books", one), ("books", two)):
+        for window, reading in zip((256, 1024), readings, strict=False):
+            row = dataclasses.replace(made_up.row(2.0, window, data=name), texts=reading)
+            made_up.record_rows(path, (made_up.extended(name=name), row))
+    assert {m.row.data for m in clean(records.read([path])).measurements} == names
+
+
 def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
     """The untrained model has no seed: by steps it stood as 194.9 (194.9 to 194.9) of three."""
     seeds = [trained("linear", f"s{seed}", 2.1 + seed / 10, seed=seed) for seed in range(3)]

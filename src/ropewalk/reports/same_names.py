@@ -1,62 +1,99 @@
-"""Texts of one name that are not the same: from here on each has a letter, so that nothing joins or compares them by name.
+"""Texts and their names: one text that has several names gets one of them, and texts of one name that are not the same have a letter each, so that nothing
+joins, compares or sets apart by name what is not so by content.
 
 in   headers and measurements as they were read
-out  the same; where one name stands for several texts, in headers of `ablate` and in rows `data/b.jsonl[A]` and `data/b.jsonl[B]`
+out  the same; in headers of `ablate` and `train` and in rows, a text that was called `train` and `x/train` is `train`, the shortest of its names, and where
+     one name stands for several texts they are `data/b.jsonl[A]` and `data/b.jsonl[B]`
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import itertools
+import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
 from ropewalk.records import Measurement, Row, Run
+from ropewalk.records.recipe import is_training
 
-#: The settings of a row of `ablate` that name texts.
+#: The settings of a row of `ablate`, or of a training, that name texts.
 _NAMED = ("test", "data", "also", "validation")
 
 
 @dataclass(frozen=True)
 class Text:
-    """By what a text is known: digests of its files, hashes of what was read of it as a whole, and of each document; empty where that is not on record."""
+    """By what a text is known: digests of its files, hashes of what was read of it as a whole, and of each document; empty where that is not on record.
+    names: what it is called, the oldest first.
+    """
 
     digests: frozenset[str] = frozenset()
     readings: frozenset[str] = frozenset()
     documents: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The shortest of its names, of several the oldest."""
+        return min(self.names, key=len)
 
     @property
     def is_known(self) -> bool:
         return bool(self.digests or self.readings or self.documents)
 
     def is_same(self, other: Text) -> bool:
-        """The same documents were read, or the files are the same; where the files of one are not on record, some documents are the same."""
+        """Of two texts of one name: the same documents were read, or the files are the same; where the files of one are not on record, some documents are the same."""
         if self.readings & other.readings or self.digests & other.digests:
             return True
         return not (self.digests and other.digests) and bool(self.documents & other.documents)
 
+    def is_copy(self, other: Text) -> bool:
+        """Of two texts of different names: the files are the same, or all that was read of them is; a directory and one document of it are two texts."""
+        return bool(self.digests & other.digests or (self.readings and self.readings == other.readings))
+
     def __or__(self, other: Text) -> Text:
-        return Text(self.digests | other.digests, self.readings | other.readings, self.documents | other.documents)
+        names = tuple(dict.fromkeys((*self.names, *other.names)))
+        return Text(
+            self.digests | other.digests, self.readings | other.readings, self.documents | other.documents, names
+        )
 
 
 def apart(
     runs: dict[str, Run], measurements: list[Measurement[Row]]
 ) -> tuple[dict[str, Run], list[Measurement[Row]], dict[str, list[Text]]]:
     """Headers, measurements, and the names that stand for several texts, with these, the oldest first."""
-    texts: dict[str, list[Text]] = {}
+    by_name: dict[str, list[Text]] = {}
     for run in sorted(runs.values(), key=lambda run: run.started):
         for _, name, text in _of_header(run):
-            _join(texts.setdefault(name, []), text)
+            if text.is_known:
+                _join(by_name.setdefault(name, []), text)
     for m in sorted(measurements, key=lambda m: m.run.started):
         if (name := getattr(m.row, "data", "")) and (text := _of_row(m)).is_known:
-            _join(texts.setdefault(name, []), text)
-    several = {name: each for name, each in texts.items() if len(each) > 1}
+            _join(by_name.setdefault(name, []), text)
+    texts = _of_any_name(itertools.chain.from_iterable(by_name.values()))
+    by_name = {}
+    for text in texts:
+        by_name.setdefault(text.name, []).append(text)
     return (
-        {key: _header(run, several) for key, run in runs.items()},
-        [dataclasses.replace(m, row=_row(m, several)) for m in measurements] if several else measurements,
-        several,
+        {key: _header(run, texts) for key, run in runs.items()},
+        [dataclasses.replace(m, row=_row(m, texts)) for m in measurements],
+        {name: each for name, each in by_name.items() if len(each) > 1},
     )
+
+
+def _of_any_name(texts: Iterable[Text]) -> list[Text]:
+    """Each text once, with all its names; where the first of them stood."""
+    groups: list[list[Text]] = []
+    for text in texts:
+        copies = [group for group in groups if any(map(text.is_copy, group))]
+        joined = [*itertools.chain.from_iterable(copies), text]
+        place = groups.index(copies[0]) if copies else len(groups)
+        groups[place : place + 1] = [joined]
+        groups = [group for group in groups if group not in copies[1:]]
+    return [functools.reduce(operator.or_, group) for group in groups]
 
 
 def lettered(name: str, place: int) -> str:
@@ -66,24 +103,39 @@ def lettered(name: str, place: int) -> str:
 
 
 def _of_header(run: Run) -> Iterator[tuple[str, str, Text]]:
-    """(setting, name, text) of the header of a row of `ablate`, where a digest is on record."""
-    row = run.settings.get("row")
-    row = row if isinstance(row, dict) else {}
+    """(setting, name, text) of each setting of a row of `ablate`, or of a training, that names texts; of what has no digest on record nothing is known."""
+    row = _settings(run)
     digests = row.get("digests")
     digests = digests if isinstance(digests, dict) else {}
     for setting in _NAMED:
-        if isinstance(row.get(setting), str) and digests.get(setting):
-            yield setting, row[setting], Text(digests=frozenset({str(digests[setting])}))
+        if name := " ".join(_words(row.get(setting))):
+            text = frozenset({str(digests[setting])} if digests.get(setting) else ())
+            yield setting, name, Text(digests=text, names=(name,))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What was asked for: the row of `ablate`, or the settings of a training."""
+    row = run.settings.get("row")
+    return row if isinstance(row, dict) else run.settings if is_training(run) else {}
+
+
+def _words(value: Any) -> list[str]:
+    """What a setting names: in a row of `ablate` a text, in a training the list of its sources, each here with the folder that it is in."""
+    if isinstance(value, list):
+        return ["/".join(str(word).rstrip("/").split("/")[-2:]) for word in value]
+    return [value] if isinstance(value, str) else []
 
 
 def _of_row(m: Measurement[Row]) -> Text:
-    """What a row read."""
-    digests = [text.digests for _, name, text in _of_header(m.run) if name == getattr(m.row, "data", "")]
+    """What a row read, by its name."""
+    called = getattr(m.row, "data", "")
+    digests = [text.digests for _, name, text in _of_header(m.run) if name == called]
     each = [document.get("text", "") for document in getattr(m.row, "per_document", [])]
     listed = m.run.settings.get("texts")  # of a measurement of attention
-    documents = each or (listed if isinstance(listed, list) else [])
+    hashes = each or (listed if isinstance(listed, list) else [])
     whole = getattr(m.row, "texts", "")
-    return Text(frozenset().union(*digests), frozenset({whole} - {""}), frozenset(map(str, documents)) - {""})
+    documents = frozenset(map(str, hashes)) - {""}
+    return Text(frozenset().union(*digests), frozenset({whole} - {""}), documents, (called,))
 
 
 def _join(texts: list[Text], text: Text) -> None:
@@ -98,23 +150,33 @@ def _join(texts: list[Text], text: Text) -> None:
     texts[:] = [*known[:place], text, *known[place:]]
 
 
-def _called(name: str, text: Text, several: dict[str, list[Text]]) -> str:
-    """Its name, with a letter where it needs one; what cannot be told stays without, and so apart from all of them."""
-    places = [place for place, other in enumerate(several.get(name, [])) if other.is_same(text)]
-    return lettered(name, places[0]) if places else name
+def _called(name: str, text: Text, texts: list[Text]) -> str:
+    """What a text is called from here on; one of several of its name that cannot be told stays without a letter, and so apart from all of them."""
+    named = [each for each in texts if name in each.names]
+    known = named if len(named) == 1 else [each for each in named if each.is_same(text)]
+    if not known:
+        return name
+    alike = [each for each in texts if each.name == known[0].name]
+    return known[0].name if len(alike) == 1 else lettered(known[0].name, alike.index(known[0]))
 
 
-def _header(run: Run, several: dict[str, list[Text]]) -> Run:
+def _header(run: Run, texts: list[Text]) -> Run:
     """A header whose names tell texts apart, so that their digests are no longer needed: a run of which none is on record is no other for that."""
-    names = {setting: _called(name, text, several) for setting, name, text in _of_header(run)}
+    row, names = _settings(run), {}
+    for setting, name, text in _of_header(run):
+        if any(name in each.names for each in texts):
+            called = _called(name, text, texts)
+            words = _words(row[setting]) if called == name else called.split(" ")
+            names[setting] = words if isinstance(row[setting], list) else called
     if not names:
         return run
-    row = run.settings["row"]
-    digests = {name: digest for name, digest in row["digests"].items() if name not in names}
-    return dataclasses.replace(run, settings={**run.settings, "row": {**row, **names, "digests": digests}})
+    digests = {name: digest for name, digest in (row.get("digests") or {}).items() if name not in names}
+    changed = {**row, **names, "digests": digests}
+    return dataclasses.replace(run, settings=changed if row is run.settings else {**run.settings, "row": changed})
 
 
-def _row(m: Measurement[Row], several: dict[str, list[Text]]) -> Any:
-    name = getattr(m.row, "data", "")
-    renamed: dict[str, Any] = {"data": _called(name, _of_row(m), several)}
-    return dataclasses.replace(m.row, **renamed) if name in several else m.row
+def _row(m: Measurement[Row], texts: list[Text]) -> Any:
+    if not (name := getattr(m.row, "data", "")):
+        return m.row
+    renamed: dict[str, Any] = {"data": _called(name, _of_row(m), texts)}
+    return m.row if renamed["data"] == name else dataclasses.replace(m.row, **renamed)
