@@ -22,6 +22,7 @@ import ropewalk
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.processes import locked
+from ropewalk.cli import main
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
@@ -180,12 +181,44 @@ def test_rows_of_other_content_under_the_same_names_are_refused(places, other, w
     assert sorted(Path("rows").glob("*.jsonl")) == first
 
 
-def test_texts_that_are_trained_on_and_tested_are_said(places, caplog):
-    asked = dict(methods=["none"], tokens=[0], measure=["passkey"], **SMALL) | dict(test=["a/pg/test"], device="cpu")
-    ropewalk.ablate("hemp", out="rows", data=["b/pg/data"], **asked)
+def test_a_row_is_the_same_by_whatever_paths_its_texts_are_named(places, monkeypatch):
+    """`--config grid/run.yaml` has absolute paths where relative ones were typed: `data` is then called `pg/data`."""
+    monkeypatch.chdir(places / "a/pg")
+    few = {**SMALL, "measure": ["passkey"], "prompt_windows": [256], "methods": ["linear"], "tokens": [512]}
+    ropewalk.ablate("../hemp", test=["test"], data=["data"], out="rows", **few)
+    (row,) = Path("rows").glob("*.jsonl")
+    assert header(row)["settings"]["row"]["data"] == "data"
+    before = row.read_bytes()
+    monkeypatch.chdir(places / "a/hemp")  # whose name is no part of "."
+    again = ["ablate", "--config", str(places / "a/pg/rows/run.yaml"), "--device", "cpu"]
+    for command in ([*again, "--dry-run", "--chip", "H100"], again):
+        main(command)
+    ropewalk.ablate(".", test=["../../a/pg/test"], data=["../pg/data"], out="../pg/rows", **few)
+    assert (places / "a/pg/rows" / row.name).read_bytes() == before and len(
+        list(Path("../pg/rows").glob("*.jsonl"))
+    ) == 1
+    with pytest.raises(UserError, match="is a row with data data, and asked for is pg/data"):  # of other content
+        ropewalk.ablate(".", test=["../pg/test"], data=["../../b/pg/data"], out="../pg/rows", **few)
+    # Without a digest on record a name is all that there is.
+    (places / "a/pg/rows" / row.name).write_text(re.sub(r'"digests":{[^}]*},', "", before.decode()))
+    with pytest.raises(UserError, match="is a row with data data, and asked for is pg/data"):
+        ropewalk.ablate(".", test=["../pg/test"], data=["../pg/data"], out="../pg/rows", **few)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_texts_that_are_trained_on_and_tested_are_said(places, caplog, dry):
+    asked = dict(methods=["none"], tokens=[0], measure=["passkey"], prompt_windows=[256], **SMALL) | dict(device="cpu")
+    asked |= dict(dry_run=True, chip="H100") if dry else {}
+    # As long as what is trained on, and another text.
+    other = Path("a/pg/test/it's.py").read_bytes()
+    Path("b/pg/test/other.py").write_bytes(bytes([other[0] ^ 1]) + other[1:])
+    ropewalk.ablate("hemp", out="rows", test=["b/pg/test"], data=["a/pg/data"], **asked)
     assert "learnt by heart" not in caplog.text
-    ropewalk.ablate("hemp", out="others", data=["a/pg/data"], **asked)  # a copy of the test text
-    assert "learnt by heart" in caplog.text
+    ropewalk.ablate("hemp", out="same", test=["a/pg/test"], data=["b/pg/data", "a/pg/test", "0.5"], **asked)
+    assert "trains on (a/pg/test/it's.py): what is measured there is what was learnt by heart" in caplog.text
+    shutil.copy("a/pg/data/it's.py", "b/pg/test/renamed.py")
+    ropewalk.ablate("hemp", out="others", test=["b/pg/test"], data=["a/pg/data"], **asked)
+    assert "trains on (b/pg/test/renamed.py is a/pg/data/it's.py): what is measured" in caplog.text
 
 
 def test_rows_of_earlier_versions_are_known_by_their_names(places):

@@ -132,6 +132,13 @@ def digest_of(source: str | Path) -> str:
     return hashlib.sha256(" ".join(digests.digest_of(path) for path in files_of(source)).encode()).hexdigest()[:16]
 
 
+def digest_of_all(words: Iterable[str | Path]) -> str:
+    """16 hexadecimal digits of what several words name together: of the bytes of their files, in order, wherever these lie; a word that names no file (a
+    weight in a mixture, a data set of the hub) counts as it is written."""
+    parts = [digest_of(word) if Path(word).exists() else str(word) for word in words]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
 def _below(directory: Path, left_out: list[str] | None = None) -> list[Path]:
     """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths. left_out: takes the names of other splits."""
     files: list[Path] = []

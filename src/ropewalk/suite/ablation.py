@@ -40,6 +40,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.model.save import as_on_disk
 from ropewalk.model.verify import pin_rope
+from ropewalk.progress import is_first_process
 from ropewalk.records import Rows
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
@@ -47,7 +48,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.claims import claimed, waiting
-from ropewalk.suite.digests import words_of
+from ropewalk.suite.digests import trained_on
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.measurements import measurements
 from ropewalk.suite.row import Row, refuse_other_files
@@ -94,6 +95,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     refuse_other_rows(grid, out)  # before anything is loaded
     for row in grid.rows:
         is_whole(grid, row, out)
+    if is_first_process():
+        _warn_of_test_texts(settings)
     if settings.dry_run:
         return Rows(
             Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
@@ -101,9 +104,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
         )
     mesh = meshes.start(device=device_for(settings.device))
     atexit.register(mesh.close)
-    ranks.first(
-        lambda: (_take_directory(settings, out), _warn_of_test_texts(settings, grid.digests))
-    )  # of what is read now, whatever is written there later
+    # Digests are of what is read now, whatever is written there later.
+    ranks.first(lambda: (_take_directory(settings, out), grid.digests))
     bench = Bench(grid, mesh)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
@@ -112,14 +114,15 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     return Rows(outcomes[row] for row in grid.rows)
 
 
-def _warn_of_test_texts(settings: AblateSettings, digests: dict[str, str]) -> None:
-    """Say it where what is measured was trained on."""
-    trained_on, tested_on = (
-        {str(Path(word).resolve()) for word in words_of(each)} for each in (settings.data, settings.test)
-    )
-    if trained_on & tested_on or ("data" in digests and digests["data"] == digests.get("test")):
+def _warn_of_test_texts(settings: AblateSettings) -> None:
+    """Say it where what is measured is trained on."""
+    if same := trained_on(settings):
+        test, data = next(iter(same.items()))
+        first = (test if test == data else f"{test} is {data}") + (
+            f", and {len(same) - 1} more" if len(same) > 1 else ""
+        )
         _logger.warning(
-            "--test names texts that --data trains on: what is measured there is what was learnt by heart; name others"
+            f"--test names texts that --data trains on ({first}): what is measured there is what was learnt by heart; name others"
         )
 
 

@@ -1,18 +1,22 @@
 """What tells the data and the model of an ablation apart from others of the same names: digests of what they hold.
 
 in   `AblateSettings` and the model that all rows start from
-out  setting → digest, of those that are given
+out  setting → digest, of those that are given; which files are trained on and measured
 """
 
 from __future__ import annotations
 
-import hashlib
+import collections
+import functools
+import os
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.digests import digest_of
 from ropewalk.data import documents
 from ropewalk.settings.ablate import AblateSettings
+from ropewalk.settings.mixture import sources_of
 
 #: The settings that name what is read.
 TEXTS = ("data", "test", "validation", "also", "scores", "benchmarks")
@@ -23,7 +27,7 @@ def digests_of(settings: AblateSettings, source: Checkpoint) -> dict[str, str]:
     reading order, wherever these lie; weights and lengths of a mixture count too. A data set of the hub is known by its name alone.
     """
     given = {name: words for name in TEXTS if (words := words_of(getattr(settings, name)))}
-    return {"model": source.fingerprint} | {name: _digest(words) for name, words in given.items()}
+    return {"model": source.fingerprint} | {name: documents.digest_of_all(words) for name, words in given.items()}
 
 
 def words_of(value: Any) -> list[Any]:
@@ -31,6 +35,27 @@ def words_of(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _digest(words: list[Any]) -> str:
-    parts = [documents.digest_of(word) if Path(word).exists() else str(word) for word in words]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+def trained_on(settings: AblateSettings) -> dict[str, str]:
+    """What --test names and --data trains on, whatever it is called there → its name in --data. Only files of one size are read, and what was read before is not."""
+    trained, tested = sources_of(settings.data), words_of(settings.test)
+    same = {str(word): str(word) for word in tested if word in trained and not Path(word).exists()}  # of the hub
+    by_place, by_size = {}, collections.defaultdict(list)
+    for file in _files(trained):
+        by_place[os.path.realpath(file)] = file
+        by_size[file.stat().st_size].append(file)
+
+    @functools.cache
+    def by_digest(size: int) -> dict[str, Path]:
+        return {digest_of(file): file for file in by_size[size]}
+
+    for file in _files(tested):
+        twin = by_place.get(os.path.realpath(file))
+        if twin is None and (size := file.stat().st_size) in by_size:
+            twin = by_digest(size).get(digest_of(file))
+        if twin is not None:
+            same[str(file)] = str(twin)
+    return same
+
+
+def _files(sources: list[Any]) -> list[Path]:
+    return [file for source in sources if Path(source).exists() for file in documents.files_of(source)]

@@ -7,6 +7,7 @@ out  of a row its recipe, its identity on record, and about how long it takes
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +58,7 @@ class Grid:
 
     @property
     def model_name(self) -> str:
-        return Path(self.settings.model).name
+        return Path(os.path.abspath(self.settings.model)).name  # of `.` too
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -15,6 +15,7 @@ from typing import Any
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, Step, read, to_line
+from ropewalk.suite.digests import TEXTS
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.row import Row, asked_of
 from ropewalk.suite.row_command import command
@@ -48,7 +49,8 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     _refuse_other_content(path, on_disk, asked)
     if not {*asked.pop("measure")} <= {*on_disk.get("measure", [])}:
         return False
-    for name in [name for name, value in asked.items() if name != "digests" and on_disk.get(name) != value]:
+    same = {"digests", *(name for name in _WORDS if _is_same_text(name, on_disk, asked))}
+    for name in [name for name, value in asked.items() if name not in same and on_disk.get(name) != value]:
         raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
     return True
 
@@ -67,8 +69,10 @@ def refuse_other_rows(grid: Grid, out: Path) -> None:
 
 
 def _refuse_other_content(path: Path, on_disk: dict[str, Any], asked: dict[str, Any]) -> None:
-    """By name and by digest, where both rows have one: rows of earlier versions have no digests, and are taken where the names agree."""
+    """Texts by digest, where both rows have one, whatever their paths; else by name, as rows of earlier versions, which have no digests. A model by both."""
     for name in _WORDS:
+        if _is_same_text(name, on_disk, asked):
+            continue
         names = [_name_of_model(row) if name == "model" else row.get(name) for row in (on_disk, asked)]
         digests = [row.get("digests", {}).get(name) for row in (on_disk, asked)]
         if None not in names and names[0] != names[1]:
@@ -78,6 +82,12 @@ def _refuse_other_content(path: Path, on_disk: dict[str, Any], asked: dict[str, 
                 f"{path} is a row of other {_WORDS[name]} than asked for, though both are called {names[0]} (digest {digests[0]}, asked for is "
                 f"{digests[1]}): {_ALIKE}"
             )
+
+
+def _is_same_text(name: str, on_disk: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether both rows read the same of a setting that names texts; False where no digest says so."""
+    digests = [row.get("digests", {}).get(name) for row in (on_disk, asked)]
+    return name in TEXTS and None not in digests and digests[0] == digests[1]
 
 
 def _name_of_model(row: dict[str, Any]) -> str:
@@ -98,7 +108,9 @@ def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> Non
         run = measurement.run
         if run.id not in said:
             said.add(run.id)
-            kept = {name: value for name, value in run.settings.items() if name not in ("model", "data", "out")}
+            kept = {
+                name: value for name, value in run.settings.items() if name not in ("model", "data", "out", "digests")
+            }
             header = dataclasses.replace(
                 run,
                 command="",
