@@ -16,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk import records, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import order
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
 from ropewalk.reports.card import card
+from ropewalk.settings.ablate import AblateSettings
+from ropewalk.suite.digests import digests_of
 from ropewalk.training import TrainSettings, log, throughput
 from ropewalk.training.optimizer import learning_rate
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
@@ -201,6 +204,23 @@ def test_a_step_is_recorded_with_everything_the_log_line_tells(base, tmp_path):
     )  # nobody measured this CPU's peak, and a guess would be none
     assert run.model.window == WINDOW and run.settings["batch_size"] == 4
     assert run.settings["data"] == [document.name for document in DOCUMENTS]
+
+
+def test_a_header_has_the_digests_of_the_files_that_are_read(base, tmp_path):
+    """As a row of `ablate` has them, wherever the files lie; documents in memory have none."""
+    headers = []
+    for place in ("one", "two"):
+        (tmp_path / place / "texts").mkdir(parents=True)
+        for document in DOCUMENTS:
+            (tmp_path / place / "texts" / f"{document.name}.txt".replace("/", "-")).write_text(document.text)
+        go(base, tmp_path / place / "out", steps=1, data=[tmp_path / place / "texts", "1.0"])
+        (run,) = records.read([tmp_path / place / "out/records.jsonl"]).runs.values()
+        headers.append(run.settings["digests"])
+    settings = AblateSettings(model="hemp", test=["hemp"], out="o", data=[str(tmp_path / "one/texts"), "1.0"])
+    assert headers[0] == headers[1] == {"data": digests_of(settings, Checkpoint.open("hemp"))["data"]}
+    go(base, tmp_path / "memory", steps=1)
+    (run,) = records.read([tmp_path / "memory/records.jsonl"]).runs.values()
+    assert run.settings["digests"] == {}
 
 
 def test_the_flops_of_a_token_are_those_torch_counts():

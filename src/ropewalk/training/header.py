@@ -1,7 +1,7 @@
 """What stands on record of a run before its first step.
 
 in   settings, the model it starts from, the windows it reads, its devices
-out  the header of its records: device, precision, seed, every setting as it was settled
+out  the header of its records: device, precision, seed, every setting as it was settled, digests of the files it reads
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from ropewalk import records
-from ropewalk.data.documents import Document
+from ropewalk.data.documents import Document, digest_of_all, kind_of
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.devices import device_name
+from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.batch import Batches
 from ropewalk.training.setup import StartingModel
@@ -41,6 +42,7 @@ def header_of(
             "cpu_threads": torch.get_num_threads(),
             "model_fingerprint": start.fingerprint,
             "windows": len(batches.windows),
+            "digests": _digests(settings) if mesh.main else {},
             "sources": [dataclasses.asdict(reading) for reading in batches.readings],
         },
     )
@@ -50,6 +52,18 @@ def _named(data: Any) -> list[str]:
     """What was trained on, as the records name it."""
     listed = [data] if isinstance(data, str | Path) else list(data)
     return [source.name if isinstance(source, Document) else str(source) for source in listed][:1000]
+
+
+def _digests(settings: TrainSettings) -> dict[str, str]:
+    """Setting → digest of the files that it names, as a row of `ablate` has them; none of what is streamed or was in memory."""
+    digests = {}
+    for name in ("data", "scores", "watch_data"):
+        given = getattr(settings, name) or ()
+        words = [given] if isinstance(given, str | Path) else list(given)
+        files = [word for word in words if not isinstance(word, Document)]
+        if files and len(files) == len(words) and "hub" not in map(kind_of, sources_of(files)):
+            digests[name] = digest_of_all(files)
+    return digests
 
 
 def _short(dtype: torch.dtype) -> str:
