@@ -57,6 +57,28 @@ def test_a_close_up_leaves_out_what_would_flatten_the_rest(rows):
     assert low < min(m.row.perplexity for m in rows.of(Perplexity)) and high < 20
 
 
+def test_what_a_close_up_leaves_out_is_named():
+    """The frame ends at 1.3 times the best, 9: a line beyond it, one that leaves it and is no number then, and a seed of a mean that does not."""
+    rows = [
+        Measurement(made_up.row(math.log(p), w), made_up.run(made_up.BASE, "x")) for w, p in ((128, 9.0), (256, 9.1))
+    ]
+    rows.append(Measurement(dataclasses.replace(rows[0].row, window=512, perplexity=math.inf), rows[0].run))
+    for method, seed, values in (("yarn", 0, (9.0, 9.2)), ("yarn", 1, (9.1, 12.0)), ("ntk", 0, (20.0, 11.0))):
+        state = made_up.extended(4, 20, method, name=f"hemp/{method}{seed}")
+        row = {"name": state.name, "method": method, "tokens": 4096, "seed": seed}
+        run = made_up.run(state, state.name, settings={"row": row})
+        rows += [Measurement(made_up.row(math.log(p), w), run) for w, p in zip((256, 1024), values, strict=True)]
+    assert measured_figures.left_out(rows) == ["base, extrapolating (at 512)"]
+    assert measured_figures.left_out(rows, closeup=True) == [
+        "base, extrapolating (at 512)",
+        "NTK ×4, 20 steps (at 256)",
+        "seeds of YaRN ×4, 20 steps, 2 seeds (at 1024)",
+    ]
+    for closeup in (False, True):
+        figure = measured_figures.perplexity(rows, closeup=closeup)
+        assert "thin: its seeds, one by one" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 @pytest.mark.parametrize("closeup", [False, True])
 def test_no_line_or_error_bar_leaves_its_frame(rows, closeup):
     """Every point of every line and both ends of every interval lie within the axes' limits."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows, told_apart, trained_variant
 
+_THIN = "thin: its seeds, one by one"
 _ASIDE = 0.06  # of a doubling: from the first to the last of the lines that stand beside each other at a window
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
@@ -60,16 +61,14 @@ def perplexity(
     """Perplexity against the evaluation window, one line a variant, with 95 % intervals; the last step of each training. Seeds are thin lines about their mean, whose interval is that of tables.
 
     The base is drawn through: solid inside its window, dashed where it extrapolates. `closeup` limits the y axis to where
-    the variants that work lie, since one extrapolation can flatten everything else; what lies outside is left out, and so are intervals, which are of documents and wider than that.
+    the variants that work lie, since one extrapolation can flatten everything else; what lies outside is left out (`left_out` names it), and so are intervals, which are of documents and wider than that.
     """
     by_variant = _by_variant(measurements)
     figure, axes = new()
     names = labels(list(by_variant))
     asides = _asides(list(by_variant))
     limits = closeup_limits(measurements) if closeup else None
-    for index, seeds in enumerate(seeds_of_rows(list(by_variant))):
-        variant, each = seeds[0], [by_variant[seed] for seed in seeds]
-        rows = _means(each) if len(seeds) > 1 else each[0]
+    for index, (variant, rows, seeds) in enumerate(_curves(by_variant)):
         windows = [row.window * asides[variant] for row in rows]
         values = _within(limits, _finite([row.perplexity for row in rows]))
         if limits and not np.isfinite(values).any():
@@ -83,10 +82,13 @@ def perplexity(
                 axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
-        for seed in each if len(seeds) > 1 else ():
+        thin: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
+        for seed in seeds:
             values_of_seed = _within(limits, _finite([row.perplexity for row in seed]))
             at = [row.window * asides[variant] for row in seed]
-            axes.plot(at, values_of_seed, color=tone, linewidth=0.6, alpha=0.6, linestyle=dashes(variant))
+            axes.plot(at, values_of_seed, color=tone, linestyle=dashes(variant), **thin)
+        if seeds:
+            axes.plot([], [], color=MUTED, label=_THIN, **thin)
         if not closeup:
             _intervals(axes, windows, values, rows, tone)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
@@ -113,6 +115,18 @@ def closeup_limits(measurements: Sequence[Measurement[Perplexity]]) -> tuple[flo
         return None
     margin = 0.08 * (max(close) - min(close)) or 0.02 * min(close)
     return min(close) - margin, max(close) + margin
+
+
+def left_out(measurements: Sequence[Measurement[Perplexity]], *, closeup: bool = False) -> list[str]:
+    """What has no point in `perplexity` of these, since it is no number or beyond a close-up's frame: lines, or seeds of them, and at which windows."""
+    limits, by_variant = closeup_limits(measurements) if closeup else None, _by_variant(measurements)
+    names, lines = labels(list(by_variant)), []
+    for variant, rows, seeds in _curves(by_variant):
+        without = _without_point(limits, rows)
+        of_seeds = sorted({window for seed in seeds for window in _without_point(limits, seed)} - set(without))
+        for windows, whose in ((without, ""), (of_seeds, "seeds of ")):
+            lines += [f"{whose}{names[variant]} (at {', '.join(map(str, windows))})"] if windows else []
+    return lines
 
 
 @styled
@@ -230,6 +244,15 @@ def _line(variant: Variant) -> tuple:
     )
 
 
+def _curves(
+    by_variant: dict[Variant, list[Perplexity]],
+) -> Iterator[tuple[Variant, list[Perplexity], list[list[Perplexity]]]]:
+    """(variant, rows, rows of each seed) of each line; of several seeds the rows are means, of one there are no others."""
+    for seeds in seeds_of_rows(list(by_variant)):
+        each = [by_variant[seed] for seed in seeds]
+        yield seeds[0], *((_means(each), each) if len(each) > 1 else (each[0], []))
+
+
 def _means(seeds: Sequence[Sequence[Perplexity]]) -> list[Perplexity]:
     """Window by window the mean over seeds, with its interval for other documents and other seeds."""
     by_window: dict[int, list[Perplexity]] = {}
@@ -256,6 +279,12 @@ def _within(limits: tuple[float, float] | None, values: Sequence[float]) -> list
     return [value if limits is None or limits[0] <= value <= limits[1] else math.nan for value in values]
 
 
+def _without_point(limits: tuple[float, float] | None, rows: Sequence[Perplexity]) -> list[int]:
+    """The windows at which a line has no point."""
+    values = _within(limits, _finite([row.perplexity for row in rows]))
+    return [row.window for row, value in zip(rows, values, strict=True) if math.isnan(value)]
+
+
 def _can_be_drawn(value: float) -> bool:
     """Finite, and far enough from the largest float that an axis can be laid around it."""
     return number_format.is_finite(value) and abs(value) < 1e200
@@ -278,4 +307,4 @@ def _running_mean(values: Sequence[float], span: int) -> Float[np.ndarray, " ste
     return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
 
 
-__all__ = ["closeup_limits", "loss", "passkey_map", "perplexity", "save"]
+__all__ = ["closeup_limits", "left_out", "loss", "passkey_map", "perplexity", "save"]

@@ -127,14 +127,13 @@ def section(clean: Clean) -> Section | None:
 def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
     """The figures and the table of one group."""
     for measurements, words in _figures(group):
-        part.draw(measured.perplexity(measurements, colours=clean.colours), _caption(group) + words, heading)
+        captions = [_caption(group) + words]
         if measured.closeup_limits(measurements):
-            closeup = measured.perplexity(measurements, closeup=True, colours=clean.colours)
-            part.draw(
-                closeup,
-                "The same, close up: the states that work, without their intervals, which would leave this frame.",
-                heading,
-            )
+            captions.append("The same, close up: without intervals, which would leave this frame.")
+        for closeup, caption in enumerate(captions):
+            drawing = measured.perplexity(measurements, closeup=bool(closeup), colours=clean.colours)
+            missing = "; ".join(measured.left_out(measurements, closeup=bool(closeup)))
+            part.draw(drawing, caption + (f" Not in this frame: {missing}." if missing else ""), heading)
     part.tables.append(_table(clean, group))
     part.notes += [note for note in _notes(group) if note not in part.notes]
 
