@@ -42,7 +42,7 @@ from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows, told_apart, trained_variant
 
-_THIN = "thin: its seeds, one by one"
+_THIN: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}  # a single seed
 _ASIDE = 0.06  # of a doubling: from the first to the last of the lines that stand beside each other at a window
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#eceae5", "#a9c4e0", "#1d5fa8"])
 
@@ -82,15 +82,14 @@ def perplexity(
                 axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
         marker = MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
-        thin: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}
         for seed in seeds:
             values_of_seed = _within(limits, _finite([row.perplexity for row in seed]))
             at = [row.window * asides[variant] for row in seed]
-            axes.plot(at, values_of_seed, color=tone, linestyle=dashes(variant), **thin)
-        if seeds:
-            axes.plot([], [], color=MUTED, label=_THIN, **thin)
+            axes.plot(at, values_of_seed, color=tone, linestyle=dashes(variant), **_THIN)
         if not closeup:
             _intervals(axes, windows, values, rows, tone)
+    if any(seeds for _, _, seeds in _curves(by_variant)):
+        axes.plot([], [], color=MUTED, label="thin lines: single seeds", **_THIN)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
     window_axis(axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
     for original in sorted({variant.original_window for variant in by_variant}):
