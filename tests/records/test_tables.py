@@ -58,6 +58,12 @@ def test_a_base_beyond_its_window_is_grouped_with_itself(tmp_path) -> None:
     assert list(frame["base"]) == ["hemp", "hemp"]
 
 
+def test_direct_fine_tuning_is_called_as_ablate_calls_it(tmp_path) -> None:
+    direct = made_up.extended(4, 100, "plain", name="hemp/direct")
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (direct, made_up.row(2.0, 1024)))
+    assert list(records.read([path]).of(records.Perplexity).to_pandas().method) == ["plain", "direct"]
+
+
 def test_scores_of_attention_are_a_line_a_head_and_distance() -> None:
     head = [1.0, 2.0]
     row = records.AttentionScores(

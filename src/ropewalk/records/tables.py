@@ -69,7 +69,8 @@ def _of_run(measurement: Measurement[Any]) -> dict[str, Any]:
         "model": measurement.run.model.name,
         "state": variant.label,
         "base": variant.short_name if variant.role in ("base", "extrapolation") else variant.base,
-        "method": variant.recipe.word or variant.method,
+        "method": variant.recipe.word
+        or ("direct" if variant.extended and variant.method == "plain" else variant.method),
         "factor": variant.factor,
         "steps": variant.steps,
         "seed": variant.recipe.seed,
