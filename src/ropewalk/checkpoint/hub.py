@@ -14,6 +14,7 @@ from typing import Any
 from ropewalk.checkpoint.guard import EMBEDDED, refuse_unreadable
 from ropewalk.checkpoint.headers import INDEX, PICKLE, PICKLE_INDEX, SINGLE, no_gguf
 from ropewalk.checkpoint.licence import NOTICE_FILES
+from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.steps import CHECKPOINTS
 from ropewalk.errors import UserError, read_text, refuse_irregular, refuse_irregular_among
 
@@ -40,9 +41,10 @@ def locate(model: str | Path, *, trust_remote_code: bool = False, pickles: bool 
     if path.is_dir():
         refuse_unreadable(path.absolute())
         # Whoever reads it next, a library of others perhaps, would wait for ever.
-        inner = (
-            file for file in path.glob("*/*") if file.parent.name != CHECKPOINTS
-        )  # people keep there what they like
+        directories = (each for each in path.glob("*") if each.is_dir() and not outside(each, path))
+        inner = (  # people keep among a run's checkpoints what they like
+            file for each in directories if each.name != CHECKPOINTS for file in each.glob("*")
+        )
         refuse_irregular_among([*path.glob("*"), *inner], "a model's directory holds files")
         return path
     if path.exists():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.checkpoint.headers import PICKLES, tensors
+from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import UserError, read_text
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def _beginning(checkpoint: Checkpoint, file: str, entry: dict[str, Any]) -> byte
 
 
 def _pickles(checkpoint: Checkpoint) -> Problem | None:
-    pickled = sorted(path.name for path in checkpoint.path.iterdir() if path.suffix in PICKLES)
+    files = (path.relative_to(checkpoint.path).as_posix() for path in files_below(checkpoint.path))
+    pickled = [name for name in files if name.endswith(PICKLES)]
     if not pickled:
         return None
     return Problem(

@@ -26,12 +26,13 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import same_bytes, weights_in
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
+from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import names_code, own_code, without_code
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
-from ropewalk.model.own_files import is_of_a_run, outside
+from ropewalk.model.own_files import is_of_a_run
 
 _logger = logging.getLogger(__name__)
 
@@ -172,12 +173,6 @@ def _lengthen(
         if always or content.get(key) == old:
             content[key] = value
     write_json(target / name, content)
-
-
-def has_tokenizer(directory: Path) -> bool:
-    """Whether any tokenizer's file lies in a directory."""
-    kinds = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken.json", "*.tiktoken")
-    return any(path.is_file() for kind in kinds for path in directory.glob(kind))
 
 
 def save_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, directory: Path) -> None:

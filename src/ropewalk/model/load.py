@@ -23,10 +23,10 @@ from ropewalk.checkpoint.families import refuse_without_rope
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
 from ropewalk.checkpoint.tensor_problems import Problem, doubts, embedding_rows, names_larger_tensors
+from ropewalk.checkpoint.tokenizer_config import has_tokenizer
 from ropewalk.data.encode import limit_ids
 from ropewalk.errors import STRANGE_DATA, Unsupported, UserError, read_text, told
 from ropewalk.model.architecture import auto_class, has_attention, in_transformers
-from ropewalk.model.carry import has_tokenizer
 from ropewalk.model.devices import device_for, dtype_for
 from ropewalk.model.fit import misfits, refuse_not_finite
 from ropewalk.model.position_table import refuse_unfit_table

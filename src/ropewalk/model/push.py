@@ -23,12 +23,13 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.model_card import front_matter_of
+from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
-from ropewalk.model.own_files import is_of_a_run, outside
+from ropewalk.model.own_files import is_of_a_run
 from ropewalk.readers.examine import refuse_contradictions
 from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.readers.value_checks import refuse_damaged

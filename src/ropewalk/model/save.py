@@ -20,7 +20,8 @@ from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import Positions, write_positions
-from ropewalk.model.carry import carry_tensors, carry_the_rest, has_tokenizer, save_tokenizer, write_readme
+from ropewalk.checkpoint.tokenizer_config import has_tokenizer
+from ropewalk.model.carry import carry_tensors, carry_the_rest, save_tokenizer, write_readme
 from ropewalk.model.fit import left_out, refuse_not_finite
 from ropewalk.model.load import without_bars
 from ropewalk.model.position_table import DIGEST

@@ -34,7 +34,7 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (6, config_checks.reach, "every layer sees the whole window"),
     (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
     (8, file_checks.adapter, ""),
-    (10, file_checks.weights, "one set of weights, as its headers and the config say"),
+    (10, file_checks.files, "one set of weights, as its headers and the config say"),
     (11, config_checks.later_on, ""),
     (13, file_checks.own_code, ""),
 )

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
-from ropewalk.checkpoint.tokenizer_config import ONLY_V5
+from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer
 from ropewalk.errors import UserError, read_text
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 #: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
 _NO_FAULT = ("quantised weights", "pickles")
 #: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
@@ -30,8 +30,7 @@ OWN_ADAPTER = "ROPEWALK_LORA"
 def tokenizer(subject: Subject) -> Iterator[Finding]:
     """5. The tokenizer opens in transformers 4.57 too, which llama.cpp's converter runs on."""
     config, path = subject.tokenizer_config, subject.path
-    there = [name for name in _TOKENIZERS if (path / name).is_file()]
-    if not there and not any(path.glob("*.tiktoken")):
+    if not has_tokenizer(path):
         if subject.adapter:
             yield Finding(5, "note", "no tokenizer lies here; the adapter's base has it")
         else:
@@ -54,7 +53,7 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
             "extra_special_tokens is a list, as transformers 5 writes it; version 4 takes an object there: ropewalk doctor --fix names the "
             "key additional_special_tokens, which both read",
         )
-    if "tokenizer.json" in there and (fault := broken(path / "tokenizer.json")):
+    if (path / "tokenizer.json").is_file() and (fault := broken(path / "tokenizer.json")):
         yield Finding(5, "wrong", fault)
 
 
@@ -122,8 +121,20 @@ def _base(subject: Subject, base: str, own: bool) -> Iterator[Finding]:
         )
 
 
-def weights(subject: Subject) -> Iterator[Finding]:
-    """10. The files hold one set of weights, whole, that fits the config and the tokenizer."""
+def files(subject: Subject) -> Iterator[Finding]:
+    """10. The files hold one set of weights, whole, that fits the config and the tokenizer, and are the directory's own."""
+    yield from _weights(subject)
+    if links := links_out(subject.path):
+        named = ", ".join(f"{name} -> {place}" for name, place in links.items())
+        yield Finding(
+            10,
+            "note",
+            f"links lead out of its directory: {named}; nobody looks below those to directories, weights are read and linked through theirs, "
+            "and what is made of the model or uploaded of it has none of the others: if they are its own, put copies in their place",
+        )
+
+
+def _weights(subject: Subject) -> Iterator[Finding]:
     checkpoint: Any = subject.checkpoint
     if subject.fetched:
         why = "a hub model's weights are not fetched: download it (hf download NAME --local-dir DIR) and name the directory"

@@ -1,0 +1,112 @@
+"""What `doctor` says of a directory from somebody else: links out of it, files below it, small files that cannot be read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ropewalk
+from ropewalk import cli
+from ropewalk.errors import UserError
+from ropewalk.readers.diagnosis import Finding
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model of one YaRN, as `extend` writes it."""
+    out = tmp_path_factory.mktemp("longer") / "longer"
+    ropewalk.extend("hemp", window=1024, method="yarn", out=out)
+    return out
+
+
+@pytest.fixture
+def model(longer: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(longer, tmp_path / "model"))
+
+
+def status(*command: str | Path) -> int | str | None:
+    try:
+        cli.main([*map(str, command)])
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+def of_check(number: int, model: Path) -> list[Finding]:
+    return [finding for finding in ropewalk.doctor(model).findings if finding.number == number]
+
+
+GATE = ("--strict", "--for", "vllm", "transformers")
+
+
+def moved(file: Path) -> Path:
+    """A file out of its directory, with a link in its place."""
+    place = file.parent.parent / f"elsewhere-{file.name}"
+    file.rename(place)
+    file.symlink_to(place)
+    return place
+
+
+def test_links_out_of_the_directory_are_one_note_that_names_them(model: Path) -> None:
+    assert status("doctor", model, *GATE) == 0
+    (model / "inside").symlink_to("config.json")
+    assert status("doctor", model, *GATE) == 0
+    places = [moved(model / name) for name in ("model.safetensors", "tokenizer.json")]
+    (model / "below").mkdir()
+    (model / "below/extras").symlink_to("/etc")
+    assert status("doctor", model, *GATE) == 1
+    [note] = [finding for finding in of_check(10, model) if finding.verdict == "note"]
+    named = f"below/extras -> /etc, model.safetensors -> {places[0]}, tokenizer.json -> {places[1]};"
+    assert named in note.sentence and ropewalk.doctor(model).sound
+
+
+def test_nobody_looks_below_a_link_out_of_the_directory(model: Path, tmp_path: Path) -> None:
+    """/proc is the kernel's, whose files may wait for ever; and a directory of the reader's own would be named to whoever reads the log."""
+    (model / "extras").symlink_to("/proc/self")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/weights.bin").write_bytes(b"\x80")
+    (model / "theirs").symlink_to(tmp_path / "theirs")
+    [first, note] = of_check(10, model)
+    assert first.verdict == "ok" and "extras -> /proc/" in note.sentence and "weights.bin" not in note.sentence
+    ropewalk.export(model, reader="vllm", out=tmp_path / "out")
+    assert not {"extras", "theirs"} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_the_links_of_a_hubs_cache_are_no_fault(model: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "models--o--n/blobs", tmp_path / "models--o--n/snapshots/0123"
+    shutil.copytree(model, blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert [finding.verdict for finding in of_check(10, snapshot)] == ["ok"]
+    ropewalk.export(snapshot, reader="vllm", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_nothing_is_made_of_a_model_whose_tokenizer_would_be_left_behind(
+    name: str, model: Path, tmp_path: Path
+) -> None:
+    place = moved(model / name)
+    for write in (
+        lambda: ropewalk.export(model, reader="vllm", out=tmp_path / "out"),
+        lambda: ropewalk.extend(model, window=2048, out=tmp_path / "out"),
+        lambda: ropewalk.push(model, "me/longer"),
+    ):
+        with pytest.raises(
+            UserError, match=f"{name}, of the tokenizer, .* cp --remove-destination {place} {model / name}"
+        ):
+            write()
+    assert not (tmp_path / "out").exists()
+    shutil.copyfile(place, model / "copy")
+    (model / "copy").replace(model / name)
+    ropewalk.export(model, reader="vllm", out=tmp_path / "out")
+    assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_pickle_below_is_noted_as_one_beside_the_weights_is(model: Path) -> None:
+    (model / "below").mkdir()
+    (model / "below/pytorch_model.bin").write_bytes(b"\x80")
+    [note] = [finding for finding in of_check(10, model) if finding.verdict == "note"]
+    assert "pickled files beside its safetensors (below/pytorch_model.bin)" in note.sentence
