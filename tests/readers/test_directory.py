@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers
 
 import ropewalk
 from ropewalk import cli
@@ -110,3 +111,29 @@ def test_a_pickle_below_is_noted_as_one_beside_the_weights_is(model: Path) -> No
     (model / "below/pytorch_model.bin").write_bytes(b"\x80")
     [note] = [finding for finding in of_check(10, model) if finding.verdict == "note"]
     assert "pickled files beside its safetensors (below/pytorch_model.bin)" in note.sentence
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_below_is_named_and_carried_only_where_it_is_trusted(
+    trusted: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The oracle: what transformers runs of a directory. A checkpoint below, as a run keeps them, has code of its own."""
+    monkeypatch.setenv("MARK", str(tmp_path / "ran"))
+    body = "import os, pathlib\npathlib.Path(os.environ['MARK']).touch()\n\n\ndef generate(model, **options):\n    return None\n"
+    (model / "custom_generate").mkdir()
+    (model / "custom_generate/generate.py").write_text(body)
+    (model / "below").mkdir()
+    (model / "below/config.json").write_text("{}")
+    (model / "below/its.py").write_text("")
+    [note] = of_check(13, model)
+    assert "it brings code (below/its.py, custom_generate/generate.py)" in note.sentence
+    assert not (tmp_path / "ran").exists()
+    ropewalk.export(model, reader="transformers", out=tmp_path / "out", trust_remote_code=trusted)
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.py")}
+    assert written == ({"custom_generate/generate.py"} if trusted else set())
+    left = [str(each.message) for each in recwarn if "is left behind, and none of it ran" in str(each.message)]
+    assert trusted or any("ran: custom_generate/generate.py;" in sentence for sentence in left)
+    (tmp_path / "ran").unlink(missing_ok=True)
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert (tmp_path / "ran").exists() == trusted

@@ -10,9 +10,11 @@ find in a directory that looks like ropewalk's own.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import STRANGE_DATA, read_text
 
 #: The key by which transformers finds a class in a file that lies with the model.
@@ -34,8 +36,17 @@ def names_code(path: Path) -> bool:
 
 
 def code_files(directory: Path) -> list[str]:
-    """The names of a checkpoint's files of code."""
-    return sorted(path.name for path in directory.glob("*.py") if path.is_file())
+    """A checkpoint's files of code, below it too: transformers runs custom_generate/generate.py of a model that it is told to trust."""
+    return [path.relative_to(directory).as_posix() for path in files_below(directory) if path.suffix == ".py"]
+
+
+def carried_code(directory: Path) -> list[str]:
+    """Those that belong to the checkpoint itself, and not to another one below it, as a run's directory has."""
+    return [
+        name
+        for name in code_files(directory)
+        if not any((directory / above / "config.json").is_file() for above in list(Path(name).parents)[:-1])
+    ]
 
 
 def configs_with_code(directory: Path) -> list[str]:
@@ -43,6 +54,6 @@ def configs_with_code(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*config.json") if path.is_file() and names_code(path))
 
 
-def own_code(directory: Path) -> list[str]:
-    """All that a checkpoint brings of code, as sentences list it."""
-    return [*code_files(directory), *(f"{AUTO_MAP} of {name}" for name in configs_with_code(directory))]
+def own_code(directory: Path, files: Callable[[Path], list[str]] = code_files) -> list[str]:
+    """All that a checkpoint brings of code, as sentences list it. files: which of its files."""
+    return [*files(directory), *(f"{AUTO_MAP} of {name}" for name in configs_with_code(directory))]

@@ -29,7 +29,7 @@ from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensor
 from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.own_code import names_code, own_code, without_code
+from ropewalk.checkpoint.own_code import carried_code, names_code, own_code, without_code
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
 from ropewalk.model.own_files import is_of_a_run
@@ -114,20 +114,21 @@ def carry_the_rest(checkpoint: Checkpoint, target: Path, *, window: int) -> None
     Code that comes with the checkpoint is carried where it is trusted; else it is left behind, configs name it no more, and that is said.
     """
     source, trusted = checkpoint.path, checkpoint.trust_remote_code
-    not_carried = _NOT_CARRIED if trusted else (*_NOT_CARRIED, ".py")
     _say_what_becomes_of_code(checkpoint)
     for path in sorted(source.iterdir()):
-        skip = path.name.endswith(not_carried) or path.name.startswith(".") or path.name in _REWRITTEN
+        skip = path.name.endswith((*_NOT_CARRIED, ".py")) or path.name.startswith(".") or path.name in _REWRITTEN
         if skip or is_of_a_run(path.name) or not lies_in(checkpoint, path):
             continue
         if path.name.endswith("config.json") and not trusted and names_code(path):
             write_json(target / path.name, without_code(read_json(path, what=f"{path.name} is a JSON file")))
         else:
             shutil.copyfile(path, target / path.name)
-    for path in sorted(source.glob(f"{_TEMPLATES}/*.jinja")):
+    code = [source / name for name in carried_code(source)] if trusted else []
+    for path in [*sorted(source.glob(f"{_TEMPLATES}/*.jinja")), *code]:
         if lies_in(checkpoint, path):
-            (target / _TEMPLATES).mkdir(exist_ok=True)
-            shutil.copyfile(path, target / _TEMPLATES / path.name)
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
     theirs = lies_in(checkpoint, source / README) and is_theirs(source / README)
     if theirs:  # the card of the model that was given, and not the one of what that was made from
         shutil.copyfile(source / README, target / BASE_README)
@@ -148,7 +149,7 @@ def lies_in(checkpoint: Checkpoint, path: Path) -> bool:
 
 
 def _say_what_becomes_of_code(checkpoint: Checkpoint) -> None:
-    code = own_code(checkpoint.path)
+    code = own_code(checkpoint.path, carried_code)
     if code and checkpoint.trust_remote_code:
         _logger.info("%s: its code is carried along: %s", checkpoint.name, ", ".join(code))
     elif code:

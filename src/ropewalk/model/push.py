@@ -24,7 +24,7 @@ from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.links import outside
-from ropewalk.checkpoint.own_code import AUTO_MAP, code_files, configs_with_code
+from ropewalk.checkpoint.own_code import AUTO_MAP, carried_code, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.checkpoint.window import Answers
@@ -200,7 +200,7 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
     refuse_contradictions(directory, Answers(**settings.answers))
     refuse_damaged(checkpoint)
     if configs_with_code(directory):
-        yield from (name for name in code_files(directory) if not outside(directory / name, directory))
+        yield from (name for name in carried_code(directory) if not outside(directory / name, directory))
 
 
 def _staying(path: Path) -> str:
