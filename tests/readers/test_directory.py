@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
+import jinja2
 import pytest
 import transformers
 
 import ropewalk
 from ropewalk import cli
 from ropewalk.errors import UserError
+from ropewalk.model.load import load_tokenizer
 from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.examine import examine
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +142,78 @@ def test_code_below_is_named_and_carried_only_where_it_is_trusted(
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert (tmp_path / "ran").exists() == trusted
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "check"),
+    [
+        ("generation_config.json", "{", 10),
+        ("generation_config.json", '{"eos_token_id": 1, "eos_token_id": 2}', 10),
+        ("special_tokens_map.json", "[]", 5),
+        ("added_tokens.json", "{'a': 1}", 5),
+        ("preprocessor_config.json", "\xff", 10),
+        ("processor_config.json", "", 10),
+        ("model.safetensors.index.json", "no", 10),
+    ],
+)
+def test_json_that_cannot_be_read_is_wrong_and_made_into_nothing(
+    name: str, content: str, check: int, model: Path, tmp_path: Path
+) -> None:
+    (model / name).write_text(content, encoding="latin-1")
+    assert status("doctor", model, *GATE) == 1
+    [fault] = ropewalk.doctor(model).wrong
+    assert fault.number == check and name in fault.sentence
+    with pytest.raises(UserError, match=name):
+        ropewalk.export(model, reader="vllm", out=tmp_path / "out")
+
+
+BROKEN, WHOLE = (
+    "{% for m in messages %}{{ m }}",
+    "{% for m in messages %}{% generation %}{{ m }}{% endgeneration %}{% break %}{% endfor %}",
+)
+
+
+def written(kind: str, template: str) -> tuple[str, str]:
+    """Where a template stands, and the file's content."""
+    objects = {
+        "tokenizer_config.json": template,
+        "processor_config.json": [{"name": "default", "template": template}],
+        "chat_template.json": {"default": template},
+    }
+    return kind, json.dumps({"chat_template": objects[kind]}) if kind in objects else template
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "chat_template.jinja",
+        "additional_chat_templates/tools.jinja",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "chat_template.json",
+    ],
+)
+def test_a_chat_template_that_cannot_be_parsed_is_wrong(kind: str, model: Path, tmp_path: Path, monkeypatch) -> None:
+    """The oracle is transformers, which renders the one and raises over the other."""
+
+    def put(template: str) -> None:
+        name, content = written(kind, template)
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text(content)
+
+    put(WHOLE)
+    assert ropewalk.doctor(model).sound
+    put(BROKEN)
+    [fault] = ropewalk.doctor(model).wrong
+    assert fault.number == 5 and kind in fault.sentence and "line 1" in fault.sentence
+    with pytest.raises(UserError, match="chat templates are parsed by Jinja"):
+        ropewalk.export(model, reader="vllm", out=tmp_path / "out")
+    tokenizer = load_tokenizer("hemp")
+    chat = [{"role": "user", "content": "a"}]
+    tokenizer.apply_chat_template(chat, chat_template=WHOLE, tokenize=False)
+    with pytest.raises(jinja2.TemplateSyntaxError):
+        tokenizer.apply_chat_template(chat, chat_template=BROKEN, tokenize=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert [(each.number, each.verdict) for each in examine(model).findings if "jinja2" in each.sentence] == [
+        (5, "not checked")
+    ]

@@ -6,7 +6,6 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
 from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer
-from ropewalk.errors import UserError, read_text
+from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.rules import READERS
+from ropewalk.readers.small_files import template_faults, tokenizer_faults, unreadable
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
 
@@ -28,8 +28,9 @@ OWN_ADAPTER = "ROPEWALK_LORA"
 
 
 def tokenizer(subject: Subject) -> Iterator[Finding]:
-    """5. The tokenizer opens in transformers 4.57 too, which llama.cpp's converter runs on."""
+    """5. The tokenizer opens in transformers 4.57 too, which llama.cpp's converter runs on, and its chat templates can be parsed."""
     config, path = subject.tokenizer_config, subject.path
+    yield from _small_files(path)
     if not has_tokenizer(path):
         if subject.adapter:
             yield Finding(5, "note", "no tokenizer lies here; the adapter's base has it")
@@ -53,17 +54,13 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
             "extra_special_tokens is a list, as transformers 5 writes it; version 4 takes an object there: ropewalk doctor --fix names the "
             "key additional_special_tokens, which both read",
         )
-    if (path / "tokenizer.json").is_file() and (fault := broken(path / "tokenizer.json")):
-        yield Finding(5, "wrong", fault)
 
 
-def broken(file: Path) -> str:
-    try:
-        content = json.loads(read_text(file))
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{file.name} cannot be read ({error}); fetch it again"
-    whole = isinstance(content, dict) and isinstance(content.get("model"), dict)
-    return "" if whole else f"{file.name} holds no tokenizer (no model in it); fetch it again"
+def _small_files(directory: Path) -> Iterator[Finding]:
+    of_templates = template_faults(directory)
+    if of_templates is None:
+        yield Finding(5, "not checked", "whether its chat template can be parsed needs jinja2: pip install jinja2")
+    yield from (Finding(5, "wrong", fault) for fault in [*tokenizer_faults(directory), *(of_templates or ())])
 
 
 def adapter(subject: Subject) -> Iterator[Finding]:
@@ -124,6 +121,7 @@ def _base(subject: Subject, base: str, own: bool) -> Iterator[Finding]:
 def files(subject: Subject) -> Iterator[Finding]:
     """10. The files hold one set of weights, whole, that fits the config and the tokenizer, and are the directory's own."""
     yield from _weights(subject)
+    yield from (Finding(10, "wrong", fault) for fault in unreadable(subject.path))
     if links := links_out(subject.path):
         named = ", ".join(f"{name} -> {place}" for name, place in links.items())
         yield Finding(

@@ -18,9 +18,9 @@ from ropewalk.checkpoint.finite import not_finite
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.checkpoint.tokenizer_config import refuse_tokenizer_elsewhere
 from ropewalk.errors import UserError
+from ropewalk.readers import small_files
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.digest_checks import unchanged
-from ropewalk.readers.file_checks import broken
 
 _logger = logging.getLogger(__name__)
 _GB = 10**9
@@ -67,7 +67,7 @@ def refuse_damaged(place: Path | Checkpoint) -> None:
     """Refuse to make anything of weights and a tokenizer, or to upload them, that doctor would call wrong once it has read them.
 
     Raises:
-        UserError: a tokenizer that cannot be read or is a link out of the directory; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What
+        UserError: a tokenizer, a chat template or another small file that cannot be read, a tokenizer that is a link out of the directory; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What
             takes minutes to read is not read, which is said.
     """
     if isinstance(place, Checkpoint):  # other files beside those that are read are neither carried nor anybody's model
@@ -76,7 +76,7 @@ def refuse_damaged(place: Path | Checkpoint) -> None:
     else:
         directory, files, headers = place, place.glob("*.safetensors"), {}
     refuse_tokenizer_elsewhere(directory)
-    if (fast := directory / "tokenizer.json").is_file() and (fault := broken(fast)):
+    for fault in small_files.faults(directory):
         raise UserError(f"{directory}: {fault}")
     findings = [*unchanged(directory, full=False), *finite(directory, files, full=False, headers=headers)]
     if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
