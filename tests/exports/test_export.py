@@ -268,3 +268,14 @@ def test_a_readme_that_somebody_wrote_is_carried_as_it_is_and_that_is_said(model
     ropewalk.export(model, reader="vllm", out=tmp_path / "out")
     assert (tmp_path / "out/README.md").read_text(encoding="utf-8") == "mine"
     assert "is as somebody wrote it, and does not say what this export is; export.json does" in caplog.text
+
+
+def test_a_window_that_doctor_doubts_is_doubted_where_it_is_promised(models, tmp_path, caplog):
+    claimed = testing.tiny_directory(tmp_path / "claimed", "llama")
+    write_json(claimed / "config.json", read_config(claimed) | {"max_position_embeddings": 131072})
+    [note] = [finding.sentence for finding in ropewalk.doctor(claimed).findings if finding.number == 4]
+    ropewalk.export(claimed, reader="vllm", out=tmp_path / "out")
+    assert f"{claimed}: {note}" in caplog.messages and "whether 131072 tokens were trained" in note
+    caplog.clear()
+    ropewalk.export(models["llama-yarn"], reader="vllm", out=tmp_path / "other")
+    assert not any("were trained" in message for message in caplog.messages)

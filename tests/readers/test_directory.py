@@ -217,3 +217,30 @@ def test_a_chat_template_that_cannot_be_parsed_is_wrong(kind: str, model: Path, 
     assert [(each.number, each.verdict) for each in examine(model).findings if "jinja2" in each.sentence] == [
         (5, "not checked")
     ]
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("eos_token_id", 10_000_000), ("eos_token_id", [1, 2048]), ("pad_token_id", 2048), ("bos_token_id", 2048)],
+)
+def test_a_special_id_that_the_embedding_has_no_row_for_is_wrong(
+    name: str, key: str, value: int | list[int], model: Path
+) -> None:
+    content = json.loads((model / name).read_text())
+    rows = json.loads((model / "config.json").read_text())["vocab_size"]
+    (model / name).write_text(json.dumps({**content, key: rows - 1}))
+    assert not examine(model).wrong
+    (model / name).write_text(json.dumps({**content, key: value}))
+    [fault] = examine(model).wrong
+    last = value[-1] if isinstance(value, list) else value
+    assert (
+        fault.number == 10
+        and f"{name} names {key} {last}, and the embedding has 2048 rows (vocab_size 2048)" in fault.sentence
+    )
+
+
+def test_a_broken_index_is_one_fault(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors.index.json").write_text("{")
+    assert len(ropewalk.doctor(model).wrong) == 1

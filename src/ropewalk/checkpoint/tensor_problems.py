@@ -8,6 +8,7 @@ What transformers makes of the tensors, which have no place in its model and whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Sized
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import PICKLES, tensors
 from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import UserError, read_text
@@ -54,6 +56,10 @@ _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "n_embd", "n_inner",
           "num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")  # fmt: skip
 
 
+#: Keys of a config and of a generation config, each with an id or a list of them.
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something about a checkpoint's tensors that its user must know.
@@ -75,7 +81,7 @@ def tensor_problems(checkpoint: Checkpoint) -> list[Problem]:
     Raises:
         UserError: files that are missing or damaged, as `Checkpoint.headers`.
     """
-    checks = [_pickles, _ids_beyond_the_embedding, quantised]
+    checks = [_pickles, _ids_beyond_the_embedding, _special_ids_beyond_the_embedding, quantised]
     return doubts(checkpoint) + [problem for problem in (find(checkpoint) for find in checks) if problem]
 
 
@@ -200,6 +206,31 @@ def _ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
         "ids beyond the embedding",
         f"{len(beyond)} tokens of the tokenizer have ids beyond the embedding's {rows} rows ({min(beyond)}, {beyond[min(beyond)]!r}), and a "
         "text that has one of them cannot be read; take them out of the tokenizer, or resize the embedding",
+    )
+
+
+def _special_ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
+    """Below 0 stands for none, in configs of LLaMA's first."""
+    rows, generation = embedding_rows(checkpoint) or 0, checkpoint.path / "generation_config.json"
+    places = {"config.json": checkpoint.config}
+    if checkpoint.text_config is not checkpoint.config:
+        places["the text section of config.json"] = checkpoint.text_config
+    with contextlib.suppress(UserError):  # there is none, or check 10 of doctor says it
+        places[generation.name] = read_json(generation, what="a generation config is a JSON file")
+    beyond = [
+        f"{place} names {key} {each}"
+        for place, content in places.items()
+        for key in _SPECIAL_IDS
+        for value in [content.get(key)]
+        for each in (value if isinstance(value, list) else [value])
+        if rows and isinstance(each, int) and each >= rows
+    ]
+    if not beyond:
+        return None
+    return Problem(
+        "special ids beyond the embedding",
+        f"{listed(beyond)}, and the embedding has {rows} rows (vocab_size {checkpoint.text_config.get('vocab_size')}), for ids to {rows - 1}: no "
+        "such token is ever written or read; write the tokenizer's own id there",
     )
 
 

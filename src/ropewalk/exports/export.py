@@ -26,6 +26,7 @@ from ropewalk.model.load import refuse_unknown_code
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.readers.value_checks import refuse_damaged
+from ropewalk.readers.window_checks import warn_of_window
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.inputs import inputs_of
@@ -137,6 +138,7 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     if settings.reader != "peft":  # which refuses what is no adapter, and is about its base otherwise
         refuse_damaged(checkpoint)
     warn_of_spellings(checkpoint)
+    warn_of_window(checkpoint)
     yield checkpoint
 
 

@@ -6,15 +6,19 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.reader import NO_LIMIT, POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import theta_is_lost
 from ropewalk.readers.subject import Subject
+
+_logger = logging.getLogger(__name__)
 
 #: Every key that some reader takes the window from.
 LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
@@ -120,6 +124,12 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
         yield Finding(4, "note", str(subject.question))
     elif not subject.scaled:
         yield Finding(4, "note", _unscaled(subject.checkpoint.name, subject.rope.window))
+
+
+def warn_of_window(checkpoint: Checkpoint) -> None:
+    """Say before a model is served what check 4 says of the window that its config claims."""
+    for finding in other_tools_scaling(Subject(checkpoint, {}, {})):
+        _logger.warning("%s: %s", checkpoint.name, finding.sentence)
 
 
 def _unscaled(name: str, window: int) -> str:
