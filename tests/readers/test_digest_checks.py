@@ -1,4 +1,4 @@
-"""Weights against the digests that were noted when they were written: what is noted, what links keep, what `doctor` says of damage."""
+"""Files against the digests that were noted when they were written: what is noted, what links keep, what `doctor` says of damage and of edits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import importlib
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ import ropewalk
 from ropewalk import cli, testing
 from ropewalk.checkpoint import digests, guard
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.errors import UserError
 from ropewalk.readers import digest_checks
 from ropewalk.readers.digest_checks import unchanged
 
@@ -58,7 +61,7 @@ def verdicts(place: Path, *, full: bool = False) -> list[tuple[str, str]]:
 def test_what_is_noted_is_the_sha256_of_the_sha256s_of_pieces_of_16_mib(model: Path) -> None:
     content, piece = (model / WEIGHTS).read_bytes(), 16 * 2**20
     pieces = [hashlib.sha256(content[start : start + piece]).digest() for start in range(0, len(content), piece)]
-    assert noted(model) == {WEIGHTS: hashlib.sha256(b"".join(pieces)).hexdigest()}
+    assert noted(model)[WEIGHTS] == hashlib.sha256(b"".join(pieces)).hexdigest()
     long = model / "long.safetensors"
     long.write_bytes(bytes(piece) + b"a")
     parts = hashlib.sha256(bytes(piece)).digest() + hashlib.sha256(b"a").digest()
@@ -67,11 +70,15 @@ def test_what_is_noted_is_the_sha256_of_the_sha256s_of_pieces_of_16_mib(model: P
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_flipped_bit_is_wrong_though_the_file_has_its_old_dates(model: Path, seed: int) -> None:
-    assert verdicts(model) == [("ok", f"{WEIGHTS} is as written, to the last bit")]
+    assert verdicts(model) == [("ok", f"{WEIGHTS} and 4 more are as written, to the last bit")]
     digests.digest_of(model / WEIGHTS)  # the cache knows it, as of any model that was measured
     flip(model / WEIGHTS, seed=seed)
     [(verdict, sentence)] = verdicts(model)
-    assert verdict == "wrong" and noted(model)[WEIGHTS][:16] in sentence and "take its line out" in sentence
+    assert (
+        verdict == "wrong"
+        and noted(model)[WEIGHTS][:16] in sentence
+        and f"ropewalk doctor {model} --accept {WEIGHTS}" in sentence
+    )
 
 
 def test_what_cannot_be_read_is_wrong_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +86,9 @@ def test_what_cannot_be_read_is_wrong_too(model: Path, monkeypatch: pytest.Monke
         raise OSError(errno.EIO, "Input/output error", str(file))
 
     monkeypatch.setattr(digest_checks, "digest_now", broken)
-    assert [(verdict, "cannot be read (Input/output error)" in said) for verdict, said in verdicts(model)] == [
-        ("wrong", True)
-    ]
+    said = verdicts(model)
+    assert [verdict for verdict, _ in said] == ["note"] * 4 + ["wrong"]
+    assert all("cannot be read (Input/output error)" in sentence for _, sentence in said)
 
 
 def test_what_is_measured_or_trained_on_changed_weights_is_said_to_be(model: Path, tmp_path: Path, caplog) -> None:
@@ -105,7 +112,7 @@ def test_doctor_says_it_in_json_and_by_its_exit_status(model: Path, capsys: pyte
     diagnosis = json.loads(capsys.readouterr().out)
     assert ended.value.code == 1 and diagnosis["verdict"] == "wrong"
     assert [(each["number"], each["check"]) for each in diagnosis["findings"] if each["verdict"] == "wrong"] == [
-        (14, "weights as written")
+        (14, "files as written")
     ]
 
 
@@ -115,7 +122,7 @@ def test_a_link_keeps_the_digest_of_what_it_links_even_if_that_is_damaged_by_the
     looked_at = lambda checkpoint: flip(model / WEIGHTS)  # noqa: E731  # damaged the moment after
     monkeypatch.setattr(importlib.import_module("ropewalk.exports.export"), "refuse_damaged", looked_at)
     ropewalk.export(model, reader="transformers", out=tmp_path / "export")
-    assert noted(tmp_path / "export") == noted(model)
+    assert noted(tmp_path / "export")[WEIGHTS] == noted(model)[WEIGHTS]
     [(verdict, sentence)] = verdicts(tmp_path / "export")
     assert verdict == "wrong" and "has 2 names (hard links)" in sentence
 
@@ -135,10 +142,12 @@ def test_large_weights_of_others_are_linked_unread_and_that_is_said(
 ) -> None:
     (model / MARK).unlink()  # as it comes from elsewhere
     monkeypatch.setattr(digests, "READ_UNASKED", 1000)
-    monkeypatch.setattr(digests, "digest_of", lambda file: pytest.fail(f"{file} was read"))
+    really = digests.digest_of
+    is_read = lambda file: pytest.fail(f"{file} was read") if file.name == WEIGHTS else really(file)  # noqa: E731
+    monkeypatch.setattr(digests, "digest_of", is_read)
     ropewalk.export(model, reader="transformers", out=tmp_path / "export")
-    assert "digests" not in json.loads((tmp_path / "export" / MARK).read_text(encoding="utf-8"))
-    [(verdict, sentence)] = verdicts(tmp_path / "export")
+    assert WEIGHTS not in noted(tmp_path / "export")
+    [(verdict, sentence), _] = verdicts(tmp_path / "export")
     assert verdict == "note" and "no digest was noted" in sentence
 
 
@@ -161,3 +170,97 @@ def test_a_page_that_is_written_anew_leaves_the_digests_in_the_mark(model: Path)
     before = noted(model)
     guard.mark_again(model, "README.md")
     assert noted(model) == before
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def other_theta(config: dict[str, Any]) -> None:
+    """Everywhere, so that no two places contradict each other."""
+    for part in (config, config["rope_parameters"], config["ropewalk"]):
+        part["rope_theta"] = 5000.0
+
+
+def swap_ids(tokenizer: dict[str, Any]) -> None:
+    ids = tokenizer["model"]["vocab"]
+    one, other = list(ids)[-2:]
+    ids[one], ids[other] = ids[other], ids[one]
+
+
+#: What no other check can know: the model is whole, and another one.
+EDITS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "activation": ("config.json", lambda config: config.update(hidden_act="relu")),
+    "eps": ("config.json", lambda config: config.update(rms_norm_eps=10.0)),
+    "theta": ("config.json", other_theta),
+    "ids": ("tokenizer.json", swap_ids),
+    "sampling": ("generation_config.json", lambda config: config.update(temperature=9.0)),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_of_what_decides_beside_weights_is_noted_until_it_is_accepted(name: str, model: Path) -> None:
+    file, change = EDITS[name]
+    edit(model / file, change)
+    (verdict, sentence), (others, _) = verdicts(model)
+    assert (verdict, others) == ("note", "ok") and sentence.startswith(f"{file} was changed after ropewalk wrote it")
+    assert f"ropewalk doctor {model} --accept {file}" in sentence
+    assert ropewalk.doctor(model).verdict == "sound"
+    assert any(each.number == 14 for each in ropewalk.doctor(model, strict=True).noted)
+    cli_ends_with(0, ["doctor", str(model), "--accept", file])
+    assert [verdict for verdict, _ in verdicts(model)] == ["ok"]
+
+
+def cli_ends_with(status: int, words: list[str]) -> None:
+    try:
+        cli.main(words)
+    except SystemExit as ended:
+        assert ended.code == status
+    else:
+        assert status == 0
+
+
+def test_a_file_that_is_gone_is_noted_and_accepted_too(model: Path) -> None:
+    (model / "generation_config.json").unlink()
+    (verdict, sentence), _ = verdicts(model)
+    assert verdict == "note" and sentence.startswith("generation_config.json is gone")
+    ropewalk.doctor(model, accept=["generation_config.json"])
+    assert [verdict for verdict, _ in verdicts(model)] == ["ok"] and "generation_config.json" not in noted(model)
+
+
+def test_weights_that_were_changed_on_purpose_are_accepted_by_name_and_nothing_unnoted_is(model: Path) -> None:
+    flip(model / WEIGHTS)
+    with pytest.raises(UserError, match=r"--accept takes files whose digests .* got other\.json"):
+        ropewalk.doctor(model, accept=[WEIGHTS, "other.json"])
+    assert [verdict for verdict, _ in verdicts(model)] == ["wrong"]
+    ropewalk.doctor(model, accept=[WEIGHTS])
+    assert [verdict for verdict, _ in verdicts(model)] == ["ok"]
+
+
+def test_what_fix_writes_is_as_it_should_be_unless_somebody_edited_it_before(model: Path) -> None:
+    limit = "tokenizer_config.json"
+    edit(model / limit, lambda tokenizer: tokenizer.update(model_max_length=128))
+    edit(model / "config.json", lambda config: config["rope_parameters"].update(factor=4))
+    guard.mark(model, digests=digests.to_note(model))  # as if ropewalk had written the one and the other
+    edit(model / "config.json", EDITS["activation"][1])
+    assert len(ropewalk.doctor(model, fix=True).kept) == 2
+    assert [(verdict, sentence.split()[0]) for verdict, sentence in verdicts(model)] == [
+        ("note", "config.json"),
+        ("ok", WEIGHTS),
+    ]
+
+
+def test_a_mark_that_notes_weights_alone_says_nothing_of_other_files(model: Path) -> None:
+    guard.mark(model, digests={WEIGHTS: noted(model)[WEIGHTS]})  # as earlier versions did
+    edit(model / "config.json", EDITS["activation"][1])
+    assert verdicts(model) == [("ok", f"{WEIGHTS} is as written, to the last bit")]
+
+
+def test_templates_and_adapters_are_among_what_decides(model: Path) -> None:
+    names = ["chat_template.jinja", "additional_chat_templates/tools.jinja", "adapter/adapter_config.json", "own.py"]
+    for name in names:
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("{}", encoding="utf-8")
+    assert {*names} <= {*digests.to_note(model)} and "held_out.json" not in digests.to_note(model)

@@ -79,6 +79,7 @@ GIVEN: dict[str, Any] = {
     "watch_data": "d",
     "reader": "vllm",
     "readers": ["vllm"],
+    "accept": ["config.json"],
     "repository": "me/mine",
 }
 NUMPY = {int: np.int64, float: np.float32}

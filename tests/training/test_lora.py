@@ -58,7 +58,7 @@ def test_adapters_on_attention_and_nothing_else_but_embeddings_and_norms_is_trai
 
 def test_every_part_of_a_trained_model_and_of_its_checkpoint_is_compared_with_what_was_written(trained):
     _, _, out = trained
-    for place, files in ((out, 2), (out / "adapter", 1), (out / "checkpoints/step-000005", 1)):
+    for place, files in ((out, 8), (out / "adapter", 3), (out / "checkpoints/step-000005", 5)):
         assert len(noted_digests(place)) == files
         assert [finding.verdict for finding in unchanged(place, full=False)] == ["ok"]
     step, final = out / "checkpoints/step-000005", out

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.class_defaults import text_type
-from ropewalk.checkpoint.digests import digest_of
+from ropewalk.checkpoint.digests import PARSED, decides, digest_of
 from ropewalk.checkpoint.files import read_config, read_json, strange_config
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
@@ -251,7 +251,7 @@ class Checkpoint:
         others = [
             (path.name, digest_of(path))
             for path in sorted(self.path.iterdir())
-            if path.is_file() and _decides(path.name)
+            if path.is_file() and path.name not in PARSED and decides(path.name)
         ]
         return hashlib.sha256(json.dumps([self.config, self._weights, others], sort_keys=True).encode()).hexdigest()[
             :16
@@ -272,16 +272,6 @@ class Checkpoint:
 
     def __str__(self) -> str:
         return self.name
-
-
-def _decides(name: str) -> bool:
-    """Whether a file beside config.json and the weights can change what a model says."""
-    fixed = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-    return (
-        name in fixed
-        or name.startswith(("tokenizer", "vocab", "chat_template", "spiece"))
-        or name.endswith((".tiktoken", ".py"))
-    )
 
 
 #: By what a function's caller may name a model.

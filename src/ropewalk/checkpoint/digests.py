@@ -1,6 +1,6 @@
-"""A hash of a large file that is computed once, however often it is asked for; and what the mark of a model notes of its weights.
+"""A hash of a large file that is computed once, however often it is asked for; and what the mark of a model notes of its files.
 
-in   a file; a directory of weights
+in   a file; a directory of a model
 out  its digest, from the cache where a file of that inode, size and dates was hashed before; the digests that a mark should note
 
 Weights are tens of gigabytes; hashed in pieces by several threads they take seconds, and the next time nothing. The cache goes by a file's
@@ -30,6 +30,13 @@ R = TypeVar("R")
 #: Bytes of weights that are read without being asked for: what a model of 8B holds in bfloat16, half a minute on two cores.
 READ_UNASKED = 16 * 2**30
 _WEIGHTS = (".safetensors", ".gguf")
+#: Of what decides beside weights: a fingerprint has the config as it was parsed, and no adapter.
+PARSED = ("config.json", "adapter_config.json")
+_DECIDING = (*PARSED, "generation_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_DECIDING_PREFIXES, _DECIDING_SUFFIXES = (
+    ("tokenizer", "vocab", "chat_template", "spiece"),
+    (".jinja", ".tiktoken", ".py"),
+)
 
 
 def digest_of(file: Path) -> str:
@@ -49,28 +56,53 @@ def digest_now(file: Path) -> str:
     return _hashed(file, file.stat().st_size)
 
 
+def decides(name: str) -> bool:
+    """Whether a file of this name, beside the weights, can change what a model says."""
+    return name in _DECIDING or name.startswith(_DECIDING_PREFIXES) or name.endswith(_DECIDING_SUFFIXES)
+
+
 def weights_in(directory: Path) -> list[Path]:
     """The files of weights in a directory and below it, but for what has a mark of its own."""
+    return [path for path in _files_in(directory) if path.suffix in _WEIGHTS]
+
+
+def _files_in(directory: Path) -> list[Path]:
     marked = {path.parent for path in directory.rglob(guard.MARK)} - {directory}
-    files = (path for path in sorted(directory.rglob("*")) if path.suffix in _WEIGHTS and path.is_file())
-    return [path for path in files if marked.isdisjoint(path.parents)]
+    return [path for path in sorted(directory.rglob("*")) if path.is_file() and marked.isdisjoint(path.parents)]
 
 
 def noted_digests(directory: Path) -> dict[str, str]:
-    """The digest of each file of weights as its mark notes it since it was written, by its path below the directory.
+    """The digest of each file of weights, and of what decides beside them, as its mark notes it since it was written, by its path below the directory.
 
     A part of a model, its adapter, has no mark of its own: the mark above it has those.
     """
-    directory = Path(os.path.abspath(directory))
-    is_marked = (directory / guard.MARK).is_file()
-    place, below = (directory, "") if is_marked else (directory.parent, f"{directory.name}/")
+    place, below = _marked_above(directory)
     noted = guard.of_mark(place, "digests")
     words = noted.items() if isinstance(noted, dict) else ()
     return {name.removeprefix(below): word for name, word in words if name.startswith(below) and isinstance(word, str)}
 
 
+def _marked_above(directory: Path) -> tuple[Path, str]:
+    """Where the mark of a directory lies, and what its names begin with there."""
+    directory = Path(os.path.abspath(directory))
+    is_marked = (directory / guard.MARK).is_file()
+    return (directory, "") if is_marked else (directory.parent, f"{directory.name}/")
+
+
+def note_again(directory: Path, names: Iterable[str]) -> None:
+    """Note these files of a directory as they are now, among those whose digests its mark notes; what is gone is noted no more."""
+    place, below = _marked_above(directory)
+    noted, holds = noted_digests(place), guard.marked(place)
+    for name in names:
+        noted.pop(below + name, None)
+        if (directory / name).is_file():
+            noted[below + name] = digest_now(directory / name)
+    if holds is not None:
+        guard.mark(place, holds, digests=noted)
+
+
 def to_note(directory: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> dict[str, str]:
-    """The digest of each file of weights, by its path below the directory, for the mark to note.
+    """The digest of each file of weights, and of what decides beside them, by its path below the directory, for the mark to note.
 
     A link to a file of one of the `sources` has what was noted when that was written: were it read again, damage from before would be
     noted as right. Other links are read only if that is quick, since the files that they lead to are not what ropewalk wrote.
@@ -90,7 +122,9 @@ def to_note(directory: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> 
             digests[name] = written[_inode(path)]
         elif is_quick or status.st_nlink == 1 or _known(_place(status)):
             digests[name] = digest_of(path)
-    return digests
+    return digests | {
+        path.relative_to(directory).as_posix(): digest_of(path) for path in _files_in(directory) if decides(path.name)
+    }
 
 
 def _inode(file: Path) -> tuple[int, int]:

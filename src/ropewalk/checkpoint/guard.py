@@ -4,7 +4,7 @@ in   a path that would be written, and the paths that must stay
 out  a sentence that refuses; or one directory in the place of another
 
 **The mark.** Every directory that ropewalk writes holds `.ropewalk.json`, which lists what ropewalk put there: files by name, and what a
-run adds to as it goes by pattern; a README with its hash, since people write into it; and digests of weights (digests.py). A directory without it, or with anything that it does not list, is not replaced, whatever was asked
+run adds to as it goes by pattern; a README with its hash, since people write into it; and digests of weights and of what decides beside them (digests.py). A directory without it, or with anything that it does not list, is not replaced, whatever was asked
 for: it holds something of somebody's. A page says in its head who made it.
 """
 
@@ -68,7 +68,7 @@ def _short(name: str) -> str:
 def mark(directory: Path, holds: Iterable[str] | None = None, *, digests: dict[str, str] | None = None) -> None:
     """Note what ropewalk made in a directory: every file that lies there now, or these names and patterns (`fnmatch`).
 
-    digests: of its files of weights, by name; if not given, those that its mark has.
+    digests: of its files, by name (digests.py); if not given, those that its mark has.
     """
     if holds is None:
         files = (path for path in directory.rglob("*") if path.is_symlink() or path.is_file())

@@ -13,6 +13,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.readers.diagnosis import Diagnosis, Finding
+from ropewalk.readers.digest_checks import accept
 from ropewalk.readers.examine import examine
 from ropewalk.settings.command import takes
 from ropewalk.settings.doctor import DoctorSettings
@@ -33,11 +34,13 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
         Findings and a row a reader; `sound` says whether nothing is wrong. With `fix`, as it is after mending.
 
     Raises:
-        UserError: there is nothing that could be examined, or a file that is to be mended cannot be written.
+        UserError: there is nothing that could be examined, or a file that is to be mended or accepted cannot be written.
     """
     model, answers = settings.model, Answers(**settings.answers)
     if isinstance(model, Checkpoint):
         model, answers = model.path, model.answers if answers == NOTHING_SAID else answers
+    if settings.accept:
+        accept(Path(model), settings.accept)
     diagnosis = examine(
         model, fix=settings.fix, answers=answers, full=settings.full, named_readers=tuple(settings.readers or ())
     )

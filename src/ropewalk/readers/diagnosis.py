@@ -34,7 +34,7 @@ CHECKS: dict[int, str] = {
     11: "later on",
     12: "tensors",
     13: "code of its own",
-    14: "weights as written",
+    14: "files as written",
     15: "values",
 }
 

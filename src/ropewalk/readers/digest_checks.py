@@ -1,21 +1,31 @@
-"""The check of weights against the digests that were noted when ropewalk wrote them; value_checks.py reads them for NaN.
+"""The check of weights, and of what decides beside them, against the digests that were noted when ropewalk wrote them; value_checks.py reads weights for NaN.
 
 in   a directory, or one GGUF file
-out  findings, a sentence each: rule, value, way out
+out  findings, a sentence each: rule, value, way out; the mark, where a change is accepted
 
 A mark lies beside a model on one machine and is not uploaded with it, and other programs write none: their weights have nothing to be
-compared with, which is said.
+compared with, which is said. Weights that changed are wrong; a config or a tokenizer is edited on purpose too, and noted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.digests import READ_UNASKED, digest_now, digest_of, noted_digests, weights_in
+from ropewalk.checkpoint.digests import (
+    READ_UNASKED,
+    decides,
+    digest_now,
+    digest_of,
+    note_again,
+    noted_digests,
+    weights_in,
+)
+from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 
 _logger = logging.getLogger(__name__)
@@ -23,12 +33,19 @@ _GB = 10**9
 
 
 def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
-    """14. Each file of weights has the digest that was noted when it was written. full: however long that takes."""
+    """14. Each file of weights, and each that decides beside them, has the digest that was noted when it was written.
+
+    full: weights are read however long that takes.
+    """
     directory = place if place.is_dir() else place.parent
     files = {
         path.relative_to(directory).as_posix(): path for path in (weights_in(place) if place.is_dir() else [place])
     }
-    noted = {name: digest for name, digest in noted_digests(directory).items() if name in files}
+    digests = noted_digests(directory)
+    noted = {name: digest for name, digest in digests.items() if name in files}
+    deciding = {name: digest for name, digest in digests.items() if place.is_dir() and decides(Path(name).name)}
+    edits = {name: _change(directory, name, digest) for name, digest in deciding.items()}
+    yield from (Finding(14, "note", sentence) for sentence in edits.values() if sentence)
     # Below lie parts of a run's checkpoint, whose manifest knows them (training/snapshots.py).
     if unknown := [name for name in files if name not in noted and "/" not in name]:
         yield Finding(
@@ -48,12 +65,27 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
         _logger.info(
             "reading %.0f GB of weights, to compare them with the digests noted when they were written", size / _GB
         )
-    damaged = [sentence for name, digest in noted.items() if (sentence := _change(name, files[name], digest))]
+    damaged = [sentence for name, digest in noted.items() if (sentence := _change(directory, name, digest))]
     yield from (Finding(14, "wrong", sentence) for sentence in damaged)
-    if noted and not damaged:
-        yield Finding(
-            14, "ok", f"{_some(list(noted))} {'is' if len(noted) == 1 else 'are'} as written, to the last bit"
+    same = [*noted, *(name for name, sentence in edits.items() if not sentence)]
+    if same and not damaged:
+        yield Finding(14, "ok", f"{_some(same)} {'is' if len(same) == 1 else 'are'} as written, to the last bit")
+
+
+def accept(place: Path, names: Sequence[str]) -> None:
+    """Note in the mark what these files are now: their changes were meant, and are said no more.
+
+    Raises:
+        UserError: no digest of one of them is noted, or the mark cannot be written.
+    """
+    directory = place if place.is_dir() else place.parent
+    noted = noted_digests(directory)
+    if unknown := [name for name in names if name not in noted]:
+        raise UserError(
+            f"--accept takes files whose digests {MARK} notes in {directory} ({', '.join(noted) or 'there are none'}), got {unknown[0]}"
         )
+    with disk_errors(directory):
+        note_again(directory, names)
 
 
 def warn_of_changes(checkpoint: Checkpoint) -> None:
@@ -69,19 +101,27 @@ def warn_of_changes(checkpoint: Checkpoint) -> None:
             )
 
 
-def _change(name: str, file: Path, digest: str) -> str:
+def _change(directory: Path, name: str, digest: str) -> str:
     """What is said of a file that is not as it was written; nothing of one that is."""
+    file, accepting = directory / name, f"ropewalk doctor {directory} --accept {name}"
     try:
         now = digest_now(file)
+    except FileNotFoundError:
+        return f"{name} is gone, which ropewalk wrote; take it from a copy, or make the model again; if it was deleted on purpose, say so: {accepting}"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
     if now == digest:
         return ""
+    if decides(file.name):
+        return (
+            f"{name} was changed after ropewalk wrote it: its digest is {now[:16]}, and {digest[:16]} was noted; take it from a copy, or make the "
+            f"model again; if the change is meant, say so, and it is said no more: {accepting}"
+        )
     names = file.stat().st_nlink
     shared = f" The file has {names} names (hard links), and each of those models has the change." if names > 1 else ""
     return (
         f"{name} is not as it was written: its digest is {now[:16]}, and {digest[:16]} was noted; a disk, a copy or a program changed it. Take it "
-        f"from a copy, or make the model again; if it was changed on purpose, take its line out of {MARK}.{shared}"
+        f"from a copy, or make the model again; if it was changed on purpose, say so: {accepting}.{shared}"
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.digests import digest_now, note_again, noted_digests
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import disk_errors, write_json
 from ropewalk.checkpoint.named_twice import named_twice
@@ -81,7 +82,10 @@ def _replace(path: Path, content: Config) -> str:
         write_json(new, content)
         new.chmod(path.stat().st_mode & 0o777)
         kept.write_bytes(path.read_bytes())  # a copy, since the old one may be a link that other directories share
+        was_as_noted = noted_digests(path.parent).get(path.name) == digest_now(path)
         os.replace(new, path)
+        if was_as_noted:  # else somebody edited it, which is still to be said
+            note_again(path.parent, [path.name])
     finally:
         new.unlink(missing_ok=True)
     return str(kept)

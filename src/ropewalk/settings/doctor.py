@@ -22,6 +22,8 @@ class DoctorSettings(OpeningOptions):
     """`hemp`, a local directory (an adapter's too), a hub id, or a GGUF file."""
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
+    accept: Sequence[str] | None = None
+    """Files that were changed on purpose since ropewalk wrote them, as check 14 names them: from now on they are as they should be."""
     readers: Annotated[Sequence[ReaderName] | None, tyro.conf.arg(name="for")] = None
     """What shall read it: the others are left out, and so are notes of how they rotate."""
     strict: Flag = False

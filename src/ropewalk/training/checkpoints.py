@@ -105,7 +105,8 @@ def _put_in_place(beside: Path, out: Path) -> None:
     for name in ("config.json", "adapter"):  # first of all an earlier model is none any more
         _clear(out / name, ours)
     if ours:
-        guard.mark(out, [*ours, *made], digests=noted_digests(out) | noted_digests(beside))
+        before = {name: digest for name, digest in noted_digests(out).items() if (out / name).is_file()}
+        guard.mark(out, [*ours, *made], digests=before | noted_digests(beside))
     for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
         if path.name != guard.MARK:
             _clear(out / path.name, ours)
