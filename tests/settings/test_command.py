@@ -73,6 +73,7 @@ def test_the_command_line_has_what_python_takes_but_for_objects(name: str, capsy
             "records": "RECORDS",
             "adapter": "ADAPTER",
             "reader": "--for",
+            "readers": "--for",
         }.get(field.name, f"--{field.name.replace('_', '-')}")
         option = {
             ("data score", "model"): "--model",
