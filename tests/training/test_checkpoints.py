@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ropewalk.checkpoint import digests, guard
 from ropewalk.errors import UserError
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training.checkpoints import _put_in_place
 from ropewalk.training.snapshots import Snapshots, refuse_other_run
 
 SIZE = 100_000
@@ -252,3 +254,13 @@ def test_the_manifest_holds_the_hash_of_every_file(three):
 
     content = np.full(SIZE, 30, dtype=np.uint8).tobytes()
     assert manifest["sha256"]["model.bin"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_mark_notes_no_digest_of_what_an_earlier_final_model_of_the_run_had(tmp_path):
+    out, beside = tmp_path / "run", tmp_path / "run" / guard.FINAL
+    for directory, name in ((out, "adapter/adapter_config.json"), (beside, "config.json")):
+        (directory / name).parent.mkdir(parents=True)
+        (directory / name).write_text("{}")
+        guard.mark(directory, [name], digests=digests.to_note(directory))
+    _put_in_place(beside, out)
+    assert set(digests.noted_digests(out)) == {"config.json"}  # and `doctor` does not miss the adapter

@@ -82,7 +82,7 @@ def accept(place: Path, names: Sequence[str]) -> None:
     noted = noted_digests(directory)
     if unknown := [name for name in names if name not in noted]:
         raise UserError(
-            f"--accept takes files whose digests {MARK} notes in {directory} ({', '.join(noted) or 'there are none'}), got {unknown[0]}"
+            f"--accept takes files whose digests {MARK} notes of {place} ({', '.join(noted) or 'there are none'}), got {unknown[0]}"
         )
     with disk_errors(directory):
         note_again(directory, names)
