@@ -63,6 +63,26 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("extend hemp --window 4k --out o --method=zz", 2, "got 'zz'; leave it out for auto"),
         ("ruler hemp --tasks vt,niah_singl_1", 2, "got ['vt', 'niah_singl_1']; did you mean niah_single_1?"),
         ("train hemp --data a --window 4k --out o --base-bits 3", 2, "base-bits is one of 4, got '3'; leave it out"),
+        ("theory hemp --window 16kb", 2, "ropewalk: window is a whole number of at least 1"),
+        ("theory hemp --window 16kb", 2, "32k (32 x 1024) or 1M, got '16kb'; leave it out"),
+        (
+            "train hemp --window 1k --steps 1.5 --data a --out o",
+            2,
+            "at most 10000000, got '1.5'; leave it out for 1000",
+        ),
+        ("train hemp --window 1k --learning-rate x --data a --out o", 2, "ropewalk: learning-rate is a finite number"),
+        ("train hemp --window 1k --budget 5x --data a --out o", 2, "as in 5, 0.5, 5m or 1h, got '5x'; leave it out"),
+        ("perplexity hemp --data a --windows 1k 2kb", 2, "32k (32 x 1024) or 1M, got [1024, '2kb']"),
+        ("card hl hl.jsonl", 2, "ropewalk: ropewalk card has no place for hl.jsonl, which follows no option"),
+        ("card", 2, "ropewalk: ropewalk card needs DIR; `ropewalk card --help` explains"),
+        (
+            "train hemp --data a",
+            2,
+            "ropewalk: ropewalk train needs --window TOKENS, --out DIR; `ropewalk train --help`",
+        ),
+        ("theory hemp --window", 2, "ropewalk: --window takes a value, and none follows it; `ropewalk theory --help`"),
+        ("", 2, "ropewalk: a command comes first: demo, extend"),
+        ("--quiet theory hemp", 2, "ropewalk: a command comes first: demo, extend"),
         ("extend --tyro-print-completion bash", 0, "longrope"),
         ("extend --help", 0, "yarn: slow pairs interpolated"),
         ("train hemp --config", 2, "nothing follows it"),
@@ -73,6 +93,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
 def test_what_a_person_types(line: str, status: int, words: str, capsys) -> None:
     found, printed = said(capsys, *line.split())
     assert found == status and words in " ".join(printed.replace("│", " ").split()), printed
+    assert status == 0 or "│" not in printed  # one style of errors, and no drawn boxes
 
 
 def test_words_with_dashes_that_name_no_option_are_values() -> None:

@@ -243,5 +243,5 @@ def test_a_path_longer_than_any_file_system_takes_is_refused(path: str | Path) -
 def test_minutes_are_written_as_people_write_them(word, number):
     assert minutes(word) == number
     for wrong in ("5x", "", "h", "five"):
-        with pytest.raises(ValueError, match="minutes are a number, as in 5"):
+        with pytest.raises(ValueError, match="as in 5, 0.5, 5m or 1h"):
             minutes(wrong)

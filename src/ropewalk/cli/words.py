@@ -6,9 +6,12 @@ out  the command's name and its options, unchecked; or a sentence that names the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -19,6 +22,7 @@ from ropewalk.cli.commands import COMMANDS, Command
 from ropewalk.errors import UserError, nearest
 from ropewalk.settings.command import fields, option_name
 from ropewalk.settings.other_names import meant_option
+from ropewalk.settings.values import read_or_not
 from ropewalk.version import __version__
 
 if TYPE_CHECKING:
@@ -60,12 +64,43 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
         if registry is not None and not {"-h", "--help"} & {*words}:
             words = [name, *_model_without_its_name(settings, words[1:])]
             _refuse_unknown_options(name, settings, words[1:])
-        return name, tyro.cli(settings, prog=f"ropewalk {name}", args=words[1:], registry=registry)
+        return name, _read(name, settings, words[1:], registry)
+    if not {"-h", "--help"} & {*words} and not any(word.startswith("--tyro-") for word in words):
+        raise UserError(f"a command comes first: {', '.join(COMMANDS)}; `ropewalk --help` explains them")
     options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
     values = tyro.extras.subcommand_cli_from_dict(
         options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
     )
     return next(name for name, kind in options.items() if type(values) is kind), values
+
+
+def _read(name: str, settings: type, words: Sequence[str], registry: Any) -> Any:
+    """The options as tyro reads them; what it would refuse in a drawn box is a sentence like every other."""
+    prog = f"ropewalk {name}"
+    if registry is None or {"-h", "--help"} & {*words}:
+        return tyro.cli(settings, prog=prog, args=words, registry=registry)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            options, left = tyro.cli(settings, prog=prog, args=words, registry=registry, return_unknown_args=True)
+    except SystemExit:
+        raise UserError(f"{_in_a_sentence(box.getvalue(), prog)}; `{prog} --help` explains the options") from None
+    if left:
+        raise UserError(
+            f"{prog} has no place for {shlex.join(left)}, which follows no option that takes it; `{prog} --help` lists the options, or take it out"
+        )
+    return options
+
+
+def _in_a_sentence(box: str, prog: str) -> str:
+    """What tyro drew, on one line: which options are missing, or whose value; anything else in its own words."""
+    box = box.partition("For full helptext")[0]  # a frame of signs, or of none where the terminal has only ASCII
+    if "Missing from" in box and (names := re.findall(r"^(?:│ |  ) {4}(\S.*?) *[│|]?$", box, re.MULTILINE)):
+        return f"{prog} needs {', '.join(names)}"
+    if "Missing argument" in box and (option := re.search(r"'(--\S+)'", box)):
+        return f"{option[1]} takes a value, and none follows it"
+    lines = [line.strip("╭╮╰╯│─| ") for line in box.splitlines()[1:]]  # the first is its title, which says the same
+    return " ".join(" ".join(line for line in lines if line.strip("-")).split()).rstrip(".")
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -235,7 +270,9 @@ _AS_TYPED = tyro.constructors.ConstructorRegistry()
 
 @_AS_TYPED.primitive_rule
 def _as_typed(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Of several words that are known, any is read: the settings refuse what is none of them, and name the nearest."""
+    """Of several words that are known, and for a number, any word is read: the settings refuse what is none, and name the nearest."""
+    if info.type in (int, float):
+        return _number_as_typed(info.type)
     if get_origin(info.type) is not Literal:
         return None
     known = {str(each): each for each in get_args(info.type)}
@@ -244,6 +281,16 @@ def _as_typed(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Pr
         metavar=_word_of(info.type) or "",
         instance_from_str=lambda words: known.get(words[0], words[0]),
         is_instance=lambda value: value in known.values(),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _number_as_typed(kind: type) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_word_of(kind) or "",
+        instance_from_str=lambda words: read_or_not(kind, words[0]),
+        is_instance=lambda value: isinstance(value, (int, kind)) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
 

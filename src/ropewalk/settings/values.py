@@ -38,6 +38,12 @@ class Refused(Exception):
         self.why, self.way_out = why, way_out
 
 
+class Unread(str):
+    """A word that was typed for a number and is none; `why` says how that is written, if not as usual."""
+
+    why = ""
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers that a field may hold, from `least` to `most`; the ends belong to them unless `above` or `below` says otherwise."""
@@ -182,6 +188,8 @@ def _number(kind: type, limits: Range) -> Kind:
     def take(value: Any) -> float:
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # an array or a tensor of one number
             value = value.item()
+        if isinstance(value, Unread):
+            raise Refused(value.why)
         if isinstance(value, bool) or not isinstance(value, family):
             raise Refused
         try:
@@ -275,7 +283,7 @@ def tokens(word: str) -> int:
     """
     match = re.fullmatch(r"(-?\d+(?:_\d+)*)([km]?)", word.strip().lower())
     if match is None:
-        raise ValueError("tokens are a whole number, as in 32768, 32_768, 32k (32 x 1024) or 1M")
+        raise ValueError("as in 32768, 32_768, 32k (32 x 1024) or 1M")
     return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2]]
 
 
@@ -287,7 +295,7 @@ def minutes(word: str) -> float:
     """
     match = re.fullmatch(r"(-?\d*\.?\d+(?:e-?\d+)?)(m|min|h)?", word.strip().lower())
     if match is None:
-        raise ValueError("minutes are a number, as in 5, 0.5, 5m or 1h")
+        raise ValueError("as in 5, 0.5, 5m or 1h")
     return float(match[1]) * (60 if match[2] == "h" else 1)
 
 
@@ -296,10 +304,20 @@ def _typed(metavar: str, read: Callable[[str], Any], kind: Any) -> PrimitiveCons
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda words: read(words[0]),
+        instance_from_str=lambda words: read_or_not(read, words[0]),
         is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def read_or_not(read: Callable[[str], Any], word: str) -> Any:
+    """The number that a word is; else the word itself, which the settings refuse under the option's name."""
+    try:
+        return read(word)
+    except ValueError as error:
+        unread = Unread(word)
+        unread.why = str(error) if read in (tokens, minutes) else ""
+        return unread
 
 
 _AS_WORDS = _typed("TOKENS", tokens, int)
