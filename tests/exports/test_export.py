@@ -244,7 +244,7 @@ def test_the_card_of_an_export_says_how_that_is_used_and_names_no_place_of_this_
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "Written for mlx" in text and "mlx_lm.generate --model . " in text and "AutoModel" not in text
     assert front(text)["library_name"] == "mlx" and str(tmp_path) not in text
-    assert f"run ropewalk card {model} and export again" in caplog.text
+    assert f"run ropewalk card {model} --records FILE.jsonl, the file of its measurements, and" in caplog.text
     assert ropewalk.card(out).read_text(encoding="utf-8") == text  # written anew, it says the same
     ropewalk.export(model, reader="transformers", out=tmp_path / "plain")
     plain = (tmp_path / "plain/README.md").read_text(encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import shutil
 import sys
 
 import gguf
@@ -86,10 +88,48 @@ def test_a_directory_without_a_converter_is_refused(tmp_path):
 def test_what_the_converter_says_last_is_in_the_sentence(tmp_path):
     (tmp_path / "convert_hf_to_gguf.py").write_text("raise SystemExit('no such architecture')\n")
     (tmp_path / "conversion").mkdir()
-    classes = "class TextModel:\n    get_vocab_base_pre = None\nclass ModelBase:\n    load_hparams = None\n"
-    (tmp_path / "conversion" / "base.py").write_text(classes)
+    (tmp_path / "conversion" / "base.py").write_text(_CLASSES)
     with pytest.raises(UserError, match="cannot write this model as GGUF .no such architecture."):
-        converter.convert(tmp_path, tmp_path / "x.gguf", gguf_type="auto", pre_tokenizer=None, directory=tmp_path)
+        converter.convert(
+            tmp_path, tmp_path / "x.gguf", name="x", gguf_type="auto", pre_tokenizer=None, directory=tmp_path
+        )
+
+
+#: What of llama.cpp's converter the driver takes hold of.
+_CLASSES = "class TextModel:\n    get_vocab_base_pre = None\nclass ModelBase:\n    load_hparams = None\n"
+
+
+@pytest.mark.parametrize("error", ["OSError(28, os.strerror(28))", "OSError('1048576 requested and 942048 written')"])
+def test_a_disk_that_fills_up_is_not_blamed_on_the_model(error, tmp_path, monkeypatch):
+    """As the converter ends on a full disk, in the system's words and in numpy's: a traceback, and the progress bar's last state after it."""
+    (tmp_path / "llama/conversion").mkdir(parents=True)
+    (tmp_path / "llama/conversion/base.py").write_text(_CLASSES)
+    failing = f"import os, sys\ntry:\n    raise {error}\nfinally:\n    "
+    failing += "import atexit\n    atexit.register(lambda: print('Writing: 52%', file=sys.stderr))\n"
+    (tmp_path / "llama/convert_hf_to_gguf.py").write_text(failing)
+    base = testing.tiny_directory(tmp_path / "base")
+    with pytest.raises(UserError, match="out could not be written: the disk is full; free some space"):
+        ropewalk.export(base, reader="ollama", out=tmp_path / "out", converter=tmp_path / "llama")
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, 1000))
+    with pytest.raises(
+        UserError, match=r"GGUF file takes about 0\.\d MiB, and its disk has 0\.0 MiB free; .*--gguf-type"
+    ):
+        ropewalk.export(base, reader="ollama", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_gguf_file_is_called_as_the_model_is(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(export_module, "converter_directory", lambda given: tmp_path)
+    monkeypatch.setattr(
+        export_module, "convert", lambda *paths, name, **others: (names.append(name), forgetful(*paths))
+    )
+    base = testing.tiny_directory(tmp_path / "base", "qwen2")
+    ropewalk.export(base, reader="llama.cpp", out=tmp_path / "out")
+    monkeypatch.chdir(base)
+    ropewalk.export(".", reader="llama.cpp", out=tmp_path / "again")
+    assert names == ["base", "base"]
 
 
 @pytest.mark.slow
@@ -99,4 +139,6 @@ def test_R11_hemp_becomes_a_gguf_file(tmp_path, monkeypatch):
     extend("hemp", window=1024, out=tmp_path / "longer")
     exported = ropewalk.export(tmp_path / "longer", reader="llama.cpp", out=tmp_path / "out")
     found = read_gguf_rope(exported.out / "model.gguf")
+    reader = gguf.GGUFReader(exported.out / "model.gguf")
+    assert reader.get_field("general.name").contents() == "longer"
     assert (exported.window, found.pre_tokenizer, found.keys["rope.scaling.factor"]) == (1024, "ufakzeka", 4.0)

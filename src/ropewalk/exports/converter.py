@@ -9,9 +9,11 @@ does, so it is fetched from there, at one version and one SHA-256, and kept in t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,10 @@ _SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 _PROGRAM = "convert_hf_to_gguf.py"
 _PARTS = (_PROGRAM, "conversion", "gguf-py/gguf")
 _BY_HAND = "or get llama.cpp's source by hand and name its directory with --converter"
+#: A full disk in the words of the system, and of numpy (ndarray.tofile), which raises an error without a number.
+_FULL = re.compile(
+    rf"{re.escape(os.strerror(errno.ENOSPC))}|OSError: \d+ requested and \d+ written|Not enough free space"
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -57,14 +63,18 @@ def converter_directory(given: str | Path | None = None) -> Path:
     return place
 
 
-def convert(model: Path, gguf_file: Path, *, gguf_type: str, pre_tokenizer: str | None, directory: Path) -> None:
+def convert(
+    model: Path, gguf_file: Path, *, name: str, gguf_type: str, pre_tokenizer: str | None, directory: Path
+) -> None:
     """Run the converter in a process of its own.
 
     Args:
+        name: what the file calls the model (`general.name`).
         pre_tokenizer: llama.cpp's name for one that the converter does not recognise.
 
     Raises:
         UserError: it fails; its last line says why.
+        OSError: the disk is full.
     """
     driver = Path(__file__).with_name("driver.py")
     arguments = [
@@ -75,10 +85,14 @@ def convert(model: Path, gguf_file: Path, *, gguf_type: str, pre_tokenizer: str 
         str(gguf_file),
         "--outtype",
         gguf_type,
+        "--model-name",
+        name,
     ]
     done = subprocess.run([sys.executable, str(driver), *arguments], capture_output=True, text=True)
     _logger.debug("%s", done.stderr)
     if done.returncode:
+        if _FULL.search(done.stderr):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(gguf_file))
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise UserError(
             f"llama.cpp's converter cannot write this model as GGUF ({lines[-1] if lines else 'it said nothing'}); "

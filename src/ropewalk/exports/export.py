@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ from ropewalk.settings.inputs import inputs_of
 from ropewalk.version import __version__
 
 GGUF_FILE = "model.gguf"
-
+#: Bytes of a weight in a GGUF file; 16 bits where no type is named, as `auto` keeps them. q8_0 has 34 bytes for 32 weights.
+_GGUF_BYTES = {"f32": 4, "q8_0": 34 / 32}
 
 #: What a reader is told where it would serve another window by itself.
 _LONGER = {"vllm": " --max-model-len {}", "sglang": " --context-length {}"}
@@ -118,7 +120,8 @@ def _say_of_card(checkpoint: Checkpoint, directory: Path, out: Path) -> None:
         _logger.info("%s is as somebody wrote it, and does not say what this export is; %s does", out / README, EXPORT)
     elif NOT_MEASURED in readme.read_text(encoding="utf-8"):
         _logger.info(
-            "the card says of %s that it was not measured; if it was, run ropewalk card %s and export again",
+            "the card says of %s that it was not measured; if it was, run ropewalk card %s --records FILE.jsonl, the file of its "
+            "measurements, and export again",
             checkpoint,
             checkpoint,
         )
@@ -171,6 +174,7 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
     rope = checkpoint.rope
     if reason := READERS["llama.cpp"].refusal(checkpoint.config):
         raise UserError(f"{reason}, and every position would be wrong without a word; export for vllm or transformers")
+    _refuse_too_large(checkpoint, directory, settings)
     program = converter_directory(settings.converter)
     whole = directory / "whole"
     whole.mkdir()
@@ -178,6 +182,7 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
     convert(
         whole,
         directory / GGUF_FILE,
+        name=_name(Path(str(settings.model))),
         gguf_type=settings.gguf_type,
         pre_tokenizer=_pre_tokenizer(whole),
         directory=program,
@@ -190,6 +195,21 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
             path.rename(directory / path.name)
     whole.rmdir()
     return gguf.window
+
+
+def _refuse_too_large(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> None:
+    """Raises UserError where a disk has no room for the GGUF file, whose weights take nearly all of it."""
+    needed = checkpoint.parameters * _GGUF_BYTES.get(settings.gguf_type, 2)
+    elsewhere = [file for file in checkpoint.weight_files if file.stat().st_dev != directory.stat().st_dev]
+    needed += sum(
+        file.stat().st_size for file in elsewhere
+    )  # they are copied for the converter, and linked on one disk
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise UserError(
+            f"{settings.out} could not be written: the GGUF file{' and a copy of the weights beside it take' if elsewhere else ' takes'} about {needed / 2**20:,.1f} MiB, and its disk has {free / 2**20:,.1f} MiB free; "
+            "free some space, choose another --out, or a smaller --gguf-type"
+        )
 
 
 def _ollama(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:

@@ -147,7 +147,10 @@ def composed(subject: Subject, records: Records) -> ModelCard:
     measured = any(subject.is_it(m.run) and not isinstance(m.row, (Step, *BOOKKEEPING)) for m in rows.measurements)
     if not measured:
         _logger.warning(
-            "no row of these records measured %s; its card says that it was not measured", subject.checkpoint
+            "no row of these records measured %s; its card says that it was not measured. Name the file of its measurements: ropewalk card %s "
+            "--records FILE.jsonl",
+            subject.checkpoint,
+            subject.checkpoint,
         )
     recipes = [recipe_of(run) for run in records.runs.values() if subject.trained_in(run)]
     chunk = next((recipe.chunk(info.original_window) for recipe in recipes), None)
