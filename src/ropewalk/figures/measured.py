@@ -186,6 +186,11 @@ def _success_bar(figure: Figure, axes: Axes, shades: dict[str, Any]) -> None:
     bar.outline.set_visible(False)
 
 
+def smoothed_over(steps: int) -> int:
+    """Steps that a run's loss is averaged over where it is drawn; 1 is no average."""
+    return max(1, steps // 25)
+
+
 @styled
 def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None = None) -> Figure:
     """Training loss by step, one line a run: every step thin, a centred running mean over it."""
@@ -203,7 +208,7 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
         rows = sorted((m.row for m in steps), key=lambda row: row.step)
         x, y = [row.step for row in rows], _finite([row.loss for row in rows])
         tone = colour(variant, colours)
-        span = max(1, len(y) // 25)
+        span = smoothed_over(len(y))
         axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
         name = names[run] if len(runs) > 1 else "running mean"
         if span > 1:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.licence import NOTICE_FILES
-from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.links import outside
+from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.own_code import AUTO_MAP, carried_code, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished

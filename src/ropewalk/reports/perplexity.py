@@ -153,8 +153,10 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
 
 
 def _caption(group: Group) -> str:
+    pretraining = min(m.model_variant.original_window for m in group.measurements)
+    is_drawn = pretraining <= max(m.row.window for m in group.measurements)
     number = least_to_most([m.row.documents for m in group.measurements])
-    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}; the dotted line is the window of pretraining."
+    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
 
 
 def least_to_most(counts: Sequence[int]) -> str:
@@ -240,6 +242,8 @@ def _paper_lines(table: paper.PaperTable, multiples: list[float], variants: list
     lines = []
     for row in fitting:
         figures = [row.values.get(int(multiple * paper.WINDOW)) for multiple in multiples]
+        if not any(figures):  # at windows that the paper has no multiple of
+            continue
         lines.append(Line(paper_label(row), [_paper_cell(value, none) for value in figures], paper=True))
     return lines
 

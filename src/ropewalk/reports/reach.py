@@ -34,7 +34,9 @@ def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> 
     short, pair = target.original_window, damage.short_pair(group, target) if group else None
     if pair:
         change, at = ratio(*pair), pair[0].window
-        where = "" if at == short else f", within the short window of {short}, at which they were not both measured,"
+        where = (
+            "" if at == short else f", within the short window of {short}, whose own {short} were not measured of both,"
+        )
         named = f"the short window of {short}" if at == short else f"{at}"
         return f"; at {named} tokens{where} its perplexity went {moved(*pair)}{f', {change}' if change else ''}"
     if any(each.variant == target for each in benchmarks.changes(clean)):

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
@@ -167,7 +167,9 @@ def section(clean: Clean) -> Section | None:
     steps = [m for run in runs for m in run.measurements]
     bad = sum(not number_format.is_finite(m.row.loss) for m in steps)
     if bad < len(steps):
-        part.draw(measured.loss(steps, colours=clean.colours), "Loss by step: every step thin, a running mean over it.")
+        is_smoothed = any(measured.smoothed_over(len(run.measurements)) > 1 for run in runs)
+        caption = "Loss by step: every step thin, a running mean over it." if is_smoothed else "Loss by step."
+        part.draw(measured.loss(steps, colours=clean.colours), caption)
     if bad:
         part.notes.append(f"{bad} of {len(steps)} steps have a loss that is not finite; they are not drawn.")
     part.tables.append(_table(clean, runs))
@@ -176,7 +178,7 @@ def section(clean: Clean) -> Section | None:
 
 
 def _table(clean: Clean, runs: list[Training]) -> Table:
-    return Table(
+    table = Table(
         "What each training run did",
         [
             "steps",
@@ -191,8 +193,12 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
         ],
         [_line(clean, run, name) for run, name in _names(runs)],
         first="run",
-        note="Loss: of the first step, and the mean of the last tenth. MFU: share of the matrix rate that the run measured, and of the data sheet's.",
+        note="Loss: of the first step, and the mean of the last tenth.",
     ).filled
+    if not any(head.startswith("MFU") for head in table.head):
+        return table
+    of_mfu = " MFU: share of the matrix rate that the run measured, and of the data sheet's."
+    return replace(table, note=table.note + of_mfu)
 
 
 def _mean_share(shares: list[float | None]) -> Cell:
