@@ -162,7 +162,9 @@ def test_a_licence_is_the_bases_or_unknown(
     for model in (tmp_path / "longer", tmp_path / "longest"):
         for text in (read(model / "README.md"), read(card(model))):
             fields = yaml.safe_load(text.split("---")[1])
-            assert {name: value for name, value in fields.items() if name.startswith("license")} == front
+            assert {
+                name: value for name, value in fields.items() if name.startswith(("license", "base_model"))
+            } == front
             assert sentence in text.partition("## Licence")[2]
 
 
