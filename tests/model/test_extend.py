@@ -498,7 +498,7 @@ def test_a_directory_that_vanishes_midway_leaves_the_old_one(tmp_path: Path) -> 
 def test_what_is_wrong_with_a_file_is_said_by_the_name_that_the_user_knows(tmp_path: Path) -> None:
     """And not by that of the place where the extension lies until it is whole."""
     base = testing.tiny_directory(tmp_path / "base", window=64)
-    (base / "special_tokens_map.json").write_text("{")
+    (base / "tokenizer.json").write_text(json.dumps({"model": {}}))
     with pytest.raises(UserError, match="the tokenizer in [^ ]*/base cannot be loaded"):
         extend(base, window=128, out=tmp_path / "longer")
 

@@ -197,7 +197,7 @@ def test_what_a_link_leads_to_outside_is_uploaded_as_weights_or_when_it_is_asked
     secret.write_text("secret")
     (model / "model.safetensors").rename(shared)
     (model / "model.safetensors").symlink_to(shared)
-    for name in ("LICENSE", "other.safetensors", "added_tokens.json"):
+    for name in ("LICENSE", "other.safetensors", "chat_template.jinja"):
         (model / name).symlink_to(secret)
     main(["push", str(model), "me/longer", "--yes"])
     assert set(hub.files["me/longer"]) == MODEL
