@@ -246,6 +246,10 @@ def _tokenizers() -> Iterator[Case]:
         EITHER,
     )
     yield from every("tokenizers", alone, {"perplexity": PERPLEXITY}, check=_all_tokens)
+    templates = of(
+        "chat_template.jinja", {text: text for text in ("{% if x %}", "{{ 'a' * 10**12 }}", "{{ (" * 10_000)}
+    )
+    yield from every("tokenizers", templates, {"extend": EXTEND}, EITHER)
     for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         yield from every("tokenizers", of(name, json_files), {"extend": EXTEND, "generate": LINES["generate"]}, EITHER)
 
