@@ -217,3 +217,21 @@ def test_rows_of_other_content_under_one_name_are_said_and_are_no_seeds_of_one_t
     assert "as model of" not in page
     variants = [m.model_variant for m in clean(records.read([path])).measurements if m.model_variant.extended]
     assert sorted(len(row) for row in seeds_of_rows(variants)) == [1, 2]
+
+
+def test_a_state_that_is_tested_on_what_it_was_trained_on_is_a_doubt(tmp_path):
+    """Neither a base that saw none of it nor a test on other texts is one."""
+    trained = dataclasses.replace(made_up.extended(), steps=8, name="runs/a")
+    asked = {"out": "runs/a", "learning_rate": 1e-5, "batch_size": 1, "data": ["books", "0.7"]}
+    for texts, doubted in (("books", True), ("tests", False)):
+        path = made_up.record_rows(
+            tmp_path / f"{texts}.jsonl",
+            (made_up.extended(), records.Step(1, 2.0, 2e-5, 1.0, 100, 50.0, 2.0)),
+            settings=asked,
+        )
+        row = dataclasses.replace(made_up.row(2.0), data=texts)
+        made_up.record_rows(path, (made_up.BASE, row))
+        made_up.record_rows(path, (trained, row))
+        page = made_up.words(render(records.read([path])))
+        assert ("trained on and tested on the same texts (books)" in page) is doubted
+        assert page.count("trained on and tested on") <= 1 or doubted

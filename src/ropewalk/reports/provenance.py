@@ -27,7 +27,7 @@ from ropewalk.records import (
     paper,
 )
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import recipe_of
+from ropewalk.records.recipe import is_training, place, recipe_of
 from ropewalk.records.variant import Variant, variant_of
 from ropewalk.reports import perplexity
 from ropewalk.reports.paired import ratio
@@ -163,6 +163,7 @@ def cautions(clean: Clean) -> list[str]:
         *_mixed(clean),
         *not_measured_trainings(clean),
         *other_texts(clean),
+        *_tested_on_training_texts(clean),
         *_other_content(clean),
         *_pairs(clean),
     ]
@@ -264,6 +265,31 @@ def _trained_on(clean: Clean) -> Iterable[str]:
     texts = {m.model_variant.recipe.data for m in clean.measurements if m.model_variant.role == "trained"} - {""}
     if len(texts) > 1:
         yield f"States were trained on different texts ({_listed(texts)}): methods are compared among those of one text alone."
+
+
+def _tested_on_training_texts(clean: Clean) -> Iterable[str]:
+    """States that were measured on what they were trained on, by the names or the digests of both on record."""
+    trained: dict[str, set[str]] = {}
+    for run in clean.used_runs:
+        if is_training(run):
+            out = place(str(run.settings["out"]))
+            trained.setdefault(out, set()).update(_texts(run, "data"))
+    seen: dict[str, str] = {}
+    for m in clean.measurements:
+        texts = trained.get(place(m.run.model.name), set()) if not is_training(m.run) else set()
+        data = str(getattr(m.row, "data", "") or "")
+        if texts & ({data, *_texts(m.run, "data")} - {""}):
+            seen.setdefault(m.model_variant.label, short_data(data) or "its own texts")
+    for label, data in seen.items():
+        yield f"{label} is trained on and tested on the same texts ({data}): those figures tell what it learnt by heart, and not how well it reads."
+
+
+def _texts(run: Run, what: str) -> set[str]:
+    """What a header calls the texts of a run, and their digest where it has one; no weights."""
+    named = run.settings.get(what)
+    listed = [named] if isinstance(named, str) else list(named or ())
+    digest = dict(run.settings.get("digests") or {}).get(what)
+    return {str(each) for each in [*listed, digest] if each and not re.fullmatch(r"[\d.]*(@\w+)?", str(each))}
 
 
 def _other_content(clean: Clean) -> Iterable[str]:

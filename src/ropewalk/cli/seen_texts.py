@@ -1,0 +1,57 @@
+"""Whether a model is measured on texts that it was trained on, by what its directory says of the run.
+
+in   a model's directory or a checkpoint of a run; the sources that are measured
+out  nothing; or a warning that names them
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint.digests import digest_of
+from ropewalk.data.documents import files_of, kind_of
+from ropewalk.errors import UserError
+from ropewalk.records.recipe import place
+from ropewalk.settings import run_file
+from ropewalk.settings.mixture import sources_of
+
+_logger = logging.getLogger(__name__)
+
+
+def warn_of_seen_texts(model: Any, measured: Iterable[Any]) -> None:
+    """Log a sentence where a model is measured on texts that it was trained on, under the same names or others."""
+    if not isinstance(model, str | Path):
+        return
+    trained = _trained_on(Path(place(str(model))))
+    names = [str(source) for source in measured]
+    of_hub = {str(source) for source in trained if kind_of(source) == "hub"}
+    files = [file for source in trained if kind_of(source) != "hub" for file in files_of(source)]
+    seen = [name for name in names if name in of_hub or (kind_of(name) != "hub" and _shares(files_of(name), files))]
+    if seen:
+        _logger.warning(
+            "%s was trained on texts of %s: what is measured there is what it learnt by heart, not how well it reads; name texts that it has not seen",
+            model,
+            ", ".join(seen),
+        )
+
+
+def _trained_on(directory: Path) -> list[Any]:
+    """The sources of a run that are still there; nothing where no run.yaml of a training lies in the directory."""
+    try:
+        command, options = run_file.read(directory / run_file.RUN_FILE)
+        sources = sources_of(options.get("data")) if command == "train" else []
+        return [source for source in sources if not Path(source).is_absolute() or Path(source).exists()]
+    except UserError:
+        return []
+
+
+def _shares(measured: list[Path], trained: list[Path]) -> bool:
+    """Whether a file is one of others, or a copy of one; only files of one size are read."""
+    sizes: dict[int, list[Path]] = {}
+    for file in trained:
+        sizes.setdefault(file.stat().st_size, []).append(file)
+    alike = [(file, other) for file in measured for other in sizes.get(file.stat().st_size, ())]
+    return any(file.samefile(other) or digest_of(file) == digest_of(other) for file, other in alike)

@@ -1,0 +1,48 @@
+"""A measurement on the training text is warned of: by the name, by the contents of files, of a checkpoint too; and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ropewalk.cli.seen_texts import warn_of_seen_texts
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/a.txt").write_text("words of a book")
+    (tmp_path / "run/checkpoints/step-000002").mkdir(parents=True)
+    (tmp_path / "run/run.yaml").write_text(
+        f"command: train\ndata:\n- {tmp_path / 'books'}\n- '0.7'\n- some/set\n- '0.3'\n"
+    )
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("books", True),
+        ("books/a.txt", True),
+        ("copy.txt", True),
+        ("some/set", True),
+        ("other.txt", False),
+        ("a/set", False),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "checkpoints/step-000002"])
+def test_texts_that_a_run_read_are_named(run, source, seen, below, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    Path("copy.txt").write_text("words of a book")
+    Path("other.txt").write_text("words of A book")
+    warn_of_seen_texts(run / below, [source])
+    assert (f"was trained on texts of {source}: what is measured there" in caplog.text) is seen
+
+
+def test_a_model_that_no_run_wrote_is_not_asked(tmp_path, caplog) -> None:
+    (tmp_path / "text.txt").write_text("words")
+    for model in ("hemp", tmp_path, object()):
+        warn_of_seen_texts(model, [tmp_path / "text.txt"])
+    assert not caplog.text
