@@ -382,7 +382,9 @@ def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_pat
     words = ["train", str(trained / "a"), "--window", "128", "--batch-size", "2", "--data", str(trained / "book.txt")]
     words += ["--out", str(tmp_path / "o"), "--dry-run"]
     printed = said(capsys, *words, "--steps", "5", "--resume")[1]
-    assert "4 of 5 steps are done, and 1 steps of 2 windows, 256 tokens in all" in printed
+    assert "4 of 5 steps are done, and 1 step of 2 windows, 256 tokens in all" in printed
+    # Both have a size of their own; a checkpoint of step 5 is not written, and the final model is.
+    assert re.search(r"on the disk: ([\d.]+ MiB); 1 model of \1 .*at most 0 states of about", printed)
     printed = said(capsys, *words, "--steps", "10000000", "--resume", "--budget", "1")[1]
     steps = int(re.search(r"--budget 1 ends it after about (\d+) of 9999996 steps", printed)[1])
     assert 0 < steps < 9999996

@@ -67,3 +67,27 @@ def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> Non
     assert (checkpoint / "model.safetensors").stat().st_size == pytest.approx(model, rel=0.05)
     assert state == pytest.approx(disk.state_bytes(testing.tiny(window=64).parameters(), "adamw"), rel=0.05)
     assert asked.total >= 2 * model + state
+
+
+def test_an_idle_resume_says_that_it_is_done_and_leaves_the_runs_file_as_it_is(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base, text, out = testing.tiny_directory(tmp_path / "base", window=64), tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(testing.prose(400, 0))
+    shared = dict(data=str(text), window=96, batch_size=2, out=out)
+    train(base, **shared, steps=2, save_every=1)
+    written = (out / "run.yaml").read_text()
+    assert "save-every: 1" in written
+    caplog.set_level("INFO", "ropewalk")
+    caplog.clear()
+    train(base, **shared, steps=2, resume=True)
+    assert [record.getMessage() for record in caplog.records] == [f"{out} has all its 2 steps: nothing is left to do"]
+    assert (out / "run.yaml").read_text() == written
+    train(base, **shared, steps=3, resume=True)  # which takes one, by other options
+    assert "resumed from" in caplog.text and (out / "run.yaml").read_text() != written
+
+
+def test_what_is_said_of_the_disk_is_what_a_run_leaves_there(tmp_path, monkeypatch) -> None:
+    planned = disk.Writes(1, 2, 2**20, 2**21)
+    assert str(planned).startswith("on the disk: 5.0 MiB; 1 model of 1.0 MiB") and "2 states of about 2.0 MiB" in str(
+        planned
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say
+from ropewalk.records.format import counted
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.pages import DemoSettings, DemoSizes
@@ -34,18 +35,24 @@ def train(options: Any) -> None:
     settings = settled_for(settings, checkpoint, mesh)
     batches = batches_of(settings, checkpoint, mesh)
     saves = (
-        f"a checkpoint every {settings.save_every} steps"
+        f"a checkpoint every {counted(settings.save_every, 'step')}"
         if 0 < settings.save_every < settings.steps
         else "no checkpoint before the end"
     )
     left = steps_left(Path(settings.out), settings.steps) if settings.resume else settings.steps
-    done = f"{settings.steps - left} of {settings.steps} steps are done, and " if left < settings.steps else ""
+    done = (
+        f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
+    )
     tokens = settings.tokens_in_memory(checkpoint.positions.original_window)
-    read = f"chunks of {tokens} tokens" if settings.mode == "pose" else "windows"
+    read = (
+        f"{counted(settings.batch, 'chunk')} of {counted(tokens, 'token')}"
+        if settings.mode == "pose"
+        else counted(settings.batch, "window")
+    )
     say(
         f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
         f"{after.method} factor {after.factor:g}\n"
-        f"{done}{left} steps of {settings.batch} {read}, {left * settings.batch * tokens:,} tokens in all:\n"
+        f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all:\n"
         + "".join(f"  {reading}\n" for reading in batches.readings)
         + f"into {settings.out}: {saves}, then the model"
     )
@@ -53,12 +60,25 @@ def train(options: Any) -> None:
     if left:
         planned = plan(**asked | {"steps": left})
         show_plan(planned)
+        say(_disk(settings, checkpoint, planned, settings.steps - left))
         if planned.rates.known:
             deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
             deadline.refuse_hopeless(planned.time.seconds, settings.batch)
         if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
             say(sentence)
     say(_NOTHING)
+
+
+def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:
+    """What the run will write and what there is room for; the states are the plan's, since no weight is loaded."""
+    from ropewalk.training import disk
+    from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
+
+    # Adapters are float32, with two moments of the same; else all weights are trained.
+    memory, shards = planned.memory, planned.job.shards
+    state = shards * (1.5 * memory.states if settings.mode == "lora" else memory.weights + memory.states)
+    there = len(Snapshots(Path(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
+    return str(disk.writes(settings, disk.model_bytes(checkpoint), int(state), done=done, there=there))
 
 
 def search(options: Any) -> None:
@@ -97,7 +117,7 @@ def demo(options: Any) -> None:
     settings = DemoSettings(**arguments(DemoSettings, options))
     sizes = settings.sizes or DemoSizes()
     say(
-        f"extend hemp to {sizes.window} tokens, train it for {sizes.steps} steps of {sizes.batch_size} windows on this machine's standard "
+        f"extend hemp to {sizes.window} tokens, train it for {counted(sizes.steps, 'step')} of {counted(sizes.batch_size, 'window')} on this machine's standard "
         f"library, and measure perplexity on {sizes.documents} held-out modules and {sizes.depths} × {sizes.trials} passkeys before and after: "
         f"under six minutes on one core\ninto {settings.out}\n{_NOTHING}"
     )

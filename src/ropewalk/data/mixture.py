@@ -19,6 +19,7 @@ from jaxtyping import Int
 from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.packing import Blocks, Places, Rows, TrainingRows
 from ropewalk.data.token_corpus import TokenCorpus
+from ropewalk.records.format import counted
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,11 @@ class Reading:
 
     def __str__(self) -> str:
         repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {self.passes:.0%} of it read"
-        where = f"windows at positions up to {self.length}"
+        where = f"{counted(self.windows, 'window', ',')} at positions up to {self.length}"
         if self.spread_over:
-            where = f"chunks of {self.length} tokens placed at positions up to {self.spread_over}"
+            where = f"{counted(self.windows, 'chunk', ',')} of {counted(self.length, 'token')} placed at positions up to {self.spread_over}"
         left_out = f", {self.left_out:,} of them left out, the rest" if self.left_out else ""
-        return (
-            f"{self.source}: {self.tokens:,} tokens{left_out} in {self.windows:,} {where}, {self.share:.1%} of what is "
-            f"read{repeated}"
-        )
+        return f"{self.source}: {self.tokens:,} tokens{left_out} in {where}, {self.share:.1%} of what is read{repeated}"
 
 
 class Mixture:

@@ -82,7 +82,12 @@ def large(value: Any) -> str:
 
 def steps(number: int) -> str:
     """1 step, 2 steps."""
-    return f"{number} step{'s' if number != 1 else ''}"
+    return counted(number, "step")
+
+
+def counted(number: int, noun: str, form: str = "") -> str:
+    """1 window, 2 windows; form: of the number, as in a format string."""
+    return f"{number:{form}} {noun}{'s' if number != 1 else ''}"
 
 
 def significant(value: Any, digits: int = 6) -> str:

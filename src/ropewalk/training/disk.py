@@ -16,6 +16,7 @@ from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
+from ropewalk.records.format import counted
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.optimizer import saved_bytes
 
@@ -41,6 +42,12 @@ class Writes:
     @property
     def total(self) -> int:
         return self.models * self.model + self.states * self.state
+
+    def __str__(self) -> str:
+        return (
+            f"on the disk: {_size(self.total)}; {counted(self.models, 'model')} of {_size(self.model)} (each checkpoint's and the final one), and at "
+            f"most {counted(self.states, 'state')} of about {_size(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
+        )
 
 
 def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, there: int = 0) -> Writes:
@@ -89,9 +96,14 @@ def ask(
         raise UserError(
             f"the model's largest file takes {_size(max(files))}, and this process may write no file above {_size(limit)} (ulimit -f); raise that"
         )
-    model = sum(files) + _beside_weights(source.path)
+    model = model_bytes(source)
     state = state_bytes(parameters, settings.optimizer)
     refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
+
+
+def model_bytes(source: Checkpoint) -> int:
+    """Bytes of a model as it is written: its weights, and what lies beside them."""
+    return sum(file.stat().st_size for file in source.weight_files) + _beside_weights(source.path)
 
 
 def _beside_weights(path: Path) -> int:

@@ -106,7 +106,7 @@ class Loop:
             if snapshot is not None:  # goes on under the same id, so that its steps are one curve
                 header = dataclasses.replace(header, id=snapshot.about["run"])
             log = Log(self.settings, self.out, header, self.done)
-            if self.mesh.main and self.keep:
+            if self.mesh.main and self.keep and self.done < self.settings.steps:  # who takes no step changes nothing
                 self._write_run_file(snapshot)
             stack.callback(log.close)
             if snapshot is not None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.checkpoint.steps import steps_left
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
+from ropewalk.records import format as number_format
 from ropewalk.rope.evidence import choice, evidence
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
@@ -24,7 +26,7 @@ from ropewalk.training.loop import Loop
 from ropewalk.training.optimizer import short_warmup
 from ropewalk.training.regime import settled
 from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
-from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS
+from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS, Snapshots
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +41,31 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
     deadline, mesh = Deadline(settings.budget, settings.mode), mesh_for(settings)
     with contextlib.ExitStack() as stack:
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
-        return ranks.together(lambda: _run(settings, mesh, out, deadline, watch))
+        is_done = ranks.same(mesh.main and settings.resume and _is_done(out, settings))
+        if is_done and mesh.main:
+            _logger.info(f"{settings.out} has all its {number_format.steps(settings.steps)}: nothing is left to do")
+        with _silent() if is_done else contextlib.nullcontext():
+            return ranks.together(lambda: _run(settings, mesh, out, deadline, watch))
+
+
+def _is_done(out: Path, settings: TrainSettings) -> bool:
+    """Whether a run that goes on has no step left to take: by the newest checkpoint that is sound."""
+    if steps_left(out, settings.steps):
+        return False
+    newest = Snapshots(out / CHECKPOINTS).latest()
+    return newest is not None and newest.step >= settings.steps
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without advice on model and data, which is for steps that are taken; errors are said, and what Python warns of."""
+    logger = logging.getLogger("ropewalk")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run(

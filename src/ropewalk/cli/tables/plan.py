@@ -14,7 +14,7 @@ from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 from ropewalk.planner.reading import SERVED_SHARE
-from ropewalk.records.format import duration
+from ropewalk.records.format import counted, duration
 from ropewalk.settings.train import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
@@ -70,7 +70,9 @@ def show_plan(plan: Plan) -> None:
 def others_table(plan: Plan) -> Table:
     """The same run by other options that fit."""
     timed = ("tokens/s", "time", *(["cost"] if plan.price is not None else [])) if plan.rates.known else ()
-    table = _table(f"By other options that fit, {plan.job.recipe.steps} steps", "options", "GiB", "host GiB", *timed)
+    table = _table(
+        f"By other options that fit, {counted(plan.job.recipe.steps, 'step')}", "options", "GiB", "host GiB", *timed
+    )
     for other in plan.others:
         figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), f"{other.cost or 0:,.0f}"
         table.add_row(
@@ -142,9 +144,7 @@ def ends_early(plan: Plan, minutes: float) -> str:
     if not plan.timed or (share := minutes / 60 / plan.hours) >= 1:
         return ""
     steps = plan.job.recipe.steps
-    return (
-        f"--budget {minutes:g} ends it after about {int(steps * share)} of {steps} steps; another time --resume goes on"
-    )
+    return f"--budget {minutes:g} ends it after about {int(steps * share)} of {counted(steps, 'step')}; another time --resume goes on"
 
 
 def recipe_line(plan: Plan) -> str:
@@ -157,7 +157,7 @@ def recipe_line(plan: Plan) -> str:
     price = "" if beside.cost is None else f" and {beside.cost:,.0f}"
     takes = "" if beside.hours is None else f", about {duration(3600 * beside.hours)}{price}"
     return (
-        f"{recipe.steps} steps{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
+        f"{counted(recipe.steps, 'step')}{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
         f"model and the window; measured in the lab with YaRN, the default method: --steps {beside.steps} --batch-size {beside.batch_size}, "
         f"{_count(beside.tokens)} tokens{takes} ({beside.evidence}; for a larger model, another factor or window it is a first guess)"
     )
@@ -181,7 +181,7 @@ def _in_a_night(plan: Plan) -> str:
     if not steps:
         return f"in a night of 8 hours not one window is trained on: it takes {duration(seconds)}; ask for a shorter --window, or a GPU"
     return (
-        f"in a night of 8 hours: {steps} steps of {windows} window{'s' if windows > 1 else ''}, {duration(seconds)} each, by "
+        f"in a night of 8 hours: {counted(steps, 'step')} of {counted(windows, 'window')}, {duration(seconds)} each, by "
         f"--batch-size {windows} --budget 480; YaRN, the default method, needs the least training"
     )
 
@@ -247,14 +247,14 @@ def _times(plan: Plan) -> dict[str, str]:
     job, time = plan.job, plan.time
     whose = ", the paper's" if job.recipe.steps == Recipe.steps else ""
     rows = {
-        "a step": f"{job.recipe.batch} windows, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
+        "a step": f"{counted(job.recipe.batch, 'window')}, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
         "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
         "  computed again": f"{time.recomputed:.3g} s",
         **({"  short contexts (LongCE)": f"{time.short:.3g} s"} if time.short else {}),
         "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
         "MFU": str(plan.mfu).removeprefix("MFU "),
-        f"{job.recipe.steps} steps{whose}": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
+        f"{counted(job.recipe.steps, 'step')}{whose}": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
     if plan.cost is not None:
