@@ -194,3 +194,10 @@ def test_a_card_is_of_a_model_that_is_there(tmp_path: Path, out: Path) -> None:
             card(where)
     with pytest.raises(UserError, match="is a directory"):
         card(out, out=tmp_path)
+
+
+def test_where_nothing_is_on_record_the_option_that_names_the_file_is_said(tmp_path: Path, caplog) -> None:
+    model = testing.tiny_directory(tmp_path / "m")
+    card(model)
+    assert f"no row of these records measured {model}" in caplog.text
+    assert f"ropewalk card {model} --records FILE.jsonl" in caplog.text

@@ -43,7 +43,11 @@ def _trained_on(directory: Path) -> list[Any]:
     try:
         command, options = run_file.read(directory / run_file.RUN_FILE)
         sources = sources_of(options.get("data")) if command == "train" else []
-        return [source for source in sources if not Path(source).is_absolute() or Path(source).exists()]
+        return [
+            source
+            for source in sources
+            if Path(source).exists() or (not Path(source).is_absolute() and kind_of(source))
+        ]
     except UserError:
         return []
 
