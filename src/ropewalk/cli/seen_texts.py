@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.digests import digest_of
-from ropewalk.data.documents import files_of, kind_of
+from ropewalk.data.documents import copies_among, files_of, kind_of
 from ropewalk.errors import UserError
 from ropewalk.records.recipe import place
 from ropewalk.settings import run_file
@@ -29,7 +28,9 @@ def warn_of_seen_texts(model: Any, measured: Iterable[Any]) -> None:
     names = [str(source) for source in measured]
     of_hub = {str(source) for source in trained if kind_of(source) == "hub"}
     files = [file for source in trained if kind_of(source) != "hub" for file in files_of(source)]
-    seen = [name for name in names if name in of_hub or (kind_of(name) != "hub" and _shares(files_of(name), files))]
+    seen = [
+        name for name in names if name in of_hub or (kind_of(name) != "hub" and copies_among(files_of(name), files))
+    ]
     if seen:
         _logger.warning(
             "%s was trained on texts of %s: what is measured there is what it learnt by heart, not how well it reads; name texts that it has not seen",
@@ -50,12 +51,3 @@ def _trained_on(directory: Path) -> list[Any]:
         ]
     except UserError:
         return []
-
-
-def _shares(measured: list[Path], trained: list[Path]) -> bool:
-    """Whether a file is one of others, or a copy of one; only files of one size are read."""
-    sizes: dict[int, list[Path]] = {}
-    for file in trained:
-        sizes.setdefault(file.stat().st_size, []).append(file)
-    alike = [(file, other) for file in measured for other in sizes.get(file.stat().st_size, ())]
-    return any(file.samefile(other) or digest_of(file) == digest_of(other) for file, other in alike)

@@ -12,6 +12,7 @@ nor transformers: encode.py turns the text into token ids.
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import json
 import logging
@@ -137,6 +138,27 @@ def digest_of_all(words: Iterable[str | Path]) -> str:
     weight in a mixture, a data set of the hub) counts as it is written."""
     parts = [digest_of(word) if Path(word).exists() else str(word) for word in words]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def copies_among(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Path]:
+    """Of these files those that are one of the others, or hold the same → that one. Only files of one size are read, and what was read before is not."""
+    by_size: dict[int, list[Path]] = {}
+    for other in others:
+        by_size.setdefault(other.stat().st_size, []).append(other)
+
+    @functools.cache
+    def by_digest(size: int) -> dict[str, Path]:
+        return {digests.digest_of(other): other for other in reversed(by_size[size])}
+
+    copies = {}
+    for file in files:
+        alike = by_size.get(size := file.stat().st_size, [])
+        twin = next((other for other in alike if file.samefile(other)), None)
+        if twin is None and alike:
+            twin = by_digest(size).get(digests.digest_of(file))
+        if twin is not None:
+            copies[file] = twin
+    return copies
 
 
 def _below(directory: Path, left_out: list[str] | None = None) -> list[Path]:

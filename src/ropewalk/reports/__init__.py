@@ -5,6 +5,7 @@ out  an HTML file, written whole or not at all
 
     rows.clean          what can be believed, and what was left out
     same_names          one name for a text that has several; texts of one name that are not the same, set apart
+    texts               what is to be known of the texts that states read
     SECTIONS            kinds of rows → figures and tables, each a function Clean → Section | None
     methods             who is ahead, if intervals tell
     files               tables as CSV, LaTeX and Markdown, figures as SVG, PDF and PNG

@@ -50,6 +50,7 @@ from ropewalk.reports import (
     provenance,
     retrieval,
     summaries,
+    texts,
     theory,
     training,
     verdict,
@@ -190,7 +191,7 @@ def report(settings: ReportSettings) -> Path:
     places = {"--out": out, "--tables": settings.tables, "--figures": settings.figures}
     _refuse_within({option: Path(os.path.realpath(place)) for option, place in places.items() if place is not None})
     rows, sections = _built(read(settings.records), settings.paper)
-    for caution in [*training.not_measured(rows), *provenance.other_texts(rows)]:
+    for caution in [*training.not_measured(rows), *texts.other_texts(rows)]:
         _logger.warning("%s", caution)
     with contextlib.ExitStack() as stack:
         with_labels = functools.partial(write_tables, called=Path(settings.tables or ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +26,12 @@ from ropewalk.records import (
     paper,
 )
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import is_training, place, recipe_of
+from ropewalk.records.recipe import recipe_of
 from ropewalk.records.variant import Variant, variant_of
-from ropewalk.reports import perplexity
+from ropewalk.reports import perplexity, texts
 from ropewalk.reports.paired import ratio
-from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.same_names import lettered
+from ropewalk.reports.texts import listed
 from ropewalk.reports.training import kind_of_device
 from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
@@ -162,9 +160,7 @@ def cautions(clean: Clean) -> list[str]:
         *_left_out(clean),
         *_mixed(clean),
         *not_measured_trainings(clean),
-        *other_texts(clean),
-        *_tested_on_training_texts(clean),
-        *_other_content(clean),
+        *texts.cautions(clean),
         *_pairs(clean),
     ]
 
@@ -232,78 +228,9 @@ def _mixed(clean: Clean) -> Iterable[str]:
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):
         name = "machines" if key == "platform" else f"{key} versions"
         differing[name] = {run.versions.get(key, "none") for run in runs}
-    listed = [f"{name} ({_listed(values)})" for name, values in differing.items() if len(values) > 1]
-    if listed:
-        yield f"The {len(runs)} runs on this page were made with different {'; '.join(listed)}."
-
-
-def other_texts(clean: Clean) -> list[str]:
-    """What was measured or trained on texts that are not the same for all, whether they are called the same or not."""
-    return [*_called_the_same(clean), *_measured_on(clean), *_trained_on(clean)]
-
-
-def _called_the_same(clean: Clean) -> Iterable[str]:
-    names = [
-        f"{name} ({_listed(lettered(name, place) for place in range(len(texts)))})"
-        for name, texts in clean.same_names.items()
-    ]
-    if names:
-        yield f"By the digests and documents on record, different texts are called {' and '.join(names)}: rows of one are compared with none of another."
-
-
-def _measured_on(clean: Clean) -> Iterable[str]:
-    """Where some states were measured on one text alone and some on another."""
-    texts: dict[Variant, set[str]] = {}
-    for m in clean.of(Perplexity):
-        texts.setdefault(m.model_variant, set()).add(short_data(m.row.data))
-    every = set().union(*texts.values())
-    if len(every) > 1 and not set.intersection(*texts.values()):
-        yield f"Not all states were measured on the same documents ({_listed(every)}): a figure is to be compared with those of its own text alone."
-
-
-def _trained_on(clean: Clean) -> Iterable[str]:
-    texts = {m.model_variant.recipe.data for m in clean.measurements if m.model_variant.role == "trained"} - {""}
-    if len(texts) > 1:
-        yield f"States were trained on different texts ({_listed(texts)}): methods are compared among those of one text alone."
-
-
-def _tested_on_training_texts(clean: Clean) -> Iterable[str]:
-    """States that were measured on what they were trained on, by the names or the digests of both on record."""
-    trained: dict[str, set[str]] = {}
-    for run in clean.used_runs:
-        if is_training(run):
-            out = place(str(run.settings["out"]))
-            trained.setdefault(out, set()).update(_texts(run, "data"))
-    seen: dict[str, str] = {}
-    for m in clean.measurements:
-        texts = trained.get(place(m.run.model.name), set()) if not is_training(m.run) else set()
-        data = str(getattr(m.row, "data", "") or "")
-        if texts & ({data, *_texts(m.run, "data")} - {""}):
-            seen.setdefault(m.model_variant.label, short_data(data) or "its own texts")
-    for label, data in seen.items():
-        yield f"{label} is trained on and tested on the same texts ({data}): those figures tell what it learnt by heart, and not how well it reads."
-
-
-def _texts(run: Run, what: str) -> set[str]:
-    """What a header calls the texts of a run, and their digest where it has one; no weights."""
-    named = run.settings.get(what)
-    listed = [named] if isinstance(named, str) else list(named or ())
-    digest = dict(run.settings.get("digests") or {}).get(what)
-    return {str(each) for each in [*listed, digest] if each and not re.fullmatch(r"[\d.]*(@\w+)?", str(each))}
-
-
-def _other_content(clean: Clean) -> Iterable[str]:
-    """Rows of `ablate` that name a model or texts alike which are others, by the digests on record."""
-    digests: dict[tuple[str, str], set[str]] = {}
-    for run in clean.used_runs:
-        row = run.settings.get("row")
-        row = row if isinstance(row, dict) else {}
-        for what, digest in dict(row.get("digests") or {}).items():
-            name = recipe_of(run).base if what == "model" else str(row.get(what))
-            digests.setdefault((what, name), set()).add(str(digest))
-    for (what, name), several in digests.items():
-        if len(several) > 1 and name != "None":
-            yield f"{len(several)} different ones are called {name} as {what} of rows of `ablate` (digests {_listed(several)}): what differs between those rows is not the method alone."
+    mixed = [f"{name} ({listed(values)})" for name, values in differing.items() if len(values) > 1]
+    if mixed:
+        yield f"The {len(runs)} runs on this page were made with different {'; '.join(mixed)}."
 
 
 def _pairs(clean: Clean) -> Iterable[str]:
@@ -351,11 +278,6 @@ def not_measured(clean: Clean) -> list[str]:
     beside |= {6} if Summary in kinds else set()
     missing = [table for table in paper.TABLES if table.number not in beside]
     return [f"{table.number} ({table.title.lower()}, {table.text})" for table in missing]
-
-
-def _listed(values: Iterable[Any]) -> str:
-    texts = sorted({re.sub(r"\s+", " ", str(value)) for value in values})
-    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
 
 
 def _lines(number: int) -> str:

@@ -6,14 +6,10 @@ out  setting → digest, of those that are given; which files are trained on and
 
 from __future__ import annotations
 
-import collections
-import functools
-import os
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.digests import digest_of
 from ropewalk.data import documents
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.mixture import sources_of
@@ -36,25 +32,11 @@ def words_of(value: Any) -> list[Any]:
 
 
 def trained_on(settings: AblateSettings) -> dict[str, str]:
-    """What --test names and --data trains on, whatever it is called there → its name in --data. Only files of one size are read, and what was read before is not."""
+    """What --test names and --data trains on, whatever it is called there → its name in --data."""
     trained, tested = sources_of(settings.data), words_of(settings.test)
-    same = {str(word): str(word) for word in tested if word in trained and not Path(word).exists()}  # of the hub
-    by_place, by_size = {}, collections.defaultdict(list)
-    for file in _files(trained):
-        by_place[os.path.realpath(file)] = file
-        by_size[file.stat().st_size].append(file)
-
-    @functools.cache
-    def by_digest(size: int) -> dict[str, Path]:
-        return {digest_of(file): file for file in by_size[size]}
-
-    for file in _files(tested):
-        twin = by_place.get(os.path.realpath(file))
-        if twin is None and (size := file.stat().st_size) in by_size:
-            twin = by_digest(size).get(digest_of(file))
-        if twin is not None:
-            same[str(file)] = str(twin)
-    return same
+    of_hub = {str(word): str(word) for word in tested if word in trained and not Path(word).exists()}
+    copies = documents.copies_among(_files(tested), _files(trained))
+    return of_hub | {str(file): str(copy) for file, copy in copies.items()}
 
 
 def _files(sources: list[Any]) -> list[Path]:
