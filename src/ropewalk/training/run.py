@@ -41,7 +41,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
     deadline, mesh = Deadline(settings.budget, settings.mode), mesh_for(settings)
     with contextlib.ExitStack() as stack:
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
-        is_done = ranks.same(mesh.main and settings.resume and _is_done(out, settings))
+        is_done = ranks.first(lambda: settings.resume and _is_done(out, settings))
         if is_done and mesh.main:
             _logger.info(f"{settings.out} has all its {number_format.steps(settings.steps)}: nothing is left to do")
         with _silent() if is_done else contextlib.nullcontext():
