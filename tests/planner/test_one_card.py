@@ -160,8 +160,9 @@ def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
 def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
     one, same = plan("7b", window=8192, gpu_memory="24GB"), plan("7b", window=8192, gpus="1", gpu_memory="24GB")
     assert one.to_dict() == same.to_dict() and not one.fits
-    # What is proposed can be typed: the one card's last way is a number of cards of this memory, which then fit.
-    way, count, *_ = one.others[-1].options.split()
+    # What is proposed can be typed: one of the one card's ways is a number of cards of this memory, which then fit.
+    more = next(other for other in one.others if other.options.startswith("--gpus "))
+    way, count, *_ = more.options.split()
     four = plan("7b", window=8192, gpus=count, gpu_memory="24GB")
     assert (way, four.job.gpus, four.fits, four.chip.memory) == ("--gpus", int(count), True, one.chip.memory)
     assert four.to_dict()["hours"] is None

@@ -118,9 +118,11 @@ def test_the_file_of_a_resumed_run_says_the_whole_run(base, tmp_path, books):
     out = tmp_path / "out"
     go(base, out, steps=4, save_every=2, budget=600, data=[books])
     assert options_in(out / "run.yaml")["budget"] == 600
-    go(base, out, steps=2, save_every=2, resume=True, budget=300, data=[books])
+    go(base, out, steps=2, save_every=2, resume=True, budget=300, data=[books])  # takes no step
+    assert (options_in(out / "run.yaml")["steps"], options_in(out / "run.yaml")["budget"]) == (4, 600)
+    go(base, out, steps=6, save_every=2, resume=True, budget=300, data=[books])
     written = options_in(out / "run.yaml")
-    assert written["steps"] == 4 and "budget" not in written
+    assert written["steps"] == 6 and "budget" not in written
 
 
 def test_a_run_that_went_on_at_another_rate_is_repeated_by_the_commands_in_its_file(base, tmp_path, books, monkeypatch):

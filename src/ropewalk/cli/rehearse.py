@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say
-from ropewalk.records.format import counted
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.pages import DemoSettings, DemoSizes
@@ -23,6 +22,7 @@ def train(options: Any) -> None:
     from ropewalk.checkpoint.steps import steps_left
     from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.planner.planner import plan
+    from ropewalk.records.format import counted  # which takes numpy, and --help does not
     from ropewalk.training.batch import batches_of
     from ropewalk.training.deadline import Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
@@ -114,6 +114,8 @@ def evaluate(options: Any) -> None:
 
 def demo(options: Any) -> None:
     """The sizes."""
+    from ropewalk.records.format import counted
+
     settings = DemoSettings(**arguments(DemoSettings, options))
     sizes = settings.sizes or DemoSizes()
     say(
