@@ -417,5 +417,7 @@ def test_effective_length_on_a_worked_example():
     reach = ((high - 0.90) ** 2 + (0.95 - short.low) ** 2) ** 0.5
     assert summary.by_window[1]["change_high"] == pytest.approx(-0.05 + reach)
     assert (summary.short, summary.holds_to, summary.tasks) == (4096, 8192, ["vt", "fwe"])
+    nothing = effective([_row("vt", window, 0.0, 50) for window in (512, 1024)], 512, {}, THIRTEEN)
+    assert nothing.holds_to == 0 and "At 512 tokens nothing was right" in nothing.in_words
     single = effective([_row("vt", 512, 0.0, 1)], 512, {}, THIRTEEN)
     assert "and so few items leave every length possible" in single.in_words

@@ -75,7 +75,8 @@ _THIRTEEN = 13
 class EffectiveLength(Alone):
     """How long a context is used, by the mean of `tasks` (evals/long_context/effective.py): lengths in tokens, 0 where the shortest one fails.
 
-    `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window.
+    `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window,
+    0 where nothing was right there.
     `left_out` has the tasks that could not be made, with the reason.
     """
 
@@ -107,6 +108,8 @@ class EffectiveLength(Alone):
         longest = self.by_window[-1]
         if longest["window"] == self.short:
             return f"{sentence}."
+        if self.holds_to == 0:
+            return f"{sentence}. At {self.short} tokens nothing was right, so that no length can be worse than that."
         change, low, high = (f"{100 * longest[name]:+.1f}" for name in ("change", "change_low", "change_high"))
         return (
             f"{sentence}. Against {self.short} tokens no length up to {self.holds_to} is surely worse; at {longest['window']} the mean "

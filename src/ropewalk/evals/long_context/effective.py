@@ -103,7 +103,8 @@ def effective(
         effective_low=reach(lambda window: means[window].low > THRESHOLD),
         effective_high=reach(lambda window: highest[window] > THRESHOLD),
         short=short,
-        holds_to=reach(lambda window: window <= short or changes[window].high >= 0),
+        # Nothing is worse than a mean of 0, and what was never found does not hold.
+        holds_to=reach(lambda window: means[short].score > 0 and (window <= short or changes[window].high >= 0)),
     )
 
 
