@@ -7,6 +7,7 @@ import re
 from collections import Counter, deque
 from types import SimpleNamespace
 
+import nltk
 import numpy as np
 import pytest
 import scipy.stats
@@ -231,8 +232,10 @@ def test_where_memory_runs_out_fewer_prompts_are_held_and_the_responses_are_the_
             respond(hemp, items)
 
 
-def test_scores_of_lm_evals_own_items_are_lm_evals(hemp):
+def test_scores_of_lm_evals_own_items_are_lm_evals(hemp, monkeypatch):
     """The six tasks that lm-eval makes without a network, with its own words."""
+    # Imported, it asks the network for words that these do without, and nltk says that there is none to a stream of an earlier test.
+    monkeypatch.setattr(nltk, "download", lambda *_, **__: False)
     from lm_eval.tasks.ruler import cwe_utils, fwe_utils, prepare_niah, vt_utils
     from lm_eval.tasks.ruler.niah_utils import TEMPLATE
 
