@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.cache import cache_directory
+from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import read_text
 
 _PIECE = 1 << 24
@@ -67,8 +68,10 @@ def weights_in(directory: Path) -> list[Path]:
 
 
 def _files_in(directory: Path) -> list[Path]:
-    marked = {path.parent for path in directory.rglob(guard.MARK)} - {directory}
-    return [path for path in sorted(directory.rglob("*")) if path.is_file() and marked.isdisjoint(path.parents)]
+    """The files of a directory and below it, but for what has a mark of its own."""
+    files = files_below(directory)
+    marked = {path.parent for path in files if path.name == guard.MARK} - {directory}
+    return [path for path in files if marked.isdisjoint(path.parents)]
 
 
 def noted_digests(directory: Path) -> dict[str, str]:
@@ -112,9 +115,10 @@ def to_note(directory: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> 
         for name, digest in noted_digests(source).items():
             with contextlib.suppress(OSError):  # it is gone
                 written[_inode(source / name)] = digest
-    files, digests = weights_in(directory), noted_digests(directory)
-    is_quick = sum(path.stat().st_size for path in files) <= READ_UNASKED
-    for path in files:
+    files, digests = _files_in(directory), noted_digests(directory)
+    weights = [path for path in files if path.suffix in _WEIGHTS]
+    is_quick = sum(path.stat().st_size for path in weights) <= READ_UNASKED
+    for path in weights:
         name, status = path.relative_to(directory).as_posix(), path.stat()
         if name in digests:  # it was saved into a directory that was marked then
             continue
@@ -122,9 +126,7 @@ def to_note(directory: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> 
             digests[name] = written[_inode(path)]
         elif is_quick or status.st_nlink == 1 or _known(_place(status)):
             digests[name] = digest_of(path)
-    return digests | {
-        path.relative_to(directory).as_posix(): digest_of(path) for path in _files_in(directory) if decides(path.name)
-    }
+    return digests | {path.relative_to(directory).as_posix(): digest_of(path) for path in files if decides(path.name)}
 
 
 def _inode(file: Path) -> tuple[int, int]:

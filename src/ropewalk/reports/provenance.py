@@ -189,12 +189,12 @@ def _not_on_record(clean: Clean) -> Iterable[str]:
 def _left_out(clean: Clean) -> Iterable[str]:
     left_out = clean.left_out
     if left_out.damaged:
-        yield f"{_lines(left_out.damaged)} of the record files could not be read (cut short or edited) and {_was(left_out.damaged)} left out."
+        yield f"{number_format.counted(left_out.damaged, 'line')} of the record files could not be read (cut short or edited) and {_was(left_out.damaged)} left out."
     if left_out.headless:
-        yield f"{_rows(left_out.headless)} without the header of a run, so of unknown origin, {_was(left_out.headless)} left out."
+        yield f"{number_format.counted(left_out.headless, 'row')} without the header of a run, so of unknown origin, {_was(left_out.headless)} left out."
     for kind, number in sorted(left_out.malformed.items()):
         yield (
-            f"{_rows(number)} of kind “{kind}” with a field missing or of the wrong type {_was(number)} left out. "
+            f"{number_format.counted(number, 'row')} of kind “{kind}” with a field missing or of the wrong type {_was(number)} left out. "
             f"The first: {left_out.reasons[kind]}."
         )
     if left_out.unknown:
@@ -205,7 +205,7 @@ def _left_out(clean: Clean) -> Iterable[str]:
         other = (
             f" ({clean.replaced} of them over more or fewer tokens or trials, or other texts)" if clean.replaced else ""
         )
-        yield f"{_rows(number)} measured what another row measured too{other}; the newest is shown."
+        yield f"{number_format.counted(number, 'row')} measured what another row measured too{other}; the newest is shown."
 
 
 def _mixed(clean: Clean) -> Iterable[str]:
@@ -278,14 +278,6 @@ def not_measured(clean: Clean) -> list[str]:
     beside |= {6} if Summary in kinds else set()
     missing = [table for table in paper.TABLES if table.number not in beside]
     return [f"{table.number} ({table.title.lower()}, {table.text})" for table in missing]
-
-
-def _lines(number: int) -> str:
-    return f"{number} line{'s' if number != 1 else ''}"
-
-
-def _rows(number: int) -> str:
-    return f"{number} row{'s' if number != 1 else ''}"
 
 
 def _was(number: int) -> str:

@@ -297,7 +297,7 @@ def _basis(clean: Clean, variants: Sequence[Variant]) -> str:
     for data, counts in list(documents.items())[:1]:
         number = f"{perplexity.least_to_most(counts)} document{'s' if max(counts) != 1 else ''}"
         others = len(documents) - 1
-        more = f" and {others} more text{'s' if others != 1 else ''}" if others else ""
+        more = f" and {number_format.counted(others, 'more text')}" if others else ""
         text = f"Perplexity is of {perplexity.short_data(data) or 'a text not named'} ({number}){more}; "
     days = sorted({m.run.started[:10] for m in rows})
     when = f"measured {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"

@@ -50,16 +50,19 @@ def header_of(
 
 def _named(data: Any) -> list[str]:
     """What was trained on, as the records name it."""
-    listed = [data] if isinstance(data, str | Path) else list(data)
-    return [source.name if isinstance(source, Document) else str(source) for source in listed][:1000]
+    return [source.name if isinstance(source, Document) else str(source) for source in _listed(data)][:1000]
+
+
+def _listed(given: Any) -> list[Any]:
+    """What a setting names, where it may name one thing alone, or nothing."""
+    return [given] if isinstance(given, str | Path) else list(given or ())
 
 
 def _digests(settings: TrainSettings) -> dict[str, str]:
     """Setting → digest of the files that it names, as a row of `ablate` has them; none of what is streamed or was in memory."""
     digests = {}
     for name in ("data", "scores", "watch_data"):
-        given = getattr(settings, name) or ()
-        words = [given] if isinstance(given, str | Path) else list(given)
+        words = _listed(getattr(settings, name))
         files = [word for word in words if not isinstance(word, Document)]
         if files and len(files) == len(words) and "hub" not in map(kind_of, sources_of(files)):
             digests[name] = digest_of_all(files)
