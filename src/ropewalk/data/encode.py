@@ -81,14 +81,7 @@ def encode_all(
 ) -> list[TokenIds]:
     """As `encode`, for many texts at once: a fast tokenizer spreads them over all cores."""
     with on_all_cores() if len(texts) > 1 else contextlib.nullcontext():
-        # verbose=False: the warning that a text exceeds model_max_length is wrong for text that is cut into windows later.
-        rows = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=not control,
-            verbose=False,
-            return_attention_mask=False,
-        )["input_ids"]
+        rows = _encode_bare(tokenizer, list(texts), control=control)
     eos_token = tokenizer.eos_token_id if eos else None
     head = prefix_ids(tokenizer) if bos else []
     tail = [] if eos_token is None else [eos_token]
@@ -96,6 +89,19 @@ def encode_all(
     for ids in encoded:
         check_ids(tokenizer, ids)
     return encoded
+
+
+def _encode_bare(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, control: bool) -> list[list[int]]:
+    """Ids of each text alone, whole. A fast tokenizer is asked itself: through transformers it also works out where in the text each token lies."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        # verbose=False: the warning that a text exceeds model_max_length is wrong for text that is cut into windows later.
+        options = {"add_special_tokens": False, "split_special_tokens": not control, "return_attention_mask": False}
+        return tokenizer(texts, verbose=False, **options)["input_ids"]
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = not control
+    return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def limit_ids(tokenizer: PreTrainedTokenizerBase, rows: int | None) -> None:

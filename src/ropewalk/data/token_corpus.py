@@ -41,6 +41,7 @@ from ropewalk.progress import Progress
 
 _logger = logging.getLogger(__name__)
 _FORMAT = 5
+#: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
@@ -288,7 +289,7 @@ def _write(
     control = any_of(control_tokens(encoder.tokenizer))
     with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
-            for batch in _batches(documents):
+            for batch in _batches(documents, _BATCH_CHARACTERS if limit else _BATCH_CHARACTERS * _fours_of_cores()):
                 before = starts[-1]
                 for document, ids, marks in encoder.encode(batch):
                     file.write(encoder.stored(ids, document.name).tobytes())
@@ -325,13 +326,18 @@ def _of_text(tokens: int) -> Marks:
     return np.full(tokens, SCORED | MAY_CUT, dtype=np.uint8)
 
 
-def _batches(documents: Iterable[_Text]) -> Iterator[list[_Text]]:
+def _fours_of_cores() -> int:
+    """Not asked for a stream: where that is cut must not depend on the machine."""
+    return max(1, (os.cpu_count() or 1) // 4)
+
+
+def _batches(documents: Iterable[_Text], largest: int) -> Iterator[list[_Text]]:
     batch: list[_Text] = []
     characters = 0
     for document in documents:
         batch.append(document)
         characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
+        if characters >= largest:
             yield batch
             batch, characters = [], 0
     if batch:
