@@ -93,7 +93,7 @@ def test_best_fit_is_the_textbooks(sizes):
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=12), st.integers(4, 12), st.integers(1, 3), st.booleans())
 def test_best_fit_keeps_documents_whole_and_predicts_every_token_once(lengths, length, bins, masked):
     tokens = corpus(*lengths, first=1)
-    packed = FittedBlocks(tokens, bins * length, length=length, allow_short=True)
+    packed = FittedBlocks(tokens, bins * length, length=length)
     rows = packed.rows(range(len(packed)), mask_documents=masked)
     labels, ids = rows["labels"], rows["input_ids"]
     scored = labels != IGNORED
@@ -147,17 +147,19 @@ def test_conversations_are_cut_after_an_answer_and_that_is_told():
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("a", [(["a"], None, None)]),
-        (["a", "b"], [(["a", "b"], None, None)]),
-        (["0.5"], [(["0.5"], None, None)]),
-        (["a", "b", "0.6", "o/n:c:s", "3@8k"], [(["a", "b"], 0.6, None), (["o/n:c:s"], 3, 8192)]),
-        (["a", "b", "@8_192"], [(["a", "b"], None, 8192)]),
+        ("a", [(["a"], None, None, False)]),
+        (["a", "b"], [(["a", "b"], None, None, False)]),
+        (["0.5"], [(["0.5"], None, None, False)]),
+        (["a", "b", "0.6", "o/n:c:s", "3@8k"], [(["a", "b"], 0.6, None, False), (["o/n:c:s"], 3, 8192, False)]),
+        (["a", "b", "@8_192"], [(["a", "b"], None, 8192, False)]),
+        (["a", "0.6", "b", "0.4@256:short"], [(["a"], 0.6, None, False), (["b"], 0.4, 256, True)]),
+        (["a", ":short", "b"], [(["a"], None, None, True), (["b"], None, None, False)]),
         ([SimpleNamespace(name="d", text="t")], None),
     ],
 )
 def test_the_words_after_data(words, found):
     groups = groups_of(words)
-    assert found is None or [(g.sources, g.weight, g.length) for g in groups] == found
+    assert found is None or [(g.sources, g.weight, g.length, g.allow_short) for g in groups] == found
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_every_token_but_the_first_is_predicted_once(lengths, window):
     tokens = corpus(*lengths)
     if len(tokens.ids) <= window:
         return
-    windows = PackedBlocks(tokens, window, allow_short=True)
+    windows = PackedBlocks(tokens, window)
     labels = windows.rows(range(len(windows)))["labels"].ravel()
     assert labels.tolist() == list(range(1, len(windows) * window + 1))
     assert len(tokens.ids) - 1 - len(labels) < window  # what is left unread is less than a block
@@ -60,7 +60,7 @@ def test_a_document_mask_restarts_positions_and_scores_nothing_across_a_border(l
     tokens = corpus(*lengths)
     if len(tokens.ids) <= window:
         return
-    windows = PackedBlocks(tokens, window, allow_short=True)
+    windows = PackedBlocks(tokens, window)
     rows = windows.rows(range(len(windows)), mask_documents=True)
     scored = int((rows["labels"] != IGNORED).sum())
     assert windows.counted(range(len(windows)), mask_documents=True) == scored
@@ -97,10 +97,8 @@ def test_a_stream_is_read_in_its_own_order():
     )
 
 
-def test_documents_shorter_than_the_window_are_refused_unless_allowed():
-    with pytest.raises(UserError, match="needs documents that long, but the longest of 3 has 6"):
-        PackedBlocks(corpus(4, 6, 5), 7)
-    assert len(PackedBlocks(corpus(4, 6, 5), 7, allow_short=True)) == 2
+def test_short_documents_are_packed_and_too_few_tokens_refused():
+    assert len(PackedBlocks(corpus(4, 6, 5), 7)) == 2
     with pytest.raises(UserError, match="need 16 tokens, but the documents have 15"):
         PackedBlocks(corpus(15), 15)
 

@@ -1,5 +1,6 @@
 """What training refuses before it begins, in a sentence."""
 
+import json
 import os
 import subprocess
 import sys
@@ -91,7 +92,10 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_loaded(tmp_path
 
 def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    for data, said in [(tmp_path / "empty.txt", "is empty"), ([Document("a", "short")], "needs documents that long")]:
+    for data, said in [
+        (tmp_path / "empty.txt", "is empty"),
+        ([Document("a", "short")], "needs a document as long as it is read"),
+    ]:
         with pytest.raises(UserError, match=said):
             go(base, tmp_path / "out", data=data)
     assert not (tmp_path / "out").exists()
@@ -213,3 +217,27 @@ def test_what_is_not_installed_is_said(base, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"not installed; pip install \"\.\[[\w-]+\]\" in a clone of ropewalk"):
             go(base, tmp_path / "out", overwrite=True, **options)
         assert (tmp_path / "out/kept").exists()
+
+
+def test_a_short_source_is_named_with_its_own_way_out_and_meant_to_be_short_alone(base, tmp_path):
+    (tmp_path / "long.txt").write_text("a long text " * 60)
+    # Bytes are tokens here, with BOS and EOS: 12, 10 and 7 of them.
+    rows = [json.dumps({"text": text}) for text in ("0123456789", "01234567", "01234")]
+    (tmp_path / "short.jsonl").write_text("\n".join(rows * 40))
+    data = [str(tmp_path / "long.txt"), "0.6", str(tmp_path / "short.jsonl"), "0.4@32"]
+    said = (
+        r"short.jsonl is read at 32 tokens, the length of its word 0.4@32, where the longest of 120 has 12 and the median 10; "
+        r"give longer ones or a shorter length \(0.4@12\), or .* of this source packed by 0.4@32:short after it, .* --allow-short"
+    )
+    with pytest.raises(UserError, match=said):
+        go(base, tmp_path / "out", data=data, steps=1)
+    go(base, tmp_path / "short", data=[*data[:3], "0.4@32:short"], steps=1)
+    go(base, tmp_path / "shorter", data=[*data[:3], "0.4@12"], steps=1)
+    # Leave for one source is none for another.
+    (tmp_path / "long.txt").write_text("a short text")
+    with pytest.raises(UserError, match=r"long.txt is read at 96 tokens, the window, .* or a shorter --window"):
+        go(base, tmp_path / "out", data=[*data[:3], "0.4@32:short"], steps=1)
+    (tmp_path / "long.txt").write_text("a long text " * 60)
+    (tmp_path / "short.jsonl").write_text(rows[0])
+    with pytest.raises(UserError, match="short.jsonl: one window of 96 tokens and its last label need 97"):
+        go(base, tmp_path / "out", data=[*data[:3], "0.4@32:short"], steps=1)

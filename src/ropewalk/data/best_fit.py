@@ -84,19 +84,12 @@ class FittedBlocks:
     """Documents packed whole, as `data.packing.TrainingRows`. Conversations never see each other, whether documents are masked or not.
 
     Raises:
-        UserError: no document is as long as the length, as `PackedBlocks` has it, conversations excepted; nothing is left to read.
+        UserError: nothing is left to read.
     """
 
-    def __init__(
-        self, tokens: TokenCorpus, window: int, *, length: int | None = None, allow_short: bool = False
-    ) -> None:
+    def __init__(self, tokens: TokenCorpus, window: int, *, length: int | None = None) -> None:
         self.tokens, self.window, self.length = tokens, window, min(length or window, window)
         self.restarts = tokens.marks is not None or self.length < window
-        if not allow_short and tokens.marks is None and tokens.longest < self.length:
-            raise UserError(
-                f"training at a window of {self.length} tokens needs documents that long, but the longest of {len(tokens.names)} has "
-                f"{tokens.longest}; give longer documents, ask for a shorter window, or pack short ones with --allow-short"
-            )
         self._pieces, self._counts, self.omitted = _cut(tokens, self.length)
         if not len(self._pieces):
             raise UserError(

@@ -88,19 +88,10 @@ class PackedBlocks:
             of that length.
 
     Raises:
-        UserError: no document is as long as the window or the length (packing short ones teaches no long range; `allow_short` permits
-            it), or there are fewer tokens than one block needs.
+        UserError: there are fewer tokens than one block needs.
     """
 
-    def __init__(
-        self, tokens: TokenCorpus, window: int, *, length: int | None = None, allow_short: bool = False
-    ) -> None:
-        needed = min(length or window, window)
-        if not allow_short and tokens.longest < needed:
-            raise UserError(
-                f"training at a window of {needed} tokens needs documents that long, but the longest of {len(tokens.names)} has "
-                f"{tokens.longest}; give longer documents, ask for a shorter window, or pack short ones with --allow-short"
-            )
+    def __init__(self, tokens: TokenCorpus, window: int, *, length: int | None = None) -> None:
         if len(tokens.ids) <= window:
             raise UserError(
                 f"one window of {window} tokens and its last label need {window + 1} tokens, but the documents have "
@@ -108,7 +99,7 @@ class PackedBlocks:
             )
         self.tokens = tokens
         self.window = window
-        self.length = needed
+        self.length = min(length or window, window)
 
     @property
     def digest(self) -> str:

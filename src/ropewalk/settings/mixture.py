@@ -1,7 +1,7 @@
-"""`--data` with weights and lengths: `books/ 0.6 code/*.py 0.3 short.jsonl 0.1@8k`.
+"""`--data` with weights and lengths: `books/ 0.6 code/*.py 0.3 short.jsonl 0.1@8k:short`.
 
 in   the words after `--data`
-out  `Group`s: sources that share a weight and a length
+out  `Group`s: sources that share a weight, a length, and whether they may be short
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from ropewalk.errors import UserError
 from ropewalk.settings.values import tokens
 
-_WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?")
+_WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?(?P<short>:short)?")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,19 @@ class Group:
         sources: as `read_documents` takes them; documents, in Python.
         weight: its share of what is read, beside the other groups' weights; None for as much as its size.
         length: tokens after which positions begin again; None for the window.
+        allow_short: its documents are packed though none is as long as its length.
     """
 
     sources: list[Any]
     weight: float | None = None
     length: int | None = None
+    allow_short: bool = False
+
+    def word(self, *, length: int | None = None, short: bool = False) -> str:
+        """The word that closes it, with another length or with leave to be short; empty where it has none."""
+        weight = "" if self.weight is None else f"{self.weight:g}"
+        length = length or self.length
+        return f"{weight}{f'@{length}' if length else ''}{':short' * short}"
 
     @property
     def name(self) -> str:
@@ -46,7 +54,7 @@ def sources_of(data: Any) -> list[Any]:
 
 
 def groups_of(data: Any) -> list[Group]:
-    """The groups of `--data`: a word like 0.6, 0.6@8192 or @8192 closes a group, all sources since the last such word.
+    """The groups of `--data`: a word like 0.6, 0.6@8192, @8192 or 0.6@8192:short closes a group, all sources since the last such word.
 
     Raises:
         UserError: some groups have a weight and others none; a weight of nothing, or that is a file's name too.
@@ -67,8 +75,8 @@ def groups_of(data: Any) -> list[Group]:
     return groups
 
 
-def _closing(word: Any) -> tuple[float | None, int | None] | None:
-    """Weight and length, if a word is such."""
+def _closing(word: Any) -> tuple[float | None, int | None, bool] | None:
+    """Weight, length, and whether documents may be short, if a word is such."""
     match = _WEIGHT.fullmatch(word) if isinstance(word, str) else None
     if match is None or not word:
         return None
@@ -80,7 +88,7 @@ def _closing(word: Any) -> tuple[float | None, int | None] | None:
     length = None if match["length"] is None else tokens(match["length"])
     if weight == 0 or length == 0:
         raise UserError(f"a weight and a length are above 0, got {word}; leave that source out")
-    return weight, length
+    return weight, length, match["short"] is not None
 
 
 def _refuse_some_without(groups: Sequence[Group]) -> None:

@@ -154,7 +154,7 @@ class TrainSettings(Recipe, Checkpointed):
     """Fine-tune a model at a longer window, after extending it there. Defaults are the paper's (Chen et al. 2023, section 3.1)."""
 
     data: Data
-    """Files (text, JSON lines, CSV, Parquet, …, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents. A weight may follow sources, and a length at which they are read: books/ 0.7 code/ 0.2 short.jsonl 0.1@8k."""
+    """Files (text, JSON lines, CSV, Parquet, …, packed or not), directories, or data-set ids as owner/name:config:split; in Python also documents. A weight may follow sources, and a length at which they are read: books/ 0.7 code/ 0.2 short.jsonl 0.1@8k; with :short behind, documents shorter than that are meant."""
     method: Annotated[TrainMethod, SPELLINGS] = "auto"
     """How the model is extended, by the methods of `ropewalk extend`: linear or pi (Position Interpolation), ntk, abf, yarn, llama3, longrope, factors, proportional, auto. plain: not at all; positions past L are trained as they are (direct fine-tuning)."""
     learning_rate: LearningRate | None = None
@@ -184,7 +184,7 @@ class TrainSettings(Recipe, Checkpointed):
     mask_documents: Flag = False
     """Attention ends where a document ends, and positions start again there."""
     allow_short: Flag = False
-    """Train even if no document is as long as the window."""
+    """Train even if no document of a source is as long as the window, or as the source's own length; :short after a source says it of that one."""
     field: str | None = None
     """The field of a row that holds its text, or its turns."""
     scores: OptionalScores = None

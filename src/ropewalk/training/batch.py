@@ -26,13 +26,14 @@ from ropewalk.data.encode import check_ids
 from ropewalk.data.mixture import Mixture, Part, Reading
 from ropewalk.data.packing import PackedBlocks, TrainingRows
 from ropewalk.data.scores import chosen_by
-from ropewalk.data.token_corpus import tokenise
+from ropewalk.data.token_corpus import TokenCorpus, tokenise
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.model.devices import to_device
 from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.budget import micro_windows
+from ropewalk.settings.mixture import Group
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import pose
 from ropewalk.training.data_warnings import warn_of_data
@@ -176,8 +177,13 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 f"mode pose moves texts apart over the whole window, and a length (as in 0.1@8k) keeps them together, as of {group.name}; use --mode "
                 "full, or leave the length out"
             )
+        if not settings.allow_short and not group.allow_short:
+            _refuse_short(group, corpus, window)
         packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
-        rows = packed(corpus, window, length=group.length, allow_short=settings.allow_short)
+        try:
+            rows = packed(corpus, window, length=group.length)
+        except UserError as error:
+            raise UserError(f"{group.name}: {error}") from None
         parts.append((group, corpus, rows))
     if settings.loss == "answers" and all(corpus.marks is None for _, corpus, _ in parts):
         raise UserError(
@@ -194,6 +200,24 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
         )
         for group, corpus, rows in parts
     ]
+
+
+def _refuse_short(group: Group, corpus: TokenCorpus, window: int) -> None:
+    """Packed short documents teach no range that is longer than they are; conversations are short as they come.
+
+    Raises:
+        UserError: no document is as long as the window, or the length at which its source is read.
+    """
+    length, longest = group.length or window, corpus.longest
+    if corpus.marks is not None or longest >= length:
+        return
+    at = f"the length of its word {group.word()}" if group.length else "the window"
+    shorter = f"a shorter length ({group.word(length=longest)})" if group.length else "a shorter --window"
+    raise UserError(
+        f"a source needs a document as long as it is read, and {group.name} is read at {length} tokens, {at}, where the longest of {len(corpus.names)} has "
+        f"{longest} and the median {np.median(corpus.lengths):.0f}; give longer ones or {shorter}, or have the short ones of this source packed by {group.word(short=True)} "
+        "after it, those of all sources by --allow-short"
+    )
 
 
 def default_micro(window: int, batch: int, device: torch.device) -> int:
