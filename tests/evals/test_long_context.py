@@ -19,7 +19,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
 from ropewalk.evals.long_context import greedy, measure, scoring
 from ropewalk.evals.long_context.effective import effective, mean
-from ropewalk.evals.long_context.items import Item
+from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.respond import respond
 from ropewalk.evals.long_context.source import Source
 from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN
@@ -300,6 +300,56 @@ def test_rows_go_on_record_and_a_finished_measurement_is_not_repeated(tmp_path, 
     assert recorded.of(records.EffectiveLength)[0].row == summary
 
 
+def test_a_task_that_does_not_fit_a_length_is_left_out_there_and_counts_in_no_mean(tmp_path, answered):
+    fields = dict(windows=[700, 2500, 3000], tasks=["niah_single_1", "vt"], items=1)
+    rows, summary = ruler(**fields, out=tmp_path / "r.jsonl")
+    assert [(row.task, row.window) for row in rows] == [
+        ("niah_single_1", 700),
+        ("niah_single_1", 2500),
+        ("vt", 2500),
+        ("niah_single_1", 3000),
+        ("vt", 3000),
+    ]
+    (cell,) = summary.unfit
+    assert (cell["task"], cell["window"]) == ("vt", 700) and cell["least"] > 700 and summary.tasks == ["niah_single_1"]
+    with pytest.raises(TooSmall):
+        measure.item(Source(byte_tokenizer(), 3000), "vt", 700, 0, 0)
+    assert [part["window"] for part in summary.by_window] == [700, 2500, 3000]
+    assert summary.omissions == [
+        f"vt is left out at 700 tokens: an item takes at least {cell['least']}.",
+        "The means, and the lengths that follow from them, are of what was measured at every length from 700 to 3000: niah_single_1.",
+    ]
+    assert records.read([tmp_path / "r.jsonl"]).of(records.EffectiveLength)[0].row == summary
+    # A length that nothing fits is left out; where there is no other, the command refuses.
+    rows, summary = ruler(**fields | {"windows": [200, 2500]})
+    assert {row.window for row in rows} == {2500} and [(each["task"], each["window"]) for each in summary.unfit] == [
+        ("niah_single_1", 200),
+        ("vt", 200),
+    ]
+    with pytest.raises(
+        UserError, match=r"at least so many tokens: niah_single_1 \d+, vt \d+, and the longest of --windows is 300"
+    ):
+        ruler(**fields | {"windows": [200, 300]})
+
+
+def test_an_item_that_does_not_fit_though_the_first_did_leaves_the_cell_out(answered, monkeypatch):
+    made = measure.item
+
+    def item(source, name, window, seed, number):
+        if (name, window) == ("vt", 2500) and number == 2:
+            raise TooSmall(2600, window)
+        return made(source, name, window, seed, number)
+
+    monkeypatch.setattr(measure, "item", item)
+    rows, summary = ruler(windows=[2500, 3000])
+    assert [(row.task, row.window) for row in rows] == [
+        ("niah_single_1", 2500),
+        ("niah_single_1", 3000),
+        ("vt", 3000),
+    ]
+    assert summary.unfit == [{"task": "vt", "window": 2500, "least": 2600}] and summary.tasks == ["niah_single_1"]
+
+
 def test_a_task_ends_when_its_interval_is_narrow_enough(answered):
     rows, _ = ruler(windows=[3000], tasks=["niah_single_1"], items=100, interval=20)
     # The exact interval of 8 of 8 is 63.1 to 100: half of it 18.5.
@@ -420,6 +470,11 @@ def test_effective_length_on_a_worked_example():
     reach = ((high - 0.90) ** 2 + (0.95 - short.low) ** 2) ** 0.5
     assert summary.by_window[1]["change_high"] == pytest.approx(-0.05 + reach)
     assert (summary.short, summary.holds_to, summary.tasks) == (4096, 8192, ["vt", "fwe"])
+    # fwe is not measured at 2048: of a mean over other tasks nothing follows, so vt alone counts, at all lengths.
+    fewer = effective([*rows, _row("vt", 2048, 0.9, 50)], 4096, {}, THIRTEEN)
+    assert fewer.tasks == ["vt"] and [part["window"] for part in fewer.by_window] == [2048, 4096, 8192, 16384]
+    # A length with none of the thirteen is in no mean.
+    assert effective([*rows, _row("needle", 2048, 0.9, 50)], 4096, {}, THIRTEEN) == summary
     nothing = effective([_row("vt", window, 0.0, 50) for window in (512, 1024)], 512, {}, THIRTEEN)
     assert nothing.holds_to == 0 and "At 512 tokens nothing was right" in nothing.in_words
     single = effective([_row("vt", 512, 0.0, 1)], 512, {}, THIRTEEN)

@@ -40,7 +40,22 @@ def test_the_page_has_a_figure_a_table_and_the_effective_length(tmp_path):
         in said
     )
     assert "Against 256 tokens" in said and "at 1024 the mean differs by -55.0 points (-60.3 to -49.3)" in said
-    assert "Left out: needle" in said
+    assert "needle is left out: it is made of" in said
+
+
+def test_a_task_that_does_not_fit_a_length_is_named_below_the_figure(tmp_path):
+    recorder = Recorder(tmp_path / "r.jsonl", made_up.run(made_up.extended(), "ropewalk ruler x"))
+    rows = [
+        records.LongTask(window, task, "RULER", 30, 0.9, 0.8, 0.95, texts="a")
+        for window, task in [(256, "vt"), (512, "vt"), (512, "cwe")]
+    ]
+    for row in [*rows, effective(rows, 256, {}, THIRTEEN, [records.Unfit(task="cwe", window=256, least=300)])]:
+        recorder.add(row)
+    part = section(clean(records.read([tmp_path / "r.jsonl"])))
+    assert [[cell.text for cell in line.cells][-1] for line in part.tables[0].lines][0] == "–"
+    said = " ".join(part.notes)
+    assert "cwe is left out at 256 tokens: an item takes at least 300." in said and "By vt alone the length" in said
+    assert "are of what was measured at every length from 256 to 512: vt." in said
 
 
 def test_no_section_without_rows(tmp_path):

@@ -26,7 +26,7 @@ from ropewalk.records.attention import Adjacent, AttentionScores
 from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentRouge, DocumentSummary, Summary
 from ropewalk.records.files import SCHEMA, Recorder, append_lines, check_file, new_run, rename_in, to_line, versions
 from ropewalk.records.kinds import BOOKKEEPING, KINDS, Bounds, Growth, Resolution, Row
-from ropewalk.records.long_context import EffectiveLength, LengthScore, LongItem, LongTask
+from ropewalk.records.long_context import EffectiveLength, LengthScore, LongItem, LongTask, Unfit
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import LeftOut, Records, Unspecified, read
 from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval, Trial
@@ -81,6 +81,7 @@ __all__ = [
     "Step",
     "Summary",
     "Trial",
+    "Unfit",
     "Unspecified",
     "append_lines",
     "check_file",

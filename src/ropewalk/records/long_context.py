@@ -67,6 +67,14 @@ class LengthScore(TypedDict):
     change_high: float
 
 
+class Unfit(TypedDict):
+    """A task that was left out at one length, since an item takes more tokens: at least so many."""
+
+    task: str
+    window: Whole
+    least: Whole
+
+
 #: RULER's tasks.
 _THIRTEEN = 13
 
@@ -77,7 +85,7 @@ class EffectiveLength(Alone):
 
     `effective` is RULER's, of its `threshold`, and only where all thirteen of its tasks are there; `holds_to` is that against the `short` window,
     0 where nothing was right there.
-    `left_out` has the tasks that could not be made, with the reason.
+    `left_out` has the tasks that could not be made, with the reason; `unfit` those that did not fit some length, which do not count in any mean.
     """
 
     kind: ClassVar[str] = "effective_length"
@@ -90,6 +98,27 @@ class EffectiveLength(Alone):
     short: Tokens
     holds_to: Whole
     left_out: dict[str, str] = field(default_factory=dict)
+    unfit: list[Unfit] = field(default_factory=list)
+
+    @property
+    def omissions(self) -> list[str]:
+        """A sentence for each task that was left out, everywhere or at some lengths, and one that says of which tasks the means are."""
+        sentences = [f"{task} is left out: {reason}" for task, reason in self.left_out.items()]
+        at_lengths: dict[str, list[Unfit]] = {}
+        for each in self.unfit:
+            at_lengths.setdefault(each["task"], []).append(each)
+        for task, cells in at_lengths.items():
+            windows = " and ".join(str(cell["window"]) for cell in cells)
+            sentences.append(
+                f"{task} is left out at {windows} tokens: an item takes at least {max(cell['least'] for cell in cells)}"
+            )
+        if self.unfit:
+            first, last = (self.by_window[place]["window"] for place in (0, -1))
+            between = f"at {first}" if first == last else f"at every length from {first} to {last}"
+            sentences.append(
+                f"The means, and the lengths that follow from them, are of what was measured {between}: {', '.join(self.tasks)}"
+            )
+        return [f"{sentence}." for sentence in sentences]
 
     @property
     def in_words(self) -> str:

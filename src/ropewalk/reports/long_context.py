@@ -61,8 +61,7 @@ def _show_means(
     )
     for variant, m in newest.items():
         part.notes.append(f"{names[variant]}: {m.row.in_words}")
-        if m.row.left_out:
-            part.notes.append(f"Left out: {'; '.join(f'{task}, {reason}' for task, reason in m.row.left_out.items())}.")
+        part.notes += [sentence for sentence in m.row.omissions if sentence not in part.notes]
 
 
 def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
@@ -88,4 +87,4 @@ def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
 
 
 def _cell(row: LongTask | None) -> Cell:
-    return Cell("") if row is None else Cell.of(row.score, number_format.share, row.low, row.high, within=(0, 1))
+    return Cell("–") if row is None else Cell.of(row.score, number_format.share, row.low, row.high, within=(0, 1))

@@ -159,7 +159,7 @@ def show_retrieval(rows: Sequence[Retrieval], name: str = "") -> None:
 
 def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, name: str = "") -> None:
     """Print a line a task and a column a length, the mean below, and how long a context is used."""
-    windows = [part["window"] for part in summary.by_window]
+    windows = sorted({row.window for row in rows})
     title = f"{_of('long-context tasks', name)}, {sum(row.seconds for row in rows):.0f} s"
     table = Table(title=title, title_justify="left")
     table.add_column("task")
@@ -170,17 +170,21 @@ def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, name: str = "
     for row in rows:
         by_task.setdefault(row.task, {})[row.window] = row
     for task, of_task in by_task.items():
-        cells = (_points(of_task[window]) + f" of {of_task[window].items}" for window in windows)
+        cells = (
+            _points(of_task[window]) + f" of {of_task[window].items}" if window in of_task else "does not fit"
+            for window in windows
+        )
         table.add_row(task, *cells)
     table.add_section()
-    means = [LengthMean(part["score"], part["low"], part["high"]) for part in summary.by_window]
-    table.add_row(f"mean of {len(summary.tasks)}", *map(_points, means))
+    means = {part["window"]: LengthMean(part["score"], part["low"], part["high"]) for part in summary.by_window}
+    mean_of = f"mean of {len(summary.tasks)}{' that fit all lengths' * bool(summary.unfit)}"
+    table.add_row(mean_of, *(_points(means[window]) if window in means else "" for window in windows))
     terminal = console()
     terminal.print(table)
     terminal.print("Scores in points of 100 with their 95 % intervals, and of how many items.", style="dim")
     terminal.print(summary.in_words)
-    for task, reason in summary.left_out.items():
-        terminal.print(f"{task} is left out: {reason}")
+    for sentence in summary.omissions:
+        terminal.print(sentence)
 
 
 class LengthMean(NamedTuple):

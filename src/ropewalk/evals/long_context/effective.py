@@ -1,11 +1,14 @@
 """How long a context is used: RULER's effective length, and the same against the model's own short window.
 
-in   scores of the same tasks at several lengths
+in   scores of tasks at several lengths
 out  the mean by length with its interval, and the lengths that it holds to
 
 **RULER's effective length** (Hsieh et al. 2024, section 4) is the longest length whose mean over the thirteen tasks is above 85.6, what Llama-2-7B-chat
 has at 4096 tokens. Here all shorter lengths that were measured must be above it too. Its interval: from the longest length up to which all are surely
 above (the lower end of each interval is) to the longest up to which none is surely below (of as many lengths as there are together: each by its part of 2.5 %).
+
+**The same tasks at all lengths.** A mean over other tasks is another measure: short items leave out the hard tasks that need room. So of tasks that do not
+fit every length none counts, at the lengths that they fit neither, and with fewer than thirteen the sentence says of which tasks it is.
 
 **Against the short window**: the longest length up to which no score is surely below the one at the short window, which is the longest length measured
 that does not exceed the window of pretraining, or the shortest. Few items leave wide intervals, and little is sure then: the change and its interval
@@ -56,20 +59,26 @@ def mean(rows: Sequence[records.LongTask], tail: float = 0.025) -> Mean:
 
 
 def effective(
-    rows: Sequence[records.LongTask], original: int, left_out: dict[str, str], of: Sequence[str]
+    rows: Sequence[records.LongTask],
+    original: int,
+    left_out: dict[str, str],
+    of: Sequence[str],
+    unfit: Sequence[records.Unfit] = (),
 ) -> records.EffectiveLength:
     """The summary of one measurement.
 
     Args:
-        rows: of some tasks, each at all lengths.
+        rows: of some tasks at some lengths, one of them at least of `of`.
         original: the window of pretraining, tokens.
         left_out: tasks that could not be made, and why.
-        of: the tasks whose mean it is; of the rows', those that are there.
+        of: the tasks whose mean it is: those that are there at all lengths.
+        unfit: tasks that did not fit a length.
     """
-    tasks = sorted({row.task for row in rows if row.task in of}, key=list(of).index)
-    by_window = {
-        window: [row for row in rows if row.window == window and row.task in tasks] for window in _windows(rows)
-    }
+    rows = [row for row in rows if row.task in of]
+    windows = sorted({row.window for row in rows})
+    while not (tasks := _at_all(windows, rows, of)):  # a length that another task than these fits
+        windows = windows[1:]
+    by_window = {window: [row for row in rows if row.window == window and row.task in tasks] for window in windows}
     means = {window: mean(of_window) for window, of_window in by_window.items()}
     highest = {window: mean(of_window, 0.025 / len(means)).high for window, of_window in by_window.items()}
     short = max((window for window in means if window <= original), default=min(means))
@@ -86,6 +95,7 @@ def effective(
     return records.EffectiveLength(
         tasks=tasks,
         left_out=left_out,
+        unfit=list(unfit),
         by_window=[
             {
                 "window": window,
@@ -108,5 +118,7 @@ def effective(
     )
 
 
-def _windows(rows: Sequence[records.LongTask]) -> list[int]:
-    return sorted({row.window for row in rows})
+def _at_all(windows: Sequence[int], rows: Sequence[records.LongTask], of: Sequence[str]) -> list[str]:
+    """Of these tasks those that were measured at each of the lengths."""
+    measured = {(row.task, row.window) for row in rows}
+    return [task for task in of if all((task, window) in measured for window in windows)]

@@ -3,6 +3,8 @@
 in   a model, lengths (tokens), tasks, a number of items; documents, questions and needles of the user's
 out  records: every response with its score, the score of each task at each length, and how long a context is used
 
+**A task that does not fit a length** is left out there, and named; `effective.py` says which tasks then count.
+
 **Items** are made anew for each length, each from a seed of its own (the seed, task, length and number), so that more items only add some. Tasks
 that need what the user did not give are named, and left out.
 
@@ -62,7 +64,7 @@ def ruler(settings: RulerSettings) -> Result:
         One row a task and length, and the summary; the same on every rank.
 
     Raises:
-        UserError: a length too small for a task or too large for the model; no task that can be made; files that cannot be read.
+        UserError: lengths too small for every task, or one too large for the model; no task that can be made; files that cannot be read.
     """
     loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
     return measure(loaded, settings)
@@ -76,7 +78,8 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     names, reasons = left_out(settings.tasks, source)
     if not names:
         raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
-    _check_items_fit(source, names, windows[0], settings.seed)
+    unfit = _unfit(source, names, windows, settings.seed)
+    cells = _cells(names, windows, unfit)
     run = ranks.same(
         loaded.run(
             seed=settings.seed,
@@ -90,17 +93,23 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     kept, old_rows, old = ranks.same(
         (by_key(recorded, records.LongItem), recorded.of(records.LongTask), recorded.of(records.EffectiveLength))
     )
-    measuring, rows = Measuring(loaded, fingerprint(loaded), source, settings, recorder, kept), []
+    measuring = Measuring(loaded, fingerprint(loaded), source, settings, recorder, kept)
+    rows: list[records.LongTask] = []
     with _fast(loaded.model, len(names) * settings.items // ranks.size(), windows):
-        for window in windows:
-            for name in names:
+        for window, of_window in cells.items():
+            for name in of_window:
                 row = measuring.row(name, window)
+                if not isinstance(row, records.LongTask):
+                    unfit.append(row)
+                    continue
                 if ranks.rank() == 0 and not already_recorded(row, old_rows, run, ignore=("seconds",)):
                     recorder.add(row)
                 rows.append(row)
             _tell_time_left(rows, windows)
+    _cells(names, windows, unfit)  # refuses where no task is left: later items can be longer than the first
+    measured = {row.task for row in rows}
     summary = effective(
-        rows, loaded.info.original_window, reasons, [*THIRTEEN] if set(names) & set(THIRTEEN) else names
+        rows, loaded.info.original_window, reasons, [*THIRTEEN] if measured & set(THIRTEEN) else names, unfit
     )
     if ranks.rank() == 0 and not already_recorded(summary, old, run):
         recorder.add(summary)
@@ -109,7 +118,7 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
 
 def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) -> None:
     """After a length: what the longer ones will take, so that one can stop and ask for less. Nothing of less than a minute."""
-    window = rows[-1].window
+    window = rows[-1].window if rows else windows[-1]
     longer = [each for each in windows if each > window]
     seconds = sum(row.seconds for row in rows if row.window == window) / ranks.size()
     minutes = seconds * sum(longer) / window / 60
@@ -141,29 +150,43 @@ def item(source: Source, name: str, window: int, seed: int, number: int) -> Item
     Raises:
         TooSmall: the task does not fit the length.
     """
-    too_small = None
+    refusals = []
     for attempt in range(_ATTEMPTS):
         try:
             return TASKS[name].make(source, random.Random(f"{seed} {name} {window} {number} {attempt}"), window)
         except TooSmall as error:
-            too_small = error
-    raise too_small or AssertionError("an item is drawn at least once")
+            refusals.append(error)
+    raise min(refusals, key=lambda refusal: refusal.least)
 
 
-def _check_items_fit(source: Source, names: Sequence[str], window: int, seed: int) -> None:
-    """Refuse before the first task is measured: half a measurement would look like a whole one."""
-    least = {}
+def _unfit(source: Source, names: Sequence[str], windows: Sequence[int], seed: int) -> list[records.Unfit]:
+    """The tasks whose first item is longer than a length, at each such length; what fits one fits all longer ones."""
+    unfit = []
     for name in names:
-        try:
-            item(source, name, window, seed, 0)
-        except TooSmall as small:
-            least[name] = small.least
-    if least:
-        needs = ", ".join(f"{name} {tokens}" for name, tokens in least.items())
+        for window in windows:
+            try:
+                item(source, name, window, seed, 0)
+                break
+            except TooSmall as small:
+                unfit.append(records.Unfit(task=name, window=window, least=small.least))
+    return unfit
+
+
+def _cells(names: Sequence[str], windows: Sequence[int], unfit: Sequence[records.Unfit]) -> dict[int, list[str]]:
+    """What is measured: of the lengths those that some task fits, with these tasks.
+
+    Raises:
+        UserError: there are none.
+    """
+    omitted = {(each["task"], each["window"]) for each in unfit}
+    cells = {window: [name for name in names if (name, window) not in omitted] for window in windows}
+    if not any(cells.values()):
+        needs = ", ".join(f"{each['task']} {each['least']}" for each in unfit if each["window"] == windows[-1])
         raise UserError(
-            f"items of this tokenizer take at least so many tokens: {needs}, and the shortest of --windows is {window}; ask for longer ones, "
-            "or for those --tasks that fit"
+            f"items of this tokenizer take at least so many tokens: {needs}, and the longest of --windows is {windows[-1]}; ask for longer ones "
+            "(beyond the model's own, it extrapolates), or for other --tasks"
         )
+    return {window: of_window for window, of_window in cells.items() if of_window}
 
 
 @dataclass(frozen=True)
@@ -177,11 +200,14 @@ class Measuring:
     recorder: records.Recorder
     kept: dict[str, records.LongItem]
 
-    def row(self, name: str, window: int) -> records.LongTask:
-        """The score of a task at a length."""
+    def row(self, name: str, window: int) -> records.LongTask | records.Unfit:
+        """The score of a task at a length, or that one of its items, which differ, does not fit it."""
         found: dict[int, records.LongItem] = {}
         for numbers in self._steps():
-            found |= ranks.gathered(self._measured(name, window, numbers[ranks.rank() :: ranks.size()]))
+            items, least = self._drawn(name, window, numbers[ranks.rank() :: ranks.size()])
+            if least := max(ranks.everyones(least)):
+                return records.Unfit(task=name, window=window, least=least)
+            found |= ranks.gathered(self._measured(name, window, items))
             scores = [each.score for _, each in sorted(found.items())]
             low, high = share_interval(sum(scores), len(scores))
             if self.settings.interval is not None and 50 * (high - low) <= self.settings.interval:
@@ -208,12 +234,18 @@ class Measuring:
         for start in range(0, items, size):
             yield list(range(start, min(start + size, items)))
 
-    def _measured(self, name: str, window: int, numbers: Sequence[int]) -> dict[int, records.LongItem]:
+    def _drawn(self, name: str, window: int, numbers: Sequence[int]) -> tuple[dict[int, Item], int]:
+        """Items by their numbers, and 0; or the tokens that one takes which does not fit."""
+        try:
+            return {number: item(self.source, name, window, self.settings.seed, number) for number in numbers}, 0
+        except TooSmall as small:
+            return {}, small.least
+
+    def _measured(self, name: str, window: int, items: dict[int, Item]) -> dict[int, records.LongItem]:
         """Items by their numbers, answered now or on record."""
-        items = {number: item(self.source, name, window, self.settings.seed, number) for number in numbers}
         keys = {number: self._key(name, each) for number, each in items.items()}
-        responses = {number: self.kept[keys[number]] for number in numbers if keys[number] in self.kept}
-        missing = [number for number in numbers if number not in responses]
+        responses = {number: self.kept[keys[number]] for number in items if keys[number] in self.kept}
+        missing = [number for number in items if number not in responses]
         last = time.perf_counter()
 
         def done(place: int, response: str) -> None:
