@@ -122,13 +122,38 @@ def test_nothing_is_said_of_what_was_not_measured(tmp_path):
         render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))]))
     )
     assert (
-        "Only the base model was measured (256 tokens); nothing was extended. Its perplexity at 256 tokens is 7.39."
-        in page
+        "Only the base model was measured (256 tokens); nothing was extended. As it was published: window 256 tokens; how far it holds was not "
+        "measured. Its perplexity at 256 tokens is 7.39." in page
     )
     assert "k_max" not in page.split("Not measured")[0] and "chance" not in page and "longer window" not in page
     for number in (2, 3, 4, 5, 6):
         assert f"Table {number} (" in page
     assert "Table 1 (" not in page
+
+
+def test_a_model_as_it_was_published_holds_to_what_was_measured_of_it(tmp_path):
+    recorder = records.Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk passkey hemp"))
+    made_up.passkey(recorder, 256, 224)
+    for row in (made_up.row(2.1, 128), made_up.row(2.0, 256), made_up.row(4.0, 1024)):
+        recorder.add(row)
+    page = made_up.words(render(records.read([tmp_path / "r.jsonl"])))
+    sentence = re.search(r"As it was published.*?\)\)\.", page)[0].replace("\u202f", " ")
+    # A tenth of a nat less is exp(-0.1) - 1 = -9.5 %; at 1024 exp(1.9) times as much is surely worse.
+    assert re.match(
+        r"As it was published: window 256 tokens; it holds to 224 by k_max \(95 % interval \d+ to \d+\) and to 256 by perplexity \(from 128: "
+        r"−9.5 % \(95 % interval [^()]*\)\)\.",
+        sentence,
+    )
+    assert "Its k_max is" not in page
+
+
+def test_passkeys_that_leave_everything_open_are_not_unmeasured(tmp_path):
+    recorder = records.Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk passkey hemp"))
+    depths = records.Passkey(256, 128, 1, 1), records.Passkey(256, 256, 1, 0)
+    for row in (*depths, records.PasskeySummary(256, 128, 2, 1, 0.5)):
+        recorder.add(row)
+    page = made_up.words(render(records.read([tmp_path / "r.jsonl"])))
+    assert "how far it holds, so few passkeys do not tell." in page and "Its k_max is 128" in page
 
 
 def test_what_was_measured_is_not_listed_as_missing(everything):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, damage, methods, perplexity, training
+from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 
@@ -22,11 +22,31 @@ def sentence(clean: Clean, target: Variant) -> str:
     group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
     rows = group.variants()[target] if group else {}
     before = group.base_row() if group else None
-    parts = [*_by_retrieval(clean, target), *(_useless(before, rows, window) or _by_perplexity(rows, short, window))]
+    parts = [
+        *_by_retrieval(clean, target, window),
+        *(_useless(before, rows, window) or _by_perplexity(rows, short, window)),
+    ]
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
-    holds = f"it holds to {' and to '.join(parts)}" if parts else "how far it holds was not measured"
-    return f"{done} to {window} tokens, {holds}{_at_short(clean, group, target)}."
+    return f"{done} to {window} tokens, {_holds(clean, target, window, parts)}{_at_short(clean, group, target)}."
+
+
+def of_base(clean: Clean, base: Variant) -> str:
+    """Of a model that nobody extended here: its window, and how far it holds by each measure; by perplexity from the shortest window measured."""
+    group = next((g for g in perplexity.groups(clean) if base in g.variants()), None)
+    rows = group.variants()[base] if group else {}
+    window = max(passkey.summaries(clean).get(base, {base.window: None}))
+    by_perplexity = _by_perplexity(rows, min(rows), max(rows)) if rows else ()
+    parts = [*_by_retrieval(clean, base, window), *by_perplexity]
+    return f"As it was published: window {base.window} tokens; {_holds(clean, base, window, parts)}."
+
+
+def _holds(clean: Clean, variant: Variant, window: int, parts: Sequence[str]) -> str:
+    """To what it holds, by each of the parts; window: of its passkeys."""
+    if parts:
+        return f"it holds to {' and to '.join(parts)}"
+    found = methods.k_max(clean, variant, window)
+    return "how far it holds was not measured" if found is None else "how far it holds, so few passkeys do not tell"
 
 
 def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> str:
@@ -49,9 +69,9 @@ def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> 
     return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens, and other windows do not tell"
 
 
-def _by_retrieval(clean: Clean, target: Variant) -> Iterator[str]:
-    reach = methods.k_max(clean, target, target.window)
-    if reach and reach[1:] != (0, target.window):  # an interval of everything says nothing
+def _by_retrieval(clean: Clean, target: Variant, window: int) -> Iterator[str]:
+    reach = methods.k_max(clean, target, window)
+    if reach and reach[1:] != (0, window):  # an interval of everything says nothing
         yield f"{reach[0]:.0f} by k_max ({interval(reach[1], reach[2])})"
     by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
     if by_ruler:

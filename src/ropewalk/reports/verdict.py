@@ -65,6 +65,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             if base
             else "No extended model was measured."
         )
+        if base in measured:
+            verdict.sentences.append(reach.of_base(clean, base))
         runs = [run for run in training.trainings(clean) if run.variant.lineage == variants[0].lineage]
         verdict.sentences += _unfinished(runs)
     else:
@@ -254,7 +256,7 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Varia
 
     before, after = longest(base), longest(target)
     if after is None:
-        if before is not None and target is None:
+        if before is not None and target is None and not verdict.says(f" {before.k_max} by k_max"):
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
     k_max = methods.k_max(clean, target, after.window) if target else None
