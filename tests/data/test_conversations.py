@@ -188,6 +188,63 @@ def test_a_text_beside_turns_is_read_unless_a_loss_is_asked_for(tmp_path):
     assert isinstance(named, Conversation)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("row", "read", "left_out"),
+    [
+        ({"document": "D.", "summary": "S."}, "document", "summary"),
+        ({"id": "1", "text": "D.", "summary": "S."}, "text", "summary"),
+        ({"content": "D.", "abstract": "S."}, "content", "abstract"),
+        ({"text": "D.", "messages": TALK}, "text", "messages"),
+        ({"instruction": "I", "input": "", "output": "O", "text": "D."}, "text", "instruction and input and output"),
+    ],
+)
+def test_what_stands_beside_a_text_is_named_when_it_is_not_read(tmp_path, caplog, kind, row, read, left_out):
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, row]), path)
+    else:
+        path.write_text(2 * f"{json.dumps(row)}\n")
+    with caplog.at_level("INFO", "ropewalk"):
+        assert [item.text for item in read_texts(path, Reading(conversations="also"))] == ["D.", "D."]
+    verb = "are" if " and " in left_out else "is"
+    assert f"a.{kind}: of 2 rows {read} is read, and {left_out} {verb} not: `train` reads " in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "ropewalk"):
+        talks = list(read_texts(path, Reading(conversations="first")))
+        # Who names the field knows what is beside it.
+        list(read_texts(path, Reading(read, "also")))
+    assert all(isinstance(talk, Conversation) for talk in talks) and len(talks) == 2
+    pair = "summary" in row or "abstract" in row
+    assert pair == ("D." in talks[0].text) and caplog.text.count("of 2 rows") == (not pair)
+    assert pair or "read, and text is not: without --loss the text is" in caplog.text
+
+
+@pytest.mark.parametrize("document", ["document", "report", "article", "text", "content", "dialogue"])
+@pytest.mark.parametrize("summary", ["summary", "abstract", "highlights"])
+def test_a_document_and_its_summary_are_read_as_one_where_a_loss_is_asked_for(tmp_path, document, summary):
+    (tmp_path / "a.jsonl").write_text(json.dumps({document: "D.", summary: "S.", "id": 7}))
+    (talk,) = read_texts(tmp_path / "a.jsonl", Reading(conversations="first"))
+    assert isinstance(talk, Conversation) and [turn["role"] for turn in talk.messages] == ["user", "assistant"]
+    assert "D.\n" in talk.messages[0]["content"] and talk.messages[1]["content"] == "S."
+    for bad in (None, ["S."], 5, ""):
+        (tmp_path / "a.jsonl").write_text(json.dumps({document: "D.", summary: bad}))
+        with pytest.raises(UserError, match="line 1 .* no conversation that can be read"):
+            list(read_texts(tmp_path / "a.jsonl", Reading(conversations="first")))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_system_and_tools_beside_a_named_column_of_turns_are_read(tmp_path, kind):
+    row = {"chat_log": TALK, "system": "Be.", "tools": json.dumps([{"type": "function"}])}
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row))
+    (talk,) = read_texts(path, Reading("chat_log", "also"))
+    assert [turn["content"] for turn in talk.messages] == ["Be.", "Why?", "Because."] and talk.tools
+
+
 LONG = Conversation(
     "n", [ASKED, SAID, {"role": "user", "content": "assistant\nno"}, {"role": "assistant", "content": "no"}]
 )

@@ -6,12 +6,14 @@ out  `Conversation`: its messages as chat templates take them, `role` and `conte
     {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of _TURNS
     {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
     {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of _PAIRS
+    {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt
     {"prompt": [{"role": …}, …], "completion": [{"role": …}, …]}           both halves as messages
     {"data": ["a question", "its answer", …]}                              turns without names, the user's first
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +40,10 @@ _PAIRS = (
     ("query", "", "response"),
     ("input", "", "output"),
 )
-_SUMMARIES = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("article", "highlights"))
+#: A document and its summary, as published sets call them.
+SUMMARISED = ("document", "report", "article", "text", "content", "dialogue")
+SUMMARIES = ("summary", "abstract", "highlights")
+_ALL_PAIRS = (*_PAIRS, *((document, "", summary) for document, summary in itertools.product(SUMMARISED, SUMMARIES)))
 _SYSTEMS = ("system", "system_prompt")
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -48,10 +53,12 @@ _ROLES = {
 }
 #: Columns that a conversation may be read from.
 COLUMNS = tuple(
-    dict.fromkeys(
-        [*_TURNS, *(name for pair in _PAIRS + _SUMMARIES for name in pair if name), *_SYSTEMS, "history", "tools"]
-    )
+    dict.fromkeys([*_TURNS, *(name for pair in _ALL_PAIRS for name in pair if name), *_SYSTEMS, "history", "tools"])
 )
+
+
+#: Columns that belong to turns in another one.
+BESIDE_TURNS = (*_SYSTEMS, "tools")
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,16 @@ def is_conversation(row: Mapping[str, Any], named: str | None = None) -> bool:
     """Whether a row has the columns of one. named: the column that holds it."""
     if named is not None:
         return isinstance(row.get(named), list)
-    return any(name in row for name in _TURNS) or _pair_in(row) is not None
+    return bool(columns_of(row))
+
+
+def columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that a conversation in this row is read from; none where it holds none. A column that was not read counts by its name."""
+    named = [name for name in _TURNS if name in row and not isinstance(row[name], str)]
+    turns = next((name for name in named if row[name] is not None), None)
+    if turns or (pair := _pair_in(row)) is None:
+        return (turns,) if turns else tuple(named[:1])
+    return tuple(name for name in pair if name in row)
 
 
 def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | None = None) -> Conversation:
@@ -105,15 +121,15 @@ class _Wrong(ValueError):
 
 
 def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]:
-    turns = row.get(named) if named else next((row[name] for name in _TURNS if row.get(name) is not None), None)
-    if turns is not None or named:
-        return _system(row) + _turns(turns)
+    turns = next((name for name in columns_of(row) if name in _TURNS), None) if named is None else named
+    if turns is not None and (named or not isinstance(row[turns], str)):
+        return _system(row) + _turns(row.get(turns))
     if (pair := _pair_in(row)) is None:
         raise _Wrong("it has no turns")
     asked, context, answered = pair
     if isinstance(row[asked], list) and isinstance(row[answered], list):
         return _turns(row[asked] + row[answered])
-    if (asked, answered) in _SUMMARIES:
+    if answered in SUMMARIES:
         question = f"{SUMMARY_HEAD}{_said(row[asked])}{SUMMARY_TAIL}"
     else:
         given = row.get(context) if context else None
@@ -122,8 +138,7 @@ def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]
 
 
 def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    listed = [*_PAIRS, *((asked, "", answered) for asked, answered in _SUMMARIES)]
-    return next(((a, b, c) for a, b, c in listed if a in row and c in row), None)
+    return next((pair for pair in _ALL_PAIRS if pair[0] in row and pair[2] in row), None)
 
 
 def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,18 +6,30 @@ out  `Document`s and `Conversation`s
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ropewalk.data.conversations import COLUMNS, Conversation, conversation_of, is_conversation, unread
+from ropewalk.data.conversations import (
+    BESIDE_TURNS,
+    COLUMNS,
+    Conversation,
+    columns_of,
+    conversation_of,
+    is_conversation,
+    unread,
+)
 from ropewalk.data.rows import Unreadable, line_ends, refusal_of
 from ropewalk.errors import UserError
+from ropewalk.records.format import counted
 
+_logger = logging.getLogger(__name__)
 #: Fields that are tried for a row's text when none was named: what published sets of long documents call it.
 FIELDS = ("text", "content", "document")
 #: An escape in JSON can name one half of a surrogate pair (\ud83d), which is not a character; tokenizers refuse it.
@@ -58,9 +70,11 @@ class Reading:
             texts = [name for name in (self.field,) if name in kinds]
         else:
             texts = [name for name in FIELDS if name in kinds][:1]
-        turns = [] if self.conversations == "never" or self.field is not None else [c for c in COLUMNS if c in kinds]
-        if texts and self.conversations == "also":
-            turns = []
+        if self.field is not None:
+            turns = [name for name in BESIDE_TURNS if name in kinds and texts and _is_a_list(kinds[self.field])]
+        else:
+            turns = [name for name in COLUMNS if name in kinds and (self.conversations == "first" or not texts)]
+        turns = [] if self.conversations == "never" else turns
         fields = list(dict.fromkeys([*texts, *turns]))
         names = [name for name in _NAME_FIELDS if name in kinds and name not in fields and _is_a_name(kinds[name])]
         return [*fields, *names] if fields else []
@@ -82,6 +96,7 @@ def from_rows(
     """What numbered rows hold; the first row decides where their text is, if no field is named."""
     empty = half_pairs = 0
     unread_keys: set[str] = set()
+    beside = _Beside()
     settled: Reading | None = None
     rows = iter(rows)
     for number, row in rows:
@@ -96,6 +111,7 @@ def from_rows(
         if isinstance(item, Conversation):
             half_pairs += HALF_PAIRS.search(item.text) is not None
             unread_keys |= unread(row, settled.field)
+            beside.count(row, columns_of(row), reading)
             yield item
             continue
         text = item.text
@@ -105,8 +121,11 @@ def from_rows(
         if not text.isascii() and HALF_PAIRS.search(text):
             half_pairs += 1
             text = HALF_PAIRS.sub("\ufffd", text)
+        beside.count(row, (str(settled.field),), reading)
         yield Document(item.name, line_ends(text))
     field = None if settled is None else settled.field
+    if sentence := str(beside):
+        _logger.info(f"{source}: {sentence}")
     if unread_keys:
         warnings.warn(
             f"turns of {source} have {', '.join(sorted(map(str, unread_keys)))} beside their text, which is left out",
@@ -116,6 +135,32 @@ def from_rows(
         warnings.warn(f"half a surrogate pair in {source} is read as U+FFFD (rows: {half_pairs})", stacklevel=3)
     if empty:
         warnings.warn(f"what is empty under {field!r} in {source} is left out (rows: {empty})", stacklevel=3)
+
+
+class _Beside:
+    """What rows hold beside what is read of them, where a text stands beside turns or beside its summary."""
+
+    def __init__(self) -> None:
+        self._counts: collections.Counter[tuple[tuple[str, ...], ...]] = collections.Counter()
+
+    def count(self, row: Any, used: tuple[str, ...], reading: Reading) -> None:
+        """Of a row that is read from the columns `used`. Who named a field leaves out the others knowingly."""
+        if reading.field is not None or not isinstance(row, dict) or not (talk := columns_of(row)):
+            return
+        others = FIELDS if used == talk else talk
+        if left_out := tuple(name for name in others if name in row and name not in used):
+            self._counts[used, left_out, talk] += 1
+
+    def __str__(self) -> str:
+        sentences = []
+        for (used, left_out, talk), count in self._counts.items():
+            way_out = f"`train` reads {' and '.join(talk)} with --loss answers or --loss all"
+            verbs = ["is" if len(columns) == 1 else "are" for columns in (used, left_out)]
+            sentences.append(
+                f"of {counted(count, 'row', ',')} {' and '.join(used)} {verbs[0]} read, and {' and '.join(left_out)} {verbs[1]} not: "
+                f"{'without --loss the text is' if used == talk else way_out}"
+            )
+        return "; ".join(sentences)
 
 
 def _item(number: int, row: Any, source: str, settled: Reading, place: str) -> Document | Conversation:
@@ -172,6 +217,12 @@ def _row_name(row: dict[str, Any], text_field: str | None) -> str:
 def text_digest(text: str) -> str:
     """A hash of a text, by which it is known whatever it is called."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _is_a_list(kind: Any) -> bool:
+    import pyarrow.types
+
+    return pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
 
 
 def _is_a_name(kind: Any) -> bool:

@@ -36,7 +36,7 @@ class Unreadable(ValueError):
 
 
 def rows_of(file: OpenFile, columns: Columns) -> Numbered:
-    """Every row of a file, counted from 1; a line that is broken as the `UserError` that says so, since those after it can be read.
+    """Every row of a file, counted from 1, with None in the columns of Parquet and Arrow that are not read; a line that is broken as the `UserError` that says so, since those after it can be read.
 
     Raises:
         Unreadable: it is empty, not UTF-8, or holds no rows.
@@ -202,7 +202,7 @@ def _batches(batches: Any, chosen: Sequence[str], kinds: dict[str, Any], most: M
         most.check(read)
         for row in batch.to_pylist():
             number += 1
-            yield number, row if chosen else dict.fromkeys(kinds)
+            yield number, {**dict.fromkeys(kinds), **row} if chosen else dict.fromkeys(kinds)
 
 
 _FORMATS: dict[str, Callable[[OpenFile, Columns], Numbered]] = {

@@ -13,6 +13,7 @@ in a window of 16384). The parts are tokenized separately and joined, so that cu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.data import jsonlines
+from ropewalk.data.conversations import SUMMARIES, SUMMARISED
 from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
 from ropewalk.data.documents import kind_of, streamed
@@ -35,7 +37,7 @@ from ropewalk.errors import UserError, told
 WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
 
 #: What published data sets call the document and its summary.
-_FIELDS = (("document", "summary"), ("report", "summary"), ("article", "abstract"), ("input", "output"))
+_FIELDS = (*itertools.product(SUMMARISED, SUMMARIES), ("input", "output"))
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ def _pair(row: dict[str, Any], name: str, source: str | Path) -> Pair:
                 return Pair(name, *(line_ends(jsonlines.text(row[field])) for field in (document, summary)))
             except ValueError:
                 raise UserError(f"{name} of {source} has an empty document or summary; drop that row") from None
-    accepted = ", ".join(f"{document}/{summary}" for document, summary in _FIELDS)
-    raise UserError(f"{name} of {source} has no pair of fields {accepted}; rename its fields")
+    raise UserError(
+        f"{name} of {source} has no document ({', '.join(SUMMARISED)}) with a summary ({', '.join(SUMMARIES)}), nor input with output; rename its fields"
+    )
 
 
 def _from_hub(source: str) -> Iterator[dict[str, Any]]:
