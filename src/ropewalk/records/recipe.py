@@ -89,8 +89,7 @@ def place(name: str) -> str:
 
 def recipe_of(run: Run) -> Recipe:
     """What the header of a training, or of a row of `ablate`, says of it."""
-    row = run.settings.get("row")
-    if isinstance(row, dict):
+    if row := ablated(run):
         word = row.get("method") if row.get("method") in NAMES else ""
         base = str(row.get("name", "")).rpartition("/")[0]
         trained = bool(row.get("tokens"))
@@ -98,6 +97,12 @@ def recipe_of(run: Run) -> Recipe:
     if is_training(run):
         return Recipe(facts=_facts(run.settings), seed=run.seed)
     return UNKNOWN
+
+
+def ablated(run: Run) -> dict[str, Any]:
+    """The settings of a row of `ablate`; empty of any other run."""
+    row = run.settings.get("row")
+    return row if isinstance(row, dict) else {}
 
 
 def is_training(run: Run) -> bool:

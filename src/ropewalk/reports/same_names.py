@@ -8,17 +8,16 @@ out  the same; in headers of `ablate` and `train` and in rows, a text that was c
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any
 
 from ropewalk.records import Measurement, Row, Run
-from ropewalk.records.recipe import is_training
+from ropewalk.records.recipe import ablated, is_training
 
 #: The settings of a row of `ablate`, or of a training, that name texts.
 _NAMED = ("test", "data", "also", "validation")
@@ -27,13 +26,20 @@ _NAMED = ("test", "data", "also", "validation")
 @dataclass(frozen=True)
 class Text:
     """By what a text is known: digests of its files, hashes of what was read of it as a whole, and of each document; empty where that is not on record.
-    names: what it is called, the oldest first.
+    names: what it is called, the oldest first. letter: behind the name, where others have the same.
     """
 
     digests: frozenset[str] = frozenset()
     readings: frozenset[str] = frozenset()
     documents: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
+    letter: str = ""
+
+    @property
+    def called(self) -> str:
+        """Its name with its letter, behind the first of several sources."""
+        first, space, others = self.name.partition(" ")
+        return f"{first}{self.letter}{space}{others}"
 
     @property
     def name(self) -> str:
@@ -73,13 +79,11 @@ def apart(
     for m in sorted(measurements, key=lambda m: m.run.started):
         if (name := getattr(m.row, "data", "")) and (text := _of_row(m)).is_known:
             _join(by_name.setdefault(name, []), text)
-    texts = _of_any_name(itertools.chain.from_iterable(by_name.values()))
-    by_name = {}
-    for text in texts:
-        by_name.setdefault(text.name, []).append(text)
+    by_name = _with_letters(_of_any_name(itertools.chain.from_iterable(by_name.values())))
+    texts = [text for each in by_name.values() for text in each]
     return (
         {key: _header(run, texts) for key, run in runs.items()},
-        [dataclasses.replace(m, row=_row(m, texts)) for m in measurements],
+        [replace(m, row=_row(m, texts)) for m in measurements],
         {name: each for name, each in by_name.items() if len(each) > 1},
     )
 
@@ -96,10 +100,15 @@ def _of_any_name(texts: Iterable[Text]) -> list[Text]:
     return [functools.reduce(operator.or_, group) for group in groups]
 
 
-def lettered(name: str, place: int) -> str:
-    """A name with its letter, behind the first of several sources."""
-    first, space, others = name.partition(" ")
-    return f"{first}[{ascii_uppercase[place] if place < len(ascii_uppercase) else place}]{space}{others}"
+def _with_letters(texts: Iterable[Text]) -> dict[str, list[Text]]:
+    """Texts by name; those of one name have a letter each, in their order."""
+    by_name: dict[str, list[Text]] = {}
+    for text in texts:
+        by_name.setdefault(text.name, []).append(text)
+    for several in (each for each in by_name.values() if len(each) > 1):
+        letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(several)))]
+        several[:] = [replace(text, letter=f"[{letter}]") for text, letter in zip(several, letters, strict=False)]
+    return by_name
 
 
 def _of_header(run: Run) -> Iterator[tuple[str, str, Text]]:
@@ -115,8 +124,7 @@ def _of_header(run: Run) -> Iterator[tuple[str, str, Text]]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """What was asked for: the row of `ablate`, or the settings of a training."""
-    row = run.settings.get("row")
-    return row if isinstance(row, dict) else run.settings if is_training(run) else {}
+    return ablated(run) or (run.settings if is_training(run) else {})
 
 
 def _words(value: Any) -> list[str]:
@@ -154,17 +162,15 @@ def _called(name: str, text: Text, texts: list[Text]) -> str:
     """What a text is called from here on; one of several of its name that cannot be told stays without a letter, and so apart from all of them."""
     named = [each for each in texts if name in each.names]
     known = named if len(named) == 1 else [each for each in named if each.is_same(text)]
-    if not known:
-        return name
-    alike = [each for each in texts if each.name == known[0].name]
-    return known[0].name if len(alike) == 1 else lettered(known[0].name, alike.index(known[0]))
+    return known[0].called if known else name
 
 
 def _header(run: Run, texts: list[Text]) -> Run:
     """A header whose names tell texts apart, so that their digests are no longer needed: a run of which none is on record is no other for that."""
-    row, names = _settings(run), {}
+    row, known = _settings(run), {name for text in texts for name in text.names}
+    names = dict[str, Any]()
     for setting, name, text in _of_header(run):
-        if any(name in each.names for each in texts):
+        if name in known:
             called = _called(name, text, texts)
             words = _words(row[setting]) if called == name else called.split(" ")
             names[setting] = words if isinstance(row[setting], list) else called
@@ -172,11 +178,11 @@ def _header(run: Run, texts: list[Text]) -> Run:
         return run
     digests = {name: digest for name, digest in (row.get("digests") or {}).items() if name not in names}
     changed = {**row, **names, "digests": digests}
-    return dataclasses.replace(run, settings=changed if row is run.settings else {**run.settings, "row": changed})
+    return replace(run, settings={**run.settings, "row": changed} if ablated(run) else changed)
 
 
 def _row(m: Measurement[Row], texts: list[Text]) -> Any:
     if not (name := getattr(m.row, "data", "")):
         return m.row
-    renamed: dict[str, Any] = {"data": _called(name, _of_row(m), texts)}
-    return m.row if renamed["data"] == name else dataclasses.replace(m.row, **renamed)
+    row: Any = m.row
+    return replace(row, data=_called(name, _of_row(m), texts))

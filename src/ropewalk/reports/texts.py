@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ropewalk.records import Perplexity, Run
-from ropewalk.records.recipe import is_training, place, recipe_of
+from ropewalk.records.recipe import ablated, is_training, place, recipe_of
 from ropewalk.records.variant import Variant
 from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.same_names import lettered
 
 
 def cautions(clean: Clean) -> list[str]:
@@ -29,10 +28,7 @@ def other_texts(clean: Clean) -> list[str]:
 
 
 def _called_the_same(clean: Clean) -> Iterable[str]:
-    names = [
-        f"{name} ({listed(lettered(name, place) for place in range(len(texts)))})"
-        for name, texts in clean.same_names.items()
-    ]
+    names = [f"{name} ({listed(text.called for text in texts)})" for name, texts in clean.same_names.items()]
     if names:
         yield f"By the digests and documents on record, different texts are called {' and '.join(names)}: rows of one are compared with none of another."
 
@@ -82,8 +78,7 @@ def _other_content(clean: Clean) -> Iterable[str]:
     """Rows of `ablate` that name a model or texts alike which are others, by the digests on record."""
     digests: dict[tuple[str, str], set[str]] = {}
     for run in clean.used_runs:
-        row = run.settings.get("row")
-        row = row if isinstance(row, dict) else {}
+        row = ablated(run)
         for what, digest in dict(row.get("digests") or {}).items():
             name = recipe_of(run).base if what == "model" else str(row.get(what))
             digests.setdefault((what, name), set()).add(str(digest))
