@@ -211,7 +211,7 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
     assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
     caption = re.search(
-        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:[A-Za-z0-9.-]+-tables-perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
+        r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:[A-Za-z0-9.-]+-tables-[0-9a-f]{6}-perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
         latex,
     )[1]
     assert "256 (L)" in latex and "1024 (4 L)" in latex
@@ -227,6 +227,27 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
     report([path], out, tables=tables, figures=figures, overwrite=True)
 
 
+LABEL = re.compile(r"\\label\{tab:[A-Za-z0-9.-]*tables-([0-9a-f]{6})-")
+
+
+def test_labels_of_directories_of_one_name_differ_by_what_was_measured_and_stay(tmp_path, monkeypatch):
+    """Two reports of `--tables tables` collided in one paper."""
+
+    def label(place: str, method: str, nll: float) -> str:
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        path = made_up.record_rows(Path("r.jsonl"), (made_up.BASE, made_up.row(2.0)))
+        made_up.record_rows(path, (made_up.extended(method=method), made_up.row(nll, 1024)))
+        report([path], "page.html", tables="tables")
+        assert (
+            f"(tab:tables-{LABEL.search(Path('tables/perplexity-1.tex').read_text())[1]}-perplexity-1)"
+            in Path("tables/index.md").read_text()
+        )
+        return LABEL.search(Path("tables/perplexity-1.tex").read_text())[1]
+
+    assert label("a", "linear", 2.1) == label("again", "linear", 2.2) != label("b", "yarn", 2.1)
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
 def test_latex_takes_the_tables_of_two_reports(tmp_path, monkeypatch):
     """Their labels differ, whatever the directories are called."""
@@ -235,6 +256,7 @@ def test_latex_takes_the_tables_of_two_reports(tmp_path, monkeypatch):
     for place, label in (("a_1%#é/tables", "a-1--e9-tables"), ("b/tables", "b-tables")):
         report([written], f"{place[0]}.html", tables=place)
         names = sorted(path.stem for path in Path(place).glob("*.tex"))
+        label += f"-{LABEL.search(Path(place, f'{names[0]}.tex').read_text(encoding='utf-8'))[1]}"
         shutil.copytree(place, place[0] + "-copy")  # LaTeX reads no file with % in its path
         inputs += "\n".join(
             rf"\input{{{place[0]}-copy/{name}}} Table~\ref{{tab:{label}-{name}}}.\clearpage" for name in names

@@ -1,12 +1,13 @@
 """The page's tables as CSV, LaTeX and Markdown, and its figures as SVG, PDF and PNG: for a paper.
 
-in   sections, and a directory of their own
+in   sections, what they are of, and a directory of their own
 out  files called by section and number, as they follow each other on the page: `perplexity-1.csv`; `index.md` says what each is
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 from ropewalk.figures.measured import save
 from ropewalk.records import format as number_format
 from ropewalk.reports.content import Cell, Section, Table
+from ropewalk.reports.rows import Clean
 
 #: What LaTeX's own fonts have under another name.
 _LATEX = str.maketrans({
@@ -31,12 +33,11 @@ _BOLD_LATEX, _BOLD_MARKDOWN = (
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
-def write_tables(sections: Sequence[Section], directory: Path, *, called: Path) -> None:
+def write_tables(sections: Sequence[Section], directory: Path, *, label: str) -> None:
     """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs, no wider than the text) and Markdown.
 
-    called: the directory as the user named it, for labels.
+    label: how the labels of this report's tables begin (`label_of`).
     """
-    report = _report(called)
     for section in sections:
         for number, table in enumerate(section.tables, 1):
             name = directory / f"{section.id}-{number}"
@@ -46,18 +47,24 @@ def write_tables(sections: Sequence[Section], directory: Path, *, called: Path) 
             align = ["left", *["right"] * (len(heads) - 1)]
             rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
             rows = f"{_FITTED}{{%\n{rows.translate(_LATEX | _BOLD_LATEX)}}}"
-            _write(name.with_suffix(".tex"), _float(rows, table, f"{report}-{name.name}"))
+            _write(name.with_suffix(".tex"), _float(rows, table, f"{label}-{name.name}"))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
-    titles = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
-    _index(directory, titles)
+    named = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
+    _index(directory, ((name, f"{title} (tab:{label}-{name})") for name, title in named))
 
 
-def _report(directory: Path) -> str:
-    """What tells the labels of one report from those of another: the last two names of a directory, in signs that LaTeX takes in labels."""
+def label_of(directory: Path, clean: Clean) -> str:
+    """What tells the labels of one report from those of another: the last two names of a directory, in signs that LaTeX takes in labels, and six of a hash
+    of which states were measured on which texts; figures are not in it, so that it stays when the report is made again.
+
+    directory: as the user named it.
+    """
     names = [name for name in directory.parts if name not in (directory.anchor, "..")]
-    return re.sub(
-        r"[^A-Za-z0-9.-]", lambda sign: "-" if sign[0].isascii() else f"{ord(sign[0]):x}", "-".join(names[-2:])
-    )
+    states = ((m.model_variant, getattr(m.row, "data", "")) for m in clean.measurements)
+    content = {repr((v.lineage, v.short_name, v.label, v.window, v.recipe.seed, v.recipe.data, data)) for v, data in states}  # fmt: skip
+    digest = hashlib.sha256("\n".join(sorted(content)).encode(errors="backslashreplace")).hexdigest()[:6]
+    label = "-".join([*names[-2:], digest])
+    return re.sub(r"[^A-Za-z0-9.-]", lambda sign: "-" if sign[0].isascii() else f"{ord(sign[0]):x}", label)
 
 
 def _float(rows: str, table: Table, name: str) -> str:

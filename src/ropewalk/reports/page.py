@@ -57,7 +57,7 @@ from ropewalk.reports import (
     words,
 )
 from ropewalk.reports.content import Section
-from ropewalk.reports.files import write_figures, write_tables
+from ropewalk.reports.files import label_of, write_figures, write_tables
 from ropewalk.reports.printed import browser, printed
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.settings.command import takes
@@ -194,7 +194,7 @@ def report(settings: ReportSettings) -> Path:
     for caution in [*training.not_measured(rows), *texts.other_texts(rows)]:
         _logger.warning("%s", caution)
     with contextlib.ExitStack() as stack:
-        with_labels = functools.partial(write_tables, called=Path(settings.tables or ""))
+        with_labels = functools.partial(write_tables, label=label_of(Path(settings.tables or ""), rows))
         for directory, write in ((settings.tables, with_labels), (settings.figures, write_figures)):
             if directory is not None:
                 whole = whole_directory(directory, overwrite=settings.overwrite, inputs=inputs_of(settings))
