@@ -236,9 +236,13 @@ def documents_interval(
 
 
 def lacking(row: Perplexity) -> str:
-    """What there was too little of where a row's interval leaves everything open, and of documents how many would do."""
-    needed = None if row.estimate else documents_needed(row.low, row.high, row.documents, times=row.OPEN)
-    return row.lacking + (f"; about {needed} would do" if needed else "")
+    """What there was too little of where a row has no interval, and of documents how many would do."""
+    if row.estimate:
+        return row.lacking
+    needed = documents_needed(row.low, row.high, row.documents, times=row.OPEN)
+    if needed is None:
+        return row.lacking + f"; {row.FEWEST} are the fewest" * (row.documents < row.FEWEST)
+    return f"{row.lacking}; about {max(needed, row.FEWEST)} would do"
 
 
 def documents_needed(low: float, high: float, documents: int, *, times: float) -> int | None:

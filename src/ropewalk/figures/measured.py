@@ -262,7 +262,7 @@ def _means(seeds: Sequence[Sequence[Perplexity]]) -> list[Perplexity]:
     by_window: dict[int, list[Perplexity]] = {}
     for row in sorted((row for rows in seeds for row in rows), key=lambda row: row.window):
         by_window.setdefault(row.window, []).append(row)
-    figures = {window: over_seeds([(r.perplexity, r.low, r.high) for r in rows]) for window, rows in by_window.items()}
+    figures = {window: over_seeds([(r.perplexity, *r.bounds) for r in rows]) for window, rows in by_window.items()}
     return [
         dataclasses.replace(by_window[window][0], perplexity=mean, low=low, high=high)
         for window, (mean, low, high) in figures.items()
@@ -297,8 +297,9 @@ def _can_be_drawn(value: float) -> bool:
 def _intervals(
     axes: Axes, windows: Sequence[float], values: Sequence[float], rows: Sequence[Perplexity], tone: str
 ) -> None:
-    below = [max(0.0, y - low) for y, low in zip(values, _finite([row.low for row in rows]), strict=True)]
-    above = [max(0.0, high - y) for y, high in zip(values, _finite([row.high for row in rows]), strict=True)]
+    lows, highs = (_finite([row.bounds[end] for row in rows]) for end in (0, 1))
+    below = [max(0.0, y - low) for y, low in zip(values, lows, strict=True)]
+    above = [max(0.0, high - y) for y, high in zip(values, highs, strict=True)]
     if not np.all(np.isnan(below)):
         style: dict[str, Any] = {"fmt": "none", "ecolor": tone, "elinewidth": 0.9, "capsize": 2.2, "alpha": 0.75}
         axes.errorbar(windows, values, yerr=[below, above], **style)

@@ -103,15 +103,24 @@ class Perplexity:
 
     #: An interval whose one end is this many times the other leaves nearly everything open.
     OPEN: ClassVar[float] = 4.0
+    #: Documents of which an interval over documents is given: of two Student's t is valid only if documents scatter just as a normal distribution does,
+    #: and two that happen to be alike would have a narrow one beside rows that have none.
+    FEWEST: ClassVar[int] = 3
 
     @property
     def says_nothing(self) -> bool:
-        """Whether its interval leaves nearly everything open."""
-        return self.high >= self.OPEN * self.low  # False where there is none
+        """Whether no interval is given: it is of too few documents, or leaves nearly everything open. False of another's rule, which has none."""
+        of_documents = self.convention == "ropewalk" and not self.estimate
+        return (of_documents and self.documents < self.FEWEST) or self.high >= self.OPEN * self.low
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval that is given; NaN where none is."""
+        return (math.nan, math.nan) if self.says_nothing else (self.low, self.high)
 
     @property
     def lacking(self) -> str:
-        """What there was too little of, where the interval says nothing."""
+        """What there was too little of, where no interval is given."""
         return f"too few {'windows' if self.estimate else 'documents'}"
 
     @property

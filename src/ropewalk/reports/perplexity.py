@@ -18,6 +18,8 @@ from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
 
 ByWindow = dict[int, Perplexity]
+#: Which intervals are given, of all figures alike.
+_FROM = f"An interval is given from {Perplexity.FEWEST} documents on, if its upper end is less than {Perplexity.OPEN:g} times the lower."
 _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
 
 
@@ -188,11 +190,7 @@ def _table(clean: Clean, group: Group) -> Table:
         head=[f"{window}\n{_multiple(window / original)}" for window in windows],
         lines=lines,
         note=f"Small figures: 95 % interval, and change against the base {'in its own window' if base or not at_same else 'at the same window'}."
-        + (
-            " Where too few documents leave the interval out, the change has its own, of their own differences."
-            if some
-            else ""
-        ),
+        + (f" {_FROM} Where it is left out, the change has its own, of their own differences." if some else ""),
         beside_note="The paper's columns are those with the same multiple of L (2048 there). Its text and models are others: compare the pattern, not the level.",
     )
 
@@ -274,7 +272,7 @@ def _notes(group: Group) -> list[str]:
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
     open_ends = sorted({f"at {m.row.window} tokens {lacking(m.row)}" for m in group.measurements if m.row.says_nothing})
     if open_ends:
-        notes.append(f"No interval is given where it would say next to nothing: {', '.join(open_ends)}.")
+        notes.append(f"{_FROM} So none is given: {', '.join(open_ends)}.")
     return notes
 
 

@@ -108,12 +108,10 @@ def _nats(low: float, high: float) -> str:
 
 
 def _interval(row: Perplexity) -> str:
-    """Over documents, of which one alone says nothing about others; another's rule has none."""
+    """Over documents, of which a few say nothing about others; another's rule has none."""
     if row.says_nothing:
         return lacking(row)
-    if not math.isnan(row.low):
-        return f"{row.low:.2f} to {row.high:.2f}"
-    return "none, of 1 document" if row.documents == 1 and row.convention == "ropewalk" else "none"
+    return "none" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
 
 
 def _beyond(row: PasskeySummary | Retrieval | ContextGain) -> str:
