@@ -102,7 +102,7 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) 
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, yarn factor 4" in done.stdout
     assert (
-        "yarn, which auto takes here (the paper's Position Interpolation is --method linear): measured on"
+        "yarn, which auto takes here (of those that find most of the passkeys it loses least in the old window; the paper's Position Interpolation is --method linear): measured on"
         in done.stdout
     )
     # R7: what vLLM makes of the window depends on the method, so the hint is no option of its but the export for it.

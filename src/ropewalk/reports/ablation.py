@@ -11,7 +11,7 @@ from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import Ratio
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import Training, budget, devices, trained_by, trainings
+from ropewalk.reports.training import Training, budget, device_seconds, trained_by, trainings
 
 Block = dict[Variant, ByWindow]
 
@@ -106,7 +106,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
     )
     runs = trained_by(variant, all_runs) if variant.steps else []
     tokens = budget(variant, runs)
-    seconds = runs[0].seconds_at(variant.steps) * devices(runs[0].run) if len(runs) == 1 else None
+    seconds = device_seconds(variant, runs)
     changes = [change.difference for change in benchmarks.changes(clean) if change.variant == variant]
     return Line(
         name,

@@ -13,10 +13,10 @@ from ropewalk.evals.intervals import documents_interval, over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
+from ropewalk.reports.seeds import spread
 
 #: A figure with the ends of its 95 % interval.
 Bounded = tuple[float, float, float]
-_FEWEST = 3  # of two documents Student's t is valid only if documents scatter just as a normal distribution does
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Ratio:
 
     Documents are the same by the hash of their text; by their name in records that have none. `same_text` is False where both scored such
     a document with another number of tokens: another tokenizer, or another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
-    was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie.
+    was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie. `of_seeds` are the values of several seeds
+    whose mean it is (`over`), of as many as `seeds`.
     """
 
     value: float
@@ -35,6 +36,8 @@ class Ratio:
     same_text: bool = True
     same_documents: bool = True
     sampled: bool = False
+    of_seeds: tuple[float, ...] = ()
+    seeds: int = 1
 
     def __str__(self) -> str:
         over = "from samples of windows" if self.sampled else f"paired over {self.documents} documents"
@@ -56,17 +59,43 @@ class Ratio:
     @property
     def too_few(self) -> bool:
         """Whether it was paired over too few documents for an interval."""
-        return 0 < self.documents < _FEWEST and not self.sampled
+        return 0 < self.documents < Perplexity.FEWEST and not self.sampled
 
     @property
     def change(self) -> str:
-        return number_format.percent(self.value - 1) if self.value < 3 else number_format.times(self.value)
+        return _change(self.value)
 
     def _bounds(self, pairing: str) -> str:
-        if self.too_few:
-            return f" ({'one document' if self.documents == 1 else f'{self.documents} documents'}: no interval)"
         bounds = number_format.interval(self.low - 1, self.high - 1, number_format.percent)
-        return f" (95\u202f% interval {bounds}{pairing})" if bounds and self.value < 3 else ""
+        known = f"95\u202f% interval {bounds}{pairing}" if bounds and self.value < 3 else ""
+        if self.too_few:
+            known = f"{'one document' if self.documents == 1 else f'{self.documents} documents'}: no interval"
+        parts = filter(None, [known, spread(self.of_seeds, _change, self.seeds) if self.of_seeds else ""])
+        brackets = "; ".join(parts)
+        return f" ({brackets})" if brackets else ""
+
+
+def _change(value: float) -> str:
+    return number_format.percent(value - 1) if value < 3 else number_format.times(value)
+
+
+def over(ratios: Sequence[Ratio | None]) -> Ratio | None:
+    """The mean of the ratios of several seeds of one training, as losses, with its interval for other documents and other seeds; of one seed its own. A seed may have none."""
+    known = [each for each in ratios if each is not None]
+    if len(ratios) < 2 or not known:
+        return known[0] if known else None
+    value, low, high = map(math.exp, over_seeds([each.nats for each in known]))
+    return Ratio(
+        value,
+        low,
+        high,
+        documents=min(each.documents for each in known),
+        same_text=all(each.same_text for each in known),
+        same_documents=all(each.same_documents for each in known),
+        sampled=any(each.sampled for each in known),
+        of_seeds=tuple(each.value for each in known),
+        seeds=len(ratios),
+    )
 
 
 def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
@@ -89,7 +118,7 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
         return Ratio(value, same_text=False)
     if len(shared) != len(first) or len(shared) != len(second):
         return Ratio(value, same_documents=False)
-    if len(shared) < _FEWEST:
+    if len(shared) < Perplexity.FEWEST:
         return Ratio(value, documents=len(shared))
     low, high = _interval(*(np.array([table[key] for key in shared]) for table in (first, second)))
     return Ratio(value, low, high, len(shared))

@@ -9,26 +9,30 @@ from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
-from ropewalk.reports.paired import ratio
+from ropewalk.reports.paired import over, ratio
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.seeds import mean, spread
 
+#: Of each seed its rows by window.
+Seeds = Sequence[perplexity.ByWindow]
 #: Times the base's perplexity in its own window: beyond it at every window, nothing holds.
 _USELESS = 2.0
 
 
-def sentence(clean: Clean, target: Variant) -> str:
-    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval."""
+def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
+    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval. seeds: of one training."""
+    target = seeds[0]
     short, window = target.original_window, target.window
     group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
-    rows = group.variants()[target] if group else {}
+    rows = [group.variants().get(seed, {}) for seed in seeds] if group else []
     before = group.base_row() if group else None
     parts = [
-        *_by_retrieval(clean, target, window),
+        *_by_retrieval(clean, seeds, window),
         *(_useless(before, rows, window) or _by_perplexity(rows, short, window)),
     ]
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
-    return f"{done} to {window} tokens, {_holds(clean, target, window, parts)}{_at_short(clean, group, target)}."
+    return f"{done} to {window} tokens, {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
 
 
 def of_base(clean: Clean, base: Variant) -> str:
@@ -36,29 +40,35 @@ def of_base(clean: Clean, base: Variant) -> str:
     group = next((g for g in perplexity.groups(clean) if base in g.variants()), None)
     rows = group.variants()[base] if group else {}
     window = max(passkey.summaries(clean).get(base, {base.window: None}))
-    by_perplexity = _by_perplexity(rows, min(rows), max(rows)) if rows else ()
-    parts = [*_by_retrieval(clean, base, window), *by_perplexity]
-    return f"As it was published: window {base.window} tokens; {_holds(clean, base, window, parts)}."
+    by_perplexity = _by_perplexity([rows], min(rows), max(rows)) if rows else ()
+    parts = [*_by_retrieval(clean, [base], window), *by_perplexity]
+    return f"As it was published: window {base.window} tokens; {_holds(clean, [base], window, parts)}."
 
 
-def _holds(clean: Clean, variant: Variant, window: int, parts: Sequence[str]) -> str:
+def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[str]) -> str:
     """To what it holds, by each of the parts; window: of its passkeys."""
     if parts:
         return f"it holds to {' and to '.join(parts)}"
-    found = methods.k_max(clean, variant, window)
-    return "how far it holds was not measured" if found is None else "how far it holds, so few passkeys do not tell"
+    asked = any(methods.k_max(clean, seed, window) for seed in seeds)
+    return "how far it holds, so few passkeys do not tell" if asked else "how far it holds was not measured"
 
 
-def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> str:
+def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant]) -> str:
     """What became of the short window, by the one window at which both were measured; else why that is not known."""
-    short, pair = target.original_window, damage.short_pair(group, target) if group else None
+    target = seeds[0]
+    pairs = [damage.short_pair(group, seed) for seed in seeds if seed in group.variants()] if group else []
+    short, pair = target.original_window, pairs[0] if pairs else None
     if pair:
-        change, at = ratio(*pair), pair[0].window
+        at = pair[0].window
+        alike = [each if each and each[0].window == at else None for each in pairs]
+        change, after = over([each and ratio(*each) for each in alike]), [each[1] for each in alike if each]
         where = (
             "" if at == short else f", within the short window of {short}, whose own {short} were not measured of both,"
         )
         named = f"the short window of {short}" if at == short else f"{at}"
-        return f"; at {named} tokens{where} its perplexity went {moved(*pair)}{f', {change}' if change else ''}"
+        return (
+            f"; at {named} tokens{where} its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}"
+        )
     if any(each.variant == target for each in benchmarks.changes(clean)):
         return ""
     if group is None:
@@ -69,27 +79,34 @@ def _at_short(clean: Clean, group: perplexity.Group | None, target: Variant) -> 
     return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens, and other windows do not tell"
 
 
-def _by_retrieval(clean: Clean, target: Variant, window: int) -> Iterator[str]:
-    reach = methods.k_max(clean, target, window)
-    if reach and reach[1:] != (0, window):  # an interval of everything says nothing
-        yield f"{reach[0]:.0f} by k_max ({interval(reach[1], reach[2])})"
-    by_ruler = [m for m in clean.of(EffectiveLength) if m.model_variant == target]
-    if by_ruler:
-        row = max(by_ruler, key=lambda m: m.run.started).row
-        yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)})"
+def _by_retrieval(clean: Clean, seeds: Sequence[Variant], window: int) -> Iterator[str]:
+    reached = [reach for seed in seeds if (reach := methods.k_max(clean, seed, window))]
+    value, *ends = methods.k_max_over(reached, window) if reached else (0, 0, window)
+    if ends != [0, window]:  # an interval of everything says nothing
+        around = spread([reach[0] for reach in reached], number_format.count, len(seeds))
+        yield f"{value:.0f} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
+    for seed in seeds:  # what a seed lies between is a length that was asked, and no mean of such
+        if by_ruler := [m for m in clean.of(EffectiveLength) if m.model_variant == seed]:
+            row = max(by_ruler, key=lambda m: m.run.started).row
+            of_seed = f"; seed {seed.recipe.seed}" if len(seeds) > 1 else ""
+            yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)}{of_seed})"
 
 
-def _useless(before: Perplexity | None, rows: perplexity.ByWindow, window: int) -> list[str]:
+def _useless(before: Perplexity | None, rows: Seeds, window: int) -> list[str]:
     """That it holds nowhere by perplexity: where it is surely more than twice the base's in its own window, a flat curve is no good one."""
-    each = {w: ratio(before, rows[w]) for w in sorted(rows) if before and before.window <= w <= window}
+    windows = [w for w in sorted(set().union(*rows)) if before and before.window <= w <= window]
+    each = {w: over([ratio(before, at[w]) if before and w in at else None for at in rows]) for w in windows}
     if not before or not each or any(change is None or not change.low > _USELESS for change in each.values()):
         return []
     worst = max(change.value for change in each.values() if change)
     return [f"no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
 
 
-def _by_perplexity(rows: perplexity.ByWindow, short: int, window: int) -> Iterator[str]:
-    ratios = {w: ratio(rows[short], rows[w]) for w in sorted(rows) if short in rows and short < w <= window}
+def _by_perplexity(rows: Seeds, short: int, window: int) -> Iterator[str]:
+    windows = [
+        w for w in sorted(set().union(*rows)) if short < w <= window and any(short in at and w in at for at in rows)
+    ]
+    ratios = {w: over([ratio(at[short], at[w]) if short in at and w in at else None for at in rows]) for w in windows}
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
         held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
         last, change = held[-1] if held else (short, None)
@@ -102,5 +119,7 @@ def interval(low: float, high: float) -> str:
     return f"95\u202f% interval {number_format.interval(low, high, number_format.count)}"
 
 
-def moved(before: Perplexity, inside: Perplexity) -> str:
-    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(inside.perplexity)}"
+def moved(before: Perplexity, inside: Sequence[Perplexity]) -> str:
+    """From the base's to the mean of these seeds."""
+    after = mean([row.perplexity for row in inside])
+    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(after)}"

@@ -127,6 +127,12 @@ def trained_by(variant: Variant, runs: Sequence[Training]) -> list[Training]:
     return [run for run in alike if run.variant.recipe == variant.recipe] if variant.recipe.facts else alike
 
 
+def device_seconds(variant: Variant, runs: Sequence[Training]) -> float | None:
+    """Of its training up to its step, times its devices; None unless that alone is on record."""
+    own = trained_by(variant, runs)
+    return own[0].seconds_at(variant.steps) * devices(own[0].run) if len(own) == 1 else None
+
+
 def unmeasured(clean: Clean) -> list[Training]:
     """Trainings by `train` of whose checkpoints no row of these records measured any; a directory may have moved since, so that another place of the same method is taken for it."""
     runs = [run for run in trainings(clean) if is_training(run.run)]

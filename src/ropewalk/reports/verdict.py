@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant
+from ropewalk.records.variant import Variant, seeds_of_rows
 from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, reach, training
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.seeds import mean, spread, told
+
+#: A perplexity of each seed that was measured.
+OfSeeds = Sequence[Perplexity | None]
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     base = min(bases, key=lambda v: (v not in measured, v.name), default=None)
     target = _target(clean, [v for v in variants if v.extended and v in measured])
     verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
-    found, seeds = _contest(clean, variants[0].lineage), list[Variant]()
+    found = _contest(clean, variants[0].lineage)
     if found is not None:
-        target, *seeds = found.leader.variants
+        target = found.leader.variants[0]
         verdict.winner = found.headline
         verdict.sentences.append(found.sentence)
+    seeds = next((row for row in seeds_of_rows([v for v in variants if v in measured]) if target in row), [])
+    seeds = sorted(seeds, key=lambda seed: seed.recipe.seed or 0)
     if target is None:
         verdict.sentences.append(
             f"Only the base model was measured ({variants[0].original_window} tokens); nothing was extended."
@@ -71,18 +77,19 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         verdict.sentences += _unfinished(runs)
     else:
         _extension(verdict, clean, base, target)
-        if found is not None and seeds:
+        if len(seeds) > 1:
             verdict.sentences.append(
-                f"What follows is of seed {target.recipe.seed}, one of {1 + len(seeds)}; the tables have their mean."
+                f"What follows is the mean of {len(seeds)} seeds, with the least and the largest of them."
             )
-        verdict.sentences.append(reach.sentence(clean, target))
+        verdict.sentences.append(reach.sentence(clean, seeds))
         group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
-        priced = damage.sentence(group, [target, *seeds], training.trainings(clean)) if group else ""
+        known = [seed for seed in seeds if seed in group.variants()] if group else []
+        priced = damage.sentence(group, known, training.trainings(clean)) if group else ""
         verdict.sentences += [priced] if priced else []
-    _perplexity(verdict, clean, variants[0].lineage, base, target)
-    _passkey(verdict, clean, base, target)
-    _benchmarks(verdict, clean, target)
-    verdict.sentences.append(_basis(clean, [target, *seeds] if target else bases))
+    _perplexity(verdict, clean, variants[0].lineage, base, seeds)
+    _passkey(verdict, clean, base, seeds)
+    _benchmarks(verdict, clean, seeds)
+    verdict.sentences.append(_basis(clean, seeds or bases))
     return verdict
 
 
@@ -150,7 +157,8 @@ def _unfinished(runs: list[training.Training]) -> list[str]:
     return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
 
 
-def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | None, target: Variant | None) -> None:
+def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | None, seeds: Sequence[Variant]) -> None:
+    target = seeds[0] if seeds else None
     group = next(
         (g for g in perplexity.groups(clean) if g.lineage == lineage and (target is None or target in g.variants())),
         None,
@@ -165,10 +173,11 @@ def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | 
                 f"Its perplexity at {before.window} tokens is {number_format.perplexity(before.perplexity)}."
             )
         return
-    inside, outside = rows[target].get(target.original_window), rows[target].get(target.window)
-    if before and inside:
+    read = [rows.get(seed, {}) for seed in seeds]
+    inside, outside = ([at.get(window) for at in read] for window in (target.original_window, target.window))
+    if before and any(inside):
         _original_window(verdict, before, inside)
-    if not outside:
+    if not any(outside):
         measured = ", ".join(map(str, sorted(rows[target])))
         verdict.sentences.append(
             f"Its perplexity was measured at {measured} tokens and not at {target.window}: of the new window it does not tell."
@@ -184,11 +193,11 @@ def _is_before(variant: Variant, target: Variant) -> bool:
     return variant.role == "untrained" != target.role and alike
 
 
-def _original_window(verdict: Verdict, before: Perplexity, inside: Perplexity) -> None:
-    change = ratio(before, inside)
+def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> None:
+    change = over([ratio(before, row) if row else None for row in inside])
     if change is None:
         return
-    figures = reach.moved(before, inside)
+    figures = reach.moved(before, [row for row in inside if row])
     # A tile is narrow: long figures may go on in a second line, but not be torn.
     verdict.tiles.append(
         Tile(
@@ -201,21 +210,25 @@ def _original_window(verdict: Verdict, before: Perplexity, inside: Perplexity) -
 
 def _new_window(
     verdict: Verdict,
-    inside: Perplexity | None,
-    outside: Perplexity,
+    inside: OfSeeds,
+    outside: OfSeeds,
     before: Perplexity | None,
     stretched: Perplexity | None,
     untrained: Perplexity | None,
 ) -> None:
-    window, value = outside.window, number_format.perplexity(outside.perplexity)
+    figures = [row.perplexity for row in outside if row]
+    window = next(row.window for row in outside if row)
+    value, around = number_format.perplexity(mean(figures)), spread(figures, number_format.perplexity, len(outside))
     parts = []
     if stretched:
         parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
     if untrained:
         parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
-    change = ratio(before, outside) if before else None
-    finding = f"At {window} tokens: {value}" + (f" ({'; '.join(parts)})" if parts else "")
-    if before and change and not inside:  # the reader would take it for a loss or a gain
+    change = over([ratio(before, row) if row and before else None for row in outside])
+    parts = [around, *parts] if around else parts
+    in_brackets = "; ".join(parts)
+    finding = f"At {window} tokens: {value}" + (f" ({in_brackets})" if in_brackets else "")
+    if before and change and not any(inside):  # the reader would take it for a loss or a gain
         level = number_format.perplexity(before.perplexity)
         finding += (
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
@@ -223,10 +236,10 @@ def _new_window(
     elif change:
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
-    longer = ratio(inside, outside) if inside else None
-    if longer and inside:
-        figures = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
-        verdict.sentences.append(_reading(longer, inside.window, window, figures))
+    longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
+    if longer:
+        brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
+        verdict.sentences.append(_reading(longer, next(row.window for row in inside if row), window, brief))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
@@ -247,45 +260,51 @@ def _reading(longer: Ratio, short: int, long: int, figures: str) -> str:
     return f"{moved} does not change beyond chance{figures}."
 
 
-def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant | None) -> None:
+def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequence[Variant]) -> None:
     rows = passkey.summaries(clean)
 
     def longest(variant: Variant | None) -> PasskeySummary | None:
         by_window = rows.get(variant, {}) if variant else {}
         return by_window[max(by_window)] if by_window else None
 
-    before, after = longest(base), longest(target)
-    if after is None:
-        if before is not None and target is None and not verdict.says(f" {before.k_max} by k_max"):
+    before, each = longest(base), list(filter(None, map(longest, seeds)))
+    if not each:
+        if before is not None and not seeds and not verdict.says(f" {before.k_max} by k_max"):
             verdict.sentences.append(f"Its k_max is {before.reach}.")
         return
-    k_max = methods.k_max(clean, target, after.window) if target else None
-    is_open = k_max is not None and k_max[1:] == (0, after.window)
-    sure = f"but {after.leaves_open}" if is_open else reach.interval(*k_max[1:]) if k_max else ""
-    sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure})") else ""
-    reached = f"Passkey retrieval reaches k_max {after.reach}{sure}"
+    after = max(each, key=lambda row: row.window)
+    each = [row for row in each if row.window == after.window]
+    reaches = list(filter(None, (methods.k_max(clean, seed, after.window) for seed in seeds)))
+    ends = methods.k_max_over(reaches, after.window)[1:] if reaches else None
+    sure = f"but {after.leaves_open}" if ends == (0, after.window) else reach.interval(*ends) if ends else ""
+    sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
+    figures = [row.k_max for row in each]
+    of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
+    reached = f"Passkey retrieval reaches k_max {of_window if len(seeds) > 1 else after.reach}{sure}"
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
-    against = f"of {after.window}" + (f"; base {before.k_max}" if before else "")
-    verdict.tiles.append(Tile("k_max", str(after.k_max), against))
+    around = spread(figures, number_format.count, len(seeds))
+    against = "; ".join(filter(None, [f"of {after.window}", around, f"base {before.k_max}" if before else ""]))
+    verdict.tiles.append(Tile("k_max", f"{mean(figures):.0f}", against))
 
 
-def _benchmarks(verdict: Verdict, clean: Clean, target: Variant | None) -> None:
-    changes = [change for change in benchmarks.changes(clean) if change.variant == target]
+def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
+    changes = [change for change in benchmarks.changes(clean) if change.variant in seeds]
     if not changes:
         return
-    worst = min(changes, key=lambda change: change.difference)
-    lost = [benchmarks.name(change.task) for change in changes if change.is_loss]
-    mean = sum(change.difference for change in changes) / len(changes)
-    text = f"Of {len(changes)} benchmarks in the original window "
-    text += f"{len(lost)} lost beyond chance ({', '.join(lost)})" if lost else "none lost beyond chance"
-    verdict.sentences.append(f"{text}; the mean changed by {number_format.points(mean)} points.")
-    verdict.tiles.append(
-        Tile(
-            "benchmarks",
-            f"{number_format.points(mean)} points",
-            f"on average; worst {benchmarks.name(worst.task)} {number_format.points(worst.difference)}",
-        )
-    )
+    tasks: dict[str, list[float]] = {}
+    for change in changes:
+        tasks.setdefault(benchmarks.name(change.task), []).append(change.difference)
+    by_seed = [[c.difference for c in changes if c.variant == seed] for seed in seeds]
+    lost = dict.fromkeys(benchmarks.name(change.task) for change in changes if change.is_loss)
+    of_seeds = " of some seed" if len(seeds) > 1 else ""
+    text = f"Of {len(tasks)} benchmarks in the original window "
+    text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
+    means = [mean(each) for each in by_seed if each]
+    total, around = f"{number_format.points(mean(means))} points", spread(means, number_format.points, len(seeds))
+    verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}.")
+    worst = min(tasks, key=lambda task: mean(tasks[task]))
+    beside = f"on average; worst {worst} {number_format.points(mean(tasks[worst]))}"
+    verdict.tiles.append(Tile("benchmarks", total, beside))
 
 
 def _basis(clean: Clean, variants: Sequence[Variant]) -> str:
