@@ -600,3 +600,14 @@ def test_what_fits_a_cpu_is_named() -> None:
     roomy = plan("7b", **asked, cpu_memory="512GB")
     assert [other.options for other in roomy.others] == ["--mode lora", "--mode pose"]
     assert roomy.others[1].job.length == 2048
+
+
+def test_a_way_that_takes_more_memory_says_why(capsys) -> None:
+    """Skipped positions were offered at more memory than whole windows take, without a word."""
+    tight, roomy = (plan("7b", window=16384, batch_size=2, cpu_memory=size) for size in ("200GB", "512GB"))
+    assert tight.memory.total < tight.others[1].memory.total and roomy.memory.total > roomy.others[1].memory.total
+    show_plan(tight)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("kept, since") == 1 and re.search(r"--mode pose \(all activations kept, since", shown)
+    show_plan(roomy)
+    assert "kept, since" not in capsys.readouterr().out

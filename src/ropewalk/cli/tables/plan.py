@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ropewalk.checkpoint.architecture import in_words
 from ropewalk.cli.terminal import console
-from ropewalk.planner.job import Job
+from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
@@ -76,9 +76,22 @@ def others_table(plan: Plan) -> Table:
     for other in plan.others:
         figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), f"{other.cost or 0:,.0f}"
         table.add_row(
-            other.options, f"{other.memory.total / GIB:.1f}", f"{other.memory.host / GIB:.1f}", *figures[: len(timed)]
+            other.options + _why_more(plan, other),
+            f"{other.memory.total / GIB:.1f}",
+            f"{other.memory.host / GIB:.1f}",
+            *figures[: len(timed)],
         )
     return table
+
+
+def _why_more(plan: Plan, other: Plan) -> str:
+    """Why another way takes more memory, where what it saves lets it keep what the run itself computes again."""
+    keeps_all = other.job.activations == NONE != plan.job.activations
+    return (
+        " (all activations kept, since they fit: faster)"
+        if keeps_all and other.memory.total > plan.memory.total
+        else ""
+    )
 
 
 def _table(title: str, *headings: str) -> Table:
