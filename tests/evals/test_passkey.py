@@ -290,6 +290,28 @@ def test_what_is_on_record_is_not_measured_again_unless_something_differs(tmp_pa
     assert len(calls) == 4 and run(seed=1) and len(calls) == 4
 
 
+def test_a_budget_asks_every_depth_as_often_as_there_is_time_for_and_says_so(tmp_path, caplog):
+    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=4, trials=5)
+    whole, enough = (passkey.passkey(tiny(window=300), **asked, budget=minutes) for minutes in (None, 60.0))
+    assert enough[0] == whole[0] and "trials a depth" not in caplog.text
+    rows, summary = passkey.passkey(tiny(window=300), **asked, budget=1e-6, out=tmp_path / "r.jsonl")
+    # Three are the fewest by which k_max has an interval, and seconds are never refused.
+    assert [row.trials for row in rows] == [3] * 4 and summary.trials == 3
+    assert "3 of 5 trials a depth were done within --budget 1e-06" in caplog.text
+    assert all(few.successes <= all_.successes for few, all_ in zip(rows, whole[0], strict=True))  # of the same keys
+    written = records.read([tmp_path / "r.jsonl"])
+    assert [run.settings["budget"] for run in written.runs.values()] == [1e-6]
+
+
+def test_a_budget_without_time_for_an_interval_is_refused_before_the_first_prompt(monkeypatch):
+    monkeypatch.setattr(passkey, "reckoned", lambda model, passes: 600.0)  # of five trials a depth
+    monkeypatch.setattr(passkey, "verdicts", lambda *_, **__: pytest.fail("a prompt was read"))
+    with pytest.raises(
+        UserError, match=r"12 of 20 prompts are the fewest that give an interval .*give --budget 8 or more"
+    ):
+        passkey.passkey(tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=4, trials=5, budget=2.0)
+
+
 def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
     config = dict(
         ropewalk=dict(original_window=300, window=300, scaling=dict(method="plain"), rope_theta=10000.0, history=[])

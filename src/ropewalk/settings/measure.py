@@ -127,6 +127,8 @@ class PasskeySettings(MeasuringOptions, Batched):
     """Distances of the key from the end, evenly spaced (paper: 32)."""
     trials: Prompts = 10
     """Prompts a depth, each with a fresh key (paper: 10)."""
+    budget: OptionalMinutes = None
+    """Ask as many of --trials at every depth as there is time for within so many minutes; refused where the three a depth that give an interval take longer."""
     seed: Seed = 0
     """Of the keys; the same keys for the same seed, depths and trials, whatever the model."""
 

@@ -19,10 +19,11 @@ from ropewalk.progress import clock
 
 @dataclass(frozen=True)
 class OfWhat:
-    """What is estimated. title: of its progress. ways: what makes the reading of a window shorter, in the words of the command."""
+    """What is estimated. title: of its progress. ways: what makes the reading of a window shorter, in the words of the command. units: what is read."""
 
     title: str
     ways: str
+    units: str = "windows"
 
     def refuse_hopeless(self, seconds: float, minutes: float, fewest: int, windows: int) -> None:
         """Refuse an estimate whose fewest windows take longer than its minutes.
@@ -34,7 +35,7 @@ class OfWhat:
         """
         if seconds > max(SHORT, 60 * minutes):
             raise UserError(
-                f"{self.title}: {fewest} of {windows:,} windows are the fewest that give an interval and take about {clock(seconds)} here, and "
+                f"{self.title}: {fewest} of {windows:,} {self.units} are the fewest that give an interval and take about {clock(seconds)} here, and "
                 f"--budget is {clock(60 * minutes)}; give --budget {enough(seconds)} or more, or ask for {self.ways}"
             )
 

@@ -22,6 +22,7 @@ rule and the prompt's length open; the above is ropewalk's choice.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -37,8 +38,9 @@ from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import reach_interval, share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.perplexity.time_needed import OfWhat
 from ropewalk.evals.retrieval.forced import Prompt, passes_of, verdicts
-from ropewalk.evals.time_needed import announce
+from ropewalk.evals.time_needed import announce, reckoned
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records import paper
@@ -46,6 +48,9 @@ from ropewalk.records.resume import recorded_rows
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings
 
+_logger = logging.getLogger(__name__)
+#: Trials a depth of which all right exclude a k_max of 0 (`intervals.reach_interval`): fewer leave every one possible.
+_FEWEST = 3
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -171,12 +176,19 @@ def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[record
     window = settings.window or prompt_window(loaded.model, loaded.info.window)
     check_window(loaded.model, window)
     weights = fingerprint(loaded)
-    run = ranks.same(loaded.run(seed=seed, window=window, depths=depths, trials=trials, weights=weights))
+    asked = {"window": window, "depths": depths, "trials": trials, "weights": weights}
+    asked |= {} if settings.budget is None else {"budget": settings.budget}  # as records without one have it
+    run = ranks.same(loaded.run(seed=seed, **asked))
     recorded = recorded_rows(out, run, records.PasskeySummary)
     if recorded:
         return recorded_rows(out, run, records.Passkey)[-depths:], recorded[-1]
     started = time.perf_counter()
-    rows = measure_depths(loaded, window, depths, trials, seed, settings.batch_tokens)
+    rows = measure_depths(loaded, window, depths, trials, seed, settings.batch_tokens, minutes=settings.budget)
+    if ranks.rank() == 0 and rows[0].trials < trials:
+        _logger.warning(
+            "passkey, window %d: %d of %d trials a depth were done within --budget %g; figures and intervals are of these",
+            window, rows[0].trials, trials, settings.budget,
+        )  # fmt: skip
     protocol = Protocol(loaded.tokenizer, window)
     summary = dataclasses.replace(
         summarise(rows, seconds=time.perf_counter() - started),
@@ -192,9 +204,16 @@ def measure(loaded: LoadedModel, settings: PasskeySettings) -> tuple[list[record
 
 
 def measure_depths(
-    loaded: LoadedModel, window: int, depths: int, trials: int, seed: int = 0, batch_tokens: int | None = None
+    loaded: LoadedModel,
+    window: int,
+    depths: int,
+    trials: int,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    *,
+    minutes: float | None = None,
 ) -> list[records.Passkey]:
-    """One row a depth, near to far; the same on every rank."""
+    """One row a depth, near to far; the same on every rank. minutes: where all trials take longer, each depth has as many as there is time for."""
     protocol = Protocol(loaded.tokenizer, window)
     keys = np.random.default_rng(seed).integers(10_000, 100_000, size=(depths, trials))
     distances = depths_of(window, depths)
@@ -202,27 +221,42 @@ def measure_depths(
     placed_prompts = {at: [protocol.prompt(str(key), distances[at]) for key in keys[at]] for at in local}
     prompts = [prompt for at in local for prompt, _ in placed_prompts[at]]
     title, prefix = f"passkey, window {window}", protocol.prefix
+    few = OfWhat(title, "fewer --depths, or a smaller --window", units="prompts")
+    fewest, passes = min(_FEWEST, trials), passes_of(loaded.model, prompts, prefix)
+    if minutes is not None:
+        seconds = reckoned(loaded.model, passes) * fewest / trials
+        few.refuse_hopeless(seconds, minutes, fewest * depths, trials * depths)
     announce(
         title,
         loaded.model,
         f"{len(prompts):,} prompts",
-        passes_of(loaded.model, prompts, prefix),
+        passes,
         "fewer --depths and --trials, or a smaller --window, take less",
     )
+    right: dict[int, list[Any]] = {at: [] for at in local}
+    started, at_once = time.perf_counter(), trials if minutes is None else 1
     with (
         Progress(title, len(prompts)) as advance,
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
-        judged = iter(verdicts(loaded.model, prompts, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
+        for done in range(0, trials, at_once):
+            batch = [placed_prompts[at][trial][0] for at in local for trial in range(done, done + at_once)]
+            judged = iter(verdicts(loaded.model, batch, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
+            for at in local:
+                right[at] += [next(judged) for _ in range(at_once)]
+            took = ranks.same((time.perf_counter() - started) / (done + at_once))  # a trial of every depth
+            if minutes is not None and not done:
+                few.refuse_hopeless(fewest * took, minutes, fewest * depths, trials * depths)
+            if minutes is not None and done + 1 >= fewest and (done + 2) * took > 60 * minutes:
+                break
     rows = {}
     for at in local:
-        right = [next(judged) for _ in range(trials)]
         rows[at] = records.Passkey(
             window=window,
             k=distances[at],
-            trials=trials,
-            successes=sum(bool(tokens.all()) for tokens in right),
-            digits_right=sum(int(tokens.sum()) for tokens in right),
+            trials=len(right[at]),
+            successes=sum(bool(tokens.all()) for tokens in right[at]),
+            digits_right=sum(int(tokens.sum()) for tokens in right[at]),
             placed=placed_prompts[at][0][1],
         )
     return [row for _, row in sorted(ranks.gathered(rows).items())]
