@@ -2,6 +2,7 @@
 
 commands.py  the commands and their options, which are the fields of ropewalk.settings
 words.py     from what was typed, and from a run.yaml, to a command's options; door.py, what is refused before anything is imported
+completion.py  what a shell completes of it
 make.py measure.py downstream.py predict.py talk.py  what each command calls
 tables/      all tables
 terminal.py progress.py  stdout and stderr; streams.py, in whatever state they are found

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, g
 
 import tyro
 
+from ropewalk.cli import completion
 from ropewalk.cli.commands import COMMANDS, Command
 from ropewalk.errors import UserError, nearest
 from ropewalk.settings.command import fields, option_name
@@ -44,6 +45,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
         UserError: no such command; a --config that cannot be read, or names what is no option.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if completion.FLAG in words:
+        with completion.printed_with_files():
+            return _parse(words)
+    return _parse(words)
+
+
+def _parse(words: list[str]) -> tuple[str, Any]:
     if words[:1] == ["help"]:
         words = [*_with_command(words[1:])[:1], "--help"]
     words = _with_command(words)
@@ -68,6 +76,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[str, Any]:
     if not {"-h", "--help"} & {*words} and not any(word.startswith("--tyro-") for word in words):
         raise UserError(f"a command comes first: {', '.join(COMMANDS)}; `ropewalk --help` explains them")
     options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
+    if completion.FLAG in words:  # a shell completes one word
+        options = {name.replace(" ", "-"): kind for name, kind in options.items()}
     values = tyro.extras.subcommand_cli_from_dict(
         options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
     )
@@ -104,9 +114,12 @@ def _in_a_sentence(box: str, prog: str) -> str:
 
 
 def _with_command(words: list[str]) -> list[str]:
-    """The words with a command of two (`data score`) as one."""
-    two = " ".join(words[:2])
-    return [two, *words[2:]] if two in COMMANDS else words
+    """The words with a command of two (`data score`, or `data-score`, as a shell completes it) as one."""
+    for count in (2, 1):
+        name = " ".join(words[:count]).replace("-", " ")
+        if name in COMMANDS:
+            return [name, *words[count:]]
+    return words
 
 
 def _refuse_unknown(word: str) -> NoReturn:
