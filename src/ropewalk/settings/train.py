@@ -269,7 +269,8 @@ class TrainSettings(Recipe, Checkpointed):
         }
         for what, (asked, package) in needs.items():
             if asked and not installed(package):
-                raise UserError(f"{what} needs {package}, which is not installed; {bringing(package)}, or leave it out")
+                line = bringing(*(each for each in ("torch", package) if not installed(each)))
+                raise UserError(f"{what} needs {package}, which is not installed; {line}, or leave it out")
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()

@@ -82,15 +82,17 @@ class _TensorBoard:
 
 
 class _Wandb:
-    def __init__(self, project: str, _: Path, run: Run, __: int) -> None:
+    def __init__(self, project: str, out: Path, run: Run, _: int) -> None:
         with _loading("wandb"):
             import wandb  # pyrefly: ignore[missing-import]
         # The same id when a run is resumed, so that it goes on as one curve.
         try:
-            self._run = wandb.init(project=project, id=run.id, resume="allow", config=json.loads(to_line(run)))
+            self._run = wandb.init(
+                project=project, id=run.id, name=known_as(out).name, resume="allow", config=json.loads(to_line(run))
+            )
         except wandb.Error as error:
             raise UserError(
-                f"Weights & Biases did not take the run ({error}); run `wandb login`, or set WANDB_MODE=offline, or leave --wandb out"
+                f"Weights & Biases did not take the run ({error}); run `wandb login`, or set WANDB_MODE=offline, or train without it"
             ) from None
 
     def step(self, step: Step) -> None:
