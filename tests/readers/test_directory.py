@@ -15,8 +15,10 @@ import ropewalk
 from ropewalk import cli
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_tokenizer
+from ropewalk.model.push import Parcel
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.examine import examine
+from ropewalk.settings.export import PushSettings
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +240,51 @@ def test_a_special_id_that_the_embedding_has_no_row_for_is_wrong(
         fault.number == 10
         and f"{name} names {key} {last}, and the embedding has 2048 rows (vocab_size 2048)" in fault.sentence
     )
+
+
+WRONG = {
+    "special id": ("config.json", {"pad_token_id": 2048}, "names pad_token_id 2048", True),
+    "generation config": ("generation_config.json", "{", "generation_config.json cannot be read", True),
+    "chat template": ("chat_template.jinja", BROKEN, "is no template from its line 1", True),
+    "tokens": ("special_tokens_map.json", "[]", "holds no JSON object", True),
+    "theta twice": ("config.json", {"rope_theta": 77.0}, "names rope_theta more than once", True),
+    "two scalings": ("config.json", {"ropewalk": None, "rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}, "say two things", False),
+    "a length": ("config.json", {"max_length": 77}, "max_length is 77 and the window 1024", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_refused_by_whatever_makes_or_uploads_something_in_doctors_words(
+    kind: str, model: Path, tmp_path: Path
+) -> None:
+    """All but what is written anew: who uploads a config as it is must have no other length in it either."""
+    name, content, sentence, for_all = WRONG[kind]
+    if isinstance(content, dict):
+        content = json.dumps(json.loads((model / name).read_text()) | content)
+    (model / name).write_text(content)
+    [finding] = [each for each in ropewalk.doctor(model).findings if each.stops]
+    assert finding.verdict == "wrong" and sentence in finding.sentence
+    (tmp_path / "text.txt").write_text("words " * 3000)
+    out = tmp_path / "out"
+    making = (
+        lambda: ropewalk.extend(model, window=2048, out=out),
+        lambda: ropewalk.export(model, reader="vllm", out=out),
+        lambda: ropewalk.train(model, data=tmp_path / "text.txt", window=1024, steps=1, batch_size=1, out=out),
+    )
+    for write in (lambda: ropewalk.push(model, "me/longer"), *(making if for_all else ())):
+        with pytest.raises(UserError) as refused:
+            write()
+        assert finding.sentence in str(refused.value)
+    assert not out.exists()
+
+
+def test_what_others_read_otherwise_and_quantised_weights_stop_no_upload(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    del config["rope_scaling"]
+    (model / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    assert any("save_pretrained" in each.sentence for each in ropewalk.doctor(model).wrong)
+    with pytest.warns(UserWarning, match="are quantised .gptq."):
+        assert "model.safetensors" in Parcel.of(PushSettings(model, "me/longer")).sizes
 
 
 def test_a_broken_index_is_one_fault(model: Path) -> None:

@@ -231,6 +231,7 @@ def _special_ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
         "special ids beyond the embedding",
         f"{listed(beyond)}, and the embedding has {rows} rows (vocab_size {checkpoint.text_config.get('vocab_size')}), for ids to {rows - 1}: no "
         "such token is ever written or read; write the tokenizer's own id there",
+        stops=True,
     )
 
 
@@ -243,7 +244,6 @@ def quantised(checkpoint: Checkpoint) -> Problem | None:
         "quantised weights",
         f"the weights of {checkpoint.path} are quantised ({how}), rounded for the window they were made for, and cannot be trained; extend "
         "or train the model they were made from, and quantise the result",
-        stops=True,
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.links import outside
-from ropewalk.errors import UserError
 
 #: The files by any of which a tokenizer is there, and what may belong to it beside them.
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken.json", "*.tiktoken")
@@ -27,19 +26,16 @@ def has_tokenizer(directory: Path) -> bool:
     return any(path.is_file() for pattern in TOKENIZER_FILES for path in directory.glob(pattern))
 
 
-def refuse_tokenizer_elsewhere(directory: Path) -> None:
-    """Refuse to make anything of a model whose tokenizer would be left behind, as every link out of its directory is.
-
-    Raises:
-        UserError: a file of its tokenizer is such a link.
-    """
+def tokenizer_elsewhere(directory: Path) -> str:
+    """That a tokenizer would be left behind by what is made of its model, as every link out of the directory is; empty where it would not."""
     for path in sorted(path for pattern in _PARTS for path in directory.glob(pattern)):
         if place := outside(path, directory):
-            raise UserError(
+            return (
                 f"what a link fetches from elsewhere is neither carried along nor uploaded, and {path}, of the tokenizer, is a link out of the model's directory, "
                 f"to {place}; if that is the model's own, put a copy in its place: cp --remove-destination {shlex.quote(place)} "
                 f"{shlex.quote(str(path))}; else delete the link"
             )
+    return ""
 
 
 def for_both(content: dict[str, Any], directory: Path) -> dict[str, Any]:

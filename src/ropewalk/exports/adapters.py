@@ -42,8 +42,8 @@ from ropewalk.exports.checkpoints import write_checkpoint
 from ropewalk.model.carry import carry_the_rest, carry_weights
 from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
+from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.rules import READERS
-from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.settings.inputs import inputs_of

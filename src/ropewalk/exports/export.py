@@ -24,9 +24,9 @@ from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
 from ropewalk.model.carry import say_of_links
 from ropewalk.model.load import refuse_unknown_code
+from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
-from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.readers.window_checks import warn_of_window
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings

@@ -23,8 +23,8 @@ from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
+from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
-from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -61,7 +61,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         config_dict = without_code(config_dict)
     # Only now, so that what the config alone refuses is said before transformers is imported.
     from ropewalk.model.carry import carry_the_rest, carry_weights, say_of_links, write_readme
-    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads, settle
+    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
@@ -81,7 +81,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         if not checkpoint.has_weights:  # they were pickled
             refuse_damaged(written)
-        settle((checkpoint if checkpoint.has_weights else written).tensor_problems())
+            refuse_quantised(written)
         refuse_what_no_reader_loads(written)
         write_readme(beside, written.info, base=checkpoint, history=config_dict["ropewalk"]["history"])
         verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)

@@ -27,12 +27,10 @@ from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.own_code import AUTO_MAP, carried_code, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
 from ropewalk.checkpoint.steps import refuse_unfinished
-from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
 from ropewalk.model.own_files import is_of_a_run
-from ropewalk.readers.examine import refuse_contradictions
+from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.spelling_checks import warn_of_other_readers
-from ropewalk.readers.value_checks import refuse_damaged
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import PushSettings
 from ropewalk.version import __version__
@@ -192,13 +190,10 @@ def _own(directory: Path, settings: PushSettings) -> Iterator[str]:
         refuse_damaged(directory)  # an adapter, a GGUF file
         return
     checkpoint = Checkpoint.open(directory, **settings.opening)
+    refuse_damaged(checkpoint, as_it_is=True)
     warn_of_other_readers(checkpoint)
     if checkpoint.has_weights:
         yield from (path.relative_to(checkpoint.path).as_posix() for path in checkpoint.weight_files)
-        if problem := next((each for each in checkpoint.tensor_problems() if each.stops), None):
-            raise UserError(problem.sentence)
-    refuse_contradictions(directory, Answers(**settings.answers))
-    refuse_damaged(checkpoint)
     if configs_with_code(directory):
         yield from (name for name in carried_code(directory) if not outside(directory / name, directory))
 

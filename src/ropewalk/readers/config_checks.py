@@ -36,7 +36,7 @@ def block(subject: Subject) -> Iterator[Finding]:
         return
     if subject.rope is None:
         if subject.table is None:
-            yield Finding(2, "wrong", subject.rope_error)
+            yield Finding(2, "wrong", subject.rope_error, stops=True)
         return
     rope, positions = subject.rope, subject.text.get(POSITIONS)
     original, window = subject.block.get("original_window"), subject.block.get("window")
@@ -46,12 +46,14 @@ def block(subject: Subject) -> Iterator[Finding]:
             "wrong",
             f"the block says original window {original} and window {window}, but its factor is {rope.scaling.factor:g}; original × factor "
             "is the window: ropewalk doctor --fix mends it where max_position_embeddings names the window too",
+            stops=True,
         )
     if positions not in (window, original):
         yield Finding(
             2,
             "wrong",
             f"the block says that the window is {window} and {POSITIONS} is {positions}; ropewalk doctor --fix makes it {window}",
+            stops=True,
         )
     elif positions != window:
         yield Finding(

@@ -41,11 +41,16 @@ CHECKS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check says, in a sentence."""
+    """What one check says, in a sentence.
+
+    Attributes:
+        stops: whether such a model is not uploaded and, but for checks 1 to 3, nothing is made of it (refusals.py).
+    """
 
     number: int
     verdict: Verdict
     sentence: str
+    stops: bool = False
 
     @property
     def check(self) -> str:

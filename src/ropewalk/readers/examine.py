@@ -35,13 +35,10 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
     (8, file_checks.adapter, ""),
     (10, file_checks.files, "one set of weights, as its headers and the config say"),
+    (10, file_checks.links, ""),
     (11, config_checks.later_on, ""),
     (13, file_checks.own_code, ""),
 )
-
-
-#: What a config says of itself: its block, its lengths. Spellings that other readers take otherwise are said, and not refused.
-_OF_ITSELF = (2, 3)
 
 
 def examine(
@@ -89,20 +86,6 @@ def examine(
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
     return diagnosis.each_cause_once()
-
-
-def refuse_contradictions(directory: Path, answers: Answers) -> None:
-    """Refuse to upload a config that contradicts itself, as nobody could tell what the model is; how other readers take it is another matter.
-
-    Raises:
-        UserError: RoPE that cannot be read, or what doctor says first of its block or its lengths.
-    """
-    subject = Subject.open(directory, answers)
-    findings = [
-        f for number, check, fine in _CHECKS if number in _OF_ITSELF for f in _run(subject, number, check, fine)
-    ]
-    if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
-        raise UserError(f"{directory}: {wrong.sentence}")
 
 
 def _files(subject: Subject) -> list[Path]:

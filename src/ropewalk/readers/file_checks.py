@@ -13,7 +13,7 @@ from typing import Any
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
-from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer
+from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer, tokenizer_elsewhere
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.rules import READERS
@@ -31,6 +31,8 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
     """5. The tokenizer opens in transformers 4.57 too, which llama.cpp's converter runs on, and its chat templates can be parsed."""
     config, path = subject.tokenizer_config, subject.path
     yield from _small_files(path)
+    if elsewhere := tokenizer_elsewhere(path):
+        yield Finding(5, "note", elsewhere, stops=True)
     if not has_tokenizer(path):
         if subject.adapter:
             yield Finding(5, "note", "no tokenizer lies here; the adapter's base has it")
@@ -60,7 +62,9 @@ def _small_files(directory: Path) -> Iterator[Finding]:
     of_templates = template_faults(directory)
     if of_templates is None:
         yield Finding(5, "not checked", "whether its chat template can be parsed needs jinja2: pip install jinja2")
-    yield from (Finding(5, "wrong", fault) for fault in [*tokenizer_faults(directory), *(of_templates or ())])
+    yield from (
+        Finding(5, "wrong", fault, stops=True) for fault in [*tokenizer_faults(directory), *(of_templates or ())]
+    )
 
 
 def adapter(subject: Subject) -> Iterator[Finding]:
@@ -119,15 +123,19 @@ def _base(subject: Subject, base: str, own: bool) -> Iterator[Finding]:
 
 
 def files(subject: Subject) -> Iterator[Finding]:
-    """10. The files hold one set of weights, whole, that fits the config and the tokenizer, and are the directory's own."""
+    """10. The files hold one set of weights, whole, that fits the config and the tokenizer."""
     findings = list(_weights(subject))
     yield from findings
     said = " ".join(finding.sentence for finding in findings if finding.verdict == "wrong")  # an index, perhaps
     for fault in unreadable(subject.path):
         if fault.partition(" is a JSON file")[0] not in said:
-            yield Finding(10, "wrong", fault)
-    if links := links_out(subject.path):
-        named = ", ".join(f"{name} -> {place}" for name, place in links.items())
+            yield Finding(10, "wrong", fault, stops=True)
+
+
+def links(subject: Subject) -> Iterator[Finding]:
+    """10. The files are the directory's own."""
+    if places := links_out(subject.path):
+        named = ", ".join(f"{name} -> {place}" for name, place in places.items())
         yield Finding(
             10,
             "note",
@@ -153,10 +161,10 @@ def _weights(subject: Subject) -> Iterator[Finding]:
     try:
         problems = checkpoint.tensor_problems()
     except UserError as error:
-        yield Finding(10, "wrong", str(error))
+        yield Finding(10, "wrong", str(error), stops=checkpoint.has_weights)
         return
     for problem in problems:
-        yield Finding(10, "note" if problem.kind in _NO_FAULT else "wrong", problem.sentence)
+        yield Finding(10, "note" if problem.kind in _NO_FAULT else "wrong", problem.sentence, problem.stops)
 
 
 def own_code(subject: Subject) -> Iterator[Finding]:

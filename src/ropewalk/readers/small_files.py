@@ -2,8 +2,6 @@
 
 in   a model's directory
 out  what is wrong with them, a sentence each: rule, value, way out
-
-Doctor says it, and whoever makes something of a model or uploads it refuses it in the same words.
 """
 
 from __future__ import annotations
@@ -23,11 +21,6 @@ _OF_TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "
 _TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")
 _WITH_TEMPLATES = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
 _KEY = "chat_template"
-
-
-def faults(directory: Path) -> list[str]:
-    """All that is wrong with them; templates are looked at where jinja2 is installed."""
-    return [*unreadable(directory), *tokenizer_faults(directory), *(template_faults(directory) or ())]
 
 
 def unreadable(directory: Path, patterns: tuple[str, ...] = _OBJECTS) -> list[str]:

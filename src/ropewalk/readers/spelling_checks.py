@@ -47,23 +47,23 @@ def spellings(subject: Subject) -> Iterator[Finding]:
     if subject.unsupported:
         yield Finding(1, "not checked", subject.rope_error)
         return
-    yield from (Finding(1, "wrong", sentence) for sentence in _spelling_faults(subject))
+    if stops := _LOST_THETA if theta_is_lost(subject) else stops_transformers(subject.config):
+        yield Finding(1, "wrong", stops, stops=True)
+        return
+    if refusal := READERS["transformers 5"].refusal(subject.config):
+        yield Finding(1, "wrong", subject.rope_error or f"{refusal}; mend config.json")
+        return
+    twice = named_twice(subject.text, subject.family, block=bool(subject.block))
+    if contradiction := twice or _contradiction(subject):
+        yield Finding(1, "wrong", contradiction, stops=True)
+    yield from (Finding(1, "wrong", sentence) for sentence in _faults_of_others(subject, twice))
+    if not contradiction and (lost := _lost_in_version_4(subject)):
+        yield Finding(1, "wrong", lost)
 
 
-def _spelling_faults(subject: Subject) -> Iterator[str]:
-    config, five = subject.config, READERS["transformers 5"]
-    if theta_is_lost(subject):
-        yield _LOST_THETA
-        return
-    if stops := stops_transformers(config):
-        yield stops
-        return
-    if refusal := five.refusal(config):
-        yield subject.rope_error or f"{refusal}; mend config.json"
-        return
-    keys, twice = five.keys(config), named_twice(subject.text, subject.family, block=bool(subject.block))
-    if twice:
-        yield twice
+def _faults_of_others(subject: Subject, twice: str) -> Iterator[str]:
+    """What some readers stop at or take otherwise. twice: what stands twice, where that was said."""
+    keys = READERS["transformers 5"].keys(subject.config)
     objections = {
         None if twice else two_types(subject.text, keys): "make the two one",
         whole_factor(subject.text, keys): "ropewalk doctor --fix mends that",
@@ -76,8 +76,6 @@ def _spelling_faults(subject: Subject) -> Iterator[str]:
             f"a YaRN scaling names its {ORIGINAL}, and this one does not: transformers takes {POSITIONS} {keys.positions} for it, MLX 4096; "
             "put the window before scaling there"
         )
-    if not twice and (differ := _readers_differ(subject)):
-        yield differ
 
 
 def stops_transformers(config: dict[str, Any]) -> str:
@@ -139,11 +137,6 @@ def versions_agree(config: dict[str, Any]) -> bool:
     if four.refusal(config) is not None or four.scaling_is_ignored(config):
         return True
     return same(four.inv_freq(config), five.inv_freq(config))
-
-
-def _readers_differ(subject: Subject) -> str:
-    """Who would rotate otherwise than transformers 5, since it looks at another spelling; empty where all find one rotation."""
-    return _contradiction(subject) or _lost_in_version_4(subject)
 
 
 def _contradiction(subject: Subject) -> str:

@@ -50,21 +50,25 @@ class Subject:
             UserError: no such model, no config.json, or one that cannot be read; answers that contradict it.
         """
         path = locate(name, weights=False)
-        adapter = _json(path / ADAPTER_CONFIG)
-        config = {} if adapter and not (path / "config.json").is_file() else _config(path)
-        checkpoint = Checkpoint(str(name), path, config, answers=answers)
-        subject = cls(
-            checkpoint,
-            _json(path / "tokenizer_config.json"),
-            adapter,
-            fetched=not Path(name).exists() and str(name) != "hemp",
-            named_readers=named_readers,
-        )
+        adapter = (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file()
+        checkpoint = Checkpoint(str(name), path, {} if adapter else _config(path), answers=answers)
+        fetched = not Path(name).exists() and str(name) != "hemp"
+        subject = replace(cls.of(checkpoint), fetched=fetched, named_readers=named_readers)
         if answers != NOTHING_SAID and subject.rope_error:
             unanswered = replace(subject, checkpoint=replace(checkpoint, answers=NOTHING_SAID))
             if not unanswered.rope_error:
                 raise UserError(subject.rope_error)
         return subject
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Subject:
+        """A checkpoint that is open already, with what its tokenizer and an adapter say of themselves.
+
+        Raises:
+            UserError: one of their files is no JSON object.
+        """
+        path = checkpoint.path
+        return cls(checkpoint, _json(path / "tokenizer_config.json"), _json(path / ADAPTER_CONFIG))
 
     @property
     def path(self) -> Path:

@@ -1,28 +1,22 @@
-"""The check of weights' values, and the refusal of weights that the checks which read them call wrong.
+"""The check of weights' values.
 
 in   a directory
-out  findings, a sentence each; or a sentence that refuses
+out  findings, a sentence each
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import READ_UNASKED
 from ropewalk.checkpoint.finite import not_finite
 from ropewalk.checkpoint.tensor_problems import listed, several
-from ropewalk.checkpoint.tokenizer_config import refuse_tokenizer_elsewhere
 from ropewalk.errors import UserError
-from ropewalk.readers import small_files
 from ropewalk.readers.diagnosis import Finding
-from ropewalk.readers.digest_checks import unchanged
 
-_logger = logging.getLogger(__name__)
 _GB = 10**9
 
 
@@ -61,29 +55,3 @@ def _fault(file: Path, name: str, header: dict[str, Any] | None) -> str:
     if not values:
         return ""
     return f"weights are finite numbers, but {name} has {several(values)} with NaN or infinity ({listed(values)}); fetch or make the model again"
-
-
-def refuse_damaged(place: Path | Checkpoint) -> None:
-    """Refuse to make anything of weights and a tokenizer, or to upload them, that doctor would call wrong once it has read them.
-
-    Raises:
-        UserError: a tokenizer, a chat template or another small file that cannot be read, a tokenizer that is a link out of the directory; NaN or an infinity among the weights, or a file that is not as ropewalk wrote it. What
-            takes minutes to read is not read, which is said.
-    """
-    if isinstance(place, Checkpoint):  # other files beside those that are read are neither carried nor anybody's model
-        directory, files = place.path, place.weight_files if place.has_weights else []
-        headers = place.headers if files else {}
-    else:
-        directory, files, headers = place, place.glob("*.safetensors"), {}
-    refuse_tokenizer_elsewhere(directory)
-    for fault in small_files.faults(directory):
-        raise UserError(f"{directory}: {fault}")
-    findings = [*unchanged(directory, full=False), *finite(directory, files, full=False, headers=headers)]
-    if wrong := next((finding for finding in findings if finding.verdict == "wrong"), None):
-        raise UserError(f"{directory}: {wrong.sentence}")
-    if any(finding.verdict == "not checked" for finding in findings):
-        _logger.warning(
-            "%s: its weights were not read, which takes minutes; whether they are finite, and as they were written, ropewalk doctor %s --full says",
-            directory,
-            directory,
-        )

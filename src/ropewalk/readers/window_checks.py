@@ -66,11 +66,13 @@ def lengths(subject: Subject) -> Iterator[Finding]:
             "wrong",
             f"{key} is {value!r} and the window {subject.window}: {' and '.join(who)} may take the former; "
             + (f"ropewalk doctor --fix makes it {subject.window}" if subject.block else "mend the one that is wrong"),
+            stops=True,
         )
     if is_short(limit, subject.window):
         # An export for vLLM has the original window everywhere.
-        verdict = "wrong" if subject.block and limit != subject.text.get(POSITIONS) else "note"
-        yield Finding(3, verdict, f"{_tokenizer_stops(limit)}; the window is {subject.window}")
+        stops = bool(subject.block) and limit != subject.text.get(POSITIONS)
+        sentence = f"{_tokenizer_stops(limit)}; the window is {subject.window}"
+        yield Finding(3, "wrong" if stops else "note", sentence, stops)
     yield from _other_windows(subject)
 
 
