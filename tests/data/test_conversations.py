@@ -20,6 +20,8 @@ from ropewalk.data.select import tokenized_documents
 from ropewalk.data.token_corpus import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
+from ropewalk.evals.downstream.pairs import Pair, PairRows, Sizes
+from ropewalk.evals.long_context.source import Source
 from ropewalk.training import TrainSettings
 from ropewalk.training.batch import batches_of
 from ropewalk.training.setup import trained_checkpoint
@@ -302,6 +304,26 @@ def test_control_tokens_in_documents_are_text_unless_asked_for(caplog):
         assert tokenise(documents, made).ids.tolist().count(made.eos_token_id) == 1
     assert "1 of 1 texts spell a control token" in caplog.text
     assert tokenise(documents, made, control=True).ids.tolist().count(made.eos_token_id) == 2
+
+
+def test_whoever_reads_documents_says_which_spell_a_control_token(tmp_path, caplog):
+    rows = [{"text": "one</s>two"}, {"text": "none"}, {"messages": [ASKED, {**SAID, "content": "</s>"}]}]
+    for number, row in enumerate(rows):
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps(row))
+    said = "2 of 3 texts spell a control token (</s>), which is read as text"
+    with caplog.at_level("INFO", "ropewalk"):
+        assert len(list(tokenized_documents(tokenizer(CHATML), tmp_path))) == 3
+    assert caplog.text.count(said) == 1
+    caplog.clear()
+    with caplog.at_level("INFO", "ropewalk"):
+        reading = tokenized_documents(tokenizer(CHATML), tmp_path)
+        next(reading)  # and no further: what was read is told of
+        reading.close()
+    assert "1 of 1 texts spell a control token" in caplog.text
+    with caplog.at_level("INFO", "ropewalk"):
+        assert Source(tokenizer(), 64, data=tmp_path / "0.jsonl").sentences
+        PairRows([Pair("p", "D.", "</s>")], tokenizer(), Sizes(512, 100, 10), end=None)
+    assert caplog.text.count("1 of 1 texts spell a control token") == 3
 
 
 def test_texts_beside_conversations_are_scored_whole_and_kept(tmp_path):

@@ -9,9 +9,11 @@ Apart from documents.py, which needs neither torch nor transformers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Integer
@@ -19,6 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ropewalk.errors import UserError
 
+_logger = logging.getLogger(__name__)
+_Text = TypeVar("_Text", bound=Any)
 #: Where a tokenizer remembers what `limit_ids` told it.
 _ROWS = "embedding_rows"
 #: Token ids of one text, (tokens,), of any integer type: its own length, whatever other texts beside it have.
@@ -50,6 +54,24 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 def any_of(words: Iterable[str]) -> re.Pattern[str]:
     """Matches each of these words, the longest first; nothing if there are none."""
     return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)")
+
+
+def telling_spelled(tokenizer: PreTrainedTokenizerBase, texts: Iterable[_Text], way_out: str = "") -> Iterator[_Text]:
+    """These texts, or what has a `text`, one by one; once no more are asked for, a line says how many spell a control token, which `encode` reads as text."""
+    control = any_of(control_tokens(tokenizer))
+    count = spelled = 0
+    example = ""
+    try:
+        for each in texts:
+            count += 1
+            if match := control.search(each if isinstance(each, str) else each.text):
+                spelled, example = spelled + 1, example or match[0]
+            yield each
+    finally:
+        if spelled:
+            _logger.info(
+                f"{spelled} of {count} texts spell a control token ({example}), which is read as text{way_out}"
+            )
 
 
 def encode(

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.data.chat_tokens import encode_conversations
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.documents import files_of, kind_of, read_texts
-from ropewalk.data.encode import TokenIds, encode_all
+from ropewalk.data.encode import TokenIds, encode_all, telling_spelled
 from ropewalk.data.reading import Document, Reading, text_digest
 from ropewalk.data.token_corpus import Sources, tokenizer_digest
 from ropewalk.errors import UserError
@@ -70,7 +70,7 @@ def tokenized_documents(
     """
     sources = _listed(data)
     in_memory = all(isinstance(source, Document) for source in sources)
-    documents = iter(sources) if in_memory else read_texts(sources, Reading(field, "also"))
+    documents = telling_spelled(tokenizer, iter(sources) if in_memory else read_texts(sources, Reading(field, "also")))
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
     batch_size = 1
     while batch := list(itertools.islice(documents, batch_size)):

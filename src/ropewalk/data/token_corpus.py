@@ -14,7 +14,6 @@ import functools
 import hashlib
 import itertools
 import json
-import logging
 import os
 import tempfile
 import warnings
@@ -33,14 +32,13 @@ from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversatio
 from ropewalk.data.compression import damage_named
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.documents import files_of, kind_of, read_texts
-from ropewalk.data.encode import TokenIds, any_of, control_tokens, encode_all, prefix_ids
+from ropewalk.data.encode import TokenIds, encode_all, prefix_ids, telling_spelled
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.scores import Chosen
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
-_logger = logging.getLogger(__name__)
-_FORMAT = 5
+_FORMAT = 6
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
@@ -285,8 +283,9 @@ def _write(
     chosen: Chosen | None,
 ) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
-    starts, names, weights, talks, spelled = [0], [], [], 0, 0
-    control = any_of(control_tokens(encoder.tokenizer))
+    starts, names, weights, talks = [0], [], [], 0
+    if not encoder.control:
+        documents = telling_spelled(encoder.tokenizer, documents, ": --live-control-tokens")
     with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
             for batch in _batches(documents, _BATCH_CHARACTERS if limit else _BATCH_CHARACTERS * _fours_of_cores()):
@@ -301,17 +300,12 @@ def _write(
                     starts.append(starts[-1] + len(ids))
                     names.append(document.name)
                     weights += [] if chosen is None or chosen.weights is None else [chosen.weight(document)]
-                    spelled += control.search(document.text) is not None
                 advance(starts[-1] - before, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
                     break
         if not names:
             raise UserError(
                 "training needs at least one document, and all are left out by their scores; ask for a larger --keep"
-            )
-        if spelled and not encoder.control:
-            _logger.info(
-                f"{spelled} of {len(names)} texts spell a control token, which is read as text: --live-control-tokens"
             )
         ids = np.memmap(beside / "ids.bin", dtype=encoder.dtype, mode="r")
         digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}

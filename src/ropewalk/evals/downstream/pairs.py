@@ -27,7 +27,7 @@ from ropewalk.data.conversations import SUMMARIES, SUMMARISED
 from ropewalk.data.conversations import SUMMARY_HEAD as HEAD
 from ropewalk.data.conversations import SUMMARY_TAIL as TAIL
 from ropewalk.data.documents import kind_of, streamed
-from ropewalk.data.encode import TokenIds, encode
+from ropewalk.data.encode import TokenIds, encode, telling_spelled
 from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
 from ropewalk.data.rows import line_ends
 from ropewalk.data.select import name_of
@@ -47,6 +47,11 @@ class Pair:
     name: str
     document: str
     summary: str
+
+    @property
+    def text(self) -> str:
+        """All that is read of it."""
+        return f"{self.document}\n{self.summary}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ class PairRows:
         if not chosen:
             raise UserError("fine-tuning on summaries needs at least one pair, but the files have none; check --train")
         self.pairs, self.window = list(chosen), sizes.window
-        self.examples = [_example(pair, tokenizer, sizes, end) for pair in chosen]
+        self.examples = [_example(pair, tokenizer, sizes, end) for pair in telling_spelled(tokenizer, chosen)]
         digest = hashlib.sha256()
         for prompt, summary in self.examples:
             digest.update(prompt.tobytes() + b"|" + summary.tobytes())

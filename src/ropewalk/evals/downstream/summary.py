@@ -21,7 +21,7 @@ import numpy as np
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
-from ropewalk.data.encode import TokenIds
+from ropewalk.data.encode import TokenIds, telling_spelled
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -180,6 +180,7 @@ def summarize(settings: SummarizeSettings) -> records.Rows[records.Summary]:
 
 def measure(loaded: LoadedModel, chosen: Sequence[Pair], settings: SummarizeSettings) -> list[records.Summary]:
     """`summarize` with a model that is loaded already, on pairs that are read already."""
+    chosen = list(telling_spelled(loaded.tokenizer, chosen))
     decodings = settings.decodings or _decodings(settings)
     sizes = sizes_for(loaded, settings.window, settings.document_tokens, settings.summary_tokens)
     run = ranks.same(loaded.run(seed=decodings[0].seed, sizes=dataclasses.asdict(sizes), limit=settings.limit))

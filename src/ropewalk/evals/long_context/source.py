@@ -20,7 +20,7 @@ from jaxtyping import Integer
 from ropewalk.data import jsonlines
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.documents import read_documents
-from ropewalk.data.encode import TokenIds, encode
+from ropewalk.data.encode import TokenIds, encode, telling_spelled
 from ropewalk.data.rows import line_ends
 from ropewalk.errors import UserError, told
 from ropewalk.evals.tokenize_parts import after_all
@@ -125,7 +125,7 @@ class Source:
         """
         found: list[TokenIds] = []
         length = 0
-        for document in read_documents(self.data):
+        for document in telling_spelled(self.tokenizer, read_documents(self.data)):
             sentences = [f" {sentence}" for sentence in _sentences(document.text)]
             parts = self.parts(sentences)
             found += parts
@@ -161,7 +161,8 @@ class Source:
         Raises:
             UserError: there is one alone, so that nothing could be taken for it.
         """
-        texts = list(dict.fromkeys(text for question in self.asked for text in question.documents))
+        each = (text for question in self.asked for text in question.documents)
+        texts = list(telling_spelled(self.tokenizer, dict.fromkeys(each)))
         if len(texts) == max(len(question.documents) for question in self.asked):
             raise UserError(
                 "questions are asked among the documents of others, and all of these have the same; give --questions about more documents"
