@@ -254,6 +254,8 @@ def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_pat
     with caplog.at_level("INFO", "ropewalk"):
         assert texts(tmp_path / "saved") == texts(tmp_path / "saved/test") == [row["text"] for row in ROWS]
     assert caplog.text.count("train is read, and test left out") == 1
+    # dataset_info.json, state.json and the cache beside the data of the split, dataset_dict.json; the three files of the other split.
+    assert "1 file read, 7 left out (4 about a data set, 3 of other splits)" in caplog.text
     assert len(files_of(tmp_path / "saved")) == 1
 
 
@@ -263,7 +265,27 @@ def test_every_file_of_a_directory_is_counted(tmp_path, caplog):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with caplog.at_level("INFO", "ropewalk"), pytest.warns(UserWarning, match="1 file was left out .*config.json"):
         assert texts(tmp_path) == ["text"]
-    assert "1 files read, 4 left out (by their names: 2 .pdf, 1 without a suffix)" in caplog.text
+    assert "1 file read, 4 left out (2 .pdf, 1 without a suffix, 1 empty or unreadable)" in caplog.text
+
+
+def test_empty_hidden_linked_and_own_files_are_counted_too(tmp_path, caplog):
+    own = (".git/a/b.txt", ".git/c.txt", "runs/.ropewalk.json", "runs/checkpoints/notes.txt", "__pycache__/a.py")
+    for name in ("a.txt", ".hidden.txt", "empty.txt", *(f"texts/{name}" for name in own)):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text("" if name == "empty.txt" else "text")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
+    with caplog.at_level("INFO", "ropewalk"), pytest.warns(UserWarning, match="empty.txt is empty"):
+        assert texts(tmp_path / "data") == ["text"]
+    assert (
+        "1 file read, 8 left out (3 hidden, 2 written by ropewalk, 1 behind links to folders, 1 in __pycache__, 1 empty or unreadable)"
+        in caplog.text
+    )
+    # Nothing to say where every file is read.
+    caplog.clear()
+    (tmp_path / "elsewhere/b.txt").write_text("text")
+    with caplog.at_level("INFO", "ropewalk"):
+        assert texts(tmp_path / "elsewhere") == ["text"] and "left out" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
@@ -278,7 +300,7 @@ def test_hidden_files_in_an_archive_are_counted(tmp_path, caplog, name):
     (tmp_path / name).write_bytes(_zip(files) if name == "a.zip" else _tar(files, "w"))
     with caplog.at_level("INFO", "ropewalk"):
         assert texts(tmp_path / name) == texts(tmp_path) == ["text", "a = 1"]
-    assert caplog.text.count("2 files read, 3 left out (by their names: 3 hidden)") == 2
+    assert caplog.text.count("2 files read, 3 left out (3 hidden)") == 2
 
 
 def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):

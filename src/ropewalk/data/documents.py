@@ -32,6 +32,7 @@ from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
 from ropewalk.errors import UserError, refuse_irregular, told
+from ropewalk.records.format import counted
 
 _logger = logging.getLogger(__name__)
 #: Files that are one document each.
@@ -161,25 +162,43 @@ def copies_among(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Pa
     return copies
 
 
-def _below(directory: Path, left_out: list[str] | None = None) -> list[Path]:
-    """All files below a directory, hidden ones and `__pycache__` left out, in the order of their paths. left_out: takes the names of other splits."""
+def _below(
+    directory: Path, splits: list[str] | None = None, others: collections.Counter[str] | None = None
+) -> list[Path]:
+    """The files below a directory that may be read, in the order of their paths.
+
+    splits: takes the names of a data set's splits that are left out. others: takes the number of files that are, by their kind.
+    """
     files: list[Path] = []
+    splits, others = [] if splits is None else splits, collections.Counter() if others is None else others
     for folder, folders, names in os.walk(directory):
-        folders[:] = [
-            name
-            for name in folders
-            # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
-            if not name.startswith(".")
-            and name != "__pycache__"
-            and not os.path.exists(os.path.join(folder, name, MARK))
-        ]
-        if "dataset_dict.json" in names and "train" in folders:  # as `datasets` saves splits
-            if left_out is not None:
-                left_out += [str(Path(folder, name).relative_to(directory)) for name in folders if name != "train"]
-            folders[:], names = ["train"], []
-        kept = _saved_by_datasets(Path(folder)) if "state.json" in names else names
-        files += [Path(folder, name) for name in kept if not name.startswith(".")]
+        is_split = "dataset_dict.json" in names and "train" in folders  # as `datasets` saves splits
+        for name in sorted(folders):
+            path = os.path.join(folder, name)
+            if is_split and name != "train":
+                splits.append(str(Path(path).relative_to(directory)))
+            kind = "of other splits" if is_split and name != "train" else _kind_left_out(path)
+            if kind:
+                folders.remove(name)
+                others[kind] += 1 if os.path.islink(path) else sum(len(below) for _, _, below in os.walk(path))
+        kept = [] if is_split else _saved_by_datasets(Path(folder)) if "state.json" in names else names
+        others["about a data set"] += len(names) - len(kept)
+        shown = [name for name in kept if not name.startswith(".")]
+        others["hidden"] += len(kept) - len(shown)
+        files += [Path(folder, name) for name in shown]
     return sorted(files)
+
+
+def _kind_left_out(folder: str) -> str:
+    """What a folder's files are called that are not read; empty where they are."""
+    name = os.path.basename(folder)
+    if os.path.islink(folder):
+        return "behind links to folders"
+    if name.startswith("."):
+        return "hidden"
+    # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
+    written = os.path.exists(os.path.join(folder, MARK))
+    return "written by ropewalk" if written else "in __pycache__" * (name == "__pycache__")
 
 
 def _saved_by_datasets(folder: Path) -> list[str]:
@@ -197,7 +216,8 @@ _READ = PLAIN + ROWS + ARCHIVES
 def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conversation]:
     try:
         if suffix_of(path.name) in ARCHIVES:
-            yield from _from_many(path, ((file, f"{path}:{file.member}") for file in members(path)), reading)
+            archived = ((file, f"{path}:{file.member}") for file in members(path))
+            yield from _from_many(path, archived, reading, collections.Counter())
         else:
             yield from _from_file(OpenFile(path), str(path), reading)
     except Unreadable as error:
@@ -206,16 +226,17 @@ def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conver
 
 def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
     splits: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
 
     def files() -> Iterator[tuple[OpenFile, str]]:
-        for path in _below(directory, splits):
+        for path in _below(directory, splits, others):
             name = str(path.relative_to(directory))
             if suffix_of(path.name) in ARCHIVES and os.path.isfile(path):
                 yield from ((file, f"{name}:{file.member}") for file in members(path))
             else:
                 yield OpenFile(path), name
 
-    yield from _from_many(directory, files(), reading)
+    yield from _from_many(directory, files(), reading, others)
     if splits:
         _logger.info(
             f"{directory}: of the splits of a data set train is read, and {', '.join(sorted(splits))} left out"
@@ -223,11 +244,13 @@ def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Co
 
 
 def _from_many(
-    place: Path, files: Iterable[tuple[OpenFile, str]], reading: Reading
+    place: Path, files: Iterable[tuple[OpenFile, str]], reading: Reading, others: collections.Counter[str]
 ) -> Iterator[Document | Conversation]:
-    """The documents of files that the user did not name one by one; says how many of them were not read."""
+    """The documents of files that the user did not name one by one; says how many of them were not read.
+
+    others: files that are not among these, by their kind; filled while they are listed.
+    """
     left_out: list[str] = []
-    others: collections.Counter[str] = collections.Counter()
     read = 0
     for file, name in files:
         if file.is_hidden or file.suffix not in PLAIN + ROWS:
@@ -243,9 +266,10 @@ def _from_many(
     if left_out:
         count = f"{len(left_out)} file was" if len(left_out) == 1 else f"{len(left_out)} files were"
         warnings.warn(f"{count} left out of {place}, the first because {left_out[0]}", stacklevel=3)
-    if others:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common())
-        _logger.info(f"{place}: {read} files read, {others.total() + len(left_out)} left out (by their names: {kinds})")
+    others["empty or unreadable"] += len(left_out)
+    if others.total():
+        kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common() if number)
+        _logger.info(f"{place}: {counted(read, 'file')} read, {others.total()} left out ({kinds})")
 
 
 def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document | Conversation]:
