@@ -210,6 +210,9 @@ def test_what_stands_beside_a_text_is_named_when_it_is_not_read(tmp_path, caplog
     with caplog.at_level("INFO", "ropewalk"):
         assert [item.text for item in read_texts(path, Reading(conversations="also"))] == ["D.", "D."]
     verb = "are" if " and " in left_out else "is"
+    with caplog.at_level("INFO", "ropewalk"):
+        next(read_texts(path, Reading(conversations="also")))  # as many as a limit asks for
+    assert f"of 1 row {read} is read" in caplog.text
     assert f"a.{kind}: of 2 rows {read} is read, and {left_out} {verb} not: `train` reads " in caplog.text
     caplog.clear()
     with caplog.at_level("INFO", "ropewalk"):

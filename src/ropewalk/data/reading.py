@@ -96,36 +96,34 @@ def from_rows(
     """What numbered rows hold; the first row decides where their text is, if no field is named."""
     empty = half_pairs = 0
     unread_keys: set[str] = set()
-    beside = _Beside()
     settled: Reading | None = None
     rows = iter(rows)
-    for number, row in rows:
-        is_first, settled = settled is None, settled or reading.settled(row)
-        try:
-            item = _item(number, row, source, settled, place)
-        except UserError as error:
-            if is_first and isinstance(error, NoText):
-                raise
-            known = None if is_first and isinstance(row, UserError) else settled
-            raise refusal_of(error, _errors(rows, source, reading, known, place)) from None
-        if isinstance(item, Conversation):
-            half_pairs += HALF_PAIRS.search(item.text) is not None
-            unread_keys |= unread(row, settled.field)
-            beside.count(row, columns_of(row), reading)
-            yield item
-            continue
-        text = item.text
-        if not text.strip():
-            empty += 1
-            continue
-        if not text.isascii() and HALF_PAIRS.search(text):
-            half_pairs += 1
-            text = HALF_PAIRS.sub("\ufffd", text)
-        beside.count(row, (str(settled.field),), reading)
-        yield Document(item.name, line_ends(text))
+    with _Beside(source) as beside:
+        for number, row in rows:
+            is_first, settled = settled is None, settled or reading.settled(row)
+            try:
+                item = _item(number, row, source, settled, place)
+            except UserError as error:
+                if is_first and isinstance(error, NoText):
+                    raise
+                known = None if is_first and isinstance(row, UserError) else settled
+                raise refusal_of(error, _errors(rows, source, reading, known, place)) from None
+            if isinstance(item, Conversation):
+                half_pairs += HALF_PAIRS.search(item.text) is not None
+                unread_keys |= unread(row, settled.field)
+                beside.count(row, columns_of(row), reading)
+                yield item
+                continue
+            text = item.text
+            if not text.strip():
+                empty += 1
+                continue
+            if not text.isascii() and HALF_PAIRS.search(text):
+                half_pairs += 1
+                text = HALF_PAIRS.sub("\ufffd", text)
+            beside.count(row, (str(settled.field),), reading)
+            yield Document(item.name, line_ends(text))
     field = None if settled is None else settled.field
-    if sentence := str(beside):
-        _logger.info(f"{source}: {sentence}")
     if unread_keys:
         warnings.warn(
             f"turns of {source} have {', '.join(sorted(map(str, unread_keys)))} beside their text, which is left out",
@@ -138,9 +136,10 @@ def from_rows(
 
 
 class _Beside:
-    """What rows hold beside what is read of them, where a text stands beside turns or beside its summary."""
+    """What rows hold beside what is read of them, where a text stands beside turns or beside its summary; said when no more are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self._source = source
         self._counts: collections.Counter[tuple[tuple[str, ...], ...]] = collections.Counter()
 
     def count(self, row: Any, used: tuple[str, ...], reading: Reading) -> None:
@@ -151,16 +150,17 @@ class _Beside:
         if left_out := tuple(name for name in others if name in row and name not in used):
             self._counts[used, left_out, talk] += 1
 
-    def __str__(self) -> str:
-        sentences = []
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for (used, left_out, talk), count in self._counts.items():
             way_out = f"`train` reads {' and '.join(talk)} with --loss answers or --loss all"
             verbs = ["is" if len(columns) == 1 else "are" for columns in (used, left_out)]
-            sentences.append(
-                f"of {counted(count, 'row', ',')} {' and '.join(used)} {verbs[0]} read, and {' and '.join(left_out)} {verbs[1]} not: "
+            _logger.info(
+                f"{self._source}: of {counted(count, 'row', ',')} {' and '.join(used)} {verbs[0]} read, and {' and '.join(left_out)} {verbs[1]} not: "
                 f"{'without --loss the text is' if used == talk else way_out}"
             )
-        return "; ".join(sentences)
 
 
 def _item(number: int, row: Any, source: str, settled: Reading, place: str) -> Document | Conversation:
