@@ -1,6 +1,7 @@
 """Conversations in the spellings of published sets; the tokens of their answers, with and without a chat template."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,23 @@ def test_whoever_reads_documents_says_which_spell_a_control_token(tmp_path, capl
         assert Source(tokenizer(), 64, data=tmp_path / "0.jsonl").sentences
         PairRows([Pair("p", "D.", "</s>")], tokenizer(), Sizes(512, 100, 10), end=None)
     assert caplog.text.count("1 of 1 texts spell a control token") == 3
+
+
+def test_a_run_that_finds_the_tokens_is_told_what_was_said_of_the_texts(tmp_path, caplog):
+    for name, text in (("a.txt", "one</s>two"), ("b.txt", ""), ("c.png", "")):
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).write_text(text)
+    sentences = []
+    for again in (False, True):
+        caplog.clear()
+        with caplog.at_level("INFO", "ropewalk"), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            tokenise(tmp_path / "data", tokenizer())
+        assert len(warned) == (not again)
+        sentences.append(sorted([*(str(each.message) for each in warned), *caplog.messages]))
+    assert sentences[0] == sentences[1] and len(sentences[0]) == 3
+    assert "1 file read, 2 left out" in caplog.text and "b.txt is empty" in caplog.text
+    assert "1 of 1 texts spell a control token" in caplog.text
 
 
 def test_texts_beside_conversations_are_scored_whole_and_kept(tmp_path):

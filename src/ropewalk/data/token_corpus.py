@@ -14,6 +14,7 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
 import tempfile
 import warnings
@@ -38,6 +39,7 @@ from ropewalk.data.scores import Chosen
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress
 
+_logger = logging.getLogger(__name__)
 _FORMAT = 6
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
@@ -119,7 +121,7 @@ def tokenise(
     encoder = _Encoder(tokenizer, loss or "answers", control)
     streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading), chosen and chosen.key], limit, seed)
     place = _writable(cache_directory() / "tokens") / key
-    corpus = _from_cache(place, streamed)
+    corpus = _from_cache(place, streamed, repeat=True)
     if corpus is None:
         documents = _documents(sources, reading, seed, in_turn=streamed)
         if chosen is not None:
@@ -185,8 +187,8 @@ def _writable(directory: Path) -> Path:
     return temporary
 
 
-def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
-    """The corpus in the cache, or None if there is none or its hash is wrong (which is warned of)."""
+def _from_cache(place: Path, streamed: bool, *, repeat: bool = False) -> TokenCorpus | None:
+    """The corpus in the cache, or None if there is none or its hash is wrong (which is warned of). repeat: say again what was said of its texts."""
     if not place.is_dir():
         return None
     try:
@@ -211,6 +213,8 @@ def _from_cache(place: Path, streamed: bool) -> TokenCorpus | None:
             digest = hashlib.sha256(
                 f"{digest} weighed {weights[: 1 if streamed else None].tolist()}".encode()
             ).hexdigest()
+        for sentence in about.get("remarks", []) if repeat else []:
+            _logger.info("%s", sentence)
         return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks, weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"the tokens kept in {place} are damaged ({error}); they are made again", stacklevel=3)
@@ -274,6 +278,31 @@ class _Encoder:
         return stored
 
 
+class _Remarks(logging.Handler):
+    """What is logged and warned of while texts are read: kept beside their tokens, so that a run that finds these is told it too."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.sentences: list[str] = []
+        self._logger, self._show = logging.getLogger(__package__), warnings.showwarning
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sentences.append(record.getMessage())
+
+    def _warned(self, message: Any, *where: Any, **more: Any) -> None:
+        self.sentences.append(str(message))
+        self._show(message, *where, **more)
+
+    def __enter__(self) -> _Remarks:
+        self._logger.addHandler(self)
+        warnings.showwarning = self._warned
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        warnings.showwarning = self._show
+
+
 def _write(
     place: Path,
     documents: Iterable[_Text],
@@ -286,7 +315,7 @@ def _write(
     starts, names, weights, talks = [0], [], [], 0
     if not encoder.control:
         documents = telling_spelled(encoder.tokenizer, documents, ": --live-control-tokens")
-    with whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
+    with _Remarks() as remarks, whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
             for batch in _batches(documents, _BATCH_CHARACTERS if limit else _BATCH_CHARACTERS * _fours_of_cores()):
                 before = starts[-1]
@@ -312,6 +341,7 @@ def _write(
         marked = _file_digest(beside / "marks.bin") if talks else None
         about = {"dtype": encoder.dtype.name, **digests, "marks": marked, "starts": starts, "names": names}
         about["weights"] = weights or None
+        about["remarks"] = remarks.sentences
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
