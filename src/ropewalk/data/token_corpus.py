@@ -37,7 +37,7 @@ from ropewalk.data.encode import TokenIds, encode_all, prefix_ids, telling_spell
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.scores import Chosen
 from ropewalk.errors import UserError, read_text, refuse_irregular
-from ropewalk.progress import Progress
+from ropewalk.progress import Progress, is_first_process
 
 _logger = logging.getLogger(__name__)
 _FORMAT = 6
@@ -213,7 +213,7 @@ def _from_cache(place: Path, streamed: bool, *, repeat: bool = False) -> TokenCo
             digest = hashlib.sha256(
                 f"{digest} weighed {weights[: 1 if streamed else None].tolist()}".encode()
             ).hexdigest()
-        for sentence in about.get("remarks", []) if repeat else []:
+        for sentence in about.get("remarks", []) if repeat and is_first_process() else []:
             _logger.info("%s", sentence)
         return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks, weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
