@@ -203,6 +203,29 @@ def test_a_run_is_repeated_by_the_file_that_it_wrote(trained: Path, tmp_path: Pa
     assert again == written | {"out": str(tmp_path / "again")}
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("extend", ["--window", "256"]), ("export", ["--for", "vllm"]), ("theory", ["--window", "256"])],
+)
+def test_what_makes_a_directory_is_repeated_by_the_file_in_it(
+    command, more, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    model = testing.tiny_directory(tmp_path / "a", window=128)
+    monkeypatch.chdir(tmp_path)
+    assert said(capsys, command, "a", *more, "--out", "first")[0] == 0
+    written = yaml.safe_load((tmp_path / "first/run.yaml").read_text(encoding="utf-8"))
+    assert written["command"] == command and written["model"] == str(model)
+    monkeypatch.chdir(tmp_path.parent)  # its paths hold anywhere
+    assert said(capsys, "--config", str(tmp_path / "first/run.yaml"), "--out", str(tmp_path / "again"))[0] == 0
+    same = {"extend": "config.json", "export": "config.json", "theory": "figure-5.svg"}[command]
+    assert (tmp_path / "again" / same).read_bytes() == (tmp_path / "first" / same).read_bytes()
+    assert said(capsys, "--config", str(tmp_path / "first/run.yaml"), "--overwrite")[0] == 0  # its mark lists the file
+    if command != "theory":  # nothing of it goes where the model goes, and nothing is wrong with it
+        assert said(capsys, "doctor", str(tmp_path / "first"))[0] == 0
+        assert said(capsys, "export", str(tmp_path / "first"), "--for", "mlx", "--out", str(tmp_path / "next"))[0] == 0
+        assert yaml.safe_load((tmp_path / "next/run.yaml").read_text(encoding="utf-8"))["for"] == "mlx"
+
+
 def test_a_measurement_writes_its_options_beside_its_rows(trained: Path, tmp_path: Path, capsys) -> None:
     words = ["--windows", "32", "64", "--stride", "16", "--as", "yarn"]
     run, out = str(trained / "a"), tmp_path / "rows.jsonl"

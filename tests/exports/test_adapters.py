@@ -18,6 +18,7 @@ from ropewalk.checkpoint.files import read_config
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
+from ropewalk.settings import run_file
 from ropewalk.training import train
 
 IDS = torch.arange(96)[None] % 250
@@ -66,6 +67,10 @@ def test_a_merged_adapter_computes_what_training_merged_itself(trained, extended
     torch.testing.assert_close(of(tmp_path / "merged"), of(out), rtol=1e-5, atol=1e-6)
     assert (of(tmp_path / "merged") - of(base)).abs().max() > 0.01
     assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert run_file.read(tmp_path / "merged/run.yaml") == (
+        "merge",
+        {"adapter": str(out / "adapter"), "base": str(base), "out": str(tmp_path / "merged")},
+    )
 
 
 def test_R12_plain_peft_loads_the_exported_adapter_on_the_extended_base(trained, tmp_path):

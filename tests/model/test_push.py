@@ -13,6 +13,8 @@ import pytest
 
 from ropewalk import UserError, export, extend, push, testing
 from ropewalk.cli import main
+from ropewalk.model.push import Parcel
+from ropewalk.settings.export import PushSettings
 
 MODEL = {
     "README.md",
@@ -139,6 +141,14 @@ def model(tmp_path: Path) -> Path:
         (directory / name).write_text("secret")
     (directory / "checkpoints/step-000002/model.safetensors").write_text("secret")
     return directory
+
+
+def test_the_options_of_a_command_stay_or_their_paths_are_said(tmp_path: Path) -> None:
+    longer = tmp_path / "longer"
+    extend(testing.tiny_directory(tmp_path / "a", window=64), window=128, out=longer)
+    unasked, asked = (Parcel.of(PushSettings(longer, "me/longer", also=also)) for also in (None, ["run.yaml"]))
+    assert "run.yaml" in unasked.stays and "run.yaml" not in unasked.sizes and not unasked.places
+    assert asked.places["run.yaml"] == sorted({str(tmp_path / "a"), str(longer)})
 
 
 def test_a_model_goes_to_a_private_repository_and_nothing_else_of_its_directory_does(hub: Hub, model: Path) -> None:

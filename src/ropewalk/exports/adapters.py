@@ -44,6 +44,7 @@ from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
 from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.rules import READERS
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.settings.inputs import inputs_of
@@ -68,6 +69,7 @@ def merge(settings: MergeSettings) -> ModelInfo:
     with merged_beside(Path(settings.adapter), settings) as checkpoint:
         with whole_directory(settings.out, overwrite=settings.overwrite, inputs=[*inputs, checkpoint.path]) as beside:
             write_checkpoint(checkpoint, beside, [READERS["transformers 5"]])
+            run_file.write(settings, beside)
         return checkpoint.made_into(settings.out).info
 
 

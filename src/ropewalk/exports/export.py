@@ -28,6 +28,7 @@ from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.readers.window_checks import warn_of_window
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.inputs import inputs_of
@@ -107,6 +108,7 @@ def export(settings: ExportSettings) -> Exported:
         exported = Exported(out, settings.reader, served, line, _warning(target, beside, checkpoint) or target.says)
         write_json(beside / EXPORT, _manifest(checkpoint, exported) | {"here": here})
         _say_of_card(checkpoint, beside, out)
+        run_file.write(settings, beside)
     say_of_links(out, settings.model)  # only now: a model that was merged for it is gone
     return exported
 

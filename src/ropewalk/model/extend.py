@@ -26,6 +26,7 @@ from ropewalk.errors import UserError
 from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.inputs import inputs_of
@@ -85,6 +86,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         refuse_what_no_reader_loads(written)
         write_readme(beside, written.info, base=checkpoint, history=config_dict["ropewalk"]["history"])
         verify_directory(beside, trust_remote_code=checkpoint.trust_remote_code)
+        run_file.write(settings, beside)
     say_of_links(Path(settings.out), checkpoint)
     return Checkpoint.open(settings.out).info
 

@@ -48,7 +48,7 @@ _GOES = (
 #: The directories of a checkpoint that readers look into, beside those of its shards.
 _BELOW = ("additional_chat_templates/*.jinja",)
 #: Where a place of this machine may have been written into; a tokenizer's words only look like one.
-_TOLD_IN = ("*config.json", "*.md", "Modelfile")
+_TOLD_IN = ("*config.json", "*.md", "Modelfile", "*.yaml")
 _PLACE = re.compile(r"(?<![\w.:/])(?:/[\w.@+-]+){2,}")
 
 

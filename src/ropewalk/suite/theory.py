@@ -31,6 +31,7 @@ from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, resolution, scalings_for
 from ropewalk.rope.scaling import Plain, Rope, Scaling, Yarn
+from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.inputs import inputs_of
@@ -154,6 +155,8 @@ def theory(settings: TheorySettings) -> Forecast:
         result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
         write(result, run, beside)
+        if settings.out is not None:
+            run_file.write(settings, beside)
     layout = layout if checkpoint is None else checkpoint.layers  # after the rotation, which not every model has
     counted = hurdles(config, layout, model.original_window)
     own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
