@@ -510,7 +510,7 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     for state, seed in zip(seeds, (2, 0, 1), strict=True):
         state[2].extend([made_up.row(2.0 + seed / 20, 1024), *passkeys((1.0, 0.75, 0.5)[seed])])
     text = made_up.words(page_of(tmp_path / "r.jsonl", *seeds)).replace("\u00a0", " ").replace("\u202f", " ")
-    assert "What follows is the mean of 3 seeds, with the least and the largest of them." in text
+    assert ", by 3 seeds: what follows is their mean, the least and the largest." in text
     means = [sum(map(math.exp, nats)) / 3 for nats in ((2.0, 2.1, 2.2), (2.0, 2.05, 2.1))]
     assert f"its perplexity went {math.exp(2):.2f} → {means[0]:.2f}" in text
     assert f"At 1024 tokens: {means[1]:.2f} (seeds {math.exp(2):.2f} to {math.exp(2.1):.2f})" in text

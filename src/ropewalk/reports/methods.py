@@ -40,7 +40,7 @@ _AHEAD: dict[str, tuple[str, str, Callable[[float], str]]] = {
 }
 _FASTER = 0.9  # of the other's time: on machines that are shared trainings of one length differ by less
 #: Said wherever a winner is, or none.
-RULE = "Rule: k_max, then passkeys found, then perplexity; not the loss at the old window, nor cost."
+RULE = "Rule: k_max, then passkeys found, then perplexity; not the old window, not cost."
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         runs = [run for run in training.trainings(clean) if run.variant.lineage == variants[0].lineage]
         verdict.sentences += _unfinished(runs)
     else:
-        _extension(verdict, clean, base, target)
-        if len(seeds) > 1:
-            verdict.sentences.append(
-                f"What follows is the mean of {len(seeds)} seeds, with the least and the largest of them."
-            )
+        _extension(verdict, clean, base, target, len(seeds))
         verdict.sentences.append(reach.sentence(clean, seeds))
         group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
         known = [seed for seed in seeds if seed in group.variants()] if group else []
@@ -123,7 +119,7 @@ def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
     )
 
 
-def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant) -> None:
+def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant, seeds: int) -> None:
     name, label = base_name(base or target), target.method_label
     method = "Position Interpolation" if target.method == "linear" else label
     if target.method == "plain":
@@ -137,7 +133,8 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     how = f" {by_skipping(chunk, target.window)}" if chunk else ""
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
-        done += f" and trained for {number_format.steps(target.steps)}{budget}{how}."
+        several = f", by {seeds} seeds: what follows is their mean, the least and the largest" if seeds > 1 else ""
+        done += f" and trained for {number_format.steps(target.steps)}{budget}{how}{several}."
     elif since:
         steps = number_format.steps(since[-1].steps[-1].step)
         done += f" and trained for {steps}, not measured yet: what follows is of the model before."
