@@ -112,6 +112,18 @@ def test_runs_of_one_command_say_it_once_and_each_what_is_its_own(tmp_path):
     assert "seed 3" in page and "seed 4" in page and page.count("ropewalk measure") == 1
 
 
+def test_whoever_hears_the_page_knows_which_figure_and_which_settings_are_meant(tmp_path):
+    """A map is headed by its model alone, and every run has its settings: by themselves these names tell nothing."""
+    read = {"source": "train", "tokens": 1160789, "passes": 0.0423401, "spread_over": None}
+    run = made_up.run(made_up.BASE, "ropewalk passkey hemp", settings={"sources": [read]})
+    made_up.passkey(Recorder(tmp_path / "r.jsonl", run), 256, 256)
+    page = render(records.read([tmp_path / "r.jsonl"]))
+    names = re.findall(r"<svg[^>]*aria-labelledby=[^>]*><title[^>]*>(.*?)</title>", page)
+    assert names and set(names) == {"Passkey retrieval: base"}
+    assert f'<summary aria-label="settings of run {run.id}">' in page
+    assert "source train; tokens 1160789; passes 0.04234" in page and "{&#39;" not in page
+
+
 def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path, out = (
         made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0))),

@@ -76,7 +76,8 @@ def test_a_yarn_model_is_drawn_by_its_own_thresholds(tmp_path):
         rope = model.rope
         scalings = [Plain(), Linear(4.0), Ntk(4.0), yarn, Llama3(4.0, 1.0, 4.0, 256)]
         picture = part.pictures[-1]
-        return style.svg(theory_figures.resolution(rope, scalings), "theory-3", picture.title, picture.caption)
+        title = f"{part.title}: {picture.title}"
+        return style.svg(theory_figures.resolution(rope, scalings), "theory-3", title, picture.caption)
 
     assert part.pictures[-1].svg == drawn(Yarn(4.0, 64.0, 4.0)) != drawn(Yarn(4.0))
 

@@ -173,7 +173,7 @@ class Section:
     def draw(self, drawing: Drawing, caption: str, title: str = "") -> None:
         """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""
         name = f"{self.id}-{len(self.pictures) + 1}"
-        svg = style.svg(drawing, name, title or self.title, caption)
+        svg = style.svg(drawing, name, f"{self.title}: {title}" if title else self.title, caption)
         self.pictures.append(Picture(Markup(svg), drawing, caption, title))
 
 

@@ -61,7 +61,9 @@ def _maps(part: Section, rows: Summaries, depths: Depths) -> None:
     for variant in keep:
         k_max = {window: row.k_max for window, row in rows.get(variant, {}).items()}
         drawing = measured.passkey_map(by_variant[variant], longest=longest, k_max=k_max)
-        caption = f"{by_variant[variant][0].row.trials} trials a cell; the black mark and the figure are k_max."
+        caption = (
+            f"{by_variant[variant][0].row.trials} trials a cell; the bar across the cells and the figure are k_max."
+        )
         part.draw(drawing, caption, names[variant])
 
 

@@ -149,8 +149,18 @@ def _says(value: Any) -> bool:
     return value is not None and value is not False and not isinstance(value, dict) and value != []
 
 
+def _in_words(value: Any) -> str:
+    """One of a list: a record, such as a source that was read, by its names and figures."""
+    if not isinstance(value, dict):
+        return str(value)
+    rounded = {
+        key: f"{each:.4g}" if isinstance(each, float) else each for key, each in value.items() if each is not None
+    }
+    return "; ".join(f"{key} {each}" for key, each in rounded.items())
+
+
 def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = ", ".join(map(_in_words, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= 200 else text[:197] + "…"
 
 
