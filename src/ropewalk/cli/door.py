@@ -80,10 +80,6 @@ def _look_at_inputs(settings: Any, *, by_step: bool) -> None:
                 settings, ExtendSettings
             ):  # no weights of a hub's model are here yet
                 weight_files(path, config)
-    if isinstance(settings, MeasuringOptions):
-        from ropewalk.cli.seen_texts import warn_of_seen_texts
-
-        warn_of_seen_texts(settings.model, sources_of(getattr(settings, "data", None)))
     if isinstance(settings, ScalingOptions):
         settings.parameters  # noqa: B018  # reads the file of --factors
 

@@ -26,11 +26,13 @@ from ropewalk.data.token_corpus import tokenizer_digest
 from ropewalk.distributed import ranks
 from ropewalk.distributed.spread import is_spread, load_spread
 from ropewalk.errors import UserError
+from ropewalk.evals.seen_texts import warn_of_seen_texts
 from ropewalk.model.devices import device_name
 from ropewalk.model.load import load_model, load_tokenizer
 from ropewalk.model.position_table import refuse_encoder
 from ropewalk.model.verify import follows_length, forget_inputs, positions_of, rotary_tables
 from ropewalk.readers.digest_checks import warn_of_changes
+from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.options import DtypeName, Opening, Shard
 
 #: Of a module, what changes as it runs or is no matter of what it computes.
@@ -77,6 +79,7 @@ def open_model(
     model: Any,
     *,
     tokenizer: Any = None,
+    data: Any = None,
     dtype: DtypeName | torch.dtype | None = None,
     device: str | torch.device | None = None,
     shard: Shard = "off",
@@ -89,6 +92,7 @@ def open_model(
     Args:
         model: a name or an open checkpoint for `load_model`, or a transformers model.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
+        data: the sources that it is measured on, if any; that it was trained on them is logged.
         dtype, device: as in `load_model`; a model object keeps its own.
         shard: whether the processes of torchrun hold it together; see distributed/spread.py. Not for a model object.
         current_window, original_window, trust_remote_code: as in `Checkpoint.open`.
@@ -98,6 +102,8 @@ def open_model(
     """
     ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
     if isinstance(model, ModelName):
+        if ranks.rank() == 0:
+            warn_of_seen_texts(str(model), sources_of(data))
         checkpoint = Checkpoint.open(
             model,
             trust_remote_code=trust_remote_code,

@@ -78,7 +78,9 @@ def attention(settings: AttentionSettings) -> records.Rows[Measured]:
     for checked in (settings.base, settings.model):
         if checked is not None:
             check_memory(checked, settings.window, **settings.loading)
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening
+    )
     return measure(loaded, settings)
 
 

@@ -196,7 +196,7 @@ def benchmarks(settings: BenchmarksSettings) -> Rows[Benchmark | BenchmarkCompar
 
 
 def _open(model: Any, settings: BenchmarksSettings, **opening: Unpack[Opening]) -> LoadedModel:
-    return open_model(model, tokenizer=settings.tokenizer, **settings.loading, **opening)
+    return open_model(model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **opening)
 
 
 def measure(

@@ -174,7 +174,7 @@ def summarize(settings: SummarizeSettings) -> records.Rows[records.Summary]:
         trained = _finetuned(dataclasses.replace(settings, model=model))
         model = Checkpoint.open(trained, trust_remote_code=settings.trust_remote_code)
     opening = Opening() if isinstance(model, Checkpoint) else settings.opening
-    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **opening)
+    loaded = open_model(model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **opening)
     return records.Rows(measure(loaded, chosen, settings))
 
 

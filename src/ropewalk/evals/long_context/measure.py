@@ -66,7 +66,9 @@ def ruler(settings: RulerSettings) -> Result:
     Raises:
         UserError: lengths too small for every task, or one too large for the model; no task that can be made; files that cannot be read.
     """
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening
+    )
     return measure(loaded, settings)
 
 

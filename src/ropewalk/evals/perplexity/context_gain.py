@@ -106,7 +106,7 @@ def _loaded(settings: GainSettings, model: Any) -> tuple[LoadedModel, Contexts]:
     """The model in memory, and what it is to read; what cannot be is refused before that, where it can be seen."""
     if settings.window and settings.short:
         _contexts(settings, settings.window, settings.window)
-    loaded = open_model(model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    loaded = open_model(model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening)
     contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
     check_window(loaded.model, contexts.window)
     return loaded, contexts

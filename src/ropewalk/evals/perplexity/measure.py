@@ -77,7 +77,9 @@ def perplexity(settings: PerplexitySettings) -> records.Rows[records.Perplexity]
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
     _check_windows(settings, settings.windows or ())  # before a model is loaded
-    loaded = open_model(settings.model, tokenizer=settings.tokenizer, **settings.loading, **settings.opening)
+    loaded = open_model(
+        settings.model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening
+    )
     return records.Rows(measure(loaded, settings))
 
 

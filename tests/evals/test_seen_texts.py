@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.cli.seen_texts import warn_of_seen_texts
+import ropewalk
+from ropewalk import cli, testing
+from ropewalk.evals.seen_texts import warn_of_seen_texts
 
 
 @pytest.fixture
@@ -37,12 +39,38 @@ def test_texts_that_a_run_read_are_named(run, source, seen, below, tmp_path, mon
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
     Path("copy.txt").write_text("words of a book")
     Path("other.txt").write_text("words of A book")
-    warn_of_seen_texts(run / below, [source])
+    warn_of_seen_texts(str(run / below), [source])
     assert (f"was trained on texts of {source}: what is measured there" in caplog.text) is seen
 
 
 def test_a_model_that_no_run_wrote_is_not_asked(tmp_path, caplog) -> None:
     (tmp_path / "text.txt").write_text("words")
-    for model in ("hemp", tmp_path, object()):
+    for model in ("hemp", str(tmp_path)):
         warn_of_seen_texts(model, [tmp_path / "text.txt"])
     assert not caplog.text
+
+
+def test_python_and_the_command_line_say_it_once_however_often_the_model_is_opened(
+    run, tmp_path, caplog, capsys
+) -> None:
+    text = tmp_path / "books/a.txt"
+    text.write_text(testing.prose(300))
+    ropewalk.extend("hemp", window=1024, out=tmp_path / "model")
+    (run / "run.yaml").rename(tmp_path / "model/run.yaml")
+    for _ in range(2):
+        ropewalk.perplexity(tmp_path / "model", data=[text], windows=[256], device="cpu")
+    assert caplog.text.count(f"was trained on texts of {text}") == 1
+    cli.main(
+        [
+            "gain",
+            str(tmp_path / "model"),
+            "--data",
+            str(text),
+            str(tmp_path / "books"),
+            "--window",
+            "256",
+            "--short",
+            "64",
+        ]
+    )
+    assert capsys.readouterr().err.count("was trained on texts of") == 1

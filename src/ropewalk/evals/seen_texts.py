@@ -1,6 +1,6 @@
 """Whether a model is measured on texts that it was trained on, by what its directory says of the run.
 
-in   a model's directory or a checkpoint of a run; the sources that are measured
+in   the name of a model or of a checkpoint of a run; the sources that are measured
 out  nothing; or a warning that names them
 """
 
@@ -20,18 +20,22 @@ from ropewalk.settings.mixture import sources_of
 _logger = logging.getLogger(__name__)
 
 
-def warn_of_seen_texts(model: Any, measured: Iterable[Any]) -> None:
-    """Log a sentence where a model is measured on texts that it was trained on, under the same names or others."""
-    if not isinstance(model, str | Path):
-        return
-    trained = _trained_on(Path(place(str(model))))
+#: Runs, and their texts, that this process has warned of: a suite measures a model several times, and each checkpoint of a run by itself.
+_warned: set[tuple[str, ...]] = set()
+
+
+def warn_of_seen_texts(model: str, measured: Iterable[Any]) -> None:
+    """Log a sentence, once a process, where a model is measured on texts that it was trained on, under the same names or others."""
+    run = place(model)
+    trained = _trained_on(Path(run))
     names = [str(source) for source in measured]
     of_hub = {str(source) for source in trained if kind_of(source) == "hub"}
     files = [file for source in trained if kind_of(source) != "hub" for file in files_of(source)]
     seen = [
         name for name in names if name in of_hub or (kind_of(name) != "hub" and copies_among(files_of(name), files))
     ]
-    if seen:
+    if seen and (run, *seen) not in _warned:
+        _warned.add((run, *seen))
         _logger.warning(
             "%s was trained on texts of %s: what is measured there is what it learnt by heart, not how well it reads; name texts that it has not seen",
             model,
