@@ -230,6 +230,33 @@ def test_a_file_that_is_gone_is_noted_and_accepted_too(model: Path) -> None:
     assert [verdict for verdict, _ in verdicts(model)] == ["ok"] and "generation_config.json" not in noted(model)
 
 
+def test_a_file_that_was_added_is_a_doubt_by_name_until_it_is_accepted_or_gone(model: Path) -> None:
+    (model / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (model / "own.py").touch()
+    (verdict, sentence), (others, _) = verdicts(model)
+    assert (verdict, others) == ("note", "ok") and "chat_template.jinja, own.py came to be after" in sentence
+    assert any(each.number == 14 for each in ropewalk.doctor(model, strict=True).noted)
+    (model / "own.py").unlink()
+    cli_ends_with(0, ["doctor", str(model), "--accept", "chat_template.jinja"])
+    assert [verdict for verdict, _ in verdicts(model)] == ["ok"] and "chat_template.jinja" in noted(model)
+
+
+def test_what_ropewalk_itself_puts_into_a_models_directory_later_is_no_doubt(tmp_path: Path) -> None:
+    """Checkpoints, an adapter, records, a card, a page, what --fix replaced."""
+    (tmp_path / "text.txt").write_text(testing.prose(800, 0))
+    run = tmp_path / "run"
+    asked = dict(data=tmp_path / "text.txt", window=256, batch_size=1, mode="lora", out=run)
+    ropewalk.train("hemp", **asked, steps=1, save_every=1)
+    ropewalk.train("hemp", **asked, steps=2, save_every=1, resume=True)
+    ropewalk.perplexity(run, data=[tmp_path / "text.txt"], windows=[256], out=run / "measured.jsonl")
+    ropewalk.card(run, records=[run / "measured.jsonl"])
+    edit(run / "tokenizer_config.json", lambda tokenizer: tokenizer.update(model_max_length=128))
+    ropewalk.doctor(run, accept=["tokenizer_config.json"])
+    assert ropewalk.doctor(run, fix=True).kept
+    for place in (run, run / "adapter"):
+        assert [sentence for verdict, sentence in verdicts(place) if verdict != "ok"] == []
+
+
 def test_weights_that_were_changed_on_purpose_are_accepted_by_name_and_nothing_unnoted_is(model: Path) -> None:
     flip(model / WEIGHTS)
     with pytest.raises(UserError, match=r"--accept takes files whose digests .* got other\.json"):

@@ -34,6 +34,8 @@ _WEIGHTS = (".safetensors", ".gguf")
 #: Of what decides beside weights: a fingerprint has the config as it was parsed, and no adapter.
 PARSED = ("config.json", "adapter_config.json")
 _DECIDING = (*PARSED, "generation_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+#: What the name of a file that `doctor --fix` replaced goes on with, before a number.
+BEFORE_FIX = ".before-fix-"
 _DECIDING_PREFIXES, _DECIDING_SUFFIXES = (
     ("tokenizer", "vocab", "chat_template", "spiece"),
     (".jinja", ".tiktoken", ".py"),
@@ -59,7 +61,8 @@ def digest_now(file: Path) -> str:
 
 def decides(name: str) -> bool:
     """Whether a file of this name, beside the weights, can change what a model says."""
-    return name in _DECIDING or name.startswith(_DECIDING_PREFIXES) or name.endswith(_DECIDING_SUFFIXES)
+    deciding = name in _DECIDING or name.startswith(_DECIDING_PREFIXES) or name.endswith(_DECIDING_SUFFIXES)
+    return deciding and BEFORE_FIX not in name
 
 
 def weights_in(directory: Path) -> list[Path]:
@@ -90,6 +93,23 @@ def _marked_above(directory: Path) -> tuple[Path, str]:
     directory = Path(os.path.abspath(directory))
     is_marked = (directory / guard.MARK).is_file()
     return (directory, "") if is_marked else (directory.parent, f"{directory.name}/")
+
+
+def added_since(directory: Path) -> list[str]:
+    """The files beside weights that can change what a model says and came to a directory later than its mark, by their paths below it.
+
+    None where the mark notes no such file, as that of an earlier version or of an unfinished run. A checkpoint below is another model.
+    """
+    noted = noted_digests(directory)
+    if not any(decides(Path(name).name) for name in noted):
+        return []
+    files = [path for path in _files_in(directory) if decides(path.name)]
+    models = {path.parent for path in files if path.name == "config.json"} - {directory}
+    return [
+        name
+        for path in files
+        if models.isdisjoint(path.parents) and (name := path.relative_to(directory).as_posix()) not in noted
+    ]
 
 
 def note_again(directory: Path, names: Iterable[str]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 
+from ropewalk.checkpoint.digests import BEFORE_FIX
 from ropewalk.checkpoint.model_card import EXPORT
-from ropewalk.readers.mend import BEFORE_FIX
 from ropewalk.settings.run_file import RUN_FILE
 
 #: What a run or a command notes of itself, with paths of this machine, and what `doctor --fix` has replaced.

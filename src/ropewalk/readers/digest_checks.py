@@ -16,6 +16,7 @@ from pathlib import Path
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import (
     READ_UNASKED,
+    added_since,
     decides,
     digest_now,
     digest_of,
@@ -46,6 +47,13 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
     deciding = {name: digest for name, digest in digests.items() if place.is_dir() and decides(Path(name).name)}
     edits = {name: _change(directory, name, digest) for name, digest in deciding.items()}
     yield from (Finding(14, "note", sentence) for sentence in edits.values() if sentence)
+    if place.is_dir() and (added := added_since(directory)):
+        yield Finding(
+            14,
+            "note",
+            f"{', '.join(added)} came to be after ropewalk wrote the model, and can change what it says; delete what is not the model's own; if it "
+            f"is, say so, and it is said no more: ropewalk doctor {directory} --accept {' '.join(added)}",
+        )
     # Below lie parts of a run's checkpoint, whose manifest knows them (training/snapshots.py).
     if unknown := [name for name in files if name not in noted and "/" not in name]:
         yield Finding(
@@ -76,13 +84,14 @@ def accept(place: Path, names: Sequence[str]) -> None:
     """Note in the mark what these files are now: their changes were meant, and are said no more.
 
     Raises:
-        UserError: no digest of one of them is noted, or the mark cannot be written.
+        UserError: no digest of one of them is noted, nor is it one that was added; or the mark cannot be written.
     """
     directory = place if place.is_dir() else place.parent
-    noted = noted_digests(directory)
-    if unknown := [name for name in names if name not in noted]:
+    known = [*noted_digests(directory), *added_since(directory)]
+    if unknown := [name for name in names if name not in known]:
         raise UserError(
-            f"--accept takes files whose digests {MARK} notes of {place} ({', '.join(noted) or 'there are none'}), got {unknown[0]}"
+            f"--accept takes files whose digests {MARK} notes of {place}, and what was added to them ({', '.join(known) or 'there are none'}), got "
+            f"{unknown[0]}"
         )
     with disk_errors(directory):
         note_again(directory, names)

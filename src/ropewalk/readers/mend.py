@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.digests import digest_now, note_again, noted_digests
+from ropewalk.checkpoint.digests import BEFORE_FIX, digest_now, note_again, noted_digests
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.files import disk_errors, write_json
 from ropewalk.checkpoint.named_twice import named_twice
@@ -35,8 +35,6 @@ from ropewalk.readers.window_checks import is_short, stale_lengths
 from ropewalk.rope.scaling import SCALINGS
 
 Config = dict[str, Any]
-#: What the name of a file that was replaced goes on with, before a number.
-BEFORE_FIX = ".before-fix-"
 
 
 def mend(subject: Subject) -> tuple[Subject, list[str], list[str]]:

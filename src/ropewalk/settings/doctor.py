@@ -23,7 +23,7 @@ class DoctorSettings(OpeningOptions):
     fix: Flag = False
     """Mend what is certain; each file that is changed stays beside the new one as NAME.before-fix-1, -2, …"""
     accept: Sequence[str] | None = None
-    """Files that were changed on purpose since ropewalk wrote them, as check 14 names them: from now on they are as they should be."""
+    """Files that were changed or added on purpose since ropewalk wrote the model, as check 14 names them: from now on they are as they should be."""
     readers: Annotated[Sequence[ReaderName] | None, tyro.conf.arg(name="for")] = None
     """What shall read it: the others are left out, and so are notes of how they rotate."""
     strict: Flag = False
