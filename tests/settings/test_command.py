@@ -12,6 +12,9 @@ import pytest
 
 import ropewalk
 from ropewalk import cli
+from ropewalk.checkpoint import files
+from ropewalk.checkpoint.run_directory import run_directory
+from ropewalk.cli import door
 from ropewalk.errors import UserError
 from ropewalk.settings.command import ask_at_start, docs_of, fields
 from ropewalk.settings.train import TrainSettings
@@ -149,11 +152,33 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_what_lies_at_out_is_asked_by_the_first_process_alone(tmp_path, monkeypatch):
     """Another process that comes later finds there what the first has begun to write, or is clearing away."""
-    (tmp_path / "file").write_text("mine")
-    settings = TrainSettings("hemp", data=["builtin:demo"], window=8192, out=tmp_path / "file", steps=1)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "text.txt").write_text("mine")
+    settings = TrainSettings("hemp", data=[out / "text.txt"], window=8192, out=out, steps=1, overwrite=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     ask_at_start(settings)
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UserError, match="is a file; choose another --out"):
+    with pytest.raises(UserError, match="would be replaced"):
         ask_at_start(settings)
+
+
+def test_whether_out_can_be_written_is_asked_once_by_the_command_line_and_once_when_the_run_takes_it(
+    tmp_path, monkeypatch
+):
+    """By the first before torch is imported, which Python's callers have done; a place that is none is an answer of both."""
+    (tmp_path / "text.txt").write_text("words")
+    asked = TrainSettings("hemp", data=[tmp_path / "text.txt"], window=8192, out=tmp_path / "text.txt/out", steps=1)
+    for ask in (
+        lambda: door.check("train", cli.COMMANDS["train"], asked),
+        lambda: run_directory(asked.out, holds=(), signs=()).__enter__(),
+    ):
+        with pytest.raises(UserError, match="is a file; choose another --out"):
+            ask()
+    probes = []
+    monkeypatch.setattr(files, "refuse_full", lambda out, directory: probes.append(out))
+    asked = dataclasses.replace(asked, out=tmp_path / "out")
+    door.check("train", cli.COMMANDS["train"], asked)
+    ask_at_start(asked)  # as the function does, behind the command
+    assert probes == [tmp_path / "out"]

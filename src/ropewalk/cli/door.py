@@ -56,8 +56,8 @@ def check(name: str, command: Command, options: Any) -> Any:
     refuse_lacking(f"ropewalk {name}", command.needs)
     if not command.loads or not is_first_process():
         return settings  # quick by itself; or another process says it
-    _look_at_inputs(settings, by_step=getattr(options, "by_step", False))
     _look_at_out(settings)
+    _look_at_inputs(settings, by_step=getattr(options, "by_step", False))
     return settings
 
 
@@ -85,10 +85,10 @@ def _look_at_inputs(settings: Any, *, by_step: bool) -> None:
 
 
 def _look_at_out(settings: Any) -> None:
-    if isinstance(settings, Checkpointed | FromAdapter | DemoSettings) and not getattr(settings, "resume", False):
-        guard.refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs_of(settings))
     if isinstance(settings, Checkpointed | FromAdapter | DemoSettings | EvaluateSettings | AblateSettings):
         refuse_unwritable(settings.out)
+    if isinstance(settings, Checkpointed | FromAdapter | DemoSettings) and not getattr(settings, "resume", False):
+        guard.refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs_of(settings))
     if isinstance(settings, SearchSettings):
         refuse_unwritable(Path(settings.out).parent)
     if isinstance(settings, AblateSettings):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from ropewalk.checkpoint.files import refuse_to_lose, refuse_unwritable
+from ropewalk.checkpoint.files import refuse_to_lose
 from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.errors import UserError
@@ -274,7 +274,6 @@ class TrainSettings(Recipe, Checkpointed):
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
-        refuse_unwritable(self.out)
         if self.overwrite:
             refuse_to_lose(self.out, inputs_of(self))
         if self.resume or self.overwrite:
