@@ -1,6 +1,7 @@
 """Tokenised once, cut into blocks, read in an order known in advance."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from ropewalk import testing
-from ropewalk.data.documents import Document
+from ropewalk.checkpoint import digests
+from ropewalk.data.documents import Document, digest_of_all
 from ropewalk.data.packing import IGNORED, PackedBlocks, _permutation, order
 from ropewalk.data.token_corpus import TokenCorpus, tokenise
 from ropewalk.errors import UserError
@@ -139,6 +141,18 @@ def test_a_damaged_cache_is_made_again(tmp_path, own_cache, file, damage):
     with pytest.warns(UserWarning, match="damaged .* made again"):
         again = tokenise(tmp_path / "a.txt", TOKENIZER)
     assert np.array_equal(again.ids, first)
+
+
+def test_a_file_is_hashed_once_for_its_tokens_and_for_a_runs_header(tmp_path, monkeypatch):
+    text, hashed = tmp_path / "a.txt", []
+    text.write_text("words")
+    os.utime(text, (1, 1))  # what was written this moment may be written again under the same date
+    really = digests._hashed
+    monkeypatch.setattr(digests, "_hashed", lambda file, size: hashed.append(file) or really(file, size))
+    for _ in range(2):
+        tokenise(text, TOKENIZER)
+        digest_of_all([text])
+    assert hashed == [text]
 
 
 def test_another_tokenizer_is_another_corpus():

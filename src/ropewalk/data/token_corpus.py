@@ -28,6 +28,7 @@ from jaxtyping import Float32, Int64, Integer, UInt8
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.checkpoint.cache import cache_directory
+from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.files import whole_directory_of_ours
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversations
 from ropewalk.data.compression import damage_named
@@ -157,7 +158,9 @@ def _key(sources: Sources, how: list[Any], limit: int | None, seed: int) -> tupl
             parts.append([str(source), limit, seed])
         else:
             root = Path(source)
-            parts += [[str(path.relative_to(root.parent)), _file_digest(path)] for path in files_of(source)]
+            for path in files_of(source):
+                with damage_named(path):
+                    parts.append([str(path.relative_to(root.parent)), digest_of(path)])
     return streamed, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -167,11 +170,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     definition = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     bos_eos = f"{' '.join(map(str, prefix_ids(tokenizer))) or None} {tokenizer.eos_token_id}"
     return hashlib.sha256(f"{type(tokenizer).__name__} {bos_eos} {definition}".encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with damage_named(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _writable(directory: Path) -> Path:
@@ -338,7 +336,7 @@ def _write(
             )
         ids = np.memmap(beside / "ids.bin", dtype=encoder.dtype, mode="r")
         digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}
-        marked = _file_digest(beside / "marks.bin") if talks else None
+        marked = hashlib.sha256(np.memmap(beside / "marks.bin", np.uint8, "r").data).hexdigest() if talks else None
         about = {"dtype": encoder.dtype.name, **digests, "marks": marked, "starts": starts, "names": names}
         about["weights"] = weights or None
         about["remarks"] = remarks.sentences
