@@ -378,6 +378,9 @@ def test_on_a_cpu_what_a_night_does_comes_before_what_the_papers_recipe_would_ta
     )
     assert night < recipe and night < days and "1000 steps, the paper's" in printed
     assert re.search(r"1000 steps of 128 windows \([\d.]+ days\) are the recipe of Chen et al.", printed)
+    assert "are no run for a CPU: GPUs that are not here are planned for with --gpus, as in --gpus 8xH100\n" in printed
+    show_plan(plan("hemp", window=1024, steps=100, batch_size=1))
+    assert "no run for a CPU" not in capsys.readouterr().out
 
 
 def test_longce_costs_its_forward_passes(capsys) -> None:

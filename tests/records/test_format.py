@@ -24,6 +24,8 @@ from ropewalk.records import format as number_format
         (number_format.times, 14.2, "14×"),
         (number_format.large, 1_638_400, "1.64 M"),
         (number_format.duration, 7300, "2.0 h"),
+        (number_format.duration, 700 * 86400, "700.0 days"),
+        (number_format.duration, 2836 * 86400, "7.8 years"),
         (number_format.memory, 0, "–"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 NONE = "–"
 _MINUS = "−"  # a hyphen is shorter than a digit and does not line up
+_YEAR = 365.25  # days
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
@@ -96,14 +97,17 @@ def significant(value: Any, digits: int = 6) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Seconds, minutes, hours or days, whichever has few digits."""
+    """Seconds, minutes, hours, days or years, whichever has few digits."""
     if not is_finite(seconds):
         return NONE
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    days = seconds / 86400
+    return f"{days:.1f} days" if days < 2 * _YEAR else f"{days / _YEAR:,.1f} years"
 
 
 def memory(size: Any) -> str:

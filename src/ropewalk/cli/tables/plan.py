@@ -19,6 +19,7 @@ from ropewalk.settings.train import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
 _NIGHT, _STEPS, _MONTH = 8 * 3600, 20, 30 * 24
+_ELSEWHERE = "GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
 _MOMENTS = {
     "forward": "after the forward pass",
     "backward": "as the backward pass begins",
@@ -144,7 +145,7 @@ def verdict(plan: Plan) -> str:
     short = plan.memory.total / GIB - plan.chip.memory
     ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
     if plan.chip.on_cpu:
-        ways += "; GPUs that are not here are planned for with --gpus, as in --gpus 8xH100"
+        ways += f"; {_ELSEWHERE}"
     kept = "as little kept as can be"
     if recipe.activations == "none":
         kept, ways = "every activation kept", f"--activations auto, if it keeps little enough; or {ways}"
@@ -177,13 +178,13 @@ def recipe_line(plan: Plan) -> str:
 
 
 def night_line(plan: Plan) -> str:
-    """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves; and the cheaper mode."""
-    shorter = plan.chip.on_cpu and plan.job.recipe.mode != "pose"
-    return _in_a_night(plan) + (
-        "; --mode pose reads chunks of the old window, or of --chunk-window, at positions of the new one, in less time"
-        if shorter
-        else ""
-    )
+    """What of a run of days one chip does in a night: as many steps as warming up takes, of as many windows as that leaves; and what takes less time."""
+    line = _in_a_night(plan)
+    if plan.chip.on_cpu and plan.job.recipe.mode != "pose":
+        line += "; --mode pose reads chunks of the old window, or of --chunk-window, at positions of the new one, in less time"
+    if plan.chip.on_cpu and plan.hours > _MONTH:
+        line += f"\n{duration(3600 * plan.hours)} are no run for a CPU: {_ELSEWHERE}"
+    return line
 
 
 def _in_a_night(plan: Plan) -> str:
@@ -260,11 +261,13 @@ def _times(plan: Plan) -> dict[str, str]:
     job, time = plan.job, plan.time
     whose = ", the paper's" if job.recipe.steps == Recipe.steps else ""
     rows = {
-        "a step": f"{counted(job.recipe.batch, 'window')}, {time.tokens:,.0f} tokens, {time.seconds:.3g} s",
-        "  products, attention": f"{time.products:.3g} s, {time.attention:.3g} s",
-        "  computed again": f"{time.recomputed:.3g} s",
-        **({"  short contexts (LongCE)": f"{time.short:.3g} s"} if time.short else {}),
-        "  elementwise, optimiser, waiting": f"{time.elementwise:.3g} s, {time.update:.3g} s, {time.idle + time.links:.3g} s",
+        "a step": f"{counted(job.recipe.batch, 'window')}, {time.tokens:,.0f} tokens, {_part(time.seconds)}",
+        "  products, attention": f"{_part(time.products)}, {_part(time.attention)}",
+        "  computed again": _part(time.recomputed),
+        **({"  short contexts (LongCE)": _part(time.short)} if time.short else {}),
+        "  elementwise, optimiser, waiting": ", ".join(
+            map(_part, (time.elementwise, time.update, time.idle + time.links))
+        ),
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
         "MFU": str(plan.mfu).removeprefix("MFU "),
         f"{counted(job.recipe.steps, 'step')}{whose}": f"{_count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
@@ -273,6 +276,11 @@ def _times(plan: Plan) -> dict[str, str]:
     if plan.cost is not None:
         rows["cost"] = f"{plan.cost:,.0f} at {plan.price:g} a chip and hour"
     return rows
+
+
+def _part(seconds: float) -> str:
+    """The time of a step, or of a part of it, which may be a thousandth of a second."""
+    return f"{seconds:.3g} s" if seconds < 1000 else duration(seconds)
 
 
 def _copies(job: Job) -> str:
