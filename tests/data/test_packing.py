@@ -108,7 +108,7 @@ def test_short_documents_are_packed_and_too_few_tokens_refused():
 def test_the_second_time_nothing_is_tokenised(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text(testing.prose(50))
     first = tokenise(tmp_path / "a.txt", TOKENIZER)
-    monkeypatch.setattr("ropewalk.data.token_corpus.encode_all", None)
+    monkeypatch.setattr("ropewalk.data.corpus_encoder.encode_all", None)
     again = tokenise(tmp_path / "a.txt", TOKENIZER)
     assert np.array_equal(first.ids, again.ids) and first.digest == again.digest
 
@@ -120,7 +120,7 @@ def test_the_cache_goes_by_content_not_by_place_or_date(tmp_path, monkeypatch):
     first = tokenise(tmp_path / "a/same.txt", TOKENIZER)
     (tmp_path / "a/same.txt").write_text("another text")
     assert tokenise(tmp_path / "a/same.txt", TOKENIZER).digest != first.digest
-    monkeypatch.setattr("ropewalk.data.token_corpus.encode_all", None)
+    monkeypatch.setattr("ropewalk.data.corpus_encoder.encode_all", None)
     assert np.array_equal(tokenise(tmp_path / "b/same.txt", TOKENIZER).ids, first.ids)
 
 

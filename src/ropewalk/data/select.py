@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ropewalk.data.chat_tokens import encode_conversations
 from ropewalk.data.conversations import Conversation
+from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.data.documents import files_of, kind_of, read_texts
 from ropewalk.data.encode import TokenIds, encode_all, telling_spelled
 from ropewalk.data.reading import Document, Reading, text_digest
-from ropewalk.data.token_corpus import Sources, tokenizer_digest
+from ropewalk.data.token_corpus import Sources
 from ropewalk.errors import UserError
 
 #: Documents that are tokenized together, at most.

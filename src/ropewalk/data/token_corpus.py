@@ -10,7 +10,6 @@ its own content; if that does not match, it is written again.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -30,12 +29,13 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.checkpoint.cache import cache_directory
 from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.files import whole_directory_of_ours
-from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks, encode_conversations
+from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks
 from ropewalk.data.compression import damage_named
-from ropewalk.data.conversations import Conversation
+from ropewalk.data.corpus_encoder import Encoder, Text
 from ropewalk.data.documents import files_of, kind_of, read_texts
-from ropewalk.data.encode import TokenIds, encode_all, prefix_ids, telling_spelled
+from ropewalk.data.encode import telling_spelled
 from ropewalk.data.reading import Document, Reading
+from ropewalk.data.remarks import Remarks
 from ropewalk.data.scores import Chosen
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress, is_first_process
@@ -46,7 +46,6 @@ _FORMAT = 6
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
 
-_Text = Document | Conversation
 Sources = str | Path | Sequence[str | Path] | Sequence[Document]
 
 
@@ -119,7 +118,7 @@ def tokenise(
         UserError: what `read_documents` raises.
     """
     reading = Reading(field, "first" if loss else "also" if conversations else "never")
-    encoder = _Encoder(tokenizer, loss or "answers", control)
+    encoder = Encoder(tokenizer, loss or "answers", control)
     streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading), chosen and chosen.key], limit, seed)
     place = _writable(cache_directory() / "tokens") / key
     corpus = _from_cache(place, streamed, repeat=True)
@@ -134,7 +133,7 @@ def tokenise(
     return corpus
 
 
-def _documents(sources: Sources, reading: Reading, seed: int, *, in_turn: bool) -> Iterator[_Text]:
+def _documents(sources: Sources, reading: Reading, seed: int, *, in_turn: bool) -> Iterator[Text]:
     listed: list[Any] = [sources] if isinstance(sources, str | Path) else list(sources)
     if listed and isinstance(listed[0], Document):
         return iter(listed)
@@ -162,14 +161,6 @@ def _key(sources: Sources, how: list[Any], limit: int | None, seed: int) -> tupl
                 with damage_named(path):
                     parts.append([str(path.relative_to(root.parent)), digest_of(path)])
     return streamed, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of everything about a tokenizer that decides the ids of a text."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    definition = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    bos_eos = f"{' '.join(map(str, prefix_ids(tokenizer))) or None} {tokenizer.eos_token_id}"
-    return hashlib.sha256(f"{type(tokenizer).__name__} {bos_eos} {definition}".encode()).hexdigest()
 
 
 def _writable(directory: Path) -> Path:
@@ -230,81 +221,10 @@ def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """How texts become tokens.
-
-    Attributes:
-        loss: what of a conversation is scored.
-        control: whether control tokens that are spelled in a text are live.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    loss: str
-    control: bool
-
-    @property
-    def key(self) -> list[Any]:
-        """All that decides the tokens."""
-        template = str(getattr(self.tokenizer, "chat_template", None))
-        return [tokenizer_digest(self.tokenizer), template, self.loss, self.control]
-
-    @functools.cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """Of stored ids, by the largest and not by their number: vocabularies have gaps."""
-        ends = [*prefix_ids(self.tokenizer), self.tokenizer.eos_token_id or 0]
-        return np.dtype(np.uint16 if max([*self.tokenizer.get_vocab().values(), *ends]) < 1 << 16 else np.uint32)
-
-    def encode(self, batch: list[_Text]) -> Iterator[tuple[_Text, TokenIds, Marks | None]]:
-        """Token ids of each text, and marks of the conversations."""
-        talks = [each for each in batch if isinstance(each, Conversation)]
-        texts = [each.text for each in batch if isinstance(each, Document)]
-        spoken = iter(encode_conversations(self.tokenizer, talks, loss=self.loss, control=self.control))
-        plain = iter(encode_all(self.tokenizer, texts, eos=True, control=self.control) if texts else [])
-        for each in batch:
-            yield (each, *next(spoken)) if isinstance(each, Conversation) else (each, next(plain), None)
-
-    def stored(self, ids: TokenIds, name: str) -> TokenIds:
-        """As they are written.
-
-        Raises:
-            UserError: an id that the vocabulary has not.
-        """
-        stored = ids.astype(self.dtype)
-        if (stored != ids).any():
-            raise UserError(f"token ids fit the vocabulary's largest, but {name} has {ids.max()}; mend the tokenizer")
-        return stored
-
-
-class _Remarks(logging.Handler):
-    """What is logged and warned of while texts are read: kept beside their tokens, so that a run that finds these is told it too."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.sentences: list[str] = []
-        self._logger, self._show = logging.getLogger(__package__), warnings.showwarning
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.sentences.append(record.getMessage())
-
-    def _warned(self, message: Any, *where: Any, **more: Any) -> None:
-        self.sentences.append(str(message))
-        self._show(message, *where, **more)
-
-    def __enter__(self) -> _Remarks:
-        self._logger.addHandler(self)
-        warnings.showwarning = self._warned
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        warnings.showwarning = self._show
-
-
 def _write(
     place: Path,
-    documents: Iterable[_Text],
-    encoder: _Encoder,
+    documents: Iterable[Text],
+    encoder: Encoder,
     *,
     limit: int | None,
     chosen: Chosen | None,
@@ -313,7 +233,7 @@ def _write(
     starts, names, weights, talks = [0], [], [], 0
     if not encoder.control:
         documents = telling_spelled(encoder.tokenizer, documents, ": --live-control-tokens")
-    with _Remarks() as remarks, whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
+    with Remarks() as remarks, whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
         with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
             for batch in _batches(documents, _BATCH_CHARACTERS if limit else _BATCH_CHARACTERS * _fours_of_cores()):
                 before = starts[-1]
@@ -353,8 +273,8 @@ def _fours_of_cores() -> int:
     return max(1, (os.cpu_count() or 1) // 4)
 
 
-def _batches(documents: Iterable[_Text], largest: int) -> Iterator[list[_Text]]:
-    batch: list[_Text] = []
+def _batches(documents: Iterable[Text], largest: int) -> Iterator[list[Text]]:
+    batch: list[Text] = []
     characters = 0
     for document in documents:
         batch.append(document)

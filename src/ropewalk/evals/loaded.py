@@ -22,7 +22,7 @@ from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.position_table import Positions, PositionTable
 from ropewalk.checkpoint.window import Answers
 from ropewalk.data import encode
-from ropewalk.data.token_corpus import tokenizer_digest
+from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.distributed import ranks
 from ropewalk.distributed.spread import is_spread, load_spread
 from ropewalk.errors import UserError

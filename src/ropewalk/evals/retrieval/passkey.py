@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -221,10 +221,11 @@ def measure_depths(
     placed_prompts = {at: [protocol.prompt(str(key), distances[at]) for key in keys[at]] for at in local}
     prompts = [prompt for at in local for prompt, _ in placed_prompts[at]]
     title, prefix = f"passkey, window {window}", protocol.prefix
+    passes = passes_of(loaded.model, prompts, prefix)
     few = OfWhat(title, "fewer --depths, or a smaller --window", units="prompts")
-    fewest, passes = min(_FEWEST, trials), passes_of(loaded.model, prompts, prefix)
     if minutes is not None:
-        seconds = reckoned(loaded.model, passes) * fewest / trials
+        fewest = min(_FEWEST, trials)
+        seconds = ranks.same(reckoned(loaded.model, passes) * fewest / trials)
         few.refuse_hopeless(seconds, minutes, fewest * depths, trials * depths)
     announce(
         title,
@@ -234,21 +235,15 @@ def measure_depths(
         "fewer --depths and --trials, or a smaller --window, take less",
     )
     right: dict[int, list[Any]] = {at: [] for at in local}
-    started, at_once = time.perf_counter(), trials if minutes is None else 1
     with (
         Progress(title, len(prompts)) as advance,
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
-        for done in range(0, trials, at_once):
-            batch = [placed_prompts[at][trial][0] for at in local for trial in range(done, done + at_once)]
+        for asked in _rounds(few, depths, trials, minutes):
+            batch = [prompt for at in local for prompt, _ in placed_prompts[at][asked]]
             judged = iter(verdicts(loaded.model, batch, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
             for at in local:
-                right[at] += [next(judged) for _ in range(at_once)]
-            took = ranks.same((time.perf_counter() - started) / (done + at_once))  # a trial of every depth
-            if minutes is not None and not done:
-                few.refuse_hopeless(fewest * took, minutes, fewest * depths, trials * depths)
-            if minutes is not None and done + 1 >= fewest and (done + 2) * took > 60 * minutes:
-                break
+                right[at] += [next(judged) for _ in placed_prompts[at][asked]]
     rows = {}
     for at in local:
         rows[at] = records.Passkey(
@@ -260,6 +255,25 @@ def measure_depths(
             placed=placed_prompts[at][0][1],
         )
     return [row for _, row in sorted(ranks.gathered(rows).items())]
+
+
+def _rounds(few: OfWhat, depths: int, trials: int, minutes: float | None) -> Iterator[slice]:
+    """The trials of each depth that are asked at once: all, or one after the other while there is time.
+
+    Raises:
+        UserError: the first shows that there is no time for the fewest.
+    """
+    if minutes is None:
+        yield slice(trials)
+        return
+    fewest, started = min(_FEWEST, trials), time.perf_counter()
+    for done in range(trials):
+        yield slice(done, done + 1)
+        seconds = ranks.same((time.perf_counter() - started) / (done + 1))  # a trial of every depth
+        if done == 0:
+            few.refuse_hopeless(fewest * seconds, minutes, fewest * depths, trials * depths)
+        if done + 1 >= fewest and (done + 2) * seconds > 60 * minutes:
+            return
 
 
 def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.PasskeySummary:
