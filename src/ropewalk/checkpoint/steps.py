@@ -72,7 +72,7 @@ def steps_left(run: Path, steps: int) -> int:
 def at_stake(run: Path) -> str:
     """What of a training run is lost with its directory: its checkpoints, or the model it ended with; empty if neither is there."""
     if found := list(steps_in(run / CHECKPOINTS)):
-        return f"{len(found)} checkpoints of the run in {run}, to step {found[-1]}"
+        return f"{len(found)} checkpoint{'s' * (len(found) > 1)} of the run in {run}, to step {found[-1]}"
     trained = (run / "config.json").is_file() and "save_every" in _asked_of(run / "records.jsonl")
     return f"the model that the run in {run} ended with" if trained else ""
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +34,7 @@ from ropewalk.settings.extras import explained
 
 __all__ = ["COMMANDS", "main", "parse"]
 
+_logger = logging.getLogger(__name__)
 _as_python_does = warnings.formatwarning
 
 
@@ -109,11 +112,16 @@ def _run(arguments: Sequence[str] | None) -> None:
                 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
                 warnings.simplefilter("ignore", UserWarning)
             settings = door.check(name, COMMANDS[name], options)
+            for field in fields(settings):
+                _logger.debug("%s: %s", field.name, getattr(settings, field.name))
             COMMANDS[name].run(options)
             if not getattr(options, "dry_run", False):
                 door.keep(settings)
         if handler.failed:
             raise SystemExit(1)
+    except UserError as error:
+        _logger.debug("%s", name, exc_info=error)
+        raise
     finally:
         handler.close()
 

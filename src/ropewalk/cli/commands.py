@@ -46,7 +46,7 @@ class Terminal:
     quiet: Flag = False
     """Errors and the result alone."""
     verbose: Flag = False
-    """Debugging messages too."""
+    """Also every option as it applies, debugging messages, and where an error comes from."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="run.yaml")] = None
     """Options from a file, as every run writes one beside its records; what is typed wins."""
 

@@ -191,6 +191,10 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
 
     command, options = run_file.read(file)
     name = words[0] if words and words[0] in COMMANDS else command
+    if name is None:
+        raise UserError(
+            f"{file} has no `command:`, and none was typed; put it before --config, as in `ropewalk plan --config {file}`"
+        )
     if name not in COMMANDS:
         raise UserError(f"{file} says `command: {name}`, which is none; name one of {', '.join(COMMANDS)}")
     if command not in (None, name):

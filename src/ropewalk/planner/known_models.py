@@ -59,7 +59,7 @@ def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
         return known, CONFIGS[known]
     if re.fullmatch(r"[\w-]+", name):
         raise UserError(
-            f"{model} is no directory here, and {', '.join(CONFIGS)} are the models that are known by name; name one of them, a directory, or a "
+            f"{model} is no directory here, and {', '.join([EMBEDDED, *CONFIGS])} are the models that are known by name; name one of them, a directory, or a "
             "hub id such as owner/name"
         )
     return None

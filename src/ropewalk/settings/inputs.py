@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import UserError
@@ -24,5 +23,6 @@ def inputs_of(settings: Any) -> list[str]:
 def refuse_missing_files(option: str, paths: Any) -> None:
     """Raises UserError for the first path of an option, which has one, several or none, at which nothing lies."""
     for path in [] if paths is None else [paths] if isinstance(paths, str | os.PathLike) else paths:
-        if not Path(path).exists():
-            raise UserError(f"--{option} names a file, but {path} does not exist; check the path")
+        if not os.path.exists(path):  # pathlib stops at a name that is too long, as a text would be
+            way_out = "check the path" + ", or give the text itself as --text" * (option == "prompt")
+            raise UserError(f"--{option} names a file, but {str(path)[:80]!r} does not exist; {way_out}")
