@@ -113,6 +113,13 @@ def test_a_plan_that_does_not_fit_has_no_hours_and_no_price(capsys) -> None:
         )
 
 
+def test_more_of_the_hosts_memory_than_was_said_is_no_answer() -> None:
+    asked = dict(window=1 << 20, gpus="H200")
+    assert plan("llama-3-8b", **asked).something_fits
+    assert not (said := plan("llama-3-8b", **asked, host_memory="128GiB")).something_fits
+    assert any("host-memory" in way for way in said.ways)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

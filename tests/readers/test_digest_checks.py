@@ -241,6 +241,22 @@ def test_a_file_that_was_added_is_a_doubt_by_name_until_it_is_accepted_or_gone(m
     assert [verdict for verdict, _ in verdicts(model)] == ["ok"] and "chat_template.jinja" in noted(model)
 
 
+def test_a_card_that_somebody_edited_is_a_doubt_until_it_is_accepted(model: Path) -> None:
+    with open(model / "README.md", "a", encoding="utf-8") as card:
+        card.write("\nPasskey: 100 % at 1M\n")
+    (verdict, sentence), _ = verdicts(model)
+    assert verdict == "note" and sentence.startswith("README.md was written by ropewalk and edited since")
+    cli_ends_with(0, ["doctor", str(model), "--accept", "README.md"])
+    assert [verdict for verdict, _ in verdicts(model)] == ["ok"]
+
+
+def test_of_a_model_by_ropewalk_without_its_record_that_is_said(model: Path) -> None:
+    (model / MARK).unlink()
+    assert "ropewalk wrote the model, and its record of that" in " ".join(sentence for _, sentence in verdicts(model))
+    (model / "README.md").write_text("Somebody else's model.", encoding="utf-8")
+    assert "ropewalk wrote" not in " ".join(sentence for _, sentence in verdicts(model))
+
+
 def test_what_ropewalk_itself_puts_into_a_models_directory_later_is_no_doubt(tmp_path: Path) -> None:
     """Checkpoints, an adapter, records, a card, a page, what --fix replaced."""
     (tmp_path / "text.txt").write_text(testing.prose(800, 0))

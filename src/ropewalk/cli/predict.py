@@ -43,8 +43,7 @@ def plan(options: Any) -> None:
         say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))
     else:
         show_plan(planned)
-    here = (planned.job.gpus, planned.job.recipe.window)
-    if not planned.fits and not any((other.job.gpus, other.job.recipe.window) == here for other in planned.others):
+    if not planned.something_fits:
         raise SystemExit(1)
 
 

@@ -59,6 +59,13 @@ class Plan:
     assumed_host: str = ""
 
     @property
+    def something_fits(self) -> bool:
+        """Whether the run fits these chips as it is or by other options, with no more of the host's memory where that was said."""
+        job, window = self.job, self.job.recipe.window
+        here = (other.job for other in self.others if (other.job.gpus, other.job.recipe.window) == (job.gpus, window))
+        return self.fits or any(self.assumed_host or other.host <= job.host for other in here)
+
+    @property
     def timed(self) -> bool:
         """Whether its time, and so its cost, can be told: it fits, and rates are known."""
         return self.fits and self.rates.known

@@ -26,6 +26,7 @@ from ropewalk.checkpoint.digests import (
 )
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.model_card import README, base_in, is_theirs
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 
@@ -54,12 +55,19 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
             f"{', '.join(added)} came to be after ropewalk wrote the model, and can change what it says; delete what is not the model's own; if it "
             f"is, say so, and it is said no more: ropewalk doctor {directory} --accept {' '.join(added)}",
         )
+    if place.is_dir() and _is_edited(directory):
+        yield Finding(
+            14,
+            "note",
+            f"{README} was written by ropewalk and edited since: what it says is not all from records; if that was meant, ropewalk doctor {directory} "
+            f"--accept {README}",
+        )
     # Below lie parts of a run's checkpoint, whose manifest knows them (training/snapshots.py).
     if unknown := [name for name in files if name not in noted and "/" not in name]:
         yield Finding(
             14,
             "note",
-            f"no digest was noted when {_some(unknown)} came to be, so that nobody would notice a bit that changed there",
+            f"no digest was noted when {_some(unknown)} came to be, so that nobody would notice a bit that changed there{_lost_record(directory)}",
         )
     size = sum(files[name].stat().st_size for name in noted)
     if size > READ_UNASKED and not full:
@@ -80,6 +88,18 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
         yield Finding(14, "ok", f"{_some(same)} {'is' if len(same) == 1 else 'are'} as written, to the last bit")
 
 
+def _lost_record(directory: Path) -> str:
+    """That ropewalk wrote a model whose record is gone, as a card of its tells."""
+    written = not (directory / MARK).exists() and base_in(directory / README)
+    return f"; ropewalk wrote the model, and its record of that, {MARK}, is gone or was never copied" if written else ""
+
+
+def _is_edited(directory: Path) -> bool:
+    """Whether its card is ropewalk's, and another than was written or accepted."""
+    card = directory / README
+    return bool(base_in(card)) and is_theirs(card) and noted_digests(directory).get(README) != digest_now(card)
+
+
 def accept(place: Path, names: Sequence[str]) -> None:
     """Note in the mark what these files are now: their changes were meant, and are said no more.
 
@@ -87,7 +107,7 @@ def accept(place: Path, names: Sequence[str]) -> None:
         UserError: no digest of one of them is noted, nor is it one that was added; or the mark cannot be written.
     """
     directory = place if place.is_dir() else place.parent
-    known = [*noted_digests(directory), *added_since(directory)]
+    known = [*noted_digests(directory), *added_since(directory), *([README] if _is_edited(directory) else [])]
     if unknown := [name for name in names if name not in known]:
         raise UserError(
             f"--accept takes files whose digests {MARK} notes of {place}, and what was added to them ({', '.join(known) or 'there are none'}), got "
