@@ -160,6 +160,14 @@ def test_the_module_imports_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
+def test_where_no_figure_of_the_paper_fits_the_table_does_not_speak_of_it(tmp_path):
+    """At L/4 and L/2 the paper measured nothing."""
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0, 64), made_up.row(2.0, 128)))
+    page = made_up.words(render(records.read([path])))
+    assert "Perplexity, held-out" in page and "beside table" not in page and "The paper's columns" not in page
+    assert "Table 1 (perplexity" in page.split("Nothing on this page stands beside these tables")[1]
+
+
 def test_the_papers_columns_are_matched_by_multiples_of_the_window(tmp_path):
     path = made_up.record_rows(
         tmp_path / "r.jsonl",

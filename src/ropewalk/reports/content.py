@@ -91,19 +91,23 @@ class Table:
     @property
     def title(self) -> str:
         """The caption in full."""
-        return self.caption + self.beside
+        return self.caption + (self.beside if self._has_paper else "")
+
+    @property
+    def _has_paper(self) -> bool:
+        return any(line.paper for line in self.lines)
 
     @property
     def notes(self) -> str:
         """The note in full."""
         several = any(cell.least is not None for line in self.lines for cell in line.cells)
         of_seeds = _OF_SEEDS if several and "interval" in self.note else ""
-        return " ".join(filter(None, [self.note, of_seeds, self.beside_note]))
+        return " ".join(filter(None, [self.note, of_seeds, self.beside_note if self._has_paper else ""]))
 
     @property
     def alone(self) -> Table:
         """One's own rows, and no word of the paper's."""
-        return replace(self, lines=[line for line in self.lines if not line.paper], beside="", beside_note="")
+        return replace(self, lines=[line for line in self.lines if not line.paper])
 
     @property
     def filled(self) -> Table:

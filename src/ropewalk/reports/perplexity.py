@@ -182,7 +182,7 @@ def _table(clean: Clean, group: Group) -> Table:
     lines = seeds_together(lines)
     some = any(m.row.says_nothing for m in group.measurements)
     table = paper_table(group.data)
-    lines += _paper_lines(table, [window / original for window in windows], keep)
+    lines += lines_of_paper(group)
     return Table(
         caption=f"Perplexity, {group.title}",
         beside=f", beside table {table.number} of the paper ({table.text})",
@@ -228,8 +228,14 @@ def _change(value: float, base: float) -> str:
     return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
 
 
-def _paper_lines(table: paper.PaperTable, multiples: list[float], variants: list[Variant]) -> list[Line]:
-    """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits."""
+def lines_of_paper(group: Group) -> list[Line]:
+    """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits.
+
+    None where the paper has no figure at these multiples of L.
+    """
+    table, variants = paper_table(group.data), last_steps(list(group.variants()))
+    windows = sorted({window for variant in variants for window in group.variants()[variant]})
+    multiples = [window / variants[0].original_window for window in windows]
     methods = {paper.METHODS.get(variant.method) for variant in variants if variant.extended}
     factors = {variant.window / variant.original_window for variant in variants if variant.extended}
     rows = [row for row in table.rows if row.model == "7B"]

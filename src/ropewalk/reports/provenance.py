@@ -281,7 +281,7 @@ def not_measured(clean: Clean) -> list[str]:
     """The paper's tables that nothing on this page stands beside."""
     kinds = {type(m.row) for m in clean.measurements}
     groups = perplexity.groups(clean)
-    beside = {perplexity.paper_table(group.data).number for group in groups}
+    beside = {perplexity.paper_table(group.data).number for group in groups if perplexity.lines_of_paper(group)}
     beside |= {3} if any(perplexity.step_curves(group) for group in groups) else set()
     beside |= {4} if PasskeySummary in kinds else set()
     beside |= {5} if kinds & {Benchmark, BenchmarkComparison} else set()
