@@ -6,6 +6,8 @@ import dataclasses
 import json
 import math
 
+import pytest
+
 import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
@@ -217,6 +219,23 @@ def test_rows_of_other_content_under_one_name_are_said_and_are_no_seeds_of_one_t
     assert "as model of" not in page
     variants = [m.model_variant for m in clean(records.read([path])).measurements if m.model_variant.extended]
     assert sorted(len(row) for row in seeds_of_rows(variants)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("others", "said"), [((), "training seed 3."), (("/b/runs/t",), "training seed not on record.")]
+)
+def test_the_seed_of_a_resumed_training_is_known_though_its_directory_is_written_otherwise(tmp_path, others, said):
+    """run.yaml has absolute paths, the command that measured a relative one; of two such directories neither is believed."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4, 8, name="runs/t"), made_up.row(2.05), made_up.row(2.0, 1024)),
+    )
+    for out in ("/a/runs/t", *others):
+        asked = {"out": out, "learning_rate": 1e-4, "batch_size": 1, "steps": 8, "resume": True}
+        header = made_up.run(made_up.extended(name="hemp"), f"ropewalk train --out {out}", settings=asked, seed=3)
+        made_up.steps(Recorder(path, header), 8)
+    assert said in made_up.words(render(records.read([path])))
 
 
 def test_a_state_that_is_tested_on_what_it_was_trained_on_is_a_doubt(tmp_path):

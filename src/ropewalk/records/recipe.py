@@ -6,6 +6,7 @@ out  a `Recipe`
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +86,12 @@ UNKNOWN = Recipe()
 def place(name: str) -> str:
     """The run that a checkpoint belongs to: its name without `checkpoints/step-000200`."""
     return re.sub(r"/checkpoints/step-\d+$", "", name.replace("\\", "/").rstrip("/"))
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two names can be of one run's directory; the one may be relative where the other is not, as `--config` of a run.yaml, whose paths are absolute, leaves it."""
+    first, second = (posixpath.normpath(place(name)) for name in (one, other))
+    return first == second or first.endswith(f"/{second}") or second.endswith(f"/{first}")
 
 
 def recipe_of(run: Run) -> Recipe:

@@ -33,7 +33,7 @@ from ropewalk.records import (
     Run,
     Step,
 )
-from ropewalk.records.recipe import is_training, place
+from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
 from ropewalk.reports.same_names import Text, apart
 
@@ -125,11 +125,25 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart."""
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
-    measurements = [Measurement(m.row, run := runs[m.run.id], by_place.get(place(run.model.name))) for m in rows]
+    measurements = [Measurement(m.row, run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page
+
+
+def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:
+    """The run that trained what was measured: by its place; where that is written otherwise, the one training of such a place, scaling and window."""
+    own = place(run.model.name)
+    if own in by_place or is_training(run):
+        return by_place.get(own)
+    model = (run.model.scaling, run.model.window)
+    alike = [
+        training
+        for out, training in by_place.items()
+        if is_same_place(out, own) and (training.model.scaling, training.model.window) == model
+    ]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _with_parameters(runs: dict[str, Run]) -> dict[str, Run]:

@@ -58,7 +58,8 @@ def _tested_on_training_texts(clean: Clean) -> Iterable[str]:
             trained.setdefault(out, set()).update(_texts(run, "data"))
     seen: dict[str, str] = {}
     for m in clean.measurements:
-        texts = trained.get(place(m.run.model.name), set()) if not is_training(m.run) else set()
+        own = place(str(m.trained_by.settings["out"])) if m.trained_by else ""
+        texts = trained.get(own, set()) if not is_training(m.run) else set()
         data = str(getattr(m.row, "data", "") or "")
         if texts & ({data, *_texts(m.run, "data")} - {""}):
             seen.setdefault(m.model_variant.label, short_data(data) or "its own texts")

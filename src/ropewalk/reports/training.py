@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import is_training, place
+from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
@@ -145,9 +144,8 @@ def unmeasured(clean: Clean) -> list[Training]:
 
 
 def _lies_in(variant: Variant, run: Training) -> bool:
-    """Whether a model is of a training by its place; the one may be relative where the other is not."""
-    name, out = (posixpath.normpath(place(text)) for text in (variant.name, str(run.run.settings["out"])))
-    return name == out or name.endswith(f"/{out}") or out.endswith(f"/{name}")
+    """Whether a model is of a training by its place."""
+    return is_same_place(variant.name, str(run.run.settings["out"]))
 
 
 def is_like(variant: Variant, run: Training) -> bool:
