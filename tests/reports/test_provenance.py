@@ -238,6 +238,15 @@ def test_the_seed_of_a_resumed_training_is_known_though_its_directory_is_written
     assert said in made_up.words(render(records.read([path])))
 
 
+def test_a_training_is_called_one_and_not_the_state_it_began_from(tmp_path):
+    asked = {"out": "runs/t", "learning_rate": 1e-4, "batch_size": 1, "steps": 8}
+    header = made_up.run(made_up.extended(name="hemp"), "ropewalk train", settings=asked)
+    made_up.steps(Recorder(tmp_path / "r.jsonl", header), 8)
+    runs = made_up.words(render(records.read([tmp_path / "r.jsonl"]))).split("What was run")[-1]
+    assert "training, PI ×4" in runs and "state training of hemp to PI ×4; window 256 → 1024" in runs
+    assert "before training" not in runs
+
+
 def test_a_state_that_is_tested_on_what_it_was_trained_on_is_a_doubt(tmp_path):
     """Neither a base that saw none of it nor a test on other texts is one."""
     trained = dataclasses.replace(made_up.extended(), steps=8, name="runs/a")

@@ -26,8 +26,8 @@ from ropewalk.records import (
     paper,
 )
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import recipe_of
-from ropewalk.records.variant import Variant, variant_of
+from ropewalk.records.recipe import is_training, recipe_of
+from ropewalk.records.variant import Variant, trained_variant, variant_of
 from ropewalk.reports import perplexity, texts
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
@@ -100,11 +100,12 @@ def _groups(cards: list[RunCard]) -> list[RunGroup]:
 
 
 def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
-    variant, model = variant_of(run.model, recipe=recipe_of(run)), run.model
+    label, state = _label_and_state(run)
+    model = run.model
     kinds = dict.fromkeys(m.row.kind.replace("_", " ") for m in clean.measurements if m.run is run)
     facts = [
         ("model", f"{model.name} ({model.family}), {number_format.large(model.parameters or None)} parameters"),
-        ("state", describe(variant)),
+        ("state", state),
         *([("scaling", parameters)] if (parameters := _parameters(model.scaling)) else []),
         _positions(model),
         ("rows", ", ".join(kinds)),
@@ -114,7 +115,20 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
     ]
     facts += [(str(key), _short(value)) for key, value in run.settings.items() if _says(value)]
     facts += [(key, str(value)) for key, value in run.versions.items() if key not in shared]
-    return RunCard(run.id, run.command, variant.label, facts)
+    return RunCard(run.id, run.command, label, facts)
+
+
+def _label_and_state(run: Run) -> tuple[str, str]:
+    """What a run is called, and the model that it measured in full; of a training what it made of which model."""
+    if not is_training(run):
+        variant = variant_of(run.model, recipe=recipe_of(run))
+        return variant.label, describe(variant)
+    goal = trained_variant(run.model, recipe_of(run))
+    windows = f"window {goal.original_window} → {goal.window}" if goal.extended else f"window {goal.window}"
+    return (
+        f"training, {goal.method_and_factor}",
+        f"training of {goal.base or goal.name} to {goal.method_and_factor}; {windows}",
+    )
 
 
 def _shown(value: object) -> str:
