@@ -14,6 +14,7 @@ from ropewalk import UserError, card, records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, write_json
 from ropewalk.model.extend import extend
+from ropewalk.reports import render
 from ropewalk.rope.scaling import Plain
 
 BASE = "---\nlicense: apache-2.0\nlanguage: [en]\ntags: [old]\n---\n# The base\n"
@@ -48,6 +49,20 @@ def unextended(out: Path, name: str = "hub/base") -> records.ModelInfo:
 
 def read(path: Path) -> str:
     return path.read_text().replace("\u202f", " ")
+
+
+def test_a_resumed_training_is_told_by_the_command_that_began_it(out: Path, tmp_path: Path) -> None:
+    """run.yaml is not pushed, so the resumption alone could be repeated by nobody."""
+    training = {"out": str(out), "learning_rate": 1e-5, "batch_size": 1, "steps": 9, "save_every": 9}
+    began = made_up.run(measured(out, "longer", steps=0), "ropewalk train longer --steps 9", settings=training)
+    resumed = dataclasses.replace(began, command="ropewalk train --config run.yaml --resume")
+    for header, number in ((began, 4), (resumed, 9)):
+        step = records.Step(number, 3.5, 1e-5, 0.5, 4096, 100.0, 41.0, None, 2**20)
+        records.Recorder(out / "records.jsonl", header).add(step)
+    card(out)
+    commands = f"{began.command}\n{resumed.command}\n"
+    assert f"```sh\n{commands}```" in read(out / "README.md")
+    assert f"<pre>{commands.strip()}</pre>" in render(records.read([out]))
 
 
 def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp_path: Path) -> None:

@@ -77,11 +77,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Records:
-    """What was read: headers by run id, rows in file order each with its run, and what was left out."""
+    """What was read: headers by run id, rows in file order each with its run, what was left out, and by run id the commands that began a run and went on with it."""
 
     runs: dict[str, Run]
     measurements: list[Measurement[Row]]
     left_out: LeftOut = field(default_factory=LeftOut)
+    commands: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, kind: type[R]) -> Rows[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -130,7 +131,10 @@ def read(paths: Iterable[str | Path]) -> Records:
             in_force[headers[number].id] = headers[number]
         elif line.head.kind != Run.kind and (measured := _measurement(line, in_force, left_out)) is not None:
             measurements.append(measured)
-    return Records(runs, measurements, left_out)
+    commands: dict[str, list[str]] = {}
+    for run in headers.values():
+        commands.setdefault(run.id, []).append(run.command)
+    return Records(runs, measurements, left_out, commands)
 
 
 def _below(path: Path) -> list[Path]:

@@ -137,7 +137,9 @@ def _read(settings: CardSettings, own: Path) -> tuple[Records, frozenset[str]]:
         return here, trainings
     named = read(settings.records)
     steps = [m for m in here.measurements if m.run.id in trainings - named.runs.keys()]
-    return Records(here.runs | named.runs, [*named.measurements, *steps], named.left_out), trainings
+    return Records(
+        here.runs | named.runs, [*named.measurements, *steps], named.left_out, here.commands | named.commands
+    ), trainings
 
 
 def composed(subject: Subject, records: Records) -> ModelCard:
@@ -173,7 +175,7 @@ def _about(subject: Subject, records: Records) -> Records:
             candidates[key] = run
     known |= _of_one_base(subject, candidates)
     rows = [dataclasses.replace(m, run=known[m.run.id]) for m in records.measurements if m.run.id in known]
-    return Records(known, rows, records.left_out)
+    return Records(known, rows, records.left_out, records.commands)
 
 
 def _of_one_base(subject: Subject, runs: dict[str, Run]) -> dict[str, Run]:
@@ -208,7 +210,7 @@ def _markdown(section: Section) -> str:
 
 
 def _commands(rows: Clean) -> str:
-    commands = list(dict.fromkeys(_of_no_machine(run.command) for run in rows.used_runs))
+    commands = list(dict.fromkeys(_of_no_machine(each) for run in rows.used_runs for each in rows.commands_of(run)))
     fence = "`" * max(3, 1 + max(len(run) for run in re.findall("`*", " ".join(commands))))
     shared = "; ".join(f"{name} {value}" for name, value in provenance.setting(rows).shared if name != "platform")
     where = "; ".join(dict.fromkeys(f"{run.device}, {run.dtype}" for run in rows.used_runs))

@@ -50,7 +50,7 @@ _ASKED: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class RunCard:
-    """One run as the page shows it: name → text, and the versions that differ from those most runs share."""
+    """One run as the page shows it: its command, and on lines of their own those that went on with it; name → text, and the versions that differ from those most runs share."""
 
     id: str
     command: str
@@ -115,7 +115,7 @@ def _card(run: Run, clean: Clean, shared: dict[str, Any]) -> RunCard:
     ]
     facts += [(str(key), _short(value)) for key, value in run.settings.items() if _says(value)]
     facts += [(key, str(value)) for key, value in run.versions.items() if key not in shared]
-    return RunCard(run.id, run.command, label, facts)
+    return RunCard(run.id, "\n".join(clean.commands_of(run)), label, facts)
 
 
 def _label_and_state(run: Run) -> tuple[str, str]:

@@ -70,6 +70,7 @@ class Clean:
 
     paper: bool = True
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
+    commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -86,6 +87,10 @@ class Clean:
         """The runs that have a row on the page, oldest first."""
         used = {m.run.id for m in self.measurements}
         return sorted((run for run in self.runs.values() if run.id in used), key=lambda run: run.started)
+
+    def commands_of(self, run: Run) -> list[str]:
+        """The command that began a run, and those that went on with it: a resumption alone cannot be repeated without the run's directory."""
+        return list(dict.fromkeys(self.commands.get(run.id, [run.command])))
 
 
 def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
@@ -126,7 +131,7 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(m.row, run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names)
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, commands=records.commands)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page
