@@ -390,7 +390,7 @@ PLACES = "what became of the short window is not known, for {} measured at 256 t
     ([1024], [256, 1024], [PLACES.format("its base was not")]),
     ([1024], [1024], [PLACES.format("neither it nor its base was")]),
     ([256], [512], ["Its perplexity was measured at 512 tokens and not at 1024: of the new window it does not tell."]),
-    ([128, 256], [128, 1024], ["at 128 tokens, within the short window of 256, whose own 256 were not measured of both, its perplexity went 7.39 → 8.17, +10.5 %"]),
+    ([128, 256], [128, 1024], ["Within the short window of 256 tokens it and its base were both measured at 128 at most: there its perplexity went 7.39 → 8.17, +10.5 %"]),
 ])  # fmt: skip
 def test_what_was_measured_at_other_windows_is_no_better_and_no_worse(tmp_path, base, extended, told):
     path = made_up.record_rows(

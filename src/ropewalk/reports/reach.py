@@ -32,7 +32,7 @@ def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     ]
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
-    return f"{done} to {window} tokens, {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
+    return f"{done} to {window} tokens{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
 
 
 def of_base(clean: Clean, base: Variant) -> str:
@@ -62,13 +62,10 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
         at = pair[0].window
         alike = [each if each and each[0].window == at else None for each in pairs]
         change, after = over([each and ratio(*each) for each in alike]), [each[1] for each in alike if each]
-        where = (
-            "" if at == short else f", within the short window of {short}, whose own {short} were not measured of both,"
-        )
-        named = f"the short window of {short}" if at == short else f"{at}"
-        return (
-            f"; at {named} tokens{where} its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}"
-        )
+        moves = f"its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}"
+        if at == short:
+            return f"; at the short window of {short} tokens {moves}"
+        return f". Within the short window of {short} tokens it and its base were both measured at {at} at most: there {moves}"
     if any(each.variant == target for each in benchmarks.changes(clean)):
         return ""
     if group is None:
