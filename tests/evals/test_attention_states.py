@@ -153,7 +153,7 @@ def test_the_conclusion_compares_each_state_with_the_base_in_its_window(tmp_path
     said = conclusion(list(zip(variants, (in_range, beyond, interpolated_one), strict=True)), 64).replace("\u202f", " ")
     assert "beyond 64 tokens" in said
     assert "75 % (base, extrapolating), 0 % (PI ×2, before training)" in said
-    assert "told apart as well as in the base, which is 100 %: 50 % (PI ×2, before training)" in said
+    assert "power to tell neighbouring tokens apart there is left: 50 % (PI ×2, before training)" in said
     assert conclusion([], 64).startswith("No key stood beyond")
 
 

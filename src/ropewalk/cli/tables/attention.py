@@ -58,7 +58,7 @@ def _neighbours(gists: Gists) -> str:
     if not is_finite(base) or not base:
         return ""
     shares = [f"{share(each.resolution / base)} ({variant.label})" for variant, each in gists if variant.extended]
-    words = f"Neighbouring tokens are told apart as well as in the base, which is 100 %: {', '.join(dict.fromkeys(shares))}."
+    words = f"Of the base's power to tell neighbouring tokens apart there is left: {', '.join(dict.fromkeys(shares))}."
     return words * bool(shares)
 
 
