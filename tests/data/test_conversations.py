@@ -464,18 +464,34 @@ def test_all_bad_rows_are_named_at_once(tmp_path, count):
     assert ("and 2 more" in message) == (count == 12)
 
 
-def test_calls_that_a_template_does_not_write_are_said(recwarn):
-    tokenizer = testing.byte_tokenizer()
-    tokenizer.chat_template = CHATML
-    call = {"type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
-    talk = conversation_of(
-        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [call]}]}, "n", "row 1"
-    )
-    encode_conversations(tokenizer, [talk])
-    assert ["tool_calls" in str(each.message) for each in recwarn] == [True]
-    tokenizer.chat_template = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['tool_calls'] }}")
-    encode_conversations(tokenizer, [talk])
-    assert len(recwarn) == 1
+WRITES_CALLS = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['tool_calls'] }}")
+#: Of one turn's calls the names, of another's nothing.
+WRITES_FIRST_CALL = CHATML.replace(
+    "{{ m['content'] }}",
+    "{{ m['content'] }}{% if loop.index == 2 %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}{% endif %}",
+)
+NO_TEMPLATE, NO_WORD = "the tokenizer has no chat template", "the tokenizer's chat template writes nothing of them"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (CHATML, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
+        (WRITES_CALLS, [("tools of some conversations", NO_WORD)]),
+        (WRITES_FIRST_CALL, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
+        ("{{ tools }}" + CHATML, [("tool_calls of some turns", NO_WORD)]),
+        ("{{ tools }}" + WRITES_CALLS, []),
+        (None, [("tool_calls of some turns", NO_TEMPLATE), ("tools of some conversations", NO_TEMPLATE)]),
+    ],
+)
+@pytest.mark.parametrize("name", ["f", "Why?", "measure_rope"])
+def test_calls_and_tools_that_are_not_written_are_said_whatever_their_name(recwarn, template, said, name):
+    """Also where the text has the function's name for another reason."""
+    function = {"type": "function", "function": {"name": name, "arguments": {}}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [function]}
+    row = {"messages": [ASKED, turn, ASKED, turn], "tools": [function]}
+    encode_conversations(tokenizer(template), [conversation_of(row, "n", "row 1")] * 2)
+    assert [str(each.message) for each in recwarn] == [f"the {what} are left out, since {why}" for what, why in said]
 
 
 def test_what_measures_read_of_a_conversation_is_what_training_on_all_reads(tmp_path):

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,10 +33,12 @@ class Written:
     Attributes:
         text: all of it.
         answers: where each answer begins and ends in it, in characters, with what ends the assistant's turn, and whether it counts.
+        unwritten: which of `tool_calls` and `tools` the conversation has and the text, in part at least, has not.
     """
 
     text: str
     answers: list[tuple[int, int, bool]]
+    unwritten: tuple[str, ...] = ()
 
 
 def prompt_of(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -58,12 +61,13 @@ def written(tokenizer: Any, conversations: Sequence[Conversation]) -> list[Writt
     """
 
     def render() -> str:
-        return json.dumps([_written(tokenizer, each) for each in conversations], ensure_ascii=False)
+        each = [(*_written(tokenizer, one), _unwritten(tokenizer, one)) for one in conversations]
+        return json.dumps(each, ensure_ascii=False)
 
     way_out = "mend it, or take what it refuses out of the data"
     return [
-        Written(HALF_PAIRS.sub("\ufffd", text), [(a, b, c) for a, b, c in spans])
-        for text, spans in json.loads(_asked(render, way_out, len(conversations)))
+        Written(HALF_PAIRS.sub("\ufffd", text), [(a, b, c) for a, b, c in spans], tuple(unwritten))
+        for text, spans, unwritten in json.loads(_asked(render, way_out, len(conversations)))
     ]
 
 
@@ -75,7 +79,9 @@ def written_plainly(conversation: Conversation) -> Written:
         begins, text = len(text), text + message["content"]
         if message["role"] == "assistant":
             answers.append((begins, len(text), counts(message)))
-    return Written(HALF_PAIRS.sub("\ufffd", text), answers)
+    has_calls = any(message.get("tool_calls") for message in conversation.messages)
+    unwritten = [kind for kind, has in (("tool_calls", has_calls), ("tools", conversation.tools)) if has]
+    return Written(HALF_PAIRS.sub("\ufffd", text), answers, tuple(unwritten))
 
 
 def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tuple[int, int, bool]]]:
@@ -97,6 +103,37 @@ def _written(tokenizer: Any, conversation: Conversation) -> tuple[str, list[tupl
             begins, end = _searched(whole, end, before.removeprefix(made(place)), content, after, conversation.name)
         spans.append((begins, end, counts(message)))
     return whole, spans
+
+
+def _unwritten(tokenizer: Any, conversation: Conversation) -> list[str]:
+    """Of `tool_calls` and `tools` those that the template leaves out: each is given a name that no text has, and some name does not come up."""
+    names: dict[str, list[str]] = {"tool_calls": [], "tools": []}
+
+    def renamed(kind: str, item: Any) -> Any:
+        names[kind].append(name := f"f{uuid.uuid4().hex}")
+        if not isinstance(item, dict):
+            return name
+        function = item.get("function")
+        return (
+            {**item, "function": {**function, "name": name}} if isinstance(function, dict) else {**item, "name": name}
+        )
+
+    def with_calls_renamed(message: dict[str, Any]) -> dict[str, Any]:
+        calls = message.get("tool_calls")
+        if not calls:
+            return message
+        listed = calls if isinstance(calls, list) else [calls]
+        return {**message, "tool_calls": [renamed("tool_calls", call) for call in listed]}
+
+    messages = [with_calls_renamed(message) for message in conversation.messages]
+    tools = [renamed("tools", tool) for tool in conversation.tools or ()] or None
+    if not any(names.values()):
+        return []
+    try:
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+    except Exception:  # noqa: BLE001 - it wrote the conversation as it was: what refuses other names reads them
+        return []
+    return [kind for kind, some in names.items() if not all(name in text for name in some)]
 
 
 def _searched(whole: str, start: int, opening: str, content: str, after: str, name: str) -> tuple[int, int]:

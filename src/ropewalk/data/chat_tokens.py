@@ -45,31 +45,28 @@ def encode_conversations(
     templated = bool(getattr(tokenizer, "chat_template", None))
     cover = _Cover([] if control else control_tokens(tokenizer))
     encoded: list[tuple[TokenIds, Marks]] = []
+    unwritten: set[str] = set()
     for first in range(0, len(conversations), _TOGETHER):
         some = [cover.over(each) for each in conversations[first : first + _TOGETHER]]
         texts = written(tokenizer, some) if templated else list(map(written_plainly, some))
-        _say_unwritten_calls(some, texts)
+        unwritten.update(*(text.unwritten for text in texts))
         placed = _placed(tokenizer, texts, cover, control=templated or control)
         for text, (ids, places) in zip(texts, placed, strict=True):
             marks = _marks(np.array(places, dtype=np.int64).reshape(-1, 2), text, all_of_it=loss == "all")
             row = np.array(ids, dtype=np.int64)
             encoded.append((row, marks) if templated else _ended(tokenizer, row, marks))
+    _say_unwritten(unwritten, templated=templated)
     for ids, _ in encoded:
         check_ids(tokenizer, ids)
     return encoded
 
 
-def _say_unwritten_calls(conversations: Sequence[Conversation], texts: Sequence[Written]) -> None:
+def _say_unwritten(kinds: set[str], *, templated: bool) -> None:
     """Many templates know no `tool_calls`: a turn that holds nothing else is then an empty one."""
-    for conversation, text in zip(conversations, texts, strict=True):
-        calls = [call for message in conversation.messages for call in message.get("tool_calls") or ()]
-        names = [call.get("function", call).get("name") for call in calls if isinstance(call, dict)]
-        if any(isinstance(name, str) and name not in text.text for name in names):
-            warnings.warn(
-                "the tool_calls of some turns are left out, since the tokenizer's chat template writes nothing of them",
-                stacklevel=3,
-            )
-            return
+    of_whom = {"tool_calls": "turns", "tools": "conversations"}
+    why = "the tokenizer's chat template writes nothing of them" if templated else "the tokenizer has no chat template"
+    for kind in sorted(kinds):
+        warnings.warn(f"the {kind} of some {of_whom[kind]} are left out, since {why}", stacklevel=3)
 
 
 class _Cover:
