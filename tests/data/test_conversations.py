@@ -464,6 +464,21 @@ def test_all_bad_rows_are_named_at_once(tmp_path, count):
     assert ("and 2 more" in message) == (count == 12)
 
 
+@pytest.mark.parametrize("row", [{"text": "A text."}, {"words": "A text."}])
+def test_rows_of_another_kind_among_conversations_are_named(tmp_path, row):
+    rows = [{"messages": TALK}, {"instruction": "Why?", "output": "Because."}, row]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {"messages": TALK}])))
+    what = "is a text" if "text" in row else "has none of their columns, but words"
+    with pytest.raises(
+        UserError, match=f"^line 3 of .* {what}, and the rows of this file are conversations, as its fi"
+    ):
+        list(read_texts(path, Reading(conversations="first")))
+    path.write_text("\n".join(map(json.dumps, [*rows, row])))
+    with pytest.raises(UserError, match=f"^2 rows .* line 3 of .* {what}, .* of their own, line 4 of .* {what}"):
+        list(read_texts(path, Reading(conversations="also")))
+
+
 WRITES_CALLS = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['tool_calls'] }}")
 #: Of one turn's calls the names, of another's nothing.
 WRITES_FIRST_CALL = CHATML.replace(

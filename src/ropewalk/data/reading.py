@@ -106,7 +106,7 @@ def from_rows(
             except UserError as error:
                 if is_first and isinstance(error, NoText):
                     raise
-                known = None if is_first and isinstance(row, UserError) else settled
+                known = settled if isinstance(row, dict) or not is_first else None
                 raise refusal_of(error, _errors(rows, source, reading, known, place)) from None
             if isinstance(item, Conversation):
                 half_pairs += HALF_PAIRS.search(item.text) is not None
@@ -170,6 +170,12 @@ def _item(number: int, row: Any, source: str, settled: Reading, place: str) -> D
     where, field = f"{place} {number} of {source}", settled.field
     if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
         return conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
+    if settled.conversations == "first" and isinstance(row, dict) and field is None:
+        what = (
+            "is a text" if any(name in row for name in FIELDS) else f"has none of their columns, but {', '.join(row)}"
+        )
+        rule = "the rows of this file are conversations, as its first"
+        raise UserError(f"{where} {what}, and {rule}: rows of another kind go into a file of their own")
     text = _row_text(row, field, where)
     return Document(f"{source}:{_row_name(row, field) or number}", text)
 
