@@ -348,6 +348,25 @@ def test_a_damaged_archive_is_named(tmp_path, pack, damage):
         list(read_documents(path))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"label": "0", "summary": "a"}', 'label is one of the numbers 0, 1, got the text "0";'),
+        ('{"label": 2, "summary": "a"}', "label is one of the numbers 0, 1, got the number 2;"),
+        ('{"label": true, "summary": "a"}', "label is one of the numbers 0, 1, got true;"),
+        ('{"label": 0, "summary": null}', "summary is a text that is not empty, got null;"),
+        ('{"label": 0, "summary": "None", "answer": 1}', 'answer is one of the texts "1", "2", got the number 1;'),
+        ("3", r"\(it is a number\); mend"),
+    ],
+)
+def test_a_value_of_an_item_is_told_as_the_file_has_it(tmp_path, line, said):
+    (tmp_path / "a.jsonl").write_text(line)
+    fields = {"label": jsonlines.one_of(0, 1), "summary": jsonlines.text}
+    fields |= {"answer": jsonlines.one_of("1", "2")} if "answer" in line else {}
+    with pytest.raises(UserError, match=said):
+        list(jsonlines.read(tmp_path / "a.jsonl", fields))
+
+
 def test_broken_rows_are_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": \n')
@@ -357,10 +376,10 @@ def test_broken_rows_are_named(tmp_path):
     with pytest.raises(UserError, match="it has words, n: call the one with the text"):
         list(read_documents(path))
     assert texts(path, field="words") == ["one"]
-    with pytest.raises(UserError, match="is a int, not text"):
+    with pytest.raises(UserError, match="is a number, not a text"):
         list(read_documents(path, field="n"))
     path.write_text("1\n")
-    with pytest.raises(UserError, match="line 1 .* is a int"):
+    with pytest.raises(UserError, match="line 1 .* is a number"):
         list(read_documents(path))
 
 

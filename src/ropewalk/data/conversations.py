@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk.data.rows import line_ends
+from ropewalk.data.rows import json_kind, line_ends
 from ropewalk.errors import UserError
 
 # The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
@@ -155,7 +155,7 @@ def _tools(row: Mapping[str, Any]) -> list[Any] | None:
         except ValueError:
             raise _Wrong("its tools are text that is no JSON") from None
     if not isinstance(tools, list):
-        raise _Wrong(f"its tools are a {type(tools).__name__}, and a list is read")
+        raise _Wrong(f"its tools are {json_kind(tools)}, and a list is read")
     return tools or None
 
 
@@ -181,9 +181,11 @@ def _alternating(texts: list[str]) -> list[dict[str, Any]]:
 
 def _turn(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, dict):
-        raise _Wrong(f"a turn is a {type(turn).__name__}")
+        raise _Wrong(f"a turn is {json_kind(turn)}")
     spoken = next((turn[key] for key in ("role", "from") if turn.get(key) is not None), None)
     role = _ROLES.get(spoken.lower()) if isinstance(spoken, str) else None
+    if spoken is None:
+        raise _Wrong("a turn has no role")
     if role is None:
         raise _Wrong(f"a turn has the role {spoken!r}, which is none of {', '.join(_ROLES)}")
     content = next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None)
@@ -223,7 +225,7 @@ def _said(content: Any, *, empty: bool = False) -> str:
             raise _Wrong(f"a turn holds {others[0]!r}, and text alone is read")
         content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
-        raise _Wrong(f"a turn's text is a {type(content).__name__}")
+        raise _Wrong(f"a turn's text is {json_kind(content)}")
     if not content.strip() and not empty:
         raise _Wrong("a turn is empty")
     return line_ends(content)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.reading import HALF_PAIRS
-from ropewalk.data.rows import not_lines
+from ropewalk.data.rows import json_kind, not_lines
 from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
@@ -40,7 +40,8 @@ def one_of(*values: Any) -> Callable[[Any], Any]:
 
     def check(value: Any) -> Any:
         if not any(type(value) is type(each) and value == each for each in values):
-            raise ValueError(f"one of {', '.join(map(json.dumps, values))}")
+            plural = {"a number": "the numbers ", "a text": "the texts "}.get(json_kind(values[0]), "")
+            raise ValueError(f"one of {plural}{', '.join(map(json.dumps, values))}")
         return value
 
     return check
@@ -68,7 +69,7 @@ def _checked(line: bytes, fields: Fields, place: str) -> dict[str, Any]:
     with told(f"{place} is not a JSON object with the fields {', '.join(fields)}", "mend or drop it"):
         item = json.loads(line)
         if not isinstance(item, dict):
-            raise ValueError(f"it is a {type(item).__name__}")
+            raise ValueError(f"it is {json_kind(item)}")
         if missing := [field for field in fields if field not in item]:
             raise ValueError(f"no {missing[0]}")
     checked = {}
@@ -76,8 +77,14 @@ def _checked(line: bytes, fields: Fields, place: str) -> dict[str, Any]:
         try:
             checked[field] = check(item[field])
         except ValueError as error:
-            raise UserError(f"in {place} {field} is {error}, got {str(item[field])[:80]!r}; mend or drop it") from None
+            raise UserError(f"in {place} {field} is {error}, got {_shown(item[field])}; mend or drop it") from None
     return checked
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it, and what it is where that is easily overlooked: a number between quotes is a text."""
+    kind = {"a text": "the text ", "a number": "the number "}.get(json_kind(value), "")
+    return f"{kind}{json.dumps(value, ensure_ascii=False):.80}"
 
 
 def find(directory: str | Path, name: str) -> Path:

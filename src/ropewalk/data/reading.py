@@ -25,7 +25,7 @@ from ropewalk.data.conversations import (
     is_conversation,
     unread,
 )
-from ropewalk.data.rows import Unreadable, line_ends, refusal_of
+from ropewalk.data.rows import Unreadable, json_kind, line_ends, refusal_of
 from ropewalk.errors import UserError
 from ropewalk.records.format import counted
 
@@ -197,7 +197,7 @@ def _errors(
 
 def _row_text(row: Any, field: str | None, place: str) -> str:
     if not isinstance(row, dict):
-        raise UserError(f"{place} is a {type(row).__name__}, not an object with fields; mend it")
+        raise UserError(f"{place} is {json_kind(row)}, not an object with fields; mend it")
     if field not in row:
         missing = f"has no field {field!r}" if field else f"has none of the fields {', '.join(FIELDS)}"
         if field:
@@ -209,7 +209,7 @@ def _row_text(row: Any, field: str | None, place: str) -> str:
         raise NoText(f"{place} {missing}; it has {', '.join(map(str, row))}: {way_out}")
     text = "" if row[field] is None else row[field]
     if not isinstance(text, str):
-        raise UserError(f"field {field!r} in {place} is a {type(text).__name__}, not text; name another, or mend it")
+        raise UserError(f"field {field!r} in {place} is {json_kind(text)}, not a text; name another, or mend it")
     return text
 
 

@@ -61,6 +61,14 @@ def decoded(raw: bytes, file: OpenFile) -> str:
         raise Unreadable(f"{file} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
 
 
+def json_kind(value: Any) -> str:
+    """What a value is, in JSON's words."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    kinds = {str: "a text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"a {type(value).__name__}")  # Parquet has others: bytes, dates
+
+
 def line_ends(text: str) -> str:
     """With each line end as one character, whichever system wrote it: a model has hardly seen another."""
     text = text.replace("\r\n", "\n")
