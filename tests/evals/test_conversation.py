@@ -159,7 +159,7 @@ def test_an_interrupted_answer_counts_and_the_next_question_can_be_asked(model):
     [
         (dict(question="a", max_new_tokens=0), "max-new-tokens is a whole number of at least 1"),
         (dict(question="a", temperature=-1.0), "temperature is a finite number of at least 0"),
-        (dict(question="a", file="missing.txt"), "--file names a file, but missing.txt does not exist"),
+        (dict(question="a", file="missing.txt"), "--file names a file, but 'missing.txt' does not exist"),
         (dict(question="a", file="/"), "--file names a file, but / is a directory"),
         (dict(), "chat answers questions, but there is none"),
         (dict(question="half a pair \ud83d"), "text that UTF-8 can write"),

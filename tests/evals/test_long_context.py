@@ -373,7 +373,7 @@ def test_what_cannot_be_made_is_named(answered, given):
     assert set(summary.left_out) == {"niah_single_2", "qa_1"} and "--questions" in summary.left_out["qa_1"]
     with pytest.raises(UserError, match="no task can be made of what was given: qa_2: .*--questions"):
         ruler(tasks=["qa_2"])
-    with pytest.raises(UserError, match=r"niah_single_1 \d+, vt \d+, and the shortest of --windows is 100;"):
+    with pytest.raises(UserError, match=r"niah_single_1 \d+, vt \d+, and the longest of --windows is 100;"):
         ruler(windows=[100])
     assert len(answered) == 1
 

@@ -52,6 +52,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 def _model(family: str, window: int = WINDOW) -> Any:
     facts = TABLES[family]
     settings = dict(pad_token_id=1) | _SMALL | _SETTINGS.get(family, _SMALL) | dict(vocab_size=258)
+    settings |= dict(bos_token_id=256, eos_token_id=257)  # some families have their own vocabulary's by default
     padding = 2 if facts.first == "pad" else 0
     settings[facts.length_key] = window + padding
     config = transformers.CONFIG_MAPPING[family](**settings)

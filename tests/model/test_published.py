@@ -229,6 +229,7 @@ def test_a_multimodal_config_without_a_section_of_text_is_extended_where_its_key
     config = dict(
         model_type="qwen2_5_vl", rope_scaling=dict(type="mrope", mrope_section=[2, 3, 3]), vision_config=sizes
     )
+    text |= dict(bos_token_id=1, eos_token_id=2)
     made = transformers.AutoConfig.for_model(**json.loads(json.dumps(config | text)))
     transformers.AutoModelForImageTextToText.from_config(made).save_pretrained(tmp_path / "a")
     (tmp_path / "a/config.json").write_text(json.dumps(config | text), encoding="utf-8")

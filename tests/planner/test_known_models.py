@@ -24,7 +24,7 @@ def test_models_of_today_are_known_by_name_and_have_the_weights_that_their_maker
 def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
     with pytest.raises(
         UserError,
-        match="llama-70b is no directory here, and llama-7b, llama-13b, .* llama-3-70b, qwen3-8b are the models",
+        match="llama-70b is no directory here, and hemp, llama-7b, llama-13b, .* llama-3-70b, qwen3-8b are the models",
     ):
         shape_of("llama-70b")
 

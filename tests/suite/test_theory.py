@@ -53,6 +53,7 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
     assert (result.rope.head_dim, result.rope.window, result.bounds.factor) == (4, 512, 4)
     assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
         "theory.jsonl",
+        "run.yaml",
         ".ropewalk.json",
     }
     for name in FIGURES:
@@ -117,7 +118,7 @@ def test_the_papers_models_are_known_by_name(tmp_path, monkeypatch):
     result = theory("llama-65b", window=4096, out=tmp_path / "out")
     assert (result.name, result.rope) == ("llama-65b", Rope(128, 10000.0, 2048))
     with pytest.raises(
-        UserError, match="llama-30b is no directory here, and llama-7b, .* are the models that are known by name"
+        UserError, match="llama-30b is no directory here, and hemp, llama-7b, .* are the models that are known by name"
     ):
         theory("llama-30b", out=tmp_path / "other")
 

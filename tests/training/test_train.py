@@ -383,7 +383,7 @@ def test_conversations_and_masked_documents_skip_positions_each_by_itself(base, 
         data = [Document(str(n), talk[1]["content"]) for n, talk in enumerate(talks)]
         options = dict(mask_documents=True, packing="best-fit")
     go(base, tmp_path / "out", data=data, mode="pose", steps=1, batch_size=2, allow_short=True, save_every=0, **options)
-    windows = FittedBlocks(tokenise(data, testing.byte_tokenizer(), conversations=True), 64, allow_short=True)
+    windows = FittedBlocks(tokenise(data, testing.byte_tokenizer(), conversations=True), 64)
     rows = windows.rows(order(0, np.arange(2), len(windows)), mask_documents=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         base, config=transformers.AutoConfig.from_pretrained(tmp_path / "out"), attn_implementation="eager"

@@ -28,7 +28,7 @@ def warn_of_seen_texts(model: str, measured: Iterable[Any]) -> None:
     """Log a sentence, once a process, where a model is measured on texts that it was trained on, under the same names or others."""
     run = place(model)
     trained = _trained_on(Path(run))
-    names = [str(source) for source in measured]
+    names = [str(source) for source in measured if isinstance(source, str | Path)]  # a Document is no file of theirs
     of_hub = {str(source) for source in trained if kind_of(source) == "hub"}
     files = [file for source in trained if kind_of(source) != "hub" for file in files_of(source)]
     seen = [
