@@ -55,7 +55,7 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
             f"{', '.join(added)} came to be after ropewalk wrote the model, and can change what it says; delete what is not the model's own; if it "
             f"is, say so, and it is said no more: ropewalk doctor {directory} --accept {' '.join(added)}",
         )
-    if place.is_dir() and _is_edited(directory):
+    if place.is_dir() and _is_edited(directory, digests):
         yield Finding(
             14,
             "note",
@@ -94,10 +94,10 @@ def _lost_record(directory: Path) -> str:
     return f"; ropewalk wrote the model, and its record of that, {MARK}, is gone or was never copied" if written else ""
 
 
-def _is_edited(directory: Path) -> bool:
-    """Whether its card is ropewalk's, and another than was written or accepted."""
+def _is_edited(directory: Path, digests: dict[str, str]) -> bool:
+    """Whether its card is ropewalk's, and another than was written, or accepted by the digests that are noted."""
     card = directory / README
-    return bool(base_in(card)) and is_theirs(card) and noted_digests(directory).get(README) != digest_now(card)
+    return bool(base_in(card)) and is_theirs(card) and digests.get(README) != digest_now(card)
 
 
 def accept(place: Path, names: Sequence[str]) -> None:
@@ -107,7 +107,8 @@ def accept(place: Path, names: Sequence[str]) -> None:
         UserError: no digest of one of them is noted, nor is it one that was added; or the mark cannot be written.
     """
     directory = place if place.is_dir() else place.parent
-    known = [*noted_digests(directory), *added_since(directory), *([README] if _is_edited(directory) else [])]
+    digests = noted_digests(directory)
+    known = [*digests, *added_since(directory), *([README] if _is_edited(directory, digests) else [])]
     if unknown := [name for name in names if name not in known]:
         raise UserError(
             f"--accept takes files whose digests {MARK} notes of {place}, and what was added to them ({', '.join(known) or 'there are none'}), got "

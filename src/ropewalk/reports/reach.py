@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
@@ -11,7 +12,7 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
 from ropewalk.reports.paired import over, ratio
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.seeds import mean, spread
+from ropewalk.reports.seeds import spread
 
 #: Of each seed its rows by window.
 Seeds = Sequence[perplexity.ByWindow]
@@ -118,5 +119,5 @@ def interval(low: float, high: float) -> str:
 
 def moved(before: Perplexity, inside: Sequence[Perplexity]) -> str:
     """From the base's to the mean of these seeds."""
-    after = mean([row.perplexity for row in inside])
+    after = fmean([row.perplexity for row in inside])
     return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(after)}"

@@ -7,12 +7,8 @@ out  words
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
-
-
-def mean(values: Sequence[float]) -> float:
-    """Over those that there are."""
-    return sum(values) / len(values)
 
 
 def spread(values: Sequence[float], write: Callable[[Any], str], seeds: int) -> str:
@@ -25,4 +21,4 @@ def spread(values: Sequence[float], write: Callable[[Any], str], seeds: int) -> 
 def told(values: Sequence[float], write: Callable[[Any], str], seeds: int) -> str:
     """Their mean, with the spread in brackets."""
     around = spread(values, write, seeds)
-    return write(mean(values)) + (f" ({around})" if around else "")
+    return write(fmean(values)) + (f" ({around})" if around else "")

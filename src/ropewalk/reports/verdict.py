@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.records import PasskeySummary, Perplexity, Step
@@ -15,7 +16,7 @@ from ropewalk.records.variant import Variant, seeds_of_rows
 from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, reach, training
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.seeds import mean, spread, told
+from ropewalk.reports.seeds import spread, told
 
 #: A perplexity of each seed that was measured.
 OfSeeds = Sequence[Perplexity | None]
@@ -215,7 +216,7 @@ def _new_window(
 ) -> None:
     figures = [row.perplexity for row in outside if row]
     window = next(row.window for row in outside if row)
-    value, around = number_format.perplexity(mean(figures)), spread(figures, number_format.perplexity, len(outside))
+    value, around = number_format.perplexity(fmean(figures)), spread(figures, number_format.perplexity, len(outside))
     parts = []
     if stretched:
         parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
@@ -281,7 +282,7 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
     against = "; ".join(filter(None, [f"of {after.window}", around, f"base {before.k_max}" if before else ""]))
-    verdict.tiles.append(Tile("k_max", f"{mean(figures):.0f}", against))
+    verdict.tiles.append(Tile("k_max", f"{fmean(figures):.0f}", against))
 
 
 def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
@@ -296,11 +297,11 @@ def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> Non
     of_seeds = " of some seed" if len(seeds) > 1 else ""
     text = f"Of {len(tasks)} benchmarks in the original window "
     text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
-    means = [mean(each) for each in by_seed if each]
-    total, around = f"{number_format.points(mean(means))} points", spread(means, number_format.points, len(seeds))
+    means = [fmean(each) for each in by_seed if each]
+    total, around = f"{number_format.points(fmean(means))} points", spread(means, number_format.points, len(seeds))
     verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}.")
-    worst = min(tasks, key=lambda task: mean(tasks[task]))
-    beside = f"on average; worst {worst} {number_format.points(mean(tasks[worst]))}"
+    worst = min(tasks, key=lambda task: fmean(tasks[task]))
+    beside = f"on average; worst {worst} {number_format.points(fmean(tasks[worst]))}"
     verdict.tiles.append(Tile("benchmarks", total, beside))
 
 

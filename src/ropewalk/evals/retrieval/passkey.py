@@ -25,6 +25,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -223,10 +224,9 @@ def measure_depths(
     title, prefix = f"passkey, window {window}", protocol.prefix
     passes = passes_of(loaded.model, prompts, prefix)
     few = OfWhat(title, "fewer --depths, or a smaller --window", units="prompts")
-    if minutes is not None:
-        fewest = min(_FEWEST, trials)
-        seconds = ranks.same(reckoned(loaded.model, passes) * fewest / trials)
-        few.refuse_hopeless(seconds, minutes, fewest * depths, trials * depths)
+    budget = None if minutes is None else _Budget(few, depths, trials, minutes)
+    if budget is not None:
+        budget.refuse_hopeless(ranks.same(reckoned(loaded.model, passes) / trials))
     announce(
         title,
         loaded.model,
@@ -239,7 +239,7 @@ def measure_depths(
         Progress(title, len(prompts)) as advance,
         faster(loaded.model, passes=len(prompts) // 2, window=window),
     ):
-        for asked in _rounds(few, depths, trials, minutes):
+        for asked in [slice(trials)] if budget is None else budget.rounds():
             batch = [prompt for at in local for prompt, _ in placed_prompts[at][asked]]
             judged = iter(verdicts(loaded.model, batch, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
             for at in local:
@@ -257,23 +257,39 @@ def measure_depths(
     return [row for _, row in sorted(ranks.gathered(rows).items())]
 
 
-def _rounds(few: OfWhat, depths: int, trials: int, minutes: float | None) -> Iterator[slice]:
-    """The trials of each depth that are asked at once: all, or one after the other while there is time.
+@dataclass(frozen=True)
+class _Budget:
+    """Minutes for as many of the trials of each depth as they suffice for. few: what is said where they suffice for too few."""
 
-    Raises:
-        UserError: the first shows that there is no time for the fewest.
-    """
-    if minutes is None:
-        yield slice(trials)
-        return
-    fewest, started = min(_FEWEST, trials), time.perf_counter()
-    for done in range(trials):
-        yield slice(done, done + 1)
-        seconds = ranks.same((time.perf_counter() - started) / (done + 1))  # a trial of every depth
-        if done == 0:
-            few.refuse_hopeless(fewest * seconds, minutes, fewest * depths, trials * depths)
-        if done + 1 >= fewest and (done + 2) * seconds > 60 * minutes:
-            return
+    few: OfWhat
+    depths: int
+    trials: int
+    minutes: float
+
+    @property
+    def fewest(self) -> int:
+        """Trials of each depth."""
+        return min(_FEWEST, self.trials)
+
+    def refuse_hopeless(self, seconds: float) -> None:
+        """Raises UserError if the fewest trials take longer. seconds: of one trial of every depth, equal on every rank."""
+        fewest, all_trials = (trials * self.depths for trials in (self.fewest, self.trials))
+        self.few.refuse_hopeless(self.fewest * seconds, self.minutes, fewest, all_trials)
+
+    def rounds(self) -> Iterator[slice]:
+        """The trials of each depth that are asked at once: one after the other while there is time.
+
+        Raises:
+            UserError: the first shows that there is no time for the fewest.
+        """
+        started = time.perf_counter()
+        for done in range(self.trials):
+            yield slice(done, done + 1)
+            seconds = ranks.same((time.perf_counter() - started) / (done + 1))
+            if done == 0:
+                self.refuse_hopeless(seconds)
+            if done + 1 >= self.fewest and (done + 2) * seconds > 60 * self.minutes:
+                return
 
 
 def summarise(rows: Sequence[records.Passkey], seconds: float = 0.0) -> records.PasskeySummary:
