@@ -30,6 +30,7 @@ LEVELS = {
     "read-plain": "books as they come",
     "read-longce": "the same by LongCE's weights (--longce 5120)",
     "read-kept": "the half that gains most by a long context (`ropewalk data score`, --keep 0.5)",
+    "read-weighed": "each book counts by its gain (`ropewalk data score`, --weigh)",
     "read-mixed": "four fifths whole, one fifth at the old window's positions (0.2@8k)",
 }
 

@@ -324,7 +324,8 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
     (dict(methods=["YRAN"]), "got YRAN; did you mean yarn?"),
     (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
     (dict(tokens=[1024], data=None), "need documents to train on"),
-    (dict(keep=0.5), "keep 0.5 is a share of scored documents"),
+    (dict(keep=0.5), "keep 0.5 is about scored documents"),
+    (dict(weigh=True), "weigh is about scored documents"),
     (dict(also=["nowhere.txt"]), "nowhere.txt"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, options, sentence):

@@ -60,7 +60,9 @@ class AblateSettings(Loading, OpeningOptions):
     scores: OptionalScores = None
     """With --data: its documents as `ropewalk data score` scored them; those that gain most a token are read."""
     keep: ShareOrNone = None
-    """With --scores: the share that is read; half if not given."""
+    """With --scores: the share that is read; half if not given, all with --weigh."""
+    weigh: Flag = False
+    """With --scores: each document counts in the loss by its score, as in `train`."""
     longce: Tokens | None = None
     """Short context of LongCE's weights, as in `train`."""
     also: OptionalFiles = None
@@ -114,8 +116,9 @@ class AblateSettings(Loading, OpeningOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None and self.scores is None:
-            raise UserError(f"--keep {self.keep} is a share of scored documents; give their --scores, or leave it out")
+        if (self.keep is not None or self.weigh) and self.scores is None:
+            option = "--weigh" if self.keep is None else f"--keep {self.keep}"
+            raise UserError(f"{option} is about scored documents; give their --scores, or leave it out")
         if self.chip is not None and not self.dry_run:
             raise UserError("--chip changes nothing without --dry-run; add that, or leave it out")
         if any(self.tokens) and self.data is None:

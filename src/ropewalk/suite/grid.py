@@ -108,6 +108,7 @@ class Grid:
             data=asked.data or asked.test,
             scores=asked.scores,
             keep=asked.keep,
+            weigh=asked.weigh,
             longce=asked.longce if row.tokens else None,
             window=window,
             steps=steps,
@@ -158,8 +159,9 @@ class Grid:
         )
         common = {name: _named(name, value) for name, value in asked.items() if name not in axes}
         common["test_tokens"] = self.test_tokens
+        common["weigh"] = common["weigh"] or None  # as rows have it that were made before it could be asked for
         if not row.tokens:
-            common |= dict.fromkeys(("data", "scores", "keep", "longce", "step_tokens", "warmup", "mode"))
+            common |= dict.fromkeys(("data", "scores", "keep", "weigh", "longce", "step_tokens", "warmup", "mode"))
         own = {"method": row.method, "parameters": dict(row.parameters), "factor": row.factor, "tokens": row.tokens}
         own |= {"learning_rate": row.rate, "seed": row.seed, "digests": self.digests_for(row)}
         return {"name": f"{self.model_name}/{row.name}", **own, **common}
