@@ -11,7 +11,7 @@ from pathlib import Path
 
 from claims import verdict
 from rows import Row, base_of, rows_in
-from tables import budget, nats, shares, table
+from tables import budget, nats, seconds, shares, table
 from trained_states import above_chance, change, points
 
 from ropewalk.evals.intervals import Paired
@@ -70,7 +70,7 @@ def _figures(row: Row, plain: Row, base: Row) -> list[str]:
         share(key.accuracy) if key else "",
         shares(row.retrieval.get(new)),
         points(change(base, row, above_chance(base))),
-        f"{row.training_seconds:.0f}",
+        seconds([row]),
     ]
 
 

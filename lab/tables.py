@@ -181,8 +181,14 @@ def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
         *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
         _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
         shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
-        _spread([row.training_seconds for row in group], lambda value: f"{value:.0f}") if first["tokens"] else "",
+        seconds(group) if first["tokens"] else "",
     ]  # fmt: skip
+
+
+def seconds(rows: Sequence[Row]) -> str:
+    """GPU seconds of training, and the cards they are of."""
+    cards = sorted({row.device().removeprefix("NVIDIA ").split()[0] for row in rows})
+    return f"{_spread([row.training_seconds for row in rows], lambda value: f'{value:.0f}')}, {' and '.join(cards)}"
 
 
 def _spread(values: list[float | None], write: Callable[[Any], str]) -> str:
