@@ -51,12 +51,20 @@ def test_bash_completes_commands_options_values_and_leaves_files_to_readline(cap
     for files in ("train hemp --data bo", "report ro"):
         assert by_bash(f"ropewalk {files}") == []
     assert by_bash("ropewalk da") == ["data-score"]
+    assert by_bash("ropewalk data ''") == by_bash("ropewalk data sc") == ["score"]
+    assert "--min-tokens" in by_bash("ropewalk data score books --m")
     assert "--min-tokens" in by_bash("ropewalk data-score --m")
 
 
 def test_a_command_of_two_words_is_typed_as_it_is_completed() -> None:
     line = ["books", "--model", "hemp", "--window", "512"]
     assert cli.parse(["data-score", *line])[0] == cli.parse(["data", "score", *line])[0] == "data score"
+
+
+def test_help_on_the_first_of_two_words_is_that_of_the_command(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["data", "--help"])
+    assert not end.value.code and "ropewalk data score" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")

@@ -119,6 +119,11 @@ def _with_command(words: list[str]) -> list[str]:
         name = " ".join(words[:count]).replace("-", " ")
         if name in COMMANDS:
             return [name, *words[count:]]
+    if len(of_two := [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words else []) == 1 and {
+        "-h",
+        "--help",
+    } & {*words[1:2]}:
+        return [*of_two, *words[1:]]
     return words
 
 
