@@ -464,8 +464,50 @@ def test_all_bad_rows_are_named_at_once(tmp_path, count):
         list(read_texts(path, Reading(conversations="also")))
     message = str(refused.value)
     assert message.startswith(f"{count} rows cannot be read: line 2 of ") and message.endswith("mend or drop them")
-    assert [f"line {2 * at} of" in message for at in range(1, count + 1)] == [at <= 10 for at in range(1, count + 1)]
-    assert ("and 2 more" in message) == (count == 12)
+    # The three kinds take turns: the first of each is spelled out, the others are numbers behind it.
+    assert [f"line {2 * at} of" in message for at in range(1, count + 1)] == [at <= 3 for at in range(1, count + 1)]
+    for first in (2, 4, 6):
+        alike = [str(number) for number in range(first + 6, 2 * count + 1, 6)]
+        assert (f"(likewise lines {', '.join(alike)})" in message) == bool(alike)
+
+
+@pytest.mark.parametrize("bad", [3, 3270])
+def test_thousands_of_rows_with_one_fault_are_one_clause_and_a_count(tmp_path, bad):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, [{"text": "A text."}] + bad * [{"messages": TALK}])))
+    with pytest.raises(UserError) as refused:
+        list(read_texts(path, Reading(conversations="also")))
+    message = str(refused.value)
+    lines, more = ("3, 4", "") if bad == 3 else ("3, 4, 5, 6, 7, 8, 9, 10, 11", f" and {bad - 10} more")
+    assert message.startswith(f"{bad} rows cannot be read: line 2 of ")
+    assert (
+        message.endswith(f"(likewise lines {lines}{more}); mend or drop them")
+        and message.count("conversation (messages)") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"messages": TALK}, r"is a conversation \(messages\), .* a file of their own$"),
+        (
+            {"instruction": "Why?", "output": "So."},
+            r"is a conversation \(instruction, output\), .* a file of their own$",
+        ),
+        ({"document": "A text."}, "has its text under 'document', .* a file of their own, or call it 'text'$"),
+        ({"title": "A title"}, "has no 'text', but title, .* a file of their own$"),
+        ({}, "has no 'text', but nothing, .* a file of their own$"),
+    ],
+)
+def test_a_row_of_another_kind_among_texts_is_refused_as_what_it_is(tmp_path, row, what):
+    """In a directory too, whose other files are left out where they hold no text at all: some of this one was read already."""
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, [{"text": "A text."}, row])))
+    for source in (path, tmp_path):
+        for conversations in ("never", "also", "first"):
+            with pytest.raises(UserError, match="^line 2 of .* " + what) as refused:
+                list(read_texts(source, Reading(conversations=conversations)))
+            assert "the rows of this file are texts under 'text', as its first" in str(refused.value)
 
 
 @pytest.mark.parametrize("row", [{"text": "A text."}, {"words": "A text."}])
@@ -479,7 +521,7 @@ def test_rows_of_another_kind_among_conversations_are_named(tmp_path, row):
     ):
         list(read_texts(path, Reading(conversations="first")))
     path.write_text("\n".join(map(json.dumps, [*rows, row])))
-    with pytest.raises(UserError, match=f"^2 rows .* line 3 of .* {what}, .* of their own, line 4 of .* {what}"):
+    with pytest.raises(UserError, match=rf"^2 rows .* line 3 of .* {what}, .* of their own \(likewise line 4\)"):
         list(read_texts(path, Reading(conversations="also")))
 
 

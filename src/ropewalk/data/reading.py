@@ -102,7 +102,7 @@ def from_rows(
         for number, row in rows:
             is_first, settled = settled is None, settled or reading.settled(row)
             try:
-                item = _item(number, row, source, settled, place)
+                item = _item(number, row, source, settled, place, guessed=reading.field is None)
             except UserError as error:
                 if is_first and isinstance(error, NoText):
                     raise
@@ -163,21 +163,36 @@ class _Beside:
             )
 
 
-def _item(number: int, row: Any, source: str, settled: Reading, place: str) -> Document | Conversation:
-    """What one row holds. Raises UserError: it is none of those that the first row promised."""
+def _item(
+    number: int, row: Any, source: str, settled: Reading, place: str, *, guessed: bool
+) -> Document | Conversation:
+    """What one row holds. guessed: the field is the first row's, and nobody named it. Raises UserError: it is none of those that the first row promised."""
     if isinstance(row, UserError):
         raise row
     where, field = f"{place} {number} of {source}", settled.field
     if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
         return conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
-    if settled.conversations == "first" and isinstance(row, dict) and field is None:
-        what = (
-            "is a text" if any(name in row for name in FIELDS) else f"has none of their columns, but {', '.join(row)}"
-        )
-        rule = "the rows of this file are conversations, as its first"
-        raise UserError(f"{where} {what}, and {rule}: rows of another kind go into a file of their own")
+    if isinstance(row, dict) and (settled.conversations == "first" if field is None else guessed and field not in row):
+        raise _of_another_kind(row, where, field)
     text = _row_text(row, field, where)
     return Document(f"{source}:{_row_name(row, field) or number}", text)
+
+
+def _of_another_kind(row: dict[str, Any], where: str, field: str | None) -> UserError:
+    """What a row is that is none of those before it. field: of the text that these have; None where they are conversations."""
+    text = next((name for name in FIELDS if name in row and name != field), None)
+    columns = ", ".join(map(str, row)) or "nothing"
+    if field is None:
+        what = "is a text" if text else f"has none of their columns, but {columns}"
+    elif talk := columns_of(row):
+        what = f"is a conversation ({', '.join(talk)})"
+    else:
+        what = f"has its text under {text!r}" if text else f"has no {field!r}, but {columns}"
+    others = "conversations" if field is None else f"texts under {field!r}"
+    way_out = f", or call it {field!r}" if text and field else ""
+    return UserError(
+        f"{where} {what}, and the rows of this file are {others}, as its first: rows of another kind go into a file of their own{way_out}"
+    )
 
 
 def _errors(
@@ -188,7 +203,7 @@ def _errors(
         for number, row in itertools.islice(rows, _LOOKED_AT):
             try:
                 settled = settled or (reading.settled(row) if isinstance(row, dict) else None)
-                _item(number, row, source, settled or reading, place)
+                _item(number, row, source, settled or reading, place, guessed=reading.field is None)
             except UserError as error:
                 yield error
     except (UserError, Unreadable) as error:  # the file itself, further on

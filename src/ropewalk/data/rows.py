@@ -10,6 +10,7 @@ import codecs
 import collections
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +24,8 @@ from ropewalk.errors import UserError, told
 Columns = Callable[[dict[str, Any]], list[str]]
 Numbered = Iterator[tuple[int, Any]]
 _AT_ONCE = 64
-#: Bad rows that an error names.
-_NAMED = 10
+#: Kinds of bad rows that an error spells out, and rows of a kind that it names.
+_KINDS, _NAMED = 3, 10
 
 
 #: How a file in UTF-32 or UTF-16 begins; the longer ones first, since the shorter may be their beginning.
@@ -103,16 +104,34 @@ def not_lines(first: bytes) -> str:
 
 
 def refusal_of(first: UserError, others: Iterable[UserError]) -> UserError:
-    """One error for all bad rows of a file, so that they can be mended together: what is wrong with the first ten, and how many there are."""
-    sentences, count = [str(first)], 1
-    for count, error in enumerate(others, start=2):
-        if count <= _NAMED:
-            sentences.append(str(error))
-    if count == 1:
+    """One error for all bad rows of a file, so that they can be mended together: what is wrong with the first of each kind, where the next ones are, and how many."""
+    alike: dict[str, list[str]] = {}
+    counts: collections.Counter[str] = collections.Counter()
+    for error in itertools.chain([first], others):
+        kind = _ROW.sub("", str(error))
+        counts[kind] += 1
+        if counts[kind] <= _NAMED:
+            alike.setdefault(kind, []).append(str(error))
+    if counts.total() == 1:
         return first
-    more = f", and {count - _NAMED} more" if count > _NAMED else ""
-    reasons = ", ".join(sentence.removesuffix("; mend or drop it") for sentence in sentences)
-    return UserError(f"{count} rows cannot be read: {reasons}{more}; mend or drop them")
+    listed = [_with_its_kind(alike[kind], counts[kind]) for kind in [*counts][:_KINDS]]
+    unlisted = counts.total() - sum(counts[kind] for kind in [*counts][:_KINDS])
+    listed += [f"and {unlisted} more"] * bool(unlisted)
+    return UserError(f"{counts.total()} rows cannot be read: {', '.join(listed)}; mend or drop them")
+
+
+#: Where a row is, as the errors of rows say it.
+_ROW = re.compile(r"\b(line|row) (\d+) of ")
+
+
+def _with_its_kind(sentences: Sequence[str], count: int) -> str:
+    """What is wrong with the first of several rows, and which the next ones are. count: of all of them."""
+    places = [match for sentence in sentences[1:] if (match := _ROW.search(sentence))]
+    if not places:
+        return sentences[0].removesuffix("; mend or drop it")
+    more = f" and {count - 1 - len(places)} more" * (count > 1 + len(places))
+    others = f" (likewise {places[0][1]}{'s' * (count > 2)} {', '.join(place[2] for place in places)}{more})"
+    return sentences[0].removesuffix("; mend or drop it") + others
 
 
 def _json(file: OpenFile, columns: Columns) -> Numbered:
