@@ -395,6 +395,26 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys, monkeypatch) -> None:
+    from ropewalk.data import text_size, token_corpus
+    from ropewalk.planner import calibrate
+    from ropewalk.planner.chips import datasheet_rates, named
+
+    chip = named("NVIDIA L4")
+    monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
+    monkeypatch.setattr(text_size, "_LITTLE", 0)
+    monkeypatch.setattr(text_size, "_LONG", 0.0)
+    monkeypatch.setattr(token_corpus, "_write", None)  # what tokenises
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "long.txt").write_text("a" * (200 * 128 - 2))  # a token is a byte: with BOS and EOS, 200 windows
+    words = ["train", str(trained / "a"), "--window", "128", "--steps", "5", "--batch-size", "2", "--dry-run"]
+    words += ["--data", str(tmp_path / "long.txt"), "--out", str(tmp_path / "o")]
+    status, printed = said(capsys, *words)
+    assert status == 0, printed
+    assert "long.txt: 25,600 tokens in 200 windows" in printed and "5% of it read (estimated)" in printed
+    assert "estimated from a sample: tokenising all takes about" in printed and printed.endswith("nothing was written")
+
+
 def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_path, capsys, monkeypatch) -> None:
     from ropewalk.planner import calibrate
     from ropewalk.planner.chips import datasheet_rates, named

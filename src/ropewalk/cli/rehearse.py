@@ -18,12 +18,13 @@ _NOTHING = "a dry run: nothing was written"
 
 
 def train(options: Any) -> None:
-    """The run, what it reads (which is tokenised for it), and the plan for this machine."""
+    """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
     from ropewalk.checkpoint.steps import steps_left
     from ropewalk.cli.tables.plan import ends_early, show_plan
+    from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
     from ropewalk.records.format import counted  # which takes numpy, and --help does not
-    from ropewalk.training.batch import batches_of
+    from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
@@ -33,7 +34,8 @@ def train(options: Any) -> None:
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
     mesh = mesh_for(settings)
     settings = settled_for(settings, checkpoint, mesh)
-    batches = batches_of(settings, checkpoint, mesh)
+    readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
+    sources = [f"{reading} (estimated)" for reading in readings] or batches_of(settings, checkpoint, mesh).readings
     saves = (
         f"a checkpoint every {counted(settings.save_every, 'step')}"
         if 0 < settings.save_every < settings.steps
@@ -53,7 +55,8 @@ def train(options: Any) -> None:
         f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
         f"{after.method} factor {after.factor:g}\n"
         f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all:\n"
-        + "".join(f"  {reading}\n" for reading in batches.readings)
+        + "".join(f"  {source}\n" for source in sources)
+        + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
@@ -67,6 +70,16 @@ def train(options: Any) -> None:
         if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
             say(sentence)
     say(_NOTHING)
+
+
+def _unread(seconds: float) -> str:
+    """What a rehearsal leaves to the run, where the data are many."""
+    from ropewalk.records.format import duration
+
+    return (
+        f"tokens and windows are estimated from a sample: tokenising all takes about {duration(seconds)} here, before the first step, once, since it is kept for "
+        "later runs. Which texts are long enough, and what of conversations fits no window, the run says then\n"
+    )
 
 
 def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:

@@ -6,8 +6,10 @@ out  its sentences
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -34,3 +36,17 @@ class Remarks(logging.Handler):
     def __exit__(self, *_: object) -> None:
         self._logger.removeHandler(self)
         warnings.showwarning = self._show
+
+    @staticmethod
+    @contextlib.contextmanager
+    def unsaid() -> Iterator[None]:
+        """Neither shown nor kept: of texts that are looked through before they are read."""
+        logger = logging.getLogger(__package__)
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                yield
+        finally:
+            logger.setLevel(level)

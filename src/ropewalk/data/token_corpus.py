@@ -10,6 +10,7 @@ its own content; if that does not match, it is written again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -37,6 +38,7 @@ from ropewalk.data.encode import telling_spelled
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.remarks import Remarks
 from ropewalk.data.scores import Chosen
+from ropewalk.data.text_size import TextSize, text_size
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress, is_first_process
 
@@ -88,49 +90,91 @@ class TokenCorpus:
         return int(self.lengths.max())
 
 
-def tokenise(
-    sources: Sources,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    field: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    loss: Literal["answers", "all"] | None = None,
-    conversations: bool = False,
-    control: bool = False,
-    chosen: Chosen | None = None,
-) -> TokenCorpus:
-    """Tokenise documents, or read them from the cache.
+@dataclass(frozen=True)
+class Tokenising:
+    """Documents that become a corpus, or are found in the cache as one.
 
-    Args:
+    Attributes:
         sources: as `read_documents` takes them, or `Document`s.
         tokenizer: its BOS goes before each document if it puts one itself, its EOS after each.
         field: a row's field that holds the text.
-        limit: tokens after which reading stops if one of the sources is a streamed data set; None reads all of it. The sources
-            are then read in turn, a document of each, since a stream may never end.
+        limit: tokens that are read of it. Reading stops there if one of the sources is a streamed data set, and the sources
+            are then read in turn, a document of each, since a stream may never end; files are tokenised whole.
         seed: of the shuffling of streamed data sets.
-        conversations: rows of turns are read, where they have no text beside them.
         loss: what of a conversation is scored; where it is given, turns are read before the text of the same row.
+        conversations: rows of turns are read, where they have no text beside them.
         control: control tokens that are spelled in a text are live; otherwise they are text, and are told of.
         chosen: documents that are not in it are left out, and the others count as it says.
-
-    Raises:
-        UserError: what `read_documents` raises.
     """
-    reading = Reading(field, "first" if loss else "also" if conversations else "never")
-    encoder = Encoder(tokenizer, loss or "answers", control)
-    streamed, key = _key(sources, [encoder.key, *dataclasses.astuple(reading), chosen and chosen.key], limit, seed)
-    place = _writable(cache_directory() / "tokens") / key
-    corpus = _from_cache(place, streamed, repeat=True)
-    if corpus is None:
-        documents = _documents(sources, reading, seed, in_turn=streamed)
-        if chosen is not None:
-            documents = (document for document in documents if document in chosen)
-        _write(place, documents, encoder, limit=limit if streamed else None, chosen=chosen)
-        corpus = _from_cache(place, streamed)
+
+    sources: Sources
+    tokenizer: PreTrainedTokenizerBase
+    field: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    loss: Literal["answers", "all"] | None = None
+    conversations: bool = False
+    control: bool = False
+    chosen: Chosen | None = None
+
+    def corpus(self) -> TokenCorpus:
+        """The corpus, from the cache or written into it.
+
+        Raises:
+            UserError: what `read_documents` raises.
+        """
+        corpus = _from_cache(self._place, self._streamed, repeat=True)
         if corpus is None:
-            raise OSError(f"{place} changed while it was written")
-    return corpus
+            with Remarks.unsaid():  # they come while the texts are tokenised
+                size = self._measured()
+            if size is not None and size.is_long and is_first_process():
+                _logger.info("%s", size.announced(self.limit))
+            _write(self._place, self._texts(), self._encoder, limit=self.limit if self._streamed else None, chosen=self.chosen)  # fmt: skip
+            corpus = _from_cache(self._place, self._streamed)
+            if corpus is None:
+                raise OSError(f"{self._place} changed while it was written")
+        return corpus
+
+    def long_size(self) -> TextSize | None:
+        """How much text there is, estimated, where it takes long to tokenise and is not in the cache. Raises UserError as `corpus` does."""
+        size = None if self._place.exists() else self._measured()
+        return size if size is not None and size.is_long else None
+
+    def _measured(self) -> TextSize | None:
+        listed: Sequence[Any] = [self.sources] if isinstance(self.sources, str | Path) else self.sources
+        if self._streamed or any(isinstance(source, Document) for source in listed):
+            return None
+        return text_size([file for source in listed for file in files_of(source)], self._texts(), self._encoder)
+
+    def _texts(self) -> Iterator[Text]:
+        documents = _documents(self.sources, self._reading, self.seed, in_turn=self._streamed)
+        return documents if self.chosen is None else (each for each in documents if each in self.chosen)
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.field, "first" if self.loss else "also" if self.conversations else "never")
+
+    @functools.cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.loss or "answers", self.control)
+
+    @functools.cached_property
+    def _streamed_and_key(self) -> tuple[bool, str]:
+        how = [self._encoder.key, *dataclasses.astuple(self._reading), self.chosen and self.chosen.key]
+        return _key(self.sources, how, self.limit, self.seed)
+
+    @property
+    def _streamed(self) -> bool:
+        return self._streamed_and_key[0]
+
+    @functools.cached_property
+    def _place(self) -> Path:
+        return _writable(cache_directory() / "tokens") / self._streamed_and_key[1]
+
+
+def tokenise(sources: Sources, tokenizer: PreTrainedTokenizerBase, **options: Any) -> TokenCorpus:
+    """The corpus of these sources; options as `Tokenising` has them."""
+    return Tokenising(sources, tokenizer, **options).corpus()
 
 
 def _documents(sources: Sources, reading: Reading, seed: int, *, in_turn: bool) -> Iterator[Text]:

@@ -8,7 +8,6 @@ What a step reads is a pure function of (seed, step) and of nothing else; device
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -25,8 +24,8 @@ from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.encode import check_ids
 from ropewalk.data.mixture import Mixture, Part, Reading
 from ropewalk.data.packing import PackedBlocks, TrainingRows
-from ropewalk.data.scores import chosen_by
-from ropewalk.data.token_corpus import TokenCorpus, tokenise
+from ropewalk.data.scores import Chosen, chosen_by
+from ropewalk.data.token_corpus import TokenCorpus, Tokenising
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -148,7 +147,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
     """The sources of a run, tokenised and packed, with their shares."""
     groups = settings.groups
     weights = sum(group.weight or 0 for group in groups)
-    chosen = None if settings.scores is None else chosen_by(settings.scores, settings.keep, weigh=settings.weigh)
+    chosen = _chosen(settings)
     if chosen is not None and mesh.main:
         _logger.info(str(chosen))
     parts = []
@@ -157,20 +156,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
             raise UserError(
                 f"a source's length is at most the window, {window} tokens, and {group.name} has {group.length}; ask for a longer --window"
             )
-        share = group.weight / weights if group.weight is not None else 1.0
-        read = functools.partial(
-            tokenise,
-            group.sources,
-            tokenizer,
-            field=settings.field,
-            limit=math.ceil(settings.steps * settings.batch * window * share) + 1,
-            seed=settings.seed,
-            loss=settings.loss,
-            conversations=True,
-            control=settings.live_control_tokens,
-            chosen=chosen,
-        )
-        corpus = ranks.first_on_each_machine(read)
+        corpus = ranks.first_on_each_machine(_tokenising(group, settings, tokenizer, window, chosen).corpus)
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
         if settings.mode == "pose" and group.length:
             raise UserError(
@@ -200,6 +186,52 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
         )
         for group, corpus, rows in parts
     ]
+
+
+def _chosen(settings: TrainSettings) -> Chosen | None:
+    return None if settings.scores is None else chosen_by(settings.scores, settings.keep, weigh=settings.weigh)
+
+
+def _tokenising(
+    group: Group, settings: TrainSettings, tokenizer: Any, window: int, chosen: Chosen | None
+) -> Tokenising:
+    """A source of a run, and how it is read."""
+    weights = sum(group.weight or 0 for group in settings.groups)
+    share = group.weight / weights if group.weight is not None else 1.0
+    return Tokenising(
+        group.sources,
+        tokenizer,
+        field=settings.field,
+        limit=math.ceil(settings.steps * settings.batch * window * share) + 1,
+        seed=settings.seed,
+        loss=settings.loss,
+        conversations=True,
+        control=settings.live_control_tokens,
+        chosen=chosen,
+    )
+
+
+def estimates_of(settings: TrainSettings, checkpoint: Checkpoint) -> tuple[list[Reading], float]:
+    """About what a run reads of each source, and seconds in which they are tokenised; nothing where `batches_of` says it in a moment: what it reads
+    is short, or kept from an earlier run.
+
+    Raises:
+        UserError: data that cannot be read.
+    """
+    window, tokenizer = settings.tokens_in_memory(checkpoint.positions.original_window), load_tokenizer(checkpoint)
+    chosen = _chosen(settings)
+    groups = [(group, _tokenising(group, settings, tokenizer, window, chosen)) for group in settings.groups]
+    sizes = [texts.long_size() for _, texts in groups]
+    if not any(sizes):
+        return [], 0.0
+    tokens = [len(texts.corpus().ids) if size is None else int(float(f"{size.tokens:.3g}")) for (_, texts), size in zip(groups, sizes, strict=True)]  # fmt: skip
+    weights = [group.weight if group.weight is not None else count for (group, _), count in zip(groups, tokens, strict=True)]  # fmt: skip
+    read, spread_over = settings.steps * settings.batch, settings.window if settings.mode == "pose" else None
+    readings = []
+    for (group, _), count, weight in zip(groups, tokens, weights, strict=True):
+        windows, share = max(1, count // window), weight / sum(weights)
+        readings.append(Reading(group.name, count, windows, group.length or window, share, read * share / windows, spread_over=spread_over))  # fmt: skip
+    return readings, sum(size.seconds for size in sizes if size is not None)
 
 
 def _refuse_short(group: Group, corpus: TokenCorpus, window: int) -> None:
