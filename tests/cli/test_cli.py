@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,18 @@ def test_a_gpus_memory_is_not_lost_between_blocks_unless_the_user_says_otherwise
         cli.main(["--help"])
     allocator_settings = {os.environ.get(name) for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")}
     assert allocator_settings == {None, "max_split_size_mb:512" if own else "expandable_segments:True"}
+
+
+def test_torchrun_ends_with_the_sentence_of_a_refusal(tmp_path, monkeypatch, capsys) -> None:
+    """As torch itself reads the file and writes the cause of a failure, in place of a link to a page on how to see tracebacks."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    started = int(time.time())
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", str(tmp_path / "nowhere"), "--data", str(tmp_path), "--window", "128", "--out", "o"])
+    sentence = capsys.readouterr().err.strip()
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert end.value.code == 2 and sentence.startswith("ropewalk: there is no directory ")
+    assert str(ChildFailedError("ropewalk", {0: failure})).splitlines()[-2].strip() == f"traceback : {sentence}"
+    assert started <= failure.timestamp <= time.time()

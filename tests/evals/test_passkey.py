@@ -312,6 +312,22 @@ def test_a_budget_without_time_for_an_interval_is_refused_before_the_first_promp
         passkey.passkey(tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=4, trials=5, budget=2.0)
 
 
+def test_a_budget_that_is_a_few_seconds_short_is_taken_and_that_is_said(monkeypatch, caplog):
+    """63 s of a minute: what is reckoned is not known to three seconds."""
+    caplog.set_level("INFO", logger="ropewalk")
+    monkeypatch.setattr(passkey, "reckoned", lambda model, passes: 105.0)  # of five trials a depth, 63 of three
+    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=4, trials=5)
+    rows, _ = passkey.passkey(tiny(window=300), **asked, budget=1.0)
+    assert all(row.trials >= 3 for row in rows)
+    assert caplog.text.count("12 prompts are the fewest that give an interval and take about 1:03 here") == 1
+    assert "a little more than --budget 1:00" in caplog.text
+    caplog.clear()
+    passkey.passkey(tiny(window=300), **asked, budget=1.1)
+    assert "a little more" not in caplog.text
+    with pytest.raises(UserError, match="take about 1:03 here, and --budget is 0:51"):
+        passkey.passkey(tiny(window=300), **asked, budget=0.85)
+
+
 def test_a_run_is_measured_checkpoint_by_checkpoint(tmp_path):
     config = dict(
         ropewalk=dict(original_window=300, window=300, scaling=dict(method="plain"), rope_theta=10000.0, history=[])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import sys
@@ -130,4 +131,16 @@ def _refuse(sentence: str) -> NoReturn:
     _let_the_first_speak()
     with contextlib.suppress(OSError):  # stderr may be full or gone as well
         print(f"ropewalk: {sentence}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        _tell_torchrun(f"ropewalk: {sentence}")
     raise SystemExit(2) from None
+
+
+def _tell_torchrun(sentence: str) -> None:
+    """Leave it in the file from which torchrun takes the cause of a failure: its traceback of many lines then ends with the sentence.
+
+    The file's form is that of torch.distributed.elastic.multiprocessing.errors, which is not imported for a slip of the user's.
+    """
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        message = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")

@@ -226,7 +226,9 @@ def measure_depths(
     few = OfWhat(title, "fewer --depths, or a smaller --window", units="prompts")
     budget = None if minutes is None else _Budget(few, depths, trials, minutes)
     if budget is not None:
-        budget.refuse_hopeless(ranks.same(reckoned(loaded.model, passes) / trials))
+        seconds = ranks.same(reckoned(loaded.model, passes) / trials)
+        budget.refuse_hopeless(seconds)
+        few.tell_if_over(budget.fewest * seconds, budget.minutes, budget.fewest * depths)
     announce(
         title,
         loaded.model,
