@@ -78,7 +78,8 @@ class Reading:
     spread_over: int | None = None
 
     def __str__(self) -> str:
-        repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {self.passes:.0%} of it read"
+        part = f"{self.passes:.0%}" if self.passes >= 0.01 else "under 1%"
+        repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {part} of it read"
         where = f"{counted(self.windows, 'window', ',')} at positions up to {self.length}"
         if self.spread_over:
             where = f"{counted(self.windows, 'chunk', ',')} of {counted(self.length, 'token')} placed at positions up to {self.spread_over}"

@@ -198,7 +198,7 @@ class TrainSettings(Recipe, Checkpointed):
     packing: Packing = "concat"
     """concat puts documents end to end and cuts where a window is full; best-fit keeps those that fit a window whole, and fills up (arXiv 2404.10830). Conversations are packed by best-fit, each apart."""
     loss: Loss | None = None
-    """Of conversations: on the answers, or on all; answers if not given. Where it is given, turns are read before a text in the same row."""
+    """Of conversations: on the answers, or on all; answers if not given. Where it is given, turns and pairs (a text with its summary, say) are read before a text in the same row."""
     live_control_tokens: Flag = False
     """Control tokens that are spelled in the data (</s>, <|im_end|>) are read as such, not as text."""
     cp: Devices = 1
