@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ropewalk import cli
+from ropewalk.cli.tables.plan import verdict
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
 from ropewalk.planner.memory import GIB
@@ -40,6 +41,9 @@ def typed(model: str, asked: dict[str, Any], options: str) -> Plan:
         ("7b", dict(window=131072, gpus="H100", batch_size=4, activations="full", optimizer="adamw")),
         ("7b", dict(window=262144, gpus="H100", batch_size=4, host_memory="32GB", cp=1)),  # more host, more chips
         ("65b", dict(window=8192, gpus="2xH100", batch_size=16, mode="lora")),
+        ("7b", dict(window=2**20, gpus="H200", batch_size=4, mode="lora")),  # every weight takes less than adapters there
+        ("7b", dict(window=2**19, gpus="H200", batch_size=4, mode="lora", host_memory="128GB")),
+        ("7b", dict(window=2**17, cpu_memory="120GB", batch_size=2)),  # a shorter window, with adapters
         ("7b", dict(window=8192, gpus="5090", batch_size=4, precision="bfloat16", optimizer="adamw-offload")),
         ("hemp", dict(window=4096, gpus="4090", batch_size=4, steps=20)),  # too small to be compiled
         ("hemp", dict(window=2**20, gpus="T4", batch_size=4, steps=50)),  # compiled or not by the number of chips
@@ -81,7 +85,8 @@ for chip, model, window in itertools.product(CHIPS, ("hemp", "llama-7b", "llama-
     planned, printed = plan(model, window=window, gpus=chip, batch_size=8, price=1.0), io.StringIO()
     with redirect_stdout(printed):
         show_plan(planned)
-    assert planned.fits or "it does NOT fit by" in printed.getvalue(), about
+    # What is printed and the exit status, which is 1 where nothing fits, say one thing.
+    assert planned.something_fits == ("it does NOT fit by" not in printed.getvalue()), about
     told = json.loads(json.dumps(planned.to_dict()))
     for name in ("seconds_a_step", "tokens_per_second", "hours", "chip_hours", "cost"):
         assert (told[name] is None) == (not planned.timed), about
@@ -118,6 +123,45 @@ def test_more_of_the_hosts_memory_than_was_said_is_no_answer() -> None:
     assert plan("llama-3-8b", **asked).something_fits
     assert not (said := plan("llama-3-8b", **asked, host_memory="128GiB")).something_fits
     assert any("host-memory" in way for way in said.ways)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "status"),
+    [
+        (["7b", "--gpus", "H200"], "it fits by --precision ", 0),
+        (["7b", "--gpus", "4090"], "it fits with: --precision bfloat16 --optimizer adamw --mode lora", 0),
+        (["65b", "--gpus", "T4"], "it does NOT fit by --precision ", 1),
+    ],
+)
+def test_the_sentence_and_the_exit_status_agree(asked: list[str], first: str, status: int, capsys) -> None:
+    left = 0
+    try:
+        cli.main(["plan", "--window", "32k", "--batch-size", "4", *asked])
+    except SystemExit as ended:
+        left = ended.code
+    printed = capsys.readouterr().out.splitlines()
+    assert left == status and any(line.startswith(first) for line in printed)
+
+
+def test_adapters_have_their_layers_inputs_sent_to_the_host_as_every_weight_has() -> None:
+    """Training sends them there whatever is trained; a plan that did not fit counted 512 GiB of them on the card."""
+    adapters = plan("7b", window=1 << 20, gpus="H200", batch_size=4, mode="lora")
+    inputs = 32 * 2**20 * 4096 * 4  # of 32 layers, in float32, since the embedding is trained in it
+    assert not adapters.fits and adapters.memory.host == inputs and adapters.memory.activations < inputs / 8
+    assert any("--mode full" in way for way in adapters.ways)
+    more = plan("7b", window=1 << 19, gpus="H200", batch_size=4, mode="lora", host_memory="128GB")
+    assert more.ways[0].startswith("--host-memory ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "way_out"),
+    [
+        (dict(window=2**15, cpu_memory="8GB"), "no window, since weights, gradients and optimiser states alone take"),
+        (dict(window=2**17, cpu_memory="120GB"), "what fits: --window 65536 --mode lora"),
+    ],
+)
+def test_on_a_cpu_a_shorter_window_is_named_where_one_fits_and_only_there(asked: dict[str, Any], way_out: str) -> None:
+    assert way_out in verdict(plan("7b", batch_size=2, **asked))
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,12 @@ def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
 
 
 def least_by_rule(job: Job, chip: Chip) -> Job:
-    """The job with nothing kept but inputs: on the chip, or on the host if that is what the chip needs, whether or not it holds them."""
+    """The job with nothing kept but inputs: on the chip, or on the host if the chip does not hold them, whether or not either fits then."""
     bare = replace(job, activations=FULL)
     if fits(bare, chip) or not _reaches_host(job, chip):
         return bare
     layers = job.shape.layers
-    helped = by_choice(job, Choice((NOTHING,) * layers, frozenset(range(layers))))
-    return helped if step_memory(helped).total <= chip.memory * GIB else bare
+    return by_choice(job, Choice((NOTHING,) * layers, frozenset(range(layers))))
 
 
 def by_choice(job: Job, choice: Choice) -> Job:

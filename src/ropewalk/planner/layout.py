@@ -164,6 +164,22 @@ def ways_on_the_same_chips(job: Job, asked: Recipe) -> Iterator[Way]:
         yield from (_way(job, recipe, asked) for recipe in allowed(low, every=True))
 
 
+def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[Way]:
+    """A job of adapters with every weight trained in its place, beside the host's memory as it is, then two, four and eight times that.
+
+    The embedding is trained beside adapters, in float32, and with it the residual stream is float32 (training/lora.py): in a long window that can take more
+    than the gradients and moments of bfloat16 weights that are all trained.
+    """
+    if job.recipe.mode != "lora":
+        return
+    every = replace(asked, mode="full", base_bits=None, activations=AUTO)
+    full = job.with_recipe(every)
+    for recipe in allowed(every, gpus=job.gpus):
+        yield _way(job, recipe, asked)
+    for way in ways_with_more_host(full, every):
+        yield Way(way.job, (*_way(job, way.job.recipe, asked).options, *way.options))
+
+
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
     """The job with what is kept chosen, with adapters, and with positions skipped, in the original window and in one as short as PoSE's own."""
     asked = job.recipe  # precision and optimiser that are left open are always the same here
@@ -176,6 +192,16 @@ def ways_on_a_cpu(job: Job) -> Iterator[Way]:
         yield _way(job, replace(recipe, mode="pose"), asked)
         if job.shape.window > _POSE_TOKENS:
             yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS), asked)
+
+
+def shorter_windows_on_a_cpu(job: Job) -> Iterator[Way]:
+    """The job at half the window, a quarter and so on, in its own mode and then with adapters."""
+    asked, window = job.recipe, job.recipe.window // 2
+    modes: tuple[Mode, ...] = (asked.mode, "lora")
+    while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
+        for mode in dict.fromkeys(modes):
+            yield _way(job, replace(asked, window=window, mode=mode, activations=AUTO), asked)
+        window //= 2
 
 
 def _way(job: Job, recipe: Recipe, asked: Recipe) -> Way:

@@ -60,10 +60,15 @@ class Plan:
 
     @property
     def something_fits(self) -> bool:
-        """Whether the run fits these chips as it is or by other options, with no more of the host's memory where that was said."""
-        job, window = self.job, self.job.recipe.window
-        here = (other.job for other in self.others if (other.job.gpus, other.job.recipe.window) == (job.gpus, window))
-        return self.fits or any(self.assumed_host or other.host <= job.host for other in here)
+        """Whether the run fits these chips as it is or by other options: what `ropewalk plan` exits with 0 for."""
+        return self.fits or bool(self.here)
+
+    @property
+    def here(self) -> tuple[Plan, ...]:
+        """Of `others` those of these chips and this window, with no more of the host's memory where that was said."""
+        asked, job = (self.job.gpus, self.job.recipe.window), self.job
+        same = (other for other in self.others if (other.job.gpus, other.job.recipe.window) == asked)
+        return tuple(other for other in same if self.assumed_host or other.job.host <= job.host)
 
     @property
     def timed(self) -> bool:
@@ -105,9 +110,15 @@ class Plan:
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
-        """The same run by other options, of those that fit: on the same chips, the best first, adapters last; and where every weight cannot be trained on these, with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on."""
+        """The same run by other options, of those that fit: on the same chips, the best first, adapters last.
+
+        Where the run's own mode fits in none of them: with more host memory, with every weight trained in place of adapters, on as few more
+        chips as do it, and at the longest window that is a half, a quarter and so on.
+        """
         if self.chip.on_cpu:
-            return tuple(other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits)
+            same = [other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
+            shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job))
+            return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
         asked = self.asked or self.job.recipe
         same = [other for way in layout.ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
@@ -115,6 +126,7 @@ class Plan:
         return (
             *same,
             *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
+            *self._first_that_fits(layout.ways_with_every_weight(self.job, asked)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
             *self._first_that_fits(layout.ways_with_a_shorter_window(self.job, asked)),
         )
@@ -165,6 +177,7 @@ class Plan:
         )
         return {
             "fits": self.fits,
+            "something_fits": self.something_fits,
             "options": self.options,
             "chip": self.chip.name,
             **chosen,

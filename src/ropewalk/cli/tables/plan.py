@@ -143,14 +143,28 @@ def verdict(plan: Plan) -> str:
     if plan.fits:
         return f"it fits by {regime}, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
     short = plan.memory.total / GIB - plan.chip.memory
-    ways = "; or ".join(plan.ways[:4]) or "a shorter window or a smaller model"
+    kept = "every activation kept" if recipe.activations == "none" else "as little kept as can be"
+    lacking = f"{short:.1f} GiB short{_each(plan)}" if short > 0 else "too little of the host's memory"
+    if plan.here:
+        ways = "; or ".join(other.options for other in plan.here[:4])
+        return f"it fits with: {ways}. By {regime} alone it does not: {lacking} with {kept}"
+    ways = "; or ".join(plan.ways[:4]) or _nothing_fits(plan)
     if plan.chip.on_cpu:
         ways += f"; {_ELSEWHERE}"
-    kept = "as little kept as can be"
     if recipe.activations == "none":
-        kept, ways = "every activation kept", f"--activations auto, if it keeps little enough; or {ways}"
-    lacking = f"{short:.1f} GiB short{_each(plan)}" if short > 0 else "too little of the host's memory"
+        ways = f"--activations auto, if it keeps little enough; or {ways}"
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
+
+
+def _nothing_fits(plan: Plan) -> str:
+    """What is left where no option, no other number of chips and no shorter window fits."""
+    need = plan.memory
+    stays = (need.weights + need.gradients + need.states + need.context) / GIB
+    if plan.job.recipe.mode == "pose":
+        return "a shorter --chunk-window, or a smaller model"
+    if stays > plan.chip.memory:
+        return f"no window, since weights, gradients and optimiser states alone take {stays:.1f} GiB{_each(plan)}; a smaller model, or more memory"
+    return "none of the windows tried (a half, a quarter and so on, above the model's own); a smaller model, or more memory"
 
 
 def ends_early(plan: Plan, minutes: float) -> str:
