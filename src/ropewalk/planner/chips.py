@@ -72,12 +72,25 @@ CHIPS = {
     chip.name.upper(): chip
     for chip in (
         _chip("3060", 25.5, 11.6, 360, 32, 12.5, 4, _AMPERE),
+        _chip("3060-Ti", 32.4, 7.7, 448, 32, 12.5, 4, _AMPERE),
+        _chip("3070", 40.6, 7.7, 448, 32, 12.5, 4, _AMPERE),
+        _chip("3070-Ti", 43.5, 7.7, 608, 32, 12.5, 4, _AMPERE),
+        _chip("3080", 59.5, 9.7, 760, 32, 12.5, 4, _AMPERE),
+        _chip("3080-Ti", 68.2, 11.6, 912, 32, 12.5, 4, _AMPERE),
         _chip("3090", 71.2, 23.5, 936, 32, 12.5, 4, _AMPERE),
+        _chip("3090-Ti", 80.0, 23.5, 1008, 32, 12.5, 4, _AMPERE),
+        _chip("4060", 30.2, 7.7, 272, 16, 12.5, 4, _ADA),
         _chip("4060-Ti", 44.1, 15.6, 288, 16, 12.5, 4, _ADA),
+        _chip("4070", 58.3, 11.6, 504, 32, 12.5, 4, _ADA),
+        _chip("4070-Super", 71.0, 11.6, 504, 32, 12.5, 4, _ADA),
+        _chip("4070-Ti", 80.2, 11.6, 504, 32, 12.5, 4, _ADA),
         _chip("4070-Ti-Super", 88.2, 15.6, 672, 32, 12.5, 4, _ADA),
         _chip("4080", 97.5, 15.6, 716.8, 32, 12.5, 4, _ADA),
+        _chip("4080-Super", 104.4, 15.6, 736, 32, 12.5, 4, _ADA),
         _chip("4090", 165.2, 23.5, 1008, 32, 12.5, 4, _ADA),
+        _chip("5060", 38.4, 7.7, 448, 32, 12.5, 4, _BLACKWELL),
         _chip("5060-Ti", 47.4, 15.6, 448, 32, 12.5, 4, _BLACKWELL),
+        _chip("5070", 61.7, 11.6, 672, 64, 12.5, 5, _BLACKWELL),
         _chip("5070-Ti", 87.9, 15.6, 896, 64, 12.5, 5, _BLACKWELL),
         _chip("5080", 112.6, 15.6, 960, 64, 12.5, 5, _BLACKWELL),
         _chip("5090", 209.5, 31.4, 1792, 64, 12.5, 5, _BLACKWELL),
@@ -96,13 +109,26 @@ CHIPS = {
         _chip("A6000", 154.8, 47.4, 768, 32, 12.5, 4, "NVIDIA RTX A6000 data sheet"),
         _chip("MI300X", 1307.4, 191.5, 5300, 448, 50, 5, "AMD Instinct MI300X data sheet"),
         _chip("MI325X", 1307.4, 255.5, 6000, 448, 50, 5, "AMD Instinct MI325X data sheet"),
-        _apple("M1-Max-64", 64, 400),
-        _apple("M2-Ultra-192", 192, 800),
-        _apple("M3-Max-128", 128, 400),
-        _apple("M3-Ultra-512", 512, 819),
-        _apple("M4-32", 32, 120),
-        _apple("M4-Pro-64", 64, 273),
-        _apple("M4-Max-128", 128, 546),
+        *(
+            _apple(f"{name}-{gib}", gib, gb_s)
+            for name, gib, gb_s in (
+                ("M1", 16, 68.25),
+                ("M1-Pro", 32, 200),
+                ("M1-Max", 64, 400),
+                ("M1-Ultra", 128, 800),
+                ("M2", 24, 100),
+                ("M2-Pro", 32, 200),
+                ("M2-Max", 96, 400),
+                ("M2-Ultra", 192, 800),
+                ("M3", 24, 100),
+                ("M3-Pro", 36, 150),
+                ("M3-Max", 128, 400),
+                ("M3-Ultra", 512, 819),
+                ("M4", 32, 120),
+                ("M4-Pro", 64, 273),
+                ("M4-Max", 128, 546),
+            )  # fmt: skip
+        ),
     )
 }
 _ALIASES = {"A100": "A100-80", "H100-SXM": "H100", "H100-80": "H100", "V100": "V100-32"}
@@ -234,7 +260,7 @@ def parse(text: str, memory: float | None = None) -> tuple[int, Chip]:
         UserError: no such chip is known, or the count is not a whole number above 0.
     """
     for match in (re.fullmatch(form, text.strip(), re.IGNORECASE) for form in _WRITTEN):
-        chip = match and _of_name(match["chip"])
+        chip = match and _of_name(match["chip"], sized=memory is not None)
         if match and chip and (count := int(match["count"] or 1)):
             return count, chip if memory is None else replace(chip, memory=memory)
     if memory is not None and re.fullmatch(r"\d{1,3}", text.strip()) and (count := int(text)):
@@ -245,11 +271,32 @@ def parse(text: str, memory: float | None = None) -> tuple[int, Chip]:
     )
 
 
-def _of_name(name: str) -> Chip | None:
-    name = re.sub(r"[ _]", "-", name.strip()).upper()
-    name = re.sub(r"^((NVIDIA|AMD|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
-    name = re.sub(r"-?(\d+)GB$", r"-\1", name)
-    return CHIPS.get(_ALIASES.get(name, name))
+def _of_name(name: str, *, sized: bool) -> Chip | None:
+    """A chip as people write it. sized: whether its memory is said apart."""
+    name = re.sub(r"[ _]+", "-", name.strip()).upper()
+    name = re.sub(r"^((NVIDIA|AMD|INSTINCT|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
+    name = re.sub(r"(?<=\d)-?TI", "-TI", re.sub(r"-?SUPER", "-SUPER", name))
+    name = re.sub(r"-?(\d+)GI?B?$", r"-\1", name)
+    if not (chip := CHIPS.get(_ALIASES.get(name, name))):
+        name = re.sub(r"-SXM\d?(?=-|$)", "", name)  # what is not called PCIe is SXM
+        chip = CHIPS.get(_ALIASES.get(name, name))
+    return chip or _apple_of_name(name, sized=sized)
+
+
+def _apple_of_name(name: str, *, sized: bool) -> Chip | None:
+    """A chip of Apple's, which is sold with several sizes of memory: the size named, or the largest, and that is said."""
+    match = re.fullmatch(r"(M\d(?:-(?:PRO|MAX|ULTRA))?)(?:-(\d+))?", name)
+    largest = match and next((chip for key, chip in CHIPS.items() if key.rpartition("-")[0] == match[1]), None)
+    if not (match and largest):
+        return None
+    kind, _, most = largest.name.rpartition("-")
+    if sized and match[2] is None:
+        return largest
+    if match[2] is None:
+        memory = f"{most} GB of it assumed, the most that is sold: another size is typed as {kind}-{int(most) // 2}"
+        return replace(largest, source=f"{largest.source}, {memory}")
+    size = int(match[2])
+    return replace(largest, name=f"{kind}-{size}", memory=0.75 * size) if 0 < size < int(most) else None
 
 
 def named(device: str) -> Chip | None:
