@@ -16,7 +16,7 @@ from ropewalk.errors import UserError
 from ropewalk.figures import theory as theory_figures
 from ropewalk.model.extend import extended_config
 from ropewalk.reports.rows import clean
-from ropewalk.rope.scaling import Abf, Plain, Rope
+from ropewalk.rope.scaling import EXTENDING, Abf, Plain, Rope
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.suite import theory as module
 from ropewalk.suite.theory import forecast, theory
@@ -223,3 +223,17 @@ def test_the_honest_figure_marks_the_lowest_point():
     figure = theory_figures.figure_5(Rope(128), reach=32768)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "lowest: 0.629 at 22297" in labels
+
+
+def test_every_method_of_extend_is_in_the_table_or_named_as_left_out(capsys) -> None:
+    """ABF, LongRoPE and others that need a number beside the window were missing without a word."""
+    result = forecast(Rope(128, 10000.0, 2048), 32768)
+    shown = {row.method for row in result.resolution}
+    assert shown | set(result.left_out) >= set(EXTENDING) and not shown & set(result.left_out)
+    assert "--rope-theta" in result.left_out["abf"] and "--factors" in result.left_out["longrope"]
+    show_theory(result)
+    assert "Not in the table: abf." in capsys.readouterr().out
+    given = forecast(Rope(128, 10000.0, 2048), 32768, scaling=Abf(16.0, 500000.0))
+    assert "abf" in {row.method for row in given.resolution} and "abf" not in given.left_out
+    assert json.loads(json.dumps(result.to_dict()))["left_out"] == result.left_out
+    assert not forecast(Rope(128, 10000.0, 2048), 2048).left_out

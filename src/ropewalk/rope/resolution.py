@@ -10,7 +10,6 @@ tell neighbours apart included, has its inv_freq divided by the whole factor.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +19,7 @@ import numpy as np
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.rope import check_factor
-from ropewalk.rope.scaling import SCALINGS, InvFreq, Plain, Rope, Scaling
+from ropewalk.rope.scaling import EXTENDING, SCALINGS, InvFreq, Plain, Rope, Scaling
 
 #: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
 BANDS: dict[str, tuple[float, float]] = {
@@ -165,14 +164,27 @@ def scalings_for(rope: Rope, reach: int, current: Scaling | None = None) -> list
         current: the scaling of a model that reads `reach` tokens already; it takes the place of its method, with its own parameters
             (Llama 3.1 has factor 8 in a window 16 times as long).
     """
+    return [each for each in _by_method(rope, reach, current).values() if isinstance(each, Scaling)]
+
+
+def left_out(rope: Rope, reach: int, current: Scaling | None = None) -> dict[str, str]:
+    """Methods of `extend` that `scalings_for` leaves out → why: what must be given beside the window, or what this head has too little of."""
+    every = _by_method(rope, reach, current)
+    return {method: reason for method in EXTENDING if isinstance(reason := every.get(method), str)}
+
+
+def _by_method(rope: Rope, reach: int, current: Scaling | None) -> dict[str, Scaling | str]:
+    """Each method → its scaling, or the sentence by which it has none here."""
     factor = reach / rope.window
     check_factor(factor, "window's")
     if factor == 1:
-        return [Plain()]
-    scalings = []
+        return {Plain.method: Plain()}
+    every: dict[str, Scaling | str] = {}
     for method, kind in SCALINGS.items():
-        with contextlib.suppress(UserError):
+        try:
             scaling = current if current is not None and current.method == method else kind.for_extension(rope, factor)
             scaling.inv_freq(rope)
-            scalings.append(scaling)
-    return scalings
+            every[method] = scaling
+        except UserError as error:
+            every[method] = str(error)
+    return every

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ropewalk.planner.known_models import known_model
 from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
-from ropewalk.rope.resolution import Resolution, resolution, scalings_for
+from ropewalk.rope.resolution import Resolution, left_out, resolution, scalings_for
 from ropewalk.rope.scaling import Plain, Rope, Scaling, Yarn
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
@@ -55,6 +55,7 @@ class Forecast:
     own: the method that is concluded of, which is the one that `extend` goes on with: the model's, else YaRN.
     name, layout, out, hurdles: the model's, which of its layers rotate and slide, the directory of the figures, and what of its architecture
     makes a longer window harder to reach, where `theory` made it.
+    left_out: methods of `extend` that have no scaling here → why.
     """
 
     rope: Rope
@@ -68,6 +69,7 @@ class Forecast:
     layout: LayerLayout | None = None
     out: Path | None = None
     hurdles: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Bounds | Growth | Resolution]:
@@ -92,6 +94,7 @@ class Forecast:
             "model": self.name,
             "layers": str(self.layout or ""),
             "out": str(self.out or ""),
+            "left_out": self.left_out,
         }
         turns = {"original_window": self.rope.window, "window": self.reach, "rope_theta": self.rope.rope_theta}
         rows = [json.loads(records.to_line(row)) for row in self.rows]
@@ -123,6 +126,7 @@ def forecast(rope: Rope, reach: int, *, scaling: Scaling | None = None, seeds: i
         bounds=bounds(rope, reach),
         growth=growth(rope, max(reach, 2 * rope.window), seeds=seeds),
         resolution=[resolution(rope, scaling, reach) for scaling in scalings],
+        left_out=left_out(rope, reach, scaling),
     )
 
 

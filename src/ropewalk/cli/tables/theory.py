@@ -25,6 +25,10 @@ def show_theory(forecast: Forecast, *, full: bool = False) -> None:
     rope, bounds = forecast.rope, forecast.bounds
     terminal.print(f"{forecast.conclusion}\n")
     terminal.print(methods_table(forecast.resolution))
+    for method, reason in forecast.left_out.items():
+        terminal.print(f"Not in the table: {method}. {reason}", style="dim")
+    if forecast.left_out:
+        terminal.print("Of a model that `ropewalk extend` made by one of these, theory shows that one.\n", style="dim")
     terminal.print(
         f"{forecast.name or 'The model'}, window {rope.window} → {forecast.reach} tokens"
         + f": {forecast.layout}" * bool(forecast.layout)
