@@ -44,7 +44,7 @@ def test_any_bits_are_judged_as_torch_judges_them(dtype: torch.dtype, data: st.D
     file = tmp_path_factory.mktemp("bits") / WEIGHTS
     save_file({"fine": torch.zeros(3, dtype=dtype), "none": torch.zeros(0, dtype=dtype), "value": value}, file)
     is_broken = dtype.is_floating_point and not bool(value.double().isfinite().all())
-    assert finite.not_finite(file) == ["value"] * is_broken
+    assert finite.damage(file).not_finite == ["value"] * is_broken
 
 
 def spoil(model: Path, value: float = float("nan"), *, last: bool = True) -> str:
@@ -68,6 +68,35 @@ def model(tmp_path: Path) -> Path:
 def values(model: Path, *, full: bool = False) -> list[tuple[str, str]]:
     diagnosis = ropewalk.doctor(model, full=full)
     return [(finding.verdict, finding.sentence) for finding in diagnosis.findings if finding.number == 15]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.02])
+@pytest.mark.parametrize("piece", [64, 1 << 24])
+def test_a_matrix_of_one_value_is_seen_and_nothing_is_made_of_it(
+    value: float, piece: int, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finite, "_PIECE", piece)
+    weights = load_file(model / WEIGHTS)
+    name = next(name for name in sorted(weights) if name.endswith("up_proj.weight"))
+    for each, tensor in weights.items():
+        # Scales of norms are often all one number; a single other value makes a matrix sound.
+        if tensor.ndim == 1:
+            weights[each] = torch.zeros_like(tensor)
+    weights[name] = torch.full_like(weights[name], value)
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    ((verdict, sentence),) = values(model)
+    assert verdict == "wrong" and f"1 tensor with one value throughout ({name})" in sentence
+    with pytest.raises(UserError, match="one value throughout"):
+        ropewalk.extend(model, window=256, out=tmp_path / "longer")
+    weights[name][-1, -1] += 1
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    assert [verdict for verdict, _ in values(model)] == ["ok"]
+
+
+def test_an_adapter_that_is_not_trained_yet_is_sound(tmp_path: Path) -> None:
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({"q.lora_A.weight": torch.randn(4, 8), "q.lora_B.weight": torch.zeros(8, 4)}, file)
+    assert finite.damage(file).constant == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

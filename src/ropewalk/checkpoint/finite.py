@@ -1,4 +1,4 @@
-"""Which tensors of a safetensors file hold NaN or an infinity, without torch.
+"""Which tensors of a safetensors file cannot have been trained: NaN or an infinity in them, or one value throughout. Without torch.
 
 in   a file
 out  names of tensors; every value is read once, in pieces, by several threads
@@ -7,6 +7,7 @@ out  names of tensors; every value is read once, in pieces, by several threads
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,20 @@ _ALL_SET = {
 }
 
 
-def not_finite(file: Path, header: dict[str, Any] | None = None) -> list[str]:
-    """Names of the tensors in which a value is NaN or infinite. header: of the file, where it was read before.
+#: An adapter's second factor, which is zero until it is trained (LoRA, arXiv 2106.09685, section 4.1).
+_ZERO_AT_FIRST = ("lora_B", "lora_embedding_B")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one."""
+
+    not_finite: list[str]
+    constant: list[str]
+
+
+def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
+    """Read all values of a file. header: of the file, where it was read before.
 
     Raises:
         UserError: a truncated or damaged file.
@@ -45,16 +58,32 @@ def not_finite(file: Path, header: dict[str, Any] | None = None) -> list[str]:
             for start in range(begin, end, _PIECE) if width else ():
                 yield name, data + start, (min(end, start + _PIECE) - start) // width, entry["dtype"]
 
-    def is_broken(piece: tuple[str, int, int, str]) -> bool:
+    def seen(piece: tuple[str, int, int, str]) -> tuple[bool, int | None]:
+        """Whether it has NaN or an infinity; the bits of its value where it has one value alone."""
         _, offset, count, dtype = piece
         width, bits = _ALL_SET[dtype]
         values = np.fromfile(file, f"<u{width}", count, offset=offset)
+        # Most pieces differ within a few values, and are not compared whole.
+        alike = bool((values[:64] == values[0]).all()) and bool((values == values[0]).all())
+        only = int(values[0]) if alike else None
         mask = values.dtype.type(bits)
-        return bool((np.bitwise_and(values, mask, out=values) == mask).any())
+        return bool((np.bitwise_and(values, mask, out=values) == mask).any()), only
 
     listed = list(pieces())
-    broken = by_threads(is_broken, listed)
-    return list(dict.fromkeys(piece[0] for piece, bad in zip(listed, broken, strict=True) if bad))
+    of_pieces = by_threads(seen, listed)
+    broken = dict.fromkeys(piece[0] for piece, (bad, _) in zip(listed, of_pieces, strict=True) if bad)
+    alone: dict[str, set[int | None]] = {}
+    for piece, (_, only) in zip(listed, of_pieces, strict=True):
+        alone.setdefault(piece[0], set()).add(only)
+    matrices = {name for name, entry in tensors(header) if _is_matrix(name, entry["shape"])}
+    same = [name for name, values in alone.items() if name in matrices and len(values) == 1 and None not in values]
+    return Damage(list(broken), [name for name in same if name not in broken])
+
+
+def _is_matrix(name: str, shape: list[int]) -> bool:
+    """Of weights that are trained: scales of norms and biases may well be all 0 or 1."""
+    sizes = [size for size in shape if size > 1]
+    return len(sizes) > 1 and not any(word in name for word in _ZERO_AT_FIRST)
 
 
 def _begin_of_data(file: Path) -> int:

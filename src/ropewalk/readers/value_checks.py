@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ropewalk.checkpoint.digests import READ_UNASKED
-from ropewalk.checkpoint.finite import not_finite
+from ropewalk.checkpoint.finite import damage
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
@@ -23,7 +23,7 @@ _GB = 10**9
 def finite(
     directory: Path, files: Iterable[Path], *, full: bool, headers: Mapping[str, dict[str, Any]] = MappingProxyType({})
 ) -> Iterator[Finding]:
-    """15. No weight is NaN or infinite. full: however long it takes to read them.
+    """15. No weight is NaN or infinite, and no matrix has one value throughout. full: however long it takes to read them.
 
     Args:
         directory: of a model or an adapter.
@@ -41,17 +41,19 @@ def finite(
     faults = [fault for file, name in named if (fault := _fault(file, name, headers.get(name)))]
     yield from (Finding(15, "wrong", fault) for fault in faults)
     if files and not faults:
-        yield Finding(15, "ok", "each was read, and none is NaN or infinite")
+        yield Finding(15, "ok", "each was read, none is NaN or infinite, and no matrix has one value throughout")
 
 
 def _fault(file: Path, name: str, header: dict[str, Any] | None) -> str:
-    """What is said of a file that does not hold finite numbers; empty of one that does."""
+    """What is said of a file whose numbers no training makes; empty of one with sound ones."""
     try:
-        values = not_finite(file, header)
+        found = damage(file, header)
     except UserError as error:
         return str(error)
     except OSError as error:
         return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
-    if not values:
-        return ""
-    return f"weights are finite numbers, but {name} has {several(values)} with NaN or infinity ({listed(values)}); fetch or make the model again"
+    if found.not_finite:
+        return f"weights are finite numbers, but {name} has {several(found.not_finite)} with NaN or infinity ({listed(found.not_finite)}); fetch or make the model again"
+    if found.constant:
+        return f"weights were trained, but {name} has {several(found.constant)} with one value throughout ({listed(found.constant)}), all zeros for example; fetch or make the model again"
+    return ""
