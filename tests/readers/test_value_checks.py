@@ -93,9 +93,10 @@ def test_a_matrix_of_one_value_is_seen_and_nothing_is_made_of_it(
     assert [verdict for verdict, _ in values(model)] == ["ok"]
 
 
-def test_an_adapter_that_is_not_trained_yet_is_sound(tmp_path: Path) -> None:
+def test_an_adapter_that_is_not_trained_yet_and_biases_of_experts_are_sound(tmp_path: Path) -> None:
     file = tmp_path / "adapter_model.safetensors"
-    save_file({"q.lora_A.weight": torch.randn(4, 8), "q.lora_B.weight": torch.zeros(8, 4)}, file)
+    weights = {"q.lora_A.weight": torch.randn(4, 8), "q.lora_B.weight": torch.zeros(8, 4)}
+    save_file({**weights, "mlp.experts.down_proj_bias": torch.zeros(2, 8)}, file)
     assert finite.damage(file).constant == []
 
 

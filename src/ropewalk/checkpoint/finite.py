@@ -30,8 +30,8 @@ _ALL_SET = {
 }
 
 
-#: An adapter's second factor, which is zero until it is trained (LoRA, arXiv 2106.09685, section 4.1).
-_ZERO_AT_FIRST = ("lora_B", "lora_embedding_B")
+#: What may well be zero: an adapter's second factor until it is trained (LoRA, arXiv 2106.09685, section 4.1), and biases, which mixtures of experts stack.
+_MAY_BE_ZERO = ("lora_B", "lora_embedding_B", "bias")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
 def _is_matrix(name: str, shape: list[int]) -> bool:
     """Of weights that are trained: scales of norms and biases may well be all 0 or 1."""
     sizes = [size for size in shape if size > 1]
-    return len(sizes) > 1 and not any(word in name for word in _ZERO_AT_FIRST)
+    return len(sizes) > 1 and not any(word in name for word in _MAY_BE_ZERO)
 
 
 def _begin_of_data(file: Path) -> int:
