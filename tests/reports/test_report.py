@@ -269,3 +269,12 @@ def test_context_gains_stand_side_by_side_under_one_evaluator_only(tmp_path):
     assert "0.010 \u22120.020 to 0.040 5.00 5.05 2.50 2.20 to 2.80 0.8" in alone and "0.250 0.200 to 0.300" in alone
     assert judged.startswith("each model itself: such LongPPLs are not to be compared") and "0.250" in judged
     assert "Key tokens were chosen by judge." in page
+
+
+@pytest.mark.parametrize("name", ["rep", "rep.txt"])
+def test_a_name_that_is_no_page_s_is_refused_with_one_that_is(tmp_path, name):
+    """A browser shows a file without an ending as text."""
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    with pytest.raises(UserError, match=r"is \.html or \.pdf.*write it as .*rep\.html"):
+        report([path], tmp_path / name)
+    assert [item.name for item in tmp_path.iterdir()] == ["r.jsonl"]

@@ -66,6 +66,7 @@ from ropewalk.settings.pages import ReportSettings
 
 _logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
+_ENDINGS = (".html", ".htm", ".pdf")
 #: By this in its head a page says that ropewalk made it (templates/page.html).
 PAGE = b'<meta name="generator" content="ropewalk">'
 
@@ -179,6 +180,11 @@ def report(settings: ReportSettings) -> Path:
     if out.is_dir():
         raise UserError(
             f"a report is one file, but {out} is a directory; name a file in it, such as {out / 'report.html'}"
+        )
+
+    if out.suffix.lower() not in _ENDINGS:
+        raise UserError(
+            f"the name of a report ends as its kind does, which is .html or .pdf, and {out} does not; write it as {out.with_suffix('.html')}"
         )
 
     def ask() -> None:
