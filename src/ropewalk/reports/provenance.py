@@ -268,21 +268,19 @@ def _pairs(clean: Clean) -> Iterable[str]:
 def _unpaired(groups: list[perplexity.Group]) -> Iterable[str]:
     """A before/after pair whose token counts differ was cut by two tokenizers, or from two texts."""
     for group in groups:
-        variants = group.variants()
+        variants, unlike = group.variants(), dict[str, list[str]]()
         base = next((rows for variant, rows in variants.items() if variant.role == "base"), {})
         for variant, rows in variants.items():
             for window in base.keys() & rows.keys() if variant.extended else ():
                 change = ratio(base[window], rows[window])
                 if change and not change.same_text:
-                    yield (
-                        f"{variant.label} and its base count different tokens in the same documents ({group.title}): their "
-                        "tokenizers or texts differ, and their perplexities are no pair."
-                    )
+                    differ = f"count different tokens in the same documents ({group.title}): tokenizers or texts differ, and the perplexities are no pair"
+                    unlike.setdefault(differ, []).append(variant.label)
                 elif change and not change.same_documents:
-                    yield (
-                        f"{variant.label} and its base were not measured on the same documents at {window} tokens "
-                        f"({group.title}); part of their difference may be the text's."
-                    )
+                    differ = f"were not measured on the same documents at {window} tokens ({group.title}); part of the difference may be the text's"
+                    unlike.setdefault(differ, []).append(variant.label)
+        for differ, names in unlike.items():
+            yield f"{listed(names)} and {'its' if len(set(names)) == 1 else 'their'} base {differ}."
 
 
 def _tokenizers(clean: Clean) -> Iterable[str]:
