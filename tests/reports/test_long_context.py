@@ -1,10 +1,16 @@
 """Long-context tasks on the page: a figure by length, a table by task, and how long a context is used in words."""
 
+import math
+import re
+
+from scipy.stats import beta
+
 import made_up
 from ropewalk import records
 from ropewalk.evals.long_context.effective import effective
 from ropewalk.evals.long_context.tasks import THIRTEEN
 from ropewalk.records import Recorder
+from ropewalk.reports import render
 from ropewalk.reports.long_context import section
 from ropewalk.reports.rows import clean
 
@@ -61,3 +67,58 @@ def test_a_task_that_does_not_fit_a_length_is_named_below_the_figure(tmp_path):
 def test_no_section_without_rows(tmp_path):
     Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk perplexity")).add(made_up.row(2.0))
     assert section(clean(records.read([tmp_path / "r.jsonl"]))) is None
+
+
+def by_ruler(path, model, means, *rows):
+    recorder = Recorder(path, made_up.run(model, f"ropewalk ruler {model.name}"))
+    tasks = [records.LongTask(w, t, "RULER", 30, m, m - 0.05, m + 0.05, texts="a") for w, m in means.items() for t in THIRTEEN]  # fmt: skip
+    for row in [*tasks, effective(tasks, 256, {}, THIRTEEN), *rows]:
+        recorder.add(row)
+
+
+def verdict_of(path) -> str:
+    text = made_up.words(render(records.read([path]))).split("Not known")[0]
+    return text.replace("\u202f", " ").replace("\u00a0", " ")
+
+
+def test_what_fails_at_the_shortest_length_is_said_so(tmp_path):
+    """It held "to below 256 (95 % interval below 256 to below 256)"."""
+    by_ruler(tmp_path / "r.jsonl", made_up.extended(), {256: 0.4, 1024: 0.3})
+    text = verdict_of(tmp_path / "r.jsonl")
+    assert "it holds not even at 256, the shortest length measured, by RULER; the short window" in text
+    assert "below 256 to" not in text
+    notes = section(clean(records.read([tmp_path / "r.jsonl"]))).notes
+    assert "is below 256, the shortest length measured, and no other length measured is in its interval" in notes[0]
+
+
+def test_an_interval_that_reaches_past_the_shortest_length_is_said_to_where(tmp_path):
+    """11 of 13 in 13 items lie around the threshold of 85.6."""
+    rows = [records.LongTask(w, t, "RULER", 1, s, 0.0, 1.0) for w in (256, 1024) for t, s in zip(THIRTEEN, [1.0] * 11 + [0.0] * 2, strict=True)]  # fmt: skip
+    summary = effective(rows, 256, {}, THIRTEEN)
+    assert (summary.effective, summary.effective_low, summary.effective_high) == (0, 0, 1024)
+    assert summary.holds.replace("\u202f", " ") == "not even at 256, the shortest length measured, by RULER (95 % interval up to 1024)"  # fmt: skip
+
+
+def test_the_short_window_that_ruler_measured_is_taken_from_there(tmp_path):
+    """It was said not to be measured. 0.95 and 0.9 of 390 items: scipy's exact intervals put together as independent."""
+    path = tmp_path / "r.jsonl"
+    by_ruler(path, made_up.extended(), {256: 0.9, 1024: 0.4})
+    assert re.search(r"the short window is known by RULER: at 256 tokens its mean score is 90.0 \(95 % interval 86.\d to 92.\d\), and its base was not asked the same\.", verdict_of(path))  # fmt: skip
+    by_ruler(path, made_up.BASE, {256: 0.95})
+    (low, high), (other_low, other_high) = (beta_ends(share * 390, 390) for share in (0.95, 0.9))
+    below, above = math.hypot(0.9 - other_low, high - 0.95), math.hypot(other_high - 0.9, 0.95 - low)
+    ends = [f"{100 * (-0.05 + step):+.1f}".replace("-", "−") for step in (-below, above)]
+    assert f"at 256 tokens its mean score went 95.0 → 90.0, −5.0 points (95 % interval {ends[0]} to {ends[1]})." in verdict_of(path)  # fmt: skip
+
+
+def test_a_perplexity_of_the_short_window_goes_before_ruler(tmp_path):
+    path = tmp_path / "r.jsonl"
+    by_ruler(path, made_up.extended(), {256: 0.9, 1024: 0.4}, made_up.row(2.1))
+    by_ruler(path, made_up.BASE, {256: 0.95}, made_up.row(2.0))
+    assert "at the short window of 256 tokens its perplexity went 7.39 → 8.17" in verdict_of(path)
+    assert "known by RULER" not in verdict_of(path)
+
+
+def beta_ends(successes: float, trials: int) -> tuple[float, float]:
+    """Clopper and Pearson's, as their paper has it: quantiles of two beta distributions."""
+    return beta.ppf(0.025, successes, trials - successes + 1), beta.ppf(0.975, successes + 1, trials - successes)

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 import made_up
 from ropewalk import records
@@ -466,3 +467,34 @@ def test_two_prompts_a_depth_leave_every_k_max_possible(tmp_path):
     page = made_up.words(render(records.read([path])))
     assert "k_max 1024 of 1024 tokens, but so few trials a depth (2) leave every k_max possible; three can do." in page
     assert "1024 to 1024" not in page
+
+
+def test_the_benchmarks_tile_has_the_interval_of_the_mean_paired_over_items(tmp_path):
+    """Two tasks of 100 items each: 15 lost and none gained, 10 gained and none lost. By hand, from scipy's exact ends of 15 and 10 of 100 and of none of 100."""
+
+    def exact(count: int) -> tuple[float, float]:
+        interval = binomtest(count, 100).proportion_ci(0.95, method="exact")
+        return interval.low, interval.high
+
+    def answered(task: str, right: int) -> records.Benchmark:
+        answers = "1" * right + "0" * (100 - right)
+        return records.Benchmark(task, right / 100, 0.0, 1.0, 100, right, 0, 256, answers, task, f"{task} v1")
+
+    def reach(step: float, other: float, changed: int) -> float:  # MOVER with the correlation of two cells
+        correlation = -math.sqrt((changed + 0.5) / (100 - changed + 0.5) * 0.5 / 100.5)
+        return math.sqrt(step**2 - 2 * correlation * step * other + other**2)
+
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, answered("boolq", 60), answered("piqa", 50)),
+        (made_up.extended(4, 9), answered("boolq", 45), answered("piqa", 60)),
+    )
+    page = render(records.read([path]))
+    none = exact(0)[1]
+    (least_lost, most_lost), (least_gained, most_gained) = exact(15), exact(10)
+    below = math.hypot(reach(0.0, most_lost - 0.15, 15), reach(0.1 - least_gained, none, 10)) / 2
+    above = math.hypot(reach(none, 0.15 - least_lost, 15), reach(most_gained - 0.1, 0.0, 10)) / 2
+    ends = [f"{100 * (-0.025 + step):+.1f}".replace("-", "−") for step in (-below, above)]
+    tile = made_up.words(re.search(r"<dt>benchmarks</dt>.*?</div>", page, re.DOTALL)[0]).replace("\u202f", " ")
+    assert f"−2.5 points 95 % interval {ends[0]} to {ends[1]}, paired" in re.sub(r"\s+", " ", tile)
+    assert "the mean changed by −2.5 points; the lowest is BoolQ (−15.0)." in made_up.words(page)

@@ -129,11 +129,7 @@ class EffectiveLength(Alone):
             if len(self.tasks) == _THIRTEEN
             else f"By {', '.join(self.tasks)} alone the length"
         )
-        low, high = self.tokens(self.effective_low), self.tokens(self.effective_high)
-        bounds = f"95 % interval {low} to {high}" if low != high else "and no other length measured is in its interval"
-        if (self.effective_low, self.effective_high) == (0, self.by_window[-1]["window"]):
-            bounds = "and so few items leave every length possible"
-        sentence = f"{what} (every mean up to it above {threshold}) is {self.tokens(self.effective)}, {bounds}"
+        sentence = f"{what} (every mean up to it above {threshold}) is {self.effective or self._below}{self._bounds}"
         longest = self.by_window[-1]
         if longest["window"] == self.short:
             return f"{sentence}."
@@ -150,6 +146,33 @@ class EffectiveLength(Alone):
         """What a length by this row is called."""
         return "RULER" if len(self.tasks) == _THIRTEEN else f"{', '.join(self.tasks)} alone"
 
-    def tokens(self, window: int) -> str:
-        """One of its lengths."""
-        return str(window or f"below {self.by_window[0]['window']}")
+    @property
+    def holds(self) -> str:
+        """To which length, behind "it holds", with its interval."""
+        low, high = self.effective_low, self.effective_high
+        if not self.effective:
+            up_to = f" (95\u202f% interval up to {high})" if high else ""
+            return f"not even at {self._shortest}, the shortest length measured, by {self.measure}{up_to}"
+        lowest = low or f"below {self._shortest}"
+        return f"to {self.effective} by {self.measure} (95\u202f% interval {lowest} to {high})"
+
+    @property
+    def _shortest(self) -> int:
+        return self.by_window[0]["window"]
+
+    @property
+    def _below(self) -> str:
+        return f"below {self._shortest}, the shortest length measured"
+
+    @property
+    def _bounds(self) -> str:
+        low, high = self.effective_low, self.effective_high
+        if (low, high) == (0, self.by_window[-1]["window"]):
+            return ", and so few items leave every length possible"
+        if low == high:
+            return ", and no other length measured is in its interval"
+        return (
+            f", 95 % interval {low or f'below {self._shortest}'} to {high}"
+            if self.effective
+            else f", 95 % interval up to {high}"
+        )

@@ -8,12 +8,11 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
 from ropewalk.reports import benchmarks, damage, methods, pairs, perplexity
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.contests import Block, blocks, contest
 from ropewalk.reports.paired import Ratio
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import Training, budget, device_seconds, trained_by, trainings
-
-Block = dict[Variant, ByWindow]
+from ropewalk.reports.training import budget, device_seconds, trained_by, trainings
 
 
 def section(clean: Clean) -> Section | None:
@@ -21,11 +20,12 @@ def section(clean: Clean) -> Section | None:
     part = Section(
         "ablation",
         "Methods and factors at a fixed budget",
-        "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor "
-        "and the model's own chance differ.",
+        "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor, "
+        "what a line says in brackets and the model's own chance differ.",
     )
-    compared = set[tuple]()
-    for group in perplexity.groups(clean):
+    groups = perplexity.groups(clean)
+    compared = [contest(clean, lineage) for lineage in dict.fromkeys(group.lineage for group in groups)]
+    for group in groups:
         variants = {v: rows for v, rows in group.variants().items() if v.extended}
         if len({(v.method, v.factor) for v in variants}) < 2:
             continue
@@ -44,27 +44,8 @@ def section(clean: Clean) -> Section | None:
             part.draw(compare.ablation(points, base=level), caption)
         for name, block in by_budget.items():
             part.tables.append(_table(clean, group, name, block))
-        contest = methods.contest(clean, by_budget)
-        if contest and group.lineage not in compared:  # on the text of the verdict
-            part.tables.append(pairs.table(clean, group, contest))
-            compared.add(group.lineage)
+        part.tables += [pairs.table(clean, each) for each in compared if each and each.group == group]
     return part if part.tables else None
-
-
-def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
-    """Budget in words → its variants; tokens where the training is on record, else steps, and what was read, where that is not the same for all. Blocks of one are left out."""
-    by_budget: dict[tuple[int, int, str], Block] = {}
-    for variant, rows in variants.items():
-        tokens = (budget(variant, runs) if variant.steps else 0) or 0
-        kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
-        by_budget.setdefault((kind, amount, variant.recipe.data), {})[variant] = rows
-    texts = {text for kind, _, text in by_budget if kind}
-
-    def words(kind: int, value: int, text: str) -> str:
-        amount = ["before training", f"{number_format.large(value)} training tokens", number_format.steps(value)][kind]
-        return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
-
-    return {words(*key): block for key, block in sorted(by_budget.items()) if len(block) > 1}
 
 
 def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
@@ -89,7 +70,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         seeds_together(lines),
         first="method",
         note="Small figures: 95 % intervals. Loss at L: in the base's own window, paired over documents; the control read as many tokens of the same text there. Benchmarks: mean change in "
-        "points. Device time: of the training, times its devices. k_max and benchmarks are of prompts and questions of their own, not of this text.",
+        "points, paired over items. Device time: of the training, times its devices. k_max and benchmarks are of prompts and questions of their own, not of this text.",
     ).filled
 
 
@@ -107,7 +88,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
     runs = trained_by(variant, all_runs) if variant.steps else []
     tokens = budget(variant, runs)
     seconds = device_seconds(variant, runs)
-    changes = [change.difference for change in benchmarks.changes(clean) if change.variant == variant]
+    change = benchmarks.mean_change([each for each in benchmarks.changes(clean) if each.variant == variant])
     return Line(
         name,
         [
@@ -117,7 +98,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             perplexity.cell(own, None) if own else Cell(""),
             Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
-            Cell.of(sum(changes) / len(changes), number_format.points) if changes else Cell(""),
+            Cell.of(change[0], number_format.points, *change[1:]) if change else Cell(""),
             Cell.of(tokens, number_format.large) if tokens else Cell(""),
             Cell.of(seconds, number_format.duration, unit="s") if seconds else Cell(""),
         ],

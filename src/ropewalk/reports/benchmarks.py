@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from ropewalk.evals.intervals import Paired
 from ropewalk.figures import compare, style
@@ -11,6 +13,7 @@ from ropewalk.records import Benchmark, BenchmarkComparison, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.paired import Bounded
 from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean
 
@@ -61,6 +64,16 @@ def _paired(variant: Variant, before: Benchmark, after: Benchmark) -> Change | N
         pair.p_value(),
         pair.items,
     )
+
+
+def mean_change(changes: Sequence[Change]) -> Bounded | None:
+    """The mean over tasks, with its 95 % interval: tasks ask different items, so their paired intervals are put together as of independent figures (MOVER, Zou & Donner 2008)."""
+    if not changes:
+        return None
+    value, tasks = fmean(change.difference for change in changes), len(changes)
+    below = math.hypot(*(change.difference - change.low for change in changes)) / tasks
+    above = math.hypot(*(change.high - change.difference for change in changes)) / tasks
+    return value, value - below, value + above
 
 
 def section(clean: Clean) -> Section | None:

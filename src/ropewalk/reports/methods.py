@@ -6,21 +6,18 @@ out  who is ahead, or who cannot be told apart, by which measure, and who is ahe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, seeds_of_rows
+from ropewalk.records.variant import Variant
 from ropewalk.reports.paired import Bounded, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
-from ropewalk.reports.perplexity import ByWindow, short_data
+from ropewalk.reports.perplexity import ByWindow, Group, short_data
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import device_seconds, trained_by, trainings
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -29,14 +26,14 @@ MEASURES: dict[str, Callable[[float], str]] = {
     "perplexity": number_format.perplexity,
 }
 #: What decides nothing, and is said where another method is ahead by it: perplexity at the old window, and device seconds of a training.
-_OLD, _TIME = "perplexity at the old window", "time"
+OLD, TIME = "perplexity at the old window", "time"
 #: How one is ahead by a measure, where, and how its figures are written.
 _AHEAD: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "k_max": ("reaches farther", "", number_format.count),
     "passkeys found": ("finds more passkeys", "", number_format.share),
-    _OLD: ("reads better", "at {old} tokens ", number_format.perplexity),
+    OLD: ("reads better", "at {old} tokens ", number_format.perplexity),
     "perplexity": ("reads better", "at {window} ", number_format.perplexity),
-    _TIME: ("trains faster", "", number_format.duration),
+    TIME: ("trains faster", "", number_format.duration),
 }
 _FASTER = 0.9  # of the other's time: on machines that are shared trainings of one length differ by less
 #: Said wherever a winner is, or none.
@@ -45,18 +42,22 @@ RULE = "Rule: k_max, then passkeys found, then perplexity; not the old window, n
 
 @dataclass(frozen=True)
 class Contender:
-    """One method: its seeds, their perplexities at the longest window and the old one, by measure, and each measure that was taken, with its value of each seed in `seeds`."""
+    """One method: its seeds, their perplexities at the longest window and the old one, by measure, and each measure that was taken, with its value of each seed in `seeds`.
+
+    other_variants: of the same method, by another learning rate say, which it stands for.
+    """
 
     label: str
     variants: list[Variant]
     perplexities: dict[str, list[Perplexity]]
     figures: dict[str, Bounded]
     seeds: dict[str, list[float]]
+    other_variants: list[Contender] = field(default_factory=list)
 
     def leads(self, other: Contender, measure: str) -> bool:
         """Whether it is ahead beyond chance, and each seed before each of the other. Perplexities are paired over documents."""
-        if measure == _TIME:
-            return self.figures[_TIME][0] < _FASTER * other.figures[_TIME][0]
+        if measure == TIME:
+            return self.figures[TIME][0] < _FASTER * other.figures[TIME][0]
         if measure not in self.perplexities:
             each_before_each = min(self.seeds[measure]) > max(other.seeds[measure])
             return self.figures[measure][1] > other.figures[measure][2] and each_before_each
@@ -69,9 +70,16 @@ class Contender:
         rows = dict(zip(self.variants + other.variants, both, strict=True))
         return between(self.variants, other.variants, lambda mine, theirs: loss_difference(rows[theirs], rows[mine]))
 
+    def above(self, other: Contender) -> str:
+        """Its perplexity against another's, with the interval that decides: of the difference over documents that both read."""
+        difference = self.loss_above(other)
+        if len(self.variants) + len(other.variants) > 2 and difference:
+            return f"{told(difference)} nats a token"
+        return str(ratio(other.perplexities["perplexity"][0], self.perplexities["perplexity"][0]))
+
     def score(self, measure: str) -> float:
         value = self.figures[measure][0]
-        return -value if measure in (*self.perplexities, _TIME) else value
+        return -value if measure in (*self.perplexities, TIME) else value
 
     def told(self, measure: str) -> str:
         value, low, high = self.figures[measure]
@@ -81,27 +89,36 @@ class Contender:
         return write(value) + (f" ({around})" if around else "")
 
 
+def ranked(contenders: list[Contender]) -> tuple[list[Contender], str]:
+    """Those that no measure sets behind the best, the best first; and the measure that decided, or the last."""
+    left, measure = contenders, ""
+    for measure in MEASURES:
+        if all(measure in contender.figures for contender in left):
+            best = max(left, key=lambda contender: contender.score(measure))
+            left = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+            if len(left) == 1:
+                break
+    return left, measure
+
+
 @dataclass(frozen=True)
 class Contest:
-    """Methods at one budget and one window."""
+    """Methods on one text, at one window and factor, after one budget. amount: of training, 0 before it."""
 
+    group: Group
     budget: str
+    amount: int
     window: int
     contenders: list[Contender]
     untrained: list[Contender] = field(default_factory=list)
     elsewhere: list[Contest] = field(default_factory=list)  # trained on as many tokens of other texts
+    others: int = 0  # that are compared by themselves, since they differ from this one in `others_differ`
+    others_differ: list[str] = field(default_factory=list)
 
     @cached_property
     def ranking(self) -> tuple[list[Contender], str]:
-        """Those that no measure sets behind the best, the best first; and the measure that decided, or the last."""
-        left, measure = self.contenders, ""
-        for measure in MEASURES:
-            if all(measure in contender.figures for contender in left):
-                best = max(left, key=lambda contender: contender.score(measure))
-                left = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
-                if len(left) == 1:
-                    break
-        return left, measure
+        """See `ranked`."""
+        return ranked(self.contenders)
 
     @property
     def leader(self) -> Contender:
@@ -110,12 +127,21 @@ class Contest:
 
     @property
     def headline(self) -> str:
-        """For the page's heading."""
-        won = len(self.ranking[0]) == 1
-        if not won:
-            return f"no winner at {self.window} tokens"
+        """For the page's heading: who won, and among which."""
+        return self._outcome(self._of_what)
+
+    def _outcome(self, among: str = "") -> str:
+        if len(self.ranking[0]) > 1:
+            return f"no winner at {self.window} tokens{among}"
         worse = ", worse than before its training" if self.worsened else ""
-        return f"{self.leader.label} wins by {self.ranking[1]} at {self.window} tokens{worse}"
+        return f"{self.leader.label} wins by {self.ranking[1]} at {self.window} tokens{among}{worse}"
+
+    @property
+    def _of_what(self) -> str:
+        """The text and the budget."""
+        text = short_data(self.group.data)
+        validation = "the validation text " if self.group.is_validation else ""
+        return f"{f' of {validation}{text}' if text else ''} ({self.budget})"
 
     @cached_property
     def worsened(self) -> str:
@@ -132,25 +158,36 @@ class Contest:
 
     @property
     def sentence(self) -> str:
-        """Who won by what, or why nobody did."""
+        """Who won by what, or why nobody did; what is paired comes first, since that is what decides."""
         level, measure = self.ranking
-        text = short_data(self.contenders[0].perplexities["perplexity"][0].data)
-        among = f"{len(self.contenders)} methods at {self.window} tokens{f' of {text}' if text else ''} ({self.budget})"
+        among = f"{len(self.contenders)} methods at {self.window} tokens{self._of_what}"
+        further = f"{self.worsened}{self._variants(measure)}{self._elsewhere} {RULE}"
         if len(level) > 1:
-            names = ", ".join(f"{each.label} ({each.told(measure)})" for each in level)
-            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {names}.{self.worsened}{self._elsewhere} {RULE}"
+            names = [f"{level[0].label} ({level[0].told(measure)})"]
+            paired = [f"{each.above(level[0])}; " if measure == "perplexity" else "" for each in level[1:]]
+            names += [
+                f"{each.label} ({above}{each.told(measure)})" for each, above in zip(level[1:], paired, strict=True)
+            ]
+            return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {', '.join(names)}.{further}"
         others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
-        following = Contest(self.budget, self.window, others).leader  # by the same rule
-        sentence = f"{measure}: {level[0].told(measure)}, against {following.told(measure)} of {following.label}"
-        if (
-            measure == "perplexity"
-        ):  # the two intervals are of documents, which both read: what decides is their difference
-            change = ratio(*(each.perplexities[measure][0] for each in (following, level[0])))
-            several = len(following.variants) + len(level[0].variants) > 2
-            difference = level[0].loss_above(following)
-            sentence += f": {told(difference)} nats a token" if several and difference else f": {change}"
+        following = ranked(others)[0][0]  # by the same rule
+        figures = f"{level[0].told(measure)}, against {following.told(measure)} of {following.label}"
+        above = f"{level[0].above(following)}; " if measure == "perplexity" else ""
         but = "".join(f"; {each}" for each in self._ahead_otherwise)
-        return f"Of {among}, {level[0].label} wins by {sentence}{but}.{self.worsened}{self._elsewhere} {RULE}"
+        return f"Of {among}, {level[0].label} wins by {measure}: {above}{figures}{but}.{further}"
+
+    def _variants(self, measure: str) -> str:
+        """Which methods have several variants, and what the others of the leader have."""
+        several = [each for each in self.contenders if each.other_variants]
+        if not several:
+            return ""
+        total = len(several) + sum(len(each.other_variants) for each in several)
+        whose = f"{len(several)} method{'s' if len(several) > 1 else ''}"
+        write = MEASURES[measure]
+        known = [each for each in self.leader.other_variants if measure in each.figures]
+        behind = ", ".join(f"{each.label} {write(each.figures[measure][0])}" for each in known)
+        own = f"; behind {self.leader.label} by {measure}: {behind}" if behind else ""
+        return f" Of {whose} {total} variants were measured; the best by these figures stands for its method{own}."
 
     @property
     def _ahead_otherwise(self) -> list[str]:
@@ -171,8 +208,13 @@ class Contest:
 
     @property
     def _elsewhere(self) -> str:
-        """Who is ahead among those trained on other texts, in a sentence each."""
-        return "".join(f" With {each.budget}: {each.headline}." for each in self.elsewhere)
+        """Who is ahead among those trained on other texts, in a sentence each; and how many more groups the tables have."""
+        sentences = "".join(f" With {each.budget}: {each._outcome()}." for each in self.elsewhere)
+        if not self.others:
+            return sentences
+        *first, last = self.others_differ
+        differ = f"{', '.join(first)} or {last}" if first else last
+        return f"{sentences} Left to the tables: {number_format.counted(self.others, 'group')} of another {differ}."
 
 
 def _method(contender: Contender) -> tuple:
@@ -181,65 +223,10 @@ def _method(contender: Contender) -> tuple:
     return variant.lineage, variant.scaling, variant.window, variant.recipe.word
 
 
-def contest(clean: Clean, blocks: dict[str, dict[Variant, ByWindow]]) -> Contest | None:
-    """The methods to compare: trained if any are, at the budget with the most methods, then the largest; None where no two were measured alike.
-
-    blocks: budget in words → variant → perplexities, smaller budgets first, as `ablation.blocks` makes them.
-    """
-    contests = [each for budget, block in blocks.items() if (each := _contest(clean, budget, block))]
-    best = max(contests, key=lambda each: (bool(each.leader.variants[0].steps), len(each.contenders)), default=None)
-    equal = [each for each in contests if best and len(each.contenders) == len(best.contenders)]
-    chosen = max(equal, key=lambda each: each.leader.variants[0].steps, default=None)
-    untrained = [each for one in contests for each in one.contenders if not each.variants[0].steps]
-    others = [each for each in contests if chosen and each is not chosen and _amount(each) == _amount(chosen)]
-    return replace(chosen, untrained=untrained, elsewhere=others) if chosen else None
-
-
-def _amount(contest: Contest) -> int:
-    """Its budget, whatever text it was of: tokens asked for, else steps."""
-    variant = contest.leader.variants[0]
-    return variant.recipe.tokens or variant.steps
-
-
-def _contest(clean: Clean, budget: str, block: dict[Variant, ByWindow]) -> Contest | None:
-    window = max(variant.window for variant in block)
-    rows = {v: at[window] for v, at in block.items() if v.window == window and window in at}
-    rows = {v: row for v, row in rows.items() if number_format.is_finite(row.perplexity)}
-    seeds = seeds_of_rows(list(rows))
-    names = {v: v.method_and_factor for v in rows}
-    if len(set(names.values())) < 2:
-        return None
-    if len(set(names.values())) < len(seeds):  # one method by two rates, say
-        names = labels(list(rows))
-    runs, contenders = trainings(clean), []
-    is_of_one_device = len({run.run.device for v in rows for run in trained_by(v, runs)}) == 1
-
-    def seconds(_: Clean, variant: Variant, *__: Any) -> Bounded | None:
-        took = device_seconds(variant, runs) if is_of_one_device and variant.steps else None
-        return (took, math.nan, math.nan) if took else None
-
-    for row in seeds:
-        measures = {**_TAKEN, _TIME: seconds}.items()
-        taken = {name: [measure(clean, v, window, block[v]) for v in row] for name, measure in measures}
-        known = {name: [seed for seed in seeds if seed] for name, seeds in taken.items() if None not in seeds}
-        figures = {name: _within(name, window, over_seeds(seeds)) for name, seeds in known.items()}
-        values = {name: [value for value, _, _ in seeds] for name, seeds in known.items()}
-        read = {"perplexity": [rows[v] for v in row]}
-        if _OLD in figures:
-            read[_OLD] = [block[v][v.original_window] for v in row]
-        contenders.append(Contender(names[row[0]], row, read, figures, values))
-    return Contest(budget, window, contenders)
-
-
-def _within(measure: str, window: int, figure: Bounded) -> Bounded:
-    """With an interval of what can be."""
-    value, low, high = figure
+def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounded:
+    """The mean over seeds, with an interval of what can be."""
+    value, low, high = over_seeds(seeds)
     return value, max(low, 0.0), min(high, {"k_max": window, "passkeys found": 1.0}.get(measure, high))
-
-
-def k_max_over(seeds: Sequence[Bounded], window: int) -> Bounded:
-    """The mean over seeds."""
-    return _within("k_max", window, over_seeds(seeds))
 
 
 def k_max(clean: Clean, variant: Variant, window: int, _: ByWindow | None = None) -> Bounded | None:
@@ -267,9 +254,9 @@ def _read(row: Perplexity | None) -> Bounded | None:
     return None if row is None or not number_format.is_finite(row.perplexity) else (row.perplexity, *row.bounds)
 
 
-_TAKEN: dict[str, Callable[[Clean, Variant, int, ByWindow], Bounded | None]] = {
+TAKEN: dict[str, Callable[[Clean, Variant, int, ByWindow], Bounded | None]] = {
     "k_max": k_max,
     "passkeys found": passkeys_found,
     "perplexity": lambda _, __, window, rows: _read(rows.get(window)),
-    _OLD: lambda _, variant, __, rows: _read(rows.get(variant.original_window)),
+    OLD: lambda _, variant, __, rows: _read(rows.get(variant.original_window)),
 }

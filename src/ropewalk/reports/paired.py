@@ -141,6 +141,17 @@ def between(
     return over_seeds(grid) if mine and theirs and not any(None in line for line in grid) else None
 
 
+def asked_apart(before: Bounded, after: Bounded) -> Bounded:
+    """after minus before, of two figures that share no item on record: MOVER (Zou & Donner 2008), which is never too sure where they do."""
+    (value, low, high), (other, other_low, other_high) = before, after
+    difference = other - value
+    return (
+        difference,
+        difference - math.hypot(other - other_low, high - value),
+        difference + math.hypot(other_high - other, value - low),
+    )
+
+
 def told(figure: Bounded) -> str:
     """A difference in nats, in words."""
     bounds = number_format.interval(*figure[1:], number_format.signed)

@@ -1,12 +1,11 @@
 """Methods against the winner, one by one: by how much each differs from it, and how sure that is.
 
-in   a contest (methods.py), and the perplexities of its group
+in   a contest (contests.py)
 out  a table: losses paired over documents, retrieval over prompts, all over seeds
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,18 +17,17 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports import methods
 from ropewalk.reports.content import Cell, Line, Table
 from ropewalk.reports.methods import Bounded, Contender, Contest
-from ropewalk.reports.paired import between, loss_difference
-from ropewalk.reports.perplexity import Group
+from ropewalk.reports.paired import asked_apart, between, loss_difference
 from ropewalk.reports.rows import Clean
 
 _Difference = Callable[[Clean, Variant, Variant, int], Bounded | None]
 
 
-def table(clean: Clean, group: Group, contest: Contest) -> Table:
+def table(clean: Clean, contest: Contest) -> Table:
     """A line a method, a column a difference from the winner, or from the best of those that cannot be told apart."""
     best, window = contest.leader, contest.window
     old = best.variants[0].original_window
-    rows = group.variants()
+    rows = contest.group.variants()
 
     def line(other: Contender) -> Line:
         def loss(at: int) -> Bounded | None:
@@ -47,7 +45,7 @@ def table(clean: Clean, group: Group, contest: Contest) -> Table:
     title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
     seeds = f" (seed{'s' if ',' in _seeds(best) else ''} {_seeds(best)})" if _seeds(best) else ""
     return Table(
-        f"Against {title}, {best.label}{seeds}; {contest.budget}; {group.title}",
+        f"Against {title}, {best.label}{seeds}; {contest.budget}; {contest.group.title}",
         [f"loss at {window}\nnats", f"loss at {old}\nnats", "passkeys found\npoints", "retrieval\npoints", "seeds"],
         [line(other) for other in contest.contenders if other is not best],
         first="method",
@@ -71,17 +69,11 @@ def _cell(figure: Bounded | None, write: Callable[[Any], str]) -> Cell:
 
 
 def _passkeys(clean: Clean, first: Variant, second: Variant, window: int) -> Bounded | None:
-    """Second minus first. Which prompts were right is not on record, so the two shares count as if they had been asked apart (MOVER), which is never too sure."""
+    """Second minus first. Which prompts were right is not on record, so they count as asked apart."""
     before, after = (methods.passkeys_found(clean, variant, window) for variant in (first, second))
     if before is None or after is None:
         return None
-    (value, low, high), (other, other_low, other_high) = before, after
-    difference = other - value
-    return (
-        difference,
-        difference - math.hypot(other - other_low, high - value),
-        difference + math.hypot(other_high - other, value - low),
-    )
+    return asked_apart(before, after)
 
 
 def _retrieval(clean: Clean, first: Variant, second: Variant, window: int) -> Bounded | None:

@@ -12,6 +12,7 @@ from ropewalk.evals.intervals import lacking
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import ablated
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import ratio
@@ -57,19 +58,33 @@ class Group:
         return base.perplexity if base and number_format.is_finite(base.perplexity) else None
 
     @property
+    def is_validation(self) -> bool:
+        """Whether a grid chose by it, learning rates say: what was chosen so looks better there than it is."""
+        return any(_chose_by(m) for m in self.measurements)
+
+    @property
     def title(self) -> str:
         convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
         return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}"
 
 
+def _chose_by(m: Measurement[Perplexity]) -> bool:
+    """Whether a row is of its grid's validation text, which may bear the letter of `reports/same_names.py`."""
+    grid = ablated(m.run)
+    own, validation, test = (re.sub(r"\[\w+\]$", "", str(name)) for name in (m.row.data, grid.get("validation"), grid.get("test")))  # fmt: skip
+    return own == validation != test
+
+
 def groups(clean: Clean) -> list[Group]:
-    """Comparable groups, the one with the most extended variants first."""
+    """Comparable groups: test texts before validation texts, then the one with the most variants first."""
     by_rule: dict[tuple, Group] = {}
     for m in clean.of(Perplexity):
         rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
         by_rule.setdefault(rule, Group(*rule)).measurements.append(m)
     alike = [part for group in by_rule.values() for part in _by_stride(group)]
-    return sorted(alike, key=lambda g: (g.convention != "ropewalk", -len(g.variants()), -len(g.measurements)))
+    return sorted(
+        alike, key=lambda g: (g.convention != "ropewalk", g.is_validation, -len(g.variants()), -len(g.measurements))
+    )
 
 
 def _by_stride(group: Group) -> list[Group]:

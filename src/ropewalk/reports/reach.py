@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
-from ropewalk.reports.paired import over, ratio
+from ropewalk.reports.paired import Bounded, asked_apart, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread
 
@@ -20,11 +21,10 @@ Seeds = Sequence[perplexity.ByWindow]
 _USELESS = 2.0
 
 
-def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
+def sentence(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant]) -> str:
     """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval. seeds: of one training."""
     target = seeds[0]
     short, window = target.original_window, target.window
-    group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
     rows = [group.variants().get(seed, {}) for seed in seeds] if group else []
     before = group.base_row() if group else None
     parts = [
@@ -49,7 +49,7 @@ def of_base(clean: Clean, base: Variant) -> str:
 def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[str]) -> str:
     """To what it holds, by each of the parts; window: of its passkeys."""
     if parts:
-        return f"it holds to {' and to '.join(parts)}"
+        return f"it holds {' and '.join(parts)}"
     asked = any(methods.k_max(clean, seed, window) for seed in seeds)
     return "how far it holds, so few passkeys do not tell" if asked else "how far it holds was not measured"
 
@@ -67,6 +67,8 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
         if at == short:
             return f"; at the short window of {short} tokens {moves}"
         return f". Within the short window of {short} tokens it and its base were both measured at {at} at most: there {moves}"
+    if by_ruler := _short_by_ruler(clean, seeds):
+        return by_ruler
     if any(each.variant == target for each in benchmarks.changes(clean)):
         return ""
     if group is None:
@@ -74,20 +76,58 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
     measured, base = group.variants()[target], group.base_row()
     lacking = "its base" if short in measured else "it" if base else "neither it nor its base"
     verb = "was" if lacking.startswith("neither") else "was not"
-    return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens, and other windows do not tell"
+    return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens{_elsewhere(clean, group)}, and other windows do not tell"
+
+
+def _elsewhere(clean: Clean, group: perplexity.Group) -> str:
+    """Of what text alone the base was measured in its own window, where it was not of this one."""
+    others = [each for each in perplexity.groups(clean) if each.lineage == group.lineage and each.base_row()]
+    if group.base_row() or not others:
+        return ""
+    names = [each.title if each.data == group.data else perplexity.short_data(each.data) for each in others]
+    return f" of {perplexity.short_data(group.data)} (it was of {', '.join(dict.fromkeys(names))}, which tells nothing of this text)"
+
+
+def _short_by_ruler(clean: Clean, seeds: Sequence[Variant]) -> str:
+    """What became of the short window by the mean score of long-context tasks there, where no perplexity tells; with the base's, where it was asked the same tasks."""
+    newest = {m.model_variant: m.row for m in sorted(clean.of(EffectiveLength), key=lambda m: m.run.started)}
+    rows = [newest[seed] for seed in seeds if seed in newest and newest[seed].short <= seed.original_window]
+    if not rows:
+        return ""
+    first, bases = rows[0], [v for v in newest if v.role == "base" and not v.steps and v.lineage == seeds[0].lineage]
+    after = over_seeds([score for row in rows if (score := _score(row, first))])
+    before = next((score for base in bases if (score := _score(newest[base], first))), None)
+    where = f"; the short window is known by {first.measure}: at {first.short} tokens its mean score"
+    if before is None:
+        bounds = number_format.interval(*after[1:], _hundredths)
+        return f"{where} is {_hundredths(after[0])} (95\u202f% interval {bounds}), and its base was not asked the same"
+    change, low, high = asked_apart(before, after)
+    bounds = number_format.interval(low, high, number_format.points)
+    return f"{where} went {_hundredths(before[0])}\u00a0→\u00a0{_hundredths(after[0])}, {number_format.points(change)} points (95\u202f% interval {bounds})"
+
+
+def _score(row: EffectiveLength, like: EffectiveLength) -> Bounded | None:
+    """The mean with its interval at the short window of another row, of the same tasks."""
+    at = [(each["score"], each["low"], each["high"]) for each in row.by_window if each["window"] == like.short]
+    return at[0] if at and row.tasks == like.tasks else None
+
+
+def _hundredths(value: float) -> str:
+    """As RULER scores, from 0 to 100."""
+    return number_format.fixed(100 * value, 1)
 
 
 def _by_retrieval(clean: Clean, seeds: Sequence[Variant], window: int) -> Iterator[str]:
     reached = [reach for seed in seeds if (reach := methods.k_max(clean, seed, window))]
-    value, *ends = methods.k_max_over(reached, window) if reached else (0, 0, window)
+    value, *ends = methods.over_seeds_of("k_max", window, reached) if reached else (0, 0, window)
     if ends != [0, window]:  # an interval of everything says nothing
         around = spread([reach[0] for reach in reached], number_format.count, len(seeds))
-        yield f"{value:.0f} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
+        yield f"to {f'{value:.0f}' if value else 'no distance'} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
     for seed in seeds:  # what a seed lies between is a length that was asked, and no mean of such
         if by_ruler := [m for m in clean.of(EffectiveLength) if m.model_variant == seed]:
             row = max(by_ruler, key=lambda m: m.run.started).row
-            of_seed = f"; seed {seed.recipe.seed}" if len(seeds) > 1 else ""
-            yield f"{row.tokens(row.effective)} by {row.measure} (95\u202f% interval {row.tokens(row.effective_low)} to {row.tokens(row.effective_high)}{of_seed})"
+            of_seed = f" (seed {seed.recipe.seed})" if len(seeds) > 1 else ""
+            yield f"{row.holds}{of_seed}"
 
 
 def _useless(before: Perplexity | None, rows: Seeds, window: int) -> list[str]:
@@ -97,7 +137,7 @@ def _useless(before: Perplexity | None, rows: Seeds, window: int) -> list[str]:
     if not before or not each or any(change is None or not change.low > _USELESS for change in each.values()):
         return []
     worst = max(change.value for change in each.values() if change)
-    return [f"no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
+    return [f"to no window by perplexity (up to {number_format.times(worst)} the base's at {before.window})"]
 
 
 def _by_perplexity(rows: Seeds, short: int, window: int) -> Iterator[str]:
@@ -110,7 +150,7 @@ def _by_perplexity(rows: Seeds, short: int, window: int) -> Iterator[str]:
         last, change = held[-1] if held else (short, None)
         beyond, rise = next(iter(ratios.items()))
         risen = f"from {short} to {beyond}: {rise.brief}" if rise else f"beyond {short} it rises"
-        yield f"{last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"
+        yield f"to {last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"
 
 
 def interval(low: float, high: float) -> str:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
-from ropewalk.reports import ablation, benchmarks, damage, methods, passkey, perplexity, reach, training
+from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, reach, training
+from ropewalk.reports.contests import contest, not_comparable
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
@@ -55,15 +57,17 @@ def verdicts(clean: Clean) -> list[Verdict]:
 
 def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, Step)}
+    lineage = variants[0].lineage
+    fair = contest(clean, lineage)
+    target = fair.leader.variants[0] if fair else _target(clean, [v for v in variants if v.extended and v in measured])
+    alike = [g for g in perplexity.groups(clean) if g.lineage == lineage and (not target or target in g.variants())]
+    group = fair.group if fair else next(iter(alike), None)
     bases = [v for v in variants if v.role == "base" and not v.steps]  # what a training began from, too
-    base = min(bases, key=lambda v: (v not in measured, v.name), default=None)
-    target = _target(clean, [v for v in variants if v.extended and v in measured])
+    base = min(bases, key=lambda v: (not group or v not in group.variants(), v not in measured, v.name), default=None)
     verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
-    found = _contest(clean, variants[0].lineage)
-    if found is not None:
-        target = found.leader.variants[0]
-        verdict.winner = found.headline
-        verdict.sentences.append(found.sentence)
+    if fair is not None:
+        verdict.winner = fair.headline
+        verdict.sentences.append(fair.sentence)
     seeds = next((row for row in seeds_of_rows([v for v in variants if v in measured]) if target in row), [])
     seeds = sorted(seeds, key=lambda seed: seed.recipe.seed or 0)
     if target is None:
@@ -74,16 +78,17 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         )
         if base in measured:
             verdict.sentences.append(reach.of_base(clean, base))
-        runs = [run for run in training.trainings(clean) if run.variant.lineage == variants[0].lineage]
+        runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
         verdict.sentences += _unfinished(runs)
     else:
         _extension(verdict, clean, base, target, len(seeds))
-        verdict.sentences.append(reach.sentence(clean, seeds))
-        group = next((g for g in perplexity.groups(clean) if target in g.variants()), None)
+        verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
+        verdict.sentences.append(reach.sentence(clean, group, seeds))
         known = [seed for seed in seeds if seed in group.variants()] if group else []
         priced = damage.sentence(group, known, training.trainings(clean)) if group else ""
         verdict.sentences += [priced] if priced else []
-    _perplexity(verdict, clean, variants[0].lineage, base, seeds)
+    if group is not None:
+        _perplexity(verdict, group, base, seeds)
     _passkey(verdict, clean, base, seeds)
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, seeds or bases))
@@ -96,16 +101,6 @@ def base_name(variant: Variant) -> str:
         return variant.base or variant.short_name
     family, *_, parameters = variant.lineage
     return f"a {family} model" + (f" of {number_format.large(parameters)} parameters" if parameters else "")
-
-
-def _contest(clean: Clean, lineage: tuple) -> methods.Contest | None:
-    """Methods beside each other on the text on which most were measured."""
-    runs = training.trainings(clean)
-    for group in perplexity.groups(clean):
-        blocks = ablation.blocks({v: rows for v, rows in group.variants().items() if v.extended}, runs)
-        if group.lineage == lineage and (found := methods.contest(clean, blocks)):
-            return found
-    return None
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
@@ -155,14 +150,8 @@ def _unfinished(runs: list[training.Training]) -> list[str]:
     return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
 
 
-def _perplexity(verdict: Verdict, clean: Clean, lineage: tuple, base: Variant | None, seeds: Sequence[Variant]) -> None:
+def _perplexity(verdict: Verdict, group: perplexity.Group, base: Variant | None, seeds: Sequence[Variant]) -> None:
     target = seeds[0] if seeds else None
-    group = next(
-        (g for g in perplexity.groups(clean) if g.lineage == lineage and (target is None or target in g.variants())),
-        None,
-    )
-    if group is None:
-        return
     rows = group.variants()
     before = group.base_row()
     if target is None or target not in rows:
@@ -261,11 +250,12 @@ def _reading(longer: Ratio, short: int, long: int, figures: str) -> str:
 def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequence[Variant]) -> None:
     rows = passkey.summaries(clean)
 
-    def longest(variant: Variant | None) -> PasskeySummary | None:
+    def longest(variant: Variant | None, window: int | None = None) -> PasskeySummary | None:
         by_window = rows.get(variant, {}) if variant else {}
-        return by_window[max(by_window)] if by_window else None
+        return by_window[window if window in by_window else max(by_window)] if by_window else None
 
-    before, each = longest(base), list(filter(None, map(longest, seeds)))
+    each = list(filter(None, map(longest, seeds)))
+    before = longest(base, max((row.window for row in each), default=None))
     if not each:
         if before is not None and not seeds and not verdict.says(f" {before.k_max} by k_max"):
             verdict.sentences.append(f"Its k_max is {before.reach}.")
@@ -273,7 +263,7 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     after = max(each, key=lambda row: row.window)
     each = [row for row in each if row.window == after.window]
     reaches = list(filter(None, (methods.k_max(clean, seed, after.window) for seed in seeds)))
-    ends = methods.k_max_over(reaches, after.window)[1:] if reaches else None
+    ends = methods.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
     sure = f"but {after.leaves_open}" if ends == (0, after.window) else reach.interval(*ends) if ends else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
     figures = [row.k_max for row in each]
@@ -292,17 +282,18 @@ def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> Non
     tasks: dict[str, list[float]] = {}
     for change in changes:
         tasks.setdefault(benchmarks.name(change.task), []).append(change.difference)
-    by_seed = [[c.difference for c in changes if c.variant == seed] for seed in seeds]
     lost = dict.fromkeys(benchmarks.name(change.task) for change in changes if change.is_loss)
     of_seeds = " of some seed" if len(seeds) > 1 else ""
     text = f"Of {len(tasks)} benchmarks in the original window "
     text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
-    means = [fmean(each) for each in by_seed if each]
-    total, around = f"{number_format.points(fmean(means))} points", spread(means, number_format.points, len(seeds))
-    verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}.")
+    means = [mean for seed in seeds if (mean := benchmarks.mean_change([c for c in changes if c.variant == seed]))]
+    value, low, high = over_seeds(means)
+    total, bounds = f"{number_format.points(value)} points", number_format.interval(low, high, number_format.points)
+    around = spread([mean for mean, _, _ in means], number_format.points, len(seeds))
     worst = min(tasks, key=lambda task: fmean(tasks[task]))
-    beside = f"on average; worst {worst} {number_format.points(fmean(tasks[worst]))}"
-    verdict.tiles.append(Tile("benchmarks", total, beside))
+    lowest = f"; the lowest is {worst} ({number_format.points(fmean(tasks[worst]))})" if len(tasks) > 1 else ""
+    verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}{lowest}.")
+    verdict.tiles.append(Tile("benchmarks", total, f"95\u202f% interval {bounds}, paired"))
 
 
 def _basis(clean: Clean, variants: Sequence[Variant]) -> str:

@@ -1,0 +1,173 @@
+"""Which methods may be compared: those read on one text, at one window and factor, after as many tokens of one training text.
+
+in   clean rows, and a base model's lineage
+out  the contest that a verdict is about; or, where no comparison is fair, what differs, in a sentence
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ropewalk.records import Step
+from ropewalk.records import format as number_format
+from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
+from ropewalk.reports.methods import MEASURES, OLD, TAKEN, TIME, Contender, Contest, over_seeds_of, ranked
+from ropewalk.reports.paired import Bounded
+from ropewalk.reports.perplexity import ByWindow, Group, groups
+from ropewalk.reports.rows import Clean
+from ropewalk.reports.training import Training, budget, device_seconds, trained_by, trainings
+
+Block = dict[Variant, ByWindow]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """States of one text, window, factor and budget (in words). amount: of training, 0 before it."""
+
+    group: Group
+    budget: str
+    amount: int
+    window: int
+    factor: str
+    states: Block
+
+    @property
+    def methods(self) -> set[str]:
+        return {variant.method_label for variant in self.states}
+
+    @property
+    def rank(self) -> tuple:
+        """Which of several a verdict is about: the largest. What was chosen on a validation text looks better there than it is."""
+        counted_as_usual = self.group.convention == "ropewalk"
+        return (counted_as_usual, not self.group.is_validation, self.amount > 0, len(self.methods), self.amount, self.window)  # fmt: skip
+
+    def is_like(self, other: Comparable) -> bool:
+        """Whether they differ in their training alone."""
+        return (self.group, self.window, self.factor) == (other.group, other.window, other.factor)
+
+    @property
+    def aspects(self) -> dict[str, str]:
+        """What has to be the same, in words."""
+        return {
+            "text": self.group.title,
+            "window": f"{self.window} tokens",
+            "factor": f"×{self.factor}",
+            "training": self.budget,
+        }
+
+
+def contest(clean: Clean, lineage: tuple) -> Contest | None:
+    """The methods to compare: on a test text before a validation text, trained before untrained, then where most methods were measured, then of the largest budget."""
+    fair = [each for each in _comparable(clean, lineage) if len(each.methods) > 1]
+    if not fair:
+        return None
+    chosen = max(fair, key=lambda each: each.rank)
+    alike = [each for each in fair if each is not chosen and each.is_like(chosen)]
+    untrained = [each for each in alike if not each.amount]
+    elsewhere = [each for each in alike if each.amount == chosen.amount]
+    others = [each for each in fair if each not in (chosen, *untrained, *elsewhere)]
+    before = [contender for each in untrained for contender in _contest(clean, each).contenders]
+    return replace(
+        _contest(clean, chosen),
+        untrained=[variant for contender in before for variant in (contender, *contender.other_variants)],
+        elsewhere=[_contest(clean, each) for each in elsewhere],
+        others=len(others),
+        others_differ=_differing([chosen, *others]),
+    )
+
+
+def not_comparable(clean: Clean, lineage: tuple) -> str:
+    """Why no method is compared with another although several were measured, in a sentence; nothing where they are compared, or only one was measured."""
+    measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, Step)}
+    methods = {v.method_label for v in measured if v.extended and v.lineage == lineage}
+    states = _comparable(clean, lineage)
+    if len(methods) < 2 or any(len(each.methods) > 1 for each in states):
+        return ""
+    if len({method for each in states for method in each.methods}) < 2:
+        return f"{', '.join(sorted(methods))} are not compared: fewer than two of them have a perplexity at their own window."
+    values = {name: {each.aspects[name] for each in states} for name in _differing(states)}
+    differ = "; ".join(f"{name} ({'; '.join(sorted(several))})" for name, several in values.items())
+    return f"{', '.join(sorted(methods))} are not compared, since no two of them were measured alike. They differ in {differ}."
+
+
+def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
+    """Budget in words → its variants; tokens where the training is on record, else steps, and what was read, where that is not the same for all. Blocks of one are left out."""
+    return {name: block for (name, _), block in _by_budget(variants, runs).items() if len(block) > 1}
+
+
+def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], Block]:
+    """(budget in words, its amount) → its variants, smaller budgets first."""
+    by_budget: dict[tuple[int, int, str], Block] = {}
+    for variant, rows in variants.items():
+        tokens = (budget(variant, runs) if variant.steps else 0) or 0
+        kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
+        by_budget.setdefault((kind, amount, variant.recipe.data), {})[variant] = rows
+    texts = {text for kind, _, text in by_budget if kind}
+
+    def words(kind: int, value: int, text: str) -> str:
+        amount = ["before training", f"{number_format.large(value)} training tokens", number_format.steps(value)][kind]
+        return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
+
+    return {(words(*key), key[1]): block for key, block in sorted(by_budget.items())}
+
+
+def _comparable(clean: Clean, lineage: tuple) -> list[Comparable]:
+    """What was measured at its own window, by what has to be the same."""
+    runs, parts = trainings(clean), dict[tuple, Comparable]()
+    for place, group in enumerate(groups(clean)):
+        if group.lineage != lineage:
+            continue
+        extended = {v: rows for v, rows in group.variants().items() if v.extended}
+        for (words, amount), block in _by_budget(extended, runs).items():
+            for variant, rows in block.items():
+                if variant.window in rows and number_format.is_finite(rows[variant.window].perplexity):
+                    key = (words, amount, variant.window, f"{variant.factor:.4g}")
+                    parts.setdefault((place, *key), Comparable(group, *key, {})).states[variant] = rows
+    return list(parts.values())
+
+
+def _differing(states: Sequence[Comparable]) -> list[str]:
+    """In which aspects these are not all alike."""
+    return [name for name in states[0].aspects if len({each.aspects[name] for each in states}) > 1]
+
+
+def _contest(clean: Clean, comparable: Comparable) -> Contest:
+    """A contender a method; what differs from it in its recipe alone, a learning rate say, is a variant of it."""
+    by_method: dict[str, list[Contender]] = {}
+    for contender in _contenders(clean, comparable):
+        by_method.setdefault(contender.variants[0].method_label, []).append(contender)
+    best = [_best(variants) for variants in by_method.values()]
+    return Contest(comparable.group, comparable.budget, comparable.amount, comparable.window, best)
+
+
+def _best(variants: list[Contender]) -> Contender:
+    """Of those by most of the measures the best by the rule of methods: what has no passkeys would take them from the whole contest."""
+    most = max(len(MEASURES.keys() & each.figures.keys()) for each in variants)
+    leader = ranked([each for each in variants if len(MEASURES.keys() & each.figures.keys()) == most])[0][0]
+    return replace(leader, other_variants=[each for each in variants if each is not leader])
+
+
+def _contenders(clean: Clean, comparable: Comparable) -> Iterable[Contender]:
+    """One for the seeds of each training."""
+    window, states, runs = comparable.window, comparable.states, trainings(clean)
+    seeds = seeds_of_rows(list(states))
+    names = told_apart({row[0]: row[0].method_and_factor for row in seeds}, lambda variant: variant)
+    is_of_one_device = len({run.run.device for v in states for run in trained_by(v, runs)}) == 1
+
+    def seconds(_: Clean, variant: Variant, *__: Any) -> Bounded | None:
+        took = device_seconds(variant, runs) if is_of_one_device and variant.steps else None
+        return (took, math.nan, math.nan) if took else None
+
+    measures: dict[str, Callable[[Clean, Variant, int, ByWindow], Bounded | None]] = {**TAKEN, TIME: seconds}
+    for row in seeds:
+        taken = {name: [measure(clean, v, window, states[v]) for v in row] for name, measure in measures.items()}
+        known = {name: [seed for seed in each if seed] for name, each in taken.items() if None not in each}
+        read = {"perplexity": [states[v][window] for v in row]}
+        if OLD in known:
+            read[OLD] = [states[v][v.original_window] for v in row]
+        figures = {name: over_seeds_of(name, window, each) for name, each in known.items()}
+        values = {name: [value for value, _, _ in each] for name, each in known.items()}
+        yield Contender(names[row[0]], row, read, figures, values)

@@ -1,0 +1,122 @@
+"""Which methods a page compares: rows of several texts, windows, rates and budgets on one page. All rows are made up, or those of the lab."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import made_up
+from grid_pages import page_of, table, trained
+from ropewalk import records
+from ropewalk.reports import render
+from ropewalk.reports.contests import contest
+from ropewalk.reports.rows import clean
+
+LAB = Path(__file__).resolve().parents[2] / "lab/records/a"
+GRID = {"test": "books/test", "validation": "books/validation"}
+
+
+def on(data: str, state):
+    return (*state[:2], [dataclasses.replace(row, data=data) for row in state[2]])
+
+
+def verdict_of(tmp_path: Path, *states) -> str:
+    text = made_up.words(page_of(tmp_path / "r.jsonl", *states)).split("Not known")[0]
+    return text.replace("\u202f", " ").replace("\u00a0", " ")
+
+
+def test_a_test_text_goes_before_the_validation_text_on_which_more_was_measured(tmp_path):
+    """Rates are chosen on the validation text, so that the best there is flattered."""
+    states = [on("books/test", trained(method, f"{method}-t", nll, **GRID)) for method, nll in (("yarn", 2.1), ("linear", 2.2))]  # fmt: skip
+    for method in ("yarn", "linear", "ntk"):
+        for rate in (1e-4, 3e-4, 1e-3):
+            states.append(on("books/validation", trained(method, f"{method}-{rate}", 2.0 + rate, learning_rate=rate, **GRID)))  # fmt: skip
+    text = verdict_of(tmp_path, *states)
+    heading, sentence = (
+        "YaRN ×4 wins by perplexity at 1024 tokens of books/test (1.05 M training tokens)",
+        "Of 2 methods",
+    )
+    assert f"hemp: {heading} " in text and f"{sentence} at 1024 tokens of books/test" in text
+    assert "Left to the tables: 1 group of another text." in text
+
+
+def test_a_validation_text_alone_is_named_as_that(tmp_path):
+    states = [on("books/validation", trained(method, method, nll, **GRID)) for method, nll in (("yarn", 2.1), ("linear", 2.2))]  # fmt: skip
+    text = verdict_of(tmp_path, *states)
+    assert "wins by perplexity at 1024 tokens of the validation text books/validation (1.05 M training tokens)" in text
+
+
+def test_rates_are_variants_of_one_method_and_the_best_stands_for_it(tmp_path):
+    """Three rates of PI and one of YaRN were four methods, of which PI beat itself."""
+    rates = [trained("linear", f"l{rate}", nll, learning_rate=rate) for rate, nll in ((1e-4, 2.2), (3e-4, 2.0), (1e-3, 2.1))]  # fmt: skip
+    page = page_of(tmp_path / "r.jsonl", *rates, trained("yarn", "y", 2.15))
+    text = made_up.words(page)
+    figures = [f"{math.exp(nll):.2f}" for nll in (2.0, 2.15, 2.2, 2.1)]
+    best = r"PI ×4 \(learning rate 0.0003\)"
+    assert re.search(rf"Of 2 methods [^:]*, {best} wins by perplexity: [^;]*; {figures[0]} [^;]*, against {figures[1]} .*? of YaRN ×4\.", text)  # fmt: skip
+    others = rf"PI ×4 \(learning rate 0.0001\) {figures[2]}, PI ×4 \(learning rate 0.001\) {figures[3]}"
+    assert re.search(rf"Of 1 method 3 variants were measured; [^;]*; behind {best} by perplexity: {others}\.", text)
+    assert table(page, "Against the winner").keys() == {"YaRN ×4"}
+
+
+def test_a_variant_without_passkeys_does_not_take_them_from_its_method(tmp_path):
+    """At the better perplexity a rate of which no key was asked would have made perplexity decide."""
+    keys = [*(records.Passkey(1024, 32 * k, 10, 10) for k in range(1, 33)), records.PasskeySummary(1024, 1024, 32, 10, 1.0)]  # fmt: skip
+    none = [*(records.Passkey(1024, 32 * k, 10, 0) for k in range(1, 33)), records.PasskeySummary(1024, 0, 32, 10, 0.0)]
+    asked = trained("linear", "a", 2.3)
+    unasked = trained("linear", "u", 2.0, learning_rate=3e-4)
+    yarn = trained("yarn", "y", 2.1)
+    asked[2].extend(keys)
+    yarn[2].extend(none)
+    assert re.search(r"PI ×4 \(learning rate 0.0001\) wins by k_max", verdict_of(tmp_path, asked, unasked, yarn))
+
+
+def longer(method: str, nll: float, factor: int, **differs):
+    state, settings, rows = trained(method, f"{method}-{factor}", nll, **differs)
+    model = made_up.extended(factor, 20, method, name=state.name)
+    return model, settings, [rows[0], made_up.row(nll, 256 * factor)]
+
+
+def test_the_factor_with_the_most_methods_is_compared_and_not_the_longest_window(tmp_path):
+    states = [longer(method, nll, 4) for method, nll in (("yarn", 2.1), ("linear", 2.2), ("ntk", 2.3))]
+    states += [longer(method, nll, 8) for method, nll in (("yarn", 2.3), ("linear", 2.1))]
+    text = verdict_of(tmp_path, *states)
+    assert "Of 3 methods at 1024 tokens of held-out" in text and "YaRN ×4 wins" in text
+    assert "Left to the tables: 1 group of another window or factor." in text
+
+
+def test_where_no_comparison_is_fair_the_page_says_what_differs(tmp_path):
+    """Each of two methods by its own text, window and budget."""
+    states = [on("maths", longer("yarn", 2.1, 4)), on("books", longer("linear", 2.2, 8, tokens=2**22))]
+    text = verdict_of(tmp_path, *states)
+    assert (
+        "PI, YaRN are not compared, since no two of them were measured alike. They differ in text (books, stride 64; maths, stride 64); "
+        "window (1024 tokens; 2048 tokens); factor (×4; ×8); training (1.05 M training tokens; 4.19 M training tokens)." in text
+    )  # fmt: skip
+    assert " wins " not in text
+
+
+def test_methods_whose_perplexity_is_not_of_their_own_window_are_not_compared(tmp_path):
+    states = [trained(method, method, 2.1, windows=(256,)) for method in ("yarn", "linear")]
+    assert "PI, YaRN are not compared: fewer than two of them have a perplexity at their own window." in verdict_of(tmp_path, *states)  # fmt: skip
+
+
+def test_a_base_of_another_text_is_used_for_that_text_only_and_said_so(tmp_path):
+    """`page_of` measures the base on held-out; the page said that it was not measured."""
+    text = verdict_of(tmp_path, *(on("maths", trained(method, method, nll)) for method, nll in (("yarn", 2.1), ("linear", 2.2))))  # fmt: skip
+    assert (
+        "what became of the short window is not known, for its base was not measured at 256 tokens of maths (it was of held-out, which tells nothing of this text), and other windows do not tell."
+        in text
+    )
+    assert "7.39" not in text and "against the base in its own window" not in text
+
+
+def test_the_lab_is_compared_on_its_test_text():
+    """Level a and other rates in one directory: 26 trainings of nine methods on the validation text, nine of them on the test text."""
+    page = clean(records.read(sorted((LAB / "smollm2-135m").glob("*.jsonl"))))
+    compared = contest(page, next(m.variant.lineage for m in page.measurements))
+    assert not compared.group.is_validation and len(compared.contenders) == 9
+    assert {(v.window, v.factor, v.recipe.tokens) for each in compared.contenders for v in each.variants} == {(32768, 4.0, 5 * 2**20)}  # fmt: skip
+    assert "books/test" in render(records.read([LAB / "smollm2-135m"])).split("</h1>")[0].rpartition("<h1>")[2]
