@@ -61,6 +61,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("train m --lr 1 --help", 0, "usage: ropewalk train"),
         ("extend hemp --window 4k --out o --method yran", 2, "proportional, auto, got 'yran'; did you mean yarn?"),
         ("extend hemp --window 4k --out o --method=zz", 2, "got 'zz'; leave it out for auto"),
+        ("ruler hemp --items-only o --interval 5", 2, "there is nothing for --interval; leave it out"),
         ("ruler hemp --tasks vt,niah_singl_1", 2, "got ['vt', 'niah_singl_1']; did you mean niah_single_1?"),
         ("train hemp --data a --window 4k --out o --base-bits 3", 2, "base-bits is one of 4, got '3'; leave it out"),
         ("theory hemp --window 16kb", 2, "ropewalk: window is a whole number of at least 1"),

@@ -1,6 +1,7 @@
 """Long-context tasks: exact lengths, answers that follow from the text, RULER's scores as lm-eval gives them, and how long a context is used."""
 
 import dataclasses
+import importlib.metadata
 import itertools
 import json
 import re
@@ -17,14 +18,14 @@ from ropewalk import records
 from ropewalk.data.encode import encode
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
-from ropewalk.evals.long_context import greedy, measure, scoring
+from ropewalk.evals.long_context import greedy, measure, scoring, write_items
 from ropewalk.evals.long_context.effective import effective, mean
 from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.respond import respond
 from ropewalk.evals.long_context.source import Source
 from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN
 from ropewalk.model.load import load_tokenizer
-from ropewalk.settings.measure import LongTaskName
+from ropewalk.settings.measure import LongTaskName, RulerSettings
 from ropewalk.testing import byte_tokenizer, tiny
 
 FACTS = [("Anna", "The letter was written by Anna."), ("Oslo", "The museum is in Oslo."), ("red", "The gate is red.")]
@@ -123,6 +124,64 @@ def test_an_item_of_a_million_tokens_is_made_and_answered(source):
 @pytest.mark.parametrize("task", TASKS)
 def test_items_of_every_task_reach_a_million_tokens(given, task):
     check(Source(load_tokenizer("hemp"), 2**20, **given), task, 2**20, 0)
+
+
+def written(folder, **fields):
+    """The rows of hemp's items on disk."""
+    count = write_items(RulerSettings("hemp", **fields), folder)
+    rows = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len(rows) == count
+    return rows
+
+
+def test_items_are_written_that_are_measured_and_solved_by_their_text_and_no_model_is_loaded(
+    source, given, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ropewalk.model.load.load_model", None)
+    rows = written(tmp_path / "items", **given, windows=[6000], items=2, tasks=list(TASKS))
+    assert {(row["task"], row["number"]) for row in rows} == {*itertools.product(TASKS, range(2))}
+    for row in rows:
+        assert sorted(solve(row["task"], row["prompt"])) == sorted(row["answers"])
+        assert row["tokens"] + row["room"] == row["window"] == 6000 and row["rule"] == TASKS[row["task"]].rule
+        # As a whole it is as many tokens, but for the place where it was cut.
+        assert abs(len(source.head(row["prompt"])) - row["tokens"]) <= 2
+        item = measure.item(Source(source.tokenizer, 6000, **given), row["task"], 6000, 0, row["number"])
+        assert source.tokenizer.decode(item.ids, skip_special_tokens=True) == row["prompt"]
+
+
+def test_of_items_that_do_not_fit_none_is_written_and_no_directory_is_replaced(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="ropewalk"):
+        rows = written(tmp_path / "items", windows=[300, 4096], items=1, tasks=["vt"])
+    assert [row["window"] for row in rows] == [4096] and "left out: vt at 300 tokens" in caplog.text
+    assert not (tmp_path / "items" / "vt-300.jsonl").exists()
+    with pytest.raises(UserError, match="items exists; name another one"):
+        written(tmp_path / "items", windows=[4096])
+    with pytest.raises(UserError, match=r"vt \d+, and the longest of --windows is 300"):
+        written(tmp_path / "none", windows=[300], tasks=["vt"])
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match="a model that is named, got an object"):
+        write_items(RulerSettings(tiny(window=64), tokenizer=byte_tokenizer()), tmp_path / "none")
+
+
+def test_what_is_measured_and_what_is_left_out_is_said_before_the_first_item(answered, caplog, monkeypatch):
+    monkeypatch.setattr(measure, "item", None)  # fails if asked for
+    with caplog.at_level("INFO", logger="ropewalk"), pytest.raises(TypeError):
+        ruler(windows=[3000], tasks=["niah_single_1", "qa_1", "qa_2"])
+    lines = [record.getMessage() for record in caplog.records]
+    assert "items of niah_single_1, at 3000 tokens" in lines
+    assert "left out: qa_1, qa_2: it is made of the user's questions: give --questions" in lines
+
+
+def test_each_item_is_made_once(answered, monkeypatch):
+    made, asked = measure.item, Counter()
+
+    def item(source, *which):
+        asked[which] += 1
+        return made(source, *which)
+
+    monkeypatch.setattr(measure, "item", item)
+    ruler(windows=[3000, 3500])
+    assert len(asked) == 12 and {*asked.values()} == {1}
 
 
 def test_the_words_of_settings_are_the_tasks_of_the_table():
@@ -298,6 +357,7 @@ def test_rows_go_on_record_and_a_finished_measurement_is_not_repeated(tmp_path, 
     recorded = records.read([tmp_path / "r.jsonl"])
     assert len(recorded.of(records.LongItem)) == 16 and len(recorded.of(records.LongTask)) == 8
     assert recorded.of(records.EffectiveLength)[0].row == summary
+    assert recorded.of(records.LongTask)[0].run.versions["wonderwords"] == importlib.metadata.version("wonderwords")
 
 
 def test_a_task_that_does_not_fit_a_length_is_left_out_there_and_counts_in_no_mean(tmp_path, answered):

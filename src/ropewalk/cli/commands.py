@@ -84,6 +84,14 @@ class DryRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ItemsOnly:
+    """Commands that make what they ask a model."""
+
+    items_only: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Make the items and write them there, a file a task and length, to look at and check; no model reads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Yes:
     """Commands that ask."""
 
@@ -128,7 +136,7 @@ COMMANDS: dict[str, Command] = {
     "data score": Command(DataScoreSettings, measure.data_score, _TRAIN, (AsJson,)),
     "passkey": Command(PasskeySettings, measure.passkey, _TRAIN, (ByStep, AsJson)),
     "retrieval": Command(RetrievalSettings, measure.retrieval, _TRAIN, (AsJson,)),
-    "ruler": Command(RulerSettings, measure.ruler, _EVAL, (ByStep, AsJson)),
+    "ruler": Command(RulerSettings, measure.ruler, _EVAL, (ItemsOnly, ByStep, AsJson)),
     "benchmarks": Command(BenchmarksSettings, downstream.benchmarks, _EVAL, (AsJson,)),
     "summarize": Command(SummarizeSettings, downstream.summarize, _EVAL, (AsJson,)),
     "evaluate": Command(EvaluateSettings, downstream.evaluate, ("eval", "report"), (DryRun,)),

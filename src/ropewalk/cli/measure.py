@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ropewalk.cli.terminal import say, say_rows
-from ropewalk.settings.command import arguments
+from ropewalk.errors import UserError
+from ropewalk.settings.command import arguments, option_name
 from ropewalk.settings.measure import (
     AttentionSettings,
     DataScoreSettings,
@@ -63,7 +64,24 @@ def ruler(options: Any) -> None:
     from ropewalk.cli.tables.measured import show_ruler
     from ropewalk.evals.long_context import ruler
 
+    if options.items_only is not None:
+        return _ruler_items(options)
     _show(ruler, RulerSettings, lambda measured, name: show_ruler(*measured, name=name), options)
+
+
+def _ruler_items(options: Any) -> None:
+    """The items of `ruler` into files."""
+    from ropewalk.evals.long_context import write_items
+
+    for name in ("out", "interval", "by_step", "json"):
+        if getattr(options, name):
+            raise UserError(
+                f"with --items-only no model reads the items, so that there is nothing for --{option_name(name)}; leave it out"
+            )
+    count = write_items(RulerSettings(**arguments(RulerSettings, options)), options.items_only)
+    say(
+        f"{options.items_only}: {count} items, each a JSON line with its prompt and what its response is scored against"
+    )
 
 
 def attention(options: Any) -> None:

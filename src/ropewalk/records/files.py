@@ -32,7 +32,17 @@ from ropewalk.version import __version__
 #: The format of record files, said in every run's header. Raise it when a line's meaning changes, and have reading.py convert.
 SCHEMA = 1
 _logger = logging.getLogger(__name__)
-_LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "peft", "lm-eval", "rouge-score", "liger-kernel")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "tokenizers",
+    "peft",
+    "lm-eval",
+    "rouge-score",
+    "wonderwords",
+    "liger-kernel",
+)
 
 
 def versions() -> dict[str, str]:

@@ -13,9 +13,11 @@ scoring.py    RULER's string match, and the scores of the others
 respond.py    what a model responds: teacher-forced where one string settles it, else generated
 greedy.py     both from one pass over each prompt
 measure.py    the command
+written.py    the items in files, without a model's passes
 effective.py  how long a context is used, from the scores by length
 """
 
 from ropewalk.evals.long_context.measure import ruler
+from ropewalk.evals.long_context.written import write_items
 
-__all__ = ["ruler"]
+__all__ = ["ruler", "write_items"]

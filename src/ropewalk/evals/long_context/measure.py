@@ -74,14 +74,11 @@ def ruler(settings: RulerSettings) -> Result:
 
 def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     """`ruler` of a model that is loaded already."""
-    windows = sorted(set(settings.windows or _lengths(loaded)))
+    own = prompt_window(loaded.model, loaded.info.window)
+    windows = sorted(set(settings.windows or lengths(own, loaded.info.original_window)))
     check_window(loaded.model, windows[-1])
     source = Source(loaded.tokenizer, windows[-1], settings.data, settings.questions, settings.needle)
-    names, reasons = left_out(settings.tasks, source)
-    if not names:
-        raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
-    unfit = _unfit(source, names, windows, settings.seed)
-    cells = _cells(names, windows, unfit)
+    names, reasons = of_what(settings.tasks, source, windows)
     run = ranks.same(
         loaded.run(
             seed=settings.seed,
@@ -97,9 +94,10 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     )
     measuring = Measuring(loaded, fingerprint(loaded), source, settings, recorder, kept)
     rows: list[records.LongTask] = []
+    unfit: list[records.Unfit] = []
     with _fast(loaded.model, len(names) * settings.items // ranks.size(), windows):
-        for window, of_window in cells.items():
-            for name in of_window:
+        for window in windows:
+            for name in names:
                 row = measuring.row(name, window)
                 if not isinstance(row, records.LongTask):
                     unfit.append(row)
@@ -108,7 +106,8 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
                     recorder.add(row)
                 rows.append(row)
             _tell_time_left(rows, windows)
-    _cells(names, windows, unfit)  # refuses where no task is left: later items can be longer than the first
+    if not rows:
+        raise nothing_fits(unfit, windows[-1])
     measured = {row.task for row in rows}
     summary = effective(
         rows, loaded.info.original_window, reasons, [*THIRTEEN] if measured & set(THIRTEEN) else names, unfit
@@ -116,6 +115,23 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     if ranks.rank() == 0 and not already_recorded(summary, old, run):
         recorder.add(summary)
     return records.Rows(rows), summary
+
+
+def of_what(asked: Sequence[str] | None, source: Source, windows: Sequence[int]) -> tuple[list[str], dict[str, str]]:
+    """`left_out`, and said before the first item: at a million tokens it is long until a task is done.
+
+    Raises:
+        UserError: no task is left.
+    """
+    names, reasons = left_out(asked, source)
+    if not names:
+        raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
+    if ranks.rank() == 0:
+        _logger.info("items of %s, at %s tokens", ", ".join(names), " and ".join(map(str, windows)))
+        for reason in dict.fromkeys(reasons.values()):
+            tasks = ", ".join(name for name in reasons if reasons[name] == reason)
+            _logger.info("left out: %s: %s", tasks, reason)
+    return names, reasons
 
 
 def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) -> None:
@@ -126,9 +142,9 @@ def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) ->
     minutes = seconds * sum(longer) / window / 60
     if minutes >= 1 and ranks.rank() == 0:
         _logger.info(
-            "%d tokens took %.0f s; by their tokens %s will take about %.0f minutes, and more where attention is most of the work. "
+            "%d tokens took %.0f s; by their tokens %s will take about %.0f minute%s, and more where attention is most of the work. "
             "Stopped, it goes on where it was, with fewer --items or an --interval too.",
-            *(window, seconds, " and ".join(map(str, longer)), minutes),
+            *(window, seconds, " and ".join(map(str, longer)), minutes, "s" * (round(minutes) != 1)),
         )
 
 
@@ -139,11 +155,10 @@ def _fast(model: Any, items: int, windows: Sequence[int]) -> AbstractContextMana
     return faster(model, passes=items * sum(windows) // windows[-1], window=windows[-1])
 
 
-def _lengths(loaded: LoadedModel) -> list[int]:
-    """4096, 8192, … up to the model's window, and that itself, beside the window of pretraining."""
-    own = prompt_window(loaded.model, loaded.info.window)
+def lengths(own: int, original: int) -> list[int]:
+    """4096, 8192, … up to the model's own window, and that itself, beside the window of pretraining; in tokens."""
     doubled = [_SHORTEST << power for power in range(20) if _SHORTEST << power < own]
-    return [*doubled, own, *([loaded.info.original_window] if _SHORTEST <= loaded.info.original_window < own else [])]
+    return [*doubled, own, *([original] if _SHORTEST <= original < own else [])]
 
 
 def item(source: Source, name: str, window: int, seed: int, number: int) -> Item:
@@ -161,34 +176,13 @@ def item(source: Source, name: str, window: int, seed: int, number: int) -> Item
     raise min(refusals, key=lambda refusal: refusal.least)
 
 
-def _unfit(source: Source, names: Sequence[str], windows: Sequence[int], seed: int) -> list[records.Unfit]:
-    """The tasks whose first item is longer than a length, at each such length; what fits one fits all longer ones."""
-    unfit = []
-    for name in names:
-        for window in windows:
-            try:
-                item(source, name, window, seed, 0)
-                break
-            except TooSmall as small:
-                unfit.append(records.Unfit(task=name, window=window, least=small.least))
-    return unfit
-
-
-def _cells(names: Sequence[str], windows: Sequence[int], unfit: Sequence[records.Unfit]) -> dict[int, list[str]]:
-    """What is measured: of the lengths those that some task fits, with these tasks.
-
-    Raises:
-        UserError: there are none.
-    """
-    omitted = {(each["task"], each["window"]) for each in unfit}
-    cells = {window: [name for name in names if (name, window) not in omitted] for window in windows}
-    if not any(cells.values()):
-        needs = ", ".join(f"{each['task']} {each['least']}" for each in unfit if each["window"] == windows[-1])
-        raise UserError(
-            f"items of this tokenizer take at least so many tokens: {needs}, and the longest of --windows is {windows[-1]}; ask for longer ones "
-            "(beyond the model's own, it extrapolates), or for other --tasks"
-        )
-    return {window: of_window for window, of_window in cells.items() if of_window}
+def nothing_fits(unfit: Sequence[records.Unfit], longest: int) -> UserError:
+    """No task fits any length: a refusal that says what each takes at the longest."""
+    needs = ", ".join(f"{each['task']} {each['least']}" for each in unfit if each["window"] == longest)
+    return UserError(
+        f"items of this tokenizer take at least so many tokens: {needs}, and the longest of --windows is {longest}; ask for longer ones "
+        "(beyond the model's own, it extrapolates), or for other --tasks"
+    )
 
 
 @dataclass(frozen=True)
@@ -238,10 +232,15 @@ class Measuring:
 
     def _drawn(self, name: str, window: int, numbers: Sequence[int]) -> tuple[dict[int, Item], int]:
         """Items by their numbers, and 0; or the tokens that one takes which does not fit."""
+        items: dict[int, Item] = {}
         try:
-            return {number: item(self.source, name, window, self.settings.seed, number) for number in numbers}, 0
+            with Progress(f"making {name}, {window} tokens", len(numbers)) as advance:
+                for number in numbers:
+                    items[number] = item(self.source, name, window, self.settings.seed, number)
+                    advance()
         except TooSmall as small:
             return {}, small.least
+        return items, 0
 
     def _measured(self, name: str, window: int, items: dict[int, Item]) -> dict[int, records.LongItem]:
         """Items by their numbers, answered now or on record."""
