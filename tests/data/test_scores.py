@@ -33,6 +33,16 @@ def scored(tmp_path_factory):
     return out, sorted(gains, key=lambda name: -gains[name])
 
 
+def test_scores_of_other_texts_are_warned_of_and_how_many_have_one_is_said(scored, caplog):
+    chosen = chosen_by(scored[0], 1.0)
+    others = [Document("other", "nothing that was scored"), Document("too", "nor this")]
+    with pytest.warns(UserWarning, match="none of 2 documents has a score: the 4 scores are of other texts"):
+        assert list(chosen.of(others)) == others
+    with caplog.at_level("INFO"):
+        assert len([*chosen.of([*DOCUMENTS[:1], *others])]) == 3
+    assert "1 of 3 documents have a score" in caplog.text
+
+
 @pytest.mark.parametrize(("keep", "count"), [(0.5, 2), (0.26, 2), (0.01, 1), (1.0, 4)])
 def test_the_documents_that_gain_most_are_read_and_those_without_a_score(scored, keep, count):
     out, best_first = scored

@@ -417,6 +417,17 @@ def test_a_task_ends_when_its_interval_is_narrow_enough(answered):
     assert ruler(windows=[3000], tasks=["niah_single_1"], items=20, interval=10.5)[0][0].items == 16  # 79.4 to 100
 
 
+def test_the_same_prompt_again_is_no_further_evidence(answered, caplog, monkeypatch):
+    made = measure.item
+    monkeypatch.setattr(
+        measure, "item", lambda source, name, window, seed, number: made(source, name, window, seed, number % 3)
+    )
+    with caplog.at_level("INFO", logger="ropewalk"):
+        rows, _ = ruler(windows=[3000], tasks=["niah_single_1"], items=9)
+    assert rows[0].items == 3 and rows[0].low == pytest.approx(0.025 ** (1 / 3))  # Clopper and Pearson's of 3 of 3
+    assert "niah_single_1 at 3000 tokens: 3 of 9 prompts differ, and each counts once" in caplog.text
+
+
 def test_after_a_length_it_is_told_what_the_longer_ones_will_take(answered, caplog, monkeypatch):
     clock = SimpleNamespace(perf_counter=itertools.count(0, 60).__next__)  # a minute an item
     monkeypatch.setattr(measure, "time", clock)

@@ -1,5 +1,6 @@
 """Long-context tasks on the page: a figure by length, a table by task, and how long a context is used in words."""
 
+import dataclasses
 import math
 import re
 
@@ -122,3 +123,16 @@ def test_a_perplexity_of_the_short_window_goes_before_ruler(tmp_path):
 def beta_ends(successes: float, trials: int) -> tuple[float, float]:
     """Clopper and Pearson's, as their paper has it: quantiles of two beta distributions."""
     return beta.ppf(0.025, successes, trials - successes + 1), beta.ppf(0.975, successes + 1, trials - successes)
+
+
+def test_a_single_task_measured_later_does_not_decide_how_far_it_holds(tmp_path):
+    path = tmp_path / "r.jsonl"
+    measured(path)
+    before = verdict_of(path)
+    run = made_up.run(made_up.extended(), "ropewalk ruler x --tasks needle")
+    later = Recorder(path, dataclasses.replace(run, id="later", started="2099-01-01T00:00:00+00:00"))
+    row = records.LongTask(512, "needle", "one", 30, 0.0, 0.0, 0.12, texts="b")
+    for each in (row, effective([row], 256, {}, ["needle"])):
+        later.add(each)
+    after = verdict_of(path)
+    assert "needle" not in after and re.search(r"it holds [^;]*;", after)[0] == re.search(r"it holds [^;]*;", before)[0]

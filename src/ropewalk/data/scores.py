@@ -12,8 +12,10 @@ Which documents are scored, and by which contexts, is the scoring's to say.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, text_digest
 from ropewalk.errors import UserError
 
+_logger = logging.getLogger(__name__)
 #: Nats a token: no model is so much surer of anything.
 _LARGEST = 1e4
 
@@ -33,19 +36,37 @@ class Chosen:
 
     Attributes:
         left_out: hashes of their texts.
-        scored: how many documents have a score.
+        scored: hashes of the texts that have a score.
         least: the smallest gain that is kept, nats a token.
         weights: by hash; None where every document counts once.
     """
 
     left_out: frozenset[str]
-    scored: int
+    scored: frozenset[str]
     least: float
     weights: Mapping[str, float] | None = None
 
     def __contains__(self, document: object) -> bool:
         """Whether it is read: everything but the documents whose score is too small."""
         return not isinstance(document, Document | Conversation) or text_digest(document.text) not in self.left_out
+
+    def of(self, documents: Iterable[Document | Conversation]) -> Iterator[Document | Conversation]:
+        """Those that are read. How many of all have a score is said behind the last one, where some have none."""
+        scored = count = 0
+        for count, document in enumerate(documents, 1):  # noqa: B007
+            scored += text_digest(document.text) in self.scored
+            if document in self:
+                yield document
+        if count and not scored:
+            warnings.warn(
+                f"none of {count:,} documents has a score: the {len(self.scored):,} scores are of other texts and change nothing here; score these "
+                "with ropewalk data score, or give the file that is of them",
+                stacklevel=2,
+            )
+        elif scored < count:
+            _logger.info(
+                "%s of %s documents have a score; the others are read, and count once", f"{scored:,}", f"{count:,}"
+            )
 
     def weight(self, document: object) -> float:
         """How much each of a document's tokens counts, where documents are weighed."""
@@ -60,11 +81,11 @@ class Chosen:
 
     def __str__(self) -> str:
         sentences = [
-            f"{len(self.left_out)} of {self.scored} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
+            f"{len(self.left_out)} of {len(self.scored)} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
         ]
         if self.weights is not None:
             each = self.weights.values()
-            kept = "the others" if self.left_out else f"the {self.scored} scored documents"
+            kept = "the others" if self.left_out else f"the {len(self.scored)} scored documents"
             counts = f"{kept} count {min(each):.2f} to {max(each):.2f} times, those without a score once"
             sentences = [*sentences, counts] if self.left_out else [counts]
         return "; ".join(sentences)
@@ -124,7 +145,7 @@ def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = Fals
     if weigh:
         tokens = {text: losses_of[text]["tokens"] for text in ordered[:count]}
         weights = _weights(scores, tokens, path)
-    return Chosen(frozenset(ordered[count:]), len(ordered), scores[ordered[count - 1]], weights)
+    return Chosen(frozenset(ordered[count:]), frozenset(ordered), scores[ordered[count - 1]], weights)
 
 
 def _weights(scores: Mapping[str, float], tokens: Mapping[str, int], path: str | Path) -> dict[str, float]:

@@ -148,7 +148,7 @@ class Tokenising:
 
     def _texts(self) -> Iterator[Text]:
         documents = _documents(self.sources, self._reading, self.seed, in_turn=self._streamed)
-        return documents if self.chosen is None else (each for each in documents if each in self.chosen)
+        return documents if self.chosen is None else self.chosen.of(documents)
 
     @property
     def _reading(self) -> Reading:

@@ -90,13 +90,13 @@ def _elsewhere(clean: Clean, group: perplexity.Group) -> str:
 
 def _short_by_ruler(clean: Clean, seeds: Sequence[Variant]) -> str:
     """What became of the short window by the mean score of long-context tasks there, where no perplexity tells; with the base's, where it was asked the same tasks."""
-    newest = {m.model_variant: m.row for m in sorted(clean.of(EffectiveLength), key=lambda m: m.run.started)}
-    rows = [newest[seed] for seed in seeds if seed in newest and newest[seed].short <= seed.original_window]
+    broadest = _effective_lengths(clean)
+    rows = [broadest[seed] for seed in seeds if seed in broadest and broadest[seed].short <= seed.original_window]
     if not rows:
         return ""
-    first, bases = rows[0], [v for v in newest if v.role == "base" and not v.steps and v.lineage == seeds[0].lineage]
+    first, bases = rows[0], [v for v in broadest if v.role == "base" and not v.steps and v.lineage == seeds[0].lineage]
     after = over_seeds([score for row in rows if (score := _score(row, first))])
-    before = next((score for base in bases if (score := _score(newest[base], first))), None)
+    before = next((score for base in bases if (score := _score(broadest[base], first))), None)
     where = f"; the short window is known by {first.measure}: at {first.short} tokens its mean score"
     if before is None:
         bounds = number_format.interval(*after[1:], _hundredths)
@@ -104,6 +104,12 @@ def _short_by_ruler(clean: Clean, seeds: Sequence[Variant]) -> str:
     change, low, high = asked_apart(before, after)
     bounds = number_format.interval(low, high, number_format.points)
     return f"{where} went {_hundredths(before[0])}\u00a0→\u00a0{_hundredths(after[0])}, {number_format.points(change)} points (95\u202f% interval {bounds})"
+
+
+def _effective_lengths(clean: Clean) -> dict[Variant, EffectiveLength]:
+    """Of each variant the measurement of the most tasks: a single one beside it decides nothing. The newest of several such."""
+    ordered = sorted(clean.of(EffectiveLength), key=lambda m: (len(m.row.tasks), m.run.started))
+    return {m.model_variant: m.row for m in ordered}
 
 
 def _score(row: EffectiveLength, like: EffectiveLength) -> Bounded | None:
@@ -124,8 +130,7 @@ def _by_retrieval(clean: Clean, seeds: Sequence[Variant], window: int) -> Iterat
         around = spread([reach[0] for reach in reached], number_format.count, len(seeds))
         yield f"to {f'{value:.0f}' if value else 'no distance'} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
     for seed in seeds:  # what a seed lies between is a length that was asked, and no mean of such
-        if by_ruler := [m for m in clean.of(EffectiveLength) if m.model_variant == seed]:
-            row = max(by_ruler, key=lambda m: m.run.started).row
+        if row := _effective_lengths(clean).get(seed):
             of_seed = f" (seed {seed.recipe.seed})" if len(seeds) > 1 else ""
             yield f"{row.holds}{of_seed}"
 

@@ -8,6 +8,8 @@ out  records: every response with its score, the score of each task at each leng
 **Items** are made anew for each length, each from a seed of its own (the seed, task, length and number), so that more items only add some. Tasks
 that need what the user did not give are named, and left out.
 
+**Equal prompts** count once: of a short length and few needles, items may be few, which is said.
+
 **Early end.** With an interval asked for, a task is measured in steps of eight items, until half its interval is at most so many points.
 
 **A killed run** goes on: each response is on record when it is there, under a key made of the weights, the dtype, the prompt and the task's version.
@@ -204,10 +206,15 @@ class Measuring:
             if least := max(ranks.everyones(least)):
                 return records.Unfit(task=name, window=window, least=least)
             found |= ranks.gathered(self._measured(name, window, items))
-            scores = [each.score for _, each in sorted(found.items())]
+            # At short lengths one needle has few places: the same prompt again is no further evidence.
+            scores = [each.score for each in {each.texts: each for _, each in sorted(found.items())}.values()]
             low, high = share_interval(sum(scores), len(scores))
             if self.settings.interval is not None and 50 * (high - low) <= self.settings.interval:
                 break
+        if len(scores) < len(found) and ranks.rank() == 0:
+            _logger.info(
+                "%s at %d tokens: %d of %d prompts differ, and each counts once", name, window, len(scores), len(found)
+            )
         digest = hashlib.sha256("".join(each.texts for _, each in sorted(found.items())).encode()).hexdigest()[:16]
         return records.LongTask(
             window=window,
