@@ -221,14 +221,14 @@ def test_an_adapter_without_config_and_base_is_of_no_model(tmp_path: Path) -> No
 
 
 def safetensors(path: Path, **shapes: tuple[int, ...]) -> None:
-    """A safetensors file of float32 zeros."""
+    """A safetensors file of the numbers 0, 1, 2, … in float32: a matrix of zeros alone would be wrong."""
     header, end = {}, 0
     for name, shape in shapes.items():
         size = 4 * (shape[0] * (shape[1] if len(shape) > 1 else 1))
         header[name.replace("__", ".")] = dict(dtype="F32", shape=list(shape), data_offsets=[end, end + size])
         end += size
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+    path.write_bytes(struct.pack("<Q", len(text)) + text + struct.pack(f"<{end // 4}f", *range(end // 4)))
 
 
 def test_a_gguf_file_in_a_directory_is_named_as_what_holds_the_weights(tmp_path: Path) -> None:
