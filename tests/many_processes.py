@@ -89,8 +89,8 @@ def refusals(place: Path, **options) -> list[str]:
 #: What one process alone fails in, between two meetings: its rank, and where. The others are elsewhere by then.
 ALONE = {
     "directory": (0, run, "directory_of"),
-    "tokens": (0, batch, "tokenise"),
-    "tokens of the second": (1, batch, "tokenise"),
+    "tokens": (0, batch.Tokenising, "corpus"),
+    "tokens of the second": (1, batch.Tokenising, "corpus"),
     "data": (1, batch, "check_ids"),
     "tokenizer": (1, setup, "load_tokenizer"),
     "positions": (1, step, "verify_positions"),
