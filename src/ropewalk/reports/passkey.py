@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ropewalk.evals.intervals import reach_interval, share_interval
+from ropewalk.evals.intervals import reach_interval
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
@@ -94,12 +94,11 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
 
 def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
     low, high = k_max_interval(depths) if depths else (None, None)
-    share = share_interval(sum(d.successes for d in depths), sum(d.trials for d in depths)) if depths else (None, None)
     return [
         Cell(str(row.window)),
         _k_max(row, low, high),
         Cell.of(row.k_max / row.window, number_format.share),
-        Cell.of(row.accuracy, number_format.share, *share, within=(0, 1)),
+        Cell.of(row.accuracy, number_format.share, row.low, row.high, within=(0, 1)),
     ]
 
 

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ropewalk.evals.intervals import Paired, share_interval
 from ropewalk.figures.style import palette
 from ropewalk.records import (
     Adjacent,
     AttentionScores,
     Benchmark,
+    BenchmarkComparison,
     ContextGain,
     LeftOut,
     LongTask,
@@ -130,11 +132,28 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart."""
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
-    measurements = [Measurement(m.row, run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
+    measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, commands=records.commands)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     return page
+
+
+def _exact(row: Any) -> Any:
+    """A row of shares with the exact intervals of its counts: the oldest records hold Wilson's and Newcombe's, which are narrower than they say."""
+    counts = {
+        Benchmark: lambda: (row.correct, row.items),
+        Retrieval: lambda: (row.successes, row.trials),
+        LongTask: lambda: (row.score * row.items, row.items),
+        PasskeySummary: lambda: (round(row.accuracy * row.depths * row.trials), row.depths * row.trials),
+    }
+    if isinstance(row, BenchmarkComparison):
+        low, high = Paired(0, row.lost, row.gained, row.items - row.lost - row.gained).interval()
+    elif type(row) in counts:
+        low, high = share_interval(*counts[type(row)]())
+    else:
+        return row
+    return dataclasses.replace(row, low=low, high=high)
 
 
 def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:
