@@ -17,15 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from ropewalk.figures.style import (
+    CROWDED_OUT,
     INK,
     MARKERS,
     MUTED,
     PAPER,
     Colours,
     colour,
+    crowded_out,
     dashes,
     legend,
     log_y,
+    more,
     new,
     styled,
     window_axis,
@@ -56,14 +59,13 @@ def perplexity_by_steps(
     `curves` holds (variant, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base, if asked for.
     """
     figure, axes = new(height=2.9)
-    names = labels([variant for variant, _ in curves])
+    looks = _looks({variant: points[max(points)] for variant, points in curves}, colours)
     drawn: list[float] = []
     for index, (variant, points) in enumerate(curves):
         x = sorted(points)
         y = [points[step] / (base or 1.0) for step in x]
         drawn += y
-        name = names[variant].replace(variant.label, variant.method_and_factor)
-        axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
+        axes.plot(x, y, **looks[variant], marker=MARKERS[index % len(MARKERS)])
     if base:
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
         if beside_paper and is_comparable(curves):
@@ -74,6 +76,22 @@ def perplexity_by_steps(
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes)
     return figure
+
+
+def _looks(last: dict[Variant, float], colours: Colours | None) -> dict[Variant, dict[str, Any]]:
+    """Colour, place and name of each training's curve, by the last value of each, the lower the better."""
+    names, crowd = labels(list(last)), crowded_out(last, lambda variant: variant)
+    grey = {"color": CROWDED_OUT, "zorder": 1, "label": more(len(crowd))}
+    return {
+        variant: grey
+        if variant in crowd
+        else {
+            "color": colour(variant, colours),
+            "zorder": 2,
+            "label": names[variant].replace(variant.label, variant.method_and_factor),
+        }
+        for variant in last
+    }
 
 
 def is_comparable(curves: Sequence[tuple[Variant, dict[int, Any]]]) -> bool:
@@ -99,13 +117,12 @@ def k_max_by_steps(
 ) -> Figure:
     """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B) if asked for."""
     figure, axes = new(height=2.7)
-    names = labels([variant for variant, _ in curves])
+    looks = _looks({variant: -points[max(points)] / variant.window for variant, points in curves}, colours)
     longest = max(step for _, points in curves for step in points)
     for index, (variant, points) in enumerate(curves):
         x = sorted(points)
         y = [points[step] / variant.window for step in x]
-        name = names[variant].replace(variant.label, variant.method_and_factor)
-        axes.plot(x, y, color=colour(variant, colours), marker=MARKERS[index % len(MARKERS)], label=name)
+        axes.plot(x, y, **looks[variant], marker=MARKERS[index % len(MARKERS)])
     if beside_paper and is_comparable(curves):
         for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
             x = [step for step in row.values if isinstance(step, int) and step <= max(longest, 1000)]

@@ -25,15 +25,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from ropewalk.evals.intervals import over_seeds
 from ropewalk.figures.style import (
+    CROWDED_OUT,
     INK,
     MARKERS,
     MUTED,
     STYLE,
     Colours,
     colour,
+    crowded_out,
     dashes,
     legend,
     log_y,
+    more,
     new,
     styled,
     window_axis,
@@ -65,7 +68,9 @@ def perplexity(
     """
     by_variant = _by_variant(measurements)
     figure, axes = new()
+    crowd = crowded_out({v: rows[-1].perplexity for v, rows in by_variant.items()}, lambda variant: variant)
     names = labels(list(by_variant))
+    names |= dict.fromkeys(crowd, more(len(seeds_of_rows(crowd))))
     asides = _asides(list(by_variant))
     limits = closeup_limits(measurements) if closeup else None
     for index, (variant, rows, seeds) in enumerate(_curves(by_variant)):
@@ -73,20 +78,21 @@ def perplexity(
         values = _within(limits, _finite([row.perplexity for row in rows]))
         if limits and not np.isfinite(values).any():
             continue
-        tone = colour(variant, colours)
+        tone = CROWDED_OUT if variant in crowd else colour(variant, colours)
         if variant.role == "extrapolation":
             inside = [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]
             if inside:
                 last = max(inside, key=lambda row: row.window)
                 start = last.window * asides[variant]
                 axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
-        marker = MARKERS[index % len(MARKERS)]
-        axes.plot(windows, values, label=names[variant], color=tone, marker=marker, linestyle=dashes(variant))
+        looks: dict[str, Any] = {"color": tone, "linestyle": dashes(variant), "zorder": 1 if variant in crowd else 2}
+        marker = "" if variant in crowd else MARKERS[index % len(MARKERS)]
+        axes.plot(windows, values, label=names[variant], marker=marker, **looks)
         for seed in seeds:
             values_of_seed = _within(limits, _finite([row.perplexity for row in seed]))
             at = [row.window * asides[variant] for row in seed]
-            axes.plot(at, values_of_seed, color=tone, linestyle=dashes(variant), **_THIN)
-        if not closeup:
+            axes.plot(at, values_of_seed, **looks, **_THIN)
+        if not closeup and variant not in crowd:
             _intervals(axes, windows, values, rows, tone)
     if any(seeds for _, _, seeds in _curves(by_variant)):
         axes.plot([], [], color=MUTED, label="thin lines: single seeds", **_THIN)
@@ -203,11 +209,14 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
         {run: f"{variant.method_and_factor} to {variant.window}" for run, variant in variants.items()},
         variants.__getitem__,
     )
-    for run, steps in runs.items():
+    last = {run: max(steps, key=lambda m: m.row.step).row.loss for run, steps in runs.items()}
+    crowd = crowded_out(last, variants.__getitem__)
+    names |= dict.fromkeys(crowd, more(len(crowd)))
+    for run, steps in sorted(runs.items(), key=lambda item: item[0] not in crowd):
         variant = variants[run]
         rows = sorted((m.row for m in steps), key=lambda row: row.step)
         x, y = [row.step for row in rows], _finite([row.loss for row in rows])
-        tone = colour(variant, colours)
+        tone = CROWDED_OUT if run in crowd else colour(variant, colours)
         span = smoothed_over(len(y))
         axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
         name = names[run] if len(runs) > 1 else "running mean"

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -25,6 +25,8 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ropewalk.records.variant import Variant
+
+K = TypeVar("K")
 
 INK, MUTED, RULE, PAPER = "#1c2430", "#66707c", "#dde2e8", "#8d959f"
 BLUE, RED, AMBER, SKY = "#1d5fa8", "#c2410c", "#d1931b", "#4aa8e0"
@@ -46,6 +48,9 @@ METHOD_COLOURS = {
 _OTHER = "#4b5b6b"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+#: Lines that can be told apart by colour, marker and dashes: as many as there are methods, with base and control; and the tone of all others.
+MOST, CROWDED_OUT = 13, "#c9ced5"
+_MORE = "more, in the table"
 WIDTH = 4.3  # inches
 _LEGEND_LINES = 3  # that a figure has room for; more are set smaller and make it higher
 #: Size of a legend's text in points → inches of a line.
@@ -157,6 +162,29 @@ def _shade(tone: str, depth: int) -> str:
     return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
+def crowded_out(values: Mapping[K, float], variant_of: Callable[[K], Variant]) -> list[K]:
+    """Of more lines than can be told apart those to draw grey under one name: all but what was not extended and the best of each method and factor.
+
+    Args:
+        values: of each line, or of each seed of one; the lower the better.
+        variant_of: what a line shows.
+    """
+    lines = {key: (variant.series, variant.steps) for key in values for variant in [variant_of(key)]}
+    if len(set(lines.values())) <= MOST:
+        return []
+    best = dict[tuple, tuple]()
+    for key in sorted(values, key=lambda key: (variant_of(key).extended, math.isnan(values[key]), values[key])):
+        variant = variant_of(key)
+        best.setdefault((variant.lineage, variant.role, variant.method_and_factor), lines[key])
+    shown = list(best.values())[:MOST]
+    return [key for key in values if lines[key] not in shown]
+
+
+def more(number: int) -> str:
+    """The one name of what is crowded out."""
+    return f"{number} {_MORE}"
+
+
 def dashes(variant: Variant) -> str:
     """Dashed where the model was never trained to read like this."""
     return "--" if variant.role in ("extrapolation", "untrained") else "-"
@@ -167,6 +195,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     by_name = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # seeds share a name
     if not by_name:
         return
+    by_name = dict(sorted(by_name.items(), key=lambda item: item[0].endswith(_MORE)))
     columns = {size: _columns(list(by_name), size, figure.get_figwidth()) for size in _LEGEND_SIZES}
     lines = {size: math.ceil(len(by_name) / columns[size]) for size in columns}
     size = next((size for size in columns if lines[size] <= _LEGEND_LINES), min(columns))
