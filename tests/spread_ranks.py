@@ -24,7 +24,7 @@ def measure(place: Path, out: Path, **options) -> None:
     """Every command; three documents, five depths and so on: one process of two has more to do than the other."""
     model, base, documents = place / "model", place / "base", [place / f"{number}.txt" for number in range(3)]
     perplexity(model, data=documents, windows=[64, 256], stride=60, out=out, **options)
-    perplexity(model, data=documents, windows=[128], stride=64, budget=0.02, seed=1, out=out, **options)
+    perplexity(model, data=documents, windows=[128], stride=64, budget=5, seed=1, out=out, **options)
     perplexity(model, data=documents, windows=[64], stride=32, convention="yarn", out=out, **options)
     gain(model, data=documents, window=256, short=64, evaluator=place / "judge", out=out, **options)
     passkey(model, window=256, depths=5, trials=2, out=out, **options)
