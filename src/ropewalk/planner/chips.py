@@ -66,8 +66,8 @@ def _apple(name: str, gib: float, gb_s: float) -> Chip:
 _AMPERE, _ADA = "NVIDIA Ampere GA102 GPU architecture white paper", "NVIDIA Ada GPU architecture white paper"
 _BLACKWELL = "NVIDIA RTX Blackwell GPU architecture white paper"
 #: Sheets quote NVLink and Infinity Fabric in both directions; `link` is one. PCIe 4.0 x16 is 32 GB/s, 5.0 64 GB/s one way. Of GeForce cards that the
-#: white papers do not list, the rate is that of their tensor cores (128 FLOPs each and clock) at the boost clock of their specification. T4 and V100
-#: have no bfloat16, and training has no float16: theirs is the float32 rate.
+#: white papers do not list, the rate is that of their tensor cores (128 FLOPs each and clock) at the boost clock of their specification; those with
+#: eight lanes of PCIe have the host's link of a generation before. T4 and V100 have no bfloat16, and training has no float16: theirs is the float32 rate.
 CHIPS = {
     chip.name.upper(): chip
     for chip in (
@@ -79,8 +79,8 @@ CHIPS = {
         _chip("3080-Ti", 68.2, 11.6, 912, 32, 12.5, 4, _AMPERE),
         _chip("3090", 71.2, 23.5, 936, 32, 12.5, 4, _AMPERE),
         _chip("3090-Ti", 80.0, 23.5, 1008, 32, 12.5, 4, _AMPERE),
-        _chip("4060", 30.2, 7.7, 272, 16, 12.5, 4, _ADA),
-        _chip("4060-Ti", 44.1, 15.6, 288, 16, 12.5, 4, _ADA),
+        _chip("4060", 30.2, 7.7, 272, 16, 12.5, 3, _ADA),
+        _chip("4060-Ti", 44.1, 15.6, 288, 16, 12.5, 3, _ADA),
         _chip("4070", 58.3, 11.6, 504, 32, 12.5, 4, _ADA),
         _chip("4070-Super", 71.0, 11.6, 504, 32, 12.5, 4, _ADA),
         _chip("4070-Ti", 80.2, 11.6, 504, 32, 12.5, 4, _ADA),
@@ -127,6 +127,9 @@ CHIPS = {
                 ("M4", 32, 120),
                 ("M4-Pro", 64, 273),
                 ("M4-Max", 128, 546),
+                ("M5", 32, 153),
+                ("M5-Pro", 64, 307),
+                ("M5-Max", 128, 614),
             )  # fmt: skip
         ),
     )
