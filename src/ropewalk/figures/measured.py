@@ -21,9 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from ropewalk.evals.intervals import over_seeds
+from ropewalk.figures.axes import log_y, window_axis
 from ropewalk.figures.style import (
     CROWDED_OUT,
     INK,
@@ -35,11 +36,9 @@ from ropewalk.figures.style import (
     crowded_out,
     dashes,
     legend,
-    log_y,
     more,
     new,
     styled,
-    window_axis,
 )
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records import format as number_format
@@ -75,29 +74,24 @@ def perplexity(
     limits = closeup_limits(measurements) if closeup else None
     for index, (variant, rows, seeds) in enumerate(_curves(by_variant)):
         windows = [row.window * asides[variant] for row in rows]
-        values = _within(limits, _finite([row.perplexity for row in rows]))
+        values = _drawn(rows, limits)
         if limits and not np.isfinite(values).any():
             continue
         tone = CROWDED_OUT if variant in crowd else colour(variant, colours)
-        if variant.role == "extrapolation":
-            inside = [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]
-            if inside:
-                last = max(inside, key=lambda row: row.window)
-                start = last.window * asides[variant]
-                axes.plot([start, windows[0]], [last.perplexity, values[0]], "--", color=tone)
+        if inside := [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]:
+            last = max(inside, key=lambda row: row.window)
+            axes.plot([last.window * asides[variant], windows[0]], [last.perplexity, values[0]], "--", color=tone)
         looks: dict[str, Any] = {"color": tone, "linestyle": dashes(variant), "zorder": 1 if variant in crowd else 2}
         marker = "" if variant in crowd else MARKERS[index % len(MARKERS)]
         axes.plot(windows, values, label=names[variant], marker=marker, **looks)
         for seed in seeds:
-            values_of_seed = _within(limits, _finite([row.perplexity for row in seed]))
-            at = [row.window * asides[variant] for row in seed]
-            axes.plot(at, values_of_seed, **looks, **_THIN)
+            axes.plot([row.window * asides[variant] for row in seed], _drawn(seed, limits), **looks, **_THIN)
         if not closeup and variant not in crowd:
             _intervals(axes, windows, values, rows, tone)
     if any(seeds for _, _, seeds in _curves(by_variant)):
         axes.plot([], [], color=MUTED, label="thin lines: single seeds", **_THIN)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
-    window_axis(axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
+    window_axis(figure, axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
     for original in sorted({variant.original_window for variant in by_variant}):
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
@@ -157,16 +151,15 @@ def passkey_map(
         if k_max and window in k_max:
             reached = k_max[window]
             axes.plot([reached, reached], [place - 0.46, place + 0.46], color=INK, linewidth=1.6, clip_on=False)
-            text = f"{reached}"
-            axes.text(1.015, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            axes.text(1.015, place, str(reached), transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     original = measurements[0].run.model.original_window
     if original < longest:
         axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
-    axes.set(xlim=(0, longest), ylim=(-0.6, len(windows) - 0.4), xlabel="key this many tokens before the end")
-    axes.set_ylabel("window")
+    axes.set(ylim=(-0.6, len(windows) - 0.4), xlabel="key this many tokens before the end", ylabel="window")
     axes.set_yticks(range(len(windows)), [str(window) for window in windows])
-    axes.xaxis.set_major_locator(FixedLocator([longest * part / 4 for part in range(5)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    quarters = [longest * part / 4 for part in range(5)]
+    axes.set_xticks(quarters, [f"{x:.0f}" for x in quarters])
+    axes.set_xlim(0, longest)
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     if k_max:
@@ -177,16 +170,8 @@ def passkey_map(
 
 def _success_bar(figure: Figure, axes: Axes, shades: dict[str, Any]) -> None:
     # Few enough steps that they are drawn as paths: more would make the bar a bitmap.
-    bar = figure.colorbar(
-        ScalarMappable(**shades),
-        boundaries=np.linspace(0, 1, 21),
-        ax=axes,
-        location="top",
-        shrink=0.35,
-        aspect=16,
-        anchor=(0.0, 0.0),
-        pad=0.03,
-    )
+    place: dict[str, Any] = {"location": "top", "shrink": 0.35, "aspect": 16, "anchor": (0.0, 0.0), "pad": 0.03}
+    bar = figure.colorbar(ScalarMappable(**shades), boundaries=np.linspace(0, 1, 21), ax=axes, **place)
     bar.set_ticks([0, 0.2, 1], labels=["0", "20 %", "all trials right"])
     bar.ax.tick_params(length=0, labelsize=7.5, pad=2)
     bar.outline.set_visible(False)
@@ -250,11 +235,8 @@ def _asides(variants: Sequence[Variant]) -> dict[Variant, float]:
 
 def _line(variant: Variant) -> tuple:
     """What is drawn through: a base and its extrapolation are one line, and so are seeds."""
-    return (
-        variant.series
-        if variant.extended
-        else (variant.recipe.word, variant.steps, variant.recipe.word or variant.name)
-    )
+    word = variant.recipe.word
+    return variant.series if variant.extended else (word, variant.steps, word or variant.name)
 
 
 def _curves(
@@ -278,8 +260,10 @@ def _means(seeds: Sequence[Sequence[Perplexity]]) -> list[Perplexity]:
     ]
 
 
-def _precedes(base: Variant, extrapolation: Variant) -> bool:
-    return base.role == "base" and base.lineage == extrapolation.lineage and base.name == extrapolation.name
+def _precedes(base: Variant, other: Variant) -> bool:
+    """Whether the other is the same model where it extrapolates."""
+    roles = (base.role, other.role)
+    return roles == ("base", "extrapolation") and (base.lineage, base.name) == (other.lineage, other.name)
 
 
 def _finite(values: Sequence[float]) -> list[float]:
@@ -287,15 +271,15 @@ def _finite(values: Sequence[float]) -> list[float]:
     return [value if _can_be_drawn(value) else math.nan for value in values]
 
 
-def _within(limits: tuple[float, float] | None, values: Sequence[float]) -> list[float]:
-    """What lies outside becomes NaN, so that no line leaves its frame."""
-    return [value if limits is None or limits[0] <= value <= limits[1] else math.nan for value in values]
+def _drawn(rows: Sequence[Perplexity], limits: tuple[float, float] | None) -> list[float]:
+    """The perplexities; what lies outside the limits becomes NaN too, so that no line leaves its frame."""
+    low, high = limits or (-math.inf, math.inf)
+    return [value if low <= value <= high else math.nan for value in _finite([row.perplexity for row in rows])]
 
 
 def _without_point(limits: tuple[float, float] | None, rows: Sequence[Perplexity]) -> list[int]:
     """The windows at which a line has no point."""
-    values = _within(limits, _finite([row.perplexity for row in rows]))
-    return [row.window for row, value in zip(rows, values, strict=True) if math.isnan(value)]
+    return [row.window for row, value in zip(rows, _drawn(rows, limits), strict=True) if math.isnan(value)]
 
 
 def _can_be_drawn(value: float) -> bool:
@@ -307,11 +291,10 @@ def _intervals(
     axes: Axes, windows: Sequence[float], values: Sequence[float], rows: Sequence[Perplexity], tone: str
 ) -> None:
     lows, highs = (_finite([row.bounds[end] for row in rows]) for end in (0, 1))
-    below = [max(0.0, y - low) for y, low in zip(values, lows, strict=True)]
+    below = [max(0.0, y - low) for y, low in zip(values, lows, strict=True)]  # 0 where it is not known
     above = [max(0.0, high - y) for y, high in zip(values, highs, strict=True)]
-    if not np.all(np.isnan(below)):
-        style: dict[str, Any] = {"fmt": "none", "ecolor": tone, "elinewidth": 0.9, "capsize": 2.2, "alpha": 0.75}
-        axes.errorbar(windows, values, yerr=[below, above], **style)
+    style: dict[str, Any] = {"fmt": "none", "ecolor": tone, "elinewidth": 0.9, "capsize": 2.2, "alpha": 0.75}
+    axes.errorbar(windows, values, yerr=[below, above], **style)
 
 
 def _running_mean(values: Sequence[float], span: int) -> Float[np.ndarray, " steps"]:

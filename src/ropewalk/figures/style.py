@@ -11,7 +11,8 @@ import functools
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any, TypeVar
 
@@ -22,7 +23,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ropewalk.records.variant import Variant
 
@@ -191,7 +191,7 @@ def dashes(variant: Variant) -> str:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Above the plot, where it covers nothing; in as many columns as fit, since each is as wide as its longest name."""
+    """Above the plot, where it covers nothing; in as many columns as fit, since each is as wide as its longest name, which may take lines."""
     by_name = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # seeds share a name
     if not by_name:
         return
@@ -199,16 +199,16 @@ def legend(figure: Figure, axes: Axes) -> None:
     columns = {size: _columns(list(by_name), size, figure.get_figwidth()) for size in _LEGEND_SIZES}
     lines = {size: math.ceil(len(by_name) / columns[size]) for size in columns}
     size = next((size for size in columns if lines[size] <= _LEGEND_LINES), min(columns))
-    figure.set_figheight(figure.get_figheight() + _LEGEND_SIZES[size] * max(0, lines[size] - _LEGEND_LINES))
+    names = [_wrapped(name, size, figure.get_figwidth()) for name in by_name]
+    more_lines = max(0, lines[size] + sum(name.count("\n") for name in names) - _LEGEND_LINES)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_SIZES[size] * more_lines)
     spaces = {"borderaxespad": 0.2, "columnspacing": 1.4, "labelspacing": 0.35}
-    figure.legend(by_name.values(), by_name, loc="outside upper left", ncols=columns[size], fontsize=size, **spaces)
+    figure.legend(by_name.values(), names, loc="outside upper left", ncols=columns[size], fontsize=size, **spaces)
 
 
 def _columns(names: list[str], size: float, width: float) -> int:
     """Of a legend that has this many inches."""
-    points = [
-        TextPath((0, 0), name, size=size, prop=FontProperties("DejaVu Sans")).get_extents().width for name in names
-    ]
+    points = [points_of(name, size) for name in names]
 
     def needed(columns: int) -> float:
         parts = np.array_split(points, columns)  # as matplotlib fills them
@@ -217,35 +217,21 @@ def _columns(names: list[str], size: float, width: float) -> int:
     return next((columns for columns in (4, 3, 2) if columns <= len(names) and needed(columns) <= width), 1)
 
 
-#: Decades of a log axis → which digits of each are labelled.
-_LABELLED: dict[float, tuple[float, ...]] = {
-    0.8: (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
-    1.3: (1.0, 2.0, 3.0, 5.0, 7.0),
-    2.5: (1.0, 2.0, 5.0),
-    math.inf: (1.0,),
-}
+def _wrapped(name: str, size: float, width: float) -> str:
+    """A name of a legend, on as many lines as it takes to fit."""
+    share = (72 * (width - 0.1) - _BESIDE_A_NAME * size) / points_of(name, size)
+    return name if share >= 1 else textwrap.fill(name, int(share * len(name)), break_on_hyphens=False)
 
 
-def log_y(axes: Axes, values: Sequence[float]) -> None:
-    """A log axis that says so, whose labels are plain numbers: as many a decade as have room; a short tick at every other digit."""
-    axes.set_yscale("log")
-    decades = math.log10(max(values) / min(values))
-    labelled = next(subs for most, subs in _LABELLED.items() if decades < most)
-    axes.yaxis.set_major_locator(LogLocator(subs=labelled, numticks=30))
-    axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=30))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="y", which="minor", length=2)
-    axes.set_ylabel(f"{axes.get_ylabel()} (logarithmic)")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}" if y < 1e5 else f"{y:.0e}"))
+def points_of(text: str, size: float) -> float:
+    """The width of a text."""
+    return TextPath((0, 0), text, size=size, prop=FontProperties("DejaVu Sans")).get_extents().width
 
 
-def window_axis(axes: Axes, windows: Sequence[int] | Sequence[float], aside: float = 1.0) -> None:
-    """Windows double, so the axis is logarithmic, with a tick at each window that was measured; `aside`: by which factor points stand beside theirs."""
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(windows)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
-    axes.set_xlim(min(windows) / (1.12 * aside), max(windows) * 1.12 * aside)
+def marked(index: int, label: str, variant: Variant, colours: Colours | None, line: str = "none") -> dict[str, Any]:
+    """How points with intervals look."""
+    looks = {"marker": MARKERS[index % len(MARKERS)], "color": colour(variant, colours), "linestyle": line}
+    return {**looks, "capsize": 2.2, "elinewidth": 1.2, "label": label}
 
 
 def svg(figure: Figure, name: str, title: str, description: str = "") -> str:

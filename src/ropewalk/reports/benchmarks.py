@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from ropewalk.evals.intervals import Paired
-from ropewalk.figures import compare, style
-from ropewalk.figures.compare import Change
+from ropewalk.figures import accuracy, style
+from ropewalk.figures.accuracy import Change
 from ropewalk.records import Benchmark, BenchmarkComparison, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
@@ -90,7 +90,7 @@ def section(clean: Clean) -> Section | None:
     compared = changes(clean)
     if compared:
         part.draw(
-            compare.benchmark_changes(compared, colours=clean.colours),
+            accuracy.benchmark_changes(compared, colours=clean.colours),
             "Change in accuracy, in points, with its paired 95 % interval.",
         )
         part.tables.append(_changes_table(clean, compared))
@@ -114,7 +114,7 @@ def _notes(rows: dict[Variant, ByTask]) -> Iterable[str]:
 
 
 def name(task: str) -> str:
-    return compare.TASK_NAMES.get(task, task)
+    return accuracy.TASK_NAMES.get(task, task)
 
 
 def _difference(value: float, low: float, high: float) -> Cell:

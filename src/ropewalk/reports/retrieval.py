@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sized
 
-from ropewalk.figures import compare, style
+from ropewalk.figures import accuracy, compare, style
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
@@ -44,7 +44,7 @@ def section(clean: Clean) -> Section | None:
     drawn = to_draw(list(rows))
     series = [(titles[key], key[0], {family: _share(row) for family, row in rows[key].items()}) for key in drawn]
     part.draw(
-        compare.retrieval(series, colours=clean.colours),
+        accuracy.retrieval(series, colours=clean.colours),
         "Prompts answered right by family, with its 95 % interval." + left_out(rows, drawn),
     )
     by_distance = [(titles[key], key[0], *binned(key[1], list(rows[key].values()))) for key in drawn]
