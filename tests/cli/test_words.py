@@ -397,7 +397,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
 
 
 def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys, monkeypatch) -> None:
-    from ropewalk.data import text_size, token_corpus
+    from ropewalk.data import text_size, tokenising
     from ropewalk.planner import calibrate
     from ropewalk.planner.chips import datasheet_rates, named
 
@@ -405,7 +405,7 @@ def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys,
     monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
     monkeypatch.setattr(text_size, "_LITTLE", 0)
     monkeypatch.setattr(text_size, "_LONG", 0.0)
-    monkeypatch.setattr(token_corpus, "_write", None)  # what tokenises
+    monkeypatch.setattr(tokenising, "write_corpus", None)  # what tokenises
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
     (tmp_path / "long.txt").write_text("a" * (200 * 128 - 2))  # a token is a byte: with BOS and EOS, 200 windows
     words = ["train", str(trained / "a"), "--window", "128", "--steps", "5", "--batch-size", "2", "--dry-run"]

@@ -18,7 +18,7 @@ from ropewalk.data.documents import read_documents, read_texts
 from ropewalk.data.mixture import Part
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.select import tokenized_documents
-from ropewalk.data.token_corpus import tokenise
+from ropewalk.data.tokenising import tokenise
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream.pairs import Pair, PairRows, Sizes

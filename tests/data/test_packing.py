@@ -14,7 +14,8 @@ from ropewalk import testing
 from ropewalk.checkpoint import digests
 from ropewalk.data.documents import Document, digest_of_all
 from ropewalk.data.packing import IGNORED, PackedBlocks, _permutation, order
-from ropewalk.data.token_corpus import TokenCorpus, tokenise
+from ropewalk.data.token_corpus import TokenCorpus
+from ropewalk.data.tokenising import tokenise
 from ropewalk.errors import UserError
 
 TOKENIZER = testing.byte_tokenizer()
@@ -170,7 +171,7 @@ def test_a_stream_is_read_no_further_than_the_limit(monkeypatch):
             read.append(number)
             yield Document(str(number), "x" * 100)
 
-    monkeypatch.setattr("ropewalk.data.token_corpus.read_texts", stream)
+    monkeypatch.setattr("ropewalk.data.tokenising.read_texts", stream)
     monkeypatch.setattr("ropewalk.data.token_corpus._BATCH_CHARACTERS", 1000)
     tokens = tokenise("owner/endless", TOKENIZER, limit=5000)
     assert tokens.streamed and 5000 < len(tokens.ids) <= 5000 + 10 * 102

@@ -11,7 +11,7 @@ from ropewalk.data.documents import Document
 from ropewalk.data.mixture import Mixture, Part
 from ropewalk.data.packing import IGNORED, PackedBlocks
 from ropewalk.data.scores import chosen_by
-from ropewalk.data.token_corpus import tokenise
+from ropewalk.data.tokenising import tokenise
 from ropewalk.errors import UserError
 from ropewalk.evals.perplexity.context_gain import gain
 

@@ -10,7 +10,7 @@ from ropewalk.data import text_size as sizes
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.corpus_encoder import Encoder
 from ropewalk.data.reading import Document
-from ropewalk.data.token_corpus import Tokenising
+from ropewalk.data.tokenising import Tokenising
 
 TOKENIZER = testing.byte_tokenizer()
 

@@ -19,7 +19,7 @@ from ropewalk import records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import order
-from ropewalk.data.token_corpus import tokenise
+from ropewalk.data.tokenising import tokenise
 from ropewalk.errors import UserError
 from ropewalk.model.load import load_model
 from ropewalk.reports.card import card

@@ -18,7 +18,7 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
-from ropewalk.data.token_corpus import tokenise
+from ropewalk.data.tokenising import tokenise
 from ropewalk.errors import UserError
 from ropewalk.evals.checkpoints_of_run import checkpoints
 from ropewalk.model import fit

@@ -22,7 +22,7 @@ from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.data.documents import files_of, kind_of, read_texts
 from ropewalk.data.encode import TokenIds, encode_all, telling_spelled
 from ropewalk.data.reading import Document, Reading, text_digest
-from ropewalk.data.token_corpus import Sources
+from ropewalk.data.tokenising import Sources
 from ropewalk.errors import UserError
 
 #: Documents that are tokenized together, at most.

@@ -1,54 +1,41 @@
-"""A tokenised corpus: written once using all cores, cached on disk by its content, never held in memory.
+"""A tokenised corpus on disk: written once using all cores, never held in memory.
 
-in   sources (documents.py) and a tokenizer
+in   documents and an encoder; or the directory in which they lie as tokens
 out  `TokenCorpus`: every document's ids end to end, BOS before and EOS after each, as a memory map
 
-The cache key is a hash of the text, the tokenizer and the options, not of dates or paths. A cached corpus carries a hash of
-its own content; if that does not match, it is written again.
+It carries a hash of its own content; one that does not match is not read.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
-import itertools
 import json
 import logging
 import os
-import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, Integer, UInt8
-from transformers import PreTrainedTokenizerBase
 
-from ropewalk.checkpoint.cache import cache_directory
-from ropewalk.checkpoint.digests import digest_of
 from ropewalk.checkpoint.files import whole_directory_of_ours
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks
-from ropewalk.data.compression import damage_named
 from ropewalk.data.corpus_encoder import Encoder, Text
-from ropewalk.data.documents import files_of, kind_of, read_texts
 from ropewalk.data.encode import telling_spelled
-from ropewalk.data.reading import Document, Reading
 from ropewalk.data.remarks import Remarks
 from ropewalk.data.scores import Chosen
-from ropewalk.data.text_size import TextSize, text_size
 from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress, is_first_process
 
 _logger = logging.getLogger(__name__)
-_FORMAT = 6
+#: Of the files; part of a corpus's name in the cache.
+FORMAT = 6
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
-
-Sources = str | Path | Sequence[str | Path] | Sequence[Document]
 
 
 @dataclass(frozen=True)
@@ -90,162 +77,28 @@ class TokenCorpus:
         return int(self.lengths.max())
 
 
-@dataclass(frozen=True)
-class Tokenising:
-    """Documents that become a corpus, or are found in the cache as one.
-
-    Attributes:
-        sources: as `read_documents` takes them, or `Document`s.
-        tokenizer: its BOS goes before each document if it puts one itself, its EOS after each.
-        field: a row's field that holds the text.
-        limit: tokens that are read of it. Reading stops there if one of the sources is a streamed data set, and the sources
-            are then read in turn, a document of each, since a stream may never end; files are tokenised whole.
-        seed: of the shuffling of streamed data sets.
-        loss: what of a conversation is scored; where it is given, turns are read before the text of the same row.
-        conversations: rows of turns are read, where they have no text beside them.
-        control: control tokens that are spelled in a text are live; otherwise they are text, and are told of.
-        chosen: documents that are not in it are left out, and the others count as it says.
-    """
-
-    sources: Sources
-    tokenizer: PreTrainedTokenizerBase
-    field: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    loss: Literal["answers", "all"] | None = None
-    conversations: bool = False
-    control: bool = False
-    chosen: Chosen | None = None
-
-    def corpus(self) -> TokenCorpus:
-        """The corpus, from the cache or written into it.
-
-        Raises:
-            UserError: what `read_documents` raises.
-        """
-        corpus = _from_cache(self._place, self._streamed, repeat=True)
-        if corpus is None:
-            with Remarks.unsaid():  # they come while the texts are tokenised
-                size = self._measured()
-            if size is not None and size.is_long and is_first_process():
-                _logger.info("%s", size.announced(self.limit))
-            _write(self._place, self._texts(), self._encoder, limit=self.limit if self._streamed else None, chosen=self.chosen)  # fmt: skip
-            corpus = _from_cache(self._place, self._streamed)
-            if corpus is None:
-                raise OSError(f"{self._place} changed while it was written")
-        return corpus
-
-    def long_size(self) -> TextSize | None:
-        """How much text there is, estimated, where it takes long to tokenise and is not in the cache. Raises UserError as `corpus` does."""
-        size = None if self._place.exists() else self._measured()
-        return size if size is not None and size.is_long else None
-
-    def _measured(self) -> TextSize | None:
-        listed: Sequence[Any] = [self.sources] if isinstance(self.sources, str | Path) else self.sources
-        if self._streamed or any(isinstance(source, Document) for source in listed):
-            return None
-        return text_size([file for source in listed for file in files_of(source)], self._texts(), self._encoder)
-
-    def _texts(self) -> Iterator[Text]:
-        documents = _documents(self.sources, self._reading, self.seed, in_turn=self._streamed)
-        return documents if self.chosen is None else self.chosen.of(documents)
-
-    @property
-    def _reading(self) -> Reading:
-        return Reading(self.field, "first" if self.loss else "also" if self.conversations else "never")
-
-    @functools.cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder(self.tokenizer, self.loss or "answers", self.control)
-
-    @functools.cached_property
-    def _streamed_and_key(self) -> tuple[bool, str]:
-        how = [self._encoder.key, *dataclasses.astuple(self._reading), self.chosen and self.chosen.key]
-        return _key(self.sources, how, self.limit, self.seed)
-
-    @property
-    def _streamed(self) -> bool:
-        return self._streamed_and_key[0]
-
-    @functools.cached_property
-    def _place(self) -> Path:
-        return _writable(cache_directory() / "tokens") / self._streamed_and_key[1]
-
-
-def tokenise(sources: Sources, tokenizer: PreTrainedTokenizerBase, **options: Any) -> TokenCorpus:
-    """The corpus of these sources; options as `Tokenising` has them."""
-    return Tokenising(sources, tokenizer, **options).corpus()
-
-
-def _documents(sources: Sources, reading: Reading, seed: int, *, in_turn: bool) -> Iterator[Text]:
-    listed: list[Any] = [sources] if isinstance(sources, str | Path) else list(sources)
-    if listed and isinstance(listed[0], Document):
-        return iter(listed)
-    if not in_turn:
-        return read_texts(listed, reading, seed=seed)
-    readers: list[Any] = [read_texts(source, reading, seed=seed) for source in listed]
-    rounds = itertools.zip_longest(*readers)
-    return (document for one_each in rounds for document in one_each if document is not None)
-
-
-def _key(sources: Sources, how: list[Any], limit: int | None, seed: int) -> tuple[bool, str]:
-    """Whether a source is streamed, and the cache key: a hash of all that decides the tokens (contents, not dates or paths)."""
-    streamed = False
-    parts: list[Any] = [_FORMAT, *how]
-    listed: Sequence[Any] = [sources] if isinstance(sources, str | Path) else sources
-    for source in listed:
-        if isinstance(source, Document):
-            parts.append([source.name, hashlib.sha256(source.text.encode("utf-8", "surrogatepass")).hexdigest()])
-        elif kind_of(source) == "hub":
-            streamed = True
-            parts.append([str(source), limit, seed])
-        else:
-            root = Path(source)
-            for path in files_of(source):
-                with damage_named(path):
-                    parts.append([str(path.relative_to(root.parent)), digest_of(path)])
-    return streamed, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _writable(directory: Path) -> Path:
-    """The directory, or a temporary one if it cannot be written: a read-only home must not stop a run."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if os.access(directory, os.W_OK):
-            return directory
-    except OSError:
-        pass
-    temporary = Path(tempfile.mkdtemp(prefix="ropewalk-"))
-    warnings.warn(f"{directory} cannot be written, so tokens go to {temporary} and are not kept", stacklevel=3)
-    return temporary
-
-
-def _from_cache(place: Path, streamed: bool, *, repeat: bool = False) -> TokenCorpus | None:
-    """The corpus in the cache, or None if there is none or its hash is wrong (which is warned of). repeat: say again what was said of its texts."""
+def read_corpus(place: Path, streamed: bool, *, repeat: bool = False) -> TokenCorpus | None:
+    """The corpus that lies there, or None if there is none or its hash is wrong (which is warned of). repeat: say again what was said of its texts."""
     if not place.is_dir():
         return None
     try:
         about = json.loads(read_text(place / "about.json"))
-        refuse_irregular(place / "ids.bin", "tokens are kept in a file")
-        ids = np.memmap(place / "ids.bin", dtype=about["dtype"], mode="r")
+        ids = _mapped(place / "ids.bin", about["dtype"], "tokens are kept in a file")
         starts, names, digest = about["starts"], about["names"], about["digest"]
-        if _digest(ids, starts) != digest or _json_digest(names) != about["names_digest"]:
+        if _digest(ids, starts) != digest or sha256_of(json.dumps(names)) != about["names_digest"]:
             raise ValueError("its hash is not the one it was written with")
         marks = None
         if about["marks"] is not None:
-            refuse_irregular(place / "marks.bin", "marks are kept in a file")
-            marks = np.memmap(place / "marks.bin", dtype=np.uint8, mode="r")
+            marks = _mapped(place / "marks.bin", np.uint8, "marks are kept in a file")
             if hashlib.sha256(marks.data).hexdigest() != about["marks"] or len(marks) != len(ids):
                 raise ValueError("its marks are not those it was written with")
         weights = np.array(about["weights"], dtype=np.float32) if about.get("weights") else None
         if streamed:
             digest = _digest(ids[: starts[1]], starts[:2])
         elif marks is not None:
-            digest = hashlib.sha256(f"{digest} {about['marks']}".encode()).hexdigest()
+            digest = sha256_of(f"{digest} {about['marks']}")
         if weights is not None:
-            digest = hashlib.sha256(
-                f"{digest} weighed {weights[: 1 if streamed else None].tolist()}".encode()
-            ).hexdigest()
+            digest = sha256_of(f"{digest} weighed {weights[: 1 if streamed else None].tolist()}")
         for sentence in about.get("remarks", []) if repeat and is_first_process() else []:
             _logger.info("%s", sentence)
         return TokenCorpus(ids, np.array(starts, dtype=np.int64), names, digest, streamed, marks, weights)
@@ -254,8 +107,14 @@ def _from_cache(place: Path, streamed: bool, *, repeat: bool = False) -> TokenCo
         return None
 
 
-def _json_digest(names: list[str]) -> str:
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+def _mapped(path: Path, dtype: Any, otherwise: str) -> np.ndarray:
+    refuse_irregular(path, otherwise)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def sha256_of(text: str) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
@@ -265,13 +124,8 @@ def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
     return digest.hexdigest()
 
 
-def _write(
-    place: Path,
-    documents: Iterable[Text],
-    encoder: Encoder,
-    *,
-    limit: int | None,
-    chosen: Chosen | None,
+def write_corpus(
+    place: Path, documents: Iterable[Text], encoder: Encoder, *, limit: int | None, chosen: Chosen | None
 ) -> None:
     """Tokenise batch by batch into a directory that appears complete or not at all."""
     starts, names, weights, talks = [0], [], [], 0
@@ -299,11 +153,10 @@ def _write(
                 "training needs at least one document, and all are left out by their scores; ask for a larger --keep"
             )
         ids = np.memmap(beside / "ids.bin", dtype=encoder.dtype, mode="r")
-        digests = {"digest": _digest(ids, starts), "names_digest": _json_digest(names)}
+        digests = {"digest": _digest(ids, starts), "names_digest": sha256_of(json.dumps(names))}
         marked = hashlib.sha256(np.memmap(beside / "marks.bin", np.uint8, "r").data).hexdigest() if talks else None
         about = {"dtype": encoder.dtype.name, **digests, "marks": marked, "starts": starts, "names": names}
-        about["weights"] = weights or None
-        about["remarks"] = remarks.sentences
+        about |= {"weights": weights or None, "remarks": remarks.sentences}
         (beside / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 

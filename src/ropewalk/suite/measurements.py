@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ropewalk.data.token_corpus import Sources
+from ropewalk.data.tokenising import Sources
 from ropewalk.evals.attention import measure as attention
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import context_gain

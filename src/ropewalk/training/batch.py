@@ -25,7 +25,8 @@ from ropewalk.data.encode import check_ids
 from ropewalk.data.mixture import Mixture, Part, Reading
 from ropewalk.data.packing import PackedBlocks, TrainingRows
 from ropewalk.data.scores import Chosen, chosen_by
-from ropewalk.data.token_corpus import TokenCorpus, Tokenising
+from ropewalk.data.token_corpus import TokenCorpus
+from ropewalk.data.tokenising import Tokenising
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
