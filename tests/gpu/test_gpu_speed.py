@@ -12,7 +12,8 @@ from ropewalk.attention_ops import blocks as blocks_
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.distributed.mesh import start
 from ropewalk.model import loss
-from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
+from ropewalk.model.logits import LogitsTransform
+from ropewalk.model.loss import IGNORED, NextTokenLoss, cross_entropy
 from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.training import recompute
 from ropewalk.training.retry import until_it_fits

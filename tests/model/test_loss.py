@@ -9,7 +9,8 @@ import transformers
 from ropewalk import testing
 from ropewalk.errors import UserError
 from ropewalk.model import loss
-from ropewalk.model.loss import IGNORED, LogitsTransform, NextTokenLoss, cross_entropy
+from ropewalk.model.logits import LogitsTransform
+from ropewalk.model.loss import IGNORED, NextTokenLoss, cross_entropy
 
 
 def batch(tokens: int, rows: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
 from ropewalk.model import loss
 from ropewalk.model.label_weights import LabelWeights, OfPart, taken_out, weights_of
+from ropewalk.model.logits import LogitsTransform
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.short_context import ShortContext
@@ -129,8 +130,8 @@ def test_weights_are_traced_as_one_graph():
     labels[::7], short[::3] = IGNORED, torch.nan
     traced = torch.compile(loss._from_product, dynamic=False, backend="eager", fullgraph=True)
     for part in (None, OfPart(None, short, 5.0), OfPart(given, None, 5.0), OfPart(given, short, 5.0)):
-        expected = loss._from_product(product, labels, loss.LogitsTransform(), part)
-        torch.testing.assert_close(traced(product, labels, loss.LogitsTransform(), part), expected, rtol=0, atol=0)
+        expected = loss._from_product(product, labels, LogitsTransform(), part)
+        torch.testing.assert_close(traced(product, labels, LogitsTransform(), part), expected, rtol=0, atol=0)
 
 
 def test_documents_in_a_row_know_nothing_of_each_other(sharp):

@@ -27,7 +27,8 @@ from ropewalk.errors import UserError
 from ropewalk.evals.compile import reading_last
 from ropewalk.model.architecture import body_of
 from ropewalk.model.devices import free_bytes, to_device
-from ropewalk.model.loss import NextTokenLoss, logits_transform
+from ropewalk.model.logits import logits_transform
+from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import positions_of
 from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES

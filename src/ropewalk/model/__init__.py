@@ -8,7 +8,7 @@ architecture.py  which class of transformers, and where the language model is in
 doctor.py   what is wrong with a checkpoint; opens.py, what transformers makes of it
 position_table.py  models without RoPE: their learned table made longer in the files
 save.py     back to a directory that every reader gets right
-loss.py     from tokens to one number
+loss.py     from tokens to one number; logits.py, what a family does to its logits
 layers.py   where the decoder layers are; torch_internals.py, what looking into them takes of PyTorch
 devices.py  devices and dtypes by their words; pickles.py, pickled weights rewritten
 """
