@@ -17,7 +17,7 @@ from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings.budget import mlp_tiles
-from ropewalk.training import host_memory, recompute
+from ropewalk.training import census, host_memory, recompute
 from ropewalk.training.activations import ActivationMemory, reserved_bytes
 from ropewalk.training.retry import until_it_fits
 
@@ -42,7 +42,7 @@ class Expensive(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += recompute.is_expensive(op)
+        self.count += census.is_expensive(op)
         return op(*args, **(kwargs or {}))
 
 
@@ -348,7 +348,7 @@ def test_operations_are_known_by_their_number_without_tiles(family: str) -> None
     kept = recompute.SelectiveCheckpointing(root)
     whole = {c.index for c in kept.candidates(root.body, BATCH, TOKENS)}
     kept.tile(3)
-    counted = recompute._Census()
+    counted = census.Census()
     with counted, torch.no_grad():
         root.body(input_ids=ids()[:, :-1], use_cache=False)
     here = {kept.tiles.whole(c.index) for c in counted.expensive[: len(counted.expensive) // len(kept.layers)]}

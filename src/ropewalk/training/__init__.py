@@ -5,7 +5,7 @@ regime.py          precision and optimiser, where nobody named them
 run.py             from settings to the trained model: the way through
 loop.py            step, guard, save, resume
 batch.py           which windows a step reads; pose.py, at which positions; data_warnings.py, what they leave out or repeat
-activations.py     what the layers keep for the backward pass (the reckoning is planner/choice.py); recompute.py, host_memory.py, tiles.py, the machinery
+activations.py     what the layers keep for the backward pass (the reckoning is planner/choice.py); recompute.py, census.py, host_memory.py, tiles.py, the machinery
 host_link.py       copies between GPU and host beside the arithmetic; host_adamw.py, AdamW whose moments lie there
 retry.py           a step that takes more memory than there is, begun again with less
 optimizer.py       AdamW and the learning rate of a step; host_adamw.py, its moments on the host

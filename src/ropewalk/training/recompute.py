@@ -16,84 +16,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, no_type_check
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from torch.utils.checkpoint import checkpoint as recompute
 
-from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
 from ropewalk.model import devices
 from ropewalk.model.layers import decoder_layers
-from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 from ropewalk.planner.choice import Candidate, Choice, Kept, Layer, Room, Settled
 from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, TILED_BACKWARD_RESULTS, mlp_tiles
+from ropewalk.training.census import census_of, is_expensive
 from ropewalk.training.host_memory import HostMemory
 from ropewalk.training.tiles import Tiles, tile, tileable
-
-_aten = torch.ops.aten
-#: Matrix products as they reach the dispatcher, with the arguments that are multiplied.
-_PRODUCTS: dict[Any, tuple[int, int]] = {
-    _aten.mm.default: (0, 1),
-    _aten.addmm.default: (1, 2),
-    _aten.bmm.default: (0, 1),
-}
-
-
-def is_expensive(op: Any) -> bool:
-    """Whether an operation is a matrix product or a fused attention."""
-    return op in _PRODUCTS or op in FUSED_ATTENTIONS or str(op) == "ropewalk.attention.default"
-
-
-class _Census(TorchDispatchMode):
-    """Counts a layer's expensive operations, their FLOPs and the bytes of their results; and the bytes of all results.
-
-    Attributes:
-        expensive: these operations, in order.
-        all_bytes: of the results of all operations.
-        marks: how many of these operations there had been when the MLP began and when it ended.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.expensive: list[Candidate] = []
-        self.all_bytes = 0
-        self.marks: list[int] = []
-        self._seen: set[int] = set()
-        self._held: list[Tensor] = []  # or a freed storage's number would be given to a new one
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._hold(args)  # views and writes in place allocate nothing
-        out = func(*args, **(kwargs or {}))
-        results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
-        size = sum(t.numel() * t.element_size() for t in results)
-        if is_expensive(func):
-            self.expensive.append(Candidate(len(self.expensive), str(func), _flops(func, args), size))
-        if not self._seen & {storage_of(t) for t in results}:
-            self.all_bytes += size
-        self._hold(results)
-        return out
-
-    def mark(self, *_: Any) -> None:
-        self.marks.append(len(self.expensive))
-
-    def _hold(self, values: Sequence[Any]) -> None:
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        self._held += tensors
-        self._seen |= {storage_of(tensor) for tensor in tensors}
-
-
-def _flops(op: Any, args: Sequence[Any]) -> float:
-    if op in _PRODUCTS:
-        left, right = (args[i] for i in _PRODUCTS[op])
-        return 2.0 * left.numel() * right.shape[-1]
-    query, key = args[0], args[1]
-    # Two products over half the square: everything trained here is causal.
-    return 2.0 * query.numel() * key.shape[-2]
 
 
 def _policy(
@@ -242,32 +180,10 @@ class SelectiveCheckpointing:
     ) -> list[Candidate]:
         """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first; from then on its MLP goes in tiles.
 
-        The first layer is traced with fake tensors: nothing is computed and no memory taken.
-
         device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
         """
         self.tile(1)
-        census, mlp = _Census(), tileable(self.layers[0])
-        handles = [
-            self.layers[0].register_forward_pre_hook(lambda *_: _enter(census)),
-            self.layers[0].register_forward_hook(lambda *_: _leave(census)),
-        ]
-        if mlp is not None:
-            handles += [mlp.register_forward_pre_hook(census.mark), mlp.register_forward_hook(census.mark)]
-        was_training = body.training
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), _settled_rotation(body):
-                device = device or next(body.parameters()).device
-                ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)
-                tensors = itertools.chain(body.named_parameters(), body.named_buffers())
-                on_device = {name: torch.empty_like(value, device=device) for name, value in tensors}
-                torch.func.functional_call(body, on_device, kwargs=dict(input_ids=ids, use_cache=False))
-        except _Left:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
-            body.train(was_training)
+        census = census_of(body, self.layers[0], batch, tokens, device)
         # The last product's result is added to the stream and never looked at again.
         candidates = sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
         cost = sum(operation.cost for operation in census.expensive)
@@ -289,29 +205,3 @@ def free_bytes(
     results = TILED_BACKWARD_RESULTS if checkpointing.tiles.count > 1 else BACKWARD_RESULTS
     taken = max(int(results * sum(c.size for c in checkpointing.layer.candidates)), head)
     return devices.free_bytes(device) - reserved - len(checkpointing.layers) * stream - taken - MARGIN
-
-
-class _Left(Exception):
-    """The first layer is done; the rest need not be traced."""
-
-
-def _enter(census: _Census) -> None:
-    census.__enter__()
-
-
-def _leave(census: _Census) -> None:
-    census.__exit__(None, None, None)
-    raise _Left
-
-
-@contextlib.contextmanager
-def _settled_rotation(body: nn.Module) -> Iterator[None]:
-    """No choice of frequencies by the largest position, as LongRoPE's and dynamic ones are chosen: fake positions have no values."""
-    kinds: dict[Any, Any] = {module: module.rope_type for module in body.modules() if hasattr(module, "rope_type")}
-    try:
-        for module, kind in kinds.items():
-            module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
-        yield
-    finally:
-        for module, kind in kinds.items():
-            module.rope_type = kind
