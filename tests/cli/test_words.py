@@ -15,7 +15,8 @@ import ropewalk
 from ropewalk import cli, testing
 from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.cli.commands import COMMANDS
-from ropewalk.cli.words import _options, parse
+from ropewalk.cli.options import options_of
+from ropewalk.cli.words import parse
 from ropewalk.errors import UserError
 from ropewalk.settings import other_names, run_file
 from ropewalk.settings.train import TrainSettings
@@ -112,7 +113,7 @@ def test_a_model_may_be_typed_with_its_name(command: str, typed: str) -> None:
 
 
 def test_words_of_other_tools_lead_to_options_that_there_are() -> None:
-    known = {name for each in COMMANDS.values() for name in run_file.options_of(_options(each))}
+    known = {name for each in COMMANDS.values() for name in run_file.options_of(options_of(each))}
     assert other_names._OTHERS.keys() <= known
 
 
@@ -270,7 +271,7 @@ def test_values_of_a_file_are_what_is_typed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_option_of_a_command_can_stand_in_a_file(command: str, capsys) -> None:
-    options = _options(cli.COMMANDS[command])
+    options = options_of(cli.COMMANDS[command])
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     shown = capsys.readouterr().out

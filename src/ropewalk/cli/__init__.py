@@ -1,7 +1,7 @@
 """The command line: read the options, call the function of the same name, print its result.
 
 commands.py  the commands and their options, which are the fields of ropewalk.settings
-words.py     from what was typed, and from a run.yaml, to a command's options; door.py, what is refused before anything is imported
+words.py     from what was typed, and from a run.yaml, to a command's options; options.py, what tyro reads of them; door.py, what is refused before anything is imported
 completion.py  what a shell completes of it
 make.py measure.py downstream.py predict.py talk.py  what each command calls
 tables/      all tables

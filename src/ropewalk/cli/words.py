@@ -6,24 +6,20 @@ out  the command's name and its options, unchecked; or a sentence that names the
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
-import io
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 
 from ropewalk.cli import completion
-from ropewalk.cli.commands import COMMANDS, Command
+from ropewalk.cli.commands import COMMANDS
+from ropewalk.cli.options import AS_TYPED, asks_for_help, options_of, read
 from ropewalk.errors import UserError, nearest
-from ropewalk.settings.command import fields, option_name
+from ropewalk.settings.command import option_name
 from ropewalk.settings.other_names import meant_option
-from ropewalk.settings.values import read_or_not
 from ropewalk.version import __version__
 
 if TYPE_CHECKING:
@@ -64,53 +60,21 @@ def _parse(words: list[str]) -> tuple[str, Any]:
     if file is not None:
         words = _with_options_of(file, words)
     words = list(_without_commas(words))
+    for_shell = any(word.startswith("--tyro-") for word in words)  # which completes words by tyro's own list of them
     if words and words[0] in COMMANDS:
-        name = words[0]
-        # What a shell completes words by is tyro's own list of them.
-        registry = None if any(word.startswith("--tyro-") for word in words) else _AS_TYPED
-        settings = _options(COMMANDS[name])
-        if registry is not None and not {"-h", "--help"} & {*words}:
+        name, settings = words[0], options_of(COMMANDS[words[0]])
+        if not for_shell and not asks_for_help(words):
             words = [name, *_model_without_its_name(settings, words[1:])]
             _refuse_unknown_options(name, settings, words[1:])
-        return name, _read(name, settings, words[1:], registry)
-    if not {"-h", "--help"} & {*words} and not any(word.startswith("--tyro-") for word in words):
+        return name, read(name, settings, words[1:], None if for_shell else AS_TYPED)
+    if not asks_for_help(words) and not for_shell:
         raise UserError(f"a command comes first: {', '.join(COMMANDS)}; `ropewalk --help` explains them")
-    options: dict[str, Any] = {name: _options(command) for name, command in COMMANDS.items()}
+    options: dict[str, Any] = {name: options_of(command) for name, command in COMMANDS.items()}
     if completion.FLAG in words:  # a shell completes one word
         options = {name.replace(" ", "-"): kind for name, kind in options.items()}
-    values = tyro.extras.subcommand_cli_from_dict(
-        options, prog="ropewalk", description=f"{_DESCRIPTION}\n\n{_MORE}", args=words
-    )
+    description = f"{_DESCRIPTION}\n\n{_MORE}"
+    values = tyro.extras.subcommand_cli_from_dict(options, prog="ropewalk", description=description, args=words)
     return next(name for name, kind in options.items() if type(values) is kind), values
-
-
-def _read(name: str, settings: type, words: Sequence[str], registry: Any) -> Any:
-    """The options as tyro reads them; what it would refuse in a drawn box is a sentence like every other."""
-    prog = f"ropewalk {name}"
-    if registry is None or {"-h", "--help"} & {*words}:
-        return tyro.cli(settings, prog=prog, args=words, registry=registry)
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            options, left = tyro.cli(settings, prog=prog, args=words, registry=registry, return_unknown_args=True)
-    except SystemExit:
-        raise UserError(f"{_in_a_sentence(box.getvalue(), prog)}; `{prog} --help` explains the options") from None
-    if left:
-        raise UserError(
-            f"{prog} has no place for {shlex.join(left)}, which follows no option that takes it; `{prog} --help` lists the options, or take it out"
-        )
-    return options
-
-
-def _in_a_sentence(box: str, prog: str) -> str:
-    """What tyro drew, on one line: which options are missing, or whose value; anything else in its own words."""
-    box = box.partition("For full helptext")[0]  # a frame of signs, or of none where the terminal has only ASCII
-    if "Missing from" in box and (names := re.findall(r"^(?:│ |  ) {4}(\S.*?) *[│|]?$", box, re.MULTILINE)):
-        return f"{prog} needs {', '.join(names)}"
-    if "Missing argument" in box and (option := re.search(r"'(--\S+)'", box)):
-        return f"{option[1]} takes a value, and none follows it"
-    lines = [line.strip("╭╮╰╯│─| ") for line in box.splitlines()[1:]]  # the first is its title, which says the same
-    return " ".join(" ".join(line for line in lines if line.strip("-")).split()).rstrip(".")
 
 
 def _with_command(words: list[str]) -> list[str]:
@@ -119,12 +83,8 @@ def _with_command(words: list[str]) -> list[str]:
         name = " ".join(words[:count]).replace("-", " ")
         if name in COMMANDS:
             return [name, *words[count:]]
-    if len(of_two := [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words else []) == 1 and {
-        "-h",
-        "--help",
-    } & {*words[1:2]}:
-        return [*of_two, *words[1:]]
-    return words
+    of_two = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
+    return [*of_two, *words[1:]] if len(of_two) == 1 and asks_for_help(words[1:2]) else words
 
 
 def _refuse_unknown(word: str) -> NoReturn:
@@ -205,17 +165,15 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
     if command not in (None, name):
         raise UserError(f"{file} is the file of `ropewalk {command}`, and this is `ropewalk {name}`; use that command")
     typed = words[1:] if words[:1] == [name] else words
-    known = run_file.options_of(_options(COMMANDS[name]))
+    known = run_file.options_of(options_of(COMMANDS[name]))
     for option in options:
         if option not in known:
             near = meant_option(option, known)
             way_out = f"did you mean {near}?" if near else "take it out"
             raise UserError(f"{file} names {option!r}, which is no option of `ropewalk {name}`; {way_out}")
     named = bool(typed) and not typed[0].startswith("-")  # the model, or whatever comes without an option's name
-    given = [
-        known[option].words(value) for option, value in options.items() if not (named and known[option].positional)
-    ]
-    return [name, *(word for words in given for word in words), *typed]
+    given = {option: value for option, value in options.items() if not (named and known[option].positional)}
+    return [name, *(word for option, value in given.items() for word in known[option].words(value)), *typed]
 
 
 def _without_commas(words: Sequence[str]) -> Iterator[str]:
@@ -238,9 +196,8 @@ def _with_chips(words: Sequence[str]) -> Iterator[str]:
     for word in rest:
         yield word
         if word == "--gpus" and (count := next(rest, None)) is not None:
-            chip = (
-                next(rest, None) if count.isdigit() and len(count) < 4 else None
-            )  # a number of four digits is a chip's name
+            # A number of four digits is a chip's name.
+            chip = next(rest, None) if count.isdigit() and len(count) < 4 else None
             yield from ([f"{count} {chip}"] if chip and not chip.startswith("-") else filter(None, (count, chip)))
 
 
@@ -256,82 +213,3 @@ def _lists() -> frozenset[str]:
 def _is_list(hint: Any) -> bool:
     items = get_args(hint)
     return get_origin(hint) is Sequence and (items[0] is int or get_origin(items[0]) is Literal)
-
-
-def _options(command: Command) -> type:
-    """What tyro reads: the settings' fields in the order of `fields`, unchecked, and those of the terminal."""
-    options: Any = dataclasses.make_dataclass(
-        command.settings.__name__,
-        [],
-        bases=command.classes,
-        frozen=True,
-        kw_only=True,
-        namespace={"__post_init__": _unchecked},
-    )
-    options.__doc__ = command.settings.__doc__
-    options.__dataclass_fields__ = {field.name: field for field in fields(options)}
-    options.__annotations__ = dict(_plainly(get_type_hints(options, include_extras=True)))
-    return options
-
-
-def _plainly(hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Types of options that may be left out, as --help names them: INT and not {None}|INT, and no default where there is none."""
-    for name, hint in hints.items():
-        markers = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        kinds = set(get_args(get_args(hint)[0] if markers else hint))
-        if type(None) not in kinds:
-            continue
-        word = (
-            None if any(getattr(each, "metavar", None) for each in markers) else _word_of((kinds - {type(None)}).pop())
-        )
-        yield name, Annotated[hint, tyro.conf.arg(metavar=word, help_behavior_hint="")]
-
-
-_AS_TYPED = tyro.constructors.ConstructorRegistry()
-
-
-@_AS_TYPED.primitive_rule
-def _as_typed(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Of several words that are known, and for a number, any word is read: the settings refuse what is none, and name the nearest."""
-    if info.type in (int, float):
-        return _number_as_typed(info.type)
-    if get_origin(info.type) is not Literal:
-        return None
-    known = {str(each): each for each in get_args(info.type)}
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=_word_of(info.type) or "",
-        instance_from_str=lambda words: known.get(words[0], words[0]),
-        is_instance=lambda value: value in known.values(),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _number_as_typed(kind: type) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=_word_of(kind) or "",
-        instance_from_str=lambda words: read_or_not(kind, words[0]),
-        is_instance=lambda value: isinstance(value, (int, kind)) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _word_of(kind: Any) -> str | None:
-    """What --help calls a value of this type; None is what tyro calls it."""
-    if get_origin(kind) is Annotated:
-        return _word_of(get_args(kind)[0])
-    if get_origin(kind) is Literal:
-        return f"{{{','.join(map(str, get_args(kind)))}}}"
-    if get_origin(kind) is Sequence:
-        return f"{_word_of(get_args(kind)[0])}..."
-    return {int: "INT", float: "FLOAT", str: "STR"}.get(kind)
-
-
-def _unchecked(self: Any) -> None:
-    """Of an option that may be named several times and was not, tyro makes an empty list."""
-    for name in [name for name, value in vars(self).items() if value == []]:
-        if tyro.conf.UseAppendAction in getattr(
-            get_type_hints(type(self), include_extras=True)[name], "__metadata__", ()
-        ):
-            object.__setattr__(self, name, None)

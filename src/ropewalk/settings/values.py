@@ -299,13 +299,13 @@ def minutes(word: str) -> float:
     return float(match[1]) * (60 if match[2] == "h" else 1)
 
 
-def _typed(metavar: str, read: Callable[[str], Any], kind: Any) -> PrimitiveConstructorSpec[Any]:
+def typed(metavar: str, read: Callable[[str], Any], kind: Any) -> PrimitiveConstructorSpec[Any]:
     """A number that people write with a unit: how the command line reads it."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda words: read_or_not(read, words[0]),
-        is_instance=lambda value: isinstance(value, kind),
+        is_instance=lambda value: isinstance(value, kind) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -320,7 +320,7 @@ def read_or_not(read: Callable[[str], Any], word: str) -> Any:
         return unread
 
 
-_AS_WORDS = _typed("TOKENS", tokens, int)
+_AS_WORDS = typed("TOKENS", tokens, int)
 #: Tokens of a window, a prompt, a pass. No reader counts positions beyond 32 bits.
 Tokens = Annotated[int, Range(1, 2**31 - 1), _AS_WORDS]
 #: Tokens that are read in all; none is a choice too.
@@ -337,4 +337,4 @@ Share = Annotated[float, Range(0, 1, above=True)]
 ShareOrNone = Share | None
 Temperature = Annotated[float, Range(0, 100)]
 LearningRate = Annotated[float, Range(0, 10, above=True)]
-Minutes = Annotated[float, Range(0, 10**6, above=True), _typed("MINUTES", minutes, float | int)]
+Minutes = Annotated[float, Range(0, 10**6, above=True), typed("MINUTES", minutes, float | int)]
