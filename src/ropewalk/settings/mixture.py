@@ -17,6 +17,8 @@ from ropewalk.errors import UserError
 from ropewalk.settings.values import tokens
 
 _WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?(?P<short>:short)?")
+#: Meant as a weight, though it is none: below 0, with an exponent, with a comma, in percent.
+_LIKE_A_WEIGHT = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?%?(@.*)?")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ def _closing(word: Any) -> tuple[float | None, int | None, bool] | None:
     """Weight, length, and whether documents may be short, if a word is such."""
     match = _WEIGHT.fullmatch(word) if isinstance(word, str) else None
     if match is None or not word:
+        if isinstance(word, str) and _LIKE_A_WEIGHT.fullmatch(word) and not Path(word).exists():
+            raise UserError(
+                f"the weight of a source is a number above 0 written like 0.3, got {word}; write it so, or leave that source out"
+            )
         return None
     if Path(word).exists():
         raise UserError(
