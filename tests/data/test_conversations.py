@@ -427,7 +427,7 @@ def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_woul
     assert "MOST TOKENS OF THE CONVERSATIONS ARE NOT READ" in said and "conversations: 5," in said
     assert "not even the first answer ends within 64 tokens: 2." in said
     # 320 tokens hold the shorter question: of 1050 tokens 750 stay out, more than half; twelve chunks of 64 hold both.
-    assert "--chunk-window 768 takes 2 of the 2 and leaves out 0%" in said
+    assert "--chunk-window 768 takes 2 of those left out whole (2) and leaves out 0%" in said
     assert "0% of what is read stands in documents of at least 32 tokens, half a chunk" in said
     caplog.clear()
     assert not warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=900)

@@ -36,7 +36,7 @@ def scored(tmp_path_factory):
 def test_scores_of_other_texts_are_warned_of_and_how_many_have_one_is_said(scored, caplog):
     chosen = chosen_by(scored[0], 1.0)
     others = [Document("other", "nothing that was scored"), Document("too", "nor this")]
-    with pytest.warns(UserWarning, match="none of 2 documents has a score: the 4 scores are of other texts"):
+    with pytest.warns(UserWarning, match="none of 2 documents has a score: 4 scores are of other texts"):
         assert list(chosen.of(others)) == others
     with caplog.at_level("INFO"):
         assert len([*chosen.of([*DOCUMENTS[:1], *others])]) == 3

@@ -17,6 +17,7 @@ from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.sentences import counted
 
 #: Tokens of a window of pretraining that is not short: Llama 3's, whose family extends most easily.
 _NOT_SHORT = 8192
@@ -41,7 +42,7 @@ def hurdles(config: Mapping[str, Any], layout: LayerLayout | None, original_wind
     sliding = [] if layout is None else layout.sliding
     choices = {
         "QK-norm": normed,
-        f"grouped keys ({key_heads} heads of keys for {heads} of queries)": key_heads < heads,
+        f"grouped keys ({counted(key_heads, 'head')} of keys for {heads} of queries)": key_heads < heads,
         f"sliding windows ({len(sliding)} of {len(layout.layers) if layout else 0} layers)": bool(sliding),
         f"a short pretraining window ({original_window} tokens)": original_window < _NOT_SHORT,
     }

@@ -13,6 +13,7 @@ from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, SLIDING_LAYERS
 from ropewalk.checkpoint.named_scaling import rope_type_of
 from ropewalk.checkpoint.window import ORIGINAL_KEYS
+from ropewalk.sentences import joined
 
 #: The two dictionaries, as transformers 5 takes them; version 4 reads the first alone, llama.cpp the second before it.
 BLOCKS = ("rope_scaling", "rope_parameters")
@@ -34,7 +35,7 @@ def named_twice(text: Mapping[str, Any], model_type: str, *, block: bool) -> str
     if not differing:
         return ""
     key, values = next(iter(differing.items()))
-    named = " and ".join(f"{value if key != 'rope_type' else repr(value)} ({place})" for place, value in values.items())
+    named = joined(f"{value if key != 'rope_type' else repr(value)} ({place})" for place, value in values.items())
     others = f"; so it does {', '.join(list(differing)[1:])}" if len(differing) > 1 else ""
     way_out = "ropewalk doctor --fix goes by the ropewalk block" if block else "take out the one that is wrong"
     return f"the config names {key} more than once, {named}{others}, and programs differ in which they take; {way_out}"

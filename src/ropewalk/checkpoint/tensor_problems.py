@@ -20,6 +20,7 @@ from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import PICKLES, tensors
 from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import UserError, read_text
+from ropewalk.sentences import counted
 
 if TYPE_CHECKING:
     from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -299,7 +300,7 @@ def quantisation_said(checkpoint: Checkpoint) -> str:
 
 def several(tensors: Sized) -> str:
     """How many, in words that fit one and many."""
-    return "1 tensor" if len(tensors) == 1 else f"{len(tensors)} tensors"
+    return counted(len(tensors), "tensor")
 
 
 def listed(names: list[str]) -> str:

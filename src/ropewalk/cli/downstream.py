@@ -7,6 +7,7 @@ from typing import Any
 from ropewalk.cli import rehearse
 from ropewalk.cli.terminal import say, say_rows
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
@@ -41,7 +42,9 @@ def evaluate(options: Any) -> None:
 
     outcomes = evaluate(**arguments(EvaluateSettings, options))
     left_out = [outcome for outcome in outcomes if outcome.reason]
-    say(f"{len(outcomes) - len(left_out)} of {len(outcomes)} stages measured; the page: {options.out}/report.html")
+    say(
+        f"{len(outcomes) - len(left_out)} of {counted(len(outcomes), 'stage')} measured; the page: {options.out}/report.html"
+    )
     for outcome in left_out:
         say(f"left out: {outcome.name}, {outcome.model}: {outcome.reason}")
 
@@ -60,10 +63,10 @@ def ablate(options: Any) -> None:
     if options.dry_run:
         minutes = sum(outcome.seconds for outcome in to_do) / 60
         where = "on this machine" if options.chip is None else f"of one {options.chip}"
-        say(f"{len(outcomes)} rows, {len(to_do)} to do: about {minutes:.1f} minutes {where}")
+        say(f"{counted(len(outcomes), 'row')}, {len(to_do)} to do: about {minutes:.1f} minutes {where}")
     elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:
         say(
-            f"{len(outcomes) - len(to_do)} of {len(outcomes)} rows are in {options.out}; now: ropewalk report {options.out}/*.jsonl --out report.html"
+            f"in {options.out}: {len(outcomes) - len(to_do)} of {counted(len(outcomes), 'row')}; now: ropewalk report {options.out}/*.jsonl --out report.html"
         )

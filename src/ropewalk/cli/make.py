@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ropewalk.cli import rehearse
 from ropewalk.cli.terminal import agreed, say
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 from ropewalk.settings.command import arguments
 from ropewalk.settings.export import ExportSettings, MergeSettings, PushSettings
 from ropewalk.settings.extend import ExtendSettings
@@ -127,7 +128,7 @@ def push(options: Any) -> None:
 
 def _listed(parcel: Parcel, options: Any) -> str:
     """What would be uploaded and what would not, a file a line; the hub is not asked."""
-    lines = [f"{len(parcel.sizes)} files, {sum(parcel.sizes.values()):,} bytes, to {options.repository}:"]
+    lines = [f"{counted(len(parcel.sizes), 'file')}, {sum(parcel.sizes.values()):,} bytes, to {options.repository}:"]
     lines += [f"{size:16,}  {name}" for name, size in parcel.sizes.items()]
     if parcel.stays:
         lines.append(f"not uploaded: {', '.join(parcel.stays)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ropewalk.cli.terminal import say, say_rows
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 from ropewalk.settings.command import arguments, option_name
 from ropewalk.settings.measure import (
     AttentionSettings,
@@ -80,7 +81,7 @@ def _ruler_items(options: Any) -> None:
             )
     count = write_items(RulerSettings(**arguments(RulerSettings, options)), options.items_only)
     say(
-        f"{options.items_only}: {count} items, each a JSON line with its prompt and what its response is scored against"
+        f"{options.items_only}: {counted(count, 'item')}, each a JSON line with its prompt and what its response is scored against"
     )
 
 

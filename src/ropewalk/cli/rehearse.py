@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say
+from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.pages import DemoSettings, DemoSizes
@@ -23,7 +24,6 @@ def train(options: Any) -> None:
     from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
-    from ropewalk.records.format import counted  # which takes numpy, and --help does not
     from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
@@ -104,8 +104,8 @@ def search(options: Any) -> None:
     vectors = settings.population + settings.generations * children
     say(
         f"search factors for {model.name}, window {model.window} → {settings.window} tokens\n"
-        f"{vectors} vectors, {settings.population} at first and {children} in each of {settings.generations} generations, each scored on "
-        f"{settings.documents} documents of {settings.window} tokens from {_files(settings.data)}: "
+        f"{vectors} vectors, {settings.population} at first and {children} in each of {counted(settings.generations, 'generation')}, each scored on "
+        f"{counted(settings.documents, 'document')} of {settings.window} tokens from {_files(settings.data)}: "
         f"{vectors * settings.documents * settings.window:,} tokens are read\n"
         f"into {settings.out}\n{_NOTHING}"
     )
@@ -127,13 +127,11 @@ def evaluate(options: Any) -> None:
 
 def demo(options: Any) -> None:
     """The sizes."""
-    from ropewalk.records.format import counted
-
     settings = DemoSettings(**arguments(DemoSettings, options))
     sizes = settings.sizes or DemoSizes()
     say(
         f"extend hemp to {sizes.window} tokens, train it for {counted(sizes.steps, 'step')} of {counted(sizes.batch_size, 'window')} on this machine's standard "
-        f"library, and measure perplexity on {sizes.documents} held-out modules and {sizes.depths} × {sizes.trials} passkeys before and after: "
+        f"library, and measure perplexity on {counted(sizes.documents, 'held-out module')} and {sizes.depths} × {counted(sizes.trials, 'passkey')} before and after: "
         f"under six minutes on one core\ninto {settings.out}\n{_NOTHING}"
     )
 
@@ -146,5 +144,5 @@ def _files(data: Any) -> str:
     on_hub = [str(source) for source in sources if kind_of(source) == "hub"]
     files = [file for source in sources if kind_of(source) != "hub" for file in files_of(source)]
     size = sum(file.stat().st_size for file in files) / 2**20
-    local = [f"{len(files)} files ({size:,.1f} MiB)"] if files else []
-    return " and ".join([*local, *on_hub])
+    local = [f"{counted(len(files), 'file')} ({size:,.1f} MiB)"] if files else []
+    return joined([*local, *on_hub])

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.packing import Blocks, Places, Rows, TrainingRows
 from ropewalk.data.token_corpus import TokenCorpus
-from ropewalk.records.format import counted
+from ropewalk.sentences import counted
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ropewalk.data.conversations import (
 )
 from ropewalk.data.rows import Unreadable, json_kind, line_ends, refusal_of
 from ropewalk.errors import UserError
-from ropewalk.records.format import counted
+from ropewalk.sentences import counted
 
 _logger = logging.getLogger(__name__)
 #: Fields that are tried for a row's text when none was named: what published sets of long documents call it.

@@ -24,6 +24,7 @@ from ropewalk import records
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, text_digest
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 
 _logger = logging.getLogger(__name__)
 #: Nats a token: no model is so much surer of anything.
@@ -59,7 +60,7 @@ class Chosen:
                 yield document
         if count and not scored:
             warnings.warn(
-                f"none of {count:,} documents has a score: the {len(self.scored):,} scores are of other texts and change nothing here; score these "
+                f"none of {counted(count, 'document', ',')} has a score: {counted(len(self.scored), 'score', ',')} {'is' if len(self.scored) == 1 else 'are'} of other texts and nothing changes by them; score these "
                 "with ropewalk data score, or give the file that is of them",
                 stacklevel=2,
             )

@@ -15,6 +15,7 @@ from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.readers.diagnosis import Diagnosis, Finding
 from ropewalk.readers.digest_checks import accept
 from ropewalk.readers.examine import examine
+from ropewalk.sentences import joined
 from ropewalk.settings.command import takes
 from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.extras import bringing, installed
@@ -49,7 +50,7 @@ def doctor(settings: DoctorSettings) -> Diagnosis:
         return diagnosis
     missing = [name for name in _NEEDED if not installed(name)]
     if missing:
-        why = f"needs {' and '.join(missing)}: {bringing(*missing)}"
+        why = f"needs {joined(missing)}: {bringing(*missing)}"
         for number in (_VERIFIED, _TENSORS):
             diagnosis = diagnosis.with_findings([Finding(number, "not checked", why)], number)
         return diagnosis

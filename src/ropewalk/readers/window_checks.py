@@ -17,6 +17,7 @@ from ropewalk.readers.reader import NO_LIMIT, POSITIONS
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import theta_is_lost
 from ropewalk.readers.subject import Subject
+from ropewalk.sentences import joined
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def lengths(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             3,
             "wrong",
-            f"{key} is {value!r} and the window {subject.window}: {' and '.join(who)} may take the former; "
+            f"{key} is {value!r} and the window {subject.window}: {joined(who)} may take the former; "
             + (f"ropewalk doctor --fix makes it {subject.window}" if subject.block else "mend the one that is wrong"),
             stops=True,
         )
@@ -108,7 +109,7 @@ def _other_windows(subject: Subject) -> Iterator[Finding]:
             by_window.setdefault(served, []).append(name)
     for served, names in by_window.items():
         options = [f"{name} {_LENGTH_OPTIONS[name]} {subject.window}" for name in names if name in _LENGTH_OPTIONS]
-        hint = f": give {' and '.join(options)}" if options and served > (subject.window or 0) else ""
+        hint = f": give {joined(options)}" if options and served > (subject.window or 0) else ""
         yield Finding(3, "note", f"{', '.join(names)} would serve {served} tokens, not {subject.window}{hint}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, TypeGuard
 
+from ropewalk.sentences import counted
+
 NONE = "–"
 _MINUS = "−"  # a hyphen is shorter than a digit and does not line up
 _YEAR = 365.25  # days
@@ -84,11 +86,6 @@ def large(value: Any) -> str:
 def steps(number: int) -> str:
     """1 step, 2 steps."""
     return counted(number, "step")
-
-
-def counted(number: int, noun: str, form: str = "") -> str:
-    """1 window, 2 windows; form: of the number, as in a format string."""
-    return f"{number:{form}} {noun}{'s' if number != 1 else ''}"
 
 
 def significant(value: Any, digits: int = 6) -> str:

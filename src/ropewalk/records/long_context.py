@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypedDict
 
 from ropewalk.records.rows import Alone, Count, Share, Tokens, Whole, check_shares
+from ropewalk.sentences import joined
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class EffectiveLength(Alone):
         for each in self.unfit:
             at_lengths.setdefault(each["task"], []).append(each)
         for task, cells in at_lengths.items():
-            windows = " and ".join(str(cell["window"]) for cell in cells)
+            windows = joined(cell["window"] for cell in cells)
             sentences.append(
                 f"{task} is left out at {windows} tokens: an item takes at least {max(cell['least'] for cell in cells)}"
             )

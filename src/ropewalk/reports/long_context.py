@@ -55,7 +55,7 @@ def _show_means(
     tasks = summaries[0].row.tasks
     part.draw(
         compare.score_by_length(series, threshold=summaries[0].row.threshold, colours=clean.colours),
-        f"Mean score of {len(tasks)} tasks by length, with 95 % intervals; the dashed line is the threshold of RULER's effective length, the dotted one "
+        f"Mean score of {number_format.counted(len(tasks), 'task')} by length, with 95 % intervals; the dashed line is the threshold of RULER's effective length, the dotted one "
         "the window of pretraining." + left_out(longest, drawn),
         f"Mean of {', '.join(tasks)}" if len(tasks) < 13 else "RULER's thirteen tasks",
     )
@@ -82,7 +82,7 @@ def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
         ["tokens", *tasks],
         seeds_together(lines),
         first="state",
-        note=f"Small figures: 95 % interval over {items[0] if len(items) == 1 else f'{items[0]} to {items[-1]}'} items.",
+        note=f"Small figures: 95 % interval over {number_format.counted(items[0], 'item') if len(items) == 1 else f'{items[0]} to {items[-1]} items'}.",
     )
 
 

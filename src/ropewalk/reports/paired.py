@@ -14,6 +14,7 @@ from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports.seeds import spread
+from ropewalk.sentences import counted
 
 #: A figure with the ends of its 95 % interval.
 Bounded = tuple[float, float, float]
@@ -40,7 +41,7 @@ class Ratio:
     seeds: int = 1
 
     def __str__(self) -> str:
-        over = "from samples of windows" if self.sampled else f"paired over {self.documents} documents"
+        over = "from samples of windows" if self.sampled else f"paired over {counted(self.documents, 'document')}"
         return f"{self.change}{self._bounds(f', {over}')}"
 
     @property

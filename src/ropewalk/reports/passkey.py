@@ -13,6 +13,7 @@ from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
+from ropewalk.sentences import counted
 
 Summaries = dict[Variant, dict[int, PasskeySummary]]
 Depths = list[Measurement[Passkey]]
@@ -61,9 +62,7 @@ def _maps(part: Section, rows: Summaries, depths: Depths) -> None:
     for variant in keep:
         k_max = {window: row.k_max for window, row in rows.get(variant, {}).items()}
         drawing = measured.passkey_map(by_variant[variant], longest=longest, k_max=k_max)
-        caption = (
-            f"{by_variant[variant][0].row.trials} trials a cell; the bar across the cells and the figure are k_max."
-        )
+        caption = f"{counted(by_variant[variant][0].row.trials, 'trial')} a cell; the bar across the cells and the figure are k_max."
         part.draw(drawing, caption, names[variant])
 
 
@@ -79,7 +78,11 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
         for window, row in sorted(by_window.items())
     ]
     sizes = sorted(
-        {f"{row.depths} depths × {row.trials} trials" for by_window in rows.values() for row in by_window.values()}
+        {
+            f"{counted(row.depths, 'depth')} × {counted(row.trials, 'trial')}"
+            for by_window in rows.values()
+            for row in by_window.values()
+        }
     )
     return Table(
         f"k_max by state and window ({', '.join(sizes)})",

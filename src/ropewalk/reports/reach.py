@@ -14,6 +14,7 @@ from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, t
 from ropewalk.reports.paired import Bounded, asked_apart, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread
+from ropewalk.sentences import joined
 
 #: Of each seed its rows by window.
 Seeds = Sequence[perplexity.ByWindow]
@@ -49,7 +50,7 @@ def of_base(clean: Clean, base: Variant) -> str:
 def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[str]) -> str:
     """To what it holds, by each of the parts; window: of its passkeys."""
     if parts:
-        return f"it holds {' and '.join(parts)}"
+        return f"it holds {joined(parts)}"
     asked = any(methods.k_max(clean, seed, window) for seed in seeds)
     return "how far it holds, so few passkeys do not tell" if asked else "how far it holds was not measured"
 

@@ -9,6 +9,7 @@ from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.perplexity import paper_label, short_data
 from ropewalk.reports.rows import Clean
+from ropewalk.sentences import counted
 
 
 def section(clean: Clean) -> Section | None:
@@ -44,7 +45,7 @@ def _cut(row: Summary) -> list[str]:
     """What was too long, in words."""
     cut = []
     if row.cut:
-        cut.append(f"{row.cut} of {row.documents} documents cut to {row.document_tokens} tokens")
+        cut.append(f"{row.cut} of {counted(row.documents, 'document')} cut to {row.document_tokens} tokens")
     if row.unfinished:
         cut.append(f"{row.unfinished} of {row.documents} summaries stopped at {row.summary_tokens} tokens")
     return cut

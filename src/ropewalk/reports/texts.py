@@ -15,6 +15,7 @@ from ropewalk.records.recipe import ablated, is_training, place, recipe_of
 from ropewalk.records.variant import Variant
 from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.rows import Clean
+from ropewalk.sentences import joined
 
 
 def cautions(clean: Clean) -> list[str]:
@@ -30,7 +31,7 @@ def other_texts(clean: Clean) -> list[str]:
 def _called_the_same(clean: Clean) -> Iterable[str]:
     names = [f"{name} ({listed(text.called for text in texts)})" for name, texts in clean.same_names.items()]
     if names:
-        yield f"By the digests and documents on record, different texts are called {' and '.join(names)}: rows of one are compared with none of another."
+        yield f"By the digests and documents on record, different texts are called {joined(names)}: rows of one are compared with none of another."
 
 
 def _measured_on(clean: Clean) -> Iterable[str]:

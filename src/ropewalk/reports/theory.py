@@ -14,6 +14,7 @@ from ropewalk.rope.bounds import Bounds
 from ropewalk.rope.growth import Growth, check_size
 from ropewalk.rope.resolution import Resolution
 from ropewalk.rope.scaling import Rope
+from ropewalk.sentences import counted
 
 
 def section(clean: Clean) -> Section | None:
@@ -130,7 +131,7 @@ def _solvers(growth: list[Growth]) -> Table:
         for row in growth
     ]
     head = ["inside", f"to {growth[0].reach - 1}", "least", "most"]
-    note = f"Medians over {growth[0].seeds} draws of noise on 0 .. {growth[0].window - 1}; least and most are of the draws, outside."
+    note = f"Medians over {counted(growth[0].seeds, 'draw')} of noise on 0 .. {growth[0].window - 1}; least and most are of the draws, outside."
     return Table("Figure 2 by solver: the largest |a(s)|", head, lines, note=note, first="solved by")
 
 

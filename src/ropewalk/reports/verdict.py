@@ -284,7 +284,7 @@ def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> Non
         tasks.setdefault(benchmarks.name(change.task), []).append(change.difference)
     lost = dict.fromkeys(benchmarks.name(change.task) for change in changes if change.is_loss)
     of_seeds = " of some seed" if len(seeds) > 1 else ""
-    text = f"Of {len(tasks)} benchmarks in the original window "
+    text = f"Of {number_format.counted(len(tasks), 'benchmark')} in the original window "
     text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
     means = [mean for seed in seeds if (mean := benchmarks.mean_change([c for c in changes if c.variant == seed]))]
     value, low, high = over_seeds(means)

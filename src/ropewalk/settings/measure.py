@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ropewalk.errors import UserError
+from ropewalk.sentences import joined
 from ropewalk.settings.options import (
     Batched,
     Data,
@@ -176,7 +177,7 @@ class RulerSettings(MeasuringOptions, Batched):
         for name, users in (("needle", {"needle"}), ("questions", {"qa_1", "qa_2"})):
             if getattr(self, name) is not None and self.tasks is not None and not users & {*self.tasks}:
                 raise UserError(
-                    f"--{name} is read by {' and '.join(sorted(users))} alone, and --tasks names none; add it, or leave --{name} out"
+                    f"--{name} is read by {joined(sorted(users))} alone, and --tasks names none; add it, or leave --{name} out"
                 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ropewalk.data.best_fit import FittedBlocks, Omitted
 from ropewalk.data.mixture import Part
 from ropewalk.distributed.mesh import Mesh
+from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def _longer(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
     if longer is None:
         return f"no {option} up to {most} would halve that: split long conversations, or leave it so"
     then = omitted.at(longer)
-    taken = f"takes {omitted.whole - then.whole} of the {omitted.whole} and " if omitted.whole else ""
+    taken = (
+        f"takes {omitted.whole - then.whole} of those left out whole ({omitted.whole}) and " if omitted.whole else ""
+    )
     return f"{option} {longer} {taken}leaves out {then.left_out / omitted.tokens:.0%}, and a step takes more memory and time"
 
 
@@ -77,5 +80,5 @@ def _warn_of_repetition(part: Part, settings: TrainSettings, mesh: Mesh) -> None
     fewer = f"--batch-size {batch} --steps {steps}" if batch < settings.batch else f"--steps {steps}"
     _logger.warning(
         f"{part.name} is read {passes:,.0f} times over, and from {_PASSES} times on reading again teaches less and less (arXiv 2305.16264): give more "
-        f"--data, or {fewer}, which reads it {max(1, steps * batch / windows):.0f} times"
+        f"--data, or {fewer}, which reads it {counted(round(max(1, steps * batch / windows)), 'time')}"
     )

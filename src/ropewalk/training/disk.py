@@ -16,7 +16,7 @@ from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
-from ropewalk.records.format import counted
+from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.optimizer import saved_bytes
 
@@ -76,7 +76,7 @@ def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None
         return
     ends = planned.model  # of the final model alone
     raise UserError(
-        f"what this run will write takes {_size(planned.total)} ({planned.models} models of {_size(planned.model)}, {planned.states} states of "
+        f"what this run will write takes {_size(planned.total)} ({counted(planned.models, 'model')} of {_size(planned.model)}, {counted(planned.states, 'state')} of "
         f"{_size(planned.state)} at once), and the disk of {settings.out} has {_size(free)} free; save less often with a larger --save-every (0 "
         f"writes the final model alone, {_size(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
     )

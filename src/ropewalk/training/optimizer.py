@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
 from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import Recipe, TrainSettings
@@ -36,7 +37,7 @@ def short_warmup(steps: int, peak: float, warmup: int) -> str:
     """What is said of a run that ends before its rate has risen."""
     last = learning_rate(steps - 1, peak, warmup)
     return (
-        f"the rate rises over {warmup} steps (--warmup), and there are {steps}: it reaches {last:.3g} of the {peak:.3g} asked for; a shorter "
+        f"the rate rises over {counted(warmup, 'step')} (--warmup), and there are {steps}: it reaches {last:.3g} of the {peak:.3g} asked for; a shorter "
         f"--warmup reaches it"
     )
 

@@ -28,6 +28,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.label_weights import PUBLISHED_MOST, taken_out
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_positions
+from ropewalk.sentences import counted
 from ropewalk.settings.budget import gradients_wait
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import optimizer as optimizers
@@ -187,7 +188,7 @@ class TrainingStep:
         fewer = self._batches.micro // 2
         if fewer and self._settings.micro_batch is None:
             self._batches = dataclasses.replace(self._batches, micro=fewer)
-            self._say(f"micro batches have {fewer} windows from now on")
+            self._say(f"micro batches have {counted(fewer, 'window')} from now on")
             return True
         return False
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.records import Benchmark, BenchmarkComparison, Summary
+from ropewalk.sentences import counted
 
 BenchmarkRows = Sequence[Benchmark | BenchmarkComparison]
 
@@ -80,6 +81,6 @@ def show_summaries(rows: Sequence[Summary]) -> None:
     terminal.print(table)
     for row in rows:
         terminal.print(
-            f"{row.decoding}: {row.documents} documents, {row.cut} of them cut to {row.document_tokens} tokens; {row.unfinished} "
-            f"summaries cut off at {row.summary_tokens} tokens; {row.seconds:.0f} s"
+            f"{row.decoding}: {counted(row.documents, 'document')}, {row.cut} of them cut to {row.document_tokens} tokens; "
+            f"summaries cut off at {row.summary_tokens} tokens: {row.unfinished}; {row.seconds:.0f} s"
         )

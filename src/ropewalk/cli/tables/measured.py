@@ -22,6 +22,7 @@ from ropewalk.records import (
     Retrieval,
 )
 from ropewalk.records.format import fixed
+from ropewalk.sentences import counted
 
 #: Documents that are shown of each end of a longer list.
 _SHOWN = 12
@@ -98,7 +99,7 @@ def show_scores(row: ContextGain, out: Any) -> None:
     terminal.print(table)
     worse = sum(each["score"] <= 0 for each in documents)
     terminal.print(
-        f"{len(documents)} documents scored, {row.skipped} too short; {worse} gain nothing"
+        f"{counted(len(documents), 'document')} scored, {row.skipped} too short; {worse} gain nothing"
         + ("" if out is None else f"; `ropewalk train --scores {escape(str(out))}` chooses by them")
     )
 
@@ -136,7 +137,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
         interval = f"and {summary.leaves_open}"
     terminal.print(
         f"k_max {summary.reach}, {interval}; "
-        f"{100 * summary.accuracy:.0f} % of {prompts} prompts right, in {summary.seconds:.1f} s"
+        f"{100 * summary.accuracy:.0f} % of {counted(prompts, 'prompt')} right, in {summary.seconds:.1f} s"
     )
     if summary.after_blank is not None:
         where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
@@ -175,7 +176,7 @@ def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, name: str = "
         table.add_row(task, *cells)
     table.add_section()
     means = {part["window"]: LengthMean(part["score"], part["low"], part["high"]) for part in summary.by_window}
-    mean_of = f"mean of {len(summary.tasks)}{' that fit all lengths' * bool(summary.unfit)}"
+    mean_of = f"mean of {counted(len(summary.tasks), 'task')}{' that fit all lengths' * bool(summary.unfit)}"
     table.add_row(mean_of, *(_points(means[window]) if window in means else "" for window in windows))
     terminal = console()
     terminal.print(table)

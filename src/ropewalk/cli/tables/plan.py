@@ -14,7 +14,8 @@ from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 from ropewalk.planner.reading import SERVED_SHARE
-from ropewalk.records.format import counted, duration
+from ropewalk.records.format import duration
+from ropewalk.sentences import counted
 from ropewalk.settings.train import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.

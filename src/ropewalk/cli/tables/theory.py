@@ -14,6 +14,7 @@ from ropewalk.rope.bounds import Bounds
 from ropewalk.rope.growth import Growth
 from ropewalk.rope.resolution import Resolution
 from ropewalk.rope.scaling import Plain
+from ropewalk.sentences import counted
 
 if TYPE_CHECKING:
     from ropewalk.suite.theory import Forecast
@@ -103,7 +104,7 @@ def bounds_table(bounds: Bounds) -> Table:
 def growth_table(rows: Sequence[Growth]) -> Table:
     """Figure 2 by solver."""
     first = rows[0]
-    title = f"Figure 2: fitted to noise on 0 .. {first.window - 1}, largest |a(s)|, {first.seeds} seeds"
+    title = f"Figure 2: fitted to noise on 0 .. {first.window - 1}, largest |a(s)|, {counted(first.seeds, 'seed')}"
     table = _table(title, "solved by", "inside", f"to {first.reach - 1}", "least", "most")
     for row in rows:
         table.add_row(row.solver, *(f"{x:.3g}" for x in (row.inside, row.outside, row.lowest, row.highest)))

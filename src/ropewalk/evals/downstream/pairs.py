@@ -32,6 +32,7 @@ from ropewalk.data.packing import IGNORED, Blocks, Places, Rows, order
 from ropewalk.data.rows import line_ends
 from ropewalk.data.select import name_of
 from ropewalk.errors import UserError, told
+from ropewalk.sentences import counted
 
 #: The paper's sizes (section 3.5), in tokens.
 WINDOW, DOCUMENT_TOKENS, SUMMARY_TOKENS = 16384, 15000, 1000
@@ -225,6 +226,6 @@ def refuse_shared(train: Sequence[Pair], held_out: Sequence[Pair]) -> None:
     shared = [(pair.name, measured[first_words(pair)]) for pair in train if first_words(pair) in measured]
     if shared:
         raise UserError(
-            f"what is measured must not be trained on, but {len(shared)} documents are in both ({shared[0][0]} is "
+            f"what is measured must not be trained on, but {counted(len(shared), 'document')} {'is' if len(shared) == 1 else 'are'} in both ({shared[0][0]} is "
             f"{shared[0][1]}, …); take them out of --train"
         )

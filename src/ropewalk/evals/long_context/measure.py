@@ -43,6 +43,7 @@ from ropewalk.evals.long_context.source import Source
 from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN, left_out
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
+from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import RulerSettings
 
@@ -129,7 +130,7 @@ def of_what(asked: Sequence[str] | None, source: Source, windows: Sequence[int])
     if not names:
         raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
     if ranks.rank() == 0:
-        _logger.info("items of %s, at %s tokens", ", ".join(names), " and ".join(map(str, windows)))
+        _logger.info("items of %s, at %s tokens", ", ".join(names), joined(windows))
         for reason in dict.fromkeys(reasons.values()):
             tasks = ", ".join(name for name in reasons if reasons[name] == reason)
             _logger.info("left out: %s: %s", tasks, reason)
@@ -144,9 +145,9 @@ def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) ->
     minutes = seconds * sum(longer) / window / 60
     if minutes >= 1 and ranks.rank() == 0:
         _logger.info(
-            "%d tokens took %.0f s; by their tokens %s will take about %.0f minute%s, and more where attention is most of the work. "
+            "%d tokens took %.0f s; by their tokens %s will take about %s, and more where attention is most of the work. "
             "Stopped, it goes on where it was, with fewer --items or an --interval too.",
-            *(window, seconds, " and ".join(map(str, longer)), minutes, "s" * (round(minutes) != 1)),
+            *(window, seconds, joined(longer), counted(round(minutes), "minute")),
         )
 
 

@@ -28,6 +28,7 @@ from ropewalk.evals.long_context.greedy import Continuing, reads_once, responses
 from ropewalk.evals.long_context.items import Item
 from ropewalk.evals.retrieval.forced import Prompt, verdicts
 from ropewalk.evals.tokenize_parts import after
+from ropewalk.sentences import counted
 from ropewalk.settings.downstream import Decoding
 from ropewalk.training.retry import until_it_fits
 
@@ -118,7 +119,7 @@ def _read_alike(
                 "takes less, --dtype bfloat16, or --device cpu"
             )
         most //= 2
-        _logger.info(f"memory ran out ({shortage}); at most {most} prompts are held at once from now on")
+        _logger.info(f"memory ran out ({shortage}); {counted(most, 'prompt')} at most held at once from now on")
 
     until_it_fits(read, halve)
 

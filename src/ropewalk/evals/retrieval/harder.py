@@ -45,6 +45,7 @@ from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records.resume import recorded_rows
+from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import RetrievalSettings
 
@@ -230,7 +231,7 @@ def measure_family(
     local = range(ranks.rank(), trials, ranks.size())
     title, local_prompts = f"retrieval, {family}, window {window}", [prompts[trial][0] for trial in local]
     ways = "fewer --trials, some --families, or a smaller --window, take less"
-    announce(title, loaded.model, f"{len(local)} prompts", passes_of(loaded.model, local_prompts), ways)
+    announce(title, loaded.model, counted(len(local), "prompt"), passes_of(loaded.model, local_prompts), ways)
     with Progress(title, len(local)) as advance:
         judged = verdicts(loaded.model, local_prompts, batch_tokens=batch_tokens, advance=advance)
     local_right = {}

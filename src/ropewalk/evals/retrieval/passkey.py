@@ -46,6 +46,7 @@ from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records import paper
 from ropewalk.records.resume import recorded_rows
+from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings
 
@@ -232,7 +233,7 @@ def measure_depths(
     announce(
         title,
         loaded.model,
-        f"{len(prompts):,} prompts",
+        counted(len(prompts), "prompt", ","),
         passes,
         "fewer --depths and --trials, or a smaller --window, take less",
     )
