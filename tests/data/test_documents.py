@@ -259,6 +259,31 @@ def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_pat
     assert len(files_of(tmp_path / "saved")) == 1
 
 
+def test_of_splits_without_train_one_is_to_be_named(tmp_path):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list([{"text": f"the text of {split}"}]) for split in ("a", "b")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "data/two")
+    datasets.DatasetDict(only=made["a"]).save_to_disk(tmp_path / "one")
+    for place in (tmp_path / "data/two", tmp_path / "data"):
+        with pytest.raises(UserError, match=f"two has a, b; name the directory of one, as in {tmp_path}/data/two/a"):
+            texts(place)
+        with pytest.raises(UserError, match="a, b"):
+            files_of(place)
+    assert texts(tmp_path / "data/two/b") == ["the text of b"]
+    assert texts(tmp_path / "one") == ["the text of a"]
+
+
+def test_who_stops_early_has_been_told_which_split_is_read(tmp_path, caplog):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list(ROWS) for split in ("train", "test", "validation")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    with caplog.at_level("INFO", "ropewalk"):
+        next(read_documents(tmp_path / "saved"))
+    assert "train is read, and test, validation left out" in caplog.text
+
+
 def test_every_file_of_a_directory_is_counted(tmp_path, caplog):
     for name in ("a.txt", "b.pdf", "c.pdf", "LICENSE"):
         (tmp_path / name).write_text("text")

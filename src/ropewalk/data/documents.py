@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import functools
 import hashlib
-import json
 import logging
 import os
 import string
@@ -31,8 +30,9 @@ from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
+from ropewalk.data.saved_sets import SPLITS_FILE, STATE_FILE, files_of_rows, split_read
 from ropewalk.errors import UserError, refuse_irregular, told
-from ropewalk.records.format import counted
+from ropewalk.sentences import counted
 
 _logger = logging.getLogger(__name__)
 #: Files that are one document each.
@@ -167,21 +167,21 @@ def _below(
 ) -> list[Path]:
     """The files below a directory that may be read, in the order of their paths.
 
-    splits: takes the names of a data set's splits that are left out. others: takes the number of files that are, by their kind.
+    splits: takes the folders of a data set's splits that are left out. others: takes the number of files that are, by their kind.
     """
     files: list[Path] = []
     splits, others = [] if splits is None else splits, collections.Counter() if others is None else others
     for folder, folders, names in os.walk(directory):
-        is_split = "dataset_dict.json" in names and "train" in folders  # as `datasets` saves splits
+        split = split_read(Path(folder), folders) if SPLITS_FILE in names else ""
         for name in sorted(folders):
             path = os.path.join(folder, name)
-            if is_split and name != "train":
-                splits.append(str(Path(path).relative_to(directory)))
-            kind = "of other splits" if is_split and name != "train" else _kind_left_out(path)
+            if is_other := bool(split) and name != split:
+                splits.append(path)
+            kind = "of other splits" if is_other else _kind_left_out(path)
             if kind:
                 folders.remove(name)
                 others[kind] += 1 if os.path.islink(path) else sum(len(below) for _, _, below in os.walk(path))
-        kept = [] if is_split else _saved_by_datasets(Path(folder)) if "state.json" in names else names
+        kept = [] if split else files_of_rows(Path(folder)) if STATE_FILE in names else names
         others["about a data set"] += len(names) - len(kept)
         shown = [name for name in kept if not name.startswith(".")]
         others["hidden"] += len(kept) - len(shown)
@@ -201,15 +201,6 @@ def _kind_left_out(folder: str) -> str:
     return "written by ropewalk" if written else "in __pycache__" * (name == "__pycache__")
 
 
-def _saved_by_datasets(folder: Path) -> list[str]:
-    """The files of a data set that `save_to_disk` wrote; what else lies there is a cache, or about them."""
-    try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return [str(file["filename"]) for file in state["_data_files"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        return [path.name for path in folder.iterdir() if os.path.isfile(path)]
-
-
 _READ = PLAIN + ROWS + ARCHIVES
 
 
@@ -227,9 +218,15 @@ def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conver
 def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
     splits: list[str] = []
     others: collections.Counter[str] = collections.Counter()
+    paths = _below(directory, splits, others)
+    if splits:  # said first: who has read enough reads on no further
+        names = ", ".join(sorted(map(os.path.basename, splits)))
+        _logger.info(
+            f"{directory}: of the splits of a data set train is read, and {names} left out; to read another, name its directory: {splits[0]}"
+        )
 
     def files() -> Iterator[tuple[OpenFile, str]]:
-        for path in _below(directory, splits, others):
+        for path in paths:
             name = str(path.relative_to(directory))
             if suffix_of(path.name) in ARCHIVES and os.path.isfile(path):
                 yield from ((file, f"{name}:{file.member}") for file in members(path))
@@ -237,10 +234,6 @@ def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Co
                 yield OpenFile(path), name
 
     yield from _from_many(directory, files(), reading, others)
-    if splits:
-        _logger.info(
-            f"{directory}: of the splits of a data set train is read, and {', '.join(sorted(splits))} left out"
-        )
 
 
 def _from_many(
