@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_hex
@@ -67,3 +71,17 @@ def test_seeds_of_one_training_are_one_line_and_what_is_no_number_stands_behind(
     *methods, thin, others = names
     assert (thin, others) == ("thin lines: single seeds", "14 more, in the table") and len(methods) == 2
     assert all("learning rate 0.0002" in name for name in methods)
+
+
+def test_every_process_gives_a_variant_the_same_colour():
+    """They came from a set, whose order is another in each process."""
+    code = "from test_crowded import lines; from ropewalk.reports.rows import Clean; print(Clean({}, lines()).colours)"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1]), *filter(None, sys.path)]
+
+    def colours(seed: str) -> str:
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(folders)}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert colours("1") == colours("2") != "{}"

@@ -81,8 +81,8 @@ class Clean:
     @functools.cached_property
     def colours(self) -> dict[tuple, str]:
         """Each variant's colour on this page."""
-        variants = {m.variant for m in self.measurements} | {m.model_variant for m in self.measurements}
-        return palette(variants | {trained_variant(m.run.model, m.recipe) for m in self.of(Step)})
+        variants = [variant for m in self.measurements for variant in (m.variant, m.model_variant)]
+        return palette(dict.fromkeys([*variants, *(trained_variant(m.run.model, m.recipe) for m in self.of(Step))]))
 
     @property
     def used_runs(self) -> list[Run]:
