@@ -54,15 +54,7 @@ def _paired(variant: Variant, before: Benchmark, after: Benchmark) -> Change | N
     pair = Paired.of([c == "1" for c in before.answers], [c == "1" for c in after.answers])
     low, high = pair.interval()
     return Change(
-        after.task,
-        variant,
-        before.accuracy,
-        after.accuracy,
-        pair.difference,
-        low,
-        high,
-        pair.p_value(),
-        pair.items,
+        after.task, variant, before.accuracy, after.accuracy, pair.difference, low, high, pair.p_value(), pair.items
     )
 
 

@@ -43,6 +43,7 @@ from ropewalk.reports import (
     ablation,
     attention,
     benchmarks,
+    cost,
     gain,
     long_context,
     passkey,
@@ -93,7 +94,7 @@ SECTIONS: list[Builder] = [
     Builder((), ablation.section, on_card=False),
     Builder((AttentionScores, Adjacent), attention.section, on_card=False),
     Builder((Bounds, Growth, Resolution), theory.section, on_card=False),
-    Builder((), training.cost, on_card=False),
+    Builder((), cost.section, on_card=False),
 ]
 
 
@@ -141,7 +142,7 @@ def _render(
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         verdicts=verdicts,
         words=list(words.words(rows)),
-        cost=training.cost_in_words(rows),
+        cost=cost.in_words(rows),
         cautions=provenance.cautions(rows),
         unknown=provenance.unknown(rows),
         sections=sections,

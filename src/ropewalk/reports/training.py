@@ -1,4 +1,4 @@
-"""Training: loss by step, and what it cost in tokens and hours; the hours of measuring beside it."""
+"""Training: each run as its steps tell it, which rows measured it, and the section of it: loss by step, tokens, speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ropewalk.figures import measured, style
-from ropewalk.records import BOOKKEEPING, Benchmark, Measurement, PasskeySummary, Perplexity, Row, Run, Step, Summary
+from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
@@ -99,11 +99,14 @@ def read_by(run: Run) -> str:
 
 def devices(run: Run) -> int:
     """How many devices a run used, from its settings; one where they do not say."""
-    for name in ("world_size", "devices", "ranks", "gpus"):
-        count = run.settings.get(name)
-        if isinstance(count, int) and count > 0:
-            return count
-    return 1
+    counts = (run.settings.get(name) for name in ("world_size", "devices", "ranks", "gpus"))
+    return next((count for count in counts if isinstance(count, int) and count > 0), 1)
+
+
+def kind_of_device(device: str) -> str:
+    """The device without its number or its threads: cuda:0 and cuda:1 are one kind, so are cpu and cpu with two threads."""
+    kind = device.partition(",")[0].strip()
+    return re.sub(r":\d+$", "", kind) or "not said"
 
 
 def budget(variant: Variant, runs: Sequence[Training]) -> int | None:
@@ -116,13 +119,9 @@ def budget(variant: Variant, runs: Sequence[Training]) -> int | None:
 
 def trained_by(variant: Variant, runs: Sequence[Training]) -> list[Training]:
     """The training of a variant and of its other seeds; where its own is not on record, all of this method to this window."""
-    alike = [
-        run
-        for run in runs
-        if (run.variant.lineage, run.variant.method, run.variant.window)
-        == (variant.lineage, variant.method, variant.window)
-        and abs(run.variant.factor - variant.factor) < 1e-6
-    ]
+    goal = variant.lineage, variant.method, variant.window
+    alike = [run for run in runs if (run.variant.lineage, run.variant.method, run.variant.window) == goal]
+    alike = [run for run in alike if abs(run.variant.factor - variant.factor) < 1e-6]
     return [run for run in alike if run.variant.recipe == variant.recipe] if variant.recipe.facts else alike
 
 
@@ -138,9 +137,8 @@ def unmeasured(clean: Clean) -> list[Training]:
     rows = [m for m in clean.measurements if not isinstance(m.row, (Step, *BOOKKEEPING))]
     measured = {m.model_variant for m in rows if m.model_variant.steps}
     moved = [v for v in measured if not any(_lies_in(v, run) for run in runs)]
-    return [
-        run for run in runs if not any(_lies_in(v, run) for v in measured) and not any(is_like(v, run) for v in moved)
-    ]
+    left = [run for run in runs if not any(_lies_in(v, run) for v in measured)]
+    return [run for run in left if not any(is_like(v, run) for v in moved)]
 
 
 def _lies_in(variant: Variant, run: Training) -> bool:
@@ -194,7 +192,7 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
             "MFU\ndata sheet",
             "peak memory",
             "time",
-        ],
+        ],  # fmt: skip
         [_line(clean, run, name) for run, name in _names(runs)],
         first="run",
         note="Loss: of the first step, and the mean of the last tenth.",
@@ -237,78 +235,3 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
         note=run.run.device,
         colour=style.colour(run.variant, clean.colours),
     )
-
-
-#: What a kind of row is called where time is added up; others by their own name.
-_SPENT_ON: dict[type[Row], str] = {
-    Perplexity: "perplexity",
-    PasskeySummary: "passkey",
-    Benchmark: "benchmarks",
-    Summary: "summaries",
-}
-
-
-def cost(clean: Clean) -> Section | None:
-    """Tokens and device hours by what they were spent on."""
-    spent = _spent(clean)
-    if not spent:
-        return None
-    part = Section(
-        "cost",
-        "Cost",
-        "Device hours: the time of each step or measurement times the devices it ran on, loading left out.",
-    )
-    lines = [
-        Line(name, [Cell(device), Cell.of(tokens, number_format.large) if tokens else Cell(""), _time(seconds)])
-        for (name, device), (tokens, seconds) in sorted(spent.items(), key=lambda item: -item[1][1])
-    ]
-    totals: dict[str, float] = {}
-    for (_, device), (_, seconds) in spent.items():
-        totals[device] = totals.get(device, 0.0) + seconds
-    lines += [Line("together", [Cell(device), Cell(""), _time(s, strong=True)]) for device, s in sorted(totals.items())]
-    part.tables.append(Table("Where the time went", ["device", "tokens", "device time"], lines, first="spent on"))
-    return part
-
-
-def _time(seconds: float, *, strong: bool = False) -> Cell:
-    return Cell.of(seconds, number_format.duration, unit="s", strong=strong)
-
-
-def cost_in_words(clean: Clean) -> str:
-    """Device time of training and of measuring in a sentence; nothing where no row has a time."""
-    sums: dict[str, dict[str, float]] = {}
-    for (what, device), (_, seconds) in _spent(clean).items():
-        kind = "training" if what == "training" else "measuring"
-        by_kind = sums.setdefault(device, {})
-        by_kind[kind] = by_kind.get(kind, 0.0) + seconds
-    times = [
-        f"{' and '.join(f'{number_format.duration(seconds)} of {kind}' for kind, seconds in sorted(by_kind.items(), reverse=True))} on {device}"
-        for device, by_kind in sorted(sums.items())
-    ]
-    return f"Device time: {'; '.join(times)}." if times else ""
-
-
-def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:
-    """(what, kind of device) → (tokens, device seconds)."""
-    spent: dict[tuple[str, str], tuple[int, float]] = {}
-
-    def add(name: str, run: Run, tokens: int, seconds: float) -> None:
-        key = (name, kind_of_device(run.device))
-        before = spent.get(key, (0, 0.0))
-        spent[key] = (before[0] + tokens, before[1] + seconds * devices(run))
-
-    for training in trainings(clean):
-        add("training", training.run, training.tokens, training.seconds)
-    for m in clean.measurements:
-        seconds = getattr(m.row, "seconds", None)
-        if isinstance(m.row, (Step, *BOOKKEEPING)) or not number_format.is_finite(seconds) or seconds <= 0:
-            continue
-        name = _SPENT_ON.get(type(m.row), m.row.kind.replace("_summary", "").replace("_", " "))
-        add(name, m.run, getattr(m.row, "tokens", 0), seconds)
-    return spent
-
-
-def kind_of_device(device: str) -> str:
-    """The device without its number or its threads: cuda:0 and cuda:1 are one kind, so are cpu and cpu with two threads."""
-    kind = device.partition(",")[0].strip()
-    return re.sub(r":\d+$", "", kind) or "not said"
