@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ropewalk.figures.style import INK, MARKERS, MUTED, RED, WIDTH, Colours, colour, dashes, legend, new, styled
+from ropewalk.figures.axes import original_windows
+from ropewalk.figures.style import INK, MARKERS, RED, WIDTH, Colours, colour, dashes, legend, new, styled
 from ropewalk.records import Adjacent, AttentionScores, Measurement
 from ropewalk.records.variant import Variant, labels, last_steps
 
@@ -39,8 +40,7 @@ def scores(measurements: Sequence[Measurement[AttentionScores]], colours: Colour
         )
         lower.plot(*_over_heads([(m.row.edges, m.row.quantile) for m in alike], np.nanmedian), **style)
     for axes in (upper, lower):
-        for original in sorted({variant.original_window for variant in by_variant}):
-            axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        original_windows(axes, by_variant)
     upper.set_ylabel("largest score")
     lower.set(ylabel="99.9 %, median head", xlabel="distance (tokens)")
     _distance_axis(lower, max(m.row.window for m in measurements))

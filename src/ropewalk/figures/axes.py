@@ -1,4 +1,4 @@
-"""Logarithmic axes whose labels are plain numbers, as many as have room."""
+"""Logarithmic axes whose labels are plain numbers, as many as have room; the windows before extension on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ropewalk.figures.style import STYLE, points_of
+from ropewalk.figures.style import MUTED, STYLE, points_of
+from ropewalk.records.variant import Variant
 
 #: Points: what stands left of an x axis, about; and from one of its labels to the next.
 _LEFT_OF_AXES, _BETWEEN_LABELS = 45, 4
@@ -40,16 +41,16 @@ def window_axis(
     figure: Figure, axes: Axes, windows: Sequence[float], *, aside: float = 1.0, written: str = "{:.0f}"
 ) -> None:
     """Windows double, so the axis is logarithmic, with a tick at each window that was measured; `aside`: by which factor points stand beside theirs."""
-    axes.set_xscale("log", base=2)
     axes.set_xlim(min(windows) / (1.12 * aside), max(windows) * 1.12 * aside)
     doubling_ticks(figure, axes, windows, written)
 
 
 def doubling_ticks(figure: Figure, axes: Axes, places: Iterable[float], written: str = "{:.0f}") -> None:
-    """A tick at each place of a logarithmic x axis within its limits; those have a label for which there is room, the ends and powers of two first."""
+    """A logarithmic x axis with a tick at each of these places; those have a label for which there is room, the ends and powers of two first."""
+    axes.set_xscale("log", base=2)
     low, high = np.log2(axes.get_xlim())
     a_doubling = (72 * figure.get_figwidth() - _LEFT_OF_AXES) / (high - low)
-    ticks = sorted(set(places))
+    ticks = sorted({place for place in places if place > 0})
     halves: dict[float, float] = {}  # of the labels so far: their widths
     for tick in sorted(ticks, key=lambda tick: (tick not in (ticks[0], ticks[-1]), _bits(tick))):
         half = points_of(written.format(tick), STYLE["xtick.labelsize"]) / 2 + _BETWEEN_LABELS / 2
@@ -62,3 +63,9 @@ def doubling_ticks(figure: Figure, axes: Axes, places: Iterable[float], written:
 def _bits(number: float) -> int:
     """Ones in its binary digits: one in a power of two, two in one and a half of it."""
     return float(number).as_integer_ratio()[0].bit_count()
+
+
+def original_windows(axes: Axes, variants: Iterable[Variant]) -> None:
+    """Dotted lines at the windows before extension."""
+    for window in sorted({variant.original_window for variant in variants}):
+        axes.axvline(window, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))

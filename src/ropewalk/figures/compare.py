@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ropewalk.figures.axes import doubling_ticks, log_y, window_axis
+from ropewalk.figures.axes import doubling_ticks, log_y, original_windows, window_axis
 from ropewalk.figures.style import (
     CROWDED_OUT,
     INK,
@@ -147,21 +147,12 @@ def score_by_length(
         interval = [np.maximum(0, scores - low), np.maximum(0, high - scores)]
         axes.errorbar(lengths, scores, yerr=interval, **marked(index, label, variant, colours, dashes(variant)))
     axes.axhline(threshold, color=INK, linewidth=0.9, linestyle="--")
-    _token_axis(
-        figure, axes, [variant for _, variant, _ in series], {point[0] for _, _, points in series for point in points}
-    )
+    original_windows(axes, [variant for _, variant, _ in series])
+    doubling_ticks(figure, axes, {point[0] for _, _, points in series for point in points})
     axes.set(ylim=(-0.03, 1.03), xlabel="length (tokens)", ylabel="mean score")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     legend(figure, axes)
     return figure
-
-
-def _token_axis(figure: Figure, axes: Axes, variants: Sequence[Variant], ticks: Iterable[int]) -> None:
-    """Logarithmic, with ticks where something was measured and dotted lines at the windows before extension."""
-    for original in {variant.original_window for variant in variants}:
-        axes.axvline(original, color=MUTED, linestyle=":", linewidth=1)
-    axes.set_xscale("log", base=2)
-    doubling_ticks(figure, axes, ticks)
 
 
 @styled
@@ -185,7 +176,8 @@ def gain_by_place(series: Sequence[tuple[str, Variant, ContextGain]], *, colours
         )
     axes.axhline(0, color=INK, linewidth=0.9)
     edges = {edge for _, _, row in series for part in row.by_place for edge in (part["start"], part["stop"])}
-    _token_axis(figure, axes, [variant for _, variant, _ in series], edges)
+    original_windows(axes, [variant for _, variant, _ in series])
+    doubling_ticks(figure, axes, edges)
     axes.set(xlabel="place in the document (tokens)", ylabel="context gain (nats a token)")
     legend(figure, axes)
     return figure
@@ -204,7 +196,7 @@ def by_distance(
         middle = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
         marker, tone = MARKERS[index % len(MARKERS)], colour(variant, colours)
         axes.plot(middle, share, label=label, linestyle=dashes(variant), marker=marker, color=tone)
-        axes.axvline(variant.original_window, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    original_windows(axes, [variant for _, variant, *_ in series])
     axes.set(
         xlim=(0, None), ylim=(-0.03, 1.03), xlabel="tokens from what was asked to the end", ylabel="answered right"
     )

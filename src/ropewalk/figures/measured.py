@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ropewalk.evals.intervals import over_seeds
-from ropewalk.figures.axes import log_y, window_axis
+from ropewalk.figures.axes import log_y, original_windows, window_axis
 from ropewalk.figures.style import (
     CROWDED_OUT,
     INK,
@@ -92,8 +92,7 @@ def perplexity(
         axes.plot([], [], color=MUTED, label="thin lines: single seeds", **_THIN)
     drawn = [row.perplexity for rows in by_variant.values() for row in rows if _can_be_drawn(row.perplexity)]
     window_axis(figure, axes, sorted({m.row.window for m in measurements}), aside=max(asides.values(), default=1.0))
-    for original in sorted({variant.original_window for variant in by_variant}):
-        axes.axvline(original, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    original_windows(axes, by_variant)
     axes.set(xlabel="evaluation window (tokens)", ylabel="perplexity")
     if limits:
         axes.set_ylim(limits)
