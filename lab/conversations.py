@@ -25,7 +25,7 @@ from ropewalk.data.conversations import SUMMARY_HEAD, SUMMARY_TAIL, Conversation
 from ropewalk.data.encode import encode
 from ropewalk.evals.downstream.pairs import pairs
 from ropewalk.model.load import load_tokenizer
-from ropewalk.settings.values import tokens
+from ropewalk.settings.written_numbers import tokens
 
 #: Tokens by which a document may grow when it is cut out of a text and read again.
 _SLACK = 4

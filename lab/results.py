@@ -82,7 +82,7 @@ def missing() -> str:
     from run import grids
 
     from ropewalk.settings.ablate import AblateSettings
-    from ropewalk.settings.values import tokens
+    from ropewalk.settings.written_numbers import tokens
     from ropewalk.suite.row import rows_of
 
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])

@@ -34,7 +34,7 @@ def grids(levels: list[str]) -> list[dict[str, Any]]:
 def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
     """A table as `ablate` takes it; None where its model is not there."""
     from ropewalk.data.stdlib import standard_library
-    from ropewalk.settings.values import tokens
+    from ropewalk.settings.written_numbers import tokens
 
     options = dict(table)
     level, model = options.pop("level"), options["model"]

@@ -22,7 +22,8 @@ from ropewalk.settings.export import ExportSettings
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.measure import PerplexitySettings, RetrievalSettings
 from ropewalk.settings.train import TrainSettings
-from ropewalk.settings.values import Range, kind_of, minutes
+from ropewalk.settings.values import Range, kind_of
+from ropewalk.settings.written_numbers import minutes
 
 ROOMS = Path(ropewalk.__file__).parent / "settings"
 for _path in ROOMS.glob("[a-z]*.py"):

@@ -19,7 +19,7 @@ import tyro
 from ropewalk.cli.commands import Command
 from ropewalk.errors import UserError
 from ropewalk.settings.command import fields
-from ropewalk.settings.values import typed
+from ropewalk.settings.written_numbers import typed
 
 
 def asks_for_help(words: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import UserError
-from ropewalk.settings.values import tokens
+from ropewalk.settings.written_numbers import tokens
 
 _WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?(?P<short>:short)?")
 #: Meant as a weight, though it is none: below 0, with an exponent, with a comma, in percent.

@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tyro.constructors import PrimitiveConstructorSpec
-
 from ropewalk.errors import nearest
+from ropewalk.settings.written_numbers import Unread, minutes, tokens, typed
 
 #: Bytes of a path and of each of its parts, above which no file system of ours has room.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
@@ -36,12 +35,6 @@ class Refused(Exception):
     def __init__(self, why: str = "", way_out: str = "") -> None:
         super().__init__(why)
         self.why, self.way_out = why, way_out
-
-
-class Unread(str):
-    """A word that was typed for a number and is none; `why` says how that is written, if not as usual."""
-
-    why = ""
 
 
 @dataclass(frozen=True)
@@ -103,24 +96,25 @@ def kind_of(hint: Any) -> Kind:
     """What a type says a value is; types in which `None` is one possibility take it, and do not speak of it."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        own = next((each for each in parts[1:] if isinstance(each, Kind)), None)
-        limits = next((each for each in parts[1:] if isinstance(each, Range)), None)
-        spellings = next((each for each in parts[1:] if isinstance(each, Spellings)), None)
-        if spellings is not None:
-            return _word(get_args(parts[0]), spellings)
-        return own or (kind_of(parts[0]) if limits is None else _number(parts[0], limits))
+        marks = {type(mark): mark for mark in reversed(parts[1:])}
+        if Spellings in marks:
+            return _word(get_args(parts[0]), marks[Spellings])
+        return marks.get(Kind) or (_number(parts[0], marks[Range]) if Range in marks else kind_of(parts[0]))
     if origin in (Union, types.UnionType):
-        return _one_of(
-            [kind_of(part) for part in parts if part is not types.NoneType], optional=types.NoneType in parts
-        )
+        kinds = [kind_of(part) for part in parts if part is not types.NoneType]
+        return _one_of(kinds, optional=len(kinds) < len(parts))
     if origin is Literal:
         return _word(parts)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return several(kind_of(parts[0]), once=get_origin(parts[0]) is Literal)
     if origin is dict:
-        return _instance(dict)
+        return _instance_of(dict)
     plain = {bool: _FLAG, str: _TEXT, int: _number(int, _ANY), float: _number(float, _ANY), Any: _ANYTHING}
-    return plain[hint] if hint in plain else _instance(hint)
+    return plain[hint] if hint in plain else _instance_of(hint)
+
+
+def _instance_of(kind: type) -> Kind:
+    return _if(f"a {kind.__name__}", lambda value: isinstance(value, kind))
 
 
 def shown(value: Any) -> str:
@@ -143,11 +137,11 @@ def several(item: Kind, *, least: int = 1, once: bool = False) -> Kind:
     return Kind(f"a list of which each is {item.words}", take)
 
 
-def _with(words: str, *names: str) -> Kind:
-    """An object that has all these attributes; a class is none."""
+def _if(words: str, holds: Callable[[Any], bool]) -> Kind:
+    """A value as it is, if that holds of it."""
 
     def take(value: Any) -> Any:
-        if not has(value, *names):
+        if not holds(value):
             raise Refused
         return value
 
@@ -174,12 +168,6 @@ def _take_path(value: Any) -> Any:
     if sum(map(len, parts)) + len(parts) - 1 > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_PART:
         raise Refused(f"a name of at most {_LONGEST_PART} bytes in a path of at most {_LONGEST_PATH}")
     return value if hasattr(type(value), "open") else str(path)  # a Path, a checkpoint; others have a name alone
-
-
-def _take_document(value: Any) -> Any:
-    if not (isinstance(getattr(value, "name", None), str) and isinstance(getattr(value, "text", None), str)):
-        raise Refused
-    return value
 
 
 def _number(kind: type, limits: Range) -> Kind:
@@ -230,15 +218,6 @@ def _word(words: tuple[Any, ...], spellings: Spellings = _AS_THEY_ARE) -> Kind:
     return Kind(f"one of {', '.join(map(str, words))}", take)
 
 
-def _instance(kind: type) -> Kind:
-    def take(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise Refused
-        return value
-
-    return Kind(f"a {kind.__name__}", take)
-
-
 def _take_flag(value: Any) -> bool:
     if type(value).__name__ not in ("bool", "bool_"):  # Python's own, and numpy's under both its names
         raise Refused
@@ -257,67 +236,23 @@ _ANY = Range(-math.inf, math.inf, above=True, below=True)
 _FLAG = Kind("True or False", _take_flag)
 _TEXT = Kind("a text of at least one character", _take_text)
 _ANYTHING = Kind("anything", lambda value: value)
-_LOADED = _with("a transformers model", "config", "parameters", "forward")
+_DOCUMENT = _if("", lambda value: all(isinstance(getattr(value, name, None), str) for name in ("name", "text")))
+_LOADED = _if("a transformers model", lambda value: has(value, "config", "parameters", "forward"))
 
 PATH = Kind("a path", _take_path)
 PATHS = _one_of([PATH, several(PATH)], "a path or several")
 MODEL = Kind("a model's name or directory", _take_path)
 MODEL_OR_LOADED = _one_of([MODEL, _LOADED])
 TEXTS = _one_of(
-    [PATH, several(PATH), several(Kind("", _take_document))],
+    [PATH, several(PATH), several(_DOCUMENT)],
     "one or several files, directories or data-set ids (in Python also a list of objects with a name and a text)",
 )
-TOKENIZER = _with("a tokenizer", "eos_token_id", "encode", "decode")
-DTYPE = _with("a torch.dtype", "is_floating_point", "itemsize")
-DEVICE = _with("a torch.device", "type", "index")
+TOKENIZER = _if("a tokenizer", lambda value: has(value, "eos_token_id", "encode", "decode"))
+DTYPE = _if("a torch.dtype", lambda value: has(value, "is_floating_point", "itemsize"))
+DEVICE = _if("a torch.device", lambda value: has(value, "type", "index"))
 SENTENCES = several(_TEXT, least=0)
 WORDS = _one_of([_TEXT, several(_TEXT)], "a text or several")
-FUNCTION = _with("a function", "__call__")
-
-
-def tokens(word: str) -> int:
-    """A number of tokens as people write it: 32768, 32_768, 32k (32 x 1024), 1M (1024 x 1024).
-
-    Raises:
-        ValueError: anything else.
-    """
-    match = re.fullmatch(r"(-?\d+(?:_\d+)*)([km]?)", word.strip().lower())
-    if match is None:
-        raise ValueError("as in 32768, 32_768, 32k (32 x 1024) or 1M")
-    return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2]]
-
-
-def minutes(word: str) -> float:
-    """A number of minutes as people write it: 5, 0.5, 5m, 1h, 1.5h.
-
-    Raises:
-        ValueError: anything else.
-    """
-    match = re.fullmatch(r"(-?\d*\.?\d+(?:e-?\d+)?)(m|min|h)?", word.strip().lower())
-    if match is None:
-        raise ValueError("as in 5, 0.5, 5m or 1h")
-    return float(match[1]) * (60 if match[2] == "h" else 1)
-
-
-def typed(metavar: str, read: Callable[[str], Any], kind: Any) -> PrimitiveConstructorSpec[Any]:
-    """A number that people write with a unit: how the command line reads it."""
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: read_or_not(read, words[0]),
-        is_instance=lambda value: isinstance(value, kind) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def read_or_not(read: Callable[[str], Any], word: str) -> Any:
-    """The number that a word is; else the word itself, which the settings refuse under the option's name."""
-    try:
-        return read(word)
-    except ValueError as error:
-        unread = Unread(word)
-        unread.why = str(error) if read in (tokens, minutes) else ""
-        return unread
+FUNCTION = _if("a function", lambda value: has(value, "__call__"))
 
 
 _AS_WORDS = typed("TOKENS", tokens, int)
