@@ -153,11 +153,7 @@ class Paired:
 
 
 def reach_interval(
-    distances: Sequence[int],
-    successes: Sequence[int],
-    trials: Sequence[int],
-    *,
-    threshold: float,
+    distances: Sequence[int], successes: Sequence[int], trials: Sequence[int], *, threshold: float
 ) -> tuple[int, int]:
     """A 95 % interval of how far successes reach without a gap: of k_max, in the unit of `distances` (ascending).
 

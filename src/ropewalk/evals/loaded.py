@@ -105,10 +105,7 @@ def open_model(
         if ranks.rank() == 0:
             warn_of_seen_texts(str(model), sources_of(data))
         checkpoint = Checkpoint.open(
-            model,
-            trust_remote_code=trust_remote_code,
-            current_window=current_window,
-            original_window=original_window,
+            model, trust_remote_code=trust_remote_code, current_window=current_window, original_window=original_window
         )
         whole = ranks.same(checkpoint.fingerprint if ranks.rank() == 0 else "")
         if ranks.rank() == 0:

@@ -28,10 +28,7 @@ _NAMES: dict[tuple[tuple[str, ...], bool], str] = {
     ((_WORDS + _DIGIT + "|" + _REST,), False): "ufakzeka",
 }
 #: Spellings that mean the same, each under the one that the table uses.
-_SAME = {
-    _GPT2 + r"|\s+": _GPT2,
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|": _CONTRACTIONS,
-}
+_SAME = {_GPT2 + r"|\s+": _GPT2, r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|": _CONTRACTIONS}
 
 
 def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str | None:

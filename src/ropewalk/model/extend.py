@@ -46,11 +46,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    checkpoint = Checkpoint.open(
-        settings.model,
-        pickles=settings.convert_pickle,
-        **settings.opening,
-    )
+    checkpoint = Checkpoint.open(settings.model, pickles=settings.convert_pickle, **settings.opening)
     inputs = [*inputs_of(settings), checkpoint.path]
     refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
     if checkpoint.has_weights:  # else they may be pickled yet

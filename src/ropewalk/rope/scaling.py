@@ -54,19 +54,7 @@ __all__ = [
 #: Every scaling there is, by the word that records and the command line have for it.
 SCALINGS: dict[str, type[Scaling]] = {
     kind.method: kind
-    for kind in (
-        Plain,
-        Linear,
-        Ntk,
-        Abf,
-        Yarn,
-        Llama3,
-        LongRope,
-        Factors,
-        Proportional,
-        Dynamic,
-        InterpolatedTable,
-    )
+    for kind in (Plain, Linear, Ntk, Abf, Yarn, Llama3, LongRope, Factors, Proportional, Dynamic, InterpolatedTable)
 }
 #: What `ropewalk extend --method` offers.
 EXTENDING: tuple[str, ...] = tuple(method for method, kind in SCALINGS.items() if kind.extends)

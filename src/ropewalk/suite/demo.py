@@ -131,12 +131,7 @@ def _measure(model: str | Path, out: Path, sizes: DemoSizes, windows: list[int],
         )
     for window in keys or windows:
         passkey(
-            model,
-            window=window,
-            depths=sizes.depths,
-            trials=sizes.trials,
-            seed=sizes.seed,
-            out=out / "records.jsonl",
+            model, window=window, depths=sizes.depths, trials=sizes.trials, seed=sizes.seed, out=out / "records.jsonl"
         )
 
 

@@ -244,12 +244,7 @@ class Suite:
                 "epochs": self.size.epochs,
             }
         return self._stage(
-            "summaries",
-            self.model,
-            summarize,
-            data=_listed(self.settings.pairs),
-            limit=self.size.summaries,
-            **train,
+            "summaries", self.model, summarize, data=_listed(self.settings.pairs), limit=self.size.summaries, **train
         )
 
 

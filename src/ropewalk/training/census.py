@@ -91,10 +91,7 @@ def census_of(body: nn.Module, layer: nn.Module, batch: int, tokens: int, device
         census.__exit__(None, None, None)
         raise _Left
 
-    handles = [
-        layer.register_forward_pre_hook(enter),
-        layer.register_forward_hook(leave),
-    ]
+    handles = [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
     if mlp is not None:
         handles += [mlp.register_forward_pre_hook(census.mark), mlp.register_forward_hook(census.mark)]
     was_training = body.training

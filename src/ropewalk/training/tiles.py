@@ -98,9 +98,7 @@ def _(hidden: Tensor, weights: list[Tensor], computed: int, count: int) -> Tenso
 
 
 @torch.library.custom_op(
-    "ropewalk::tiled_mlp_backward",
-    mutates_args=(),
-    schema=f"(Tensor upstream, {_ARGUMENTS}, bool trained) -> Tensor[]",
+    "ropewalk::tiled_mlp_backward", mutates_args=(), schema=f"(Tensor upstream, {_ARGUMENTS}, bool trained) -> Tensor[]"
 )
 def _backward(
     upstream: Tensor, hidden: Tensor, weights: list[Tensor], computed: int, count: int, trained: bool

@@ -12,15 +12,7 @@ from rich.table import Table
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
 from ropewalk.evals.intervals import lacking, share_interval
-from ropewalk.records import (
-    ContextGain,
-    EffectiveLength,
-    LongTask,
-    Passkey,
-    PasskeySummary,
-    Perplexity,
-    Retrieval,
-)
+from ropewalk.records import ContextGain, EffectiveLength, LongTask, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.format import fixed
 from ropewalk.sentences import counted
 

@@ -99,10 +99,7 @@ def measure(loaded: LoadedModel, settings: AttentionSettings) -> records.Rows[Me
     measured = records.Rows[Measured]()
     if base is not None:
         base_model = open_model(
-            base,
-            tokenizer=loaded.tokenizer,
-            **settings.loading,
-            trust_remote_code=settings.trust_remote_code,
+            base, tokenizer=loaded.tokenizer, **settings.loading, trust_remote_code=settings.trust_remote_code
         )
         _check_related(base_model, loaded)
         for variant in _variants(base_model, window, loaded.info.factor):

@@ -76,13 +76,7 @@ def finetune(
         "save_every", next(every for every in range(max(1, steps // epochs), steps + 1) if steps % every == 0)
     )
     settings = TrainSettings(
-        model=checkpoint,
-        data=sources,
-        window=window,
-        out=out,
-        steps=steps,
-        batch_size=batch_size,
-        **options,
+        model=checkpoint, data=sources, window=window, out=out, steps=steps, batch_size=batch_size, **options
     )
     with directory_of(settings) as place:
         return _run(settings, training_pairs, document_tokens, summary_tokens, place)

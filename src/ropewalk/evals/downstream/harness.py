@@ -69,11 +69,7 @@ class Harness(HFLM):
         local = [at for at, request in enumerate(self._requests) if request.doc_id % ranks.size() == ranks.rank()]
         with Progress(self._requests[0].task_name, len(local)) as advance:
             values = choices.log_likelihoods(
-                self.model,
-                [pairs[at] for at in local],
-                window=window,
-                batch_tokens=self.batch_tokens,
-                advance=advance,
+                self.model, [pairs[at] for at in local], window=window, batch_tokens=self.batch_tokens, advance=advance
             )
         gathered = ranks.gathered(dict(zip(local, values, strict=True)))
         return [(gathered[at], False) for at in range(len(pairs))]
