@@ -29,6 +29,16 @@ def test_threads_and_training_formats_are_no_mixture(tmp_path):
     assert "Read with care" not in made_up.words(render(records.read([path])))
 
 
+def test_the_seed_of_a_training_and_that_of_a_measurement_are_no_mixture(tmp_path):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
+    step = records.Step(1, 2.0, 2e-5, 1.0, 100, 50.0, 2.0)
+    training = {"out": "runs/x", "learning_rate": 2e-5, "batch_size": 8}
+    made_up.record_rows(path, (made_up.extended(), step), seed=3, settings=training)
+    assert "were made with different" not in made_up.words(render(records.read([path])))
+    made_up.record_rows(path, (made_up.extended(8), step), seed=4, settings=training | {"out": "runs/y"})
+    assert "different seeds of trainings (3, 4)" in made_up.words(render(records.read([path])))
+
+
 def test_damaged_and_foreign_lines_are_counted_and_said(tmp_path):
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
     run = json.loads(path.read_text().splitlines()[0])["id"]
@@ -65,7 +75,7 @@ def test_mixed_machines_and_versions_are_said(tmp_path):
     )
     page = made_up.words(render(records.read([path])))
     assert (
-        "The 2 runs on this page were made with different devices (NVIDIA H200, cpu); number formats (bfloat16, float32); seeds (0, 3)"
+        "The 2 runs on this page were made with different devices (NVIDIA H200, cpu); number formats (bfloat16, float32); seeds of measurements (0, 3)"
         in page
     )
     assert "torch versions (2.11.0, 2.13.0)" in page

@@ -117,6 +117,11 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
     rows = clean(records, paper=paper)
     sections = [part for builder in SECTIONS if (part := builder.build(rows)) is not None]
     if not sections:
+        if any(isinstance(m.row, BOOKKEEPING) for m in rows.measurements):
+            raise UserError(
+                "a report needs at least one measurement, and what is on record is part of one that was interrupted; the same command with the same "
+                "--out goes on where it was"
+            )
         raise UserError(
             f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown "
             f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"

@@ -11,14 +11,10 @@ from ropewalk.records import (
     Benchmark,
     BenchmarkComparison,
     Bounds,
-    ContextGain,
-    EffectiveLength,
     Growth,
     ModelInfo,
     PasskeySummary,
-    Perplexity,
     Resolution,
-    Retrieval,
     Run,
     Step,
     Summary,
@@ -29,23 +25,13 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_training, recipe_of
 from ropewalk.records.variant import Variant, trained_variant, variant_of
 from ropewalk.reports import perplexity, texts
+from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import kind_of_device
 from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
-
-#: What an extended model may be asked → the kinds of row that tell.
-_ASKED: dict[str, tuple[type, ...]] = {
-    "perplexity": (Perplexity,),
-    "context gain": (ContextGain,),
-    "passkeys": (PasskeySummary,),
-    "harder retrieval": (Retrieval,),
-    "RULER": (EffectiveLength,),
-    "benchmarks of the short window": (Benchmark, BenchmarkComparison),
-    "summaries": (Summary,),
-}
 
 
 @dataclass(frozen=True)
@@ -191,7 +177,7 @@ def cautions(clean: Clean) -> list[str]:
 
 def unknown(clean: Clean) -> list[str]:
     """What no figure of the page tells."""
-    return [*_one_seed(clean), *_not_on_record(clean)]
+    return [*_one_seed(clean), *interrupted(clean), *not_on_record(clean)]
 
 
 def _one_seed(clean: Clean) -> Iterable[str]:
@@ -200,14 +186,6 @@ def _one_seed(clean: Clean) -> Iterable[str]:
     seeds = {variant.recipe.seed for variant in trained}
     if trained and len(seeds) == 1:
         yield "Each training was run with one seed: by how much another would differ is not known, and no interval here holds it."
-
-
-def _not_on_record(clean: Clean) -> Iterable[str]:
-    """What an extended model was not asked."""
-    kinds = {type(m.row) for m in clean.measurements if m.model_variant.extended}
-    missing = [what for what, asked in _ASKED.items() if not kinds & set(asked)]
-    if kinds and missing:
-        yield f"Not on record: {', '.join(missing)}."
 
 
 def _left_out(clean: Clean) -> Iterable[str]:
@@ -243,11 +221,13 @@ def _mixed(clean: Clean) -> Iterable[str]:
     figured = {m.run.id for m in clean.measurements if not isinstance(m.row, Bounds | Growth | Resolution)}
     # A training's weights are often kept in another format than those that are measured: that is no mixture.
     measured = {m.run.id for m in clean.measurements if m.run.id in figured and not isinstance(m.row, Step)}
+    seeded = [run for run in runs if run.id in figured and "row" not in run.settings]
     differing = {
         "devices": {kind_of_device(run.device) for run in runs if run.id in figured},
         "number formats": {run.dtype for run in runs if run.id in measured},
-        # The seeds of a grid's rows are there to be compared.
-        "seeds": {run.seed for run in runs if run.id in figured and "row" not in run.settings},
+        # The seeds of a grid's rows are there to be compared; a training's draws other things than a measurement's.
+        "seeds of trainings": {run.seed for run in seeded if is_training(run)},
+        "seeds of measurements": {run.seed for run in seeded if not is_training(run)},
     }
     for key in ("ropewalk", "torch", "transformers", "lm-eval", "rouge-score", "platform"):
         name = "machines" if key == "platform" else f"{key} versions"

@@ -1,0 +1,51 @@
+"""An interrupted measurement is neither on record as a whole nor missing. All rows are made up."""
+
+from __future__ import annotations
+
+import pytest
+
+import made_up
+from ropewalk import records
+from ropewalk.errors import UserError
+from ropewalk.reports import render
+
+STATE = made_up.extended()
+SCORE = records.DocumentScore("k", "d", 1024, 64, 1000, 2000.0)
+SCORED = records.DocumentScore("j", "d", 256, 64, 1000, 2000.0)
+GAIN = records.DocumentGain("k", "d", [[1.0], [1.0], [1.0], [0.0], [0.0]])
+SUMMARY = records.DocumentSummary("k", "d", "greedy", "text", 1, True, 0.5, 0.5, 0.5, 0.5)
+ITEM = records.LongItem("k", "vt", 512, 0, 1.0, "A", ["A"], "t")
+TASK = records.LongTask(512, "vt", "ruler", 1, 1.0, 0.0, 1.0, [1.0])
+LENGTH = {"window": 512, "score": 1.0, "low": 0.0, "high": 1.0, "change": 0.0, "change_low": 0.0, "change_high": 0.0}
+EFFECTIVE = records.EffectiveLength(["vt"], [LENGTH], 0.856, 512, 0, 512, 512, 512)
+
+
+def page(tmp_path, *rows):
+    return made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (STATE, *rows))])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "begun"),
+    [
+        ([SCORED, SCORE], "perplexity of"),  # one window is done, another is not
+        ([GAIN], "context gain of"),
+        ([SUMMARY], "summaries of"),
+        ([ITEM], "RULER of"),
+        ([ITEM, TASK], "RULER of"),
+    ],
+    ids=["perplexity", "gain", "summaries", "no task", "no effective length"],
+)
+def test_what_was_interrupted_is_begun_and_not_missing(rows, begun, tmp_path):
+    text = page(tmp_path, made_up.row(2.0, 256), *rows)
+    missing = text.partition("Not on record: ")[2].partition(".")[0]
+    assert f"Begun and not ended: {begun}" in text
+    assert begun.removesuffix(" of") not in missing
+
+
+def test_what_was_ended_is_not_begun(tmp_path):
+    assert "Begun and not ended" not in page(tmp_path, made_up.row(2.0, 256), SCORED, ITEM, TASK, EFFECTIVE)
+
+
+def test_a_record_of_parts_alone_is_refused_as_such(tmp_path):
+    with pytest.raises(UserError, match="interrupted; the same command with the same --out goes on"):
+        page(tmp_path, ITEM)
