@@ -25,8 +25,8 @@ from ropewalk.data.reading import Reading
 PAGES = Path(__file__).resolve().parents[2] / "docs/tutorials"
 #: Not run here: installing (tests/test_wheel.py does it), a shell's variable, Slurm (test_distributed_recipes.py), what is made of a whole library (below).
 ELSEWHERE = ("pip install ", "STDLIB=$(python3 ", "sbatch recipes/slurm.sbatch ", "python3 examples/stdlib_chats.py")
-#: A stride of 256 is longer than these windows, and most of RULER's tasks are.
-ADDED = {"perplexity": ["--stride", "32"], "ruler": ["--tasks", "niah_single_1"]}
+#: Most of RULER's tasks are longer than these windows.
+ADDED = {"ruler": ["--tasks", "niah_single_1"]}
 
 
 @dataclass(frozen=True)

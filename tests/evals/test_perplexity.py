@@ -192,6 +192,25 @@ def test_a_stride_of_zero_or_above_the_window_is_refused(stride):
         perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(200), windows=[64], stride=stride)
 
 
+def test_the_default_stride_is_an_eighth_of_the_shortest_window_and_one_that_is_half_of_it_is_warned_of(
+    tmp_path, caplog
+):
+    """The figures are those of that stride asked for, and every row says which it was."""
+    asked = dict(tokenizer=byte_tokenizer(), data=documents(200, 150), windows=[64, 32])
+    rows = perplexity(tiny(), **asked, out=tmp_path / "r.jsonl")
+    same = perplexity(tiny(), **asked, stride=4)
+    assert [(row.window, row.stride, row.perplexity) for row in rows] == [
+        (row.window, 4, row.perplexity) for row in same
+    ]
+    assert json.loads((tmp_path / "r.jsonl").read_text().splitlines()[0])["settings"]["stride"] == 4
+    assert perplexity(tiny(), **asked | {"windows": None})[0].stride == 8  # the model's own window is 64
+    perplexity(tiny(), **asked, stride=15)
+    assert "stride" not in caplog.text
+    perplexity(tiny(), **asked, stride=16)
+    (warned,) = [record.message for record in caplog.records if "stride" in record.message]
+    assert "half of the shortest context, which is 32 tokens, got 16" in warned and "--stride 4 would" in warned
+
+
 def test_nan_logits_name_the_document_and_leave_no_record(tmp_path):
     model = tiny()
     model.lm_head.weight.data[ord("q")] = float("nan")

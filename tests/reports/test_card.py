@@ -74,8 +74,8 @@ def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp
     )
     rows = made_up.record_rows(
         tmp_path / "r.jsonl",
-        (unextended(out), made_up.row(2.0, 64), made_up.row(4.0, 256)),
-        (measured(out), made_up.row(2.02, 64), made_up.row(1.9, 256)),
+        (unextended(out), made_up.row(2.0, 64, stride=16), made_up.row(4.0, 256, stride=16)),
+        (measured(out), made_up.row(2.02, 64, stride=16), made_up.row(1.9, 256, stride=16)),
         (measured(out), records.Passkey(256, 128, 10, 10, 50), records.PasskeySummary(256, 128, 1, 10, 1.0)),
         (other, made_up.row(1.234, 64), made_up.row(1.234, 256)),
     )

@@ -49,7 +49,7 @@ def test_a_run_ends_where_the_short_window_suffers_and_goes_on_by_what_is_on_rec
     assert train(tmp_path / "run", resume=True, **watched).steps == 4
 
 
-def test_a_window_below_the_papers_stride_is_watched_at_its_own_and_a_refused_run_leaves_nothing(tmp_path):
+def test_a_short_window_is_watched_at_an_eighth_of_it_and_a_refused_run_leaves_nothing(tmp_path):
     base = testing.tiny_directory(tmp_path / "base", window=64)
     (tmp_path / "text.txt").write_text(DOCUMENTS[0].text)
     short = dict(data=DOCUMENTS, window=96, steps=1, batch_size=1, watch_every=1, watch_data=tmp_path / "text.txt")
@@ -57,7 +57,7 @@ def test_a_window_below_the_papers_stride_is_watched_at_its_own_and_a_refused_ru
         ropewalk.train(base, out=tmp_path / "run", watch=["perplexity", "passkey"], **short)
     assert not (tmp_path / "run").exists()
     ropewalk.train(base, out=tmp_path / "run", watch=["perplexity"], **short)
-    assert {each.row.stride for each in read([tmp_path / "run/watch.jsonl"]).of(Perplexity)} == {64}
+    assert {each.row.stride for each in read([tmp_path / "run/watch.jsonl"]).of(Perplexity)} == {8}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ropewalk.errors import UserError
+from ropewalk.records.slide import default_stride
 
 
 class SlidingWindow(NamedTuple):
@@ -43,7 +44,7 @@ def check(window: int, stride: int) -> None:
         raise UserError(
             f"the stride must lie between 1 and the window ({window} tokens), got {stride}: "
             f"{'0 never moves' if stride < 1 else 'a longer one leaves tokens unscored'}; ask for --stride "
-            f"{min(256, max(1, window // 4))}, say"
+            f"{default_stride([window])}, say"
         )
 
 

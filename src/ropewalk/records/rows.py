@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, TypedDi
 from msgspec import Meta
 
 from ropewalk.checkpoint.model_info import ModelInfo
+from ropewalk.records.slide import Slide, default_stride
 
 if TYPE_CHECKING:
     import pandas
@@ -117,6 +118,20 @@ class Perplexity:
     def bounds(self) -> tuple[float, float]:
         """The interval that is given; NaN where none is."""
         return (math.nan, math.nan) if self.says_nothing else (self.low, self.high)
+
+    @property
+    def slide(self) -> Slide:
+        """How its window slides; by two conventions every token of a window is counted, whatever the stride."""
+        return Slide(self.window, self.window if self.convention in ("longlora", "lm-eval") else self.stride)
+
+    @property
+    def caveat(self) -> str:
+        """Why a lower figure at a longer window tells nothing of that, and what would; nothing where it tells."""
+        if not self.slide.is_coarse:
+            return ""
+        rule = f"at stride {self.stride}" if self.slide.stride == self.stride else f"as {self.convention} counts,"
+        least, finer = self.slide.least, default_stride([self.window])
+        return f"{rule} tokens counted at {self.window} have as few as {least} before them; perplexity --stride {finer} would tell"
 
     @property
     def lacking(self) -> str:

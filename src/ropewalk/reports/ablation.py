@@ -41,7 +41,8 @@ def section(clean: Clean) -> Section | None:
             caption = "Perplexity in each state's own new window by factor" + (
                 "; 1 is the base in its window." if level else "."
             )
-            part.draw(compare.ablation(points, base=level), caption)
+            caution = f" {perplexity.not_across(group)}" if group.caveat else ""
+            part.draw(compare.ablation(points, base=level), caption + caution)
         for name, block in by_budget.items():
             part.tables.append(_table(clean, group, name, block))
         part.tables += [pairs.table(clean, each) for each in compared if each and each.group == group]

@@ -63,6 +63,12 @@ class Group:
         return any(_chose_by(m) for m in self.measurements)
 
     @property
+    def caveat(self) -> str:
+        """Why its figures of different windows do not tell what a longer context is worth; nothing where they do, or are of one window."""
+        rows = sorted((m.row for m in self.measurements), key=lambda row: row.window)
+        return rows[0].caveat if rows[0].window < rows[-1].window else ""
+
+    @property
     def title(self) -> str:
         convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
         return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}"
@@ -283,9 +289,14 @@ def _paper_cell(value: float | None, none: float) -> Cell:
     return Cell(number_format.fixed(value), "" if value == none else _change(value, none))
 
 
+def not_across(group: Group) -> str:
+    """That figures of different windows do not compare."""
+    return f"{group.title}: a lower figure at a longer window does not show that its context is of use; {group.caveat}."
+
+
 def _notes(group: Group) -> list[str]:
     skipped = sorted({(m.row.window, m.row.skipped) for m in group.measurements if m.row.skipped})
-    notes = []
+    notes = [not_across(group)] if group.caveat else []
     if skipped:
         each = ", ".join(f"{count} at {window}" for window, count in skipped)
         notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")

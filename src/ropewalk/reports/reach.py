@@ -154,6 +154,9 @@ def _by_perplexity(rows: Seeds, short: int, window: int) -> Iterator[str]:
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):
         held = list(itertools.takewhile(lambda each: each[1] is not None and each[1].low <= 1, ratios.items()))
         last, change = held[-1] if held else (short, None)
+        if held and next(at[short] for at in rows if short in at).caveat:
+            yield f"to {short} by perplexity (of longer windows the stride does not tell)"
+            return
         beyond, rise = next(iter(ratios.items()))
         risen = f"from {short} to {beyond}: {rise.brief}" if rise else f"beyond {short} it rises"
         yield f"to {last} by perplexity ({f'from {short}: {change.brief}' if change else risen})"

@@ -220,30 +220,35 @@ def _new_window(
         finding += (
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
         )
+    elif change and before and before.caveat and not change.low > 1:  # a rise is one with more context, too
+        finding += f"; the base's at {before.window} tokens does not compare, for {before.caveat}"
     elif change:
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
     longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
     if longer:
         brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
-        verdict.sentences.append(_reading(longer, next(row.window for row in inside if row), window, brief))
+        verdict.sentences.append(_reading(longer, next(filter(None, inside)), window, brief))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
-def _reading(longer: Ratio, short: int, long: int, figures: str) -> str:
-    """Whether the longer context helps: the same model, the same documents, more of them in sight.
+def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
+    """Whether the longer context helps: the same model, the same documents, more of them in sight. near: its row of the shorter window.
 
     The base in its window would be the wrong yardstick: training alone can bring a model below that.
     """
-    moved = f"From {short} to {long} tokens its perplexity"
+    moved = f"From {near.window} to {long} tokens its perplexity"
     if longer.too_few:
         return f"{moved} changes by {longer}, which may be chance."
     if not number_format.is_finite(longer.low):
         return f"{moved} changes by {longer}; the documents are not the same, so there is no interval."
-    if longer.high < 1:
-        return f"{moved} falls, so the longer context is put to use{figures}."
     if longer.low > 1:
         return f"{moved} rises, so the longer context does harm{figures}."
+    if near.caveat:
+        direction = "falls" if longer.high < 1 else "does not change beyond chance"
+        return f"{moved} {direction}{figures}, which tells nothing of context beyond {near.window}: {near.caveat}."
+    if longer.high < 1:
+        return f"{moved} falls, so context beyond {near.slide.least} tokens is put to use{figures}."
     return f"{moved} does not change beyond chance{figures}."
 
 

@@ -40,8 +40,8 @@ class PerplexitySettings(MeasuringOptions, Batched):
     """Files, directories or data-set ids; in Python also documents."""
     windows: OptionalTokens = None
     """Tokens, one or more, each a row; the model's own if not given. Beyond it is extrapolation."""
-    stride: Tokens = 256
-    """Tokens a window moves by (paper: 256)."""
+    stride: Tokens | None = None
+    """Tokens all windows move by; an eighth of the shortest, at most 256 (as in the paper), if not given. Less is finer, and slower."""
     convention: Annotated[Convention, tyro.conf.arg(name="as")] = "ropewalk"
     """Whose definition; the others explain published figures. They have no interval and are not resumed."""
     budget: OptionalMinutes = None
@@ -74,7 +74,7 @@ class ReadTwice(MeasuringOptions, Batched):
     short: Tokens | None = None
     """Tokens of the short context; if not given the window of pretraining, or a quarter of a --window that is no longer."""
     stride: Tokens | None = None
-    """Tokens both contexts slide by; half of --short if not given. Less is finer, and slower."""
+    """Tokens both contexts slide by; a third of --short if not given. Less is finer, and slower."""
     limit: Count | None = None
     """Use the first so many documents that are long enough."""
     max_tokens: Tokens | None = None

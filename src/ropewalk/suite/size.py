@@ -54,7 +54,7 @@ SIZES = {
     "small": Size(
         documents=6,
         strides_past=4,
-        strides=2,
+        strides=4,
         paper_stride=False,
         depths=8,
         trials=5,

@@ -65,8 +65,7 @@ class Watch:
         figures = []
         if asked.watch_data is not None and "perplexity" in watched:
             texts = {"data": asked.watch_data, "limit": _DOCUMENTS, "max_tokens": windows[-1]}
-            stride = min(PerplexitySettings.stride, windows[0])
-            rows = perplexities.measure(loaded, PerplexitySettings(**common, **texts, windows=windows, stride=stride))
+            rows = perplexities.measure(loaded, PerplexitySettings(**common, **texts, windows=windows))
             figures += [f"perplexity {row.perplexity:.4g} at {row.window}" for row in rows]
         for window in windows if "passkey" in watched else ():
             keys = PasskeySettings(**common, window=window, depths=_DEPTHS, trials=_TRIALS)

@@ -10,6 +10,9 @@ a document, BOS or not, is never scored: nothing comes before it. BOS is seen by
 stops where the document stops. Perplexity is exp(sum of nll / number of scored tokens), over all tokens of all documents
 alike: a token counts the same wherever it stands, a long document for more than a short one.
 
+**The stride** is one for all windows asked for: an eighth of the shortest, at most the paper's 256, if not given. It decides what a fall from one window
+to a longer one tells: that context beyond W - S tokens of the shorter is of use (records/slide.py). At S = W / 2 and more that is little, and is warned of.
+
 **Worked example.** Two documents of 11 and 7 tokens, W = 6, S = 2. The first has windows 0-5, 2-7, 4-9, 6-10, which score
 5 + 2 + 2 + 1 = 10 tokens; the second has 0-5 and 2-6, which score 5 + 1 = 6. If their sums of nll are 25 and 9 nats, the
 perplexity is exp((25 + 9) / (10 + 6)) = exp(2.125) = 8.37. The mean of the six windows' means would weigh the lone token
@@ -27,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -53,9 +57,11 @@ from ropewalk.evals.perplexity import conventions, sampled
 from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
+from ropewalk.records.slide import Slide, coarse_warning, default_stride
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
 
+_logger = logging.getLogger(__name__)
 _TOO_SHORT = (
     "perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
     "longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
@@ -76,25 +82,31 @@ def perplexity(settings: PerplexitySettings) -> records.Rows[records.Perplexity]
     Raises:
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
-    _check_windows(settings, settings.windows or ())  # before a model is loaded
+    if settings.windows:
+        _checked_stride(settings, settings.windows)  # before a model is loaded
     loaded = open_model(
         settings.model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening
     )
+    windows = settings.windows or [loaded.info.window]
+    slide = Slide(min(windows), _checked_stride(settings, windows))
+    if settings.stride is not None and slide.is_coarse and ranks.rank() == 0:
+        _logger.warning(coarse_warning(slide))
     return records.Rows(measure(loaded, settings))
 
 
-def _check_windows(settings: PerplexitySettings, windows: Sequence[int]) -> None:
-    """Refuse windows that cannot be, or that the documents are cut below; nothing where no window is known yet."""
+def _checked_stride(settings: PerplexitySettings, windows: Sequence[int]) -> int:
+    """The stride of these windows; refuses windows that cannot be, or that the documents are cut below."""
+    stride = settings.stride or default_stride(windows)
     for window in windows:
-        check(window, settings.stride)
-    if windows:
-        check_cuts(settings.limit, settings.max_tokens, max(*windows, settings.min_tokens or 0))
+        check(window, stride)
+    check_cuts(settings.limit, settings.max_tokens, max(*windows, settings.min_tokens or 0))
+    return stride
 
 
 def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
     """`perplexity` of a model that is loaded already."""
     windows = list(dict.fromkeys(settings.windows or [loaded.info.window]))
-    _check_windows(settings, windows)
+    stride = _checked_stride(settings, windows)
     for window in windows:
         check_window(loaded.model, window)
     documents, skipped = select_documents(
@@ -109,14 +121,14 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
     )
     if settings.budget is not None:
         for window in windows:
-            sampled.refuse_hopeless(loaded.model, documents, window, settings)
-    on_header = {name: getattr(settings, name) for name in ("stride", "convention", "budget", "max_tokens", "limit")}
-    run = ranks.same(loaded.run(seed=settings.seed, windows=windows, **on_header))
+            sampled.refuse_hopeless(loaded.model, documents, window, stride, settings)
+    on_header = {name: getattr(settings, name) for name in ("convention", "budget", "max_tokens", "limit")}
+    run = ranks.same(loaded.run(seed=settings.seed, windows=windows, stride=stride, **on_header))
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
     recorded_scores = by_key(recorded, records.DocumentScore)
     rows = []
     for window in windows:
-        row = _measure_one(loaded, documents, window, settings, recorder, recorded_scores)
+        row = _measure_one(loaded, documents, window, stride, settings, recorder, recorded_scores)
         each: list[records.DocumentLoss] = [
             {**loss, "text": document.text} for loss, document in zip(row.per_document, documents, strict=False)
         ]
@@ -140,12 +152,13 @@ def _measure_one(
     loaded: LoadedModel,
     documents: Sequence[TokenizedDocument],
     window: int,
+    stride: int,
     settings: PerplexitySettings,
     recorder: records.Recorder,
     recorded_scores: dict[str, records.DocumentScore],
 ) -> records.Perplexity:
     """One window's row: by another convention, estimated, or by the definition."""
-    stride, batch_tokens, seed = settings.stride, settings.batch_tokens, settings.seed
+    batch_tokens, seed = settings.batch_tokens, settings.seed
     if settings.convention != "ropewalk":
         return conventions.measure_window(loaded, documents, window, stride, settings.convention, batch_tokens)
     if settings.budget is None:

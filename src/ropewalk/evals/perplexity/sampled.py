@@ -92,11 +92,11 @@ def _of_what(units: Sequence[Unit], window: int) -> OfWhat:
 
 
 def refuse_hopeless(
-    model: Any, documents: Sequence[TokenizedDocument], window: int, settings: PerplexitySettings
+    model: Any, documents: Sequence[TokenizedDocument], window: int, stride: int, settings: PerplexitySettings
 ) -> None:
     """Refuse, before any window is read, an estimate that `settings.budget` is too little for. Raises UserError."""
     assert settings.budget is not None
-    units = units_of([len(document.ids) for document in documents], window, settings.stride)
+    units = units_of([len(document.ids) for document in documents], window, stride)
     reckon(model, units, _of_what(units, window), minutes=settings.budget, seed=settings.seed)
 
 
