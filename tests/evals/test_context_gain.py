@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_adds_nothing(tmp_path):
     assert [line(m.row) for m in kept.of(records.ContextGain)] == [line(again)]
     assert line(gain(model, **options)) == line(again) and len(records.read([out]).of(records.ContextGain)) == 1
     # Another short context, another stride or an evaluator are other figures.
-    for other in ({"short": 17}, {"stride": 5}, {"evaluator": model}):
+    for other in ({"short": 17}, {"stride": 6}, {"evaluator": model}):
         gain(model, **(options | other))
     assert len(records.read([out]).of(records.DocumentGain)) == 12
 
@@ -207,7 +207,7 @@ def test_an_estimate_is_near_the_exact_figure_and_all_windows_give_it():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"short": 64}, "got 32, 64 and 64"),
+        ({"short": 64}, "got 21, 64 and 64"),
         ({"stride": 16, "short": 16}, "must be shorter"),
         ({"window": 4000}, "at least 4000 tokens"),
         ({"max_tokens": 60}, "cut to 60 tokens"),
@@ -220,8 +220,54 @@ def test_what_cannot_be_measured_is_refused(asked, words):
 
 def test_the_defaults():
     row = gain(tiny(), tokenizer=byte_tokenizer(), data=documents(300))
-    assert (row.window, row.short, row.stride) == (64, 16, 8)
+    assert (row.window, row.short, row.stride) == (64, 16, 5)
     assert math.isnan(row.low) and row.key_tokens == 0 and math.isnan(row.longppl)
+
+
+def tokens_through(model, measure):
+    """How many tokens go through a model in a measurement."""
+    counted = []
+    hook = model.model.embed_tokens.register_forward_pre_hook(lambda _, ids: counted.append(ids[0].numel()))
+    measure()
+    hook.remove()
+    return sum(counted)
+
+
+@pytest.mark.parametrize(("short", "window"), [(16, 64), (32, 64), (64, 256), (100, 256), (32, 256)])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_at_the_defaults_no_more_than_2_2_times_as_many_tokens_are_read_as_by_perplexity_at_both_windows(
+    short, window, length
+):
+    model, asked = (
+        tiny(window=window),
+        dict(tokenizer=byte_tokenizer(), data=documents(length * window, length * window)),
+    )
+    ours = tokens_through(model, lambda: gain(model, **asked, short=short, window=window))
+    theirs = tokens_through(model, lambda: perplexity(model, **asked, windows=[short, window]))
+    assert ours <= 2.2 * theirs
+
+
+def test_what_reads_more_than_2_2_times_as_many_tokens_as_perplexity_at_the_window_alone_is_said_beforehand(caplog):
+    model, asked = tiny(window=64), dict(tokenizer=byte_tokenizer(), short=16, window=64)
+    caplog.set_level("INFO", "ropewalk")
+    for length, dear in ((64, True), (640, False)):
+        caplog.clear()
+        data = documents(length)
+        ours = tokens_through(model, lambda data=data: gain(model, data=data, **asked))
+        alone = tokens_through(
+            model, lambda data=data: perplexity(model, data=data, tokenizer=asked["tokenizer"], windows=[64])
+        )
+        assert (
+            (ours > 2.2 * alone) == dear == (f"context gain reads {ours / alone:.1f} times the tokens" in caplog.text)
+        )
+
+
+def test_a_stride_of_half_the_short_context_is_warned_of(caplog):
+    asked = dict(tokenizer=byte_tokenizer(), data=documents(100), window=64, short=16)
+    gain(tiny(), **asked, stride=7)
+    assert not caplog.text
+    gain(tiny(), **asked, stride=8)
+    assert "half of the shortest context, which is 16 tokens, got 8" in caplog.text
 
 
 def test_no_number_is_refused_with_its_place():

@@ -7,6 +7,7 @@ import math
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain, Measurement
 from ropewalk.records import format as number_format
+from ropewalk.records.slide import Slide
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import short_data
@@ -33,7 +34,7 @@ def section(clean: Clean) -> Section | None:
         "gain",
         "What the context is worth",
         "The loss of the same tokens with a short context less that with the whole one, in nats a token: above zero the model uses what "
-        "lies further back, at zero it ignores it, below it is confused by it. LongPPL is the perplexity of the key tokens alone, those that the "
+        "lies further back than the short context is sure to reach, at zero it ignores it, below it is confused by it. LongPPL is the perplexity of the key tokens alone, those that the "
         "evaluator needs the long context for.",
     )
     for group in groups.values():
@@ -43,7 +44,11 @@ def section(clean: Clean) -> Section | None:
 
 def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) -> None:
     """The figure and the table of rows that may be compared."""
-    row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
+    row, short, names = (
+        group[0].row,
+        Slide(group[0].row.short, group[0].row.stride),
+        labels(list(dict.fromkeys(m.variant for m in group))),
+    )
     title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}"
     states = [(m.variant, m.row.window) for m in group]
     drawn = to_draw(states)
@@ -62,7 +67,9 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) ->
             ["window", "gain\nnats a token", "perplexity", "with the short\ncontext", "LongPPL", "key tokens"],
             seeds_together(_line(clean, m, names) for m in group),
             first="state",
-            note="Small figures: 95 % interval over documents, of an estimate (≈) on these documents. Key tokens were chosen by "
+            note=f"In the short context {short.least} to {row.short - 1} tokens stand before each: a gain is of context beyond {short.least}"
+            + f", and need not be of that beyond {row.short}" * short.is_coarse
+            + ". Small figures: 95 % interval over documents, of an estimate (≈) on these documents. Key tokens were chosen by "
             + (
                 f"{row.evaluator}."
                 if row.evaluator

@@ -5,7 +5,7 @@ out  a record: the gain with a 95 % interval, by place in a document and by docu
 
 **Context gain** is the mean over tokens of nll(short context) - nll(whole context), in nats a token, over all tokens from place K of each
 document on: those that the two contexts tell apart (two_pass.py). It is the difference of the two logarithms of perplexity at the windows K and W
-and the stride S over these tokens, and what perplexity at W alone does not show: a model that ignores everything but the last K tokens gains 0.
+and the stride S over these tokens, and what perplexity at W alone does not show: a model that ignores everything but the last K - S tokens gains 0.
 
 **LongPPL** (Fang et al. 2024, arXiv 2410.23771, ICLR 2025) is exp of the mean nll(whole context) over the key tokens. Taken from the paper: the
 rule for key tokens, long-short difference above alpha = 2 *and* log-likelihood in the whole context above beta = -2, which the evaluator decides; the mean
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -56,9 +57,13 @@ from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
+from ropewalk.records.slide import Slide, coarse_warning
 from ropewalk.settings.command import arguments, takes
 from ropewalk.settings.measure import DataScoreSettings, GainSettings, ReadTwice
 
+_logger = logging.getLogger(__name__)
+#: Times the tokens of perplexity at the same window: more is said beforehand.
+_DEAR = 2.2
 _TOO_SHORT = (
     "context gain needs a document of at least {min_tokens} tokens (the window, or --min-tokens), but the longest of "
     "{skipped} has {longest}; give longer documents, or a smaller --window or --min-tokens"
@@ -109,6 +114,9 @@ def _loaded(settings: GainSettings, model: Any) -> tuple[LoadedModel, Contexts]:
     loaded = open_model(model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening)
     contexts = _contexts(settings, loaded.info.window, loaded.info.original_window)
     check_window(loaded.model, contexts.window)
+    slide = Slide(contexts.short, contexts.stride)
+    if settings.stride is not None and slide.is_coarse and ranks.rank() == 0:
+        _logger.warning(coarse_warning(slide))
     return loaded, contexts
 
 
@@ -129,10 +137,10 @@ def _evaluator(evaluator: Any, loaded: LoadedModel, window: int, loading: dict[s
 
 
 def _contexts(settings: GainSettings, own: int, original: int) -> Contexts:
-    """What was asked for. If not: the model's own window, the one it was pretrained at (or a quarter), and half of that for a stride."""
+    """What was asked for. If not: the model's own window, the one it was pretrained at (or a quarter), and a third of that for a stride."""
     window = settings.window or own
     short = settings.short or (original if original < window else max(2, window // 4))
-    contexts = Contexts(window, short, settings.stride or short // 2)
+    contexts = Contexts(window, short, settings.stride or max(1, short // 3))
     least = settings.min_tokens or window
     if least <= short:
         raise UserError(
@@ -181,7 +189,7 @@ class Reader:
         tokens = self.batch_tokens or default_batch_tokens(self.loaded.device)
         lengths = (self.contexts.window, self.contexts.short)
         shapes = [(max(1, tokens // length), length) for length in lengths]
-        passes = sum(map(self.contexts.tokens_read, places)) // self.contexts.window
+        passes = self.contexts.tokens_read(places) // self.contexts.window
         with contextlib.ExitStack() as stack:
             for each in self.models:
                 stack.enter_context(faster(each.model, passes=passes, window=self.contexts.window, shapes=shapes))
@@ -222,6 +230,11 @@ def measure(
     )
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
     if settings.budget is None:
+        times = contexts.times_perplexity([len(document.ids) for document in documents])
+        if times > _DEAR and ranks.rank() == 0:
+            _logger.info(
+                f"context gain reads {times:.1f} times the tokens of perplexity at {contexts.window} alone: the short context slides by {contexts.stride}; a larger --stride or --short reads fewer"
+            )
         scores = _score_documents(reader, documents, recorder, by_key(recorded, records.DocumentGain))
         figures = of_documents(documents, np.array([score.sums for score in scores]), contexts)
         figures["seconds"] = math.fsum(score.seconds for score in scores)
@@ -260,7 +273,7 @@ def _score_documents(
         title,
         reader.loaded.model,
         f"{len(every_window):,} windows",
-        passes_of(every_window),
+        passes_of(contexts.passes(every_window)),
         "--budget estimates it, and a smaller --max-tokens or --limit leaves fewer windows",
     )
     with Progress(title, len(every_window)) as advance, reader.faster(every_window):

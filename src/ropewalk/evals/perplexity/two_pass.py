@@ -5,7 +5,7 @@ out  per window, the negative log-likelihood of each scored token under either c
 
 Context gain and LongPPL (context_gain.py) are made of these. The whole context is that of perplexity's sliding window (measure.py). The
 short one slides as well: a pass of `short` tokens scores its last `stride`, so that a token has between short - stride and short - 1
-tokens before it, wherever it stands. Tokens before place `short` of a document would be read alike both times, and are not scored.
+tokens before it, wherever it stands: what is gained is gained by context beyond short - stride tokens. Tokens before place `short` of a document would be read alike both times, and are not scored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow, sliding
 from ropewalk.errors import UserError
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
+from ropewalk.records.slide import default_stride
 
 Nats = Float[np.ndarray, " scored"]
 
@@ -80,9 +81,19 @@ class Contexts:
             for start in range(place.first_scored, place.stop, self.stride)
         ]
 
-    def tokens_read(self, place: SlidingWindow) -> int:
-        """By the passes over one window, both times."""
-        return sum(each.length for each in (place, *self.short_windows(place)))
+    def passes(self, places: Sequence[SlidingWindow]) -> list[SlidingWindow]:
+        """Every pass over these windows, in the whole context and in the short one."""
+        return [each for place in places for each in (place, *self.short_windows(place))]
+
+    def tokens_read(self, places: Sequence[SlidingWindow]) -> int:
+        """By the passes over these windows, both times."""
+        return sum(each.length for each in self.passes(places))
+
+    def times_perplexity(self, lengths: Sequence[int]) -> float:
+        """How many times the tokens that perplexity at the window alone reads of documents of these lengths, at its default stride."""
+        ours = sum(self.tokens_read(self.windows(length)) for length in lengths)
+        stride = default_stride([self.window])
+        return ours / sum(place.length for length in lengths for place in sliding(length, self.window, stride))
 
 
 def read_twice(
