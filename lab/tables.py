@@ -94,7 +94,7 @@ def method_map(model: str, directory: Path) -> str:
     first = base.perplexities[old]
     about = (
         f"{model}, {old} → {new} tokens. {first.documents} documents of {base.asked['test']}, cut to {base.asked['test_tokens']} tokens; stride half a "
-        f"window. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {base.device()}."
+        f"window, so that perplexities of two windows and the gain tell of context beyond {old // 2}, not beyond {old}. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {base.device()}."
     )
     return f"{about}\n\n{table(heads, lines)}"
 
