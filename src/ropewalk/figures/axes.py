@@ -49,7 +49,9 @@ def doubling_ticks(figure: Figure, axes: Axes, places: Iterable[float], written:
     """A logarithmic x axis with a tick at each of these places; those have a label for which there is room, the ends and powers of two first."""
     axes.set_xscale("log", base=2)
     low, high = np.log2(axes.get_xlim())
-    a_doubling = (72 * figure.get_figwidth() - _LEFT_OF_AXES) / (high - low)
+    grid = axes.get_gridspec()
+    width = 72 * figure.get_figwidth() / (grid.ncols if grid else 1)
+    a_doubling = (width - _LEFT_OF_AXES) / (high - low)
     ticks = sorted({place for place in places if place > 0})
     halves: dict[float, float] = {}  # of the labels so far: their widths
     for tick in sorted(ticks, key=lambda tick: (tick not in (ticks[0], ticks[-1]), _bits(tick))):
