@@ -24,6 +24,7 @@ from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.data.encode import TokenIds
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.errors import UserError
+from ropewalk.evals.by_layer import by_layer
 from ropewalk.evals.compile import reading_last
 from ropewalk.model.architecture import body_of
 from ropewalk.model.devices import free_bytes, to_device
@@ -128,7 +129,8 @@ def negative_log_likelihoods(
     pending: Float[torch.Tensor, "batch scored"] | None = None
     for batch in _batches(passes, batch_tokens):
         ids = rows_on(device, [item.ids for item in batch])
-        scores = _forward(model, ids, batch[0].scored)
+        with by_layer(model, ids):
+            scores = _forward(model, ids, batch[0].scored)
         # Read one batch late, so that a GPU already has its next batch when the CPU waits for this one.
         if pending is not None:
             yield from pending.cpu().numpy()

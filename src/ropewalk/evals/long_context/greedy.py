@@ -28,6 +28,7 @@ from ropewalk.attention_ops.prefix import keeps_positions
 from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
+from ropewalk.evals.by_layer import by_layer
 from ropewalk.evals.compile import reading_last
 from ropewalk.evals.downstream.generation import cache_bytes
 from ropewalk.evals.likelihood import default_batch_tokens, rows_on
@@ -150,7 +151,7 @@ def _read(
     counted = torch.tensor([len(prompt.answer) for prompt in prompts], device=device)[:, None]
     start = _copy_shared(cache, row, prompts, device)
     ids = torch.cat([rows_on(device, [prompt.ids[start:] for prompt in prompts]), answers[:, :-1]], dim=1)
-    with cache.attending(), reading_last(model, count):
+    with cache.attending(), reading_last(model, count), by_layer(model, ids):
         place = cache.at(slice(row, row + len(prompts)), start, ids.shape[1], count)
         logits = model(input_ids=ids, **place).logits
     cache.prompts[row : row + len(prompts)] = [prompt.ids for prompt in prompts]

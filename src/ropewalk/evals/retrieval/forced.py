@@ -28,6 +28,7 @@ from torch import Tensor
 from ropewalk.attention_ops.prefix import SharedPrefix, keeps_positions
 from ropewalk.attention_ops.transformers import attends_in_two_parts
 from ropewalk.errors import UserError
+from ropewalk.evals.by_layer import by_layer
 from ropewalk.evals.compile import reading_last
 from ropewalk.evals.likelihood import check_window, default_batch_tokens, rows_on
 from ropewalk.evals.time_needed import Passes
@@ -114,6 +115,7 @@ def verdicts(
                 model, shape.shared, shape.tokens, shape.scored, in_two_parts=in_two_parts
             ) as arguments,
             reading_last(model, shape.scored),
+            by_layer(model, ids),
         ):
             logits = model(input_ids=ids, logits_to_keep=shape.scored, **arguments).logits
         # One batch behind, so that a GPU has its next work before it is asked for what it has done.
