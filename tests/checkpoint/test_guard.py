@@ -300,7 +300,6 @@ DELETING = {
     "data/token_corpus.py": "the cache",
     "exports/converter.py": "the cache",
     "exports/export.py": "a directory that is being written",
-    "evals/long_context/written.py": "a directory that is being written",
     "exports/gguf_rope.py": "a directory that is being written",
     "model/carry.py": "a directory that is being written",
     "model/position_table.py": "a directory that is being written",

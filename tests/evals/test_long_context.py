@@ -5,6 +5,7 @@ import importlib.metadata
 import itertools
 import json
 import re
+import shutil
 from collections import Counter, deque
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from safetensors.torch import load_file, save_file
 
 from ropewalk import records
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.encode import encode
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
@@ -161,6 +164,32 @@ def test_of_items_that_do_not_fit_none_is_written_and_no_directory_is_replaced(t
     assert not (tmp_path / "none").exists()
     with pytest.raises(UserError, match="a model that is named, got an object"):
         write_items(RulerSettings(tiny(window=64), tokenizer=byte_tokenizer()), tmp_path / "none")
+
+
+@pytest.mark.parametrize("weights", [True, False], ids=["weights", "config alone"])
+def test_no_item_is_written_that_the_model_has_no_embedding_for(weights, tmp_path):
+    """As measuring refuses it; by the config where the weights are not here, and of a tokenizer of the user's own."""
+    model = saved_hemp(tmp_path / "model", vocab_size=100, weights=weights)
+    fields = dict(windows=[1024], items=1, tasks=["niah_single_1"])
+    for tokenizer in (None, load_tokenizer("hemp")):
+        with pytest.raises(UserError, match=r"has token \d+ .*embedding has 100 rows"):
+            write_items(RulerSettings(model, tokenizer=tokenizer, **fields), tmp_path / "items")
+    assert not (tmp_path / "items").exists()
+
+
+def saved_hemp(place, vocab_size, weights):
+    """hemp with fewer rows in its embedding than its tokenizer has tokens."""
+    shutil.copytree(Checkpoint.open("hemp").path, place)
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    (place / "config.json").write_text(json.dumps(config | {"vocab_size": vocab_size}), encoding="utf-8")
+    stored = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    if weights:
+        rows = {
+            name: value[:vocab_size] if len(value) == config["vocab_size"] else value for name, value in stored.items()
+        }
+        save_file(rows, place / "model.safetensors")
+    return place
 
 
 def test_what_is_measured_and_what_is_left_out_is_said_before_the_first_item(answered, caplog, monkeypatch):

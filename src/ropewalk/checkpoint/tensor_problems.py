@@ -261,8 +261,8 @@ def tokens_of(directory: Path) -> dict[str, int]:
 
 
 def embedding_rows(checkpoint: Checkpoint) -> int | None:
-    """How many token ids the input embedding has rows for: by its tensor, else by the config; None if neither says."""
-    for header in checkpoint.headers.values():
+    """How many token ids the input embedding has rows for: by its tensor, else by the config, as where weights are not here; None if neither says."""
+    for header in checkpoint.headers.values() if checkpoint.has_weights else ():
         for name, entry in tensors(header):
             if name.endswith(_EMBEDDINGS) and len(entry["shape"]) == 2:
                 return int(entry["shape"][0])

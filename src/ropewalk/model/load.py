@@ -192,7 +192,7 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
             directory, local_files_only=True, trust_remote_code=trusted
         )
         tokenizer("a")  # some settings that it cannot have show only when it is used
-    if isinstance(model, Checkpoint) and model.has_weights:
+    if isinstance(model, Checkpoint):
         with contextlib.suppress(UserError):  # damaged weights are told of by whoever reads them
             limit_ids(tokenizer, embedding_rows(model))
     return tokenizer

@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.files import whole_directory
+from ropewalk.checkpoint.tensor_problems import embedding_rows
+from ropewalk.data.encode import limit_ids
 from ropewalk.errors import UserError
-from ropewalk.evals.long_context.items import TooSmall
+from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.measure import item, lengths, nothing_fits, of_what
 from ropewalk.evals.long_context.source import Source
 from ropewalk.evals.long_context.tasks import TASKS
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress, is_first_process
+from ropewalk.sentences import counted
 from ropewalk.settings.measure import RulerSettings
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +51,11 @@ def write_items(settings: RulerSettings, out: str | Path) -> int:
         raise UserError(f"items are written into a directory that is not there yet, but {out} exists; name another one")
     checkpoint = Checkpoint.open(settings.model, **settings.opening)
     windows = sorted({*(settings.windows or lengths(checkpoint.info.window, checkpoint.info.original_window))})
-    source = Source(load_tokenizer(checkpoint), windows[-1], settings.data, settings.questions, settings.needle)
+    if (tokenizer := settings.tokenizer) is None:
+        tokenizer = load_tokenizer(checkpoint)
+    else:
+        limit_ids(tokenizer, embedding_rows(checkpoint))
+    source = Source(tokenizer, windows[-1], settings.data, settings.questions, settings.needle)
     names, _ = of_what(settings.tasks, source, windows)
     unfit: list[records.Unfit] = []
     with whole_directory(out) as directory:
@@ -55,24 +63,41 @@ def write_items(settings: RulerSettings, out: str | Path) -> int:
             for name in names:
                 start = time.perf_counter()
                 try:
-                    _write(directory / f"{name}-{window}.jsonl", source, name, window, settings)
+                    items = _made(source, name, window, settings)
                 except TooSmall as small:
-                    (directory / f"{name}-{window}.jsonl").unlink()
                     unfit.append(records.Unfit(task=name, window=window, least=small.least))
                     _logger.info("left out: %s at %d tokens: %s", name, window, small)
-                else:
-                    seconds = time.perf_counter() - start
-                    _logger.info("%s, %d tokens: %d made in %.1f s", name, window, settings.items, seconds)
+                    continue
+                _write(directory / f"{name}-{window}.jsonl", items, source, name, window, settings)
+                _logger.info(
+                    "%s, %d tokens: %s made in %.1f s",
+                    name,
+                    window,
+                    counted(settings.items, "item"),
+                    time.perf_counter() - start,
+                )
         if len(unfit) == len(windows) * len(names):
             raise nothing_fits(unfit, windows[-1])
     return (len(windows) * len(names) - len(unfit)) * settings.items
 
 
-def _write(path: Path, source: Source, name: str, window: int, settings: RulerSettings) -> None:
-    """The items of one task at one length, in the order of their numbers."""
-    with open(path, "w", encoding="utf-8") as file, Progress(path.stem, settings.items) as advance:
+def _made(source: Source, name: str, window: int, settings: RulerSettings) -> list[Item]:
+    """The items of one task at one length, in the order of their numbers.
+
+    Raises:
+        TooSmall: one of them, which differ, does not fit.
+    """
+    items = []
+    with Progress(f"{name}-{window}", settings.items) as advance:
         for number in range(settings.items):
-            each = item(source, name, window, settings.seed, number)
+            items.append(item(source, name, window, settings.seed, number))
+            advance()
+    return items
+
+
+def _write(path: Path, items: Sequence[Item], source: Source, name: str, window: int, settings: RulerSettings) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for number, each in enumerate(items):
             row = {
                 "task": name,
                 "rule": TASKS[name].rule,
@@ -85,4 +110,3 @@ def _write(path: Path, source: Source, name: str, window: int, settings: RulerSe
                 "prompt": source.tokenizer.decode(each.ids, skip_special_tokens=True),
             }
             file.write(json.dumps(row) + "\n")
-            advance()
