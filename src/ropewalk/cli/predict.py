@@ -23,7 +23,10 @@ def theory(options: Any) -> None:
         say(json.dumps(forecast.to_dict(), indent=2))
         return
     show_theory(forecast, full=options.full)
-    drawn = any(Path(forecast.out or ".").glob("*.svg"))
+    if forecast.out is None:
+        say("nothing is written; --out DIR writes the figures (SVG and PNG) and the rows (theory.jsonl)")
+        return
+    drawn = any(Path(forecast.out).glob("*.svg"))
     say(f"{'figures (SVG and PNG) and ' if drawn else ''}theory.jsonl in {forecast.out}")
 
 

@@ -32,7 +32,7 @@ class TheorySettings(Overwriting, OpeningOptions):
     window: Tokens | None = None
     """Tokens; the model's own window if it was extended, else 16 times that."""
     out: OptionalDirectory = None
-    """Directory for figures and records; theory-NAME-WINDOW if not given."""
+    """Directory for figures and records; nothing is written if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ No weight is read and torch is never imported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -135,7 +136,7 @@ def theory(settings: TheorySettings) -> Forecast:
     """What the theory says of a model in a longer window, and its figures on disk. No weights, no GPU, under ten seconds.
 
     Returns:
-        All that was computed; figures and `theory.jsonl` are in its directory `out`.
+        All that was computed; figures and `theory.jsonl` are in its directory `out`, None where none was named.
 
     Raises:
         UserError: a window below the model's own or absurd, a directory that is taken, a head that would not fit in memory.
@@ -151,15 +152,16 @@ def theory(settings: TheorySettings) -> Forecast:
         model, config = checkpoint.info, checkpoint.config
         warn_of_spellings(checkpoint)
     rope, reach = _rope_and_reach(model, settings.window)
-    out = Path(settings.out or f"theory-{Path(model.name).name}-{reach}")
-    # The directory that we name ourselves may be made anew unasked; the guard sees to it that nothing else lies there.
-    with whole_directory(
-        out, overwrite=settings.overwrite or settings.out is None, inputs=inputs_of(settings)
-    ) as beside:
+    out = None if settings.out is None else Path(settings.out)
+    overwrite, inputs = settings.overwrite, inputs_of(settings)
+    # What is there already is refused before anything is worked out.
+    with (
+        contextlib.nullcontext() if out is None else whole_directory(out, overwrite=overwrite, inputs=inputs) as beside
+    ):
         result = forecast(rope, reach, scaling=model.scaling if reach == model.window else None)
         run = records.new_run(model, device="cpu", dtype="float64", settings={"window": reach})
-        write(result, run, beside)
-        if settings.out is not None:
+        if beside is not None:
+            write(result, run, beside)
             run_file.write(settings, beside)
     layout = layout if checkpoint is None else checkpoint.layers  # after the rotation, which not every model has
     counted = hurdles(config, layout, model.original_window)
