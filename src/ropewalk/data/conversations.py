@@ -213,7 +213,7 @@ _ASIDE = ("role", "from", "content", "value", "text", "id", "turn", "index", "ti
 
 def unread(row: Mapping[str, Any], named: str | None = None) -> set[str]:
     """Keys of a conversation's turns that hold something and are not read, `reasoning` or `audio`, say. named: the column of turns."""
-    columns = [row.get(name) for name in ([named] if named else [*_TURNS, "prompt", "completion"])]
+    columns = [row.get(name) for name in ([named] if named else columns_of(row))]
     turns = [turn for column in columns if isinstance(column, list) for turn in column if isinstance(turn, dict)]
     return {key for turn in turns for key, value in turn.items() if value and key not in (*_KEPT, *_ASIDE)}
 
