@@ -310,7 +310,7 @@ def test_benchmarks_are_paired_item_by_item(tmp_path):
         )
     )
     assert (
-        "Of 1 benchmarks in the original window 1 lost beyond chance (BoolQ); the mean changed by −15.0 points." in page
+        "Of 1 benchmark in the original window 1 lost beyond chance (BoolQ); the mean changed by −15.0 points." in page
     )
     assert "< 0.001" in page  # 15 of 15 changes were losses: 2 / 2**15
     other = answered("1" * 45 + "0" * 55, "another")
