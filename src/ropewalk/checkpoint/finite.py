@@ -1,12 +1,14 @@
-"""Which tensors of a safetensors file cannot have been trained: NaN or an infinity in them, or one value throughout. Without torch.
+"""Which tensors of a safetensors file cannot have been trained, and what tells each matrix from its siblings in other layers. Without torch.
 
 in   a file
-out  names of tensors; every value is read once, in pieces, by several threads
+out  names of tensors with NaN or an infinity, or with one value throughout; of each matrix its scale, a signature, its rows of zeros;
+     every value is read once, in pieces, by several threads
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 
 from ropewalk.checkpoint.digests import by_threads
 from ropewalk.checkpoint.headers import check_safetensors, tensors
+from ropewalk.checkpoint.tensor_problems import is_by_token
 
 #: Bytes that one thread reads at a time.
 _PIECE = 1 << 24
@@ -28,18 +31,65 @@ _ALL_SET = {
     "F8_E5M2": (1, 0x7C),
     "F8_E4M3": (1, 0x7F),
 }
+#: The exponent's bits are those, but for E4M3.
+_EXPONENT = {dtype: bits for dtype, (_, bits) in _ALL_SET.items()} | {"F8_E4M3": 0x78}
 
 
 #: What may well be zero: an adapter's second factor until it is trained (LoRA, arXiv 2106.09685, section 4.1), and biases, which mixtures of experts stack.
 _MAY_BE_ZERO = ("lora_B", "lora_embedding_B", "bias")
+#: A scale is taken from every so many-th value: no divisor of any width, so that the values come from all columns.
+_SAMPLED = 17
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What tells a matrix from others of its shape.
+
+    Attributes:
+        scale: mean of the binary exponents of values that are not zero: a factor of 2 is 1, and a few huge values hardly count.
+        signature: the same of two matrices whose bits are the same; of two others with a chance of 2^-64.
+        zero_rows: of an embedding or a head, the ids whose rows are all zeros.
+    """
+
+    scale: float
+    signature: tuple[int, bytes]
+    zero_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one."""
+    """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one.
+
+    matrices: every other matrix, by its name.
+    """
 
     not_finite: list[str]
     constant: list[str]
+    matrices: dict[str, Matrix]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive values of one tensor, whole rows where it has a row a token. offset: bytes in the file. row: its first."""
+
+    name: str
+    dtype: str
+    offset: int
+    count: int
+    width: int
+    row: int
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of a piece: exponents as their sum over a count, and the bits of its value where it has one value alone."""
+
+    broken: bool
+    only: int | None
+    exponents: tuple[int, int]
+    words: int
+    sample: bytes
+    zero_rows: tuple[int, ...]
 
 
 def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
@@ -49,35 +99,74 @@ def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
         UserError: a truncated or damaged file.
         OSError: it cannot be read.
     """
-    header, data = check_safetensors(file) if header is None else header, _begin_of_data(file)
+    header = check_safetensors(file) if header is None else header
+    pieces = list(_pieces(header, _begin_of_data(file)))
+    read: dict[str, list[_Read]] = {}
+    for piece, result in zip(pieces, by_threads(lambda piece: _read(file, piece), pieces), strict=True):
+        read.setdefault(piece.name, []).append(result)
+    broken = [name for name, results in read.items() if any(result.broken for result in results)]
+    sound = {
+        name: read[name]
+        for name, entry in tensors(header)
+        if name in read and name not in broken and _is_matrix(name, entry["shape"])
+    }
+    constant = [name for name, results in sound.items() if _is_constant(results)]
+    return Damage(broken, constant, {name: _matrix(results) for name, results in sound.items() if name not in constant})
 
-    def pieces() -> Iterator[tuple[str, int, int, str]]:
-        for name, entry in tensors(header):
-            width, _ = _ALL_SET.get(entry["dtype"], (0, 0))
-            begin, end = entry["data_offsets"]
-            for start in range(begin, end, _PIECE) if width else ():
-                yield name, data + start, (min(end, start + _PIECE) - start) // width, entry["dtype"]
 
-    def seen(piece: tuple[str, int, int, str]) -> tuple[bool, int | None]:
-        """Whether it has NaN or an infinity; the bits of its value where it has one value alone."""
-        _, offset, count, dtype = piece
-        width, bits = _ALL_SET[dtype]
-        values = np.fromfile(file, f"<u{width}", count, offset=offset)
-        # Most pieces differ within a few values, and are not compared whole.
-        alike = bool((values[:64] == values[0]).all()) and bool((values == values[0]).all())
-        only = int(values[0]) if alike else None
-        mask = values.dtype.type(bits)
-        return bool((np.bitwise_and(values, mask, out=values) == mask).any()), only
+def _pieces(header: dict[str, Any], begin_of_data: int) -> Iterator[_Piece]:
+    for name, entry in tensors(header):
+        size, _ = _ALL_SET.get(entry["dtype"], (0, 0))
+        begin, end = entry["data_offsets"]
+        width = entry["shape"][1] if len(entry["shape"]) == 2 and is_by_token(name) else 0
+        row = width * size
+        step = max(row, _PIECE - _PIECE % row) if row else _PIECE
+        for start in range(begin, end, step) if size else ():
+            count = (min(end, start + step) - start) // size
+            yield _Piece(
+                name, entry["dtype"], begin_of_data + start, count, width, (start - begin) // row if row else 0
+            )
 
-    listed = list(pieces())
-    of_pieces = by_threads(seen, listed)
-    broken = dict.fromkeys(piece[0] for piece, (bad, _) in zip(listed, of_pieces, strict=True) if bad)
-    alone: dict[str, set[int | None]] = {}
-    for piece, (_, only) in zip(listed, of_pieces, strict=True):
-        alone.setdefault(piece[0], set()).add(only)
-    matrices = {name for name, entry in tensors(header) if _is_matrix(name, entry["shape"])}
-    same = [name for name, values in alone.items() if name in matrices and len(values) == 1 and None not in values]
-    return Damage(list(broken), [name for name in same if name not in broken])
+
+def _read(file: Path, piece: _Piece) -> _Read:
+    size, bits = _ALL_SET[piece.dtype]
+    values = np.fromfile(file, f"<u{size}", piece.count, offset=piece.offset)
+    magnitude = values.dtype.type((1 << (8 * size - 1)) - 1)  # all bits but the sign's
+    # Most pieces differ within a few values, and are not compared whole.
+    first = values[:64]
+    alike = bool((first == values[0]).all()) and bool((values == values[0]).all())
+    # What was multiplied by 0 holds -0 as well.
+    zeros = not (first & magnitude).any() and not (values & magnitude).any()
+    only = 0 if zeros else int(values[0]) if alike else None
+    sample = values[::_SAMPLED]
+    exponent, shift = _EXPONENT[piece.dtype], (_EXPONENT[piece.dtype] & -_EXPONENT[piece.dtype]).bit_length() - 1
+    exponents = (sample[(sample & magnitude) != 0] & values.dtype.type(exponent)) >> values.dtype.type(shift)
+    whole_words = values.nbytes % 8 == 0
+    words = int((values.view("<u8") if whole_words else values).sum(dtype=np.uint64))
+    of_sample = hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
+    zero_rows = _zero_rows(values.reshape(-1, piece.width), magnitude, piece.row) if piece.width else ()
+    mask = values.dtype.type(bits)
+    broken = bool((np.bitwise_and(values, mask, out=values) == mask).any())  # last: it writes over the values
+    return _Read(broken, only, (int(exponents.sum(dtype=np.int64)), exponents.size), words, of_sample, zero_rows)
+
+
+def _zero_rows(rows: np.ndarray, magnitude: Any, first: int) -> tuple[int, ...]:
+    """Which rows are zeros, counted from `first`; most show in their beginning that they are not."""
+    candidates = np.flatnonzero(~(rows[:, :8] & magnitude).any(axis=1))
+    return tuple(first + int(row) for row in candidates if not (rows[row] & magnitude).any())
+
+
+def _is_constant(results: Sequence[_Read]) -> bool:
+    values = {result.only for result in results}
+    return len(values) == 1 and None not in values
+
+
+def _matrix(results: Sequence[_Read]) -> Matrix:
+    total, count = (sum(part) for part in zip(*(result.exponents for result in results), strict=True))
+    words = sum(result.words for result in results) % 2**64
+    sample = hashlib.blake2b(b"".join(result.sample for result in results), digest_size=16).digest()
+    zero_rows = tuple(row for result in results for row in result.zero_rows)
+    return Matrix(total / count if count else 0.0, (words, sample), zero_rows)
 
 
 def _is_matrix(name: str, shape: list[int]) -> bool:

@@ -33,6 +33,8 @@ _EMBEDDINGS = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
 )
+#: And their output heads.
+_HEADS = ("lm_head.weight", "embed_out.weight")
 #: Where configs say that weights are quantised: for transformers; by compressed-tensors and others before it was there; MLX.
 _QUANTISED_KEYS = ("quantization_config", "compression_config", "quant_config", "quantize_config", "quantization")
 #: Tensors that only quantised weights have beside them: GPTQ and AWQ, FP8, bitsandbytes, compressed-tensors, MXFP4.
@@ -268,6 +270,11 @@ def embedding_rows(checkpoint: Checkpoint) -> int | None:
                 return int(entry["shape"][0])
     stated = checkpoint.text_config.get("vocab_size")
     return stated if isinstance(stated, int) else None
+
+
+def is_by_token(name: str) -> bool:
+    """Whether a tensor of that name has a row a token id: an input embedding or an output head."""
+    return name.endswith((*_EMBEDDINGS, *_HEADS))
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:

@@ -17,6 +17,8 @@ Overall = Literal["sound", "noted", "incomplete", "wrong"]
 EXIT_STATUS: dict[Overall, int] = {"sound": 0, "wrong": 1, "noted": 1, "incomplete": 3}
 #: Its notes are of every model, and of what may be done with it later.
 _LATER_ON = 11
+#: What it notes, a sound model has on purpose and a damaged one by accident: the last line says so.
+_ODD = 16
 _REFERS = "not before what check"
 
 #: The checks, by number, as docs/doctor.md lists them.
@@ -36,6 +38,8 @@ CHECKS: dict[int, str] = {
     13: "code of its own",
     14: "files as written",
     15: "values",
+    16: "matrices beside their siblings",
+    17: "taken on trust",
 }
 
 
@@ -116,6 +120,11 @@ class Diagnosis:
     def noted(self) -> list[Finding]:
         """The notes that count where notes do: those of this model, and none of what every model meets later on."""
         return [finding for finding in self.findings if finding.verdict == "note" and finding.number != _LATER_ON]
+
+    @property
+    def odd(self) -> list[Finding]:
+        """The notes on weights that a sound model may have, and a damaged one has."""
+        return [finding for finding in self.noted if finding.number == _ODD]
 
     @property
     def verdict(self) -> Overall:

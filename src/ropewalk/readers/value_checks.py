@@ -7,27 +7,35 @@ out  findings, a sentence each
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ropewalk.checkpoint.digests import READ_UNASKED
-from ropewalk.checkpoint.finite import damage
-from ropewalk.checkpoint.tensor_problems import listed, several
+from ropewalk.checkpoint.digests import READ_UNASKED, noted_digests
+from ropewalk.checkpoint.finite import Damage, Matrix, damage
+from ropewalk.checkpoint.tensor_problems import listed, several, tokens_of
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.odd_matrices import oddities, padding
 
 _GB = 10**9
+#: Where no digest says that the values are those that were written.
+_UNSEEN = (
+    "; what no reading of values can see: two matrices of one shape that were swapped, a part of one that is wrong, the weights of another model of "
+    "this shape; a digest from where they were made does (check 14), or a measurement"
+)
 
 
 def finite(
     directory: Path, files: Iterable[Path], *, full: bool, headers: Mapping[str, dict[str, Any]] = MappingProxyType({})
 ) -> Iterator[Finding]:
-    """15. No weight is NaN or infinite, and no matrix has one value throughout. full: however long it takes to read them.
+    """15. No weight is NaN or infinite, and no matrix has one value throughout. 16. None is unlike its siblings (odd_matrices.py).
 
     Args:
         directory: of a model or an adapter.
         files: of weights in it or below.
+        full: however long it takes to read them.
         headers: of those that were read before, by their paths below the directory.
     """
     files = sorted({*files})
@@ -37,23 +45,44 @@ def finite(
             15, "not checked", f"values not read: to look for NaN in {size / _GB:.0f} GB takes minutes; add --full"
         )
         return
-    named = [(file, file.relative_to(directory).as_posix()) for file in files]
-    faults = [fault for file, name in named if (fault := _fault(file, name, headers.get(name)))]
+    matrices, faults = dict[str, Matrix](), list[str]()
+    for file in files:
+        name = file.relative_to(directory).as_posix()
+        read = _read(file, name, headers.get(name))
+        if isinstance(read, str):
+            faults.append(read)
+            continue
+        matrices |= read.matrices
+        faults += [_fault(read, name)] if _fault(read, name) else []
     yield from (Finding(15, "wrong", fault) for fault in faults)
     if files and not faults:
-        yield Finding(15, "ok", "each was read, none is NaN or infinite, and no matrix has one value throughout")
+        names = {file.relative_to(directory).as_posix() for file in files}
+        unseen = "" if names <= noted_digests(directory).keys() else _UNSEEN
+        yield Finding(
+            15, "ok", f"each was read, none is NaN or infinite, and no matrix has one value throughout{unseen}"
+        )
+    token_ids = cache(lambda: {*tokens_of(directory).values()})
+    odd = list(oddities(matrices, token_ids))
+    yield from (Finding(16, "note", sentence) for sentence in odd)
+    if matrices and not odd:
+        alike = "none is far from its siblings in scale or a copy of one, and no token's row is zeros"
+        yield Finding(16, "ok", "; ".join([alike, *padding(matrices, token_ids)]))
 
 
-def _fault(file: Path, name: str, header: dict[str, Any] | None) -> str:
-    """What is said of a file whose numbers no training makes; empty of one with sound ones."""
+def _read(file: Path, name: str, header: dict[str, Any] | None) -> Damage | str:
+    """What was read of a file, or why it could not be."""
     try:
-        found = damage(file, header)
+        return damage(file, header)
     except UserError as error:
         return str(error)
     except OSError as error:
         return f"{name} cannot be read ({error.strerror}); take it from a copy, or make the model again"
-    if found.not_finite:
-        return f"weights are finite numbers, but {name} has {several(found.not_finite)} with NaN or infinity ({listed(found.not_finite)}); fetch or make the model again"
-    if found.constant:
-        return f"weights were trained, but {name} has {several(found.constant)} with one value throughout ({listed(found.constant)}), all zeros for example; fetch or make the model again"
+
+
+def _fault(read: Damage, name: str) -> str:
+    """What is said of a file whose numbers no training makes; empty of one with sound ones."""
+    if read.not_finite:
+        return f"weights are finite numbers, but {name} has {several(read.not_finite)} with NaN or infinity ({listed(read.not_finite)}); fetch or make the model again"
+    if read.constant:
+        return f"weights were trained, but {name} has {several(read.constant)} with one value throughout ({listed(read.constant)}), all zeros for example; fetch or make the model again"
     return ""

@@ -49,7 +49,8 @@ def verdict(diagnosis: Diagnosis) -> str:
             dict.fromkeys(finding.check for finding in diagnosis.noted)
         )
     starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
-    return "sound" + (
+    doubt = f", if what check {diagnosis.odd[0].number} notes was meant" if diagnosis.odd else ""
+    return f"sound{doubt}" + (
         f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
     )
 
