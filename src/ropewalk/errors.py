@@ -20,7 +20,8 @@ _NO_MEMORY = (
     "out of memory",
     "STATUS_ALLOC_FAILED",
 )
-_LONGEST = 200
+#: Signs of another program's sentence; huggingface_hub's about a config that contradicts itself has 160.
+_LONGEST = 300
 
 
 class UserError(ValueError):
@@ -59,9 +60,25 @@ def reason(error: BaseException) -> str:
     """What went wrong, on one line, by the name of the exception where its text alone would say nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").split(". ")[0][:_LONGEST]
+    text = first_sentence(error)
     spoken = isinstance(error, ValueError | RuntimeError) and not isinstance(error, RecursionError) and " " in text
     return text if spoken else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def first_sentence(error: BaseException) -> str:
+    """What an exception says first, on one line, without control characters; a line that ends in a colon goes on in the next one, or in its cause."""
+    text = ""
+    for line in filter(None, map(str.strip, str(error).splitlines())):
+        text = f"{text} {line}".strip()
+        if not text.endswith(":"):
+            break
+    if text.endswith(":") and error.__cause__ is not None:
+        text += f" {first_sentence(error.__cause__)}"
+    shown = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in text.split(". ")[0].removesuffix(".")
+    )
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:

@@ -412,6 +412,15 @@ def test_a_config_that_transformers_refuses_is_no_fault_of_the_tokenizer(tmp_pat
     assert not any("does not open the tokenizer" in finding.sentence for finding in ropewalk.doctor(directory).findings)
 
 
+def test_the_reason_that_transformers_gives_is_whole_and_on_one_line(tmp_path: Path) -> None:
+    """huggingface_hub's validators say which one failed in the first line, and why in the second."""
+    directory = testing.tiny_directory(tmp_path / "a")
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}), encoding="utf-8")
+    (sentence,) = [finding.sentence for finding in ropewalk.doctor(directory).findings if finding.number == 9]
+    assert "multiple of the number of attention heads (7)" in sentence and "\n" not in sentence
+
+
 def test_doctor_runs_without_torch_and_without_transformers(tmp_path: Path) -> None:
     write(tmp_path, shelf.llama_2())
     code = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.errors import Unsupported, UserError
+from ropewalk.errors import Unsupported, UserError, first_sentence
 from ropewalk.model.load import encodes_only, laid_out, refuse_unknown_code
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
@@ -27,7 +27,7 @@ def verified(path: Path, number: int, opening: Opening) -> Finding:
     except UserError as error:
         return Finding(number, "wrong", str(error))
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
-        return Finding(number, "not checked", f"transformers builds no model from this config ({_first_line(error)})")
+        return Finding(number, "not checked", f"transformers builds no model from this config ({_why(error)})")
     return Finding(number, "ok", f"transformers {transformers.__version__} computes the closed form")
 
 
@@ -44,7 +44,7 @@ def tensors_fit(path: Path, number: int, opening: Opening) -> list[Finding]:
         checkpoint = _opened(path, opening)
         problems = [] if encodes_only(checkpoint) else laid_out(checkpoint)
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
-        return [Finding(number, "not checked", f"whether each tensor has a place: {_first_line(error)}")]
+        return [Finding(number, "not checked", f"whether each tensor has a place: {_why(error)}")]
     findings = [Finding(number, "wrong" if problem.stops else "note", problem.sentence) for problem in problems]
     return findings or [Finding(number, "ok", "none is missing, and each has its place in transformers' model")]
 
@@ -58,12 +58,9 @@ def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:
     try:
         transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
-        return f"transformers {transformers.__version__} does not open the tokenizer ({_first_line(error)}); fetch it again"
+        return f"transformers {transformers.__version__} does not open the tokenizer ({_why(error)}); fetch it again"
     return ""
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_sentence(error)}"
