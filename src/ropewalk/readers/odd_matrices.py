@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ropewalk.checkpoint.finite import Matrix
 from ropewalk.checkpoint.tensor_problems import listed
-from ropewalk.records.format import counted
+from ropewalk.sentences import counted
 
 #: Binary orders between a matrix and the median of its siblings. The furthest in SmolLM2-135M, gemma-3-270m, hemp and a model of the lab is
 #: 2.05 (a v_proj of SmolLM2's first layers); a factor of 16 leaves as much again.
