@@ -140,6 +140,22 @@ def test_an_adapter_without_its_base_or_on_another_one_is_refused(trained, tmp_p
         ropewalk.merge(other, out=tmp_path / "out")
 
 
+def test_of_what_is_no_adapter_it_is_said_what_can_be_merged(trained, tmp_path):
+    base, out = trained
+    config = out / "adapter/adapter_config.json"
+    (tmp_path / "plain").mkdir()
+    shutil.copytree(out / "adapter", tmp_path / "plain/checkpoint-9")
+    for given, reason in (
+        (out, rf"{out} is a trained model with {out / 'adapter'} merged already"),
+        (base, f"{base} has none, but is a whole model"),
+        (config, f"is a file in one; name {out / 'adapter'}$"),
+        (tmp_path / "plain", f"has one in it; name {tmp_path / 'plain/checkpoint-9'}$"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            ropewalk.merge(given, out=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
+from ropewalk.checkpoint.guard import MARK
 from ropewalk.errors import UserError
 from ropewalk.settings.options import (
     Directory,
@@ -49,8 +50,21 @@ class MergeSettings(FromAdapter):
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
         if not is_adapter(Path(self.adapter)):
-            lacks = "has none" if Path(self.adapter).is_dir() else "is no directory"
-            raise UserError(f"an adapter is a directory with an {ADAPTER_CONFIG}, and {self.adapter} {lacks}; name one")
+            raise UserError(f"an adapter is a directory with an {ADAPTER_CONFIG}, and {_instead(Path(self.adapter))}")
+
+
+def _instead(path: Path) -> str:
+    """What a path is that is no adapter, and what can be merged in its place."""
+    if path.is_file() and is_adapter(path.parent):
+        return f"{path} is a file in one; name {path.parent}"
+    adapters = sorted(str(below.parent) for below in path.glob(f"*/{ADAPTER_CONFIG}"))
+    if adapters and (path / MARK).exists() and (path / "config.json").exists():
+        return f"{path} is a trained model with {' and '.join(adapters)} merged already; take it as it is, or merge that into another --base"
+    if adapters:
+        return f"{path} has {'one' if len(adapters) == 1 else 'several'} in it; name {' or '.join(adapters)}"
+    if (path / "config.json").exists():
+        return f"{path} has none, but is a whole model, with nothing to merge; take it as it is, or name an adapter"
+    return f"{path} {'has none' if path.is_dir() else 'is no directory'}; name one"
 
 
 @dataclass(frozen=True, kw_only=True)
