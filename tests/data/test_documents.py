@@ -266,7 +266,7 @@ def test_of_splits_without_train_one_is_to_be_named(tmp_path):
     datasets.DatasetDict(made).save_to_disk(tmp_path / "data/two")
     datasets.DatasetDict(only=made["a"]).save_to_disk(tmp_path / "one")
     for place in (tmp_path / "data/two", tmp_path / "data"):
-        with pytest.raises(UserError, match=f"two has a, b; name the directory of one, as in {tmp_path}/data/two/a"):
+        with pytest.raises(UserError, match=f"two has a, b; name one, as in {tmp_path}/data/two/a"):
             texts(place)
         with pytest.raises(UserError, match="a, b"):
             files_of(place)
@@ -281,7 +281,7 @@ def test_who_stops_early_has_been_told_which_split_is_read(tmp_path, caplog):
     datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
     with caplog.at_level("INFO", "ropewalk"):
         next(read_documents(tmp_path / "saved"))
-    assert "train is read, and test, validation left out" in caplog.text
+    assert "train is read, and test and validation left out" in caplog.text
 
 
 def test_every_file_of_a_directory_is_counted(tmp_path, caplog):

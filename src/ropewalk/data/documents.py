@@ -30,7 +30,7 @@ from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
-from ropewalk.data.saved_sets import SPLITS_FILE, STATE_FILE, files_of_rows, split_read
+from ropewalk.data.splits import STATE_FILE, as_typed, files_of_rows, is_saved_in_splits, other_splits, said_of
 from ropewalk.errors import UserError, refuse_irregular, told
 from ropewalk.sentences import counted
 
@@ -163,28 +163,32 @@ def copies_among(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Pa
 
 
 def _below(
-    directory: Path, splits: list[str] | None = None, others: collections.Counter[str] | None = None
+    directory: Path, splits: dict[str, str] | None = None, others: collections.Counter[str] | None = None
 ) -> list[Path]:
     """The files below a directory that may be read, in the order of their paths.
 
-    splits: takes the folders of a data set's splits that are left out. others: takes the number of files that are, by their kind.
+    splits: takes the splits of a data set that are left out, and how one is named. others: takes the number of files that are, by their kind.
     """
     files: list[Path] = []
-    splits, others = [] if splits is None else splits, collections.Counter() if others is None else others
+    splits, others = {} if splits is None else splits, collections.Counter() if others is None else others
     for folder, folders, names in os.walk(directory):
-        split = split_read(Path(folder), folders) if SPLITS_FILE in names else ""
+        about = is_saved_in_splits(Path(folder), folders, names)  # else they are read, or other splits' rows
+        not_read = other_splits(Path(folder), folders, names)
+        of_other_splits = {name for parts in not_read.values() for name in parts}
+        for split, parts in not_read.items():
+            splits.setdefault(split, as_typed(Path(folder), parts))
         for name in sorted(folders):
             path = os.path.join(folder, name)
-            if is_other := bool(split) and name != split:
-                splits.append(path)
-            kind = "of other splits" if is_other else _kind_left_out(path)
+            kind = "of other splits" if name in of_other_splits else _kind_left_out(path)
             if kind:
                 folders.remove(name)
                 others[kind] += 1 if os.path.islink(path) else sum(len(below) for _, _, below in os.walk(path))
-        kept = [] if split else files_of_rows(Path(folder)) if STATE_FILE in names else names
+        kept = [] if about else files_of_rows(Path(folder)) if STATE_FILE in names else names
         others["about a data set"] += len(names) - len(kept)
-        shown = [name for name in kept if not name.startswith(".")]
-        others["hidden"] += len(kept) - len(shown)
+        of_train = [name for name in kept if name not in of_other_splits]
+        others["of other splits"] += len(kept) - len(of_train)
+        shown = [name for name in of_train if not name.startswith(".")]
+        others["hidden"] += len(of_train) - len(shown)
         files += [Path(folder, name) for name in shown]
     return sorted(files)
 
@@ -216,14 +220,11 @@ def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conver
 
 
 def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
-    splits: list[str] = []
+    splits: dict[str, str] = {}
     others: collections.Counter[str] = collections.Counter()
     paths = _below(directory, splits, others)
     if splits:  # said first: who has read enough reads on no further
-        names = ", ".join(sorted(map(os.path.basename, splits)))
-        _logger.info(
-            f"{directory}: of the splits of a data set train is read, and {names} left out; to read another, name its directory: {splits[0]}"
-        )
+        _logger.info(said_of(directory, splits))
 
     def files() -> Iterator[tuple[OpenFile, str]]:
         for path in paths:

@@ -1,0 +1,90 @@
+"""Splits told by the names of files and folders, held against those that `datasets.load_dataset` tells."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ropewalk.data.documents import files_of, read_documents
+from ropewalk.data.splits import as_typed
+from ropewalk.errors import UserError
+
+
+def texts(source):
+    return [document.text for document in read_documents(source)]
+
+
+HUB = ("data/test-00000-of-00001.jsonl", "data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (*HUB, "data/validation-00000-of-00001.jsonl"),
+        ("train.jsonl", "test.jsonl", "dev.jsonl"),
+        ("wiki.train.jsonl.gz", "wiki.valid.jsonl.gz"),
+        ("Train_0.csv", "my eval.csv", "val 1.csv"),
+        ("train/a.txt", "train/b.txt", "test/a.txt"),
+        ("train.txt", "test.txt", "validation.txt"),
+    ],
+)
+def test_of_files_named_by_splits_those_are_read_that_datasets_calls_train(tmp_path, caplog, files):
+    import datasets
+
+    for name in files:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = f"the text of {name}"
+        rows = {".txt": text, ".csv": f"text\n{text}\n"}.get(path.suffix, json.dumps({"text": text}))
+        path.write_bytes(gzip.compress(rows.encode()) if path.suffix == ".gz" else rows.encode())
+    # The oracle: which files `load_dataset` takes for its split train (its patterns know small letters alone).
+    oracle = tmp_path / "oracle"
+    shutil.copytree(tmp_path / "set", oracle)
+    for path in [path for path in oracle.rglob("*") if path.is_file()]:
+        path.rename(path.with_name(path.name.lower()))
+    patterns = datasets.data_files.get_data_patterns(str(oracle))
+    wanted = {
+        Path(file).name for file in datasets.data_files.DataFilesDict.from_patterns(patterns, str(oracle))["train"]
+    }
+    with caplog.at_level("INFO", "ropewalk"):
+        found = texts(tmp_path / "set")
+    assert {path.name.lower() for path in files_of(tmp_path / "set")} == wanted and len(found) == len(wanted)
+    assert "of the splits of a data set train is read, and " in caplog.text
+    assert f"{len(wanted)} file{'s' * (len(wanted) > 1)} read, {len(files) - len(wanted)} left out" in caplog.text
+    named = re.findall("name it: (.*)", caplog.text)[0]
+    assert texts(named) and not set(texts(named)) & set(found)  # what is proposed can be typed
+
+
+def test_several_files_of_a_split_are_named_by_what_begins_them(tmp_path):
+    for name in ("train.jsonl", "test-0.jsonl", "test-1.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}')
+    assert as_typed(tmp_path, ["test-0.jsonl", "test-1.jsonl"]) == str(tmp_path / "test-*")
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "dev.jsonl").write_text('{"text": "a"}')
+    with pytest.raises(UserError, match=rf"{tmp_path} has test, validation; name one, as in {tmp_path}/test-[*]$"):
+        texts(tmp_path)
+    assert len(texts(tmp_path / "test-1.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("train-0.jsonl", "train-1.jsonl"),  # one split
+        ("train.py", "test.py", "eval.py"),  # code
+        ("train/a.py", "train/notes.txt", "test/a.py", "test/notes.txt"),
+        ("a test of will.txt", "dev notes.txt", "moby dick.txt"),  # words by chance, and no train
+        ("latest.txt", "trainspotting.txt"),
+    ],
+)
+def test_names_that_are_no_splits_leave_nothing_out(tmp_path, caplog, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "a"}')
+    with caplog.at_level("INFO", "ropewalk"):
+        assert len(texts(tmp_path)) == len(files)
+    assert not caplog.text
