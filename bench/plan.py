@@ -27,7 +27,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.planner import calibrate
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.named import shape_of
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 #: name, sizes of a Llama (None: hemp), window, batch, micro batch, steps of the short and of the long run.
 SETTINGS: list[tuple[str, dict[str, int] | None, int, int, int, tuple[int, int]]] = [

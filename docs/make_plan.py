@@ -26,7 +26,7 @@ from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 PAGE = Path(__file__).with_name("plan.md")
 POINTS = Path(__file__).with_name("points.json")

@@ -12,7 +12,7 @@ from ropewalk import cli
 from ropewalk.errors import UserError
 from ropewalk.planner import chips, layout, plan, planner, regimes
 from ropewalk.planner.memory import GIB
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 #: Of published config.json files.
 SHAPES: dict[str, dict[str, Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,39 @@ def test_a_plan_that_does_not_fit_has_no_hours_and_no_price(capsys) -> None:
 
 def test_more_of_the_hosts_memory_than_was_said_is_no_answer() -> None:
     asked = dict(window=1 << 20, gpus="H200")
-    assert plan("llama-3-8b", **asked).something_fits
-    assert not (said := plan("llama-3-8b", **asked, host_memory="128GiB")).something_fits
-    assert any("host-memory" in way for way in said.ways)
+    for host_memory in (None, "128GiB"):  # what is assumed where nobody says
+        planned = plan("llama-3-8b", **asked, host_memory=host_memory)
+        assert not planned.something_fits and any("--host-memory 512GiB" in way for way in planned.ways)
+        assert verdict(planned).startswith("it does NOT fit")
+        assert ("(128GiB for each chip are assumed)" in verdict(planned)) == (host_memory is None)
+    assert plan("llama-3-8b", **asked, host_memory="512GiB").fits
+
+
+def test_a_plan_that_rests_on_an_assumed_host_says_so() -> None:
+    rests, other_options, alone = (
+        verdict(plan("7b", gpus=gpus, window=window))
+        for gpus, window in (("H100", 2**18), ("4090", 2**15), ("8xH100", 4096))
+    )
+    assumed = "(if the host has 128GiB for each chip, as is assumed; --host-memory says how much there is)"
+    assert rests.startswith("it fits by") and rests.endswith(assumed)
+    assert other_options.startswith("it fits with: ") and assumed in other_options
+    assert alone.startswith("it fits by") and "assumed" not in alone
+    assert "assumed" not in verdict(plan("7b", gpus="H100", window=2**18, host_memory="128GiB"))
+
+
+def test_without_a_window_four_times_the_models_own_is_planned_for(capsys) -> None:
+    asked = dict(gpus="8xH100", steps=10)
+    planned, same = plan("7b", **asked), plan("7b", window=4 * 2048, **asked)
+    assert planned.job == replace(same.job, recipe=planned.job.recipe) and planned.job.recipe.window == 8192
+    assert (planned.hours, planned.assumed_window, same.assumed_window) == (same.hours, True, False)
+    cli.main(["plan", "7b", "--gpus", "8xH100"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "no --window was named, so 4 times the model's own is planned for: --window 8192"
+    # What needs the window to be judged is judged once it is known.
+    with pytest.raises(UserError, match="shorter than the window, got 8192, 16384 and 8192"):
+        plan("7b", longce=16384, longce_stride=8192, **asked)
+    with pytest.raises(UserError, match="chunk-window 9000 is not shorter than window 8192"):
+        plan("7b", mode="pose", chunk_window=9000, **asked)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 from ropewalk.training import recompute
 
 ROOT = Path(__file__).resolve().parents[2]

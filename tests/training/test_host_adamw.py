@@ -9,7 +9,7 @@ import torch
 from ropewalk import testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 from ropewalk.training import host_adamw, setup, train
 from ropewalk.training.host_adamw import HostAdamW
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, mlp_tiles
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 
 @dataclass(frozen=True)

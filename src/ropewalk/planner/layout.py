@@ -18,7 +18,7 @@ from ropewalk.planner.memory import GIB, fits, step_memory
 from ropewalk.planner.regimes import AUTO, allowed
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.budget import HOST_SHARE
-from ropewalk.settings.train import Mode, Recipe
+from ropewalk.settings.recipe import Mode, Recipe
 
 #: More tokens at a time than this make no product faster and only take memory.
 _MOST_TOKENS = 65536

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ropewalk.planner.planner import Plan
 from ropewalk.rope.evidence import most_trained
 from ropewalk.rope.scaling import Yarn
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 #: Windows a step of the lab's trainings (docs/results.md), and the fewest steps that a recipe has: after 20 the rate has risen.
 _WINDOWS, _FEWEST_STEPS = 4, 100

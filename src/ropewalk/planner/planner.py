@@ -27,7 +27,10 @@ from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, memory_he
 from ropewalk.settings.command import option_name, takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
+
+#: How many times the model's own window is planned for where nobody names one: the factor that the lab measured most (docs/results.md).
+ASSUMED_FACTOR = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Plan:
         price: of a chip and hour, in whatever currency it was given; None if it was not.
         options: what differs from what was asked for, as on the command line.
         cp, replicas: as the user fixed them. asked: the recipe, with precision and optimiser as the user left them.
+        assumed_window: whether nobody asked for the window, so that it is `ASSUMED_FACTOR` times the model's own.
         assumed_host: the host's memory for each chip, as it is typed, where nobody said; empty where it was said or is this machine's.
     """
 
@@ -57,6 +61,7 @@ class Plan:
     replicas: int | None = None
     asked: Recipe | None = None
     assumed_host: str = ""
+    assumed_window: bool = False
 
     @property
     def something_fits(self) -> bool:
@@ -65,10 +70,10 @@ class Plan:
 
     @property
     def here(self) -> tuple[Plan, ...]:
-        """Of `others` those of these chips and this window, with no more of the host's memory where that was said."""
+        """Of `others` those of these chips and this window, with no more of the host's memory than was said or is assumed."""
         asked, job = (self.job.gpus, self.job.recipe.window), self.job
         same = (other for other in self.others if (other.job.gpus, other.job.recipe.window) == asked)
-        return tuple(other for other in same if self.assumed_host or other.job.host <= job.host)
+        return tuple(other for other in same if other.job.host <= job.host)
 
     @property
     def timed(self) -> bool:
@@ -180,6 +185,8 @@ class Plan:
             "something_fits": self.something_fits,
             "options": self.options,
             "chip": self.chip.name,
+            "assumed_window": self.assumed_window,
+            "assumed_host": self.assumed_host or None,
             **chosen,
             **layout_,
             "activations": self.job.activations.name,
@@ -197,7 +204,9 @@ def plan(settings: PlanSettings) -> Plan:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
     shape = shape_of(settings.model, **settings.opening)
-    if settings.window < shape.window:
+    if assumed_window := settings.window is None:
+        settings = replace(settings, window=ASSUMED_FACTOR * shape.window)
+    elif settings.window < shape.window:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
         )
@@ -215,7 +224,8 @@ def plan(settings: PlanSettings) -> Plan:
         job, chip, rates = _on_cpu(job, chip)
         need = step_memory(job, cpu=True)
         fits = need.total <= chip.memory * GIB
-        return Plan(job, chip, rates, need, step_time(job, rates, chip), fits, settings.price)
+        time = step_time(job, rates, chip)
+        return Plan(job, chip, rates, need, time, fits, settings.price, assumed_window=assumed_window)
     layout.refuse_undivided(job, settings.cp)
     first = job.with_recipe(regimes.allowed(settings, gpus=job.gpus)[0])
     if chip is None:
@@ -229,9 +239,8 @@ def plan(settings: PlanSettings) -> Plan:
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
     fixed = settings.cp, settings.replicas, settings
-    return Plan(
-        job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host=machines.assumed_host(settings)
-    )
+    assumed_host = machines.assumed_host(settings)
+    return Plan(job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host, assumed_window)
 
 
 def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:

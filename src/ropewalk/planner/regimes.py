@@ -18,7 +18,7 @@ from ropewalk.planner.job import FULL, NONE, Job
 from ropewalk.planner.memory import step_memory
 from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.extras import bringing, installed
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 R = TypeVar("R", bound=Recipe)
 T = TypeVar("T")

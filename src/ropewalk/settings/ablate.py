@@ -22,7 +22,7 @@ from ropewalk.settings.options import (
     OptionalScores,
     OptionalTokens,
 )
-from ropewalk.settings.train import Mode
+from ropewalk.settings.recipe import Mode
 from ropewalk.settings.values import (
     Count,
     CountOrNone,

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
+from ropewalk.settings.command import Settings
 from ropewalk.settings.options import Flag, NamedModel, OpeningOptions
-from ropewalk.settings.train import Recipe
-from ropewalk.settings.values import Devices, Range
+from ropewalk.settings.recipe import Recipe
+from ropewalk.settings.values import Devices, Range, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,8 @@ class PlanSettings(Recipe, OpeningOptions):
 
     model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or a name that is known offline: llama-7b, -13b, -33b, -65b, llama-3-8b, llama-3-70b, qwen3-8b."""
+    window: Annotated[Tokens | None, tyro.conf.arg(metavar="TOKENS")] = None  # pyrefly: ignore[bad-override] (`plan` settles it)
+    """Tokens, L'; four times the model's own window if not given, which is said."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, timed for ten seconds."""
     gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None
@@ -34,3 +37,7 @@ class PlanSettings(Recipe, OpeningOptions):
     """Of a chip and hour, in any currency."""
     json: Flag = False
     """Print the plan as JSON."""
+
+    def __post_init__(self) -> None:
+        # Without a window the lengths cannot be held against each other yet: they are when `plan` has settled it.
+        Settings.__post_init__(self) if self.window is None else super().__post_init__()

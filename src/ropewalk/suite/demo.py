@@ -22,7 +22,7 @@ from ropewalk.records import PasskeySummary, Perplexity, Records, read, rename_i
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.pages import DemoSettings, DemoSizes
-from ropewalk.settings.train import Precision
+from ropewalk.settings.recipe import Precision
 
 _logger = logging.getLogger(__name__)
 R = TypeVar("R", Perplexity, PasskeySummary)

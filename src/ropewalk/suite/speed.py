@@ -14,7 +14,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.planner.chips import CHIPS, parse
 from ropewalk.planner.planner import plan
-from ropewalk.settings.train import Mode
+from ropewalk.settings.recipe import Mode
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from ropewalk.errors import UserError
 from ropewalk.sentences import counted
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
 from ropewalk.settings.extras import bringing
-from ropewalk.settings.train import Recipe, TrainSettings
+from ropewalk.settings.recipe import Recipe
+from ropewalk.settings.train import TrainSettings
 from ropewalk.training.host_adamw import HostAdamW
 
 

@@ -35,7 +35,8 @@ from ropewalk.planner.regimes import (
 )
 from ropewalk.settings.budget import host_room, micro_windows
 from ropewalk.settings.command import arguments
-from ropewalk.settings.train import Recipe, TrainSettings
+from ropewalk.settings.recipe import Recipe
+from ropewalk.settings.train import TrainSettings
 from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
 _logger = logging.getLogger(__name__)

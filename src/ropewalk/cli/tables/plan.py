@@ -12,11 +12,11 @@ from ropewalk.cli.terminal import console
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
-from ropewalk.planner.planner import Plan
+from ropewalk.planner.planner import ASSUMED_FACTOR, Plan
 from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
 from ropewalk.sentences import counted
-from ropewalk.settings.train import Recipe
+from ropewalk.settings.recipe import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
 _NIGHT, _STEPS, _MONTH = 8 * 3600, 20, 30 * 24
@@ -39,6 +39,11 @@ def show_plan(plan: Plan) -> None:
         f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
+    if plan.assumed_window:
+        lines.insert(
+            0,
+            f"no --window was named, so {ASSUMED_FACTOR} times the model's own is planned for: --window {job.recipe.window}",
+        )
     if shape.layout is not None:
         lines.append(str(shape.layout))
     lines.append(in_words(shape.hurdles))
@@ -142,12 +147,16 @@ def verdict(plan: Plan) -> str:
     regime = f"--precision {recipe.precision} --optimizer {recipe.optimizer}"
     regime += f" --base-bits {recipe.base_bits}" if recipe.base_bits else ""
     if plan.fits:
-        return f"it fits by {regime}, with {plan.chip.memory - plan.memory.total / GIB:.1f} GiB to spare"
+        spare = plan.chip.memory - plan.memory.total / GIB
+        return f"it fits by {regime}, with {spare:.1f} GiB to spare{_assumed_host(plan, plan.memory.host)}"
     short = plan.memory.total / GIB - plan.chip.memory
     kept = "every activation kept" if recipe.activations == "none" else "as little kept as can be"
-    lacking = f"{short:.1f} GiB short{_each(plan)}" if short > 0 else "too little of the host's memory"
+    lacking = (
+        f"{short:.1f} GiB short{_each(plan)}" if short > 0 else f"too little of the host's memory{_of_assumed(plan)}"
+    )
     if plan.here:
         ways = "; or ".join(other.options for other in plan.here[:4])
+        ways += _assumed_host(plan, max(other.memory.host for other in plan.here))
         return f"it fits with: {ways}. By {regime} alone it does not: {lacking} with {kept}"
     ways = "; or ".join(plan.ways[:4]) or _nothing_fits(plan)
     if plan.chip.on_cpu:
@@ -155,6 +164,19 @@ def verdict(plan: Plan) -> str:
     if recipe.activations == "none":
         ways = f"--activations auto, if it keeps little enough; or {ways}"
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
+
+
+def _assumed_host(plan: Plan, used: float) -> str:
+    """On what a plan rests that uses so many bytes of a host's memory of which nobody said how much there is."""
+    return (
+        f" (if the host has {plan.assumed_host} for each chip, as is assumed; --host-memory says how much there is)"
+        if used and plan.assumed_host
+        else ""
+    )
+
+
+def _of_assumed(plan: Plan) -> str:
+    return f" ({plan.assumed_host} for each chip are assumed)" if plan.assumed_host else ""
 
 
 def _nothing_fits(plan: Plan) -> str:
