@@ -3,7 +3,7 @@
 in   a title, a total, and how much was done
 out  records of the logger "ropewalk.progress", each with an `Event` as its attribute `progress`
 
-Every advance is logged at level PROGRESS, below INFO. At most every ten seconds one of them is an INFO record, so that a script with
+An advance is logged at level PROGRESS, below INFO, unless one was a moment before: a log record takes longer than reading a short document. At most every ten seconds one of them is an INFO record, so that a script with
 `logging.basicConfig(level=logging.INFO)` sees lines and not thousands of them. The command line draws bars from the same records
 (cli/progress.py). Of the processes that torchrun started only the first logs its progress.
 """
@@ -22,6 +22,8 @@ from types import TracebackType
 PROGRESS = 15
 #: Seconds between two INFO records of one piece of work.
 BETWEEN_LINES = 10.0
+#: Seconds between two records of any level that say no more than how far the work is.
+_BETWEEN_RECORDS = 0.05
 
 _logger = logging.getLogger(__name__)
 #: When the command line was entered, before anything heavy was imported.
@@ -65,6 +67,7 @@ class Progress:
     def __init__(self, title: str, total: int | None = None, *, done: int = 0, news: bool = False) -> None:
         self._title, self._total, self._done = title, total, done
         self._news, self._next_line = news, time.monotonic() + (0.0 if news else BETWEEN_LINES)
+        self._next_record = 0.0
         self._silent = not is_first_process()
 
     def __enter__(self) -> Callable[..., None]:
@@ -84,6 +87,9 @@ class Progress:
         is_line = now >= self._next_line or (self._news and self._done == self._total)
         if is_line:
             self._next_line = now + BETWEEN_LINES
+        elif now < self._next_record and not detail and self._done != self._total:
+            return
+        self._next_record = now + _BETWEEN_RECORDS
         self._log(logging.INFO if is_line else PROGRESS, detail)
 
     def __exit__(

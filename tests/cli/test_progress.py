@@ -50,6 +50,18 @@ def test_at_most_every_ten_seconds_an_advance_is_a_line(monkeypatch, caplog) -> 
     assert caplog.messages == ["at 112", "at 124"]
 
 
+def test_of_advances_that_follow_at_once_the_first_and_the_last_are_records(monkeypatch, caplog) -> None:
+    """A record for each of many short documents took longer than reading them."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with caplog.at_level(progress.PROGRESS, logger="ropewalk"), Progress("reading", 2000) as advance:
+        for number in range(2000):
+            now[0] += 1.0 if number == 1000 else 1e-6
+            advance()
+    done = [record.progress.done for record in caplog.records]
+    assert done == [0, 1, 1001, 2000, 2000]  # as it begins and as it ends, too
+
+
 def test_of_many_processes_the_first_tells_its_progress(monkeypatch, caplog) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
