@@ -1,4 +1,4 @@
-"""Commands that need no weight loaded: theory, plan, doctor. Call, print."""
+"""Commands that load no model: theory, plan, doctor. Call, print."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`ropewalk doctor`: the checks of the room `readers`, and those that need transformers, where it is installed.
 
 in   a model's name
-out  a `Diagnosis`; nothing is printed, and no weight is loaded
+out  a `Diagnosis`; nothing is printed, and no model is loaded
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FILES, _TENSORS = 10, 12
 
 @takes(DoctorSettings)
 def doctor(settings: DoctorSettings) -> Diagnosis:
-    """Examine a checkpoint: its config, its tokenizer, its adapter, its files' headers, and what each reader would make of it.
+    """Examine a checkpoint: its config, its tokenizer, its adapter, its weights' headers and values, and what each reader would make of it.
 
     Returns:
         Findings and a row a reader; `sound` says whether nothing is wrong. With `fix`, as it is after mending.

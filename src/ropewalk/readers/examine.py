@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
-from ropewalk.readers import config_checks, file_checks, spelling_checks, window_checks
+from ropewalk.readers import config_checks, file_checks, spelling_checks, trust_checks, window_checks
 from ropewalk.readers.diagnosis import Diagnosis, Finding, ReaderRow
 from ropewalk.readers.digest_checks import unchanged
 from ropewalk.readers.gguf_checks import examine_gguf
@@ -38,6 +38,7 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (10, file_checks.links, ""),
     (11, config_checks.later_on, ""),
     (13, file_checks.own_code, ""),
+    (17, trust_checks.on_trust, ""),
 )
 
 
@@ -84,6 +85,7 @@ def examine(
     if not subject.fetched:
         findings += [*unchanged(subject.path, full=full), *finite(subject.path, _files(subject), full=full)]
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
+    findings.sort(key=lambda finding: finding.number)
     diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
     return diagnosis.each_cause_once()
 

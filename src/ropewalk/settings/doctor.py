@@ -14,7 +14,7 @@ from ropewalk.settings.options import Flag, ModelName, OpeningOptions
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorSettings(OpeningOptions):
-    """Say what is wrong with a checkpoint, and what each reader would make of it. No weight is loaded."""
+    """Say what is wrong with a checkpoint, and what each reader would make of it. Weights are read for what their values show, and no model is loaded."""
 
     model: Annotated[ModelName, tyro.conf.Positional, tyro.conf.arg(constructor=str, metavar="MODEL")] = field(
         kw_only=False
@@ -29,4 +29,4 @@ class DoctorSettings(OpeningOptions):
     strict: Flag = False
     """Notes count: with one the exit status is 1, for a gate. Those of check 11, which every model has, do not."""
     full: Flag = False
-    """Read weights of any size: for NaN, and against the digests noted when they were written. Up to 16 GiB are read anyway."""
+    """Read weights of any size: for what their values show, and against the digests noted when they were written. Up to 16 GiB are read anyway."""

@@ -1,0 +1,81 @@
+"""Check 17: which values of a config nothing here can confirm, since no weight's shape depends on them.
+
+in   a `Subject`
+out  a finding
+
+A wrong rope_theta is no contradiction: where version 5 of transformers wrote it and version 4 takes the family's default (check 1), writing that
+default in its place even takes a fault away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ropewalk.checkpoint.digests import digest_now, noted_digests
+from ropewalk.checkpoint.headers import tensors
+from ropewalk.errors import UserError
+from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.reader import default_rope
+from ropewalk.readers.subject import Subject
+
+_CONFIG = "config.json"
+#: What every model has one of, by the names that configs have for it: where none is named, readers take their class's.
+_OF_EVERY_MODEL = (
+    ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
+    ("hidden_act", "hidden_activation", "activation_function"),
+)
+#: The number of heads is one where head_dim, written or by the hidden size, follows it.
+_OF_SOME = (
+    "num_attention_heads", "rotary_pct", "partial_rotary_factor", "rope_local_base_freq", "query_pre_attn_scalar", "attention_multiplier",
+    "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "attn_logit_softcapping", "final_logit_softcapping",
+    "sliding_window", "num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor",
+)  # fmt: skip
+
+
+def on_trust(subject: Subject) -> Iterator[Finding]:
+    """17. What of a config no shape, no digest and no other file confirms."""
+    noted = noted_digests(subject.path).get(_CONFIG)
+    if noted is not None and noted == digest_now(subject.path / _CONFIG):
+        yield Finding(
+            17, "ok", "config.json is as ropewalk wrote it (check 14), with the values of the model that it was made of"
+        )
+        return
+    if values := [*_theta(subject), *_values(subject)]:
+        windows = " ".join(str(each) for each in ((subject.window or 0) // 8, subject.window) if each)
+        yield Finding(
+            17,
+            "note",
+            f"{', '.join(values)}: no weight's shape depends on these, so that nothing here can confirm them, and with a wrong one the model loads "
+            "and computes something else. Hold them against the config.json of whoever trained it, or the perplexity against what such a model has: "
+            f"ropewalk perplexity {subject.checkpoint.name} --data TEXT --windows {windows or 'TOKENS…'}",
+        )
+
+
+def _theta(subject: Subject) -> Iterator[str]:
+    if subject.rope is None:
+        return
+    theta, default = subject.rope.rope.rope_theta, default_rope(subject.family).get("rope_theta")
+    also = " (what readers of this family also take where the key is lost)" if theta == default else ""
+    yield f"rope_theta {theta:g}{also}"
+
+
+def _values(subject: Subject) -> Iterator[str]:
+    text: dict[str, Any] = {key: value for key, value in subject.text.items() if isinstance(value, int | float | str)}
+    if _heads_are_normalised(subject):
+        text.pop("num_attention_heads", None)
+    for names in _OF_EVERY_MODEL:
+        if not any(name in text for name in names):
+            yield f"{names[0]} (not named: readers take a default)"
+    for key in (*(name for names in _OF_EVERY_MODEL for name in names), *_OF_SOME):
+        if key in text:
+            yield f"{key} {text[key]:g}" if isinstance(text[key], float) else f"{key} {text[key]!s:.40}"
+
+
+def _heads_are_normalised(subject: Subject) -> bool:
+    """Whether a norm of one head's width lies in the files, which settles the width."""
+    try:
+        headers = subject.checkpoint.headers if subject.checkpoint.has_weights else {}
+    except UserError:  # check 10 says it
+        return False
+    return any(name.endswith("q_norm.weight") for header in headers.values() for name, _ in tensors(header))

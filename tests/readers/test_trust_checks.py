@@ -1,0 +1,86 @@
+"""A value that no weight's shape depends on is named, whatever it is, where nothing independent speaks of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ropewalk
+import shelf
+from ropewalk.checkpoint.hub import locate
+from ropewalk.readers.examine import examine
+
+
+def changed(model: Path, **values: object) -> Path:
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    return model
+
+
+def on_trust(model: Path) -> tuple[str, str]:
+    ((verdict, sentence),) = [(each.verdict, each.sentence) for each in examine(model).findings if each.number == 17]
+    return verdict, sentence
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """hemp in a directory of its own, with no record of who wrote it."""
+    return Path(shutil.copytree(locate("hemp"), tmp_path / "foreign"))
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"rope_theta": 500000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}, "rope_theta 500000"),
+        ({"rms_norm_eps": 0.1}, "rms_norm_eps 0.1"),
+        ({"hidden_act": "gelu"}, "hidden_act gelu"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 128}, "num_attention_heads 2"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)  # fmt: skip
+def test_a_wrong_value_that_fits_every_shape_is_named(values: dict[str, object], shown: str, foreign: Path) -> None:
+    assert not ropewalk.doctor(changed(foreign, **values)).wrong  # which is why it has to be said
+    verdict, sentence = on_trust(foreign)
+    assert verdict == "note" and shown in sentence and f"ropewalk perplexity {foreign}" in sentence
+
+
+def test_a_theta_that_takes_a_fault_away_is_called_the_one_that_readers_take_anyway(tmp_path: Path) -> None:
+    """transformers 5 wrote it where version 4 does not look: a fault by any theta but the one that version 4 takes then."""
+    written_by_5 = {key: value for key, value in shelf.smollm2().items() if key not in ("rope_theta", "rope_scaling")}
+    for theta, faults in ((100000.0, {1}), (10000.0, set())):
+        (tmp_path / "config.json").write_text(
+            json.dumps(written_by_5 | {"rope_parameters": {"rope_type": "default", "rope_theta": theta}})
+        )
+        assert {finding.number for finding in examine(tmp_path).wrong} == faults
+        verdict, sentence = on_trust(tmp_path)
+        assert verdict == "note" and f"rope_theta {theta:g}" in sentence
+        assert ("also take where the key is lost" in sentence) == (not faults)
+
+
+def test_a_default_that_nobody_wrote_is_said_to_be_one(foreign: Path) -> None:
+    file = foreign / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    del config["hidden_act"]
+    file.write_text(json.dumps(config), encoding="utf-8")
+    assert "hidden_act (not named: readers take a default)" in on_trust(foreign)[1]
+
+
+def test_a_width_of_heads_that_a_norm_settles_is_not_on_trust(tmp_path: Path) -> None:
+    from ropewalk import testing
+
+    with_norms = testing.tiny_directory(tmp_path / "with", "qwen3")
+    assert "num_attention_heads" not in on_trust(with_norms)[1]
+    assert "num_attention_heads" in on_trust(testing.tiny_directory(tmp_path / "without", "llama"))[1]
+
+
+def test_what_ropewalk_wrote_is_on_record_until_it_is_edited(tmp_path: Path) -> None:
+    longer = tmp_path / "longer"
+    ropewalk.extend("hemp", window=512, out=longer)
+    assert on_trust(longer)[0] == "ok"
+    assert on_trust(changed(longer, rms_norm_eps=0.1))[0] == "note"
+    # The record was left behind.
+    elsewhere = shutil.copytree(longer, tmp_path / "elsewhere", ignore=shutil.ignore_patterns(".ropewalk.json"))
+    assert on_trust(Path(elsewhere))[0] == "note"
