@@ -520,6 +520,24 @@ def test_line_ends_of_another_system_are_those_of_documents(tmp_path, end):
     assert [vars(needle) for needle in source.needles] == [{"needle": unix, "question": unix, "answers": (unix,)}]
 
 
+@pytest.mark.parametrize(
+    ("needle", "answer", "why"),
+    [
+        ("The key is 5.", "7", "is not in the needle"),
+        ("The keeper of light 3 has\na lamp.", "Keeper of  light 3", "is in the documents too"),
+        ("The keeper of light 3 has a lamp.", "a lamp", ""),
+    ],
+)
+def test_a_needle_that_tests_nothing_is_warned_of(given, tmp_path, caplog, needle, answer, why):
+    (tmp_path / "n.jsonl").write_text(json.dumps({"needle": needle, "question": "What?", "answer": answer}))
+    source = Source(load_tokenizer("hemp"), 4096, data=given["data"], needle=tmp_path / "n.jsonl")
+    assert len(source.needles) == 1
+    assert [message for message in caplog.messages if "take one that is in the needle alone" in message] == [
+        message for message in caplog.messages if why and why in message
+    ]
+    assert bool(caplog.messages) == bool(why)
+
+
 def _row(task, window, score, items=10):
     return records.LongTask(window, task, "", items, score, 0.0, 1.0)
 

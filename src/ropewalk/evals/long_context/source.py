@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -27,6 +28,8 @@ from ropewalk.evals.tokenize_parts import after_all
 
 #: Words of a sentence at most: a text without full stops has no other places for a needle.
 _SENTENCE = 60
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +184,26 @@ class Source:
         rows = [row for path in files for row in jsonlines.read(path, fields)]
         if not rows:
             raise UserError(f"{files[0]} holds no needle; write lines of needle, question and answer into it")
-        return [Needle(row["needle"], row["question"], row["answer"]) for row in rows]
+        needles = [Needle(row["needle"], row["question"], row["answer"]) for row in rows]
+        for needle in needles if self.data is not None else ():
+            self._warn_of(needle)
+        return needles
+
+    def _warn_of(self, needle: Needle) -> None:
+        """Warn of a needle that does not test what is found: it lacks the answer, or the documents give it too."""
+        # What `_sentences` makes of a document: white space is one blank each.
+        haystack = " ".join(self.tokenizer.decode(np.concatenate(self.sentences)).split()).casefold()
+        for answer in needle.answers:
+            plain = " ".join(answer.split()).casefold()
+            if plain not in " ".join(needle.needle.split()).casefold():
+                why = "is not in the needle that is hidden, so that whoever finds it may not say it"
+            elif plain in haystack:
+                why = "is in the documents too, so that it may be said by whoever never saw the needle"
+            else:
+                continue
+            _logger.warning(
+                "the answer %r to %r %s; take one that is in the needle alone", answer, needle.question, why
+            )
 
 
 def _sentences(text: str) -> Iterator[str]:

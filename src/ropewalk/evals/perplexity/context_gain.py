@@ -5,7 +5,8 @@ out  a record: the gain with a 95 % interval, by place in a document and by docu
 
 **Context gain** is the mean over tokens of nll(short context) - nll(whole context), in nats a token, over all tokens from place K of each
 document on: those that the two contexts tell apart (two_pass.py). It is the difference of the two logarithms of perplexity at the windows K and W
-and the stride S over these tokens, and what perplexity at W alone does not show: a model that ignores everything but the last K - S tokens gains 0.
+and the stride S over these tokens, where the short window slides anew from place W (which changes nothing where S divides W - K). A model that
+ignores everything but the last K - S tokens gains 0, which perplexity at W alone does not show.
 
 **LongPPL** (Fang et al. 2024, arXiv 2410.23771, ICLR 2025) is exp of the mean nll(whole context) over the key tokens. Taken from the paper: the
 rule for key tokens, long-short difference above alpha = 2 *and* log-likelihood in the whole context above beta = -2, which the evaluator decides; the mean
