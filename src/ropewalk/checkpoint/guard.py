@@ -19,12 +19,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.processes import LOCK, is_gone, refuse_locked, token
+from ropewalk.checkpoint.steps import model_step
 from ropewalk.errors import UserError, read_text
+from ropewalk.sentences import counted
 from ropewalk.version import __version__
 
 MARK = ".ropewalk.json"
@@ -176,7 +178,12 @@ def refuse_existing(out: Name, *, overwrite: bool = False, inputs: Iterable[Name
     if is_free(out):
         return
     if not overwrite:
-        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+        step = model_step(Path(out))
+        run = f" the finished run that it holds ({counted(step, 'step')})" if step else ""
+        way_out = _way_out(
+            lambda: refuse_existing(out, overwrite=True, inputs=inputs), "--overwrite --yes" if run else "--overwrite"
+        )
+        raise UserError(f"{out} exists and ropewalk does not overwrite{run}; {way_out}")
     refuse_to_lose_home(out)
     refuse_to_lose(out, inputs)
     if not os.path.isdir(out):
@@ -201,12 +208,21 @@ def refuse_existing_file(out: Name, made_by: bytes, *, overwrite: bool = False, 
     if not os.path.lexists(out):
         return
     if not overwrite:
-        raise UserError(f"{out} exists and ropewalk does not overwrite; choose another --out or add --overwrite")
+        way_out = _way_out(lambda: refuse_existing_file(out, made_by, overwrite=True, inputs=inputs), "--overwrite")
+        raise UserError(f"{out} exists and ropewalk does not overwrite; {way_out}")
     refuse_to_lose(out, inputs)
     if not os.path.isfile(out) or made_by not in _ends(out):
         raise UserError(
             f"--overwrite replaces only what ropewalk made, and {out} is something else; choose another --out, or delete it yourself"
         )
+
+
+def _way_out(ask: Callable[[], None], option: str) -> str:
+    """What is offered where something exists: the option that replaces it only if that would not be refused in turn."""
+    with contextlib.suppress(UserError):
+        ask()
+        return f"choose another --out or add {option}"
+    return "choose another --out"
 
 
 def _ends(path: Name) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import UserError, read_text
+from ropewalk.sentences import counted
 
 #: The directory of a run's checkpoints, in the run's own.
 CHECKPOINTS = "checkpoints"
@@ -34,7 +35,9 @@ def steps_in(root: Path) -> dict[int, Path]:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A training run that was interrupted. step: of `last`, its newest checkpoint; 0 where nothing was saved. steps: that were asked for, if known."""
+    """A training run that has steps left. step: that it came to, as a model or a checkpoint; 0 where nothing was saved. steps: that are asked for, if
+    known. last: its newest checkpoint.
+    """
 
     step: int
     steps: int | None
@@ -52,11 +55,17 @@ class Unfinished:
     def before(cls, run: Path, steps: int) -> Unfinished | None:
         """How far a run came that wrote its model (`--budget` ended it, say) and can go on to so many steps; None if it has them, or if there is none."""
         came = cls._of(run) if (run / "config.json").is_file() else None
-        return came if came is not None and came.last is not None and came.step < steps else None
+        if came is None or came.last is None:
+            return None
+        asked, step = asked_of(run), max(came.step, model_step(run))
+        was_watched = asked.get("watch_stop") is not None and asked.get("budget") is None
+        if was_watched and came.steps is not None and steps <= came.steps:
+            return None  # what it watched for has ended it
+        return cls(step, steps, came.last) if step < steps else None
 
     @classmethod
     def _of(cls, run: Path) -> Unfinished | None:
-        asked, checkpoints = _asked_of(run / "records.jsonl"), steps_in(run / CHECKPOINTS)
+        asked, checkpoints = asked_of(run), steps_in(run / CHECKPOINTS)
         if not checkpoints and "save_every" not in asked:
             return None
         step, last = max(checkpoints.items(), default=(0, None))
@@ -64,17 +73,40 @@ class Unfinished:
         return cls(step, steps if isinstance(steps, int) else None, last)
 
 
+def model_step(run: Path) -> int:
+    """The steps of the model that a run ended with, which may have no checkpoint of them; 0 if it has written none, or its weights are gone.
+
+    Its config.json is put there last of all, and taken away before another model is.
+    """
+    try:
+        step = json.loads(read_text(run / "config.json"))["ropewalk"]["steps"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+    is_trained = bool(asked_of(run)) and next(run.glob("*.safetensors"), None) is not None
+    return step if is_trained and isinstance(step, int) else 0
+
+
 def steps_left(run: Path, steps: int) -> int:
-    """Of so many steps, those that a run still takes when it goes on from its newest checkpoint."""
-    return max(0, steps - max(steps_in(run / CHECKPOINTS), default=0))
+    """Of so many steps, those that a run still takes: none if its model has them all, else those from its newest checkpoint on."""
+    return 0 if model_step(run) >= steps else max(0, steps - max(steps_in(run / CHECKPOINTS), default=0))
+
+
+def all_taken(run: Path, steps: int) -> str:
+    """What is said of a run that has no step left: a killed one may still have its model to write."""
+    rest = "nothing is left to do" if Unfinished.of(run) is None else "only the model is left to write"
+    return f"all its {counted(steps, 'step')}: {rest}"
 
 
 def at_stake(run: Path) -> str:
     """What of a training run is lost with its directory: its checkpoints, or the model it ended with; empty if neither is there."""
-    if found := list(steps_in(run / CHECKPOINTS)):
-        return f"{len(found)} checkpoint{'s' * (len(found) > 1)} of the run in {run}, to step {found[-1]}"
-    trained = (run / "config.json").is_file() and "save_every" in _asked_of(run / "records.jsonl")
-    return f"the model that the run in {run} ended with" if trained else ""
+    found = list(steps_in(run / CHECKPOINTS))
+    checkpoints = (
+        f"{len(found)} checkpoint{'s' * (len(found) > 1)} of the run in {run}, to step {found[-1]}" if found else ""
+    )
+    trained = (run / "config.json").is_file() and "save_every" in asked_of(run)
+    if not trained or (found and model_step(run) <= found[-1]):
+        return checkpoints
+    return f"the model that the run in {run} ended with" + (f", and {checkpoints}" if found else "")
 
 
 def refuse_unfinished(run: Path) -> None:
@@ -87,10 +119,12 @@ def refuse_unfinished(run: Path) -> None:
     )
 
 
-def _asked_of(records: Path) -> dict[str, Any]:
+def asked_of(run: Path) -> dict[str, Any]:
     """The settings of a training run by the last header of its records; empty if there is none."""
     try:
-        lines = [line for line in read_text(records, errors="replace").splitlines() if '"save_every"' in line]
+        lines = [
+            line for line in read_text(run / "records.jsonl", errors="replace").splitlines() if '"save_every"' in line
+        ]
         settings = json.loads(lines[-1])["settings"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}

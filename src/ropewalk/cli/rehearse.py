@@ -20,7 +20,7 @@ _NOTHING = "a dry run: nothing was written"
 
 def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
-    from ropewalk.checkpoint.steps import steps_left
+    from ropewalk.checkpoint.steps import all_taken, steps_left
     from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
@@ -34,6 +34,9 @@ def train(options: Any) -> None:
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
     mesh = mesh_for(settings)
     settings = settled_for(settings, checkpoint, mesh)
+    left = steps_left(Path(settings.out), settings.steps) if settings.resume else settings.steps
+    if not left:
+        return say(f"{settings.out} has {all_taken(Path(settings.out), settings.steps)}\n{_NOTHING}")
     readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
     sources = [f"{reading} (estimated)" for reading in readings] or batches_of(settings, checkpoint, mesh).readings
     saves = (
@@ -41,7 +44,6 @@ def train(options: Any) -> None:
         if 0 < settings.save_every < settings.steps
         else "no checkpoint before the end"
     )
-    left = steps_left(Path(settings.out), settings.steps) if settings.resume else settings.steps
     done = (
         f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
     )
@@ -60,15 +62,14 @@ def train(options: Any) -> None:
         + f"into {settings.out}: {saves}, then the model"
     )
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
-    if left:
-        planned = plan(**asked | {"steps": left})
-        show_plan(planned)
-        say(_disk(settings, checkpoint, planned, settings.steps - left))
-        if planned.rates.known:
-            deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
-            deadline.refuse_hopeless(planned.time.seconds, settings.batch)
-        if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
-            say(sentence)
+    planned = plan(**asked | {"steps": left})
+    show_plan(planned)
+    say(_disk(settings, checkpoint, planned, settings.steps - left))
+    if planned.rates.known:
+        deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
+        deadline.refuse_hopeless(planned.time.seconds, settings.batch)
+    if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
+        say(sentence)
     say(_NOTHING)
 
 

@@ -42,7 +42,7 @@ def header_of(
             "cpu_threads": torch.get_num_threads(),
             "model_fingerprint": start.fingerprint,
             "windows": len(batches.windows),
-            "digests": _digests(settings) if mesh.main else {},
+            "digests": digests_of(settings) if mesh.main else {},
             "sources": [dataclasses.asdict(reading) for reading in batches.readings],
         },
     )
@@ -58,7 +58,7 @@ def _listed(given: Any) -> list[Any]:
     return [given] if isinstance(given, str | Path) else list(given or ())
 
 
-def _digests(settings: TrainSettings) -> dict[str, str]:
+def digests_of(settings: TrainSettings) -> dict[str, str]:
     """Setting → digest of the files that it names, as a row of `ablate` has them; none of what is streamed or was in memory."""
     digests = {}
     for name in ("data", "scores", "watch_data"):

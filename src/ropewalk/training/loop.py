@@ -23,6 +23,7 @@ import torch
 
 from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.steps import asked_of, model_step
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -35,7 +36,7 @@ from ropewalk.training.batch import Batches
 from ropewalk.training.checkpoints import write_checkpoint, write_final
 from ropewalk.training.deadline import Deadline, OutOfTime, seconds_of
 from ropewalk.training.guard import Signals, Terminated
-from ropewalk.training.header import header_of
+from ropewalk.training.header import digests_of, header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
 from ropewalk.training.setup import StartingModel
@@ -79,7 +80,7 @@ class Loop:
         self.step = TrainingStep(settings, start, self.model, batches, mesh, self.deadline)
         self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)
         self.done = 0
-        self._changed = False
+        self._changed = self._is_finished = False
         self._shown: int | None = None
         if keep:  # weights, and as much again for what the state leaves out
             self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
@@ -91,6 +92,9 @@ class Loop:
     def run(self) -> ModelInfo:
         """All remaining steps, then the final model. Threads and attention are the process's own again afterwards."""
         snapshot = self._resume()
+        if self._is_finished:
+            self.mesh.release()
+            return self._info()
         before = None if snapshot is None else snapshot.about.get("threads")
         with contextlib.ExitStack() as stack:
             stack.callback(self.mesh.release)
@@ -150,22 +154,46 @@ class Loop:
         if self.mesh.main:
             self.snapshots.sweep()
             snapshot = self.snapshots.latest()
-        snapshot = ranks.same(snapshot)
+        snapshot, reached = ranks.same((snapshot, model_step(self.out)))
+        self._is_finished = reached >= self.settings.steps
+        if self._is_finished:  # another run is refused all the same
+            finished = snapshot or ranks.same(Snapshot(self.out, reached, self._on_record()))
+            ranks.together(lambda: self._refuse_other_run(finished))
+            return None
         if snapshot is None and ranks.same((self.out / "config.json").is_file()):
             raise UserError(
                 f"{self.settings.out} holds a finished model and no checkpoint that a run can go on from, and to begin anew would replace it; put the "
                 "checkpoints back, choose another --out, or add --overwrite and leave --resume out"
             )
         if snapshot is not None:
-            allow = CHANGEABLE if self.settings.allow_changes else ()
-            changed = ranks.together(lambda: refuse_other_run(snapshot, self._identity(), allow=allow))
+            changed = ranks.together(lambda: self._refuse_other_run(snapshot))
             self._changed = bool(changed)
             for change in changed:
                 self._say(f"from step {snapshot.step} on: {change}")
             with ranks.nobody_waits():  # what is read is shared out at once
                 training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
             self.done = self._saved = snapshot.step
+            if reached > self.done:
+                self._say(
+                    f"the model in {self.settings.out} has {reached} steps, but nothing to go on from was saved after step {self.done}: those between "
+                    "are taken again"
+                )
         return snapshot
+
+    def _refuse_other_run(self, snapshot: Snapshot) -> list[str]:
+        return refuse_other_run(snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ())
+
+    def _on_record(self) -> dict[str, Any]:
+        """What a checkpoint would say of a finished run that has none, by the header of its records."""
+        asked = asked_of(self.out)
+        identity = {
+            name: asked[name] for name in self.settings.identity().keys() - self.settings.parameters if name in asked
+        }
+        if "model_fingerprint" in asked:
+            identity["model"] = asked["model_fingerprint"]
+        if asked.get("digests") != digests_of(self.settings):
+            identity["data"] = "other files"
+        return {"identity": identity}
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ropewalk.checkpoint.run_directory import run_directory
-from ropewalk.checkpoint.steps import steps_left
+from ropewalk.checkpoint.steps import all_taken, model_step, steps_left
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
-from ropewalk.records import format as number_format
 from ropewalk.rope.evidence import choice, evidence
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.train import TrainSettings
@@ -43,15 +42,17 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
         is_done = ranks.first(lambda: settings.resume and _is_done(out, settings))
         if is_done and mesh.main:
-            _logger.info(f"{settings.out} has all its {number_format.steps(settings.steps)}: nothing is left to do")
+            _logger.info(f"{settings.out} has {all_taken(out, settings.steps)}")
         with _silent() if is_done else contextlib.nullcontext():
             return ranks.together(lambda: _run(settings, mesh, out, deadline, watch))
 
 
 def _is_done(out: Path, settings: TrainSettings) -> bool:
-    """Whether a run that goes on has no step left to take: by the newest checkpoint that is sound."""
+    """Whether a run that goes on has no step left to take: by the model that it ended with, else by the newest checkpoint that is sound."""
     if steps_left(out, settings.steps):
         return False
+    if model_step(out) >= settings.steps:
+        return True
     newest = Snapshots(out / CHECKPOINTS).latest()
     return newest is not None and newest.step >= settings.steps
 

@@ -1,0 +1,169 @@
+"""A finished run is told from an unfinished one by the model it ended with, wherever its newest checkpoint stands."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ropewalk import cli, testing
+from ropewalk.checkpoint.steps import Unfinished, at_stake, model_step, steps_left
+from ropewalk.errors import UserError
+from ropewalk.training.log import Log
+from short_run import DOCUMENTS, go, same, steps, weights
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return testing.tiny_directory(tmp_path_factory.mktemp("base") / "tiny", window=64)
+
+
+def interrupted(base, out, at, monkeypatch, **options):
+    """A run that Ctrl-C ends after so many steps, as an interrupt of this process."""
+
+    def step(self, row, usual=Log.step):
+        usual(self, row)
+        if row.step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Log, "step", step)
+        go(base, out, **options)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_run_that_was_stopped_and_resumed_is_finished(base, tmp_path, monkeypatch, caplog, mode):
+    caplog.set_level(logging.INFO, "ropewalk")
+    out = tmp_path / "out"
+    interrupted(base, out, 4, monkeypatch, mode=mode)
+    assert str(Unfinished.of(out)) == "step 4 of 6" and model_step(out) == 0 and steps_left(out, 6) == 2
+    go(base, out, mode=mode, resume=True)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000004"]  # none at the end
+    before = weights(out), (out / "model.safetensors").stat().st_ino, (out / "records.jsonl").read_bytes()
+    with pytest.raises(
+        UserError, match=r"does not overwrite the finished run that it holds \(6 steps\); .*--overwrite --yes"
+    ):
+        go(base, out, mode=mode)
+    caplog.clear()
+    assert go(base, out, mode=mode, resume=True).steps == 6
+    assert "has all its 6 steps: nothing is left to do" in caplog.text and "step 5/6" not in caplog.text
+    after = weights(out), (out / "model.safetensors").stat().st_ino, (out / "records.jsonl").read_bytes()
+    assert same(before[0], after[0]) and before[1:] == after[1:]
+    assert "the model that the run in" in at_stake(out) and "1 checkpoint of the run" in at_stake(out)
+    with pytest.raises(UserError, match="was made with seed 0, and this run has 1"):
+        go(base, out, mode=mode, resume=True, seed=1)
+
+
+def test_more_steps_go_on_from_the_newest_checkpoint_and_those_taken_again_are_said(
+    base, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO, "ropewalk")
+    interrupted(base, tmp_path / "out", 2, monkeypatch, steps=4)
+    go(base, tmp_path / "out", steps=4, resume=True)
+    with pytest.raises(UserError, match="unfinished run, step 4 of 7; go on with --resume"):
+        go(base, tmp_path / "out", steps=7)
+    go(base, tmp_path / "out", steps=7, resume=True)
+    assert "has 4 steps, but nothing to go on from was saved after step 2" in caplog.text
+    go(base, tmp_path / "once", steps=7)
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "once"))
+
+
+def test_a_finished_run_that_never_had_a_checkpoint_is_finished_too(base, tmp_path, books):
+    out = tmp_path / "out"
+    go(base, out, steps=2, save_every=0, data=[books])
+    assert not (out / "checkpoints").exists() and go(base, out, steps=2, resume=True, data=[books]).steps == 2
+    for options, sentence in (
+        ({"learning_rate": 2e-3}, "learning-rate 0.001, and this run has 0.002"),
+        ({"data": DOCUMENTS}, "other data"),
+        ({"steps": 3}, "no checkpoint that a run can go on from"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            go(base, out, **{"steps": 2, "data": [books], "resume": True} | options)
+    assert len(steps(out)) == 2
+
+
+@pytest.fixture
+def books(tmp_path):
+    place = tmp_path / "books.txt"
+    place.write_text("\n".join(document.text for document in DOCUMENTS))
+    return place
+
+
+def test_a_model_whose_weights_were_deleted_is_made_again(base, tmp_path):
+    go(base, tmp_path / "out", steps=2, save_every=2)
+    before = weights(tmp_path / "out")
+    (tmp_path / "out/model.safetensors").unlink()
+    go(base, tmp_path / "out", steps=2, save_every=2, resume=True)
+    assert same(weights(tmp_path / "out"), before)
+
+
+def test_a_run_that_its_watch_ended_is_finished_and_one_that_its_budget_ended_is_not(base, tmp_path, monkeypatch):
+    interrupted(base, tmp_path / "out", 2, monkeypatch, steps=4)
+    go(base, tmp_path / "out", steps=4, resume=True)
+    records = tmp_path / "out/records.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    for watch_stop, budget, unfinished in ((5.0, None, False), (5.0, 10.0, True), (None, None, True)):
+        for line in lines:
+            if "settings" in line:
+                line["settings"] |= {"watch_stop": watch_stop, "budget": budget, "steps": 9}
+        records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert (Unfinished.before(tmp_path / "out", 9) is not None) == unfinished
+        assert Unfinished.before(tmp_path / "out", 4) is None
+
+
+_KILLED = """
+import os, signal, sys
+from ropewalk.training import checkpoints
+from short_run import go
+usual = checkpoints._put_in_place
+def killed(beside, out, place=usual):
+    if sys.argv[3] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace = os.replace
+    def last(source, target):
+        if target.name == "config.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+    os.replace = last
+    place(beside, out)
+checkpoints._put_in_place = killed
+go(sys.argv[1], sys.argv[2], steps=4, resume=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "in the middle"])
+def test_killed_while_it_writes_its_model_a_run_is_unfinished(base, tmp_path, monkeypatch, moment):
+    out = tmp_path / "out"
+    interrupted(base, out, 2, monkeypatch, steps=4)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ROPEWALK_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", _KILLED, str(base), str(out), moment]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(steps(out)) == 4 and (out / "model.safetensors").exists() == (moment != "before")
+    with pytest.raises(UserError, match="holds an unfinished run, step 2 of 4; go on with --resume"):
+        go(base, out, steps=4)
+    go(base, out, steps=4, resume=True)
+    go(base, tmp_path / "once", steps=4)
+    assert same(weights(out), weights(tmp_path / "once")) and steps_left(out, 4) == 0
+
+
+def test_a_dry_run_of_a_finished_run_says_that_it_is_and_of_a_killed_one_what_is_left(base, tmp_path, capsys, books):
+    out = tmp_path / "out"
+    options = dict(window=96, steps=2, batch_size=2, method="linear", save_every=2)
+    typed = ["--window", "96", "--steps", "2", "--batch-size", "2", "--method", "linear", "--save-every", "2"]
+    from ropewalk.training import train
+
+    train(base, data=[books], out=out, **options)
+    shutil.rmtree(out / "checkpoints")
+    for rest in ("nothing is left to do", None):
+        if rest is None:
+            train(base, data=[books], out=tmp_path / "again", **options)
+            out, rest = tmp_path / "again", "only the model is left to write"
+            (out / "config.json").unlink()
+        capsys.readouterr()
+        cli.main(["train", str(base), "--data", str(books), *typed, "--out", str(out), "--dry-run", "--resume"])
+        assert f"has all its 2 steps: {rest}" in capsys.readouterr().out
