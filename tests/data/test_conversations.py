@@ -1,6 +1,8 @@
 """Conversations in the spellings of published sets; the tokens of their answers, with and without a chat template."""
 
+import gzip
 import json
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -463,7 +465,7 @@ def test_all_bad_rows_are_named_at_once(tmp_path, count):
     with pytest.raises(UserError) as refused:
         list(read_texts(path, Reading(conversations="also")))
     message = str(refused.value)
-    assert message.startswith(f"{count} rows cannot be read: line 2 of ") and message.endswith("mend or drop them")
+    assert message.startswith(f"{count} rows cannot be read: line 2 of ") and "; mend or drop them (sed " in message
     # The three kinds take turns: the first of each is spelled out, the others are numbers behind it.
     assert [f"line {2 * at} of" in message for at in range(1, count + 1)] == [at <= 3 for at in range(1, count + 1)]
     for first in (2, 4, 6):
@@ -478,12 +480,31 @@ def test_thousands_of_rows_with_one_fault_are_one_clause_and_a_count(tmp_path, b
     with pytest.raises(UserError) as refused:
         list(read_texts(path, Reading(conversations="also")))
     message = str(refused.value)
-    lines, more = ("3, 4", "") if bad == 3 else ("3, 4, 5, 6, 7, 8, 9, 10, 11", f" and {bad - 10} more")
+    numbers = ", ".join(map(str, range(3, 52)))
+    lines, more = ("3, 4", "") if bad == 3 else (numbers, f" and {bad - 50} more")
     assert message.startswith(f"{bad} rows cannot be read: line 2 of ")
-    assert (
-        message.endswith(f"(likewise lines {lines}{more}); mend or drop them")
-        and message.count("conversation (messages)") == 1
-    )
+    assert f"(likewise lines {lines}{more}); mend or drop them" in message
+    assert message.count("conversation (messages)") == 1 and message.endswith("mend or drop them") == (bad > 50)
+
+
+def test_the_command_that_drops_bad_rows_drops_them_and_no_other(tmp_path):
+    """Each has a fault of its own, so that no kind is named twice; the shell is the oracle."""
+    path = tmp_path / "my chats.jsonl"
+    good = json.dumps({"messages": TALK})
+    bad = {2: '{"messages": []}', 4: "{", 5: json.dumps({"messages": [ASKED]}), 7: "[", 8: '"', 9: "]"}
+    path.write_text("\n".join(bad.get(number, good) for number in range(1, 11)) + "\n")
+    with pytest.raises(UserError) as refused:
+        list(read_texts(path, Reading(conversations="also")))
+    message = str(refused.value)
+    assert message.startswith("6 rows cannot be read: line 2 of ") and "more" not in message
+    assert all(f"{number}" in message for number in bad)
+    command = message.split("mend or drop them (")[1].removesuffix(" drops them)")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert len(list(read_texts(tmp_path / "kept.jsonl", Reading(conversations="also")))) == 4
+    archived = tmp_path / "chats.jsonl.gz"
+    archived.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match="mend or drop them$"):  # no line editor opens it
+        list(read_texts(archived, Reading(conversations="also")))
 
 
 @pytest.mark.parametrize(

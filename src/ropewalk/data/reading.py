@@ -107,7 +107,11 @@ def from_rows(
                 if is_first and isinstance(error, NoText):
                     raise
                 known = settled if isinstance(row, dict) or not is_first else None
-                raise refusal_of(error, _errors(rows, source, reading, known, place)) from None
+                raise refusal_of(
+                    error,
+                    _errors(rows, source, reading, known, place),
+                    source if place == "line" else "",
+                ) from None
             if isinstance(item, Conversation):
                 half_pairs += HALF_PAIRS.search(item.text) is not None
                 unread_keys |= unread(row, settled.field)

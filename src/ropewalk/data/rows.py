@@ -13,7 +13,9 @@ import io
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ropewalk.data.archives import OpenFile
@@ -25,7 +27,9 @@ Columns = Callable[[dict[str, Any]], list[str]]
 Numbered = Iterator[tuple[int, Any]]
 _AT_ONCE = 64
 #: Kinds of bad rows that an error spells out, and rows of a kind that it names.
-_KINDS, _NAMED = 3, 10
+_KINDS, _NAMED = 3, 50
+#: Files of lines as they lie on disk, which a line editor reads.
+_LINES = (".jsonl", ".ndjson")
 
 
 #: How a file in UTF-32 or UTF-16 begins; the longer ones first, since the shorter may be their beginning.
@@ -103,8 +107,11 @@ def not_lines(first: bytes) -> str:
     return "has objects that go over several lines, and is read as an object a line" if begins == b"{" else ""
 
 
-def refusal_of(first: UserError, others: Iterable[UserError]) -> UserError:
-    """One error for all bad rows of a file, so that they can be mended together: what is wrong with the first of each kind, where the next ones are, and how many."""
+def refusal_of(first: UserError, others: Iterable[UserError], lines_of: str = "") -> UserError:
+    """One error for all bad rows of a file, so that they can be mended together: what is wrong with the first of each kind, where the others are, and how many.
+
+    lines_of: the file, where a row is a line of it.
+    """
     alike: dict[str, list[str]] = {}
     counts: collections.Counter[str] = collections.Counter()
     for error in itertools.chain([first], others):
@@ -115,9 +122,23 @@ def refusal_of(first: UserError, others: Iterable[UserError]) -> UserError:
     if counts.total() == 1:
         return first
     listed = [_with_its_kind(alike[kind], counts[kind]) for kind in [*counts][:_KINDS]]
-    unlisted = counts.total() - sum(counts[kind] for kind in [*counts][:_KINDS])
-    listed += [f"and {unlisted} more"] * bool(unlisted)
-    return UserError(f"{counts.total()} rows cannot be read: {', '.join(listed)}; mend or drop them")
+    if unlisted := counts.total() - sum(counts[kind] for kind in [*counts][:_KINDS]):
+        places = [match for kind in [*counts][_KINDS:] for each in alike[kind] if (match := _ROW.search(each))]
+        listed.append(f"and {_named(places, unlisted)} for other reasons" if places else f"and {unlisted} more")
+    return UserError(
+        f"{counts.total()} rows cannot be read: {', '.join(listed)}; mend or drop them{_dropping(alike, counts, lines_of)}"
+    )
+
+
+def _dropping(alike: dict[str, list[str]], counts: collections.Counter[str], lines_of: str) -> str:
+    """The command that drops so few lines that each is named; empty where they are more, or no lines that sed reads."""
+    if Path(lines_of).suffix.lower() not in _LINES or not Path(lines_of).is_file():  # compressed, or in an archive
+        return ""
+    numbers = [int(match[2]) for each in alike.values() for sentence in each if (match := _ROW.search(sentence))]
+    if len(numbers) != counts.total() or len(numbers) > _NAMED:
+        return ""
+    file, drops = shlex.quote(lines_of), ";".join(f"{number}d" for number in sorted(numbers))
+    return f" (sed '{drops}' {file} > kept{Path(lines_of).suffix} drops them)"
 
 
 #: Where a row is, as the errors of rows say it.
@@ -129,9 +150,14 @@ def _with_its_kind(sentences: Sequence[str], count: int) -> str:
     places = [match for sentence in sentences[1:] if (match := _ROW.search(sentence))]
     if not places:
         return sentences[0].removesuffix("; mend or drop it")
-    more = f" and {count - 1 - len(places)} more" * (count > 1 + len(places))
-    others = f" (likewise {places[0][1]}{'s' * (count > 2)} {', '.join(place[2] for place in places)}{more})"
-    return sentences[0].removesuffix("; mend or drop it") + others
+    return sentences[0].removesuffix("; mend or drop it") + f" (likewise {_named(places, count - 1)})"
+
+
+def _named(places: Sequence[re.Match[str]], count: int) -> str:
+    """Lines 4, 6 and 20 more: of so many places the first ones."""
+    numbers = ", ".join(place[2] for place in places[:_NAMED])
+    more = f" and {count - len(places[:_NAMED])} more" * (count > len(places[:_NAMED]))
+    return f"{places[0][1]}{'s' * (count > 1)} {numbers}{more}"
 
 
 def _json(file: OpenFile, columns: Columns) -> Numbered:
