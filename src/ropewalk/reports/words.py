@@ -27,7 +27,7 @@ _WORDS: tuple[tuple[str, str, Callable[[Clean], bool]], ...] = (
     ("×2, ×4, …", "how many times longer the new window is; positions are rescaled to fit into it", _EXTENDED),
     ("base", "the model as it was; extrapolating, it reads past its window unchanged", _states("base", "extrapolation")),
     ("before training", "extended, and not yet trained at the new window", _states("untrained")),
-    ("perplexity", "among how many equally likely next tokens the model is left to guess; lower is better", _rows(Perplexity)),
+    ("perplexity", "among how many equally likely next tokens the model is left to guess; lower is better; a model holds to the longest window in which it is not surely worse", _rows(Perplexity)),
     ("k_max", "how many tokens back a five-digit number may stand in filler text and still be named", _rows(PasskeySummary)),
     ("context gain", "how much better a token is predicted with all that stands before it than with a short context, in nats (1 nat: 2.7 times as likely)", _rows(ContextGain)),
     ("effective length", "up to which length the mean over made-up tasks (find, trace, count, answer) stays above a threshold", _rows(LongTask, EffectiveLength)),
