@@ -35,4 +35,4 @@ def test_the_choices_of_published_models_are_counted(name):
     assert [words.startswith(first) for words, first in zip(found, first_words, strict=True)] == [True] * len(
         first_words
     )
-    assert in_words(found).startswith(f"{len(found)} of 4 architectural choices")
+    assert f"this model has {len(found) or 'none'}" in in_words(found)

@@ -413,7 +413,7 @@ def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys,
     words += ["--data", str(tmp_path / "long.txt"), "--out", str(tmp_path / "o")]
     status, printed = said(capsys, *words)
     assert status == 0, printed
-    assert "long.txt: 25,600 tokens in 200 windows" in printed and "5% of it read (estimated)" in printed
+    assert "long.txt: 25,600 tokens in 200 windows" in printed and "5% of them are read (estimated)" in printed
     assert "estimated from a sample: tokenising all takes about" in printed and printed.endswith("nothing was written")
 
 

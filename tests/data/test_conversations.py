@@ -449,7 +449,7 @@ def test_what_a_run_reads_says_how_many_tokens_are_left_out(tmp_path):
     rows = FittedBlocks(corpus, window)
     reading = Part("a.jsonl", rows, 1.0, window, corpus).reading(1)
     assert reading.left_out == len(corpus.ids) - (ends + 1) > len(first) - (ends + 1) > 0
-    assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 window at positions" in str(
+    assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 window with positions" in str(
         reading
     )
 

@@ -25,7 +25,9 @@ def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(t
         warn_of_other_readers(Checkpoint.open(model))
     assert ["read rightly here" in str(each.message) for each in recwarn] == [True]
     recwarn.clear()
-    warn_of_spellings(Checkpoint.open(model))  # before it is loaded, planned, extended, …
+    warn_of_spellings(Checkpoint.open(model))  # before it is measured or planned, which is done here
+    assert not recwarn.list
+    warn_of_spellings(Checkpoint.open(model), makes=True)  # before it is extended, trained, exported
     assert ["not by transformers 4, MLX and Ollama" in str(each.message) for each in recwarn] == [True]
     recwarn.clear()
     config["rope_theta"] = 100000.0

@@ -78,13 +78,15 @@ class Reading:
     spread_over: int | None = None
 
     def __str__(self) -> str:
-        part = f"{self.passes:.0%}" if self.passes >= 0.01 else "under 1%"
-        repeated = f", read {self.passes:.1f} times over" if self.passes > 1 else f", {part} of it read"
-        where = f"{counted(self.windows, 'window', ',')} at positions up to {self.length}"
+        kind, where = "window", f"with positions up to {self.length}"
         if self.spread_over:
-            where = f"{counted(self.windows, 'chunk', ',')} of {counted(self.length, 'token')} placed at positions up to {self.spread_over}"
+            kind = "chunk"
+            where = f"of {counted(self.length, 'token')}, their positions spread over those of a window of {self.spread_over}"
+        part = f"{self.passes:.0%}" if self.passes >= 0.01 else "under 1%"
+        times = f"each is read {self.passes:.1f} times" if self.passes > 1 else f"{part} of them are read"
+        share = f", {self.share:.1%} of all that is read" if round(self.share, 3) < 1 else ""
         left_out = f", {self.left_out:,} of them left out, the rest" if self.left_out else ""
-        return f"{self.source}: {self.tokens:,} tokens{left_out} in {where}, {self.share:.1%} of what is read{repeated}"
+        return f"{self.source}: {self.tokens:,} tokens{left_out} in {counted(self.windows, kind, ',')} {where}; {times}{share}"
 
 
 class Mixture:

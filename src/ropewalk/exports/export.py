@@ -142,7 +142,7 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     refuse_what_stops_transformers(checkpoint)
     if settings.reader != "peft":  # which refuses what is no adapter, and is about its base otherwise
         refuse_damaged(checkpoint)
-    warn_of_spellings(checkpoint)
+    warn_of_spellings(checkpoint, makes=True)
     warn_of_window(checkpoint)
     yield checkpoint
 

@@ -63,7 +63,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     from ropewalk.model.verify import verify_directory
 
     refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
-    warn_of_spellings(checkpoint)
+    warn_of_spellings(checkpoint, makes=True)
     prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
     if table is None:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)

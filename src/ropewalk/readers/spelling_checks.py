@@ -100,14 +100,15 @@ def refuse_what_stops_transformers(checkpoint: Checkpoint) -> None:
 _warned: set[str] = set()
 
 
-def warn_of_spellings(checkpoint: Checkpoint) -> None:
-    """Warn of a config that may be read wrongly here, too, in doctor's words: its theta is lost, or it says two things; and shortly of one that
-    only others read wrongly, as all of version 4 what transformers 5 saved (R4)."""
+def warn_of_spellings(checkpoint: Checkpoint, *, makes: bool = False) -> None:
+    """Warn of a config that may be read wrongly here, too, in doctor's words: its theta is lost, or it says two things.
+
+    makes: another model is made of it, for whatever reader; then shortly of what only others read wrongly too, as all of version 4 what
+        transformers 5 saved (R4). Who measures it is no such reader.
+    """
     if not isinstance(checkpoint.positions, PositionTable):
-        _warn(
-            Subject(checkpoint, {}, {}),
-            lambda differ: ", but not by transformers 4, MLX and Ollama: ropewalk doctor says more",
-        )
+        others = ", but not by transformers 4, MLX and Ollama: ropewalk doctor says more"
+        _warn(Subject(checkpoint, {}, {}), (lambda differ: others) if makes else None)
 
 
 def warn_of_other_readers(checkpoint: Checkpoint) -> None:
@@ -117,12 +118,12 @@ def warn_of_other_readers(checkpoint: Checkpoint) -> None:
         _warn(subject, lambda differ: f", and mend it before others read it: {differ}")
 
 
-def _warn(subject: Subject, of_others: Callable[[str], str]) -> None:
-    """Once a process, by the first one. of_others: what is said of what is read rightly here and otherwise elsewhere."""
+def _warn(subject: Subject, of_others: Callable[[str], str] | None) -> None:
+    """Once a process, by the first one. of_others: what is said of what is read rightly here and otherwise elsewhere, if anything is."""
     name = subject.checkpoint.name
     if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
         sentence = f"{name}: {fault}"
-    elif differ := _lost_in_version_4(subject):
+    elif of_others is not None and (differ := _lost_in_version_4(subject)):
         sentence = f"{name} is read rightly here{of_others(differ)}"
     else:
         return

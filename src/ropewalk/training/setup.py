@@ -40,6 +40,7 @@ from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.readers.digest_checks import warn_of_changes
 from ropewalk.readers.refusals import refuse_wrong
+from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
@@ -159,6 +160,7 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     """
     source = Checkpoint.open(settings.model, **settings.opening)
     refuse_unusable(source)
+    warn_of_spellings(source, makes=True)
     refuse_quantised(source)
     refuse_wrong(source)  # what is found when the trained model is written has cost the training
     config_dict = new_config(source, settings)
