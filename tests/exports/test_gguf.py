@@ -91,7 +91,7 @@ def test_what_the_converter_says_last_is_in_the_sentence(tmp_path):
     (tmp_path / "conversion" / "base.py").write_text(_CLASSES)
     with pytest.raises(UserError, match="cannot write this model as GGUF .no such architecture."):
         converter.convert(
-            tmp_path, tmp_path / "x.gguf", name="x", gguf_type="auto", pre_tokenizer=None, directory=tmp_path
+            tmp_path, tmp_path / "x.gguf", name="x", gguf_type="auto", pre_tokenizer=None, directory=tmp_path, size=0
         )
 
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from ropewalk import testing
+from ropewalk.checkpoint import file_limit
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.training import TrainSettings, disk, train
@@ -53,7 +54,7 @@ def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> Non
         with pytest.raises(UserError, match=r"2 models of .* MiB, 2 states of .*--save-every.*--keep-checkpoints"):
             train(base, out=tmp_path / "full", **shared)
     with monkeypatch.context() as patch:
-        patch.setattr(disk.resource, "getrlimit", lambda _: (2**18, 2**18))
+        patch.setattr(file_limit.resource, "getrlimit", lambda _: (2**18, 2**18))
         with pytest.raises(UserError, match=r"largest file takes 0.4 MiB, .* no file above 0.2 MiB \(ulimit -f\)"):
             train(base, out=tmp_path / "full", **shared)
     assert not (tmp_path / "full").exists()

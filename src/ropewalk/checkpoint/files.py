@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ropewalk.checkpoint import digests, guard
+from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.checkpoint.steps import refuse_unfinished
@@ -98,6 +99,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS):
             raise
+        refuse_above_limit(str(target.name), source.stat().st_size)
         shutil.copyfile(source, target)
 
 

@@ -17,12 +17,15 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from ropewalk.cli.commands import COMMANDS
@@ -58,7 +61,7 @@ def _let_the_first_speak() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    Exit 0 done; 2 what was asked for cannot be done (a sentence, no traceback); 130 interrupted; 141 nobody reads stdout; 1 a fault of ours.
+    Exit 0 done; 2 what was asked for cannot be done (a sentence, no traceback); 130 interrupted; 141 nobody reads stdout; 143 SIGTERM; 1 a fault of ours.
     """
     entered = ENTERED.set(time.monotonic())
     prepare()
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.formatwarning = _as_sentence
     try:
-        with delivered():
+        with _cleaned_up_when_terminated(), delivered():
             _run(arguments)
     except UserError as error:
         _refuse(str(error))
@@ -95,6 +98,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     finally:
         ENTERED.reset(entered)
+
+
+@contextlib.contextmanager
+def _cleaned_up_when_terminated() -> Iterator[None]:
+    """Let SIGTERM (of `timeout`, of a batch system) end a command as Ctrl-C does, so that what is half written is removed; training has its own way (training/guard.py).
+
+    Not under torchrun, which ends processes that wait for one another and would not come to it.
+    """
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or "RANK" in os.environ or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    # Not by the logger, which may be in the middle of a line.
+    os.write(2, b"\nropewalk: ended by a signal (SIGTERM)\n")
+    raise SystemExit(128 + number)
 
 
 def _run(arguments: Sequence[str] | None) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import (
     ADAPTER_CONFIG,
     disk_errors,
@@ -84,6 +85,7 @@ def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
     _refuse_tables(adapter)
     with _beside(settings.out) as place:
         extended = _base_of(adapter, settings, place)
+        refuse_above_limit("the model's largest file", max(file.stat().st_size for file in extended.weight_files))
         model = _attached(extended, adapter)
         if _is_ours(adapter):
             weights = lora.merged(model, model.get_base_model().state_dict())

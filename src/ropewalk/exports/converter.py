@@ -9,6 +9,7 @@ does, so it is fetched from there, at one version and one SHA-256, and kept in t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -22,7 +23,9 @@ import tempfile
 from pathlib import Path
 
 from ropewalk.checkpoint.cache import cache_directory
+from ropewalk.checkpoint.file_limit import has_reached_limit
 from ropewalk.errors import UserError
+from ropewalk.progress import Progress
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 _SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
@@ -33,6 +36,10 @@ _BY_HAND = "or get llama.cpp's source by hand and name its directory with --conv
 _FULL = re.compile(
     rf"{re.escape(os.strerror(errno.ENOSPC))}|OSError: \d+ requested and \d+ written|Not enough free space"
 )
+
+_MIB = 2**20
+#: Seconds between two looks at how much is written.
+_BETWEEN_LOOKS = 0.5
 
 _logger = logging.getLogger(__name__)
 
@@ -64,17 +71,18 @@ def converter_directory(given: str | Path | None = None) -> Path:
 
 
 def convert(
-    model: Path, gguf_file: Path, *, name: str, gguf_type: str, pre_tokenizer: str | None, directory: Path
+    model: Path, gguf_file: Path, *, name: str, gguf_type: str, pre_tokenizer: str | None, directory: Path, size: float
 ) -> None:
     """Run the converter in a process of its own.
 
     Args:
         name: what the file calls the model (`general.name`).
         pre_tokenizer: llama.cpp's name for one that the converter does not recognise.
+        size: about how many bytes the file will have, for the progress that is shown.
 
     Raises:
         UserError: it fails; its last line says why.
-        OSError: the disk is full.
+        OSError: the disk is full, or the file larger than this process may write.
     """
     driver = Path(__file__).with_name("driver.py")
     arguments = [
@@ -88,16 +96,38 @@ def convert(
         "--model-name",
         name,
     ]
-    done = subprocess.run([sys.executable, str(driver), *arguments], capture_output=True, text=True)
-    _logger.debug("%s", done.stderr)
-    if done.returncode:
-        if _FULL.search(done.stderr):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(gguf_file))
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+    status, said = _watched([sys.executable, str(driver), *arguments], gguf_file, size)
+    _logger.debug("%s", said)
+    if status:
+        if _FULL.search(said) or has_reached_limit(gguf_file):
+            number = errno.EFBIG if has_reached_limit(gguf_file) else errno.ENOSPC
+            raise OSError(number, os.strerror(number), str(gguf_file))
+        lines = [line for line in said.splitlines() if line.strip()]
         raise UserError(
             f"llama.cpp's converter cannot write this model as GGUF ({lines[-1] if lines else 'it said nothing'}); "
             "--verbose shows all it said; export for another reader, or name a newer llama.cpp with --converter"
         )
+
+
+def _watched(command: list[str], file: Path, size: float) -> tuple[int, str]:
+    """The exit status of a program that writes a file, and what it said on stderr; how much of the file is there is shown meanwhile."""
+    with (
+        tempfile.TemporaryFile() as errors,
+        Progress("MiB of the GGUF file", max(1, round(size / _MIB))) as advance,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process,
+    ):
+        try:
+            shown = 0
+            while process.poll() is None:
+                written = file.stat().st_size // _MIB if file.exists() else 0
+                advance(written - shown)
+                shown = written
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_BETWEEN_LOOKS)
+        finally:
+            process.kill()  # of what is interrupted nothing goes on; one that has ended does not mind
+        errors.seek(0)
+        return process.returncode, errors.read().decode(errors="replace")
 
 
 def _download(place: Path) -> Path:

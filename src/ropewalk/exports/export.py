@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import read_config, read_json, refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.model_card import EXPORT, NOT_MEASURED, README, say_export
 from ropewalk.errors import UserError
@@ -188,6 +189,7 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
         gguf_type=settings.gguf_type,
         pre_tokenizer=_pre_tokenizer(whole),
         directory=program,
+        size=_gguf_bytes(checkpoint, settings),
     )
     gguf = gguf_rope.mend(directory / GGUF_FILE, rope)
     for path in whole.iterdir():
@@ -199,9 +201,15 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
     return gguf.window
 
 
+def _gguf_bytes(checkpoint: Checkpoint, settings: ExportSettings) -> float:
+    """About how large the GGUF file will be: its weights are nearly all of it."""
+    return checkpoint.parameters * _GGUF_BYTES.get(settings.gguf_type, 2)
+
+
 def _refuse_too_large(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> None:
     """Raises UserError where a disk has no room for the GGUF file, whose weights take nearly all of it."""
-    needed = checkpoint.parameters * _GGUF_BYTES.get(settings.gguf_type, 2)
+    needed = _gguf_bytes(checkpoint, settings)
+    refuse_above_limit("the GGUF file", needed)
     elsewhere = [file for file in checkpoint.weight_files if file.stat().st_dev != directory.stat().st_dev]
     needed += sum(
         file.stat().st_size for file in elsewhere

@@ -71,7 +71,9 @@ def _instead(path: Path) -> str:
 class ExportSettings(FromAdapter):
     """Write a checkpoint as one reader needs it, read it back by that reader's rule, and print the line to type."""
 
-    HINTS: ClassVar[dict[str, str]] = {"reader": "lm-eval and TRL read what transformers reads"}
+    HINTS: ClassVar[dict[str, str]] = {
+        "reader": "lm-eval and TRL read what transformers reads, and a GGUF file is --for llama.cpp, or --for ollama with its Modelfile"
+    }
 
     model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory or a hub id; also an adapter, which is merged into its base first."""

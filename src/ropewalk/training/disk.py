@@ -6,7 +6,6 @@ out  nothing; or a sentence with the figures and two ways out
 
 from __future__ import annotations
 
-import resource
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from pathlib import Path
 from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.file_limit import refuse_above_limit, size_in_words
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.optimizer import saved_bytes
 
-_GIB = 2**30
 #: Files of a model that are copied.
 _SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
@@ -45,8 +44,8 @@ class Writes:
 
     def __str__(self) -> str:
         return (
-            f"on the disk: {_size(self.total)}; {counted(self.models, 'model')} of {_size(self.model)} (each checkpoint's and the final one), and at "
-            f"most {counted(self.states, 'state')} of about {_size(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
+            f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one), and at "
+            f"most {counted(self.states, 'state')} of about {size_in_words(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
         )
 
 
@@ -76,9 +75,9 @@ def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None
         return
     ends = planned.model  # of the final model alone
     raise UserError(
-        f"what this run will write takes {_size(planned.total)} ({counted(planned.models, 'model')} of {_size(planned.model)}, {counted(planned.states, 'state')} of "
-        f"{_size(planned.state)} at once), and the disk of {settings.out} has {_size(free)} free; save less often with a larger --save-every (0 "
-        f"writes the final model alone, {_size(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
+        f"what this run will write takes {size_in_words(planned.total)} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}, {counted(planned.states, 'state')} of "
+        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {size_in_words(free)} free; save less often with a larger --save-every (0 "
+        f"writes the final model alone, {size_in_words(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
     )
 
 
@@ -90,12 +89,7 @@ def ask(
     Raises:
         UserError: see `refuse_too_full`; the process may not write a file of the model's size.
     """
-    files = [file.stat().st_size for file in source.weight_files]
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if limit != resource.RLIM_INFINITY and max(files) > limit:
-        raise UserError(
-            f"the model's largest file takes {_size(max(files))}, and this process may write no file above {_size(limit)} (ulimit -f); raise that"
-        )
+    refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
     model = model_bytes(source)
     state = state_bytes(parameters, settings.optimizer)
     refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
@@ -114,7 +108,3 @@ def _beside_weights(path: Path) -> int:
 def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:
     """Bytes of what training goes on from: the trained weights as the optimiser has them, and its states."""
     return sum(int(p.numel() * (p.element_size() + saved_bytes(optimizer, p))) for p in parameters)
-
-
-def _size(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= 0.1 * _GIB else f"{size / 2**20:.1f} MiB"
