@@ -167,3 +167,14 @@ def test_a_dry_run_of_a_finished_run_says_that_it_is_and_of_a_killed_one_what_is
         capsys.readouterr()
         cli.main(["train", str(base), "--data", str(books), *typed, "--out", str(out), "--dry-run", "--resume"])
         assert f"has all its 2 steps: {rest}" in capsys.readouterr().out
+
+
+def test_a_dry_run_goes_by_the_replacement_that_was_begun(base, tmp_path, monkeypatch, capsys, books):
+    """As the run itself does: the finished run that it is to replace has all its steps."""
+    out, options = tmp_path / "out", dict(data=[books], steps=3, batch_size=2)
+    go(base, out, **options)
+    interrupted(base, out, 1, monkeypatch, overwrite=True, yes=True, **options)
+    typed = ["--window", "96", "--steps", "3", "--batch-size", "2", "--method", "linear", "--learning-rate", "1e-3"]
+    capsys.readouterr()
+    cli.main(["train", str(base), "--data", str(books), *typed, "--out", str(out), "--dry-run", "--resume"])
+    assert "1 of 3 steps are done, and 2 steps of 2 windows" in capsys.readouterr().out

@@ -79,11 +79,22 @@ def _held(directory: Path, signs: Sequence[str]) -> Iterator[None]:
             guard.remove(directory)
 
 
+def goes_on_in(out: str | Path) -> Path:
+    """Where a run that is resumed into `out` lies: a replacement of it that was begun comes first."""
+    place = Path(os.path.realpath(out))
+    begun = _replacement(place)
+    return place if guard.marked(begun) is None else begun
+
+
+def _replacement(place: Path) -> Path:
+    return place.with_name(f".{place.name}.new")
+
+
 def _work(
     out: str | Path, place: Path, signs: Sequence[str], *, overwrite: bool, go_on: bool, inputs: Iterable[str | Path]
 ) -> Path:
     """Where the run is written; a replacement that is begun anew is empty."""
-    begun = place.with_name(f".{place.name}.new")
+    begun = _replacement(place)
     pending = guard.marked(begun) is not None
     if pending:
         refuse_locked(begun)

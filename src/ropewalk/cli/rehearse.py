@@ -20,6 +20,7 @@ _NOTHING = "a dry run: nothing was written"
 
 def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
+    from ropewalk.checkpoint.run_directory import goes_on_in
     from ropewalk.checkpoint.steps import all_taken, steps_left
     from ropewalk.cli.tables.plan import ends_early, show_plan
     from ropewalk.distributed import ranks
@@ -34,9 +35,10 @@ def train(options: Any) -> None:
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
     mesh = mesh_for(settings)
     settings = settled_for(settings, checkpoint, mesh)
-    left = steps_left(Path(settings.out), settings.steps) if settings.resume else settings.steps
+    run = goes_on_in(settings.out)
+    left = steps_left(run, settings.steps) if settings.resume else settings.steps
     if not left:
-        return say(f"{settings.out} has {all_taken(Path(settings.out), settings.steps)}\n{_NOTHING}")
+        return say(f"{settings.out} has {all_taken(run, settings.steps)}\n{_NOTHING}")
     readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
     sources = [f"{reading} (estimated)" for reading in readings] or batches_of(settings, checkpoint, mesh).readings
     saves = (
@@ -85,13 +87,14 @@ def _unread(seconds: float) -> str:
 
 def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:
     """What the run will write and what there is room for; the states are the plan's, since no weight is loaded."""
+    from ropewalk.checkpoint.run_directory import goes_on_in
     from ropewalk.training import disk
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
     # Adapters are float32, with two moments of the same; else all weights are trained.
     memory, shards = planned.memory, planned.job.shards
     state = shards * (1.5 * memory.states if settings.mode == "lora" else memory.weights + memory.states)
-    there = len(Snapshots(Path(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
+    there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
     return str(disk.writes(settings, disk.model_bytes(checkpoint), int(state), done=done, there=there))
 
 
