@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ropewalk.evals.intervals import (
     Paired,
     documents_interval,
+    enough_trials,
     over_seeds,
     reach_interval,
     scores_interval,
@@ -310,3 +311,9 @@ def test_the_interval_of_seeds_alone_is_scipys_and_that_of_one_seed_its_own():
     assert over_seeds([(value, value, value) for value in values]) == pytest.approx((np.mean(values), *exact))
     assert over_seeds([(2.0, 1.5, 3.0)]) == (2.0, 1.5, 3.0)
     assert np.isnan(over_seeds([(2.0, np.nan, np.nan), (2.1, 2.0, 2.2)])[1:]).all()
+
+
+@pytest.mark.parametrize("depths", [1, 2, 3, 4, 6, 32])
+def test_enough_trials_are_as_many_as_make_clear_answers_unlikely_at_the_threshold(depths):
+    """All right of one depth: 0.2 ** 3 is below 2.5 % and 0.2 ** 2 is not. All wrong of all depths: 0.8 ** 17 is, and 0.8 ** 16 is not."""
+    assert enough_trials(depths) == max(3, math.ceil(17 / depths))

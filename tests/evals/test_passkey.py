@@ -291,12 +291,12 @@ def test_what_is_on_record_is_not_measured_again_unless_something_differs(tmp_pa
 
 
 def test_a_budget_asks_every_depth_as_often_as_there_is_time_for_and_says_so(tmp_path, caplog):
-    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=4, trials=5)
+    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=6, trials=5)
     whole, enough = (passkey.passkey(tiny(window=300), **asked, budget=minutes) for minutes in (None, 60.0))
     assert enough[0] == whole[0] and "trials a depth" not in caplog.text
     rows, summary = passkey.passkey(tiny(window=300), **asked, budget=1e-6, out=tmp_path / "r.jsonl")
-    # Three are the fewest by which k_max has an interval, and seconds are never refused.
-    assert [row.trials for row in rows] == [3] * 4 and summary.trials == 3
+    # Of six depths three are the fewest by which k_max has an interval, and seconds are never refused.
+    assert [row.trials for row in rows] == [3] * 6 and summary.trials == 3
     assert "3 of 5 trials a depth were done within --budget 1e-06" in caplog.text
     assert all(few.successes <= all_.successes for few, all_ in zip(rows, whole[0], strict=True))  # of the same keys
     written = records.read([tmp_path / "r.jsonl"])
@@ -307,19 +307,19 @@ def test_a_budget_without_time_for_an_interval_is_refused_before_the_first_promp
     monkeypatch.setattr(passkey, "reckoned", lambda model, passes: 600.0)  # of five trials a depth
     monkeypatch.setattr(passkey, "verdicts", lambda *_, **__: pytest.fail("a prompt was read"))
     with pytest.raises(
-        UserError, match=r"12 of 20 prompts are the fewest that give an interval .*give --budget 8 or more"
+        UserError, match=r"18 of 30 prompts are the fewest that give an interval .*give --budget 8 or more"
     ):
-        passkey.passkey(tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=4, trials=5, budget=2.0)
+        passkey.passkey(tiny(window=300), tokenizer=byte_tokenizer(), window=300, depths=6, trials=5, budget=2.0)
 
 
 def test_a_budget_that_is_a_few_seconds_short_is_taken_and_that_is_said(monkeypatch, caplog):
     """63 s of a minute: what is reckoned is not known to three seconds."""
     caplog.set_level("INFO", logger="ropewalk")
     monkeypatch.setattr(passkey, "reckoned", lambda model, passes: 105.0)  # of five trials a depth, 63 of three
-    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=4, trials=5)
+    asked = dict(tokenizer=byte_tokenizer(), window=300, depths=6, trials=5)
     rows, _ = passkey.passkey(tiny(window=300), **asked, budget=1.0)
     assert all(row.trials >= 3 for row in rows)
-    assert caplog.text.count("12 prompts are the fewest that give an interval and take about 1:03 here") == 1
+    assert caplog.text.count("18 prompts are the fewest that give an interval and take about 1:03 here") == 1
     assert "a little more than --budget 1:00" in caplog.text
     caplog.clear()
     passkey.passkey(tiny(window=300), **asked, budget=1.1)

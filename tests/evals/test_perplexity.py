@@ -110,6 +110,23 @@ def test_several_windows_are_measured_on_the_same_documents():
     assert [row.tokens for row in rows] == [299 - 9 + 249 - 7, 299 + 249, 299 + 249]
 
 
+def test_a_document_shorter_than_every_window_is_read_whole_at_each(caplog):
+    """All its tokens with all before them: what a plain loop of one window as long as the document gives."""
+    model, tokenizer, docs = tiny(window=256), byte_tokenizer(), documents(30, 20, 50, 300)
+    rows = perplexity(model, tokenizer=tokenizer, data=docs, windows=[64, 128], stride=16, min_tokens=30)
+    assert [(row.documents, row.skipped, row.shorter) for row in rows] == [(3, 1, 2), (3, 1, 2)]
+    assert "2 of 3 documents shorter than 128 tokens, read whole" in caplog.text
+    for row in rows:
+        for loss, text in zip(row.per_document[:2], (docs[0], docs[2]), strict=True):
+            ids = tokenizer(text.text).input_ids
+            total, count = plain_loop(model, ids, len(ids), len(ids))
+            assert loss["tokens"] == count and loss["nll"] == pytest.approx(total, rel=1e-6)  # as above
+    with pytest.raises(
+        UserError, match=r"at least 64 tokens \(--min-tokens; .*the longest of 2 has 30; .*--min-tokens 30 or less"
+    ):
+        perplexity(model, tokenizer=tokenizer, data=docs[:2], windows=[64], stride=16)
+
+
 def test_documents_shorter_than_the_window_are_counted():
     docs = [TokenizedDocument(str(n), np.arange(n)) for n in (5, 20, 7, 30, 40)]
     chosen, skipped = choose(docs, min_tokens=10, refusal="")

@@ -49,3 +49,11 @@ def test_what_was_ended_is_not_begun(tmp_path):
 def test_a_record_of_parts_alone_is_refused_as_such(tmp_path):
     with pytest.raises(UserError, match="interrupted; the same command with the same --out goes on"):
         page(tmp_path, ITEM)
+
+
+def test_what_the_base_alone_was_not_asked_is_said(tmp_path):
+    rows = [made_up.row(2.0, 256), records.PasskeySummary(1024, 1024, 32, 10, 1.0)]
+    path = made_up.record_rows(tmp_path / "base.jsonl", (made_up.BASE, rows[0]), (STATE, *rows))
+    assert "Not asked of the base: passkeys." in made_up.words(render(records.read([path])))
+    path = made_up.record_rows(tmp_path / "both.jsonl", (made_up.BASE, *rows), (STATE, *rows))
+    assert "Not asked of the base" not in made_up.words(render(records.read([path])))

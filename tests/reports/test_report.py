@@ -145,9 +145,16 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_records_without_a_measurement_are_refused_in_a_sentence(tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_text("damaged\n")
+    path.write_text('{"kind": "run"}\n')
     with pytest.raises(UserError, match="at least one measurement"):
         report([path], tmp_path / "out.html")
+    chats = tmp_path / "mine.jsonl"
+    chats.write_text('{"messages": []}\n' * 142)
+    with pytest.raises(
+        UserError,
+        match=r"none of the 142 lines of .*mine.jsonl is one, the first being .*messages.*; name a file of records",
+    ):
+        report([chats], tmp_path / "out.html")
     with pytest.raises(UserError, match="does not exist"):
         report([tmp_path / "none.jsonl"], tmp_path / "out.html")
     with pytest.raises(UserError, match="is a directory"):
@@ -162,10 +169,30 @@ def test_the_module_imports_without_torch():
 
 def test_where_no_figure_of_the_paper_fits_the_table_does_not_speak_of_it(tmp_path):
     """At L/4 and L/2 the paper measured nothing."""
-    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0, 64), made_up.row(2.0, 128)))
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0, 64), made_up.row(2.0, 128)),
+        (made_up.extended(4, 9), made_up.row(2.0, 64)),
+    )
     page = made_up.words(render(records.read([path])))
     assert "Perplexity, held-out" in page and "beside table" not in page and "The paper's columns" not in page
     assert "Table 1 (perplexity" in page.split("Nothing on this page stands beside these tables")[1]
+
+
+def test_the_paper_is_left_out_where_none_of_its_methods_was_measured(tmp_path):
+    rows = made_up.row(2.0), made_up.row(2.0, 1024), records.PasskeySummary(1024, 1024, 32, 10, 1.0)
+    yarn, linear = (
+        made_up.words(
+            render(
+                records.read(
+                    [made_up.record_rows(tmp_path / f"{method}.jsonl", (made_up.extended(4, 200, method), *rows))]
+                )
+            )
+        )
+        for method in ("yarn", "linear")
+    )
+    for words in ("LLaMA 7B", "table 4 of the paper", "of the paper (Chen et al."):
+        assert words in linear and words not in yarn
 
 
 def test_the_papers_columns_are_matched_by_multiples_of_the_window(tmp_path):

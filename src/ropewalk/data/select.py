@@ -133,7 +133,7 @@ def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None
         raise UserError(f"a limit is at least one document, got {limit}; leave --limit out for all of them")
     if max_tokens is not None and max_tokens < shortest:
         raise UserError(
-            f"documents cut to {max_tokens} tokens cannot have the {shortest} that the largest window or --min-tokens asks "
+            f"documents cut to {max_tokens} tokens cannot have the {shortest} that --min-tokens, or without it the largest window, asks "
             f"for; give a --max-tokens of {shortest} or more"
         )
 

@@ -13,6 +13,7 @@ this module too.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
-from ropewalk.records import Perplexity
+from ropewalk.records import PasskeySummary, Perplexity, paper
+from ropewalk.sentences import counted
 
 
 def share_interval(total: float, count: float, tail: float = 0.025) -> tuple[float, float]:
@@ -171,6 +173,28 @@ def reach_interval(
     possible = ~np.append(False, too_far) & ~np.append(tail <= 0.025, False)
     ends = np.array([0, *distances])[possible]
     return int(ends[0]), int(ends[-1])
+
+
+@functools.lru_cache(maxsize=64)
+def enough_trials(depths: int, threshold: float = paper.PASSKEY_THRESHOLD) -> int:
+    """The fewest trials a depth of which `reach_interval` leaves something out both where all are right and where all are wrong.
+
+    Three of three right have a chance of 0.8 % at a threshold of 20 %, two of two one of 4 %; that all are wrong is as unlikely only of many prompts:
+    of few depths it takes more trials.
+    """
+    distances = range(1, depths + 1)
+
+    def tells(trials: int, right: int) -> bool:
+        return reach_interval(distances, [right] * depths, [trials] * depths, threshold=threshold) != (0, depths)
+
+    return next(trials for trials in itertools.count(1) if tells(trials, trials) and tells(trials, 0))
+
+
+def leaves_open(row: PasskeySummary) -> str:
+    """What is said of passkeys that leave every k_max possible."""
+    if row.trials < (enough := enough_trials(row.depths)):
+        return f"so few trials a depth ({row.trials}) leave every k_max possible; of {counted(row.depths, 'depth')} {enough} can do"
+    return f"so mixed answers leave every k_max possible; more trials a depth ({row.trials}) can do"
 
 
 @functools.lru_cache(maxsize=64)

@@ -167,13 +167,21 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
     if not path.is_file():
         raise UserError(f"records are JSON-lines files, but {path} does not exist; check the path or run a measurement")
     lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")  # JSON knows no other line ends
+    records, damaged = [], []
     for number, text in enumerate(lines, 1):
         if text.strip():
             try:
                 text.decode()
-                yield _Line(_HEAD.decode(text), text, f"{path.name}, line {number}")
+                records.append(_Line(_HEAD.decode(text), text, f"{path.name}, line {number}"))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                left_out.damaged += 1
+                damaged.append(text)
+    if damaged and not records and not damaged[0].startswith(FIRST):  # a record that was cut short begins as one
+        raise UserError(
+            f"records are what ropewalk wrote with --out or into a run's directory, but none of the {len(damaged)} lines of {path} is one, the first being "
+            f"{damaged[0][:60].decode(errors='replace').strip()!r}; name a file of records, and give texts and conversations to a measurement's --data"
+        )
+    left_out.damaged += len(damaged)
+    return records
 
 
 def _measurement(line: _Line, runs: dict[str, Run], left_out: LeftOut) -> Measurement[Row] | None:

@@ -66,13 +66,6 @@ class PasskeySummary(Alone):
         """Whether the trials leave every k_max open."""
         return (self.k_low, self.k_high) == (0, self.window)
 
-    @property
-    def leaves_open(self) -> str:
-        """What is said where it says nothing. Two of two prompts have a chance of 4 % at the threshold, three of three one of 0.8 %."""
-        return f"so few trials a depth ({self.trials}) leave every k_max possible" + "; three can do" * (
-            self.trials < 3
-        )
-
 
 class Trial(TypedDict):
     """One prompt of the retrieval set: tokens from the asked fact (the first of several) to the prompt's end; the verdict."""

@@ -75,7 +75,7 @@ class DocumentLoss(TypedDict):
 class Perplexity:
     """exp of the token-weighted mean negative log-likelihood; the definition is in evals/perplexity/measure.py.
 
-    `low` and `high` bound the 95 % interval over documents (Student's). `skipped` counts documents too short for the window. `convention` is "ropewalk" or whose rule was followed.
+    `low` and `high` bound the 95 % interval over documents (Student's). `skipped` counts documents that were left out as too short, `shorter` those that are shorter than the window and were read whole. `convention` is "ropewalk" or whose rule was followed.
     `extrapolation`: the window is beyond the model's own. `texts` is a hash of which texts were read: by it, and not by their names in `data`, two rows are of the same documents.
     """
 
@@ -97,6 +97,7 @@ class Perplexity:
     per_document: list[DocumentLoss] = field(default_factory=list)
     texts: str = ""
     extrapolation: bool = False
+    shorter: Whole = 0
 
     def __post_init__(self) -> None:
         if self.perplexity <= 0:
@@ -132,6 +133,14 @@ class Perplexity:
         rule = f"at stride {self.stride}" if self.slide.stride == self.stride else f"as {self.convention} counts,"
         least, finer = self.slide.least, default_stride([self.window])
         return f"{rule} tokens counted at {self.window} have as few as {least} before them; perplexity --stride {finer} would tell"
+
+    @property
+    def unfilled(self) -> str:
+        """Why it tells nothing of a window this long; nothing where each document fills it."""
+        verb = "is" if self.shorter == 1 else "are"
+        return f"{self.shorter} of {self.documents} documents {verb} shorter than {self.window} tokens" * bool(
+            self.shorter
+        )
 
     @property
     def lacking(self) -> str:

@@ -1,6 +1,7 @@
 """A window that slides: what stands before the tokens it counts, and so what figures of two windows tell.
 
-A window of W tokens that slides by S counts tokens with W - S to W - 1 others before them, fewer only where the document begins. If perplexity falls
+A window of W tokens that slides by S counts tokens with W - S to W - 1 others before them, fewer only where the document begins; at S = W one at
+least, since the first token of a window has nothing before it and is not counted. If perplexity falls
 from W to a longer window, context beyond W - S tokens is of use, whether or not that beyond W is: a model that ignores all but the last W - S
 tokens has the same figure at both.
 """
@@ -23,7 +24,7 @@ class Slide(NamedTuple):
     @property
     def least(self) -> int:
         """How many tokens stand before each counted one at least, but where the document begins."""
-        return self.window - self.stride
+        return max(1, self.window - self.stride)
 
     @property
     def is_coarse(self) -> bool:

@@ -89,3 +89,20 @@ def not_on_record(clean: Clean) -> Iterable[str]:
     missing = [what for what in _ASKED if what not in on_record]
     if extended and missing:
         yield f"Not on record: {', '.join(missing)}."
+    if extended and (unasked := _not_of_base(clean, {m.model_variant.lineage for m in extended})):
+        yield f"Not asked of the base: {', '.join(unasked)}."
+
+
+def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:
+    """What extended models of some base were asked, and it was not: what the extension changed is not known there."""
+    unasked = dict[str, None]()
+    for lineage in lineages:
+        rows = [m for m in clean.measurements if m.model_variant.lineage == lineage]
+        of_base = {
+            type(m.row) for m in rows if m.model_variant.role in ("base", "extrapolation") and not m.model_variant.steps
+        }
+        of_others = {type(m.row) for m in rows if m.model_variant.extended}
+        of_base |= {BenchmarkComparison} & of_others  # which holds both
+        shown = {what: {*asked.shown} for what, asked in _ASKED.items()}
+        unasked |= {what: None for what, kinds in shown.items() if kinds & of_others and not kinds & of_base}
+    return [what for what in _ASKED if what in unasked]

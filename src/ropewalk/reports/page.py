@@ -127,7 +127,7 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
             f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
         )
     _count_unshown(rows)
-    return rows, sections if paper else [section.alone() for section in sections]
+    return rows, sections if rows.paper else [section.alone() for section in sections]
 
 
 def _render(

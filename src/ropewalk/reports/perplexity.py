@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ropewalk.evals.intervals import lacking
@@ -64,9 +64,14 @@ class Group:
 
     @property
     def caveat(self) -> str:
-        """Why its figures of different windows do not tell what a longer context is worth; nothing where they do, or are of one window."""
-        rows = sorted((m.row for m in self.measurements), key=lambda row: row.window)
-        return rows[0].caveat if rows[0].window < rows[-1].window else ""
+        """Why its figures of different windows do not tell what a longer context is worth; nothing where they do, or are of one window.
+
+        It is that of the window of pretraining, with which the verdict compares, where there is one; else that of the shortest.
+        """
+        rows = sorted((m.row for m in self.measurements), key=lambda row: row.window)[:-1]
+        own = [row for row in rows if row.window == self.measurements[0].model_variant.original_window]
+        longest = max(m.row.window for m in self.measurements)
+        return next((row.caveat for row in [*own, *rows] if row.caveat and row.window < longest), "")
 
     @property
     def title(self) -> str:
@@ -299,13 +304,29 @@ def _notes(group: Group) -> list[str]:
     notes = [not_across(group)] if group.caveat else []
     if skipped:
         each = ", ".join(f"{count} at {window}" for window, count in skipped)
-        notes.append(f"{group.title}: documents left out because they are shorter than the window: {each}.")
+        notes.append(f"{group.title}: documents left out because they are too short: {each}.")
+    short = sorted({(m.row.window, m.row.unfilled) for m in group.measurements if m.row.unfilled})
+    if short:
+        each = "; ".join(unfilled for _, unfilled in short)
+        notes.append(f"{group.title}: {each}; they are read whole, and tell nothing of a window that they do not fill.")
+    notes += _not_counted(group)
     if any(m.row.estimate for m in group.measurements):
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
     open_ends = sorted({f"at {m.row.window} tokens {lacking(m.row)}" for m in group.measurements if m.row.says_nothing})
     if open_ends:
         notes.append(f"{_FROM} So none is given: {', '.join(open_ends)}.")
     return notes
+
+
+def _not_counted(group: Group) -> Iterator[str]:
+    """Which tokens one window counts and another does not, of the same documents."""
+    rows = {m.row.window: m.row for m in group.measurements}
+    apart = [row for row in rows.values() if row.slide.stride == row.window and row.convention == "ropewalk"]
+    for row in sorted(apart, key=lambda row: row.window)[: len(rows) > 1]:
+        yield (
+            f"{group.title}: at {row.window} tokens the first token of each further window has nothing before it and is not counted; at other windows it is. "
+            "Changes are paired by document all the same."
+        )
 
 
 def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:

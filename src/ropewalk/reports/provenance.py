@@ -29,7 +29,7 @@ from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
-from ropewalk.reports.training import kind_of_device
+from ropewalk.reports.training import kind_of_device, unread
 from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
 
@@ -170,6 +170,7 @@ def cautions(clean: Clean) -> list[str]:
         *_left_out(clean),
         *_mixed(clean),
         *not_measured_trainings(clean),
+        *unread(clean),
         *texts.cautions(clean),
         *_pairs(clean),
     ]

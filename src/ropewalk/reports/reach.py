@@ -11,7 +11,7 @@ from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
-from ropewalk.reports.paired import Bounded, asked_apart, over, ratio
+from ropewalk.reports.paired import Bounded, Ratio, asked_apart, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread
 from ropewalk.sentences import joined
@@ -34,7 +34,9 @@ def sentence(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Varia
     ]
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
-    return f"{done} to {window} tokens{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
+    chunk = target.recipe.chunk(short) if target.steps else None
+    far = f"in chunks of {chunk} tokens at positions up to {window}" if chunk else f"to {window} tokens"
+    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
 
 
 def of_base(clean: Clean, base: Variant) -> str:
@@ -52,7 +54,7 @@ def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[
     if parts:
         return f"it holds {joined(parts)}"
     asked = any(methods.k_max(clean, seed, window) for seed in seeds)
-    return "how far it holds, so few passkeys do not tell" if asked else "how far it holds was not measured"
+    return "how far it holds, these passkeys do not tell" if asked else "how far it holds was not measured"
 
 
 def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant]) -> str:
@@ -64,7 +66,9 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
         at = pair[0].window
         alike = [each if each and each[0].window == at else None for each in pairs]
         change, after = over([each and ratio(*each) for each in alike]), [each[1] for each in alike if each]
-        moves = f"its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}"
+        moves = f"its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}{_taught(clean, group, seeds, change)}"
+        if unfilled := pair[1].unfilled:
+            moves = f"({unfilled}) {moves}"
         if at == short:
             return f"; at the short window of {short} tokens {moves}"
         return f". Within the short window of {short} tokens it and its base were both measured at {at} at most: there {moves}"
@@ -78,6 +82,17 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
     lacking = "its base" if short in measured else "it" if base else "neither it nor its base"
     verb = "was" if lacking.startswith("neither") else "was not"
     return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens{_elsewhere(clean, group)}, and other windows do not tell"
+
+
+def _taught(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant], change: Ratio | None) -> str:
+    """Of a fall in the old window after training, that the text brought it: the longer window cannot. Nothing where a control tells how much."""
+    fell = change is not None and change.value < 1 and not change.high >= 1
+    if group is None or not fell or not seeds[0].steps:
+        return ""
+    runs = training.trainings(clean)
+    if any(damage.above_control(group, seed, runs) for seed in seeds if seed in group.variants()):
+        return ""
+    return ": what training on such text brings, not the longer window"
 
 
 def _elsewhere(clean: Clean, group: perplexity.Group) -> str:
@@ -148,7 +163,11 @@ def _useless(before: Perplexity | None, rows: Seeds, window: int) -> list[str]:
 
 def _by_perplexity(rows: Seeds, short: int, window: int) -> Iterator[str]:
     windows = [
-        w for w in sorted(set().union(*rows)) if short < w <= window and any(short in at and w in at for at in rows)
+        w
+        for w in sorted(set().union(*rows))
+        if short < w <= window
+        and any(short in at and w in at for at in rows)
+        and not any(at[w].unfilled for at in rows if w in at)
     ]
     ratios = {w: over([ratio(at[short], at[w]) if short in at and w in at else None for at in rows]) for w in windows}
     if any(each is not None and number_format.is_finite(each.low) for each in ratios.values()):

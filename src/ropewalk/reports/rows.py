@@ -35,6 +35,7 @@ from ropewalk.records import (
     Run,
     Step,
 )
+from ropewalk.records.paper import METHODS as METHODS_OF_PAPER
 from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
 from ropewalk.reports.same_names import Text, apart
@@ -60,7 +61,7 @@ _EXTENT = ("documents", "tokens", "trials", "depths", "texts", "items")
 
 @dataclass
 class Clean:
-    """Measurements fit to print, and what was left out. `paper`: whether the paper's figures stand beside them."""
+    """Measurements fit to print, and what was left out. `paper`: whether the paper's figures stand beside them, as they do where one of its methods was measured."""
 
     runs: dict[str, Run]
     measurements: list[Measurement[Row]]
@@ -136,7 +137,13 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, commands=records.commands)
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
+    page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
     return page
+
+
+def _is_of_paper(variant: Variant) -> bool:
+    """Whether it was extended by a method that the paper has figures of: else nothing of the paper's compares."""
+    return variant.extended and variant.method in METHODS_OF_PAPER
 
 
 def _exact(row: Any) -> Any:

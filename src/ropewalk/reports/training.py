@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
@@ -15,6 +16,9 @@ from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
+
+#: A share of the data that was left out above which the page says so.
+_MUCH = 0.2
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,23 @@ def not_measured(clean: Clean) -> list[str]:
         f"No row of these records measured {place(str(run.run.settings['out']))}, which was trained for {number_format.steps(run.steps[-1].step)}."
         for run in unmeasured(clean)
     ]
+
+
+def unread(clean: Clean) -> Iterator[str]:
+    """Of each training that left out much of what it was given, how much, and how often it read the rest."""
+    for run, name in _names(trainings(clean)):
+        sources = run.measurements[-1].run.settings.get("sources")
+        known = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
+        tokens, left_out = (sum(each.get(key) or 0 for each in known) for key in ("tokens", "left_out"))
+        if tokens and left_out > _MUCH * tokens:
+            often = [f"; of the rest it read {each.get('passes', 0):.2g} passes" for each in known if len(known) == 1]
+            share = number_format.share(left_out / tokens)
+            yield f"{name} left {left_out:,} of the {tokens:,} tokens of its data unread ({share}), since no answer ends there within {_length(known)}{''.join(often)}."
+
+
+def _length(sources: list[dict[str, Any]]) -> str:
+    lengths = {each["length"] for each in sources if each.get("left_out") and "length" in each}
+    return f"{lengths.pop()} tokens" if len(lengths) == 1 else "a window"
 
 
 def section(clean: Clean) -> Section | None:

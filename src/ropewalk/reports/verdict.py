@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.evals.intervals import over_seeds
+from ropewalk.evals.intervals import leaves_open, over_seeds
 from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
@@ -19,6 +19,7 @@ from ropewalk.reports.contests import contest, not_comparable
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
+from ropewalk.sentences import counted
 
 #: A perplexity of each seed that was measured.
 OfSeeds = Sequence[Perplexity | None]
@@ -91,7 +92,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         _perplexity(verdict, group, base, seeds)
     _passkey(verdict, clean, base, seeds)
     _benchmarks(verdict, clean, seeds)
-    verdict.sentences.append(_basis(clean, seeds or bases))
+    verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
 
 
@@ -215,7 +216,10 @@ def _new_window(
     parts = [around, *parts] if around else parts
     in_brackets = "; ".join(parts)
     finding = f"At {window} tokens: {value}" + (f" ({in_brackets})" if in_brackets else "")
-    if before and change and not any(inside):  # the reader would take it for a loss or a gain
+    unfilled = next((row.unfilled for row in outside if row and row.unfilled), "")
+    if unfilled:
+        finding += f"; {unfilled}, so of a context that long it tells nothing"
+    elif before and change and not any(inside):  # the reader would take it for a loss or a gain
         level = number_format.perplexity(before.perplexity)
         finding += (
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
@@ -226,7 +230,7 @@ def _new_window(
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
     longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
-    if longer:
+    if longer and not unfilled:
         brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
         verdict.sentences.append(_reading(longer, next(filter(None, inside)), window, brief))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
@@ -269,14 +273,15 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     each = [row for row in each if row.window == after.window]
     reaches = list(filter(None, (methods.k_max(clean, seed, after.window) for seed in seeds)))
     ends = methods.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
-    sure = f"but {after.leaves_open}" if ends == (0, after.window) else reach.interval(*ends) if ends else ""
+    sure = f"but {leaves_open(after)}" if ends == (0, after.window) else reach.interval(*ends) if ends else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
     figures = [row.k_max for row in each]
     of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
     reached = f"Passkey retrieval reaches k_max {of_window if len(seeds) > 1 else after.reach}{sure}"
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
-    against = "; ".join(filter(None, [f"of {after.window}", around, f"base {before.k_max}" if before else ""]))
+    asked = f"in prompts of {after.window} tokens, {counted(after.trials, 'trial')} a depth"
+    against = "; ".join(filter(None, [asked, around, f"base {before.k_max}" if before else ""]))
     verdict.tiles.append(Tile("k_max", f"{fmean(figures):.0f}", against))
 
 
@@ -301,19 +306,21 @@ def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> Non
     verdict.tiles.append(Tile("benchmarks", total, f"95\u202f% interval {bounds}, paired"))
 
 
-def _basis(clean: Clean, variants: Sequence[Variant]) -> str:
-    """Which text, when and which seeds the figures of these rest on, in a sentence."""
+def _basis(clean: Clean, group: perplexity.Group | None, variants: Sequence[Variant]) -> str:
+    """Which text, when and which seeds the figures of these rest on, in a sentence; of several strides which one is taken."""
     rows = [m for m in clean.measurements if m.model_variant in variants]
-    documents: dict[str, list[int]] = {}  # of each text; at a longer window there may be fewer
-    for m in rows:
-        if isinstance(m.row, Perplexity):
-            documents.setdefault(m.row.data, []).append(m.row.documents)
+    own = [m.row for m in group.measurements if m.model_variant in variants] if group else []
+    windows = {window for v in variants for window in (v.original_window, v.window)}
+    own = [row for row in own if row.window in windows] or own
     text = ""
-    for data, counts in list(documents.items())[:1]:
+    if group and own:
+        counts = [row.documents for row in own]  # at a longer window there may be fewer
         number = f"{perplexity.least_to_most(counts)} document{'s' if max(counts) != 1 else ''}"
-        others = len(documents) - 1
+        others = len({m.row.data for m in rows if isinstance(m.row, Perplexity)}) - 1
         more = f" and {number_format.counted(others, 'more text')}" if others else ""
-        text = f"Perplexity is of {perplexity.short_data(data) or 'a text not named'} ({number}){more}; "
+        alike = [g for g in perplexity.groups(clean) if (g.lineage, g.data) == (group.lineage, group.data)]
+        stride = f", {group.stride}" if len({g.stride for g in alike}) > 1 else ""
+        text = f"Perplexity is of {perplexity.short_data(group.data) or 'a text not named'} ({number}{stride}){more}; "
     days = sorted({m.run.started[:10] for m in rows})
     when = f"measured {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
     known = [str(v.recipe.seed) for v in variants if v.recipe.seed is not None]

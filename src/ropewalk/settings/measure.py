@@ -49,9 +49,9 @@ class PerplexitySettings(MeasuringOptions, Batched):
     tolerance: Annotated[float, Range(0, 1)] = 0.005
     """With --budget, stop when half the interval is at most this share of the perplexity."""
     limit: Count | None = None
-    """Use the first so many documents that fill the largest window."""
+    """Use the first so many documents that are long enough."""
     min_tokens: Tokens | None = None
-    """Leave out documents with fewer tokens; the largest window if not given."""
+    """Leave out documents with fewer tokens; the largest window if not given. Below it, documents shorter than a window are read whole."""
     max_tokens: Tokens | None = None
     """Cut documents to their first so many tokens (paper, proof-pile: 32768)."""
     seed: Seed = 0
@@ -129,7 +129,7 @@ class PasskeySettings(MeasuringOptions, Batched):
     trials: Prompts = 10
     """Prompts a depth, each with a fresh key (paper: 10)."""
     budget: OptionalMinutes = None
-    """Ask as many of --trials at every depth as there is time for within so many minutes; refused where the three a depth that give an interval take longer."""
+    """Ask as many of --trials at every depth as there is time for within so many minutes; refused where the fewest a depth that give k_max an interval (3 at 32 depths) take longer."""
     seed: Seed = 0
     """Of the keys; the same keys for the same seed, depths and trials, whatever the model."""
 

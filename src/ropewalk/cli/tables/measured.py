@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
-from ropewalk.evals.intervals import lacking, share_interval
+from ropewalk.evals.intervals import lacking, leaves_open, share_interval
 from ropewalk.records import ContextGain, EffectiveLength, LongTask, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.format import fixed
 from ropewalk.sentences import counted
@@ -42,7 +42,7 @@ def show_perplexity(rows: Sequence[Perplexity], name: str = "") -> None:
             f"{row.window}{', extrapolation' * row.extrapolation}",
             f"{'about ' if row.estimate else ''}{row.perplexity:.3f}",
             _interval(row),
-            f"{row.documents}",
+            f"{row.documents}" + f", {row.shorter} shorter" * bool(row.shorter),
             *[f"{row.skipped}"] * skipped,
             f"{row.tokens}",
         )
@@ -126,7 +126,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     prompts = summary.depths * summary.trials
     interval = f"95 % interval {summary.k_low} to {summary.k_high}"
     if summary.says_nothing:
-        interval = f"and {summary.leaves_open}"
+        interval = f"and {leaves_open(summary)}"
     terminal.print(
         f"k_max {summary.reach}, {interval}; "
         f"{100 * summary.accuracy:.0f} % of {counted(prompts, 'prompt')} right, in {summary.seconds:.1f} s"

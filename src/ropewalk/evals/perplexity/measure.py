@@ -5,8 +5,8 @@ out  records: perplexity per window with a 95 % interval, and each document's su
 
 **The definition.** A document is encoded once, with BOS in front where the tokenizer puts one (the record says whether).
 A window of W tokens slides over it by S tokens. The first window scores all its tokens, each further one only its S new
-ones (data/sliding.py), so that a token past the first window is predicted from at least W - S tokens. The first token of
-a document, BOS or not, is never scored: nothing comes before it. BOS is seen by the first window alone. The last window
+ones (data/sliding.py), so that a token past the first window is predicted from at least W - S tokens, at S = W from one: the first token of each such window is not
+scored, so that the shorter of two windows counts fewer tokens there. The first token of a document, BOS or not, is never scored: nothing comes before it. BOS is seen by the first window alone. The last window
 stops where the document stops. Perplexity is exp(sum of nll / number of scored tokens), over all tokens of all documents
 alike: a token counts the same wherever it stands, a long document for more than a short one.
 
@@ -19,7 +19,9 @@ perplexity is exp((25 + 9) / (10 + 6)) = exp(2.125) = 8.37. The mean of the six 
 of the last window as much as the five of the first; the mean of the two documents' perplexities would be 8.33.
 
 **Which documents.** One with fewer tokens than the largest window asked for cannot fill it: it is left out of every column,
-so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and counted in `skipped`.
+so that columns compare the same text (the paper: "documents of at least 32768 tokens"), and counted in `skipped`. A smaller `min_tokens`
+lets it in, in every column: it is one window then, all its tokens with all that stands before them, and the row counts it in `shorter`.
+What a longer window is worth such a row does not tell; two models at one window compare by it as by any other.
 
 **The interval** is Student's over documents (evals/intervals.py): how far the figure would move with other documents of the same
 kind. There is none for a single document.
@@ -58,13 +60,14 @@ from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.records.slide import Slide, coarse_warning, default_stride
+from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
 
 _logger = logging.getLogger(__name__)
 _TOO_SHORT = (
-    "perplexity here needs a document of at least {min_tokens} tokens (the largest window, or --min-tokens), but the "
-    "longest of {skipped} has {longest}; give longer documents, or a smaller --windows or --min-tokens"
+    "perplexity here needs a document of at least {min_tokens} tokens (--min-tokens; the largest window if that is not given), but the "
+    "longest of {skipped} has {longest}; give longer documents, or --min-tokens {longest} or less: a document shorter than a window is then read whole"
 )
 
 
@@ -99,8 +102,13 @@ def _checked_stride(settings: PerplexitySettings, windows: Sequence[int]) -> int
     stride = settings.stride or default_stride(windows)
     for window in windows:
         check(window, stride)
-    check_cuts(settings.limit, settings.max_tokens, max(*windows, settings.min_tokens or 0))
+    check_cuts(settings.limit, settings.max_tokens, _least(settings, windows))
     return stride
+
+
+def _least(settings: PerplexitySettings, windows: Sequence[int]) -> int:
+    """The tokens that a document must have: two are the fewest in which one is predicted."""
+    return max(2, settings.min_tokens or max(windows))
 
 
 def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
@@ -112,13 +120,18 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
     documents, skipped = select_documents(
         loaded.tokenizer,
         settings.data,
-        min_tokens=max(*windows, settings.min_tokens or 0),
+        min_tokens=_least(settings, windows),
         refusal=_TOO_SHORT,
         limit=settings.limit,
         max_tokens=settings.max_tokens,
         copies_count=settings.convention != "ropewalk",  # others count them
         keep_words=settings.convention != "ropewalk" and conventions.convention(settings.convention).joins_texts,
     )
+    shorter = {window: sum(len(document.ids) < window for document in documents) for window in windows}
+    if shorter[max(windows)] and ranks.rank() == 0:
+        _logger.warning(
+            f"{shorter[max(windows)]} of {counted(len(documents), 'document')} shorter than {max(windows)} tokens, read whole: models compare by them, but what a longer window is worth they do not tell"
+        )
     if settings.budget is not None:
         for window in windows:
             sampled.refuse_hopeless(loaded.model, documents, window, stride, settings)
@@ -135,6 +148,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         row = dataclasses.replace(
             row,
             skipped=skipped,
+            shorter=shorter[window],
             data=name_of(settings.data),
             per_document=each,
             texts=texts_of(documents),

@@ -36,7 +36,7 @@ from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import reach_interval, share_interval
+from ropewalk.evals.intervals import enough_trials, reach_interval, share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity.time_needed import OfWhat
@@ -51,8 +51,6 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings
 
 _logger = logging.getLogger(__name__)
-#: Trials a depth of which all right exclude a k_max of 0 (`intervals.reach_interval`): fewer leave every one possible.
-_FEWEST = 3
 # The wording is part of the protocol: Mohtashami & Jaggi 2023, arXiv 2305.16300, as used by Chen et al. 2023, figure 3.
 HEADER = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -271,8 +269,8 @@ class _Budget:
 
     @property
     def fewest(self) -> int:
-        """Trials of each depth."""
-        return min(_FEWEST, self.trials)
+        """Trials of each depth: fewer may leave every k_max possible."""
+        return min(enough_trials(self.depths), self.trials)
 
     def refuse_hopeless(self, seconds: float) -> None:
         """Raises UserError if the fewest trials take longer. seconds: of one trial of every depth, equal on every rank."""
