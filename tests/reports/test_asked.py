@@ -54,6 +54,6 @@ def test_a_record_of_parts_alone_is_refused_as_such(tmp_path):
 def test_what_the_base_alone_was_not_asked_is_said(tmp_path):
     rows = [made_up.row(2.0, 256), records.PasskeySummary(1024, 1024, 32, 10, 1.0)]
     path = made_up.record_rows(tmp_path / "base.jsonl", (made_up.BASE, rows[0]), (STATE, *rows))
-    assert "Not asked of the base: passkeys." in made_up.words(render(records.read([path])))
+    assert "; of the base: passkeys." in made_up.words(render(records.read([path])))
     path = made_up.record_rows(tmp_path / "both.jsonl", (made_up.BASE, *rows), (STATE, *rows))
-    assert "Not asked of the base" not in made_up.words(render(records.read([path])))
+    assert "of the base: " not in made_up.words(render(records.read([path])))

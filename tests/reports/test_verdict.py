@@ -481,7 +481,7 @@ def test_of_few_depths_more_trials_are_said_to_be_needed(tmp_path, k_max, right,
     page = made_up.words(
         render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(4, 8), *rows, summary))]))
     )
-    assert told in page and "in prompts of 1024 tokens, 3 trials a depth" in page
+    assert told in page and "of 1024; 3 trials a depth" in page
 
 
 def test_answers_that_are_mixed_are_not_called_too_few(tmp_path):

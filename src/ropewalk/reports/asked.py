@@ -80,17 +80,17 @@ def _key(m: Measurement[Row], fields: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def not_on_record(clean: Clean) -> Iterable[str]:
-    """What no extended model was asked."""
+    """What no extended model was asked, and what only its base was not."""
     extended = [m for m in clean.measurements if m.model_variant.extended]
     kinds = {type(m.row) for m in extended}
     on_record = {
         what for what, asked in _ASKED.items() if kinds & {*asked.shown, *(part for part, _, _ in asked.parts)}
     }
-    missing = [what for what in _ASKED if what not in on_record]
-    if extended and missing:
-        yield f"Not on record: {', '.join(missing)}."
-    if extended and (unasked := _not_of_base(clean, {m.model_variant.lineage for m in extended})):
-        yield f"Not asked of the base: {', '.join(unasked)}."
+    missing = [what for what in _ASKED if extended and what not in on_record]
+    of_base = _not_of_base(clean, {m.model_variant.lineage for m in extended})
+    parts = [", ".join(missing), f"of the base: {', '.join(of_base)}" if of_base else ""]
+    if any(parts):
+        yield f"Not on record{':' if missing else ''} {'; '.join(filter(None, parts))}."
 
 
 def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:

@@ -294,9 +294,10 @@ def _paper_cell(value: float | None, none: float) -> Cell:
     return Cell(number_format.fixed(value), "" if value == none else _change(value, none))
 
 
-def not_across(group: Group) -> str:
-    """That figures of different windows do not compare."""
-    return f"{group.title}: a lower figure at a longer window does not show that its context is of use; {group.caveat}."
+def not_across(*alike: Group) -> str:
+    """That figures of different windows do not compare. alike: of one caveat."""
+    group = alike[0]
+    return f"{' and '.join(each.title for each in alike)}: a lower figure at a longer window does not show that its context is of use; {group.caveat}."
 
 
 def _notes(group: Group) -> list[str]:

@@ -242,7 +242,8 @@ def _pairs(clean: Clean) -> Iterable[str]:
     """Before/after pairs that are none, and perplexities that are not to be compared."""
     groups = perplexity.groups(clean)
     yield from sorted({*_unpaired(groups), *_tokenizers(clean)})
-    yield from (perplexity.not_across(group) for group in groups if group.caveat)
+    for caveat in dict.fromkeys(group.caveat for group in groups if group.caveat):
+        yield perplexity.not_across(*(group for group in groups if group.caveat == caveat))
     if len({(g.stride, g.convention, g.bos) for g in groups}) > 1:
         yield "Perplexities were measured in different ways (stride, convention or BOS); only those measured alike share a figure."
 

@@ -280,8 +280,9 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     reached = f"Passkey retrieval reaches k_max {of_window if len(seeds) > 1 else after.reach}{sure}"
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
-    asked = f"in prompts of {after.window} tokens, {counted(after.trials, 'trial')} a depth"
-    against = "; ".join(filter(None, [asked, around, f"base {before.k_max}" if before else ""]))
+    length = f"of {after.window}" if after.window == seeds[0].window else f"in prompts of {after.window} tokens"
+    trials = f"{counted(after.trials, 'trial')} a depth"
+    against = "; ".join(filter(None, [length, trials, around, f"base {before.k_max}" if before else ""]))
     verdict.tiles.append(Tile("k_max", f"{fmean(figures):.0f}", against))
 
 
