@@ -465,3 +465,21 @@ def test_the_embedded_models_name_is_no_place(out, tmp_path, monkeypatch) -> Non
     with pytest.raises(UserError, match="hemp names the embedded model"):
         guard.refuse_existing(out)
     guard.refuse_existing("hemp-4k")
+
+
+def test_a_way_out_that_would_be_refused_in_turn_is_not_offered(tmp_path, monkeypatch):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for directory in (ours, theirs):
+        directory.mkdir()
+        (directory / "a.txt").write_text("text")
+    guard.mark(ours)
+    monkeypatch.chdir(theirs)
+    for out, offered in ((ours, True), (theirs, False), (".", False)):
+        with pytest.raises(UserError, match="exists and ropewalk does not overwrite; choose another --out") as refused:
+            guard.refuse_existing(out)
+        assert str(refused.value).endswith("or add --overwrite") == offered
+    for content, offered in ((b"made by us", True), (b"a letter", False)):
+        (tmp_path / "page").write_bytes(content)
+        with pytest.raises(UserError, match="choose another --out") as refused:
+            guard.refuse_existing_file(tmp_path / "page", b"made by us")
+        assert str(refused.value).endswith("or add --overwrite") == offered

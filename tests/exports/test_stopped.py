@@ -107,3 +107,8 @@ def test_a_stopped_export_says_so_and_leaves_nothing(tmp_path, number, status):
     assert {path.name for path in tmp_path.iterdir()} == {"base", "llama", "started"}
     with pytest.raises(ProcessLookupError):  # the converter is gone as well
         os.kill(int(started.read_text()), 0)
+
+
+def test_who_asks_for_gguf_is_led_to_its_readers(tmp_path):
+    with pytest.raises(UserError, match="a GGUF file is --for llama.cpp"):
+        ropewalk.export("hemp", reader="gguf", out=tmp_path / "out")
