@@ -37,7 +37,7 @@ def page(tmp_path, *rows):
 )
 def test_what_was_interrupted_is_begun_and_not_missing(rows, begun, tmp_path):
     text = page(tmp_path, made_up.row(2.0, 256), *rows)
-    missing = text.partition("Not on record: ")[2].partition(".")[0]
+    missing = text.partition("Not on record: ")[2].partition(".")[0].partition("; of the base")[0]
     assert f"Begun and not ended: {begun}" in text
     assert begun.removesuffix(" of") not in missing
 
