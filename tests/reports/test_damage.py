@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import made_up
@@ -29,7 +31,7 @@ def test_what_the_text_taught_is_told_from_the_price_of_the_window(tmp_path):
     assert cells[1:3] == ["−0.100 −0.100 to −0.100", "+0.200 +0.200 to +0.200"]
     assert (
         "Loss at 256 tokens above the base's: −0.100 (95 % interval −0.100 to −0.100) nats; above a control's that read as many tokens of this text there, "
-        "the price of the longer window: +0.200 (95 % interval +0.200 to +0.200)." in text
+        "the price of the longer window: +0.200 (95 % interval +0.200 to +0.200) nats." in text
     )
 
 
@@ -52,4 +54,16 @@ def test_seeds_are_each_held_against_the_control_of_their_own(tmp_path):
     page = page_of(tmp_path / "r.jsonl", trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *seeds)
     cells = table(page, "1.05 M training tokens")["YaRN ×4, 20 steps, 2 seeds mean"]
     assert cells[2] == "+0.150 −0.485 to +0.785 seeds +0.100 to +0.200"
-    assert "price of the longer window: +0.150 (95 % interval −0.485 to +0.785); 2 seeds." in made_up.words(page)
+    assert "price of the longer window: +0.150 (95 % interval −0.485 to +0.785) nats." in made_up.words(page)
+
+
+def test_the_figure_against_the_base_is_of_all_seeds_though_the_control_has_one(tmp_path):
+    """Both were cut to the seeds of the control."""
+    states = [trained("linear", "l", 2.2), trained("yarn", "y", 1.9), trained("yarn", "y1", 2.1, seed=1), control("c0", 1.7)]  # fmt: skip
+    text = made_up.words(page_of(tmp_path / "r.jsonl", *states))
+    changes = np.array([1.9, 2.1]) - 2.0
+    reach = 12.706 * changes.std(ddof=1) / np.sqrt(2)
+    mean, low, high = (f"{figure:+.3f}".replace("-", "−").replace("−0.000", "+0.000") for figure in (changes.mean(), changes.mean() - reach, changes.mean() + reach))  # fmt: skip
+    own = re.search(r"above the base's: ([+−]0.000) (\(.*?\)) nats; above a control's", text)
+    assert own and own[2] == f"(95 % interval {low} to {high})" and mean == "+0.000"
+    assert "price of the longer window: +0.200 (95 % interval +0.200 to +0.200) nats, of seed 0 alone." in text

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import made_up
@@ -49,11 +50,12 @@ def test_seeds_are_one_row_with_their_mean_its_interval_and_the_outermost(tmp_pa
     seeds = [trained("linear", f"s{seed}", nll, seed=seed) for seed, nll in enumerate((2.0, 2.1, 2.4))]
     page = page_of(tmp_path / "r.jsonl", *seeds, trained("yarn", "y", 2.2))
     lines = table(page, "Perplexity, ")
-    values = [math.exp(nll) for nll in (2.0, 2.1, 2.4)]
-    mean, reach = statistics.fmean(values), 4.302653 * statistics.stdev(values) / math.sqrt(3)
+    nats = (2.0, 2.1, 2.4)  # their mean and its interval are those of losses
+    values = [math.exp(nll) for nll in nats]
+    mean, reach = statistics.fmean(nats), 4.302653 * statistics.stdev(nats) / math.sqrt(3)
     cells = lines["PI ×4, 20 steps, 3 seeds mean"]
-    interval = f"{max(mean - reach, 1):.2f} to {mean + reach:.2f}"
-    assert cells[0] == f"{mean:.2f} {interval} seeds {values[0]:.2f} to {values[2]:.2f}"
+    interval = f"{math.exp(mean - reach):.2f} to {math.exp(mean + reach):.2f}"
+    assert cells[0] == f"{math.exp(mean):.2f} {interval} seeds {values[0]:.2f} to {values[2]:.2f}"
     assert len([label for label in lines if label.startswith("PI")]) == 1
     assert len(set(re.findall(r'<i style="background:(#\w+)"></i>PI ×4, 20 steps', page))) == 1, "one colour"
 
@@ -70,6 +72,10 @@ def test_a_figure_that_one_seed_alone_has_leaves_the_seeds_together(tmp_path):
     lines = table(render(records.read([path])), "1.05 M training tokens")
     (pi,) = [cells for label, cells in lines.items() if label.startswith("PI")]
     assert pi[3].endswith("1 of 3 seeds")
+    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
+    with (tmp_path / "tables/ablation-1.csv").open(encoding="utf-8", newline="") as file:
+        (line,) = [row for row in csv.DictReader(file) if row["method"].startswith("PI")]
+    assert [line["benchmarks seeds"], line["perplexity at the window seeds"]] == ["1", "3"]
 
 
 def test_methods_that_a_config_has_as_factors_keep_their_names_and_colours(tmp_path):
@@ -301,8 +307,8 @@ def test_seeds_that_were_asked_the_same_prompts_are_not_as_many_prompts_more(tmp
     with (tmp_path / "tables/passkey-1.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     (seeds,) = [row for row in rows if next(iter(row.values())).startswith("YaRN")]
-    names = ("k_max low", "k_max high", "k_max least", "k_max largest")
-    assert [float(seeds[name]) for name in names] == [0, 1024, 512, 1024]
+    names = ("k_max low", "k_max high", "k_max least", "k_max largest", "k_max seeds")
+    assert [float(seeds[name]) for name in names] == [0, 1024, 512, 1024, 2]
 
 
 def test_a_winner_that_training_made_worse_is_said_so_and_the_second_is_by_the_same_rule(tmp_path):
@@ -503,7 +509,7 @@ def test_who_is_ahead_by_another_measure_stands_in_the_winners_sentence(tmp_path
         for step in range(1, 21):
             recorder.add(records.Step(step, 3.0, 1e-4, 0.5, 2**20 // 20, 100.0, seconds))
     text = made_up.words(render(records.read([path])))
-    assert f"{ahead} and trains faster (3.3 min against 6.7 min). Rule" in text
+    assert f"{ahead}. Rule" in text and "faster" not in text  # methods do the same arithmetic: the machine was busier
 
 
 def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
@@ -513,7 +519,7 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
         state[2].extend([made_up.row(2.0 + seed / 20, 1024), *passkeys((1.0, 0.75, 0.5)[seed])])
     text = made_up.words(page_of(tmp_path / "r.jsonl", *seeds)).replace("\u00a0", " ").replace("\u202f", " ")
     assert ", by 3 seeds: what follows is their mean, the least and the largest." in text
-    means = [sum(map(math.exp, nats)) / 3 for nats in ((2.0, 2.1, 2.2), (2.0, 2.05, 2.1))]
+    means = [math.exp(2.1), math.exp(2.05)]  # of losses
     assert f"its perplexity went {math.exp(2):.2f} → {means[0]:.2f}" in text
     assert f"At 1024 tokens: {means[1]:.2f} (seeds {math.exp(2):.2f} to {math.exp(2.1):.2f})" in text
     # In nats 0, 0.1 and 0.2 above the base's: their mean is 0.1, Student's of three 4.303 × 0.1 / √3 to either side; documents do not scatter.
@@ -522,6 +528,34 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     ]
     assert f"+10.5 % (95 % interval {ends[0]} to {ends[1]}, paired over 5 documents; seeds +0.0 % to +22.1 %)" in text
     assert (
-        "Passkey retrieval reaches k_max 768 (seeds 512 to 1024) of 1024 tokens" in text
+        "Passkey retrieval reaches a mean k_max 768 (seeds 512 to 1024) of 1024 tokens" in text
+        and "mean k_max 768 of 1024; seeds 512 to 1024" in re.sub(r"\s+", " ", text)
         and "training seeds 0, 1, 2." in text
     )
+
+
+def test_the_winners_interval_over_seeds_is_that_of_the_table_and_of_losses(tmp_path):
+    """It began at 0.00, where the table's began at 1.00; documents do not scatter, so that Student's of two seeds is all of it."""
+    nats = np.array([2.0, 2.3])
+    seeds = [trained("ntk", f"n{seed}", nll, seed=seed) for seed, nll in enumerate(nats)]
+    page = page_of(tmp_path / "r.jsonl", *seeds, trained("yarn", "y", 4.9))
+    reach = 12.7062 * nats.std(ddof=1) / np.sqrt(2)
+    mean, low, high = np.exp(nats.mean()), max(np.exp(nats.mean() - reach), 1), np.exp(nats.mean() + reach)
+    interval = f"{low:.2f} to {high:.2f}"
+    text = made_up.words(page).replace("\u202f", " ")
+    assert f"; {mean:.2f} (mean of 2 seeds, 95 % interval {interval})" in text
+    assert table(page, "Perplexity, ")["NTK ×4, 20 steps, 2 seeds mean"][0].startswith(f"{mean:.2f} {interval}")
+    assert "YaRN ×4 was trained with one seed: by how much another would differ is not known" in text
+    assert "NTK ×4 and" not in text.split("Not known")[1]
+
+
+def test_what_training_made_worse_by_perplexity_has_the_paired_difference(tmp_path):
+    """Two intervals that overlap stood beside "worse", which rests on the difference of pairs."""
+    nats, before = np.array([2.30, 2.31]), 2.1
+    untrained = (made_up.extended(4, 0, "yarn", name="hemp/yarn-0"), {"row": {"name": "hemp/yarn-0", "method": "yarn"}}, [made_up.row(before, 1024)])  # fmt: skip
+    other = (made_up.extended(4, 0, "linear", name="hemp/l-0"), {"row": {"name": "hemp/l-0", "method": "linear"}}, [made_up.row(2.9, 1024)])  # fmt: skip
+    seeds = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in enumerate(nats)]
+    text = made_up.words(page_of(tmp_path / "r.jsonl", untrained, other, *seeds, trained("linear", "l", 2.9)))
+    change, reach = nats.mean() - before, 12.7062 * nats.std(ddof=1) / np.sqrt(2)
+    figures = f"perplexity {np.exp(nats.mean()):.2f}, before it {np.exp(before):.2f}: {change:+.3f} (95 % interval {change - reach:+.3f} to {change + reach:+.3f}) nats a token"
+    assert f"Training made YaRN ×4 worse at 1024 tokens: {figures}." in text.replace("\u202f", " ")

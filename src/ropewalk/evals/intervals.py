@@ -74,6 +74,17 @@ def over_seeds(seeds: Sequence[Sequence[Any]]) -> tuple[float, float, float]:
     return float(mean), float(mean - math.hypot(mean - low, reach)), float(mean + math.hypot(high - mean, reach))
 
 
+def perplexity_over_seeds(seeds: Sequence[Sequence[Any]]) -> tuple[float, float, float]:
+    """The same of perplexities, on the scale of losses, as their changes are: the exponential of the mean loss. Never below 1, as no perplexity is.
+
+    Args:
+        seeds: of each its perplexity and the ends of its interval; NaN where it has none.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an end at 0 or below leaves that side open
+        mean, low, high = np.exp(over_seeds(np.log(np.array(seeds, dtype=np.float64)).tolist()))
+    return float(mean), float(np.maximum(low, 1.0)), float(high)
+
+
 def _student_reach(values: Float[np.ndarray, " seeds"]) -> float:
     """Of the 95 % interval of a mean; 0 of one value, which tells nothing of scatter."""
     return student_t95(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0

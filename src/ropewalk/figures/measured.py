@@ -23,7 +23,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ropewalk.evals.intervals import over_seeds
+from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.figures.axes import log_y, original_windows, window_axis
 from ropewalk.figures.style import (
     CROWDED_OUT,
@@ -252,7 +252,9 @@ def _means(seeds: Sequence[Sequence[Perplexity]]) -> list[Perplexity]:
     by_window: dict[int, list[Perplexity]] = {}
     for row in sorted((row for rows in seeds for row in rows), key=lambda row: row.window):
         by_window.setdefault(row.window, []).append(row)
-    figures = {window: over_seeds([(r.perplexity, *r.bounds) for r in rows]) for window, rows in by_window.items()}
+    figures = {
+        window: perplexity_over_seeds([(r.perplexity, *r.bounds) for r in rows]) for window, rows in by_window.items()
+    }
     return [
         dataclasses.replace(by_window[window][0], perplexity=mean, low=low, high=high)
         for window, (mean, low, high) in figures.items()

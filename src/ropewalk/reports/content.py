@@ -26,7 +26,7 @@ class Cell:
     """A figure with what stands small beneath it, line by line: its interval, how far it is from the base.
 
     `value` is the number itself and `low`, `high` its interval, as files of tables have them; `write` makes its text. `least`
-    and `largest` are of the seeds of a mean. `within` is what such a figure can be at all; `averaged` is False of one whose mean over seeds says nothing, `of_seed`
+    and `largest` are of the seeds of a mean. `seeds` is how many a mean is of. `within` is what such a figure can be at all, `over_seeds` how several seeds' become one; `averaged` is False of one whose mean over seeds says nothing, `of_seed`
     of one that has no seed, such as a model before its training, which is measured once. `unit` is of `value`, where the text has one of its own.
     """
 
@@ -40,7 +40,9 @@ class Cell:
     write: Callable[[Any], str] = str
     least: float | None = None
     largest: float | None = None
+    seeds: int | None = None
     within: tuple[float, float] = (-np.inf, np.inf)
+    over_seeds: Callable[[Sequence[Sequence[Any]]], tuple[float, float, float]] = over_seeds
     averaged: bool = True
     of_seed: bool = True
     unit: str = ""
@@ -214,12 +216,12 @@ def _mean(cells: Sequence[Cell]) -> Cell:
     if not like.averaged:
         return Cell("")
     bounds = [[np.nan if end is None else end for end in (cell.low, cell.high)] for cell in measured]
-    mean, *ends = over_seeds([(value, *of_seed) for value, of_seed in zip(values, bounds, strict=True)])
+    mean, *ends = like.over_seeds([(value, *of_seed) for value, of_seed in zip(values, bounds, strict=True)])
     low, high = np.clip(ends, *like.within).tolist()
     least, largest = (like.write(end(values)) for end in (min, max))
     beside = [f"seeds {least} to {largest}"] if least != largest else []
     beside += [f"{len(values)} of {len(cells)} seeds"] if len(values) < len(cells) else []
     signed = any(cell.tone for cell in measured)  # set bold for being above or below zero
     strong = low > 0 or high < 0 if signed else like.strong
-    looks = dict(strong=strong, within=like.within, least=min(values), largest=max(values))
-    return Cell.of(mean, like.write, low, high, beside="\n".join(beside), **looks)
+    of_seeds = dict(least=min(values), largest=max(values), seeds=len(values))
+    return Cell.of(mean, like.write, low, high, beside="\n".join(beside), strong=strong, within=like.within, **of_seeds)

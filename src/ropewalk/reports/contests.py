@@ -6,19 +6,16 @@ out  the contest that a verdict is about; or, where no comparison is fair, what 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ropewalk.records import Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
-from ropewalk.reports.methods import MEASURES, OLD, TAKEN, TIME, Contender, Contest, over_seeds_of, ranked
-from ropewalk.reports.paired import Bounded
+from ropewalk.reports.methods import MEASURES, OLD, TAKEN, Contender, Contest, over_seeds_of, ranked
 from ropewalk.reports.perplexity import ByWindow, Group, groups
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import Training, budget, device_seconds, trained_by, trainings
+from ropewalk.reports.training import Training, budget, trainings
 
 Block = dict[Variant, ByWindow]
 
@@ -152,18 +149,11 @@ def _best(variants: list[Contender]) -> Contender:
 
 def _contenders(clean: Clean, comparable: Comparable) -> Iterable[Contender]:
     """One for the seeds of each training."""
-    window, states, runs = comparable.window, comparable.states, trainings(clean)
+    window, states = comparable.window, comparable.states
     seeds = seeds_of_rows(list(states))
     names = told_apart({row[0]: row[0].method_and_factor for row in seeds}, lambda variant: variant)
-    is_of_one_device = len({run.run.device for v in states for run in trained_by(v, runs)}) == 1
-
-    def seconds(_: Clean, variant: Variant, *__: Any) -> Bounded | None:
-        took = device_seconds(variant, runs) if is_of_one_device and variant.steps else None
-        return (took, math.nan, math.nan) if took else None
-
-    measures: dict[str, Callable[[Clean, Variant, int, ByWindow], Bounded | None]] = {**TAKEN, TIME: seconds}
     for row in seeds:
-        taken = {name: [measure(clean, v, window, states[v]) for v in row] for name, measure in measures.items()}
+        taken = {name: [measure(clean, v, window, states[v]) for v in row] for name, measure in TAKEN.items()}
         known = {name: [seed for seed in each if seed] for name, each in taken.items() if None not in each}
         read = {"perplexity": [states[v][window] for v in row]}
         if OLD in known:

@@ -71,14 +71,23 @@ def control_of(variant: Variant, measured: Mapping[Variant, ByWindow], runs: Seq
 
 
 def sentence(group: Group, seeds: Sequence[Variant], runs: Sequence[Training]) -> str:
-    """Both, of the seeds of one method, in words; nothing without a control."""
-    ratios = [(above_base(group, seed), above_control(group, seed, runs)) for seed in seeds]
-    known = [(base.nats, control.nats) for base, control in ratios if base and control]
-    if not known:
+    """Both, each of all seeds of one method that it is known of, in words; nothing without a control."""
+    base = _mean_loss([(seed, change) for seed in seeds if (change := above_base(group, seed))], len(seeds))
+    control = _mean_loss([(seed, change) for seed in seeds if (change := above_control(group, seed, runs))], len(seeds))
+    if not base or not control:
         return ""
-    several = f"; {len(known)} seeds" if len(known) > 1 else ""
-    base, control = (told(over_seeds(figures)) for figures in zip(*known, strict=True))
     return (
-        f"Loss at {seeds[0].original_window} tokens above the base's: {base} nats; above a control's that read as many tokens of this text there, "
-        f"the price of the longer window: {control}{several}."
+        f"Loss at {seeds[0].original_window} tokens above the base's: {base}; above a control's that read as many tokens of this text there, "
+        f"the price of the longer window: {control}."
     )
+
+
+def _mean_loss(changes: Sequence[tuple[Variant, Ratio]], seeds: int) -> str:
+    """The mean of these seeds' changes in nats, with its interval, and which seeds it is of where that is not all."""
+    if not changes:
+        return ""
+    mean = f"{told(over_seeds([change.nats for _, change in changes]))} nats"
+    if len(changes) == seeds:
+        return mean
+    known = ", ".join(str(seed.recipe.seed) for seed, _ in changes)
+    return f"{mean}, of seed{'s' if len(changes) > 1 else ''} {known} alone"

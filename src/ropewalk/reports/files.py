@@ -134,7 +134,7 @@ def _text(cell: Cell) -> str:
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:
-    """A column a figure, two more for the bounds of its interval and two for the least and the largest seed, where it has them; words where there is no number."""
+    """A column a figure, two more for the bounds of its interval and three for the least and the largest seed and how many seeds its mean is of, where it has them; words where there is no number."""
     columns = range(len(table.head))
     stacks = [[line.cells[i] for line in table.lines if len(line.cells) > i] for i in columns]
     bounds = list(map(_ends_of, stacks))
@@ -149,8 +149,13 @@ def _numbers(table: Table) -> Iterator[list[object]]:
         for cell, ends in zip(line.cells, bounds, strict=False):
             values.append(cell.text if cell.value is None else _in_unit(cell, cell.value))
             known = _ends_of([cell])
-            values += [_in_unit(cell, getattr(cell, end)) if end in known else "" for end in ends]
+            values += [_in_column(cell, end) if end in known else "" for end in ends]
         yield values
+
+
+def _in_column(cell: Cell, name: str) -> float | str:
+    """What a cell has in a further column: seeds are counted, all else is in the unit of the figure."""
+    return cell.seeds or "" if name == "seeds" else _in_unit(cell, getattr(cell, name))
 
 
 def _in_unit(cell: Cell, number: float) -> float | str:
@@ -161,11 +166,11 @@ def _in_unit(cell: Cell, number: float) -> float | str:
 
 
 def _ends_of(cells: Sequence[Cell]) -> list[str]:
-    """What further columns these have: the ends of intervals, the least and the largest seed, or both."""
-    pairs = (("low", "high"), ("least", "largest"))
-    known = [pair for pair in pairs if any(all(map(number_format.is_finite, _of(c, pair))) for c in cells)]
-    return [end for pair in known for end in pair]
+    """What further columns these have: the ends of intervals, what is known of seeds, or both."""
+    columns = (("low", "high"), ("least", "largest", "seeds"))
+    known = [names for names in columns if any(all(map(number_format.is_finite, _of(c, names))) for c in cells)]
+    return [name for names in known for name in names]
 
 
-def _of(cell: Cell, ends: tuple[str, str]) -> list[float | None]:
-    return [getattr(cell, end) for end in ends]
+def _of(cell: Cell, names: tuple[str, ...]) -> list[float | None]:
+    return [getattr(cell, name) for name in names]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain, Measurement
 from ropewalk.records import format as number_format
@@ -91,9 +90,15 @@ def _line(clean: Clean, m: Measurement[ContextGain], names: dict[Variant, str]) 
     cells = [
         Cell(str(row.window)),
         Cell.of(row.gain, nats, row.low, row.high),
-        Cell.of(row.perplexity, perplexity),
-        Cell.of(row.short_perplexity, perplexity),
-        Cell.of(row.longppl, number_format.perplexity, row.longppl_low, row.longppl_high, within=(1, math.inf)),
+        Cell.of(row.perplexity, perplexity, over_seeds=perplexity_over_seeds),
+        Cell.of(row.short_perplexity, perplexity, over_seeds=perplexity_over_seeds),
+        Cell.of(
+            row.longppl,
+            number_format.perplexity,
+            row.longppl_low,
+            row.longppl_high,
+            over_seeds=perplexity_over_seeds,
+        ),
         Cell.of(row.key_tokens / row.tokens, lambda value: number_format.share(value, 1)),
     ]
     return Line(names[m.variant], cells, colour=style.colour(m.variant, clean.colours))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ropewalk.evals.intervals import over_seeds, share_interval
+from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
@@ -25,17 +25,15 @@ MEASURES: dict[str, Callable[[float], str]] = {
     "passkeys found": number_format.share,
     "perplexity": number_format.perplexity,
 }
-#: What decides nothing, and is said where another method is ahead by it: perplexity at the old window, and device seconds of a training.
-OLD, TIME = "perplexity at the old window", "time"
+#: What decides nothing, and is said where another method is ahead by it. How long a training took is not: methods do the same arithmetic, and machines differ.
+OLD = "perplexity at the old window"
 #: How one is ahead by a measure, where, and how its figures are written.
 _AHEAD: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "k_max": ("reaches farther", "", number_format.count),
     "passkeys found": ("finds more passkeys", "", number_format.share),
     OLD: ("reads better", "at {old} tokens ", number_format.perplexity),
     "perplexity": ("reads better", "at {window} ", number_format.perplexity),
-    TIME: ("trains faster", "", number_format.duration),
 }
-_FASTER = 0.9  # of the other's time: on machines that are shared trainings of one length differ by less
 #: Said wherever a winner is, or none.
 RULE = "Rule: k_max, then passkeys found, then perplexity; not the old window, not cost."
 
@@ -56,8 +54,6 @@ class Contender:
 
     def leads(self, other: Contender, measure: str) -> bool:
         """Whether it is ahead beyond chance, and each seed before each of the other. Perplexities are paired over documents."""
-        if measure == TIME:
-            return self.figures[TIME][0] < _FASTER * other.figures[TIME][0]
         if measure not in self.perplexities:
             each_before_each = min(self.seeds[measure]) > max(other.seeds[measure])
             return self.figures[measure][1] > other.figures[measure][2] and each_before_each
@@ -79,13 +75,20 @@ class Contender:
 
     def score(self, measure: str) -> float:
         value = self.figures[measure][0]
-        return -value if measure in (*self.perplexities, TIME) else value
+        return -value if measure in self.perplexities else value
+
+    def told_beside(self, before: Contender, measure: str) -> str:
+        """Its figure and that before its training; of perplexities with what decides, their paired difference, in place of intervals that may overlap."""
+        if measure != "perplexity":
+            return f"{self.told(measure)}, before it {before.told(measure)}"
+        now, then = (number_format.perplexity(each.figures[measure][0]) for each in (self, before))
+        return f"{now}, before it {then}: {self.above(before)}"
 
     def told(self, measure: str) -> str:
         value, low, high = self.figures[measure]
         write, seeds = MEASURES[measure], len(self.seeds[measure])
         bounds = number_format.interval(low, high, write)
-        around = ", ".join([f"{seeds} seeds"] * (seeds > 1) + [f"95\u202f% interval {bounds}"] * bool(bounds))
+        around = ", ".join([f"mean of {seeds} seeds"] * (seeds > 1) + [f"95\u202f% interval {bounds}"] * bool(bounds))
         return write(value) + (f" ({around})" if around else "")
 
 
@@ -149,7 +152,7 @@ class Contest:
         leader = self.leader
         alike = [each for each in self.untrained if _method(each) == _method(leader) and leader.variants[0].steps]
         lost = [
-            f"{measure} {leader.told(measure)}, before it {before.told(measure)}"
+            f"{measure} {leader.told_beside(before, measure)}"
             for before in alike[:1]
             for measure in MEASURES
             if {measure} <= before.figures.keys() & leader.figures.keys() and before.leads(leader, measure)
@@ -225,8 +228,10 @@ def _method(contender: Contender) -> tuple:
 
 def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounded:
     """The mean over seeds, with an interval of what can be."""
+    if measure in ("perplexity", OLD):
+        return perplexity_over_seeds(seeds)
     value, low, high = over_seeds(seeds)
-    return value, max(low, 0.0), min(high, {"k_max": window, "passkeys found": 1.0}.get(measure, high))
+    return value, max(low, 0.0), min(high, window if measure == "k_max" else 1.0)
 
 
 def k_max(clean: Clean, variant: Variant, window: int, _: ByWindow | None = None) -> Bounded | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ropewalk.evals.intervals import lacking
+from ropewalk.evals.intervals import lacking, perplexity_over_seeds
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
@@ -240,8 +239,13 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row.says_nothing:
         paired = ratio(base, row) if base is not None and row is not base else None
         bounds = paired.brief.partition("(")[2].rstrip(")") if paired else ""
-        return Cell.of(row.perplexity, write, beside="\n".join(filter(None, [lacking(row), change, bounds])))
-    return Cell.of(row.perplexity, write, row.low, row.high, beside=change, within=(1, math.inf))
+        return Cell.of(
+            row.perplexity,
+            write,
+            beside="\n".join(filter(None, [lacking(row), change, bounds])),
+            over_seeds=perplexity_over_seeds,
+        )
+    return Cell.of(row.perplexity, write, row.low, row.high, beside=change, over_seeds=perplexity_over_seeds)
 
 
 def _about(value: float) -> str:
@@ -354,7 +358,13 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     lines = []
     for variant, points in curves:
         figures = [
-            Cell.of(points[s], number_format.perplexity, beside=_change(points[s], level or 0.0), of_seed=s > 0)
+            Cell.of(
+                points[s],
+                number_format.perplexity,
+                beside=_change(points[s], level or 0.0),
+                of_seed=s > 0,
+                over_seeds=perplexity_over_seeds,
+            )
             if s in points
             else Cell("")
             for s in steps

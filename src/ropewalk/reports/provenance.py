@@ -23,15 +23,17 @@ from ropewalk.records import (
 )
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_training, recipe_of
-from ropewalk.records.variant import Variant, trained_variant, variant_of
+from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, variant_of
 from ropewalk.reports import perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
+from ropewalk.reports.contests import contest
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import kind_of_device, unread
 from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
+from ropewalk.sentences import joined
 
 
 @dataclass(frozen=True)
@@ -182,11 +184,19 @@ def unknown(clean: Clean) -> list[str]:
 
 
 def _one_seed(clean: Clean) -> Iterable[str]:
-    """Trainings that nobody repeated."""
-    trained = {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}
-    seeds = {variant.recipe.seed for variant in trained}
-    if trained and len(seeds) == 1:
-        yield "Each training was run with one seed: by how much another would differ is not known, and no interval here holds it."
+    """Trainings that nobody repeated; where others were, those whose figures the verdict compares, or is of."""
+    trained = sorted(
+        {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}, key=lambda v: v.order
+    )
+    alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1]
+    contests = [contest(clean, lineage) for lineage in dict.fromkeys(variant.lineage for variant in trained)]
+    compared = {v: each.label for one in contests if one for each in one.contenders for v in each.variants}
+    names = [compared[variant] for variant in alone if variant in compared]
+    unknown_spread = "by how much another would differ is not known, and no interval"
+    if alone and len(alone) == len(seeds_of_rows(trained)):
+        yield f"Each training was run with one seed: {unknown_spread} here holds it."
+    elif names:
+        yield f"{joined(names)} {'was' if len(names) == 1 else 'were each'} trained with one seed: {unknown_spread} of {'its' if len(names) == 1 else 'their'} figures holds it."
 
 
 def _left_out(clean: Clean) -> Iterable[str]:

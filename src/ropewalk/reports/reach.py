@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
-from ropewalk.evals.intervals import over_seeds
+from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
@@ -144,7 +143,8 @@ def _by_retrieval(clean: Clean, seeds: Sequence[Variant], window: int) -> Iterat
     value, *ends = methods.over_seeds_of("k_max", window, reached) if reached else (0, 0, window)
     if ends != [0, window]:  # an interval of everything says nothing
         around = spread([reach[0] for reach in reached], number_format.count, len(seeds))
-        yield f"to {f'{value:.0f}' if value else 'no distance'} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
+        mean = "a mean of " if len({reach[0] for reach in reached}) > 1 else ""
+        yield f"to {f'{mean}{value:.0f}' if value else 'no distance'} by k_max ({'; '.join(filter(None, [interval(*ends), around]))})"
     for seed in seeds:  # what a seed lies between is a length that was asked, and no mean of such
         if row := _effective_lengths(clean).get(seed):
             of_seed = f" (seed {seed.recipe.seed})" if len(seeds) > 1 else ""
@@ -187,5 +187,5 @@ def interval(low: float, high: float) -> str:
 
 def moved(before: Perplexity, inside: Sequence[Perplexity]) -> str:
     """From the base's to the mean of these seeds."""
-    after = fmean([row.perplexity for row in inside])
+    after, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in inside])
     return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(after)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.evals.intervals import leaves_open, over_seeds
+from ropewalk.evals.intervals import leaves_open, over_seeds, perplexity_over_seeds
 from ropewalk.records import PasskeySummary, Perplexity, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
@@ -206,7 +206,8 @@ def _new_window(
 ) -> None:
     figures = [row.perplexity for row in outside if row]
     window = next(row.window for row in outside if row)
-    value, around = number_format.perplexity(fmean(figures)), spread(figures, number_format.perplexity, len(outside))
+    mean, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in outside if row])
+    value, around = number_format.perplexity(mean), spread(figures, number_format.perplexity, len(outside))
     parts = []
     if stretched:
         parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
@@ -277,13 +278,14 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
     figures = [row.k_max for row in each]
     of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
-    reached = f"Passkey retrieval reaches k_max {of_window if len(seeds) > 1 else after.reach}{sure}"
+    name = "mean k_max" if len(set(figures)) > 1 else "k_max"
+    reached = f"Passkey retrieval reaches {'a ' * (name != 'k_max')}{name} {of_window if len(seeds) > 1 else after.reach}{sure}"
     verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
     length = f"of {after.window}" if after.window == seeds[0].window else f"in prompts of {after.window} tokens"
     trials = f"{counted(after.trials, 'trial')} a depth"
     against = "; ".join(filter(None, [length, trials, around, f"base {before.k_max}" if before else ""]))
-    verdict.tiles.append(Tile("k_max", f"{fmean(figures):.0f}", against))
+    verdict.tiles.append(Tile(name, f"{fmean(figures):.0f}", against))
 
 
 def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
