@@ -543,7 +543,7 @@ def test_the_winners_interval_over_seeds_is_that_of_the_table_and_of_losses(tmp_
     mean, low, high = np.exp(nats.mean()), max(np.exp(nats.mean() - reach), 1), np.exp(nats.mean() + reach)
     interval = f"{low:.2f} to {high:.2f}"
     text = made_up.words(page).replace("\u202f", " ")
-    assert f"; {mean:.2f} (mean of 2 seeds, 95 % interval {interval})" in text
+    assert f"; {mean:.2f} (2 seeds, 95 % interval {interval})" in text
     assert table(page, "Perplexity, ")["NTK ×4, 20 steps, 2 seeds mean"][0].startswith(f"{mean:.2f} {interval}")
     assert "YaRN ×4 was trained with one seed: by how much another would differ is not known" in text
     assert "NTK ×4 and" not in text.split("Not known")[1]

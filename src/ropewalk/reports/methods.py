@@ -88,7 +88,10 @@ class Contender:
         value, low, high = self.figures[measure]
         write, seeds = MEASURES[measure], len(self.seeds[measure])
         bounds = number_format.interval(low, high, write)
-        around = ", ".join([f"mean of {seeds} seeds"] * (seeds > 1) + [f"95\u202f% interval {bounds}"] * bool(bounds))
+        around = ", ".join(
+            [f"{'mean of ' * (measure == 'k_max')}{seeds} seeds"] * (seeds > 1)
+            + [f"95\u202f% interval {bounds}"] * bool(bounds)
+        )
         return write(value) + (f" ({around})" if around else "")
 
 
