@@ -226,7 +226,7 @@ def _new_window(
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
         )
     elif change and before and before.caveat and not change.low > 1:  # a rise is one with more context, too
-        finding += f"; the base's at {before.window} tokens does not compare, for {before.caveat}"
+        finding += f"; the base's at {before.window} tokens does not compare, by the stride"  # the cautions say why
     elif change:
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
@@ -251,7 +251,7 @@ def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
         return f"{moved} rises, so the longer context does harm{figures}."
     if near.caveat:
         direction = "falls" if longer.high < 1 else "does not change beyond chance"
-        return f"{moved} {direction}{figures}, which tells nothing of context beyond {near.window}: {near.caveat}."
+        return f"{moved} {direction}{figures}, which by the stride tells nothing of context beyond {near.window}."
     if longer.high < 1:
         return f"{moved} falls, so context beyond {near.slide.least} tokens is put to use{figures}."
     return f"{moved} does not change beyond chance{figures}."
