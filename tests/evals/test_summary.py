@@ -340,7 +340,7 @@ def test_what_is_measured_is_not_trained_on(tmp_path):
     base = testing.tiny_directory(tmp_path / "base", window=256)
     data = _file(tmp_path / "pairs.jsonl", 3)
     held_out = [Pair("x", _pairs(3)[1].document.replace(" ", "\n"), "another summary")]
-    with pytest.raises(UserError, match="must not be trained on, but 1 documents"):
+    with pytest.raises(UserError, match="must not be trained on, but 1 document is"):
         finetune(base, data=data, out=tmp_path / "tuned", held_out=held_out)
     assert not (tmp_path / "tuned").exists()
 

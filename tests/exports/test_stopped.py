@@ -96,6 +96,9 @@ def test_a_stopped_export_says_so_and_leaves_nothing(tmp_path, number, status):
         env={**os.environ, "STARTED": str(started)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background job ignores it
     )
     while not (started.exists() and started.read_text()):
         assert process.poll() is None, process.stderr.read()

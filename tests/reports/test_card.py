@@ -91,7 +91,10 @@ def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp
     assert "7.54 (7.54 to 7.54; +2.0 %)" in text  # e^2.02, and 2.02 - 2.00 in per cent
     assert "3.44" not in text  # e^1.234 is another model's
     assert "ropewalk measure hub/base" in text and "ropewalk measure another" not in text
-    assert "Not on record: context gain, harder retrieval, RULER, benchmarks of the short window, summaries." in text
+    assert (
+        "Not on record: context gain, harder retrieval, RULER, benchmarks of the short window, summaries; of the base: passkeys."
+        in text
+    )
     assert "the paper" not in text and str(out.parent) not in text  # nor places of this machine
     front = yaml.safe_load(text.split("---")[1])
     assert front["license"] == "apache-2.0" and front["language"] == ["en"] and "base_model" not in front

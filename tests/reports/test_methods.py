@@ -529,7 +529,7 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     assert f"+10.5 % (95 % interval {ends[0]} to {ends[1]}, paired over 5 documents; seeds +0.0 % to +22.1 %)" in text
     assert (
         "Passkey retrieval reaches a mean k_max 768 (seeds 512 to 1024) of 1024 tokens" in text
-        and "mean k_max 768 of 1024; seeds 512 to 1024" in re.sub(r"\s+", " ", text)
+        and "mean k_max 768 of 1024; 10 trials a depth; seeds 512 to 1024" in re.sub(r"\s+", " ", text)
         and "training seeds 0, 1, 2." in text
     )
 

@@ -89,7 +89,7 @@ def test_a_directory_that_is_there_is_left_alone_unless_told(model, tmp_path):
     kept = tmp_path / "out" / "mine.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="choose another --out$"):  # --overwrite would be refused
         theory(model, out=kept.parent)
     with pytest.raises(UserError, match="replaces only what ropewalk made"):
         theory(model, window=1024, out=kept.parent, overwrite=True)

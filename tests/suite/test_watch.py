@@ -34,8 +34,9 @@ def test_what_is_watched_is_what_the_commands_say_of_the_same_model(tmp_path, op
     assert sorted(rows) == [(step, window) for step in (0, 1, 2) for window in (256, 512)]
     alone = ropewalk.perplexity(tmp_path / "run", data=TEXTS, windows=[256, 512], max_tokens=512, device="cpu")
     for row in alone:
-        # hemp's weights are bfloat16 on disk and float32 in training: 2^-9 of each weight, and of the loss far less.
-        assert rows[2, row.window].perplexity == pytest.approx(row.perplexity, rel=2e-3)
+        # hemp's weights are bfloat16 on disk and float32 in training: 2^-9 of each weight, of which up to 0.35 % of a perplexity was seen.
+        # A stride of 256, for example, is 7 % away.
+        assert rows[2, row.window].perplexity == pytest.approx(row.perplexity, rel=1e-2)
     assert {(each.run.model.steps, each.row.window) for each in seen.of(PasskeySummary)} == set(rows)
 
 
