@@ -60,7 +60,7 @@ class Matrix:
 class Damage:
     """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one.
 
-    matrices: every other matrix, by its name.
+    matrices: every other matrix, by its name, where what tells them apart was asked for.
     """
 
     not_finite: list[str]
@@ -81,19 +81,26 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What is kept of a piece: exponents as their sum over a count, and the bits of its value where it has one value alone."""
+class _Marks:
+    """What tells a piece from others: exponents as their sum over a count."""
 
-    broken: bool
-    only: int | None
     exponents: tuple[int, int]
     words: int
     sample: bytes
     zero_rows: tuple[int, ...]
 
 
-def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
-    """Read all values of a file. header: of the file, where it was read before.
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of a piece: the bits of its value where it has one value alone; its marks, where they are asked for."""
+
+    broken: bool
+    only: int | None
+    marks: _Marks | None
+
+
+def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = True) -> Damage:
+    """Read all values of a file. header: of the file, where it was read before. compare: its matrices too, which takes as long again.
 
     Raises:
         UserError: a truncated or damaged file.
@@ -102,7 +109,7 @@ def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
     header = check_safetensors(file) if header is None else header
     pieces = list(_pieces(header, _begin_of_data(file)))
     read: dict[str, list[_Read]] = {}
-    for piece, result in zip(pieces, by_threads(lambda piece: _read(file, piece), pieces), strict=True):
+    for piece, result in zip(pieces, by_threads(lambda piece: _read(file, piece, compare), pieces), strict=True):
         read.setdefault(piece.name, []).append(result)
     broken = [name for name, results in read.items() if any(result.broken for result in results)]
     sound = {
@@ -111,7 +118,9 @@ def damage(file: Path, header: dict[str, Any] | None = None) -> Damage:
         if name in read and name not in broken and _is_matrix(name, entry["shape"])
     }
     constant = [name for name, results in sound.items() if _is_constant(results)]
-    return Damage(broken, constant, {name: _matrix(results) for name, results in sound.items() if name not in constant})
+    compared = sound if compare else {}
+    matrices = {name: _matrix(results) for name, results in compared.items() if name not in constant}
+    return Damage(broken, constant, matrices)
 
 
 def _pieces(header: dict[str, Any], begin_of_data: int) -> Iterator[_Piece]:
@@ -128,7 +137,7 @@ def _pieces(header: dict[str, Any], begin_of_data: int) -> Iterator[_Piece]:
             )
 
 
-def _read(file: Path, piece: _Piece) -> _Read:
+def _read(file: Path, piece: _Piece, compare: bool) -> _Read:
     size, bits = _ALL_SET[piece.dtype]
     values = np.fromfile(file, f"<u{size}", piece.count, offset=piece.offset)
     magnitude = values.dtype.type((1 << (8 * size - 1)) - 1)  # all bits but the sign's
@@ -138,6 +147,13 @@ def _read(file: Path, piece: _Piece) -> _Read:
     # What was multiplied by 0 holds -0 as well.
     zeros = not (first & magnitude).any() and not (values & magnitude).any()
     only = 0 if zeros else int(values[0]) if alike else None
+    marks = _marks(values, magnitude, piece) if compare else None
+    mask = values.dtype.type(bits)
+    broken = bool((np.bitwise_and(values, mask, out=values) == mask).any())  # last: it writes over the values
+    return _Read(broken, only, marks)
+
+
+def _marks(values: np.ndarray, magnitude: Any, piece: _Piece) -> _Marks:
     sample = values[::_SAMPLED]
     exponent, shift = _EXPONENT[piece.dtype], (_EXPONENT[piece.dtype] & -_EXPONENT[piece.dtype]).bit_length() - 1
     exponents = (sample[(sample & magnitude) != 0] & values.dtype.type(exponent)) >> values.dtype.type(shift)
@@ -145,9 +161,7 @@ def _read(file: Path, piece: _Piece) -> _Read:
     words = int((values.view("<u8") if whole_words else values).sum(dtype=np.uint64))
     of_sample = hashlib.blake2b(sample.tobytes(), digest_size=16).digest()
     zero_rows = _zero_rows(values.reshape(-1, piece.width), magnitude, piece.row) if piece.width else ()
-    mask = values.dtype.type(bits)
-    broken = bool((np.bitwise_and(values, mask, out=values) == mask).any())  # last: it writes over the values
-    return _Read(broken, only, (int(exponents.sum(dtype=np.int64)), exponents.size), words, of_sample, zero_rows)
+    return _Marks((int(exponents.sum(dtype=np.int64)), exponents.size), words, of_sample, zero_rows)
 
 
 def _zero_rows(rows: np.ndarray, magnitude: Any, first: int) -> tuple[int, ...]:
@@ -162,10 +176,11 @@ def _is_constant(results: Sequence[_Read]) -> bool:
 
 
 def _matrix(results: Sequence[_Read]) -> Matrix:
-    total, count = (sum(part) for part in zip(*(result.exponents for result in results), strict=True))
-    words = sum(result.words for result in results) % 2**64
-    sample = hashlib.blake2b(b"".join(result.sample for result in results), digest_size=16).digest()
-    zero_rows = tuple(row for result in results for row in result.zero_rows)
+    pieces = [result.marks for result in results if result.marks]
+    total, count = (sum(part) for part in zip(*(piece.exponents for piece in pieces), strict=True))
+    words = sum(piece.words for piece in pieces) % 2**64
+    sample = hashlib.blake2b(b"".join(piece.sample for piece in pieces), digest_size=16).digest()
+    zero_rows = tuple(row for piece in pieces for row in piece.zero_rows)
     return Matrix(total / count if count else 0.0, (words, sample), zero_rows)
 
 

@@ -100,9 +100,7 @@ def all_taken(run: Path, steps: int) -> str:
 def at_stake(run: Path) -> str:
     """What of a training run is lost with its directory: its checkpoints, or the model it ended with; empty if neither is there."""
     found = list(steps_in(run / CHECKPOINTS))
-    checkpoints = (
-        f"{len(found)} checkpoint{'s' * (len(found) > 1)} of the run in {run}, to step {found[-1]}" if found else ""
-    )
+    checkpoints = f"{counted(len(found), 'checkpoint')} of the run in {run}, to step {found[-1]}" if found else ""
     trained = (run / "config.json").is_file() and "save_every" in asked_of(run)
     if not trained or (found and model_step(run) <= found[-1]):
         return checkpoints

@@ -76,7 +76,7 @@ def train(options: Any) -> None:
     info = train(**arguments(TrainSettings, options))
     windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
     say(
-        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.steps} step{'s' * (info.steps != 1)}; "
+        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}; "
         f"the loss of every step is in {options.out}/records.jsonl\n"
         f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}"
     )

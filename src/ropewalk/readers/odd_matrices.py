@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ropewalk.checkpoint.finite import Matrix
 from ropewalk.checkpoint.tensor_problems import listed
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, joined
 
 #: Binary orders between a matrix and the median of its siblings. The furthest in SmolLM2-135M, gemma-3-270m, hemp and a model of the lab is
 #: 2.05 (a v_proj of SmolLM2's first layers); a factor of 16 leaves as much again.
@@ -76,7 +76,7 @@ def _identical(siblings: Iterable[Sequence[str]], matrices: Mapping[str, Matrix]
                 places, rest = _split(same)
                 alike.setdefault(places, []).append(rest)
     return [
-        f"{' and '.join(places)}{f' in {len(rests)} matrices' if len(rests) > 1 else ''} ({listed(rests)})"
+        f"{joined(places)}{f' in {len(rests)} matrices' if len(rests) > 1 else ''} ({listed(rests)})"
         for places, rests in alike.items()
     ]
 

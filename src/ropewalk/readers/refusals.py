@@ -55,7 +55,8 @@ def refuse_damaged(place: Path | Checkpoint, *, as_it_is: bool = False) -> None:
     # Other files beside those that are read are neither carried nor anybody's model.
     read = checkpoint.weight_files if checkpoint.has_weights else checkpoint.path.glob("*.safetensors")
     headers = checkpoint.headers if checkpoint.has_weights else {}
-    findings = [*unchanged(checkpoint.path, full=False), *finite(checkpoint.path, read, full=False, headers=headers)]
+    of_values = finite(checkpoint.path, read, full=False, compare=False, headers=headers)
+    findings = [*unchanged(checkpoint.path, full=False), *of_values]
     _refuse_first(place, [finding for finding in findings if finding.verdict == "wrong"])
     if any(finding.verdict == "not checked" for finding in findings):
         _logger.warning(

@@ -28,7 +28,12 @@ _UNSEEN = (
 
 
 def finite(
-    directory: Path, files: Iterable[Path], *, full: bool, headers: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    directory: Path,
+    files: Iterable[Path],
+    *,
+    full: bool,
+    compare: bool = True,
+    headers: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Finding]:
     """15. No weight is NaN or infinite, and no matrix has one value throughout. 16. None is unlike its siblings (odd_matrices.py).
 
@@ -36,6 +41,7 @@ def finite(
         directory: of a model or an adapter.
         files: of weights in it or below.
         full: however long it takes to read them.
+        compare: check 16 too; it takes as long again, and refuses nothing.
         headers: of those that were read before, by their paths below the directory.
     """
     files = sorted({*files})
@@ -48,12 +54,13 @@ def finite(
     matrices, faults = dict[str, Matrix](), list[str]()
     for file in files:
         name = file.relative_to(directory).as_posix()
-        read = _read(file, name, headers.get(name))
+        read = _read(file, name, headers.get(name), compare)
         if isinstance(read, str):
             faults.append(read)
             continue
         matrices |= read.matrices
-        faults += [_fault(read, name)] if _fault(read, name) else []
+        if fault := _fault(read, name):
+            faults.append(fault)
     yield from (Finding(15, "wrong", fault) for fault in faults)
     if files and not faults:
         names = {file.relative_to(directory).as_posix() for file in files}
@@ -69,10 +76,10 @@ def finite(
         yield Finding(16, "ok", "; ".join([alike, *padding(matrices, token_ids)]))
 
 
-def _read(file: Path, name: str, header: dict[str, Any] | None) -> Damage | str:
+def _read(file: Path, name: str, header: dict[str, Any] | None, compare: bool) -> Damage | str:
     """What was read of a file, or why it could not be."""
     try:
-        return damage(file, header)
+        return damage(file, header, compare=compare)
     except UserError as error:
         return str(error)
     except OSError as error:

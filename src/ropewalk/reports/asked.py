@@ -95,7 +95,7 @@ def not_on_record(clean: Clean) -> Iterable[str]:
 
 def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:
     """What extended models of some base were asked, and it was not: what the extension changed is not known there."""
-    unasked = dict[str, None]()
+    unasked = set[str]()
     for lineage in lineages:
         rows = [m for m in clean.measurements if m.model_variant.lineage == lineage]
         of_base = {
@@ -103,6 +103,7 @@ def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:
         }
         of_others = {type(m.row) for m in rows if m.model_variant.extended}
         of_base |= {BenchmarkComparison} & of_others  # which holds both
-        shown = {what: {*asked.shown} for what, asked in _ASKED.items()}
-        unasked |= {what: None for what, kinds in shown.items() if kinds & of_others and not kinds & of_base}
+        unasked |= {
+            what for what, asked in _ASKED.items() if of_others & {*asked.shown} and not of_base & {*asked.shown}
+        }
     return [what for what in _ASKED if what in unasked]

@@ -9,6 +9,7 @@ from ropewalk.records import format as number_format
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import devices, kind_of_device, trainings
+from ropewalk.sentences import joined
 
 #: What a kind of row is called where time is added up; others by their own name.
 _SPENT_ON: dict[type[Row], str] = {
@@ -55,7 +56,7 @@ def in_words(clean: Clean) -> str:
         parts = [
             f"{number_format.duration(seconds)} of {kind}" for kind, seconds in sorted(by_kind.items(), reverse=True)
         ]
-        times.append(f"{' and '.join(parts)} on {device}")
+        times.append(f"{joined(parts)} on {device}")
     return f"Device time: {'; '.join(times)}." if times else ""
 
 

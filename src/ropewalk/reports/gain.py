@@ -43,11 +43,8 @@ def section(clean: Clean) -> Section | None:
 
 def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) -> None:
     """The figure and the table of rows that may be compared."""
-    row, short, names = (
-        group[0].row,
-        Slide(group[0].row.short, group[0].row.stride),
-        labels(list(dict.fromkeys(m.variant for m in group))),
-    )
+    row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
+    short = Slide(row.short, row.stride)
     title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}"
     states = [(m.variant, m.row.window) for m in group]
     drawn = to_draw(states)

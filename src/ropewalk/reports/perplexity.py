@@ -325,11 +325,13 @@ def _notes(group: Group) -> list[str]:
 
 def _not_counted(group: Group) -> Iterator[str]:
     """Which tokens one window counts and another does not, of the same documents."""
-    rows = {m.row.window: m.row for m in group.measurements}
-    apart = [row for row in rows.values() if row.slide.stride == row.window and row.convention == "ropewalk"]
-    for row in sorted(apart, key=lambda row: row.window)[: len(rows) > 1]:
+    windows = {m.row.window for m in group.measurements}
+    apart = {
+        m.row.window for m in group.measurements if m.row.convention == "ropewalk" and m.row.stride == m.row.window
+    }
+    if apart and len(windows) > 1:
         yield (
-            f"{group.title}: at {row.window} tokens the first token of each further window has nothing before it and is not counted; at other windows it is. "
+            f"{group.title}: at {min(apart)} tokens the first token of each further window has nothing before it and is not counted; at other windows it is. "
             "Changes are paired by document all the same."
         )
 

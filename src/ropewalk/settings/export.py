@@ -13,6 +13,7 @@ import tyro
 from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.errors import UserError
+from ropewalk.sentences import joined
 from ropewalk.settings.options import (
     Directory,
     Flag,
@@ -59,7 +60,7 @@ def _instead(path: Path) -> str:
         return f"{path} is a file in one; name {path.parent}"
     adapters = sorted(str(below.parent) for below in path.glob(f"*/{ADAPTER_CONFIG}"))
     if adapters and (path / MARK).exists() and (path / "config.json").exists():
-        return f"{path} is a trained model with {' and '.join(adapters)} merged already; take it as it is, or merge that into another --base"
+        return f"{path} is a trained model with {joined(adapters)} merged already; take it as it is, or merge that into another --base"
     if adapters:
         return f"{path} has {'one' if len(adapters) == 1 else 'several'} in it; name {' or '.join(adapters)}"
     if (path / "config.json").exists():

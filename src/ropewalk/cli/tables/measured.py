@@ -64,10 +64,10 @@ def show_gain(row: ContextGain, name: str = "") -> None:
     terminal = console()
     terminal.print(table)
     terminal.print(
-        f"Gain in nats a token over {row.documents} document{'s' * (row.documents != 1)} ({row.skipped} too short): "
+        f"Gain in nats a token over {counted(row.documents, 'document')} ({row.skipped} too short): "
         f"perplexity {about}{row.perplexity:.3f}, with the short context, of {row.short - row.stride} to {row.short - 1} tokens, {row.short_perplexity:.3f}"
     )
-    chosen = f"{row.key_tokens} key token{'s' * (row.key_tokens != 1)} of {row.tokens}, chosen by {row.evaluator or 'the model itself'}"
+    chosen = f"{counted(row.key_tokens, 'key token')} of {row.tokens}, chosen by {row.evaluator or 'the model itself'}"
     interval = "" if math.isnan(row.longppl_low) else f" ({row.longppl_low:.3f} to {row.longppl_high:.3f})"
     terminal.print(
         f"LongPPL {about}{row.longppl:.3f}{interval}, over {chosen}" if row.key_tokens else f"LongPPL: none, {chosen}"

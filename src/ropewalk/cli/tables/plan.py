@@ -34,9 +34,9 @@ def show_plan(plan: Plan) -> None:
     terminal = console()
     job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
-    counted = "counted from the config" if shape.stored is None else "counted from the files"
+    source = "counted from the config" if shape.stored is None else "counted from the files"
     lines = [
-        f"{shape.name}: {_count(shape.parameters)} weights ({counted}), window {shape.window} → {job.recipe.window}",
+        f"{shape.name}: {_count(shape.parameters)} weights ({source}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
     if plan.assumed_window:

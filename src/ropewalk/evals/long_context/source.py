@@ -185,25 +185,28 @@ class Source:
         if not rows:
             raise UserError(f"{files[0]} holds no needle; write lines of needle, question and answer into it")
         needles = [Needle(row["needle"], row["question"], row["answer"]) for row in rows]
-        for needle in needles if self.data is not None else ():
-            self._warn_of(needle)
+        if self.data is not None:
+            self._warn_of(needles)
         return needles
 
-    def _warn_of(self, needle: Needle) -> None:
+    def _warn_of(self, needles: Sequence[Needle]) -> None:
         """Warn of a needle that does not test what is found: it lacks the answer, or the documents give it too."""
-        # What `_sentences` makes of a document: white space is one blank each.
-        haystack = " ".join(self.tokenizer.decode(np.concatenate(self.sentences)).split()).casefold()
-        for answer in needle.answers:
-            plain = " ".join(answer.split()).casefold()
-            if plain not in " ".join(needle.needle.split()).casefold():
+        haystack = _plain(self.tokenizer.decode(np.concatenate(self.sentences)))
+        for needle, answer in ((each, answer) for each in needles for answer in each.answers):
+            if _plain(answer) not in _plain(needle.needle):
                 why = "is not in the needle that is hidden, so that whoever finds it may not say it"
-            elif plain in haystack:
+            elif _plain(answer) in haystack:
                 why = "is in the documents too, so that it may be said by whoever never saw the needle"
             else:
                 continue
             _logger.warning(
                 "the answer %r to %r %s; take one that is in the needle alone", answer, needle.question, why
             )
+
+
+def _plain(text: str) -> str:
+    """As texts are held against one another: white space is one blank each, as `_sentences` makes it, and case does not count."""
+    return " ".join(text.split()).casefold()
 
 
 def _sentences(text: str) -> Iterator[str]:
