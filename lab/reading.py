@@ -23,8 +23,8 @@ from ropewalk.reports.paired import ratio
 #: Above the table of what is aimed at.
 _ABOUT_AIMS = (
     "What a longer window is to cost at most, by the end of the paired interval: **held** if all of it keeps to the bound, **did not** if none of it does, else open. "
-    "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt; "
-    "few prompts cannot show that nothing was lost, only that something was. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
+    "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt, where "
+    "that was done on the 2048 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
 )
 LEVELS = {
     "read-plain": "books as they come",
@@ -41,11 +41,16 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
     base = base_of(base_rows)
     if not plain or base is None:
         return ""
-    rows = [(words, row) for level, words in LEVELS.items() for row in rows_in(records / level / model)]
-    lines, aims = (
-        [[words, str(row.asked["seed"]), *cells(row, plain[row.asked["seed"]], base)] for words, row in rows]
-        for cells in (_figures, _aims)
-    )
+    found = {row.asked["seed"]: row for row in rows_in(records / "found-plain" / model)}
+    lines, aims = [], []
+    for level, words in LEVELS.items():
+        again = {row.asked["seed"]: row for row in rows_in(records / level.replace("read-", "found-") / model)}
+        for row in rows_in(records / level / model):
+            seed = row.asked["seed"]
+            head = [words, str(seed)]
+            pair = (found[seed], again[seed]) if seed in found and seed in again else (plain[seed], row)
+            lines.append([*head, *_figures(row, plain[seed], base)])
+            aims.append([*head, *_aims(row, base), _no_worse(*pair) if row is not plain[seed] else ""])
     first = next(iter(plain.values()))
     old, new = first.window, first.new_window
     heads = ["read", "seed", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",
@@ -55,7 +60,7 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
     )
     items = sum(benchmark.items for benchmark in base.benchmarks.values())
     aimed = ["read", "seed", f"perplexity {old} at most 1 % above the base's, nats", f"the five benchmarks, {items:,} items, at most 1 point below the base's",
-             f"retrieval {new} not below the plain one's, points"]  # fmt: skip
+             f"retrieval {new} at most 1 point below the plain one's"]  # fmt: skip
     return f"### What is read, {model}\n\n{about}\n\n{table(heads, lines)}\n\n{_ABOUT_AIMS}\n\n{table(aimed, aims)}"
 
 
@@ -74,17 +79,23 @@ def _figures(row: Row, plain: Row, base: Row) -> list[str]:
     ]
 
 
-def _aims(row: Row, plain: Row, base: Row) -> list[str]:
-    """The verdict on each bound, and the difference that it rests on."""
-    damage, changed = row.damage(base), change(base, row, base.benchmarks)
-    asked = _paired_retrieval(plain, row) if row is not plain else None
-    low, high = (100 * end for end in changed.interval()) if changed else (math.nan, math.nan)
-    fewest, most = asked.interval() if asked else (math.nan, math.nan)
-    return [
-        f"{verdict(*damage.nats[1:], -math.inf, math.log(1.01))}: {nats(damage)}" if damage else "",
-        f"{verdict(low, high, -1, math.inf)}: {points(changed)}" if changed else "",
-        f"{verdict(fewest, most, 0, math.inf)}: {points(asked)}" if asked else "",
-    ]
+def _aims(row: Row, base: Row) -> list[str]:
+    """The verdict on the two bounds that the base sets, and the difference that each rests on."""
+    damage = row.damage(base)
+    perplexity = f"{verdict(*damage.nats[1:], -math.inf, math.log(1.01))}: {nats(damage)}" if damage else ""
+    return [perplexity, _at_most_a_point_below(change(base, row, base.benchmarks))]
+
+
+def _no_worse(plain: Row, row: Row) -> str:
+    """The verdict on retrieval, and the difference that it rests on."""
+    return _at_most_a_point_below(_paired_retrieval(plain, row))
+
+
+def _at_most_a_point_below(changed: Paired | None) -> str:
+    if changed is None:
+        return ""
+    low, high = (100 * end for end in changed.interval())
+    return f"{verdict(low, high, -1, math.inf)}: {points(changed)}"
 
 
 def _paired_retrieval(before: Row, after: Row) -> Paired | None:

@@ -93,6 +93,8 @@ class AblateSettings(Loading, OpeningOptions):
     """Of the perplexity and the context gain: the first so many that are long enough."""
     test_tokens: Tokens | None = None
     """To which every document is cut; the longest window of the grid if not given."""
+    stride: Tokens | None = None
+    """Of the perplexity; half of each window if not given, by which methods compare at one window and nothing is said of a longer one: for that ask for less than half of the shortest, 256 say."""
     prompt_windows: OptionalTokens = None
     """Of the passkey and of the harder retrieval set; the old and the new window if not given."""
     depths: Prompts = 16

@@ -95,6 +95,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     refuse_other_rows(grid, out)  # before anything is loaded
     for row in grid.rows:
         is_whole(grid, row, out)
+        for window in grid.windows(row):
+            grid.stride(window)
     if is_first_process():
         _warn_of_test_texts(settings)
     if settings.dry_run:

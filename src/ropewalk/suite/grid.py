@@ -18,6 +18,7 @@ import numpy as np
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.select import name_of
+from ropewalk.data.sliding import check
 from ropewalk.planner.named import shape_of
 from ropewalk.rope.scaling import LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
@@ -78,6 +79,15 @@ class Grid:
             "prompts": self.prompt_windows(row),
         }
         return [window for window in choices[self.settings.windows] if window <= self.test_tokens]
+
+    def stride(self, window: int) -> int:
+        """By which a window of the perplexity slides, tokens.
+
+        Raises:
+            UserError: the asked one is longer than this window.
+        """
+        check(window, stride := self.settings.stride or max(1, window // 2))
+        return stride
 
     def prompt_windows(self, row: Row) -> list[int]:
         """At which keys and facts are hidden."""
@@ -191,11 +201,12 @@ class Grid:
         longest = max(map(self.new_window, self.rows), default=self.window)
         return of_this_machine(self.source, longest, asked.mode if longest > self.window else "full")
 
-    def _passes(self, row: Row) -> Iterator[tuple[int, int]]:
+    def _passes(self, row: Row) -> Iterator[tuple[float, int]]:
         """(tokens, window) that measuring a row reads."""
         asked, text = self.settings, self.test_tokens
         for window in self.windows(row) if "perplexity" in asked.measure else ():
-            yield (2 if asked.also else 1) * asked.documents * (2 * text - window), window
+            passes = 1 + (text - window) / self.stride(window)
+            yield (2 if asked.also else 1) * asked.documents * passes * window, window
         if "gain" in asked.measure:
             yield from ((asked.documents * text, text), (asked.documents * 2 * text, self.window))
         for window in self.prompt_windows(row):

@@ -37,7 +37,7 @@ def measurements(grid: Grid, row: Row, loaded: LoadedModel, records: Path) -> It
     new, asks = grid.new_window(row), asked.measure
 
     def perplexity(data: Sources, window: int) -> Callable[[], Any]:
-        settings = PerplexitySettings(**own, **texts, data=data, windows=[window], stride=max(1, window // 2))
+        settings = PerplexitySettings(**own, **texts, data=data, windows=[window], stride=grid.stride(window))
         return lambda: perplexities.measure(loaded, settings)
 
     for window in grid.windows(row) if "perplexity" in asks else ():
