@@ -120,7 +120,12 @@ class Claim:
     at_old: Callable[[Model], Row] | None = None
 
     def cell(self, models: list[Model]) -> str:
-        """The verdict and what it rests on: the figure with its interval, of several seeds the figures. Where seeds differ, it is open."""
+        """The verdict and what it rests on: the figure with its interval, of several seeds the figures. Where seeds differ, it is open.
+
+        Of a loss at L that is the higher one, the seeds count of which it was measured by a stride that tells, where there are any.
+        """
+        if self.at_old:
+            models = [model for model in models if model.slid] or models
         figures = [figure for figure in map(self.measure, models) if figure is not None]
         if not figures:
             return ""

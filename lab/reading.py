@@ -24,7 +24,7 @@ from ropewalk.reports.paired import ratio
 _ABOUT_AIMS = (
     "What a longer window is to cost at most, by the end of the paired interval: **held** if all of it keeps to the bound, **did not** if none of it does, else open. "
     "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt, where "
-    "that was done on the 2048 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
+    "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Of the plain rows it is what they find, and how far their seeds are apart. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
 )
 LEVELS = {
     "read-plain": "books as they come",
@@ -48,9 +48,12 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
         for row in rows_in(records / level / model):
             seed = row.asked["seed"]
             head = [words, str(seed)]
-            pair = (found[seed], again[seed]) if seed in found and seed in again else (plain[seed], row)
+            before, after = (found[seed], again[seed]) if seed in found and seed in again else (plain[seed], row)
+            retrieved = (
+                _no_worse(before, after) if row is not plain[seed] else shares(before.retrieval.get(row.new_window))
+            )
             lines.append([*head, *_figures(row, plain[seed], base)])
-            aims.append([*head, *_aims(row, base), _no_worse(*pair) if row is not plain[seed] else ""])
+            aims.append([*head, *_aims(row, base), retrieved])
     first = next(iter(plain.values()))
     old, new = first.window, first.new_window
     heads = ["read", "seed", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -90,6 +91,18 @@ def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothin
         "**did not**",
         "open",
     ]
+
+
+def test_what_a_longer_window_is_worth_is_read_from_rows_of_a_stride_that_tells():
+    found = claims.models_of(results.full_rows("lab-2k"), rows.rows_in(results.RECORDS / "slid/lab-2k"))
+    (claim,) = (each for each in claims.CLAIMS if each.text.startswith("It makes use"))
+    coarse = [[model] for (model, *_) in claims.models_of(results.full_rows("lab-2k"))]
+    assert [claim.cell(models).split(":")[0] for models in coarse] == ["open"] * 3
+    assert [claim.cell(models).split(":")[0] for models in found] == ["open", "**held**", "**held**"]
+    (model, *_) = found[-1]
+    here, there = (model.by_window.trained.perplexities[window] for window in (model.new, model.old))
+    assert (here.stride, there.stride) == (256, 256)
+    assert claim.measure(model)[0] == pytest.approx(math.log(here.perplexity / there.perplexity), abs=2e-3)
 
 
 def test_a_correlation_over_rows_has_an_interval_that_is_narrow_only_where_ranks_agree():

@@ -136,6 +136,17 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
 
 
+def test_perplexity_slides_by_half_of_each_window_or_as_asked(tmp_path):
+    for stride, expected in ((None, {64: 32, 256: 128, 512: 256}), (32, dict.fromkeys((64, 256, 512), 32))):
+        out = tmp_path / str(stride)
+        ablate(out, methods=["none"], measure=["perplexity"], stride=stride)
+        rows = read([out / "none.jsonl"]).of(Perplexity)
+        assert {m.row.window: m.row.stride for m in rows} == expected
+        assert ("--stride 32" in header(out / "none.jsonl")["command"]) == (stride is not None)
+    with pytest.raises(UserError, match="none.jsonl is a row with stride 32, and asked for is None"):
+        ablate(out, methods=["none"], measure=["perplexity"])
+
+
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """Two places, each with files of the same names: the second has other documents, and the same model but for one weight."""
@@ -327,6 +338,7 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
     (dict(keep=0.5), "keep 0.5 is about scored documents"),
     (dict(weigh=True), "weigh is about scored documents"),
     (dict(also=["nowhere.txt"]), "nowhere.txt"),
+    (dict(stride=65), "stride.*64"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence):
