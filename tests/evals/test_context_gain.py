@@ -207,7 +207,7 @@ def test_an_estimate_is_near_the_exact_figure_and_all_windows_give_it():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"short": 64}, "got 21, 64 and 64"),
+        ({"short": 64}, "got 31, 64 and 64"),
         ({"stride": 16, "short": 16}, "must be shorter"),
         ({"window": 4000}, "at least 4000 tokens"),
         ({"max_tokens": 60}, "cut to 60 tokens"),
@@ -220,7 +220,7 @@ def test_what_cannot_be_measured_is_refused(asked, words):
 
 def test_the_defaults():
     row = gain(tiny(), tokenizer=byte_tokenizer(), data=documents(300))
-    assert (row.window, row.short, row.stride) == (64, 16, 5)
+    assert (row.window, row.short, row.stride) == (64, 16, 7)
     assert math.isnan(row.low) and row.key_tokens == 0 and math.isnan(row.longppl)
 
 
@@ -247,19 +247,18 @@ def test_at_the_defaults_no_more_than_2_2_times_as_many_tokens_are_read_as_by_pe
     assert ours <= 2.2 * theirs
 
 
-def test_what_reads_more_than_2_2_times_as_many_tokens_as_perplexity_at_the_window_alone_is_said_beforehand(caplog):
+def test_what_reads_more_than_3_times_as_many_tokens_as_perplexity_at_the_window_alone_is_said_beforehand(caplog):
     model, asked = tiny(window=64), dict(tokenizer=byte_tokenizer(), short=16, window=64)
     caplog.set_level("INFO", "ropewalk")
-    for length, dear in ((64, True), (640, False)):
+    # At the defaults that is never so where documents fill the window, at other strides it is.
+    for length, stride, dear in ((64, None, False), (64, 4, True), (640, None, False)):
         caplog.clear()
         data = documents(length)
-        ours = tokens_through(model, lambda data=data: gain(model, data=data, **asked))
+        ours = tokens_through(model, lambda data=data, stride=stride: gain(model, data=data, stride=stride, **asked))
         alone = tokens_through(
             model, lambda data=data: perplexity(model, data=data, tokenizer=asked["tokenizer"], windows=[64])
         )
-        assert (
-            (ours > 2.2 * alone) == dear == (f"context gain reads {ours / alone:.1f} times the tokens" in caplog.text)
-        )
+        assert (ours > 3 * alone) == dear == (f"context gain reads {ours / alone:.1f} times the tokens" in caplog.text)
 
 
 def test_a_stride_of_half_the_short_context_is_warned_of(caplog):

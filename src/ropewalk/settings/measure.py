@@ -74,7 +74,7 @@ class ReadTwice(MeasuringOptions, Batched):
     short: Tokens | None = None
     """Tokens of the short context; if not given the window of pretraining, or a quarter of a --window that is no longer."""
     stride: Tokens | None = None
-    """Tokens both contexts slide by; a third of --short if not given. Less is finer, and slower."""
+    """Tokens both contexts slide by; just under half of --short if not given. Less is finer, and slower."""
     limit: Count | None = None
     """Use the first so many documents that are long enough."""
     max_tokens: Tokens | None = None
