@@ -223,6 +223,11 @@ def test_what_one_may_not_read_is_left_out_of_a_directory():
     ("name", "content", "said"),
     [
         ("a.json", b'{"model_type": "llama", "layers": 2}', "has none of the fields text, content, document"),
+        (
+            "a.jsonl",
+            b'{"messages": "hello"}',
+            "it has messages: a conversation's are a list of {role, content}, and this is 'hello'",
+        ),
         ("a.json", b"[1, 2]", "holds no rows"),
         ("a.json", b"{", "is not JSON"),
         ("a.csv", b"name,text\nx\n", "row 1 of .* has fewer cells"),
@@ -237,7 +242,7 @@ def test_what_one_may_not_read_is_left_out_of_a_directory():
         ("a.zip", _zip({"a.txt": b"x" * (1 << 27)}), "decompresses to more than"),
         ("a.jsonl.bz2", bz2.compress(LINES)[:-8], "a.jsonl.bz2"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_rows_and_archives_that_are_none_are_named(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)

@@ -170,6 +170,8 @@ def test_the_words_after_data(words, found):
         (["a", "1@0"], "above 0"),
         (["a", "0.7", "b", "-0.3"], "the weight of a source is a number above 0 written like 0.3, got -0.3"),
         (["a", "30%"], "got 30%"),
+        (["a", "NaN"], "got NaN"),
+        (["a", "inf@8k"], "got inf@8k"),
         (["a", "0,3"], "got 0,3"),
         (["a", "1e-1@8k"], "got 1e-1@8k"),
         (["a", "0.25"], "a file of that name is here too; write ./0.25"),

@@ -3,7 +3,7 @@
 in   a row of a file or a data set
 out  `Conversation`: its messages as chat templates take them, `role` and `content`
 
-    {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of _TURNS
+    {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of TURNS
     {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
     {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of _PAIRS
     {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt
@@ -26,7 +26,7 @@ from ropewalk.errors import UserError
 SUMMARY_HEAD = "Read the following article and then summarize it.\n"
 SUMMARY_TAIL = "\nNow summarize the above article.\nSummary:\n"
 
-_TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
+TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
 #: What is asked, what it is asked of, and what is answered.
 _PAIRS = (
     ("instruction", "input", "output"),
@@ -53,7 +53,7 @@ _ROLES = {
 }
 #: Columns that a conversation may be read from.
 COLUMNS = tuple(
-    dict.fromkeys([*_TURNS, *(name for pair in _ALL_PAIRS for name in pair if name), *_SYSTEMS, "history", "tools"])
+    dict.fromkeys([*TURNS, *(name for pair in _ALL_PAIRS for name in pair if name), *_SYSTEMS, "history", "tools"])
 )
 
 
@@ -89,7 +89,7 @@ def is_conversation(row: Mapping[str, Any], named: str | None = None) -> bool:
 
 def columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns that a conversation in this row is read from; none where it holds none. A column that was not read counts by its name."""
-    named = [name for name in _TURNS if name in row and not isinstance(row[name], str)]
+    named = [name for name in TURNS if name in row and not isinstance(row[name], str)]
     turns = next((name for name in named if row[name] is not None), None)
     if turns or (pair := _pair_in(row)) is None:
         return (turns,) if turns else tuple(named[:1])
@@ -121,7 +121,7 @@ class _Wrong(ValueError):
 
 
 def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]:
-    turns = next((name for name in columns_of(row) if name in _TURNS), None) if named is None else named
+    turns = next((name for name in columns_of(row) if name in TURNS), None) if named is None else named
     if turns is not None and (named or not isinstance(row[turns], str)):
         return _system(row) + _turns(row.get(turns))
     if (pair := _pair_in(row)) is None:

@@ -111,6 +111,8 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
         return "directory"
     if path.exists():
         return "file"
+    if path.is_symlink():
+        raise UserError(f"{source} is a link to {path.readlink()}, and nothing lies there; name a file that does")
     name = str(source).split(":")[0]
     is_id = not name.startswith((".", "/", "~")) and name.count("/") == 1 and all(name.split("/")) and "\\" not in name
     if is_id and not name.endswith(PLAIN + ROWS + ARCHIVES + SUFFIXES):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from ropewalk.data.conversations import (
     BESIDE_TURNS,
     COLUMNS,
+    TURNS,
     Conversation,
     columns_of,
     conversation_of,
@@ -223,6 +224,8 @@ def _row_text(row: Any, field: str | None, place: str) -> str:
             way_out = "name one with --field"
         elif is_conversation(row):
             way_out = "turns are read by training and by measures of a text, not here"
+        elif isinstance(turns := row.get(TURNS[0]), str):
+            way_out = f"a conversation's are a list of {{role, content}}, and this is {turns[:20]!r}; write it so, or call a text {FIELDS[0]}"
         else:
             way_out = f"call the one with the text {FIELDS[0]}, or name it where a command has --field"
         raise NoText(f"{place} {missing}; it has {', '.join(map(str, row))}: {way_out}")

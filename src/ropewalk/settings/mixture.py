@@ -17,8 +17,8 @@ from ropewalk.errors import UserError
 from ropewalk.settings.written_numbers import tokens
 
 _WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?(?P<short>:short)?")
-#: Meant as a weight, though it is none: below 0, with an exponent, with a comma, in percent.
-_LIKE_A_WEIGHT = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?%?(@.*)?")
+#: Meant as a weight, though it is none: below 0, with an exponent, with a comma, in percent, no number.
+_LIKE_A_WEIGHT = re.compile(r"([+-]?\d*[.,]?\d+([eE][+-]?\d+)?%?|[+-]?(nan|inf))(@.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
