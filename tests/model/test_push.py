@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,6 +152,32 @@ def test_the_options_of_a_command_stay_or_their_paths_are_said(tmp_path: Path) -
     assert asked.places["run.yaml"] == sorted({str(tmp_path / "a"), str(longer)})
 
 
+def test_every_text_that_goes_along_is_looked_at_for_paths_those_with_a_blank_too(model: Path, tmp_path: Path) -> None:
+    books, run = tmp_path / "books" / "train-1.jsonl.xz", tmp_path / "my run"
+    books.parent.mkdir()
+    books.touch()
+    run.mkdir()
+    (model / "records.jsonl").write_text(json.dumps({"texts": [f"{books}"], "gone": f"{tmp_path}/gone"}) + "\n")
+    (model / "run.yaml").write_text(f"out: {run}\ndata: {books}, and more\n")
+    (model / "notes.txt").write_text(f"It lies in {run}. See https://host{run}, /tmp and {run}/.\n")
+    (model / "optimizer.pt").write_bytes(b"\0" + os.fsencode(run))
+    (model / "vocab.txt").write_text(f"{run}\n")
+    also = ["records.jsonl", "run.yaml", "notes.txt", "optimizer.pt"]
+    parcel = Parcel.of(PushSettings(model, "me/longer", also=also))
+    assert {"vocab.txt", *also} <= set(parcel.sizes)
+    assert parcel.places == {
+        "records.jsonl": [str(books)],
+        "run.yaml": sorted([str(run), str(books)]),
+        "notes.txt": [str(run)],
+    }
+
+
+def test_the_listing_says_for_whom_before_the_hub_is_asked(model: Path, capsys) -> None:
+    for words, seen_by in (([], "private; --public for everyone"), (["--public"], "public, by --public")):
+        main(["push", str(model), "me/longer", "--dry-run", *words])
+        assert f"to me/longer ({seen_by}):" in capsys.readouterr().out
+
+
 def test_a_model_goes_to_a_private_repository_and_nothing_else_of_its_directory_does(hub: Hub, model: Path) -> None:
     assert push(model, "me/longer") == f"{hub.url}/me/longer"
     there = hub.files["me/longer"]
@@ -183,7 +210,7 @@ def test_what_goes_is_listed_first_and_somebody_says_yes(hub: Hub, model: Path, 
     shown = capsys.readouterr()
     assert ended.value.code == 2 and "nobody said yes; add --yes" in shown.err and not hub.files
     assert (
-        "to me/longer:" in shown.out
+        "to me/longer (private; --public for everyone):" in shown.out
         and "me/longer: new, private" in shown.out
         and f"config.json names what only this machine has: {model}" in shown.out
     )

@@ -128,7 +128,9 @@ def push(options: Any) -> None:
 
 def _listed(parcel: Parcel, options: Any) -> str:
     """What would be uploaded and what would not, a file a line; the hub is not asked."""
-    lines = [f"{counted(len(parcel.sizes), 'file')}, {sum(parcel.sizes.values()):,} bytes, to {options.repository}:"]
+    seen_by = "public, by --public" if options.public else "private; --public for everyone"
+    size = f"{counted(len(parcel.sizes), 'file')}, {sum(parcel.sizes.values()):,} bytes"
+    lines = [f"{size}, to {options.repository} ({seen_by}):"]
     lines += [f"{size:16,}  {name}" for name, size in parcel.sizes.items()]
     if parcel.stays:
         lines.append(f"not uploaded: {', '.join(parcel.stays)}")

@@ -47,9 +47,11 @@ _GOES = (
 )  # fmt: skip
 #: The directories of a checkpoint that readers look into, beside those of its shards.
 _BELOW = ("additional_chat_templates/*.jinja",)
-#: Where a place of this machine may have been written into; a tokenizer's words only look like one.
-_TOLD_IN = ("*config.json", "*.md", "Modelfile", "*.yaml")
-_PLACE = re.compile(r"(?<![\w.:/])(?:/[\w.@+-]+){2,}")
+#: Text whose words only look like places of this machine: a tokenizer's.
+_WORDS = ("tokenizer.json", "vocab.*", "merges.txt", "added_tokens.json", "*.model", "*.tiktoken")
+#: Where a path may begin and end in a text. One with a blank in it has no end of its own, so that all of these ends are tried, the last one first.
+_BEGINS = re.compile(r"(?<![\w.:/])/(?=[^/\s])[^\n\"'`<>|\\]{1,1024}")
+_ENDS = re.compile(r"[^\w.@+/-]|[./](?=\s|$)|$")
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,17 @@ def _asked(directory: Path, settings: PushSettings) -> Iterator[str]:
 
 def _places(file: Path) -> list[str]:
     """The paths that a file names and that are there on this machine."""
-    if not any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _TOLD_IN):
+    if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in (*_WEIGHTS, *_WORDS)):
         return []
-    return sorted(path for path in set(_PLACE.findall(read_text(file, errors="replace"))) if os.path.exists(path))
+    with file.open("rb") as opened:
+        if b"\0" in opened.read(8192):
+            return []  # no text
+    begun = {match[0] for match in _BEGINS.finditer(read_text(file, errors="replace"))}
+    return sorted({place for text in begun if (place := _place_at_the_start(text))})
+
+
+def _place_at_the_start(text: str) -> str | None:
+    """The longest path that a text begins with and that is there, below a top directory; every machine has /tmp."""
+    ends = [match.start() for match in _ENDS.finditer(text)]
+    paths = (text[:end] for end in reversed(ends[:32]))
+    return next((path for path in paths if path.count("/") > 1 and os.path.exists(path)), None)
