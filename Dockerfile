@@ -1,5 +1,8 @@
 # ropewalk for a GPU. Linted with hadolint 2; not built or run where it was written, which has no container engine.
 #   docker build -t ropewalk . && docker run --gpus all -v "$PWD:/work" ropewalk plan hemp --window 1024
+# On several GPUs, by torchrun, whose processes share memory, of which Docker gives 64 MB where nobody asks for more:
+#   docker run --gpus all --shm-size 16g --entrypoint torchrun -v "$PWD:/work" ropewalk --nproc-per-node 8 -m ropewalk train …
+# It runs as uid 1000. A directory that is another's cannot be written by that: add --user "$(id -u):$(id -g)" -e HOME=/work
 FROM python:3.11-slim
 
 # A compiler, since torch.compile makes kernels with it; any version does. Nobody needs to be root to train.

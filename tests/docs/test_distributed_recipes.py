@@ -110,6 +110,27 @@ def test_slurm_measures_on_one_machine_and_queues_again_what_was_stopped_and_has
     assert slurm(tmp_path, "perplexity", "hemp", file="evaluate.sbatch")[0] == 2  # nowhere to keep its rows
 
 
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+def test_batch_files_read_where_a_run_writes_from_its_file(tmp_path: Path, form: str) -> None:
+    out, rows, file = tmp_path / "o'ut of 1", tmp_path / "rows.jsonl", tmp_path / "run.yaml"
+    asked = form.format(file).split()
+    file.write_text(yaml.safe_dump({"command": "train", "out": str(out)}))
+    said = slurm(tmp_path, *asked, exit_code=1, then=f'mkdir -p "{out}/checkpoints/step-000002"')[1]
+    assert "scontrol requeue 4242" in said
+    # What is typed wins.
+    elsewhere = tmp_path / "elsewhere"
+    typed = (*asked, "--out", str(elsewhere))
+    then = f'mkdir -p "{out}/checkpoints/step-000004"'
+    (tmp_path / "said").unlink()
+    assert "requeue" not in slurm(tmp_path, *typed, exit_code=1, then=then)[1]
+    file.write_text(f"command: perplexity\nout: {rows}\n")
+    stop = f"sleep 0.02; echo row >> {rows}; kill -TERM $PPID; sleep 0.2"
+    code, said = slurm(tmp_path, *asked, file="evaluate.sbatch", exit_code=143, then=stop)
+    assert code and "scontrol requeue 4242" in said
+    file.write_text("command: perplexity\n")
+    assert slurm(tmp_path, "perplexity", *asked, file="evaluate.sbatch")[0] == 2
+
+
 def test_shells_read_the_batch_files() -> None:
     checker = shutil.which("shellcheck")
     for name in ("slurm.sbatch", "evaluate.sbatch"):
