@@ -195,7 +195,7 @@ def test_of_an_apple_chip_a_size_of_memory_that_nobody_said_is_said_to_be_assume
     assert "128 GB of it assumed" in chips.parse("M3 Max")[1].source
     assert "assumed" not in chips.parse("M3 Max 36GB")[1].source and chips.parse("M3 Max 36GB")[1].memory == 27
     assert "assumed" not in chips.parse("M3 Max", 30.0)[1].source and chips.parse("M3 Max", 30.0)[1].memory == 30
-    with pytest.raises(UserError, match="known chips"):
+    with pytest.raises(UserError, match=r"did you mean 1xM3-Max-128\?"):
         chips.parse("M3 Max 4096GB")
 
 

@@ -138,6 +138,7 @@ def test_a_plan_that_rests_on_an_assumed_host_says_so() -> None:
     assert rests.startswith("it fits by") and rests.endswith(assumed)
     assert other_options.startswith("it fits with: ") and assumed in other_options
     assert alone.startswith("it fits by") and "assumed" not in alone
+    assert "; or " not in other_options and "; other ways are below. By" in other_options  # the table has them
     assert "assumed" not in verdict(plan("7b", gpus="H100", window=2**18, host_memory="128GiB"))
 
 

@@ -144,10 +144,29 @@ def test_chips_are_read_as_people_write_them() -> None:
     assert chips.named("NVIDIA P40") is None
 
 
-@pytest.mark.parametrize("text", ["", "0xH100", "8xT800", "H100x", "-1xH100"])
+@pytest.mark.parametrize("text", ["", "8xT800", "8*foo", "999999999"])
 def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
     with pytest.raises(UserError, match="known chips: 3060, .*A100-40"):
         chips.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("8xH1000", r"got '8xH1000'; did you mean H100\?"),
+        ("H100x", r"did you mean H100\?"),
+        ("8h100", r"did you mean 8xH100\?"),
+        ("2M3 Max 4096GB", r"did you mean 2xM3-Max-128\?"),
+        ("0xH100", "0 is no count; name 1 or more"),
+        ("-1xH100", "-1 is no count; name 1 or more"),
+        ("H100:0", "0 is no count; name 1 or more"),
+        ("8", "name the chip as well, or give --gpu-memory"),
+    ],
+)
+def test_of_a_number_of_chips_the_fault_is_named_and_not_every_chip(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"left out this machine; .*{said}") as raised:
+        chips.parse(text)
+    assert "known chips" not in str(raised.value)
 
 
 def _job(shape="llama-7b", window=32768, batch=1, *, activations=FULL, fused=True, **rest) -> Job:
@@ -357,6 +376,10 @@ def test_the_default_recipe_is_said_to_be_the_papers_and_a_measured_one_stands_b
     printed = capsys.readouterr().out
     assert "1000 steps of 128 windows (6.4 days) are the recipe of Chen et al." in printed
     assert "--steps 160 --batch-size 4, 21 million tokens, about" in printed and "88%" in printed
+    assert f", which cost {beside.cost:.0f} by the price given (" in printed and beside.cost >= 10
+    cheap = plan("llama-7b", window=32768, gpus="H100", price=0.1)
+    show_plan(cheap)
+    assert f", which cost {measured_recipe(cheap).cost:.2f} by the price given (" in capsys.readouterr().out
     assert measured_recipe(plan("llama-7b", window=32768, gpus="64xH100")).batch_size == 64  # shared out evenly
     assert measured_recipe(plan("llama-7b", window=32768, gpus="4090")).hours is None  # does not fit
     assert measured_recipe(plan("llama-7b", **options, steps=200)) is None

@@ -1,6 +1,7 @@
 """What a plan says of measuring and serving: against transformers' own cache, a published figure and a measured one."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 import transformers
 
 from ropewalk import testing
+from ropewalk.cli.tables.plan import show_plan
 from ropewalk.planner import plan
 from ropewalk.planner.chips import CHIPS, datasheet_rates
 from ropewalk.planner.memory import GIB
@@ -117,10 +119,22 @@ def test_the_plan_says_both(capsys) -> None:
     ]
     shown = subprocess.run(command, capture_output=True, text=True).stdout
     assert "torchrun --nproc-per-node 2 -m ropewalk perplexity … --shard on" in shown
-    assert "keys and values (2,560 KiB a token;" in shown and "2 × H100" in shown
+    assert "keys and values (2,560 KiB a token;" in shown and "2 × H100" in shown and "generated tokens" not in shown
     said = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True).stdout)
     assert (
         said["serving"]["window_bytes"] == 20 * GIB
         and said["serving"]["chips"] == 2
         and said["measuring"]["chips"] == 2
     )
+
+
+def test_serving_says_half_a_kib_and_what_a_million_tokens_cost_by_the_price(capsys) -> None:
+    small = replace(LLAMA["llama-7b"], layers=30, kv_heads=3, head_dim=64)  # 2 × 2 × 30 × 192 bytes are 22.5 KiB
+    planned = plan("llama-7b", window=8192, gpus="H100", price=2.5)
+    planned = replace(planned, job=replace(planned.job, shape=small))
+    show_plan(planned)
+    shown = capsys.readouterr().out
+    assert "keys and values (22.5 KiB a token;" in shown
+    cost = planned.serving
+    million = 2.5 * cost.chips / 3600 / cost.tokens_per_second * 1e6
+    assert re.search(rf"a million generated tokens of one stream cost, at least +{million:.2f}\n", shown)

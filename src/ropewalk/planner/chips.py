@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, nearest
 
 _TERA, _GIGA = 1e12, 1e9
 
@@ -268,22 +269,50 @@ def parse(text: str, memory: float | None = None) -> tuple[int, Chip]:
             return count, chip if memory is None else replace(chip, memory=memory)
     if memory is not None and re.fullmatch(r"\d{1,3}", text.strip()) and (count := int(text)):
         return count, of_memory(memory)
-    known = ", ".join(chip.name for chip in CHIPS.values())
-    raise UserError(
-        f"--gpus is a count and a chip, as in 8xH100, or a count beside --gpu-memory, got {text!r}; known chips: {known}"
-    )
+    _refuse(text.strip())
+
+
+def _refuse(text: str) -> NoReturn:
+    """Say what is wrong with a number of chips: the count, the x between, or the name."""
+    rule = f"--gpus is a count and a chip, as in 8xH100, or a count beside --gpu-memory, and left out this machine; got {text!r}"
+    if re.fullmatch(r"0*[1-9]\d{0,2}", text):
+        raise UserError(f"{rule}; name the chip as well, or give --gpu-memory")
+    count, name = _apart(text)
+    chip = _of_name(name, sized=False)
+    if int(count) < 1:
+        raise UserError(f"{rule}, and {count} is no count; name 1 or more")
+    # Of Apple's, a size that is not sold.
+    chip = chip or _apple_of_name(re.sub(r"-\d+$", "", _bare(name)), sized=True)
+    if chip:
+        raise UserError(f"{rule}; did you mean {count}x{chip.name}?")
+    names = [chip.name for chip in CHIPS.values()]
+    raise UserError(f"{rule}; {nearest(_bare(name), names, 'known chips: ' + ', '.join(names))}")
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """Count and name of what may be either, wrong as they are: "-1xH100", "8H100"; a number of four digits is a chip's name."""
+    first = re.fullmatch(r"([-+]?\d+)\s*[x×*]\s*(.+)|(-?\d{1,3})\s*([^\W\d].*)", text, re.IGNORECASE)
+    last = re.fullmatch(r"(.+?)\s*[x×*:]\s*([-+]?\d+)", text, re.IGNORECASE)
+    if first:
+        return (first[1] or first[3], first[2] or first[4])
+    return (last[2], last[1]) if last else (text if re.fullmatch(r"[-+]?\d+", text) else "1", text)
 
 
 def _of_name(name: str, *, sized: bool) -> Chip | None:
     """A chip as people write it. sized: whether its memory is said apart."""
-    name = re.sub(r"[ _]+", "-", name.strip()).upper()
-    name = re.sub(r"^((NVIDIA|AMD|INSTINCT|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
-    name = re.sub(r"(?<=\d)-?TI", "-TI", re.sub(r"-?SUPER", "-SUPER", name))
-    name = re.sub(r"-?(\d+)GI?B?$", r"-\1", name)
+    name = _bare(name)
     if not (chip := CHIPS.get(_ALIASES.get(name, name))):
         name = re.sub(r"-SXM\d?(?=-|$)", "", name)  # what is not called PCIe is SXM
         chip = CHIPS.get(_ALIASES.get(name, name))
     return chip or _apple_of_name(name, sized=sized)
+
+
+def _bare(name: str) -> str:
+    """A chip's name as `CHIPS` has it, without its maker's."""
+    name = re.sub(r"[ _]+", "-", name.strip()).upper()
+    name = re.sub(r"^((NVIDIA|AMD|INSTINCT|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
+    name = re.sub(r"(?<=\d)-?TI", "-TI", re.sub(r"-?SUPER", "-SUPER", name))
+    return re.sub(r"-?(\d+)GI?B?$", r"-\1", name)
 
 
 def _apple_of_name(name: str, *, sized: bool) -> Chip | None:

@@ -81,7 +81,7 @@ def others_table(plan: Plan) -> Table:
         f"By other options that fit, {counted(plan.job.recipe.steps, 'step')}", "options", "GiB", "host GiB", *timed
     )
     for other in plan.others:
-        figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), f"{other.cost or 0:,.0f}"
+        figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), _money(other.cost or 0)
         table.add_row(
             other.options + _why_more(plan, other),
             f"{other.memory.total / GIB:.1f}",
@@ -154,11 +154,11 @@ def verdict(plan: Plan) -> str:
     lacking = (
         f"{short:.1f} GiB short{_each(plan)}" if short > 0 else f"too little of the host's memory{_of_assumed(plan)}"
     )
+    more = "; other ways are below" if len(plan.others) > 1 else ""  # in the table, which follows
     if plan.here:
-        ways = "; or ".join(other.options for other in plan.here[:4])
-        ways += _assumed_host(plan, max(other.memory.host for other in plan.here))
-        return f"it fits with: {ways}. By {regime} alone it does not: {lacking} with {kept}"
-    ways = "; or ".join(plan.ways[:4]) or _nothing_fits(plan)
+        best = plan.here[0].options + _assumed_host(plan, plan.here[0].memory.host)
+        return f"it fits with: {best}{more}. By {regime} alone it does not: {lacking} with {kept}"
+    ways = plan.others[0].options + more if plan.others else _nothing_fits(plan)
     if plan.chip.on_cpu:
         ways += f"; {_ELSEWHERE}"
     if recipe.activations == "none":
@@ -205,7 +205,7 @@ def recipe_line(plan: Plan) -> str:
         return ""
     whole = f" ({duration(3600 * plan.hours)})" if plan.timed else ""
     papers = replace(recipe, batch_size=None).for_model(plan.job.shape.parameters).batch == recipe.batch
-    price = "" if beside.cost is None else f" and {beside.cost:,.0f}"
+    price = "" if beside.cost is None else f", which cost {_money(beside.cost)} by the price given"
     takes = "" if beside.hours is None else f", about {duration(3600 * beside.hours)}{price}"
     return (
         f"{counted(recipe.steps, 'step')}{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
@@ -262,7 +262,7 @@ def serving_table(plan: Plan) -> Table:
     cost, before, window, chip = plan.serving, plan.job.shape.window, plan.job.recipe.window, plan.chip
     table = _table(f"Serving at {window} tokens, in bfloat16")
     table.add_row("weights", f"{cost.weights / GIB:.2f} GiB")
-    cache = f"{cost.token_bytes / 1024:,.0f} KiB a token; {cost.before_bytes / GIB:.2f} GiB at {before}"
+    cache = f"{_decimals(cost.token_bytes / 1024)} KiB a token; {cost.before_bytes / GIB:.2f} GiB at {before}"
     table.add_row(f"keys and values ({cache})", f"{cost.window_bytes / GIB:.2f} GiB")
     holders = f"{cost.chips} × {chip.name}" if cost.chips else f"no number of {chip.name}"
     table.add_row(f"held, in {100 * SERVED_SHARE:.0f} % of the memory, by", holders)
@@ -272,7 +272,10 @@ def serving_table(plan: Plan) -> Table:
     if cost.first_token is not None:
         table.add_row(f"first token by operations alone ({cost.flops / 1e12:,.0f} TFLOP)", duration(cost.first_token))
     if cost.tokens_per_second is not None:
-        table.add_row("tokens/s of one stream by bandwidth alone, window full", f"{cost.tokens_per_second:,.3g}")
+        table.add_row("tokens/s of one stream by bandwidth alone, window full", _rate(cost.tokens_per_second))
+        if plan.price is not None:
+            million = plan.price * cost.chips * 1e6 / cost.tokens_per_second / 3600
+            table.add_row("a million generated tokens of one stream cost, at least", _money(million))
     return table
 
 
@@ -311,13 +314,27 @@ def _times(plan: Plan) -> dict[str, str]:
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
     if plan.cost is not None:
-        rows["cost"] = f"{plan.cost:,.0f} at {plan.price:g} a chip and hour"
+        rows["cost"] = f"{_money(plan.cost)} at {plan.price:g} a chip and hour"
     return rows
 
 
 def _part(seconds: float) -> str:
     """The time of a step, or of a part of it, which may be a thousandth of a second."""
     return f"{seconds:.3g} s" if seconds < 1000 else duration(seconds)
+
+
+def _money(amount: float) -> str:
+    """In the currency of the price, which nobody named."""
+    return f"{amount:,.2f}" if amount < 10 else f"{amount:,.0f}"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 1000 else f"{per_second:.3g}"
+
+
+def _decimals(size: float) -> str:
+    """A size with one decimal, where it is no whole number and below a hundred."""
+    return f"{size:,.1f}" if size < 100 and round(size, 1) % 1 else f"{size:,.0f}"
 
 
 def _copies(job: Job) -> str:
