@@ -51,7 +51,7 @@ def test_a_config_alone_gives_tables_figures_and_records(model, tmp_path, capsys
     result = theory(model, window=2048, out=out)
     # Partial rotary: a quarter of heads of 16 coordinates.
     assert (result.rope.head_dim, result.rope.window, result.bounds.factor) == (4, 512, 4)
-    assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "png")} | {
+    assert {path.name for path in out.iterdir()} == {f"{n}.{e}" for n in FIGURES for e in ("svg", "pdf", "png")} | {
         "theory.jsonl",
         "run.yaml",
         ".ropewalk.json",
@@ -164,9 +164,10 @@ def test_a_model_that_was_extended_is_looked_at_as_it_turns(tmp_path):
     assert [row.factor for row in other if row.method == "llama3"] == [32]
 
 
-def test_abf_has_no_rope_theta_but_that_of_a_model_that_has_it(tmp_path):
+def test_abf_has_the_rope_theta_of_ablate_or_of_a_model_that_has_it(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    assert "abf" not in {row.method for row in theory(str(tmp_path), window=2048, out=tmp_path / "base").resolution}
+    rows = theory(str(tmp_path), window=2048, out=tmp_path / "base").resolution
+    assert [row.scaling for row in rows if row.method == "abf"] == [Abf(4.0, 50 * CONFIG.get("rope_theta", 10000.0))]
     options = ScalingOptions(method="abf", rope_theta=5e5)
     longer = extended_config(Checkpoint.open(tmp_path), window=2048, options=options)
     (tmp_path / "config.json").write_text(json.dumps(longer))
@@ -188,8 +189,8 @@ def test_tables_fit_a_terminal_of_80_columns_a_line_a_row(model, tmp_path, capsy
     for row in (
         "at ×2.734 (0.503 of a step)",
         "extrapolation, 2 B(s), lowest",
-        "under a turn, new window",
-        "driven to unseen",
+        "under a turn",
+        "at unseen angles",
     ):
         line = next(line for line in printed if row in line)
         assert line.split(row)[1].strip(), row  # its figures stand beside it, not on a line of their own
@@ -231,10 +232,10 @@ def test_every_method_of_extend_is_in_the_table_or_named_as_left_out(capsys) -> 
     result = forecast(Rope(128, 10000.0, 2048), 32768)
     shown = {row.method for row in result.resolution}
     assert shown | set(result.left_out) >= set(EXTENDING) and not shown & set(result.left_out)
-    assert "--rope-theta" in result.left_out["abf"] and "--factors" in result.left_out["longrope"]
+    assert "abf" in shown and "--factors" in result.left_out["longrope"]
     show_theory(result)
-    assert "Not in the table: abf." in capsys.readouterr().out
-    given = forecast(Rope(128, 10000.0, 2048), 32768, scaling=Abf(16.0, 500000.0))
-    assert "abf" in {row.method for row in given.resolution} and "abf" not in given.left_out
+    assert "Not in the table: longrope." in capsys.readouterr().out
+    given = forecast(Rope(128, 10000.0, 2048), 32768, scaling=Abf(16.0, 7e5))
+    assert Abf(16.0, 7e5) in {row.scaling for row in given.resolution}
     assert json.loads(json.dumps(result.to_dict()))["left_out"] == result.left_out
     assert not forecast(Rope(128, 10000.0, 2048), 2048).left_out

@@ -24,10 +24,10 @@ def theory(options: Any) -> None:
         return
     show_theory(forecast, full=options.full)
     if forecast.out is None:
-        say("nothing is written; --out DIR writes the figures (SVG and PNG) and the rows (theory.jsonl)")
+        say("nothing is written; --out DIR writes the figures (SVG, PDF and PNG) and the rows (theory.jsonl)")
         return
     drawn = any(Path(forecast.out).glob("*.svg"))
-    say(f"{'figures (SVG and PNG) and ' if drawn else ''}theory.jsonl in {forecast.out}")
+    say(f"{'figures (SVG, PDF and PNG) and ' if drawn else ''}theory.jsonl in {forecast.out}")
 
 
 def plan(options: Any) -> None:

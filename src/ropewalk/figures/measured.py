@@ -56,6 +56,12 @@ def save(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
+def save_thrice(figure: Figure, directory: Path, name: str) -> None:
+    """As SVG, PDF and PNG."""
+    for ending in ("svg", "pdf", "png"):
+        save(figure, directory / f"{name}.{ending}")
+
+
 @styled
 def perplexity(
     measurements: Sequence[Measurement[Perplexity]], *, closeup: bool = False, colours: Colours | None = None

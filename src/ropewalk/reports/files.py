@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
-from ropewalk.figures.measured import save
+from ropewalk.figures.measured import save_thrice
 from ropewalk.records import format as number_format
 from ropewalk.reports.content import Cell, Section, Table
 from ropewalk.reports.rows import Clean
@@ -95,8 +95,7 @@ def write_figures(sections: Sequence[Section], directory: Path) -> None:
     """Every figure three times; text stays text."""
     for section in sections:
         for number, picture in enumerate(section.pictures, 1):
-            for ending in ("svg", "pdf", "png"):
-                save(picture.drawing, directory / f"{section.id}-{number}.{ending}")
+            save_thrice(picture.drawing, directory, f"{section.id}-{number}")
     captions = (
         (f"{s.id}-{number}", ". ".join(filter(None, [p.title or s.title, p.caption])))
         for s in sections

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ropewalk.evals.intervals import perplexity_over_seeds
+from collections.abc import Sequence
+
+from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain, Measurement
 from ropewalk.records import format as number_format
@@ -39,6 +41,28 @@ def section(clean: Clean) -> Section | None:
     for group in groups.values():
         _show(part, clean, group)
     return part
+
+
+def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
+    """The mean gain of these seeds at the longest window, for a verdict; nothing where none was measured. Of several short contexts the one most seeds have."""
+    rows: dict[tuple, dict[Variant, ContextGain]] = {}
+    for m in clean.of(ContextGain):
+        if m.model_variant in seeds and number_format.is_finite(m.row.gain):
+            rule = (m.row.window, m.row.data, m.row.texts, m.row.short, m.row.stride, m.row.bos, m.row.evaluator)
+            rows.setdefault(rule, {})[m.model_variant] = m.row
+    if not rows:
+        return ""
+    each = list(max(rows.items(), key=lambda item: (item[0][0], len(item[1])))[1].values())
+    row, (value, low, high) = each[0], over_seeds([(row.gain, row.low, row.high) for row in each])
+    bounds = number_format.interval(low, high, _nats)
+    known = [f"{len(each)} of {len(seeds)} seeds"] * (len(each) < len(seeds))
+    known += [f"95\u202f% interval {bounds}"] * bool(bounds)
+    in_brackets = f" ({', '.join(known)})" if known else ""
+    return f"Context gain at {row.window} tokens, against {row.short}: {'≈ ' * row.estimate}{_nats(value)} nats a token{in_brackets}."
+
+
+def _nats(value: float) -> str:
+    return number_format.fixed(value, 3)
 
 
 def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) -> None:
@@ -79,7 +103,7 @@ def _line(clean: Clean, m: Measurement[ContextGain], names: dict[Variant, str]) 
     row = m.row
 
     def nats(value: float) -> str:
-        return "≈ " * row.estimate + number_format.fixed(value, 3)
+        return "≈ " * row.estimate + _nats(value)
 
     def perplexity(value: float) -> str:
         return "≈ " * row.estimate + number_format.perplexity(value)

@@ -14,7 +14,7 @@ from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_in
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports.paired import Bounded, between, loss_difference, ratio, told
+from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.perplexity import ByWindow, Group, short_data
 from ropewalk.reports.rows import Clean
@@ -70,7 +70,7 @@ class Contender:
         """Its perplexity against another's, with the interval that decides: of the difference over documents that both read."""
         difference = self.loss_above(other)
         if len(self.variants) + len(other.variants) > 2 and difference:
-            return f"{told(difference)} nats a token"
+            return " ".join(filter(None, [f"{told(difference)} nats a token", alone(self.variants, other.variants)]))
         return str(ratio(other.perplexities["perplexity"][0], self.perplexities["perplexity"][0]))
 
     def score(self, measure: str) -> float:

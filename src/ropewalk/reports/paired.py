@@ -134,12 +134,28 @@ def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
 def between(
     mine: Sequence[Variant], theirs: Sequence[Variant], difference: Callable[[Variant, Variant], Bounded | None]
 ) -> Bounded | None:
-    """The difference of two methods over their seeds: seed by seed where both have the same, else of every two; None without a seed, or where two have no difference."""
+    """The difference of two methods over their seeds: seed by seed over those of `common_seeds`, else of every two; None without a seed, or where two have no difference."""
+    by_seed = common_seeds(mine, theirs)
     partners = {other.recipe.seed: [other] for other in theirs}
-    seeds = {one.recipe.seed for one in mine}
-    by_seed = seeds == partners.keys() and None not in seeds and len(seeds) == len(mine) == len(theirs)
-    grid = [[difference(one, other) for other in (partners[one.recipe.seed] if by_seed else theirs)] for one in mine]
+    ones = [one for one in mine if one.recipe.seed in by_seed] if by_seed else mine
+    grid = [[difference(one, other) for other in (partners[one.recipe.seed] if by_seed else theirs)] for one in ones]
     return over_seeds(grid) if mine and theirs and not any(None in line for line in grid) else None
+
+
+def common_seeds(mine: Sequence[Variant], theirs: Sequence[Variant]) -> list[int]:
+    """The seeds that both have, where two methods are paired by them: two at least, or the only one of both. Of one alone among several nothing would tell how seeds scatter."""
+    first, second = ([variant.recipe.seed for variant in each] for each in (mine, theirs))
+    once = len({*first}) == len(first) and len({*second}) == len(second)
+    common = sorted(seed for seed in first if seed is not None and seed in second) if once else []
+    return common if len(common) > 1 or len(first) == len(second) == 1 else []
+
+
+def alone(mine: Sequence[Variant], theirs: Sequence[Variant]) -> str:
+    """What is said of a difference that is not of all seeds of both: which ones it is of."""
+    common = common_seeds(mine, theirs)
+    return (
+        f"of seeds {', '.join(map(str, common))} alone" if common and len(common) < max(len(mine), len(theirs)) else ""
+    )
 
 
 def asked_apart(before: Bounded, after: Bounded) -> Bounded:

@@ -17,7 +17,7 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports import methods
 from ropewalk.reports.content import Cell, Line, Table
 from ropewalk.reports.methods import Bounded, Contender, Contest
-from ropewalk.reports.paired import asked_apart, between, loss_difference
+from ropewalk.reports.paired import alone, asked_apart, between, loss_difference
 from ropewalk.reports.rows import Clean
 
 _Difference = Callable[[Clean, Variant, Variant, int], Bounded | None]
@@ -39,7 +39,9 @@ def table(clean: Clean, contest: Contest) -> Table:
 
         figures = [(loss(window), number_format.signed), (loss(old), number_format.signed)]
         figures += [(asked(_passkeys), number_format.points), (asked(_retrieval), number_format.points)]
-        cells = [_cell(figure, write) for figure, write in figures] + [Cell(_seeds(other))]
+        cells = [_cell(figure, write) for figure, write in figures] + [
+            Cell(_seeds(other), alone(other.variants, best.variants))
+        ]
         return Line(other.label, cells, colour=style.colour(other.variants[0], clean.colours))
 
     title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
@@ -50,7 +52,7 @@ def table(clean: Clean, contest: Contest) -> Table:
         [line(other) for other in contest.contenders if other is not best],
         first="method",
         note=f"Each method minus {best.label}: a loss above 0 is worse, points below 0 are. Small figures: 95 % intervals, losses paired over documents and "
-        f"retrieval over prompts, with Student's between seeds where there are several: of their differences seed by seed where a method has the same seeds as {best.label}, "
+        f"retrieval over prompts, with Student's between seeds where there are several: of their differences seed by seed over the seeds that a method and {best.label} both have, where these are two or more, "
         "else of each method's seeds by themselves; set bold where one leaves out zero. Passkeys and retrieval are of prompts of their own, not of this text.",
     ).filled
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
+from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.figures import accuracy, compare, style
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
@@ -56,6 +57,34 @@ def section(clean: Clean) -> Section | None:
         )
     part.tables.append(_table(clean, rows, names))
     return part
+
+
+def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant]) -> str:
+    """The share answered right over all families at the longest window, of these seeds and before their training, for a verdict; nothing where it was not measured."""
+    windows = [m.row.window for m in clean.of(Retrieval) if m.model_variant in seeds]
+    asked = [each for seed in seeds if (each := _asked(clean, seed, max(windows, default=0)))]
+    if not asked:
+        return ""
+    value, low, high = over_seeds([(right / trials, *share_interval(right, trials)) for right, trials in asked])
+    least, most = min(trials for _, trials in asked), max(trials for _, trials in asked)
+    of_seed = " a seed" if len(seeds) > 1 else ""
+    known = [f"{len(asked)} of {len(seeds)} seeds"] * (len(asked) < len(seeds))
+    known += [f"95\u202f% interval {number_format.interval(max(low, 0.0), min(high, 1.0), _percent)}"]
+    before = next((each for v in untrained if (each := _asked(clean, v, max(windows)))), None)
+    known += [f"before training {_percent(before[0] / before[1])}"] if before else []
+    prompts = str(least) if least == most else f"{least} to {most}"
+    return f"Harder retrieval at {max(windows)} tokens: {_percent(value)} of {prompts} prompts{of_seed} ({'; '.join(known)})."
+
+
+def _asked(clean: Clean, variant: Variant, window: int) -> tuple[int, int] | None:
+    """Prompts answered right and prompts, over all families; None without any."""
+    rows = [m.row for m in clean.of(Retrieval) if m.model_variant == variant and m.row.window == window]
+    trials = sum(row.trials for row in rows)
+    return (sum(row.successes for row in rows), trials) if trials else None
+
+
+def _percent(share: float) -> str:
+    return number_format.share(share, 1)
 
 
 def to_draw(states: list[tuple[Variant, int]]) -> list[tuple[Variant, int]]:

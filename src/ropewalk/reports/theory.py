@@ -37,8 +37,9 @@ def _section(bounds: Bounds, growth: list[Growth], resolution: list[Resolution])
     part = Section("theory", "Theory", _lead(bounds))
     for drawing, caption, title in _pictures(rope, bounds.reach, growth, resolution):
         part.draw(drawing, caption, title)
+    part.tables += [_resolution(resolution)] if resolution else []
     part.tables += [_bounds(bounds), *([_solvers(growth)] if growth else [])]
-    part.tables += [_resolution(resolution), _bands(resolution)] if resolution else []
+    part.tables += [_bands(resolution)] if resolution else []
     if unknown := [_name(row) for row in resolution if isinstance(row.scaling, Unspecified)]:
         part.notes.append(f"Not drawn, because their thresholds are not on record: {', '.join(unknown)}.")
     part.notes.append("Proofs, and what the paper's own inequality gets wrong, are in docs/method.md.")
@@ -156,10 +157,18 @@ def _resolution(rows: list[Resolution]) -> Table:
                 number_format.share(row.incomplete_after, 1),
                 number_format.share(row.unseen, 1),
                 number_format.times(row.overshoot),
+                f"{number_format.significant(1 / row.kept, 3)}×",
             ),
         )
         for row in rows
     ]
-    head = ["radians a token", "kept", "under a turn", "unseen angles", "farthest"]
-    note = f"{number_format.share(rows[0].incomplete, 1)} of the pairs never complete a turn in the original window."
+    head = [
+        "radians a token",
+        "kept",
+        "under a turn",
+        "pairs at\nunseen angles",
+        "the farthest,\nof what was seen",
+        "neighbouring tokens\nharder to tell apart",
+    ]
+    note = f"{number_format.share(rows[0].incomplete, 1)} of the pairs never complete a turn in the original window; of these, training showed a part of their angles: 2× is an angle twice as large as the largest shown."
     return Table("Angles by method", head, lines, note=note, first="method")

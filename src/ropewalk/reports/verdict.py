@@ -11,16 +11,18 @@ from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.evals.intervals import leaves_open, over_seeds, perplexity_over_seeds
-from ropewalk.records import PasskeySummary, Perplexity, Step
+from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
-from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, reach, training
+from ropewalk.reports import benchmarks, damage, gain, methods, passkey, perplexity, reach, retrieval, training
 from ropewalk.reports.contests import contest, not_comparable
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
 from ropewalk.sentences import counted
 
+#: What is on record of a model without its having been read.
+_NOT_MEASURED = (Step, Bounds, Growth, Resolution)
 #: A perplexity of each seed that was measured.
 OfSeeds = Sequence[Perplexity | None]
 
@@ -57,7 +59,7 @@ def verdicts(clean: Clean) -> list[Verdict]:
 
 
 def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
-    measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, Step)}
+    measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, _NOT_MEASURED)}
     lineage = variants[0].lineage
     fair = contest(clean, lineage)
     target = fair.leader.variants[0] if fair else _target(clean, [v for v in variants if v.extended and v in measured])
@@ -73,7 +75,9 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     seeds = sorted(seeds, key=lambda seed: seed.recipe.seed or 0)
     if target is None:
         verdict.sentences.append(
-            f"Only the base model was measured ({variants[0].original_window} tokens); nothing was extended."
+            "Nothing was measured: what follows is theory, from the model's config alone."
+            if not measured and any(isinstance(m.row, Bounds) for m in clean.measurements)
+            else f"Only the base model was measured ({variants[0].original_window} tokens); nothing was extended."
             if base
             else "No extended model was measured."
         )
@@ -90,7 +94,10 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         verdict.sentences += [priced] if priced else []
     if group is not None:
         _perplexity(verdict, group, base, seeds)
+    verdict.sentences += filter(None, [gain.sentence(clean, seeds)])
     _passkey(verdict, clean, base, seeds)
+    untrained = [v for v in variants if target and _is_before(v, target)]
+    verdict.sentences += filter(None, [retrieval.sentence(clean, seeds, untrained)])
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
@@ -325,7 +332,8 @@ def _basis(clean: Clean, group: perplexity.Group | None, variants: Sequence[Vari
         stride = f", {group.stride}" if len({g.stride for g in alike}) > 1 else ""
         text = f"Perplexity is of {perplexity.short_data(group.data) or 'a text not named'} ({number}{stride}){more}; "
     days = sorted({m.run.started[:10] for m in rows})
-    when = f"measured {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
+    done = "measured" if any(not isinstance(m.row, _NOT_MEASURED[1:]) for m in rows) else "worked out"
+    when = f"{done} {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
     known = [str(v.recipe.seed) for v in variants if v.recipe.seed is not None]
     seeds = f"seed{'s' if len(known) > 1 else ''} {', '.join(known)}" if known else "seed not on record"
     trained = f"; training {seeds}" if any(v.steps for v in variants) else ""

@@ -19,7 +19,7 @@ import numpy as np
 from ropewalk.errors import UserError
 from ropewalk.rope.bounds import check_reach
 from ropewalk.rope.rope import check_factor
-from ropewalk.rope.scaling import EXTENDING, SCALINGS, InvFreq, Plain, Rope, Scaling
+from ropewalk.rope.scaling import EXTENDING, SCALINGS, Abf, InvFreq, Plain, Rope, Scaling
 
 #: name → (least, most) turns in the pretraining window. 32 and 1 are the two ends of YaRN's ramp (arXiv 2309.00071).
 BANDS: dict[str, tuple[float, float]] = {
@@ -154,7 +154,7 @@ def bands(rope: Rope, scaling: Scaling) -> list[Band]:
 
 
 def scalings_for(rope: Rope, reach: int, current: Scaling | None = None) -> list[Scaling]:
-    """Every method at the factor that reaches `reach`, its other parameters those of its paper.
+    """Every method at the factor that reaches `reach`, its other parameters those of its paper; of ABF 50 times the base, as `ablate` takes it.
 
     A method is left out where it has no such default, or none for this head (NTK's needs 4 rotated coordinates).
 
@@ -182,7 +182,9 @@ def _by_method(rope: Rope, reach: int, current: Scaling | None) -> dict[str, Sca
     every: dict[str, Scaling | str] = {}
     for method, kind in SCALINGS.items():
         try:
-            scaling = current if current is not None and current.method == method else kind.for_extension(rope, factor)
+            usual = {"rope_theta": Abf.usual(rope)} if kind is Abf else {}  # as `ablate` takes it
+            own = current is not None and current.method == method
+            scaling = current if current is not None and own else kind.for_extension(rope, factor, **usual)
             scaling.inv_freq(rope)
             every[method] = scaling
         except UserError as error:

@@ -93,6 +93,11 @@ class Abf(Scaling):
         """Shape (d/2,), radians a token: c'^(-2j/d)."""
         return self._rebased(rope).inv_freq()
 
+    @staticmethod
+    def usual(rope: Rope) -> float:
+        """The rope_theta that is tried where none is asked for: Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000."""
+        return 50 * rope.rope_theta
+
     @classmethod
     def for_extension(cls, rope: Rope, factor: float, **parameters: Any) -> Scaling:
         """With the rope_theta that was given. No default: the paper has one number for its models, and no rule for others."""

@@ -227,7 +227,9 @@ class Bench:
                 raise
             except UserError as error:  # a window too small for the prompts, say
                 left_out[name] = str(error)
-                _say(f"{row.name}: {name} is left out: {error}", logging.WARNING)
+                if (name, str(error)) not in self._said:  # once a command
+                    self._said.add((name, str(error)))
+                    _say(f"{row.name}: {name} is left out, as of every row alike: {error}", logging.WARNING)
         seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
         self._pace = sum(seconds.values()) / self.grid.seconds(row)
         facts = {"seconds": seconds, "left_out": left_out}

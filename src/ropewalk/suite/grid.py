@@ -20,7 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.select import name_of
 from ropewalk.data.sliding import check
 from ropewalk.planner.named import shape_of
-from ropewalk.rope.scaling import LongRope, Plain, Rope
+from ropewalk.rope.scaling import Abf, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
@@ -32,8 +32,7 @@ from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
 #: The other methods that `extend` has no word for, or no default: what they are of a model.
 _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
-    # Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000.
-    "abf": lambda rope: {"method": "abf", "rope_theta": 50 * rope.rope_theta},
+    "abf": lambda rope: {"method": "abf", "rope_theta": Abf.usual(rope)},
     "proportional": lambda rope: {"method": "proportional", "rotated_share": _turning(rope)},
     "p-rope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=False)},
     "cope": lambda rope: {"method": "factors", "factors": clipped(rope, soft=True)},

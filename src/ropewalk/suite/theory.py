@@ -1,7 +1,7 @@
 """`ropewalk theory`: what extending will do to a model, from its config.json alone, before a GPU hour is spent.
 
 in   a model's name (or LLaMA's numbers) and a window
-out  a `Forecast`; figures as SVG and PNG and rows of records in a directory
+out  a `Forecast`; figures as SVG, PDF and PNG and rows of records in a directory
 
 No weight is read and torch is never imported.
 """
@@ -188,7 +188,7 @@ def _rope_and_reach(model: ModelInfo, window: int | None) -> tuple[Rope, int]:
 
 
 def write(result: Forecast, run: records.Run, out: Path) -> None:
-    """The figures as SVG and PNG where matplotlib is installed, and the rows as `theory.jsonl`."""
+    """The figures as SVG, PDF and PNG where matplotlib is installed, and the rows as `theory.jsonl`."""
     recorder = records.Recorder(out / "theory.jsonl", run)
     for row in result.rows:
         recorder.add(row)
@@ -208,5 +208,4 @@ def write(result: Forecast, run: records.Run, out: Path) -> None:
         "angular-resolution": theory_figures.resolution(result.rope, result.scalings),
     }
     for name, figure in drawn.items():
-        for ending in ("svg", "png"):
-            measured.save(figure, out / f"{name}.{ending}")
+        measured.save_thrice(figure, out, name)

@@ -34,7 +34,7 @@ def show_theory(forecast: Forecast, *, full: bool = False) -> None:
         f"{forecast.name or 'The model'}, window {rope.window} → {forecast.reach} tokens"
         + f": {forecast.layout}" * bool(forecast.layout)
         + ". A head's coordinates rotate in pairs, each by an angle a token. Angles that training never showed make a model "
-        "fail; smaller angles a token (their mean over the pairs is what the last column compares) blur neighbouring tokens, which "
+        "fail, the farthest as many times the largest shown, of pairs that training showed no full turn; smaller angles a token (their mean over the pairs is what the last column compares) blur neighbouring tokens, which "
         f"training brings back.\n\n{in_words(forecast.hurdles)}"
     )
     if not full:
@@ -118,8 +118,8 @@ def resolution_table(rows: Sequence[Resolution]) -> Table:
     table.add_row("  kept", *(f"{row.kept:.1%}" for row in rows))
     for index, band in enumerate(rows[0].bands):
         table.add_row(f"{band.name}: {band.pairs}", *(f"{row.bands[index].after:.2g}" for row in rows))
-    table.add_row("under a turn, new window", *(f"{row.incomplete_after:.1%}" for row in rows))
-    table.add_row("driven to unseen angles", *(f"{row.unseen:.1%}" for row in rows))
+    table.add_row("under a turn", *(f"{row.incomplete_after:.1%}" for row in rows))
+    table.add_row("at unseen angles", *(f"{row.unseen:.1%}" for row in rows))
     table.add_row("  the farthest", *(_times(row.overshoot) for row in rows))
     return table
 
