@@ -58,7 +58,7 @@ def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     known = [f"{len(each)} of {len(seeds)} seeds"] * (len(each) < len(seeds))
     known += [f"95\u202f% interval {bounds}"] * bool(bounds)
     in_brackets = f" ({', '.join(known)})" if known else ""
-    return f"Context gain at {row.window} tokens, against {row.short}: {'≈ ' * row.estimate}{_nats(value)} nats a token{in_brackets}."
+    return f"Context gain at {row.window}, against {row.short}: {'≈ ' * row.estimate}{_nats(value)} nats a token{in_brackets}."
 
 
 def _nats(value: float) -> str:

@@ -94,13 +94,19 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         verdict.sentences += [priced] if priced else []
     if group is not None:
         _perplexity(verdict, group, base, seeds)
-    verdict.sentences += filter(None, [gain.sentence(clean, seeds)])
+    _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
     untrained = [v for v in variants if target and _is_before(v, target)]
-    verdict.sentences += filter(None, [retrieval.sentence(clean, seeds, untrained)])
+    _beside(verdict, retrieval.sentence(clean, seeds, untrained))
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
+
+
+def _beside(verdict: Verdict, sentence: str) -> None:
+    """In the paragraph of the last sentence, so that all still print on one page."""
+    if sentence:
+        verdict.sentences[-1] += f" {sentence}"
 
 
 def base_name(variant: Variant) -> str:

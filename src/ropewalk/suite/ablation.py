@@ -183,6 +183,7 @@ class Bench:
 
     grid: Grid
     mesh: Mesh
+    _said: set[tuple[str, str]] = field(default_factory=set)
     _began: float = field(default_factory=time.perf_counter)
     _shapes: set[tuple[int, int]] = field(default_factory=set)
     _pace: float = field(default_factory=lambda: 1 / ranks.size())
