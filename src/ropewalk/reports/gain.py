@@ -56,9 +56,9 @@ def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     row, (value, low, high) = each[0], over_seeds([(row.gain, row.low, row.high) for row in each])
     bounds = number_format.interval(low, high, _nats)
     known = [f"{len(each)} of {len(seeds)} seeds"] * (len(each) < len(seeds))
-    known += [f"95\u202f% interval {bounds}"] * bool(bounds)
+    known += [bounds] * bool(bounds)
     in_brackets = f" ({', '.join(known)})" if known else ""
-    return f"Context gain at {row.window}, against {row.short}: {'≈ ' * row.estimate}{_nats(value)} nats a token{in_brackets}."
+    return f"Context gain: {'≈ ' * row.estimate}{_nats(value)} nats{in_brackets}."
 
 
 def _nats(value: float) -> str:

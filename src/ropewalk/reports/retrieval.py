@@ -69,11 +69,11 @@ def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant
     least, most = min(trials for _, trials in asked), max(trials for _, trials in asked)
     of_seed = " a seed" if len(seeds) > 1 else ""
     known = [f"{len(asked)} of {len(seeds)} seeds"] * (len(asked) < len(seeds))
-    known += [f"95\u202f% interval {number_format.interval(max(low, 0.0), min(high, 1.0), _percent)}"]
+    known += [number_format.interval(max(low, 0.0), min(high, 1.0), _percent)]
     before = next((each for v in untrained if (each := _asked(clean, v, max(windows)))), None)
     known += [f"before training {_percent(before[0] / before[1])}"] if before else []
     prompts = str(least) if least == most else f"{least} to {most}"
-    return f"Harder retrieval at {max(windows)} tokens: {_percent(value)} of {prompts} prompts{of_seed} ({'; '.join(known)})."
+    return f"Harder retrieval: {_percent(value)} of {prompts} prompts{of_seed} ({'; '.join(known)})."
 
 
 def _asked(clean: Clean, variant: Variant, window: int) -> tuple[int, int] | None:
