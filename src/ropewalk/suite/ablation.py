@@ -230,7 +230,7 @@ class Bench:
                 left_out[name] = str(error)
                 if (name, str(error)) not in self._said:  # once a command
                     self._said.add((name, str(error)))
-                    _say(f"{row.name}: {name} is left out, as of every row alike: {error}", logging.WARNING)
+                    _say(f"{row.name}: {name} is left out, which is said once: {error}", logging.WARNING)
         seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
         self._pace = sum(seconds.values()) / self.grid.seconds(row)
         facts = {"seconds": seconds, "left_out": left_out}
