@@ -496,13 +496,13 @@ def test_answers_that_are_mixed_are_not_called_too_few(tmp_path):
     )
 
 
-def _of_training(path, nll: float, steps: int = 8, **recipe) -> str:
+def _of_training(path, nll: float, steps: int = 8, asked: int = 8, **recipe) -> str:
     """The page of a base at 2.0 nats in its window of 256 and of a model that `train` made of it, which has `nll` there."""
     state = made_up.extended(4, steps, name="runs/t")
     path = made_up.record_rows(
         path, (made_up.BASE, made_up.row(2.0)), (state, made_up.row(nll), made_up.row(nll - 0.1, 1024))
     )
-    settings = {"out": "runs/t", "learning_rate": 1e-4, "batch_size": 1, "steps": 8, **recipe}
+    settings = {"out": "runs/t", "learning_rate": 1e-4, "batch_size": 1, "steps": asked, **recipe}
     made_up.steps(Recorder(path, made_up.run(made_up.extended(name="hemp"), "ropewalk train", settings=settings)), 8)
     return made_up.words(render(records.read([path])))
 
@@ -535,6 +535,10 @@ def test_a_training_that_left_much_of_its_data_unread_says_so(tmp_path, left_out
         "left 34,387 of the 70,651 tokens of its data unread (49 %), since no answer ends there within 512 tokens; of the rest it read 0.22 passes."
         in page
     ) == is_said
+    # On record are the passes of the steps that were asked for; the model has read of these what its own steps did.
+    begun = _of_training(tmp_path / "begun.jsonl", 1.9, sources=[source], asked=200)
+    done = max(m.row.step for m in records.read([tmp_path / "begun.jsonl"]).of(records.Step))
+    assert (f"of the rest it read {0.22 * done / 200:.2g} passes" in begun) == is_said and done < 200
 
 
 def test_nothing_of_a_longer_window_is_concluded_from_documents_that_do_not_fill_it(tmp_path):

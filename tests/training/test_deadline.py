@@ -1,13 +1,17 @@
 """`--budget`: a run ends in time, with what it has done saved, measured and fit to go on; or it does not begin."""
 
+import os
+import signal
 import time
 
 import pytest
 
 from ropewalk import records, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.training import deadline
-from ropewalk.training.deadline import Deadline
+from ropewalk.training.deadline import Deadline, OutOfTime
+from ropewalk.training.log import Log
 from short_run import DOCUMENTS, go, same, steps, weights
 
 
@@ -98,3 +102,38 @@ def test_the_same_command_after_a_budget_says_how_far_the_run_came(base, tmp_pat
         go(base, tmp_path / "out", steps=100_000, save_every=0)
     with pytest.raises(UserError, match="exists and ropewalk does not overwrite"):  # it has all of these
         go(base, tmp_path / "out", steps=done, save_every=0)
+
+
+def test_a_signal_is_no_end_in_time_and_a_model_that_the_run_has_left_behind_is_said(
+    base, tmp_path, monkeypatch, caplog
+):
+    """A signal in the last step that the budget has time for; then one step more, and what is read is still the model before it."""
+    caplog.set_level("INFO", "ropewalk")
+    out = tmp_path / "out"
+
+    def late(deadline, seconds, *_):
+        raise OutOfTime(seconds)
+
+    def step(self, row, usual=Log.step):
+        usual(self, row)
+        monkeypatch.setattr(Deadline, "check", late)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Log, "step", step)
+        go(base, out, save_every=0, budget=5)
+    assert "stopped by a signal after step 1, which is saved" in caplog.text and "in time for" not in caplog.text
+    monkeypatch.undo()
+    assert go(base, out, save_every=1, resume=True, steps=2).steps == 2
+    monkeypatch.setattr(Log, "step", lambda self, row: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        go(base, out, save_every=0, resume=True, steps=9)
+    assert (
+        f"after step 3, which is saved; go on with --resume; the model in {out} is still that of step 2" in caplog.text
+    )
+    caplog.clear()
+    assert Checkpoint.open(out).info.steps == 2
+    assert (
+        f"the model in {out} is that of step 2, and its run came to step 3: {out}/checkpoints/step-000003"
+        in caplog.text
+    )

@@ -20,6 +20,7 @@ from typing import Any
 from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.digests import PARSED, decides, digest_of
 from ropewalk.checkpoint.files import read_config, read_json, strange_config
+from ropewalk.checkpoint.steps import outrun
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.layers import LayerLayout, read_layers
@@ -79,7 +80,10 @@ class Checkpoint:
         if isinstance(name, Checkpoint):
             return name._told(answers, trust_remote_code)
         path = locate(name, trust_remote_code=trust_remote_code, pickles=pickles)
-        return cls(str(name), path, read_config(path), answers=answers, trust_remote_code=trust_remote_code)
+        config = read_config(path)
+        if later := outrun(path):
+            _logger.warning(later)
+        return cls(str(name), path, config, answers=answers, trust_remote_code=trust_remote_code)
 
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:
         """The model that this one was made from: the original window of both is the same, where its own config leaves it open."""

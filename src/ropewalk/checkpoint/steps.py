@@ -117,6 +117,14 @@ def refuse_unfinished(run: Path) -> None:
     )
 
 
+def outrun(run: Path) -> str:
+    """What is said of a run's model where a checkpoint of later steps lies beside it, as after a stop of what --resume went on with; empty if none does."""
+    newest = max(steps_in(run / CHECKPOINTS).items(), default=None)
+    if newest is None or not 0 < (step := model_step(run)) < newest[0]:
+        return ""
+    return f"the model in {run} is that of step {step}, and its run came to step {newest[0]}: {newest[1]}"
+
+
 def asked_of(run: Path) -> dict[str, Any]:
     """The settings of a training run by the last header of its records; empty if there is none."""
     try:

@@ -167,11 +167,16 @@ def not_measured(clean: Clean) -> list[str]:
 def unread(clean: Clean) -> Iterator[str]:
     """Of each training that left out much of what it was given, how much, and how often it read the rest."""
     for run, name in _names(trainings(clean)):
-        sources = run.measurements[-1].run.settings.get("sources")
+        settings, done = run.measurements[-1].run.settings, run.steps[-1].step
+        sources, planned = settings.get("sources"), settings.get("steps")
         known = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
         tokens, left_out = (sum(each.get(key) or 0 for each in known) for key in ("tokens", "left_out"))
         if tokens and left_out > _MUCH * tokens:
-            often = [f"; of the rest it read {each.get('passes', 0):.2g} passes" for each in known if len(known) == 1]
+            # On record are the passes of all steps that were asked for.
+            part = done / planned if isinstance(planned, int) and planned > done else 1.0
+            often = [
+                f"; of the rest it read {part * each.get('passes', 0):.2g} passes" for each in known if len(known) == 1
+            ]
             share = number_format.share(left_out / tokens)
             yield f"{name} left {left_out:,} of the {tokens:,} tokens of its data unread ({share}), since no answer ends there within {_length(known)}{''.join(often)}."
 

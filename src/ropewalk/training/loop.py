@@ -214,6 +214,8 @@ class Loop:
             except Interrupted:
                 raise self._stopped(run, signals) from None
             except OutOfTime as late:
+                if self.mesh.any(signals.received is not None):  # in the step that left no time for another
+                    raise self._stopped(run, signals) from None
                 if self.done == first:
                     raise self.deadline.refusal(late.seconds, self.settings.batch) from None
                 self._end_in_time(run)
@@ -287,6 +289,8 @@ class Loop:
             self._save(run)
         sentence = f"stopped by a signal after step {self.done}"
         sentence += ", which is saved; go on with --resume" if self.keep else ""
+        if self.keep and 0 < (shown := model_step(self.out)) < self.done:
+            sentence += f"; the model in {self.out} is still that of step {shown}"
         self._say(sentence)
         return KeyboardInterrupt() if signals.received == signal.SIGINT else Terminated(sentence)
 
