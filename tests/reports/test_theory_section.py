@@ -16,7 +16,7 @@ from ropewalk.figures import theory as theory_figures
 from ropewalk.reports.provenance import cautions
 from ropewalk.reports.rows import clean
 from ropewalk.reports.theory import section
-from ropewalk.rope.scaling import Linear, Llama3, Ntk, Plain, Rope, Yarn
+from ropewalk.rope.scaling import Abf, Linear, Llama3, Ntk, Plain, Rope, Yarn
 from ropewalk.suite.theory import forecast, put_on_record
 
 
@@ -37,9 +37,9 @@ def test_figure_2_its_solvers_and_the_bands_are_on_the_page(tmp_path):
     ]
     by_caption = {table.caption.split(":")[0]: table for table in part.tables}
     assert list(by_caption) == [
+        "Angles by method",
         "Bounds in units of max|h|",
         "Figure 2 by solver",
-        "Angles by method",
         "Radians a token by frequency band",
     ]
     solvers = {line.label: float(line.cells[1].text) for line in by_caption["Figure 2 by solver"].lines}
@@ -74,7 +74,7 @@ def test_a_yarn_model_is_drawn_by_its_own_thresholds(tmp_path):
 
     def drawn(yarn: Yarn) -> str:
         rope = model.rope
-        scalings = [Plain(), Linear(4.0), Ntk(4.0), yarn, Llama3(4.0, 1.0, 4.0, 256)]
+        scalings = [Plain(), Linear(4.0), Ntk(4.0), Abf(4.0, 50 * rope.rope_theta), yarn, Llama3(4.0, 1.0, 4.0, 256)]
         picture = part.pictures[-1]
         title = f"{part.title}: {picture.title}"
         return style.svg(theory_figures.resolution(rope, scalings), "theory-3", title, picture.caption)
@@ -92,7 +92,7 @@ def test_thresholds_that_are_not_on_record_are_said_and_not_drawn(tmp_path):
             row |= {"method": scaling["method"], "factor": scaling["factor"]}
     path.write_text("\n".join(map(json.dumps, rows)))
     part = section(clean(records.read([path])))
-    assert "Not drawn, because their thresholds are not on record: YaRN ×4, Llama 3 scaling ×4." in part.notes
+    assert "Not drawn, because their thresholds are not on record: ABF ×4, YaRN ×4, Llama 3 scaling ×4." in part.notes
     assert "PI ×4" in part.pictures[-1].svg and "YaRN" not in part.pictures[-1].svg
     assert "YaRN ×4" in [line.label for table in part.tables for line in table.lines]
 
