@@ -110,6 +110,48 @@ def test_doctor_names_the_tensor(value: float, piece: int, model: Path, monkeypa
     assert verdict == "wrong" and f"({name})" in sentence
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("piece", [64, 1 << 24])
+def test_a_flipped_bit_of_an_exponent_is_named_with_its_place(
+    dtype: torch.dtype, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finite, "_PIECE", piece)
+    weights = torch.randn(40, 50).mul(0.05).to(dtype)
+    weights[12, 5] = -0.067
+    weights.view(torch.uint8).view(40, 50, -1)[12, 5, -1] ^= 0x40
+    file = tmp_path / WEIGHTS
+    save_file({"fine": torch.randn(40, 50).to(dtype), "flipped": weights}, file)
+    (found,) = finite.damage(file, compare=False).outliers
+    assert (found.name, found.place, found.count, found.value) == ("flipped", (12, 5), 1, weights[12, 5].item())
+    assert found.typical == pytest.approx(weights[:].double().abs().median().item(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ([[0.01, 0.02], [0.03, 900.0]], False),  # far, and not large
+        ([[1.0, 2.0], [3.0, 9000.0]], False),  # large, and not far
+        ([0.2, 0.1, 0.3, 1656.0], False),  # a norm's, stored less one
+        ([1e-4, 2e-4, 3e-4, 1656.0], False),
+        ([0.2, 0.1, 0.3, 1e5], True),
+        ([-1e9], False),  # what masks are filled with
+        ([0.0, 0.0, 2e37], True),
+        ([2e37], True),
+    ],
+)
+def test_outliers_that_sound_models_have_are_none(values: list, seen: bool, tmp_path: Path) -> None:
+    save_file({"value": torch.tensor(values)}, tmp_path / WEIGHTS)
+    assert [found.value for found in finite.damage(tmp_path / WEIGHTS).outliers] == [
+        pytest.approx(torch.tensor(values).max().item())
+    ] * seen
+
+
+def test_doctor_says_where_the_absurd_value_is(model: Path) -> None:
+    name = spoil(model, -2.3e37)
+    [(verdict, sentence)] = values(model)
+    assert verdict == "wrong" and f"{name}[" in sentence and "] is -2.3e+37, and the median magnitude there" in sentence
+
+
 def test_what_takes_minutes_is_read_when_it_is_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     spoil(model)
     monkeypatch.setattr(value_checks, "READ_UNASKED", 1000)
@@ -130,7 +172,13 @@ def changed(model: Path) -> str:
     return "not as it was written"
 
 
-@pytest.mark.parametrize("damage", [spoil, changed])
+def far(model: Path) -> str:
+    """Weights that are finite, with one that no training makes."""
+    spoil(model, 2.3e37)
+    return "median magnitude"
+
+
+@pytest.mark.parametrize("damage", [spoil, changed, far])
 @pytest.mark.parametrize(
     "command",
     [["extend", "--window", "128"], ["export", "--for", "vllm"], ["push", "me/model", "--dry-run"]],

@@ -1,8 +1,8 @@
 """Which tensors of a safetensors file cannot have been trained, and what tells each matrix from its siblings in other layers. Without torch.
 
 in   a file
-out  names of tensors with NaN or an infinity, or with one value throughout; of each matrix its scale, a signature, its rows of zeros;
-     every value is read once, in pieces, by several threads
+out  names of tensors with NaN or an infinity, or with one value throughout; values absurdly far from the rest of their tensor; of each matrix
+     its scale, a signature, its rows of zeros; every value is read once, in pieces, by several threads
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from ropewalk.checkpoint.digests import by_threads
 from ropewalk.checkpoint.headers import check_safetensors, tensors
+from ropewalk.checkpoint.outliers import Outlier, is_large, outlier
 from ropewalk.checkpoint.tensor_problems import is_by_token
 
 #: Bytes that one thread reads at a time.
@@ -60,11 +61,13 @@ class Matrix:
 class Damage:
     """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one.
 
+    outliers: the largest of each other tensor that has values absurdly far from its rest.
     matrices: every other matrix, by its name, where what tells them apart was asked for.
     """
 
     not_finite: list[str]
     constant: list[str]
+    outliers: list[Outlier]
     matrices: dict[str, Matrix]
 
 
@@ -92,8 +95,9 @@ class _Marks:
 
 @dataclass(frozen=True)
 class _Read:
-    """What is kept of a piece: the bits of its value where it has one value alone; its marks, where they are asked for."""
+    """What is kept of a piece: the bits of its largest magnitude, and of its value where it has one alone; its marks, where they are asked for."""
 
+    largest: int
     broken: bool
     only: int | None
     marks: _Marks | None
@@ -109,8 +113,10 @@ def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = 
     header = check_safetensors(file) if header is None else header
     pieces = list(_pieces(header, _begin_of_data(file)))
     read: dict[str, list[_Read]] = {}
+    parts: dict[str, list[_Piece]] = {}
     for piece, result in zip(pieces, by_threads(lambda piece: _read(file, piece, compare), pieces), strict=True):
         read.setdefault(piece.name, []).append(result)
+        parts.setdefault(piece.name, []).append(piece)
     broken = [name for name, results in read.items() if any(result.broken for result in results)]
     sound = {
         name: read[name]
@@ -118,9 +124,15 @@ def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = 
         if name in read and name not in broken and _is_matrix(name, entry["shape"])
     }
     constant = [name for name, results in sound.items() if _is_constant(results)]
+    largest = {name: max(result.largest for result in results) for name, results in read.items() if name not in broken}
+    outliers = [
+        found
+        for name, entry in tensors(header)
+        if name in largest and (found := _outlier(file, parts[name], entry["shape"], largest[name]))
+    ]
     compared = sound if compare else {}
     matrices = {name: _matrix(results) for name, results in compared.items() if name not in constant}
-    return Damage(broken, constant, matrices)
+    return Damage(broken, constant, outliers, matrices)
 
 
 def _pieces(header: dict[str, Any], begin_of_data: int) -> Iterator[_Piece]:
@@ -148,9 +160,19 @@ def _read(file: Path, piece: _Piece, compare: bool) -> _Read:
     zeros = not (first & magnitude).any() and not (values & magnitude).any()
     only = 0 if zeros else int(values[0]) if alike else None
     marks = _marks(values, magnitude, piece) if compare else None
-    mask = values.dtype.type(bits)
-    broken = bool((np.bitwise_and(values, mask, out=values) == mask).any())  # last: it writes over the values
-    return _Read(broken, only, marks)
+    # Magnitudes are in the order of their bits, NaN and infinity at the end. Last: it writes over the values.
+    largest = int(np.bitwise_and(values, magnitude, out=values).max())
+    return _Read(largest, largest >= bits, only, marks)
+
+
+def _outlier(file: Path, pieces: Sequence[_Piece], shape: Sequence[int], largest: int) -> Outlier | None:
+    """The tensor's largest value, if it is absurd; a tensor without a large one is not read again."""
+    first = pieces[0]
+    if not is_large(largest, shape, _EXPONENT[first.dtype]):
+        return None
+    count = sum(piece.count for piece in pieces)
+    bits = np.fromfile(file, f"<u{_ALL_SET[first.dtype][0]}", count, offset=first.offset)
+    return outlier(first.name, bits.reshape(shape), _EXPONENT[first.dtype])
 
 
 def _marks(values: np.ndarray, magnitude: Any, piece: _Piece) -> _Marks:

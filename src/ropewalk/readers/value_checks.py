@@ -14,10 +14,12 @@ from typing import Any
 
 from ropewalk.checkpoint.digests import READ_UNASKED, noted_digests
 from ropewalk.checkpoint.finite import Damage, Matrix, damage
+from ropewalk.checkpoint.outliers import Outlier
 from ropewalk.checkpoint.tensor_problems import listed, several, tokens_of
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.odd_matrices import oddities, padding
+from ropewalk.sentences import counted
 
 _GB = 10**9
 #: Where no digest says that the values are those that were written.
@@ -35,7 +37,7 @@ def finite(
     compare: bool = True,
     headers: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> Iterator[Finding]:
-    """15. No weight is NaN or infinite, and no matrix has one value throughout. 16. None is unlike its siblings (odd_matrices.py).
+    """15. No weight is NaN, infinite or absurdly far from the rest of its tensor, and no matrix has one value throughout. 16. None is unlike its siblings (odd_matrices.py).
 
     Args:
         directory: of a model or an adapter.
@@ -66,7 +68,9 @@ def finite(
         names = {file.relative_to(directory).as_posix() for file in files}
         unseen = "" if names <= noted_digests(directory).keys() else _UNSEEN
         yield Finding(
-            15, "ok", f"each was read, none is NaN or infinite, and no matrix has one value throughout{unseen}"
+            15,
+            "ok",
+            f"each was read, none is NaN, infinite or absurdly far from the rest of its tensor, and no matrix has one value throughout{unseen}",
         )
     token_ids = cache(lambda: {*tokens_of(directory).values()})
     odd = list(oddities(matrices, token_ids))
@@ -92,4 +96,15 @@ def _fault(read: Damage, name: str) -> str:
         return f"weights are finite numbers, but {name} has {several(read.not_finite)} with NaN or infinity ({listed(read.not_finite)}); fetch or make the model again"
     if read.constant:
         return f"weights were trained, but {name} has {several(read.constant)} with one value throughout ({listed(read.constant)}), all zeros for example; fetch or make the model again"
+    if read.outliers:
+        return (
+            f"no training makes a value of thousands of times the rest of its tensor, but {name} has {several(read.outliers)} with such: "
+            f"{listed([_outlier(each) for each in read.outliers])}; a flipped bit of an exponent does that; fetch or make the model again"
+        )
     return ""
+
+
+def _outlier(found: Outlier) -> str:
+    place = ", ".join(map(str, found.place))
+    more = f" ({counted(found.count - 1, 'more value')} as far)" * (found.count > 1)
+    return f"{found.name}[{place}] is {found.value:.3g}, and the median magnitude there {found.typical:.3g}{more}"
