@@ -281,7 +281,26 @@ def test_a_crowd_of_other_methods_alone_is_drawn(tmp_path):
             recorder = Recorder(path, made_up.run(made_up.extended(factor, method=method), "perplexity"))
             recorder.add(made_up.perplexity(256 * factor, 1.5 + factor / 100))
     report([path], out=tmp_path / "report.html")
-    assert "Before training." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Before training: " in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_close_up_goes_with_its_figure_and_names_the_state(tmp_path):
+    """On a wide page one stood above the figure that it is of."""
+    path = tmp_path / "records.jsonl"
+    for steps in (0, 8):
+        for method, nll in (("linear", 5.5), ("ntk", 1.6), ("yarn", 1.5)):
+            state = made_up.extended(4, steps, method=method)
+            recorder = Recorder(path, made_up.run(state, "perplexity"))
+            for window in (256, 512, 1024):
+                recorder.add(made_up.perplexity(window, nll))
+    figures = tmp_path / "figures"
+    page = report([path], out=tmp_path / "report.html", figures=figures).read_text(encoding="utf-8")
+    pairs = re.findall(r'<div class="pair">(.*?)</div>', page, re.DOTALL)
+    captions = [re.findall("<figcaption>(.*?)</figcaption>", pair) for pair in pairs]
+    assert [len(pair) for pair in captions] == [2, 2]
+    for state, (whole, closeup) in zip(("Before training: ", "Trained: "), captions, strict=True):
+        assert whole.startswith(state) and re.match(f"{state}[^;]*, close up;", closeup)
+        assert closeup in (figures / "index.md").read_text(encoding="utf-8")
 
 
 def test_context_gains_stand_side_by_side_under_one_evaluator_only(tmp_path):

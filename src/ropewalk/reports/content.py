@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from markupsafe import Markup
@@ -136,12 +136,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG, with the sentence that says what to see in it."""
+    """A figure as SVG, with the sentence that says what to see in it. under: it goes with the one before."""
 
     svg: Markup
     drawing: Drawing
     caption: str
     title: str = ""
+    under: bool = False
+
+
+_Part = TypeVar("_Part", Table, Picture)
 
 
 @dataclass
@@ -168,19 +172,29 @@ class Section:
     @property
     def stacks(self) -> list[list[Table]]:
         """Tables that must stay together."""
-        stacks: list[list[Table]] = []
-        for table in self.tables:
-            if table.under and stacks:
-                stacks[-1].append(table)
-            else:
-                stacks.append([table])
-        return stacks
+        return _stacked(self.tables)
 
-    def draw(self, drawing: Drawing, caption: str, title: str = "") -> None:
+    @property
+    def groups(self) -> list[list[Picture]]:
+        """Figures that must stay together."""
+        return _stacked(self.pictures)
+
+    def draw(self, drawing: Drawing, caption: str, title: str = "", *, under: bool = False) -> None:
         """Add a figure. Its SVG is ours, drawn by matplotlib, which escapes what it writes; hence Markup."""
         name = f"{self.id}-{len(self.pictures) + 1}"
         svg = style.svg(drawing, name, f"{self.title}: {title}" if title else self.title, caption)
-        self.pictures.append(Picture(Markup(svg), drawing, caption, title))
+        self.pictures.append(Picture(Markup(svg), drawing, caption, title, under))
+
+
+def _stacked(parts: Iterable[_Part]) -> list[list[_Part]]:
+    """Each with those that go under it."""
+    stacks: list[list[_Part]] = []
+    for part in parts:
+        if part.under and stacks:
+            stacks[-1].append(part)
+        else:
+            stacks.append([part])
+    return stacks
 
 
 def cells(*texts: str) -> list[Cell]:

@@ -153,30 +153,31 @@ def section(clean: Clean) -> Section | None:
 
 def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
     """The figures and the table of one group."""
-    for measurements, words in _figures(group):
-        captions = [_caption(group) + words]
+    for measurements, state in _figures(group):
+        captions = [state + _caption(group)]
         if measured.closeup_limits(measurements):
-            captions.append("The same, close up: without intervals, which would leave this frame.")
+            captions.append(f"{state}{group.title}, close up; without intervals, which would leave this frame.")
         for closeup, caption in enumerate(captions):
             drawing = measured.perplexity(measurements, closeup=bool(closeup), colours=clean.colours)
             missing = "; ".join(measured.left_out(measurements, closeup=bool(closeup)))
-            part.draw(drawing, caption + (f" Not in this frame: {missing}." if missing else ""), heading)
+            words = caption + (f" Not in this frame: {missing}." if missing else "")
+            part.draw(drawing, words, heading, under=bool(closeup))
     part.tables.append(_table(clean, group))
     part.notes += [note for note in _notes(group) if note not in part.notes]
 
 
 def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
-    """What each figure shows, and what its caption adds: one figure while it can be read, else what was not trained apart from what was."""
+    """What each figure shows, and the state that its caption begins with: one figure while it can be read, else what was not trained apart from what was."""
     keep = last_steps(list(group.variants()))
     if len(keep) <= _CROWDED:
         return [(group.measurements, "")]
     shown = [m for m in group.measurements if m.model_variant in keep or not m.model_variant.extended]
     base = [m for m in shown if not m.model_variant.extended and not m.model_variant.steps]
     apart = [
-        ([m for m in shown if m.model_variant.role == "untrained"], " Before training."),
-        ([m for m in shown if m.model_variant.steps], " Trained."),  # a control too
+        ([m for m in shown if m.model_variant.role == "untrained"], "Before training: "),
+        ([m for m in shown if m.model_variant.steps], "Trained: "),  # a control too
     ]
-    return [(base + extended, words) for extended, words in apart if extended] or [(base, "")]
+    return [(base + extended, state) for extended, state in apart if extended] or [(base, "")]
 
 
 def _caption(group: Group) -> str:
