@@ -56,6 +56,15 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
     assert "Passkey retrieval reaches k_max 1024 of 1024 tokens; the base 224 of 1024 tokens." in page
 
 
+def test_a_change_told_as_a_multiple_has_its_interval_as_multiples(tmp_path):
+    after = made_up.row(math.log(32.0))
+    after = dataclasses.replace(after, per_document=[each | {"nll": each["nll"] + 100 * (i - 2)} for i, each in enumerate(after.per_document)])  # fmt: skip
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, made_up.row(math.log(8.0))), (made_up.extended(4), after)
+    )
+    assert re.search(r"went 8.00 → 32.00, 4.0× \(95 % interval 3.\d× to 4.\d×, paired over 5 documents\)", made_up.words(render(records.read([path]))))  # fmt: skip
+
+
 def test_no_sentence_repeats_a_figure_of_another(everything):
     """Changes with their intervals, and k_max with its own, each once in the verdict."""
     sentences = re.findall(r"<li>(.*?)</li>", everything.split("Device time")[0], re.DOTALL)
@@ -481,7 +490,16 @@ def test_of_few_depths_more_trials_are_said_to_be_needed(tmp_path, k_max, right,
     page = made_up.words(
         render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(4, 8), *rows, summary))]))
     )
-    assert told in page and "of 1024; 3 trials a depth" in page
+    assert told in page and f"k_max {k_max}? of 1024; 3 trials a depth" in page
+
+
+def test_few_trials_leave_the_bases_k_max_as_open(tmp_path):
+    """The caution stood beside the extended model's figure alone."""
+    asked = [[*(records.Passkey(1024, 256 * i, 2, right) for i in range(1, 5)), records.PasskeySummary(1024, 512 * right, 4, 2, right / 2)] for right in (2, 0)]  # fmt: skip
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, *asked[0]), (made_up.extended(4, 8), *asked[1]))
+    page = made_up.words(render(records.read([path])))
+    assert "of 4 depths 5 can do; the base 1024 of 1024 tokens, which is as open." in page
+    assert "k_max 0? of 1024; 2 trials a depth; base 1024?" in page
 
 
 def test_answers_that_are_mixed_are_not_called_too_few(tmp_path):

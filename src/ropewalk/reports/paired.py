@@ -67,8 +67,9 @@ class Ratio:
         return _change(self.value)
 
     def _bounds(self, pairing: str) -> str:
-        bounds = number_format.interval(self.low - 1, self.high - 1, number_format.percent)
-        known = f"95\u202f% interval {bounds}{pairing}" if bounds and self.value < 3 else ""
+        write = number_format.times if _is_multiple(self.value) else lambda end: number_format.percent(end - 1)
+        bounds = number_format.interval(self.low, self.high, write)
+        known = f"95\u202f% interval {bounds}{pairing}" if bounds else ""
         if self.too_few:
             known = f"{'one document' if self.documents == 1 else f'{self.documents} documents'}: no interval"
         parts = filter(None, [known, spread(self.of_seeds, _change, self.seeds) if self.of_seeds else ""])
@@ -76,8 +77,13 @@ class Ratio:
         return f" ({brackets})" if brackets else ""
 
 
+def _is_multiple(value: float) -> bool:
+    """Whether a ratio is told as a multiple, its interval too, and not in percent."""
+    return value >= 3
+
+
 def _change(value: float) -> str:
-    return number_format.percent(value - 1) if value < 3 else number_format.times(value)
+    return number_format.times(value) if _is_multiple(value) else number_format.percent(value - 1)
 
 
 def over(ratios: Sequence[Ratio | None]) -> Ratio | None:

@@ -287,18 +287,24 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     each = [row for row in each if row.window == after.window]
     reaches = list(filter(None, (methods.k_max(clean, seed, after.window) for seed in seeds)))
     ends = methods.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
-    sure = f"but {leaves_open(after)}" if ends == (0, after.window) else reach.interval(*ends) if ends else ""
+    is_open = ends == (0, after.window)
+    sure = f"but {leaves_open(after)}" if is_open else reach.interval(*ends) if ends else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
     figures = [row.k_max for row in each]
     of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
     name = "mean k_max" if len(set(figures)) > 1 else "k_max"
     reached = f"Passkey retrieval reaches {'a ' * (name != 'k_max')}{name} {of_window if len(seeds) > 1 else after.reach}{sure}"
-    verdict.sentences.append(f"{reached}; the base {before.reach}." if before else f"{reached}.")
+    asked = methods.k_max(clean, base, before.window) if before and base else None
+    as_open = ", which is as open" if is_open else f", but {leaves_open(before)}" if before else ""
+    doubt = as_open if before and asked and asked[1:] == (0, before.window) else ""
+    verdict.sentences.append(f"{reached}; the base {before.reach}{doubt}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
     length = f"of {after.window}" if after.window == seeds[0].window else f"in prompts of {after.window} tokens"
     trials = f"{counted(after.trials, 'trial')} a depth"
-    against = "; ".join(filter(None, [length, trials, around, f"base {before.k_max}" if before else ""]))
-    verdict.tiles.append(Tile(name, f"{fmean(figures):.0f}", against))
+    against = "; ".join(
+        filter(None, [length, trials, around, f"base {before.k_max}{'?' if doubt else ''}" if before else ""])
+    )
+    verdict.tiles.append(Tile(name, f"{fmean(figures):.0f}{'?' if is_open else ''}", against))
 
 
 def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
