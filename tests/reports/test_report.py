@@ -16,6 +16,7 @@ import made_up
 from ropewalk import records
 from ropewalk.errors import UserError
 from ropewalk.records import Recorder
+from ropewalk.records.sources import read_names, with_letter, write_names
 from ropewalk.reports import render, report
 from ropewalk.reports.perplexity import paper_table, short_data
 
@@ -223,6 +224,25 @@ def test_mathematics_stands_beside_the_proof_pile(data, number):
 def test_many_sources_are_named_by_the_first():
     assert short_data("/a/b/c.txt") == "b/c.txt"
     assert short_data("lib/a.py lib/b.py lib/c.py lib/d.py") == "lib/a.py and 3 more"
+
+
+@pytest.mark.parametrize("names", [["my test"], ["a_b & c% #1"], ["books/my", "x.jsonl"], ['say "so", he', "b/c.txt"], ["pg19", "a.txt", "c d and 3 more"]])  # fmt: skip
+def test_a_name_with_a_blank_is_one_text(names):
+    """Split again, `my test` was two texts and `a_b & c% #1` four."""
+    assert read_names(write_names(names, 3)) == (names, 0)
+    assert short_data(write_names(names, 3)) == ", ".join(names)
+    assert short_data(write_names([*names, "d", "e", "f"], 1)) == f"{names[0]} and {len(names) + 2} more"
+    assert read_names(with_letter(write_names(names, 3), "[A]")).names[0] == f"{names[0]}[A]"
+
+
+@pytest.mark.parametrize(("old", "names"), [
+    ("my test.jsonl", ["my test.jsonl"]),
+    ("books/my test", ["books/my test"]),
+    ("books/a.jsonl.xz b.jsonl", ["books/a.jsonl.xz", "b.jsonl"]),
+    ("books/train 0.8 books/other 0.2@8k", ["books/train", "0.8", "books/other", "0.2@8k"]),
+])  # fmt: skip
+def test_records_without_quotes_are_read_as_far_as_they_tell(old, names):
+    assert read_names(old).names == names
 
 
 def test_many_sources_are_counted_and_exercises_named_together() -> None:

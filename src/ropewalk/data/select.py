@@ -24,6 +24,7 @@ from ropewalk.data.encode import TokenIds, encode_all, telling_spelled
 from ropewalk.data.reading import Document, Reading, text_digest
 from ropewalk.data.tokenising import Sources
 from ropewalk.errors import UserError
+from ropewalk.records.sources import write_names
 
 #: Documents that are tokenized together, at most.
 _LARGEST_BATCH = 16
@@ -115,12 +116,12 @@ def _listed(data: Sources | Document) -> list[Any]:
     return [data] if isinstance(data, str | Path | Document) else list(data)
 
 
-def name_of(data: Sources | Document) -> str:
-    """What a record calls its data: the sources' names with the folder they are in; the first three if there are more."""
+def name_of(data: Sources | Document, written: int = 3) -> str:
+    """What a record calls its data: the sources' names with the folder they are in; the first of them if there are more (`records.sources`)."""
     names = [
         source.name if isinstance(source, Document) else "/".join(Path(source).parts[-2:]) for source in _listed(data)
     ]
-    return " ".join(names) if len(names) <= 3 else f"{' '.join(names[:3])} and {len(names) - 3} more"
+    return write_names(names, written)
 
 
 def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None:

@@ -18,6 +18,7 @@ table or on a page comes from a row, and every row names the run that made it.
     variant.py              base, extrapolating, PI before or after training: what a run's model is called
     attention_summary.py    attention rows in a few numbers
     resume.py               what a record file already holds
+    sources.py              texts by name in one line, and back
     paper.py, format.py     the paper's own figures; how a figure is written
 """
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ropewalk.records.rows import Run
+from ropewalk.records.sources import read_names, write_names
 
 #: What decides a training besides method, window and seed, by its name in the settings of `train` and in the row of `ablate`.
 _FACTS = (
@@ -125,7 +126,7 @@ def _facts(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return write_names(list(map(str, value)), written=len(value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -134,5 +135,5 @@ def _seed(value: Any) -> int | None:
 
 
 def _short(data: str) -> str:
-    first, *others = data.split() or [""]
+    first, *others = read_names(data).names or [""]
     return "/".join(first.split("/")[-2:]) + (" and others" if others else "")

@@ -12,6 +12,7 @@ from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import ablated
+from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import ratio
@@ -113,17 +114,11 @@ def _by_stride(group: Group) -> list[Group]:
 
 def short_data(data: str) -> str:
     """The last two parts of each path: enough to know a text by. Of many sources the first."""
-    named, more = data.strip(), 0
-    if (rest := re.search(r" and (\d+) more$", named)) is not None:  # the record had named the first few itself
-        named, more = named[: rest.start()], int(rest[1])
-    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", part) for part in _sources(named)]
+    names, more = read_names(data)
+    parts = [re.sub(r"^.*?([^/]+/[^/]+)/?$", r"\1", name) for name in names]
     if not more and len(parts) <= 3:
         return ", ".join(parts)
     return f"{parts[0]} and {len(parts) - 1 + more} more"
-
-
-def _sources(data: str) -> list[str]:
-    return [part for part in re.split(r"[,\s]+", data.strip()) if part]
 
 
 def section(clean: Clean) -> Section | None:
@@ -223,7 +218,7 @@ def _table(clean: Clean, group: Group) -> Table:
 
 def paper_table(data: str) -> paper.PaperTable:
     """The table whose text is of the same sort: mathematics goes with the proof-pile, everything else with PG-19."""
-    sources = _sources(data)
+    sources = read_names(data).names
     mathematics = sources and all(re.search(r"math|proof|arxiv", source, re.IGNORECASE) for source in sources)
     return paper.TABLE_2 if mathematics else paper.TABLE_1
 

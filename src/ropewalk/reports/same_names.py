@@ -18,6 +18,7 @@ from typing import Any
 
 from ropewalk.records import Measurement, Row, Run
 from ropewalk.records.recipe import ablated, is_training
+from ropewalk.records.sources import read_names, with_letter, write_names
 
 #: The settings of a row of `ablate`, or of a training, that name texts.
 _NAMED = ("test", "data", "also", "validation")
@@ -38,8 +39,7 @@ class Text:
     @property
     def called(self) -> str:
         """Its name with its letter, behind the first of several sources."""
-        first, space, others = self.name.partition(" ")
-        return f"{first}{self.letter}{space}{others}"
+        return with_letter(self.name, self.letter)
 
     @property
     def name(self) -> str:
@@ -117,7 +117,8 @@ def _of_header(run: Run) -> Iterator[tuple[str, str, Text]]:
     digests = row.get("digests")
     digests = digests if isinstance(digests, dict) else {}
     for setting in _NAMED:
-        if name := " ".join(_words(row.get(setting))):
+        words = _words(row.get(setting))
+        if name := write_names(words, len(words)) if isinstance(row.get(setting), list) else "".join(words):
             text = frozenset({str(digests[setting])} if digests.get(setting) else ())
             yield setting, name, Text(digests=text, names=(name,))
 
@@ -172,7 +173,7 @@ def _header(run: Run, texts: list[Text]) -> Run:
     for setting, name, text in _of_header(run):
         if name in known:
             called = _called(name, text, texts)
-            words = _words(row[setting]) if called == name else called.split(" ")
+            words = _words(row[setting]) if called == name else read_names(called).names
             names[setting] = words if isinstance(row[setting], list) else called
     if not names:
         return run

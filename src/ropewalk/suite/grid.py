@@ -221,7 +221,7 @@ def _named(name: str, value: Any) -> Any:
         words = words_of(value)
         # Of many files the first three are named, as in the rows that measure them; of a mixture all, since weights and lengths stand between them.
         mixed = name == "data" and len(sources_of(value)) < len(words)
-        return " ".join(map(name_of, words)) if mixed else name_of(words)
+        return name_of(words, len(words)) if mixed else name_of(words)
     return _plain(value)
 
 
