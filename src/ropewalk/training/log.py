@@ -82,6 +82,8 @@ class _TensorBoard:
 
 
 class _Wandb:
+    _run: Any  # of either library
+
     def __init__(self, project: str, out: Path, run: Run, _: int) -> None:
         with _loading("wandb"):
             import wandb  # pyrefly: ignore[missing-import]
@@ -113,9 +115,8 @@ class _Trackio(_Wandb):
                 project, name=name, group=known_as(out).name, config=json.loads(to_line(run)), embed=False
             )
 
-        self._finish = (
-            trackio.finish
-        )  # ends the run at once; the run's own does so again, and says so, when the process ends
+        # It ends the run at once; the run's own does so again, and says so, when the process ends.
+        self._finish = trackio.finish
 
     def close(self) -> None:
         with redirect_stdout(sys.stderr):
