@@ -127,6 +127,20 @@ def test_a_document_shorter_than_every_window_is_read_whole_at_each(caplog):
         perplexity(model, tokenizer=tokenizer, data=docs[:2], windows=[64], stride=16)
 
 
+def test_a_model_that_guesses_is_said_to(caplog):
+    model = tiny()
+    model.get_output_embeddings().weight.data.zero_()
+    (row,) = perplexity(model, tokenizer=byte_tokenizer(), data=documents(100), windows=[64], stride=32)
+    vocabulary = len(model.get_output_embeddings().weight)
+    assert row.perplexity == pytest.approx(vocabulary)
+    assert (
+        f"no better than guessing among the {vocabulary} tokens" in caplog.text and "run ropewalk doctor" in caplog.text
+    )
+    caplog.clear()
+    perplexity("hemp", data=documents(400), windows=[64], stride=32)
+    assert "guessing" not in caplog.text
+
+
 def test_documents_shorter_than_the_window_are_counted():
     docs = [TokenizedDocument(str(n), np.arange(n)) for n in (5, 20, 7, 30, 40)]
     chosen, skipped = choose(docs, min_tokens=10, refusal="")

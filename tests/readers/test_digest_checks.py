@@ -106,7 +106,7 @@ def test_what_is_measured_or_trained_on_changed_weights_is_said_to_be(model: Pat
 
 
 def test_doctor_says_it_in_json_and_by_its_exit_status(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flip(model / WEIGHTS)
+    flip(model / WEIGHTS, seed=1)  # not the highest bit of an exponent, which check 15 sees too
     with pytest.raises(SystemExit) as ended:
         cli.main(["doctor", str(model), "--json"])
     diagnosis = json.loads(capsys.readouterr().out)
@@ -201,7 +201,9 @@ EDITS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_of_what_decides_beside_weights_is_noted_until_it_is_accepted(name: str, model: Path) -> None:
+def test_an_edit_of_what_decides_beside_weights_is_noted_until_it_is_accepted(
+    name: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, change = EDITS[name]
     edit(model / file, change)
     (verdict, sentence), (others, _) = verdicts(model)
@@ -209,8 +211,41 @@ def test_an_edit_of_what_decides_beside_weights_is_noted_until_it_is_accepted(na
     assert f"ropewalk doctor {model} --accept {file}" in sentence
     assert ropewalk.doctor(model).verdict == "sound"
     assert any(each.number == 14 for each in ropewalk.doctor(model, strict=True).noted)
+    cli_ends_with(0, ["doctor", str(model)])
+    assert f"\nsound, but changed since ropewalk wrote it: {file} (check 14)" in capsys.readouterr().out
     cli_ends_with(0, ["doctor", str(model), "--accept", file])
-    assert [verdict for verdict, _ in verdicts(model)] == ["ok"]
+    assert "changed since" not in capsys.readouterr().out and [verdict for verdict, _ in verdicts(model)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["extend", "--window", "2048"], ["export", "--for", "vllm"], ["push", "me/model", "--dry-run"]],
+    ids=lambda command: command[0],
+)
+def test_what_is_made_of_a_model_with_an_edited_config_is_made_and_that_is_said(
+    command: list[str], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *options = command
+    out = [] if name == "push" else ["--out"]
+    cli_ends_with(0, [name, str(model), *options, *out, *[str(model.parent / "first")] * len(out)])
+    assert "was changed after" not in capsys.readouterr().err
+    edit(model / "config.json", lambda config: config.update(rms_norm_eps=1e-4))
+    cli_ends_with(0, [name, str(model), *options, *out, *[str(model.parent / "second")] * len(out)])
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "config.json was changed after" in each]
+    assert "--accept config.json" in line
+
+
+def test_digests_go_to_the_hub_if_they_are_asked_for_and_tell_of_a_copy_there(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli_ends_with(0, ["push", str(model), "me/model", "--dry-run", "--also", MARK])
+    assert MARK in capsys.readouterr().out
+    (tmp_path / "downloaded").mkdir()
+    for name in [MARK, *noted(model)]:
+        shutil.copy(model / name, tmp_path / "downloaded" / name)
+    assert [verdict for verdict, _ in verdicts(tmp_path / "downloaded")] == ["ok"]
+    flip(tmp_path / "downloaded" / WEIGHTS)
+    assert [verdict for verdict, _ in verdicts(tmp_path / "downloaded")] == ["wrong"]
 
 
 def cli_ends_with(status: int, words: list[str]) -> None:

@@ -11,6 +11,7 @@ how they combine the results.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import positions_of
 from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES
+
+_logger = logging.getLogger(__name__)
 
 #: Tokens that an answer to a prompt of the retrieval tests takes at most.
 ANSWER = 32
@@ -219,6 +222,16 @@ def head_is_linear(model: torch.nn.Module) -> bool:
 def exp(nats: float) -> float:
     """exp, infinite where `math.exp` would overflow: a broken model's perplexity is a number too."""
     return math.inf if nats > 700 else math.exp(nats)
+
+
+def warn_of_guessing(model: Any, name: str, perplexity: float) -> None:
+    """Say so where a token's perplexity is that of every token being as likely, or above: a loss of less than 0.02 nats below it counts as that."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    if math.log(perplexity) > math.log(vocabulary) - 0.02:
+        _logger.warning(
+            f"a perplexity of {perplexity:.0f} is no better than guessing among the {vocabulary} tokens of the vocabulary: the model is untrained or "
+            f"damaged, or reads this window as noise; run ropewalk doctor {name}"
+        )
 
 
 def not_a_number(name: str, window: SlidingWindow) -> UserError:

@@ -19,6 +19,8 @@ EXIT_STATUS: dict[Overall, int] = {"sound": 0, "wrong": 1, "noted": 1, "incomple
 _LATER_ON = 11
 #: What it notes, a sound model has on purpose and a damaged one by accident: the last line says so.
 _ODD = 16
+#: What check 14 says of a file beside the weights, after its name: the model may be another one now, which the last line says too.
+CHANGED = "was changed after ropewalk wrote it"
 _REFERS = "not before what check"
 
 #: The checks, by number, as docs/doctor.md lists them.
@@ -60,6 +62,11 @@ class Finding:
     def check(self) -> str:
         """The check's name."""
         return CHECKS[self.number]
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether it notes that what decides beside the weights was changed."""
+        return self.number == 14 and self.verdict == "note" and CHANGED in self.sentence
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,11 @@ class Diagnosis:
     def odd(self) -> list[Finding]:
         """The notes on weights that a sound model may have, and a damaged one has."""
         return [finding for finding in self.noted if finding.number == _ODD]
+
+    @property
+    def edited(self) -> list[str]:
+        """The files beside the weights that are not as ropewalk wrote them."""
+        return [finding.sentence.partition(f" {CHANGED}")[0] for finding in self.findings if finding.is_edit]
 
     @property
     def verdict(self) -> Overall:

@@ -28,7 +28,7 @@ from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.model_card import README, base_in, is_theirs
 from ropewalk.errors import UserError
-from ropewalk.readers.diagnosis import Finding
+from ropewalk.readers.diagnosis import CHANGED, Finding
 
 _logger = logging.getLogger(__name__)
 _GB = 10**9
@@ -144,7 +144,7 @@ def _change(directory: Path, name: str, digest: str) -> str:
         return ""
     if decides(file.name):
         return (
-            f"{name} was changed after ropewalk wrote it: its digest is {now[:16]}, and {digest[:16]} was noted; take it from a copy, or make the "
+            f"{name} {CHANGED}: its digest is {now[:16]}, and {digest[:16]} was noted; take it from a copy, or make the "
             f"model again; if the change is meant, say so, and it is said no more: {accepting}"
         )
     names = file.stat().st_nlink

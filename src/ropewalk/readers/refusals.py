@@ -43,7 +43,8 @@ def refuse_wrong(place: Path | Checkpoint, *, as_it_is: bool = False) -> list[Fi
 
 
 def refuse_damaged(place: Path | Checkpoint, *, as_it_is: bool = False) -> None:
-    """As `refuse_wrong`, and refuse weights with NaN or an infinity, or that are not as ropewalk wrote them; warn of what is said of the files.
+    """As `refuse_wrong`, and refuse weights with NaN or an infinity, or that are not as ropewalk wrote them; warn of what is said of the files,
+    and of a config or a tokenizer that was changed since.
 
     Raises:
         UserError: the first fault. What takes minutes to read is not read, which is said.
@@ -58,6 +59,9 @@ def refuse_damaged(place: Path | Checkpoint, *, as_it_is: bool = False) -> None:
     of_values = finite(checkpoint.path, read, full=False, compare=False, headers=headers)
     findings = [*unchanged(checkpoint.path, full=False), *of_values]
     _refuse_first(place, [finding for finding in findings if finding.verdict == "wrong"])
+    for finding in findings:
+        if finding.is_edit:
+            _logger.warning("%s: %s", checkpoint, finding.sentence)
     if any(finding.verdict == "not checked" for finding in findings):
         _logger.warning(
             "%s: its weights were not read, which takes minutes; whether they are finite, and as they were written, ropewalk doctor %s --full says",

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console, say
 from ropewalk.readers.diagnosis import Diagnosis, ReaderRow
+from ropewalk.sentences import joined
 
 _MARK = "*"
 
@@ -50,7 +51,8 @@ def verdict(diagnosis: Diagnosis) -> str:
         )
     starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
     doubt = f", if what check {diagnosis.odd[0].number} notes was meant" if diagnosis.odd else ""
-    return f"sound{doubt}" + (
+    edits = f", but changed since ropewalk wrote it: {joined(diagnosis.edited)} (check 14)" if diagnosis.edited else ""
+    return f"sound{edits}{doubt}" + (
         f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
     )
 

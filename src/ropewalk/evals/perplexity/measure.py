@@ -53,6 +53,7 @@ from ropewalk.evals.likelihood import (
     exp,
     negative_log_likelihoods,
     not_a_number,
+    warn_of_guessing,
 )
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity import conventions, sampled
@@ -159,6 +160,8 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         old = recorded.of(records.Perplexity)
         if ranks.rank() == 0 and not already_recorded(row, old, run, ignore=("peak_bytes",)):
             recorder.add(row)
+    if ranks.rank() == 0 and settings.convention == "ropewalk":  # others count words
+        warn_of_guessing(loaded.model, loaded.info.name, max(row.perplexity for row in rows))
     return rows
 
 
