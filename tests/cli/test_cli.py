@@ -106,6 +106,11 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) 
         "yarn, which auto takes here (of those that find most of the passkeys it loses least in the old window; the paper's Position Interpolation is --method linear): measured on"
         in done.stdout
     )
+    asked = [f"ropewalk chat {tmp_path / name} --question" for name in "ab"]
+    assert (
+        f"ask both models a few of your own questions, now and after training, by {asked[0]} … and {asked[1]}"
+        in done.stdout
+    )
     # R7: what vLLM makes of the window depends on the method, so the hint is no option of its but the export for it.
     assert "--max-model-len" not in done.stdout and f"ropewalk export {tmp_path / 'b'} --for" in done.stdout
 

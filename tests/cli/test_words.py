@@ -428,6 +428,8 @@ def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_pat
     words += ["--out", str(tmp_path / "o"), "--dry-run"]
     printed = said(capsys, *words, "--steps", "5", "--resume")[1]
     assert "4 of 5 steps are done, and 1 step of 2 windows, 256 tokens in all" in printed
+    # What it takes stands before the tables that say why.
+    assert re.search(r"in short: 1 step in about .* each, and in [\d.]+ of [\d.]+ GiB", printed.split("Memory")[0])
     # Both have a size of their own; a checkpoint of step 5 is not written, and the final model is.
     assert re.search(r"on the disk: ([\d.]+ MiB); 1 model of \1 .*at most 0 states of about", printed)
     printed = said(capsys, *words, "--steps", "10000000", "--resume", "--budget", "1")[1]

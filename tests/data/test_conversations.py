@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import warnings
 from pathlib import Path
@@ -433,6 +434,17 @@ def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_woul
     assert "0% of what is read stands in documents of at least 32 tokens, half a chunk" in said
     caplog.clear()
     assert not warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=900)
+
+
+def test_where_no_chunk_halves_what_is_left_out_the_best_one_is_named(tmp_path, caplog):
+    """Of 300, 750 and 1500 tokens a chunk below the window of 512 holds the first alone."""
+    chats = [*LONG_AND_SHORT, ("Why? " * 300, "So.")]
+    said = warnings_of(tmp_path, caplog, chats, window=512, mode="pose", chunk_window=64)
+    assert re.search(r"--chunk-window 3\d\d takes 1 of those left out whole \(3\) and leaves out 8\d%", said)
+    assert re.search(r"it is the best up to 511, [\d.]+ times as many tokens read, and splitting", said)
+    caplog.clear()
+    said = warnings_of(tmp_path, caplog, chats, window=256, mode="pose", chunk_window=64)
+    assert "no --chunk-window up to 255 would read more: split long conversations" in said
 
 
 def test_a_run_that_reads_the_same_text_over_and_over_is_told_of_fewer_steps(tmp_path, caplog):

@@ -137,6 +137,8 @@ def test_conversations_are_cut_after_an_answer_and_that_is_told():
     ]
     # Half of the 24 is reached at 15 tokens, the first multiple of 5 from there on.
     assert omitted.enough(5, 60) == 15 and omitted.enough(5, 14) is None
+    # Up to 14 tokens the second conversation fits, which takes 14; at 12 nothing more than now is read.
+    assert omitted.best(5, 60) == 15 and omitted.best(5, 14) == 14 and omitted.best(5, 12) <= 10
     rows = packed.rows(range(len(packed)))
     assert sorted(rows["labels"][rows["labels"] != IGNORED]) == [4, 5, 6, 7, 12, 13, 14]
     assert packed.counted(range(len(packed))) == 7 and packed.restarts

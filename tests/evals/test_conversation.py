@@ -16,6 +16,7 @@ from ropewalk.data import chat_template
 from ropewalk.errors import UserError
 from ropewalk.evals import conversation as talk
 from ropewalk.evals.loaded import open_model
+from ropewalk.progress import PROGRESS
 from ropewalk.settings.downstream import Decoding
 
 TEMPLATE = (
@@ -69,6 +70,21 @@ def test_without_a_template_a_second_question_goes_on_whatever_the_layers_keep(f
     monkeypatch.setattr(talk, "write_one", lambda m, ids, **how: asked.append(list(ids)) or write(m, ids, **how))
     replies = ropewalk.chat(model, tokenizer=tokenizer, question=["Where did it stand?", "When?"], max_new_tokens=9)
     assert [reply.text for reply in replies] == [_by_transformers(model, tokenizer, ids, 9) for ids in asked]
+
+
+def test_the_reading_of_a_long_prompt_shows_how_far_it_is_and_ends_before_the_first_word(model, monkeypatch, caplog):
+    monkeypatch.setattr(talk, "_LONG", 20)
+    caplog.set_level(PROGRESS, "ropewalk")
+    events, asked = [], {"tokenizer": _tokenizer(), "max_new_tokens": 3}
+    reply = ropewalk.generate(model, text="rope" * 8, **asked, hear=lambda piece: events.append(len(caplog.records)))
+    shown = [(each, record.progress) for each, record in enumerate(caplog.records) if hasattr(record, "progress")]
+    assert "reading the prompt, 33 tokens" in shown[0][1].title and shown[-1][1].ended
+    assert shown[-1][1].done == shown[-1][1].total == model.config.num_hidden_layers
+    assert [each.progress.ended for _, each in enumerate(caplog.records) if hasattr(each, "progress")].count(True) == 1
+    assert all(shown[-1][0] < heard for heard in events) and not any(each._forward_hooks for each in model.model.layers)
+    caplog.clear()
+    assert ropewalk.generate(model, text="rope", **asked).prompt_tokens == 5  # a short one is read in a moment
+    assert not any(hasattr(record, "progress") for record in caplog.records) and reply.prompt_tokens == 33
 
 
 def test_what_was_read_is_not_read_again(model, monkeypatch):

@@ -185,7 +185,10 @@ def test_minutes_that_the_fewest_windows_do_not_fit_are_refused_before_the_first
     """At a thousand FLOP/s not even a tiny model reads four windows in a minute."""
     monkeypatch.setattr(deadline, "_rate", lambda device: 1e3)
     monkeypatch.setattr(sampled, "negative_log_likelihoods", None)  # no window is read
-    with pytest.raises(UserError, match=r"4 of [\d,]+ windows are the fewest .*--budget is 1:00; give --budget \d{3,}"):
+    with pytest.raises(
+        UserError,
+        match=r"4 of [\d,]+ windows are the fewest that give an interval of a sample \(of documents read whole, 3 do\) .*--budget is 1:00; give --budget \d{3,}",
+    ):
         measured(budget=1.0)
 
 

@@ -1,6 +1,7 @@
 """`--budget`: a run ends in time, with what it has done saved, measured and fit to go on; or it does not begin."""
 
 import os
+import re
 import signal
 import time
 
@@ -105,7 +106,7 @@ def test_the_same_command_after_a_budget_says_how_far_the_run_came(base, tmp_pat
 
 
 def test_a_signal_is_no_end_in_time_and_a_model_that_the_run_has_left_behind_is_said(
-    base, tmp_path, monkeypatch, caplog
+    base, tmp_path, monkeypatch, caplog, capfd
 ):
     """A signal in the last step that the budget has time for; then one step more, and what is read is still the model before it."""
     caplog.set_level("INFO", "ropewalk")
@@ -123,6 +124,8 @@ def test_a_signal_is_no_end_in_time_and_a_model_that_the_run_has_left_behind_is_
         patched.setattr(Log, "step", step)
         go(base, out, save_every=0, budget=5)
     assert "stopped by a signal after step 1, which is saved" in caplog.text and "in time for" not in caplog.text
+    # A step of one micro batch was seen, and a checkpoint is reckoned by its size.
+    assert re.search(r"this micro batch is done, and saving, \d+:\d\d at most if", capfd.readouterr().err)
     monkeypatch.undo()
     assert go(base, out, save_every=1, resume=True, steps=2).steps == 2
     monkeypatch.setattr(Log, "step", lambda self, row: os.kill(os.getpid(), signal.SIGINT))

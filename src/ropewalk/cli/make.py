@@ -47,6 +47,8 @@ def extend(options: Any) -> None:
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         f"transformers computes this inv_freq\n{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …\n"
+        f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
+        f"and ropewalk chat {_typed(options.out)} --question …\n"
         f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
     )
 

@@ -22,7 +22,7 @@ def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
     from ropewalk.checkpoint.run_directory import goes_on_in
     from ropewalk.checkpoint.steps import all_taken, steps_left
-    from ropewalk.cli.tables.plan import ends_early, show_plan
+    from ropewalk.cli.tables.plan import ends_early, in_short, show_plan
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of, estimates_of
@@ -65,6 +65,7 @@ def train(options: Any) -> None:
     )
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**asked | {"steps": left})
+    say(in_short(planned))
     show_plan(planned)
     say(_disk(settings, checkpoint, planned, settings.steps - left))
     if planned.rates.known:

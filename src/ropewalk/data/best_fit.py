@@ -79,6 +79,11 @@ class Omitted:
         at = bisect.bisect_left(lengths, True, key=lambda length: 2 * self.at(length).left_out <= self.left_out)
         return lengths[at] if at < len(lengths) else None
 
+    def best(self, length: int, most: int) -> int:
+        """The smallest length up to `most` at which nothing more is left out than at that, in multiples of `length` or, if it is longer, of 1024."""
+        ends, step = max(each.read_at(most) for each in self.cut), min(length, 1024)
+        return min(most, -(-ends // step) * step)
+
 
 class FittedBlocks:
     """Documents packed whole, as `data.packing.TrainingRows`. Conversations never see each other, whether documents are masked or not.

@@ -6,10 +6,11 @@ out  answers, streamed as they are written; keys and values of what was read sta
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,16 @@ from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
 from ropewalk.evals.tokenize_parts import after
+from ropewalk.model.layers import decoder_layers
+from ropewalk.progress import Progress
 from ropewalk.settings.chat import ChatSettings, GenerateSettings, Writing
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import Decoding
 from ropewalk.settings.inputs import refuse_missing_files
 
 _logger = logging.getLogger(__name__)
+#: Tokens of a prompt from which on its reading shows how far it is: seconds on a CPU.
+_LONG = 1024
 
 
 @dataclass(frozen=True)
@@ -252,9 +257,11 @@ class _Memory:
     def write(self, model: Any, ids: TokenIds, heard: _Heard, **how: Any) -> Written:
         """Continue `ids`, of which what was read before is not read again; the keywords are those of `write_one`."""
         if not model._supports_default_dynamic_cache():  # MiniMax makes its own
-            return write_one(model, ids, streamer=heard, **how)
+            with _reading(model, len(ids)):
+                return write_one(model, ids, streamer=heard, **how)
         cache, self._cache = self._kept(ids) or DynamicCache(config=model.config.get_text_config()), None
-        written = write_one(model, ids, streamer=heard, cache=cache, **how)
+        with _reading(model, len(ids) - cache.get_seq_length()):
+            written = write_one(model, ids, streamer=heard, cache=cache, **how)
         # Set once it is whole: an interrupted answer leaves some layers with a token more than others.
         self._cache, self._read = cache, np.concatenate([ids, written.ids])[: cache.get_seq_length()]
         return written
@@ -272,6 +279,28 @@ class _Memory:
             return None
         self._cache.crop(-surplus)
         return self._cache
+
+
+@contextlib.contextmanager
+def _reading(model: Any, tokens: int) -> Iterator[None]:
+    """Show how far the first pass of the block is, layer by layer, if it is one of many tokens: it takes minutes on a CPU."""
+    layers = decoder_layers(model, required=False) if tokens >= _LONG else []
+    if not layers:
+        yield
+        return
+    progress = Progress(f"reading the prompt, {tokens:,} tokens, by layers", len(layers))
+    with contextlib.ExitStack() as stack:
+        hooks = [layer.register_forward_hook(lambda *_: progress.advance()) for layer in layers]
+
+        def ended(*_: Any) -> None:  # before the first word is written
+            stack.close()
+
+        hooks.append(layers[-1].register_forward_hook(ended))
+        stack.callback(progress.end)
+        for hook in hooks:
+            stack.callback(hook.remove)
+        progress.begin()
+        yield
 
 
 def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:

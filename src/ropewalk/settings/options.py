@@ -71,7 +71,7 @@ OptionalRecordFile = Annotated[Name | None, _word(Path, "FILE.jsonl", optional=T
 OptionalScores = Annotated[Name | None, _word(str, "FILE.jsonl", optional=True)]
 OptionalRecords = Annotated[Sequence[Name] | None, _word(list[str], "RECORDS.jsonl...", optional=True)]
 OptionalTokens = Annotated[Sequence[Tokens] | None, _word(list[Tokens], "TOKENS...", optional=True)]
-OptionalMinutes = Annotated[Minutes | None, tyro.conf.arg(metavar="MINUTES")]
+OptionalMinutes = Annotated[Minutes | None, tyro.conf.arg(metavar="MINUTES|1h")]
 
 
 class Opening(WindowAnswers, total=False):

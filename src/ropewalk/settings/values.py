@@ -272,4 +272,4 @@ Share = Annotated[float, Range(0, 1, above=True)]
 ShareOrNone = Share | None
 Temperature = Annotated[float, Range(0, 100)]
 LearningRate = Annotated[float, Range(0, 10, above=True)]
-Minutes = Annotated[float, Range(0, 10**6, above=True), typed("MINUTES", minutes, float | int)]
+Minutes = Annotated[float, Range(0, 10**6, above=True), typed("MINUTES|1h", minutes, float | int)]

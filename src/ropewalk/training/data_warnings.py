@@ -53,20 +53,27 @@ def _omission(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
 
 
 def _longer(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
-    """The option by which at most half as much is left out, and what is left out then."""
+    """The option by which at most half as much is left out, else the best there is, and what is left out then."""
     option, most = "--window", max(each.tokens for each in omitted.cut) + part.length
     if settings.mode == "pose":
         option, most = "--chunk-window", settings.window - 1
     elif part.length < part.rows.window:
         option, most = "a length of", part.rows.window
     longer = omitted.enough(part.length, most)
-    if longer is None:
-        return f"no {option} up to {most} would halve that: split long conversations, or leave it so"
-    then = omitted.at(longer)
+    halved = longer is not None
+    longer = longer or omitted.best(part.length, most)
+    then = omitted.at(longer) if longer > part.length else omitted
+    if then.left_out == omitted.left_out:
+        return f"no {option} up to {most} would read more: split long conversations, or leave it so"
     taken = (
         f"takes {omitted.whole - then.whole} of those left out whole ({omitted.whole}) and " if omitted.whole else ""
     )
-    return f"{option} {longer} {taken}leaves out {then.left_out / omitted.tokens:.0%}, and a step takes more memory and time"
+    leaves = f"{option} {longer} {taken}leaves out {then.left_out / omitted.tokens:.0%}, and a step takes more memory and time"
+    if halved:
+        return leaves
+    read, now = omitted.tokens - then.left_out, omitted.tokens - omitted.left_out
+    times = f", {read / now:.1f} times as many tokens read" if now else ""
+    return f"{leaves}; it is the best up to {most}{times}, and splitting long conversations leaves out less"
 
 
 def _warn_of_repetition(part: Part, settings: TrainSettings, mesh: Mesh) -> None:

@@ -56,6 +56,11 @@ class Deadline:
         """Seconds: as the slowest of the last five, and a little."""
         return _SLOWER * max(self._recent, default=0.0)
 
+    @property
+    def saving(self) -> float:
+        """Seconds of a checkpoint: the longest that was seen, else by its size."""
+        return (self._guessed | self._seen).get("saving", 0.0)
+
     def will_save(self, size: float) -> None:
         """Checkpoints of so many bytes are written."""
         self._guessed["saving"] = size / _DISK

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from ropewalk.errors import UserError
-from ropewalk.progress import is_first_process
+from ropewalk.progress import clock, is_first_process
 
 #: Steps whose losses a new one is held against, and how many there must be before it is.
 _REMEMBERED = 20
@@ -102,6 +102,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        #: Seconds of a micro batch and of saving; None before any was seen.
+        self.takes: float | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -116,8 +118,10 @@ class Signals:
             raise KeyboardInterrupt
         if self.received is None and is_first_process():
             # Not by the logger, which may be in the middle of a line: a step may take minutes, in which nothing else is said.
+            within = "" if self.takes is None else f", {clock(self.takes)} at most if they take as long as before"
             os.write(
-                2, b"\nropewalk: stopping as soon as this micro batch is done, and saving; Ctrl-C again ends at once\n"
+                2,
+                f"\nropewalk: stopping as soon as this micro batch is done, and saving{within}; Ctrl-C again ends at once\n".encode(),
             )
         self.received = number
 

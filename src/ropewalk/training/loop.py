@@ -223,6 +223,7 @@ class Loop:
             self.done += 1
             seconds = time.perf_counter() - begin
             self.deadline.step(seconds)
+            signals.takes = seconds / self.step.micro_batches + self.deadline.saving
             if self.mesh.main:
                 row = self._pace.row(self.done, result, seconds)
                 log.step(dataclasses.replace(row, seconds_left=min(row.seconds_left, self.deadline.left)))

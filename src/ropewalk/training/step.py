@@ -138,14 +138,14 @@ class TrainingStep:
             if self._mesh.any(signals.received is not None):
                 raise Interrupted
             if blocks_read:
-                spent, share = time.perf_counter() - begin, len(blocks_read) / self._micro_batches
+                spent, share = time.perf_counter() - begin, len(blocks_read) / self.micro_batches
                 self._deadline.check(spent / share - spent, spent)
             losses.append(self._forward_and_backward(micro.rows, counted))
             blocks_read.append(micro.blocks)
         return torch.stack(losses), blocks_read, float(self._mesh.clip(self.parameters, float(self._settings.clip)))
 
     @property
-    def _micro_batches(self) -> int:
+    def micro_batches(self) -> int:
         """Of a step, on each device."""
         return -(-self._settings.batch // (self._batches.micro * self._mesh.data_size))
 

@@ -190,6 +190,14 @@ def _nothing_fits(plan: Plan) -> str:
     return "none of the windows tried (a half, a quarter and so on, above the model's own); a smaller model, or more memory"
 
 
+def in_short(plan: Plan) -> str:
+    """What a run takes, before the tables that say why."""
+    steps, need, there = counted(plan.job.recipe.steps, "step"), plan.memory.total / GIB, plan.chip.memory
+    time = f"about {duration(3600 * plan.hours)}, {_part(plan.time.seconds)} each, and in " if plan.timed else ""
+    memory = f"of {there:.1f} GiB" if plan.fits else f"GiB, and there are {there:.1f}: IT DOES NOT FIT so"
+    return f"in short: {steps} in {time}{need:.1f} {memory}{_each(plan)}"
+
+
 def ends_early(plan: Plan, minutes: float) -> str:
     """What `--budget` leaves of a run; empty where all of it is done by then, or where no time is known."""
     if not plan.timed or (share := minutes / 60 / plan.hours) >= 1:

@@ -88,7 +88,8 @@ def sample(
 
 def _of_what(units: Sequence[Unit], window: int) -> OfWhat:
     one_each = f", or --max-tokens {window}, one window a document" * any(not unit.first for unit in units)
-    return OfWhat(f"perplexity, window {window}", f"shorter --windows{one_each}")
+    interval = f"an interval of a sample (of documents read whole, {records.Perplexity.FEWEST} do)"
+    return OfWhat(f"perplexity, window {window}", f"shorter --windows{one_each}", interval=interval)
 
 
 def refuse_hopeless(

@@ -25,11 +25,14 @@ _SURE = 1.2
 
 @dataclass(frozen=True)
 class OfWhat:
-    """What is estimated. title: of its progress. ways: what makes the reading of a window shorter, in the words of the command. units: what is read."""
+    """What is estimated. title: of its progress. ways: what makes the reading of a window shorter, in the words of the command. units: what is read.
+    interval: what the fewest of them give.
+    """
 
     title: str
     ways: str
     units: str = "windows"
+    interval: str = "an interval"
 
     def refuse_hopeless(self, seconds: float, minutes: float, fewest: int, windows: int) -> None:
         """Refuse an estimate whose fewest windows take longer than its minutes, and by more than the reckoning may be wrong.
@@ -41,7 +44,7 @@ class OfWhat:
         """
         if seconds > max(SHORT, _SURE * 60 * minutes):
             raise UserError(
-                f"{self.title}: {fewest} of {windows:,} {self.units} are the fewest that give an interval and take about {clock(seconds)} here, and "
+                f"{self.title}: {fewest} of {windows:,} {self.units} are the fewest that give {self.interval} and take about {clock(seconds)} here, and "
                 f"--budget is {clock(60 * minutes)}; give --budget {enough(seconds)} or more, or ask for {self.ways}"
             )
 
@@ -49,7 +52,7 @@ class OfWhat:
         """Say that what is not refused may end a little late. seconds: of the fewest."""
         if rank() == 0 and SHORT < 60 * minutes < seconds:
             _logger.info(
-                f"{self.title}: {fewest} {self.units} are the fewest that give an interval and take about {clock(seconds)} here, a little more than --budget "
+                f"{self.title}: {fewest} {self.units} are the fewest that give {self.interval} and take about {clock(seconds)} here, a little more than --budget "
                 f"{clock(60 * minutes)}: these are read"
             )
 
