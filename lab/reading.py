@@ -24,7 +24,7 @@ from ropewalk.reports.paired import ratio
 _ABOUT_AIMS = (
     "What a longer window is to cost at most, by the end of the paired interval: **held** if all of it keeps to the bound, **did not** if none of it does, else open. "
     "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt, where "
-    "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Of the plain rows it is what they find, and how far their seeds are apart. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
+    "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Of the plain rows it is what they find, and how far their seeds are apart. Where the plain rows keep a bound too, it was not the way of reading that kept it. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
 )
 LEVELS = {
     "read-plain": "books as they come",

@@ -52,7 +52,10 @@ def test_the_documents_that_gain_most_are_read_and_those_without_a_score(scored,
     assert str(chosen).startswith(f"{4 - count} of 4 scored documents")
     if count < 4:
         assert found.digest != tokenise(DOCUMENTS, TOKENIZER).digest
-        with pytest.raises(UserError, match="all are left out by their scores"):
+        with pytest.raises(
+            UserError,
+            match=rf"of each source, and all of {best_first[-1]} are left out by their scores, which are ranked over all sources",
+        ):
             tokenise([each for each in DOCUMENTS if each.name == best_first[-1]], TOKENIZER, chosen=chosen)
 
 

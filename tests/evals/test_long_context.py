@@ -147,7 +147,9 @@ def test_items_are_written_that_are_measured_and_solved_by_their_text_and_no_mod
         assert sorted(solve(row["task"], row["prompt"])) == sorted(row["answers"])
         assert row["tokens"] + row["room"] == row["window"] == 6000 and row["rule"] == TASKS[row["task"]].rule
         # As a whole it is as many tokens, but for the place where it was cut.
-        assert abs(len(source.head(row["prompt"])) - row["tokens"]) <= 2
+        assert (
+            row["tokens_of_text"] == len(source.head(row["prompt"])) and abs(row["tokens_of_text"] - row["tokens"]) <= 2
+        )
         item = measure.item(Source(source.tokenizer, 6000, **given), row["task"], 6000, 0, row["number"])
         assert source.tokenizer.decode(item.ids, skip_special_tokens=True) == row["prompt"]
 

@@ -125,9 +125,9 @@ def _digest(ids: Integer[np.ndarray, " tokens"], starts: list[int]) -> str:
 
 
 def write_corpus(
-    place: Path, documents: Iterable[Text], encoder: Encoder, *, limit: int | None, chosen: Chosen | None
+    place: Path, documents: Iterable[Text], encoder: Encoder, *, limit: int | None, chosen: Chosen | None, source: str
 ) -> None:
-    """Tokenise batch by batch into a directory that appears complete or not at all."""
+    """Tokenise batch by batch into a directory that appears complete or not at all. source: what the documents are called where none is left."""
     starts, names, weights, talks = [0], [], [], 0
     if not encoder.control:
         documents = telling_spelled(encoder.tokenizer, documents, ": --live-control-tokens")
@@ -149,8 +149,13 @@ def write_corpus(
                 if limit is not None and starts[-1] > limit:
                     break
         if not names:
+            least = (
+                ""
+                if chosen is None
+                else f", which are ranked over all sources (the least that is kept gains {chosen.least:.3g} nats a token)"
+            )
             raise UserError(
-                "training needs at least one document, and all are left out by their scores; ask for a larger --keep"
+                f"training needs at least one document of each source, and all of {source} are left out by their scores{least}; ask for a larger --keep, or leave that source out"
             )
         ids = np.memmap(beside / "ids.bin", dtype=encoder.dtype, mode="r")
         digests = {"digest": _digest(ids, starts), "names_digest": sha256_of(json.dumps(names))}

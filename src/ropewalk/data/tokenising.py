@@ -67,6 +67,12 @@ class Tokenising:
     control: bool = False
     chosen: Chosen | None = None
 
+    @property
+    def name(self) -> str:
+        """What its sources are called."""
+        sources = [self.sources] if isinstance(self.sources, str | Path) else self.sources
+        return ", ".join(source.name if isinstance(source, Document) else str(source) for source in sources)
+
     def corpus(self) -> TokenCorpus:
         """The corpus, from the cache or written into it.
 
@@ -80,7 +86,7 @@ class Tokenising:
             if size is not None and size.is_long and is_first_process():
                 _logger.info("%s", size.announced(self.limit))
             limit = self.limit if self._streamed else None
-            write_corpus(self._place, self._texts(), self._encoder, limit=limit, chosen=self.chosen)
+            write_corpus(self._place, self._texts(), self._encoder, limit=limit, chosen=self.chosen, source=self.name)
             corpus = read_corpus(self._place, self._streamed)
             if corpus is None:
                 raise OSError(f"{self._place} changed while it was written")

@@ -16,7 +16,7 @@ from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.files import whole_directory
 from ropewalk.checkpoint.tensor_problems import embedding_rows
-from ropewalk.data.encode import limit_ids
+from ropewalk.data.encode import encode, limit_ids
 from ropewalk.errors import UserError
 from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.measure import item, lengths, nothing_fits, of_what
@@ -98,6 +98,7 @@ def _made(source: Source, name: str, window: int, settings: RulerSettings) -> li
 def _write(path: Path, items: Sequence[Item], source: Source, name: str, window: int, settings: RulerSettings) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for number, each in enumerate(items):
+            prompt = source.tokenizer.decode(each.ids, skip_special_tokens=True)
             row = {
                 "task": name,
                 "rule": TASKS[name].rule,
@@ -105,8 +106,10 @@ def _write(path: Path, items: Sequence[Item], source: Source, name: str, window:
                 "seed": settings.seed,
                 "number": number,
                 "tokens": len(each.ids),
+                # Parts were tokenised one by one, and where two meet their text may be another token's.
+                "tokens_of_text": len(encode(source.tokenizer, prompt)),
                 "room": each.room,
                 "answers": each.answers,
-                "prompt": source.tokenizer.decode(each.ids, skip_special_tokens=True),
+                "prompt": prompt,
             }
             file.write(json.dumps(row) + "\n")
