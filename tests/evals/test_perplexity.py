@@ -137,7 +137,7 @@ def test_a_model_that_guesses_is_said_to(caplog):
         f"no better than guessing among the {vocabulary} tokens" in caplog.text and "run ropewalk doctor" in caplog.text
     )
     caplog.clear()
-    perplexity("hemp", data=documents(400), windows=[64], stride=32)
+    likelihood.warn_of_guessing(model, 0.9 * vocabulary)
     assert "guessing" not in caplog.text
 
 

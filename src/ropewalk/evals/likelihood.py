@@ -224,13 +224,13 @@ def exp(nats: float) -> float:
     return math.inf if nats > 700 else math.exp(nats)
 
 
-def warn_of_guessing(model: Any, name: str, perplexity: float) -> None:
+def warn_of_guessing(model: Any, perplexity: float) -> None:
     """Say so where a token's perplexity is that of every token being as likely, or above: a loss of less than 0.02 nats below it counts as that."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     if math.log(perplexity) > math.log(vocabulary) - 0.02:
         _logger.warning(
             f"a perplexity of {perplexity:.0f} is no better than guessing among the {vocabulary} tokens of the vocabulary: the model is untrained or "
-            f"damaged, or reads this window as noise; run ropewalk doctor {name}"
+            "damaged, or the text nothing like what it was trained on; run ropewalk doctor on it"
         )
 
 

@@ -161,7 +161,7 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
         if ranks.rank() == 0 and not already_recorded(row, old, run, ignore=("peak_bytes",)):
             recorder.add(row)
     if ranks.rank() == 0 and settings.convention == "ropewalk":  # others count words
-        warn_of_guessing(loaded.model, loaded.info.name, max(row.perplexity for row in rows))
+        warn_of_guessing(loaded.model, max(row.perplexity for row in rows))
     return rows
 
 
