@@ -12,7 +12,9 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
 from ropewalk.training import deadline
 from ropewalk.training.deadline import Deadline, OutOfTime
+from ropewalk.training.guard import Signals
 from ropewalk.training.log import Log
+from ropewalk.training.loop import Loop
 from short_run import DOCUMENTS, go, same, steps, weights
 
 
@@ -140,3 +142,26 @@ def test_a_signal_is_no_end_in_time_and_a_model_that_the_run_has_left_behind_is_
         f"the model in {out} is that of step 2, and its run came to step 3: {out}/checkpoints/step-000003"
         in caplog.text
     )
+
+
+def test_a_signal_while_the_end_in_time_is_saved_is_no_end_in_time_either(base, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ropewalk")
+
+    def late(deadline, seconds, *_):
+        raise OutOfTime(seconds)
+
+    def step(self, row, usual=Log.step):
+        usual(self, row)
+        monkeypatch.setattr(Deadline, "check", late)
+
+    def save(self, run, usual=Loop._save):
+        os.kill(os.getpid(), signal.SIGINT)
+        usual(self, run)
+
+    monkeypatch.setattr(Log, "step", step)
+    monkeypatch.setattr(Loop, "_save", save)
+    monkeypatch.setattr(Signals, "_remember", lambda self, number, frame: setattr(self, "received", number))
+    with pytest.raises(KeyboardInterrupt):  # a second one, which the loop's own save gets, is as the first here
+        go(base, tmp_path / "out", save_every=0, budget=5)
+    assert "stopped by a signal after step 1, which is saved" in caplog.text
+    assert not (tmp_path / "out" / "config.json").exists() and (tmp_path / "out/checkpoints/step-000001").is_dir()

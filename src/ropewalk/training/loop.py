@@ -219,6 +219,8 @@ class Loop:
                 if self.done == first:
                     raise self.deadline.refusal(late.seconds, self.settings.batch) from None
                 self._end_in_time(run)
+                if self.mesh.any(signals.received is not None):  # while that was shown or saved
+                    raise self._stopped(run, signals) from None
                 return
             self.done += 1
             seconds = time.perf_counter() - begin
