@@ -120,3 +120,19 @@ def test_the_lab_is_compared_on_its_test_text():
     assert not compared.group.is_validation and len(compared.contenders) == 9
     assert {(v.window, v.factor, v.recipe.tokens) for each in compared.contenders for v in each.variants} == {(32768, 4.0, 5 * 2**20)}  # fmt: skip
     assert "books/test" in render(records.read([LAB / "smollm2-135m"])).split("</h1>")[0].rpartition("<h1>")[2]
+
+
+def test_methods_that_were_measured_inside_the_old_window_alone_are_told_together(tmp_path):
+    """PI was the subject of the verdict, and a table of nothing but windows stood below."""
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0, 128)),
+        (made_up.extended(4), made_up.row(3.5, 128)),
+        (made_up.extended(4, method="yarn"), made_up.row(2.1, 128)),
+    )
+    text = made_up.words(render(records.read([path]))).replace("\u202f", " ").replace("\u00a0", " ")
+    assert (
+        "hemp was extended by PI ×4 and YaRN ×4; each was measured inside the old window of 256 tokens alone." in text
+    )
+    assert "At 128 tokens, inside the old window, against the base: PI ×4 7.39 → 33.12, 4.5× (95 % interval 4.5× to 4.5×, paired over 5 documents); YaRN ×4 7.39 → 8.17, +10.5 %" in text  # fmt: skip
+    assert "by Position Interpolation" not in text and "Methods and factors at a fixed budget" not in text

@@ -43,8 +43,8 @@ def section(clean: Clean) -> Section | None:
             )
             caution = f" {perplexity.not_across(group)}" if group.caveat else ""
             part.draw(compare.ablation(points, base=level), caption + caution)
-        for name, block in by_budget.items():
-            part.tables.append(_table(clean, group, name, block))
+        tables = [_table(clean, group, name, block) for name, block in by_budget.items()]
+        part.tables += [table for table in tables if len(table.head) > 1]  # a window alone compares nothing
         part.tables += [pairs.table(clean, each) for each in compared if each and each.group == group]
     return part if part.tables else None
 

@@ -16,6 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
 from ropewalk.reports import benchmarks, damage, gain, methods, passkey, perplexity, reach, retrieval, training
 from ropewalk.reports.contests import contest, not_comparable
+from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
@@ -62,6 +63,9 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, _NOT_MEASURED)}
     lineage = variants[0].lineage
     fair = contest(clean, lineage)
+    within = only_inside(clean, variants)
+    if within:
+        return _inside(clean, variants, within)
     target = fair.leader.variants[0] if fair else _target(clean, [v for v in variants if v.extended and v in measured])
     alike = [g for g in perplexity.groups(clean) if g.lineage == lineage and (not target or target in g.variants())]
     group = fair.group if fair else next(iter(alike), None)
@@ -107,6 +111,19 @@ def _beside(verdict: Verdict, sentence: str) -> None:
     """In the paragraph of the last sentence, so that all still print on one page."""
     if sentence:
         verdict.sentences[-1] += f" {sentence}"
+
+
+def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) -> Verdict:
+    """Of several methods of which none was measured beyond the old window: all of them, and no one."""
+    lineage = variants[0].lineage
+    groups = [group for group in perplexity.groups(clean) if group.lineage == lineage]
+    found = [(group, sentence) for group in groups if (sentence := compared(group, within))]
+    verdict = Verdict(base_name(next((v for v in variants if v.role == "base"), variants[0])), extended=True)
+    verdict.sentences.append(extensions(verdict.heading, within))
+    verdict.sentences += [sentence for _, sentence in found[:1]]
+    verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
+    verdict.sentences.append(_basis(clean, found[0][0] if found else None, within))
+    return verdict
 
 
 def base_name(variant: Variant) -> str:
