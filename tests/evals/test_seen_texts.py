@@ -74,3 +74,16 @@ def test_python_and_the_command_line_say_it_once_however_often_the_model_is_open
         ]
     )
     assert capsys.readouterr().err.count("was trained on texts of") == 1
+
+
+def test_a_page_says_it_too(run, tmp_path) -> None:
+    """A file of a directory that was trained on has another name than that."""
+    text = tmp_path / "books/a.txt"
+    text.write_text(testing.prose(300))
+    ropewalk.extend("hemp", window=1024, out=tmp_path / "model")
+    (run / "run.yaml").rename(tmp_path / "model/run.yaml")
+    for name in ("model", "hemp"):
+        model = tmp_path / name if name == "model" else name
+        ropewalk.perplexity(model, data=[text], windows=[256], device="cpu", out=tmp_path / f"{name}.jsonl")
+        page = ropewalk.report([tmp_path / f"{name}.jsonl"], tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert ("those figures tell what it learnt by heart" in page) is (name == "model")

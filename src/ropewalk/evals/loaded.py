@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -23,6 +23,7 @@ from ropewalk.checkpoint.position_table import Positions, PositionTable
 from ropewalk.checkpoint.window import Answers
 from ropewalk.data import encode
 from ropewalk.data.corpus_encoder import tokenizer_digest
+from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.distributed.spread import is_spread, load_spread
 from ropewalk.errors import UserError
@@ -45,11 +46,12 @@ _KNOWN = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "ropewa
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, its tokenizer, and the facts that records hold of it."""
+    """A model in evaluation mode, its tokenizer, and the facts that records hold of it. seen: the texts it is measured on that it was trained on."""
 
     model: Any
     tokenizer: Any
     info: records.ModelInfo
+    seen: Sequence[str] = ()
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +72,7 @@ class LoadedModel:
 
     def run(self, *, seed: int = 0, **settings: Any) -> records.Run:
         """A record header for a measurement that starts now."""
+        settings |= {"seen_in_training": name_of(self.seen, len(self.seen))} if self.seen else {}
         return records.new_run(
             self.info, device=device_name(self.device), dtype=self.dtype, seed=seed, settings=settings
         )
@@ -102,8 +105,7 @@ def open_model(
     """
     ranks.join()  # under torchrun this process takes its own GPU, which loading must know of
     if isinstance(model, ModelName):
-        if ranks.rank() == 0:
-            warn_of_seen_texts(str(model), sources_of(data))
+        seen = ranks.first(lambda: warn_of_seen_texts(str(model), sources_of(data)))
         checkpoint = Checkpoint.open(
             model, trust_remote_code=trust_remote_code, current_window=current_window, original_window=original_window
         )
@@ -118,7 +120,7 @@ def open_model(
         else:
             whole += f" {tokenizer_digest(tokenizer)[:16]}"
         encode.limit_ids(tokenizer, _rows(weights))
-        return LoadedModel(weights, tokenizer, dataclasses.replace(checkpoint.info, fingerprint=whole))
+        return LoadedModel(weights, tokenizer, dataclasses.replace(checkpoint.info, fingerprint=whole), seen)
     if tokenizer is None:
         raise UserError(
             "a model given as an object needs its tokenizer too; pass tokenizer=…, or the model's directory"

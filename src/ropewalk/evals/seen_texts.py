@@ -1,7 +1,7 @@
 """Whether a model is measured on texts that it was trained on, by what its directory says of the run.
 
 in   the name of a model or of a checkpoint of a run; the sources that are measured
-out  nothing; or a warning that names them
+out  those that it was trained on, of which a warning is logged too
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _logger = logging.getLogger(__name__)
 _warned: set[tuple[str, ...]] = set()
 
 
-def warn_of_seen_texts(model: str, measured: Iterable[Any]) -> None:
-    """Log a sentence, once a process, where a model is measured on texts that it was trained on, under the same names or others."""
+def warn_of_seen_texts(model: str, measured: Iterable[Any]) -> list[str]:
+    """The texts among these that a model was trained on, under the same names or others; a sentence is logged of them, once a process."""
     run = place(model)
     trained = _trained_on(Path(run))
     names = [str(source) for source in measured if isinstance(source, str | Path)]  # a Document is no file of theirs
@@ -41,6 +41,7 @@ def warn_of_seen_texts(model: str, measured: Iterable[Any]) -> None:
             model,
             ", ".join(seen),
         )
+    return seen
 
 
 def _trained_on(directory: Path) -> list[Any]:

@@ -51,7 +51,7 @@ def _trained_on(clean: Clean) -> Iterable[str]:
 
 
 def _tested_on_training_texts(clean: Clean) -> Iterable[str]:
-    """States that were measured on what they were trained on, by the names or the digests of both on record."""
+    """States that were measured on what they were trained on, by the names or the digests of both on record, or by what measuring found of the files."""
     trained: dict[str, set[str]] = {}
     for run in clean.used_runs:
         if is_training(run):
@@ -62,7 +62,7 @@ def _tested_on_training_texts(clean: Clean) -> Iterable[str]:
         own = place(str(m.trained_by.settings["out"])) if m.trained_by else ""
         texts = trained.get(own, set()) if not is_training(m.run) else set()
         data = str(getattr(m.row, "data", "") or "")
-        if texts & ({data, *_texts(m.run, "data")} - {""}):
+        if texts & ({data, *_texts(m.run, "data")} - {""}) or m.run.settings.get("seen_in_training"):
             seen.setdefault(m.model_variant.label, short_data(data) or "its own texts")
     for label, data in seen.items():
         yield f"{label} is trained on and tested on the same texts ({data}): those figures tell what it learnt by heart, and not how well it reads."
