@@ -170,7 +170,7 @@ def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
     assert plan("hemp", window=1024, gpus="4090", gpu_memory="24GB").chip.name == "4090"
     assert plan("hemp", window=1024, gpus="2 4090", gpu_memory="48GB").job.gpus == 2
     for count, memory in (("2", None), ("0", "24GB"), ("1234", "24GB"), ("-1", "24GB")):
-        with pytest.raises(UserError, match="or a count beside --gpu-memory, got"):
+        with pytest.raises(UserError, match="or a count beside --gpu-memory, and left out this machine; got"):
             plan("hemp", window=1024, gpus=count, gpu_memory=memory)
 
 
