@@ -17,6 +17,7 @@ from ropewalk.settings.budget import (
     ATTENTION_COST,
     BACKWARD_RESULTS,
     MARGIN,
+    SHARED_MARGIN,
     TILED_BACKWARD_RESULTS,
     gradients_wait,
     head_bytes,
@@ -43,7 +44,7 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
     workspace = max(
         factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
     )
-    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast + SHARED_MARGIN * (job.cp > 1)
     card = chip.memory * GIB - bare.weights - CONTEXT - reserved - shape.layers * stream - workspace - MARGIN
     host = job.host - bare.host if _reaches_host(job, chip) else 0
     return Room(int(card), int(stream), int(gradients * (not wait)), max(0, int(host)), rates.matrix, rates.host_link)

@@ -20,6 +20,8 @@ BACKWARD_RESULTS = 1.5
 TILED_BACKWARD_RESULTS = 2.2
 #: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
 MARGIN = 3 * 2**29
+#: And beside it where devices share a window: such a step cannot be begun again with less kept, and lasts minutes.
+SHARED_MARGIN = 4 * 2**30
 #: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.
 TILE_TOKENS = 32768
 #: Elements of queries, or of keys repeated for them, that attention in blocks gives a kernel at a time: 1 GiB in bfloat16.

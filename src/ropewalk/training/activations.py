@@ -26,6 +26,7 @@ from ropewalk.settings.budget import (
     COMPILED_FLOPS,
     COMPILED_WEIGHTS,
     MARGIN,
+    SHARED_MARGIN,
     head_bytes,
     host_room,
     mlp_tiles,
@@ -139,7 +140,7 @@ class ActivationMemory:
         )
 
     def _of_several(self, tokens: int) -> int:
-        """Bytes that a layer's backward pass takes because there are several devices: weights made whole, keys of a shared window."""
+        """Bytes that a layer's backward pass takes because there are several devices: weights made whole, keys of a shared window, and what must stay free beside them."""
         mesh, layers, taken = self._mesh, self._checkpointing.layers if self._checkpointing else [], 0.0
         if mesh.world > 1:
             layer = sum(parameter.numel() for parameter in layers[0].parameters())
@@ -147,7 +148,7 @@ class ActivationMemory:
             taken += unsharded_bytes(layer, others, self._compute.itemsize)
         if mesh.context_size > 1:
             model = self._loss.model
-            taken += shared_window_bytes(tokens * mesh.context_size, key_width(model), query_width(model))
+            taken += SHARED_MARGIN + shared_window_bytes(tokens * mesh.context_size, key_width(model), query_width(model))
         return int(taken)
 
 
