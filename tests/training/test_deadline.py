@@ -1,7 +1,9 @@
 """`--budget`: a run ends in time, with what it has done saved, measured and fit to go on; or it does not begin."""
 
+import collections
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -165,3 +167,75 @@ def test_a_signal_while_the_end_in_time_is_saved_is_no_end_in_time_either(base, 
         go(base, tmp_path / "out", save_every=0, budget=5)
     assert "stopped by a signal after step 1, which is saved" in caplog.text
     assert not (tmp_path / "out" / "config.json").exists() and (tmp_path / "out/checkpoints/step-000001").is_dir()
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """A checkpoint by time is due after every step."""
+    monkeypatch.setattr(deadline, "BY_TIME", 0.0)
+    monkeypatch.setattr(deadline, "_OF_TIME", 0)
+
+
+def kept(out):
+    return sorted(path.name for path in (out / "checkpoints").glob("*"))
+
+
+def test_a_checkpoint_is_due_after_ten_minutes_and_never_for_more_than_a_twentieth_of_the_time(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: now)
+    run = Deadline()
+    now += 3600  # of reading data
+    assert not run.is_checkpoint_due()
+    run.step(60)
+    now += 539
+    assert not run.is_checkpoint_due()
+    now += 1
+    assert run.is_checkpoint_due()
+    with run.timed("saving"):
+        now += 90
+    now += 20 * 90 - 1
+    assert not run.is_checkpoint_due()
+    now += 1
+    assert run.is_checkpoint_due() and not run.is_checkpoint_due()
+
+
+def test_checkpoints_by_time_are_what_a_killed_run_goes_on_from_and_leave_no_models_behind(
+    base, tmp_path, monkeypatch, always
+):
+    go(base, tmp_path / "once", save_every=0)
+    assert kept(tmp_path / "once") == []
+
+    def killed(self, row, usual=Log.step):
+        usual(self, row)
+        if row.step == 5:
+            raise ZeroDivisionError  # nothing is saved on the way out
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Log, "step", killed)
+        go(base, tmp_path / "twice")
+    assert kept(tmp_path / "twice") == ["step-000003", "step-000004"]
+    (tmp_path / "twice/checkpoints/step-000004/notes.txt").write_text("mine")
+    go(base, tmp_path / "twice", steps=8, resume=True)
+    assert len(steps(tmp_path / "twice")) == 5 + 4
+    # No other step's model stays, and none is written after the last step; somebody's file does, with the model beside it.
+    assert kept(tmp_path / "twice") == ["step-000004", "step-000006", "step-000007"]
+    assert not (tmp_path / "twice/checkpoints/step-000004/state").exists()
+    go(base, tmp_path / "once", steps=8, save_every=0, overwrite=True, yes=True)
+    assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
+
+
+def test_a_checkpoint_after_steps_stays_as_a_model_among_those_by_time(base, tmp_path, monkeypatch, always):
+    monkeypatch.setattr("ropewalk.settings.train._SAVE_EVERY", 2)
+    go(base, tmp_path / "out")
+    assert kept(tmp_path / "out") == ["step-000002", "step-000004", "step-000005", "step-000006"]
+    go(base, tmp_path / "given", save_every=2)
+    assert kept(tmp_path / "given") == ["step-000002", "step-000004", "step-000006"]
+
+
+def test_a_disk_without_room_for_a_checkpoint_by_time_does_not_end_the_run(base, tmp_path, monkeypatch, caplog, always):
+    caplog.set_level("INFO", "ropewalk")
+    usage = collections.namedtuple("usage", "total used free")
+    room = (base / "model.safetensors").stat().st_size + 2**19  # of the model that it ends with
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, room))
+    assert go(base, tmp_path / "out", steps=2).steps == 2 and kept(tmp_path / "out") == []
+    assert "no checkpoint after step 1: the disk of" in caplog.text and "loses the steps since the first" in caplog.text

@@ -34,6 +34,9 @@ def test_what_lies_there_at_once_is_counted(tmp_path, options, there, models, st
     planned = disk.writes(settings(tmp_path, **options), 7, 11, **there)
     assert (planned.models, planned.states) == (models, states)
     assert planned.total == 7 * models + 11 * states
+    # Beside these, where nobody said after how many steps; a run is not refused for them.
+    left = settings(tmp_path, **options).steps - there.get("done", 0)
+    assert planned.by_time == (3 if "save_every" not in options and left else 0)
 
 
 def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> None:

@@ -26,7 +26,7 @@ def train(options: Any) -> None:
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of, estimates_of
-    from ropewalk.training.deadline import Deadline
+    from ropewalk.training.deadline import BY_TIME, Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = TrainSettings(**arguments(TrainSettings, options))
@@ -41,11 +41,9 @@ def train(options: Any) -> None:
         return say(f"{settings.out} has {all_taken(run, settings.steps)}\n{_NOTHING}")
     readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
     sources = [f"{reading} (estimated)" for reading in readings] or batches_of(settings, checkpoint, mesh).readings
-    saves = (
-        f"a checkpoint every {counted(settings.save_every, 'step')}"
-        if 0 < settings.save_every < settings.steps
-        else "no checkpoint before the end"
-    )
+    often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
+    often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
+    saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
     done = (
         f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
     )

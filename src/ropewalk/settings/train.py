@@ -33,6 +33,8 @@ LogName = Literal["tensorboard", "trackio", "wandb"]
 _LARGE_MODEL = 20e9
 #: Section 3.1's warm-up, and the divisor of a short run's steps that gives its own: 20 of 20 steps would never reach the rate.
 _WARMUP, _WARMUP_SHARE = 20, 5
+#: Table 3's steps between two that are measured.
+_SAVE_EVERY = 200
 #: Far more than any machine has cores; from some tens of thousands on, OpenMP crashes without a word.
 _Threads = Annotated[int, Range(1, 1024)]
 #: Where, how fast, how long and under whose eyes a run goes: its weights differ by rounding at most. What is read is known by its hash.
@@ -67,8 +69,8 @@ class TrainSettings(Recipe, Checkpointed):
     """Largest gradient norm, 0 for none. Not stated by the paper; 1.0 is LLaMA's own pretraining (arXiv 2302.13971, 2.3)."""
     budget: OptionalMinutes = None
     """End in so many minutes from now, even if fewer than --steps are done: no step begins that would not be finished, measured (--watch) and saved by then. Another time --resume goes on."""
-    save_every: CountOrNone = 200
-    """Steps between checkpoints (the paper measures every 200, table 3); 0 for none before the end."""
+    save_every: CountOrNone | None = None
+    """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one after every ten minutes without, which goes when newer ones are there."""
     keep_checkpoints: Count = 2
     """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state."""
     seed: Seed = 0
@@ -181,6 +183,16 @@ class TrainSettings(Recipe, Checkpointed):
             raise UserError(
                 f"{self.out} holds an unfinished run, {came}; {way_on}, or begin anew with --overwrite --yes"
             )
+
+    @property
+    def save_steps(self) -> int:
+        """Steps between checkpoints whose model stays, 0 for none."""
+        return _SAVE_EVERY if self.save_every is None else self.save_every
+
+    @property
+    def saves_by_time(self) -> bool:
+        """Whether checkpoints come by the clock as well (training/deadline.py): where nobody said after how many steps."""
+        return self.save_every is None
 
     @property
     def logs(self) -> dict[LogName, str]:

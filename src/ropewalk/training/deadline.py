@@ -1,7 +1,7 @@
 """A run that ends in time: `--budget`.
 
 in   minutes from when the command began; how long steps, saving and watching took so far, or what they take before they were seen
-out  whether there is time for another step, and for the rest of one
+out  whether there is time for another step, and for the rest of one; whether a checkpoint is due by time
 
 What comes after the last step is kept back: measuring it (`--watch`), the checkpoint from which the run can go on, the model itself.
 """
@@ -27,6 +27,9 @@ _REACHED = 0.6
 #: Seconds and share of a step that are kept back for what nobody times: leaving, a step that takes longer than those before it.
 _LEAVING, _SLOWER = 2.0, 1.1
 _EDGE = 1024
+#: Seconds of training after which a checkpoint comes by time: what a kill may cost by default, long beside writing a small model and short beside a night.
+#: Where writing one takes long, they come so seldom that it takes a twentieth of the time at most.
+BY_TIME, _OF_TIME = 600.0, 20
 
 
 class OutOfTime(Exception):
@@ -45,6 +48,7 @@ class Deadline:
         self._end = began() + (math.inf if minutes is None else 60 * minutes)
         self._recent: deque[float] = deque(maxlen=5)
         self._guessed, self._seen = dict[str, float](), dict[str, float]()
+        self._since: float | None = None
 
     @property
     def left(self) -> float:
@@ -68,6 +72,16 @@ class Deadline:
     def step(self, seconds: float) -> None:
         """A step took so long."""
         self._recent.append(seconds)
+        if self._since is None:
+            self._since = time.monotonic() - seconds
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether so much was trained since the last checkpoint, or the first step, that another one is worth its writing; True once, then after as long again."""
+        wait = max(BY_TIME, _OF_TIME * self._seen.get("saving", 0.0))
+        if self._since is None or (now := time.monotonic()) - self._since < wait:
+            return False
+        self._since = now
+        return True
 
     def check(self, rest: float, spent: float = 0.0) -> None:
         """Raises OutOfTime, on all processes, if `rest` more seconds of a step of which `spent` are over would come too late. Without a budget nobody asks."""
@@ -94,7 +108,10 @@ class Deadline:
         """Saving or watching: the longest that was seen is kept back from now on."""
         begin = time.monotonic()
         yield
-        self._seen[what] = max(self._seen.get(what, 0.0), time.monotonic() - begin)
+        end = time.monotonic()
+        self._seen[what] = max(self._seen.get(what, 0.0), end - begin)
+        if what == "saving":
+            self._since = end
 
     def refuse_hopeless(self, seconds: float, windows: int) -> None:
         """Refuse a first step of so many seconds and windows that is not done in time. Raises UserError."""

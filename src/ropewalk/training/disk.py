@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -31,21 +31,30 @@ class Writes:
     Attributes:
         models, states: how many lie on the disk at once that do not lie there yet.
         model, state: bytes of one.
+        by_time: checkpoints that may lie there besides; they come only where the disk has room, and nothing is refused for them.
     """
 
     models: int
     states: int
     model: int
     state: int
+    by_time: int = 0
 
     @property
     def total(self) -> int:
         return self.models * self.model + self.states * self.state
 
+    @property
+    def with_one_more(self) -> Writes:
+        """And another checkpoint."""
+        return replace(self, models=self.models + 1, states=self.states + 1)
+
     def __str__(self) -> str:
         return (
             f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one), and at "
             f"most {counted(self.states, 'state')} of about {size_in_words(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
+            + f"; in a run that takes longer, {counted(self.by_time, 'checkpoint')} by time besides, if there is room"
+            * bool(self.by_time)
         )
 
 
@@ -55,13 +64,15 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     Every checkpoint keeps its model; its state goes when newer ones are there, the newest of which is whole before the oldest goes. The final
     model is a link to the last checkpoint's if that is of the last step.
     """
-    every, steps = settings.save_every, settings.steps
+    every, steps = settings.save_steps, settings.steps
     saves = steps // every - done // every if every else 0
     if settings.budget is not None:  # which may end it anywhere, and saves what it came to
         saves = max(saves, 1)
     final = 0 if every and steps % every == 0 else 1
     at_once = min(there + saves, settings.keep_checkpoints + 1)
-    return Writes(saves + final, max(0, at_once - there), model, state)
+    # As many as are kept, and the one being written: the newest may all be by time.
+    by_time = min(settings.keep_checkpoints + 1, max(0, steps - done - 1)) if settings.saves_by_time else 0
+    return Writes(saves + final, max(0, at_once - there), model, state, by_time)
 
 
 def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None:
@@ -70,13 +81,13 @@ def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None
     Raises:
         UserError: with what they take, what there is, and what would do with less.
     """
-    free = shutil.disk_usage(out).free
-    if planned.total <= free:
+    there = free(out)
+    if planned.total <= there:
         return
     ends = planned.model  # of the final model alone
     raise UserError(
         f"what this run will write takes {size_in_words(planned.total)} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}, {counted(planned.states, 'state')} of "
-        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {size_in_words(free)} free; save less often with a larger --save-every (0 "
+        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {size_in_words(there)} free; save less often with a larger --save-every (0 "
         f"writes the final model alone, {size_in_words(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
     )
 
@@ -90,9 +101,20 @@ def ask(
         UserError: see `refuse_too_full`; the process may not write a file of the model's size.
     """
     refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
-    model = model_bytes(source)
-    state = state_bytes(parameters, settings.optimizer)
-    refuse_too_full(out, settings, writes(settings, model, state, done=done, there=there))
+    refuse_too_full(out, settings, still(settings, source, parameters, done=done, there=there))
+
+
+def still(
+    settings: TrainSettings, source: Checkpoint, parameters: Sequence[nn.Parameter], *, done: int, there: int
+) -> Writes:
+    """What a run that stands at step `done`, `there` states being kept already, will still write."""
+    model, state = model_bytes(source), state_bytes(parameters, settings.optimizer)
+    return writes(settings, model, state, done=done, there=there)
+
+
+def free(out: Path) -> int:
+    """Bytes that the disk of a directory has room for."""
+    return shutil.disk_usage(out).free
 
 
 def model_bytes(source: Checkpoint) -> int:

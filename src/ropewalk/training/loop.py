@@ -40,7 +40,7 @@ from ropewalk.training.header import digests_of, header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
+from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
 from ropewalk.training.step import Interrupted, TrainingStep, seed
 
 _logger = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Loop:
         }
 
     def _steps(self, log: Log, run: str, signals: Signals) -> None:
-        every, first = self.settings.save_every, self.done
+        every, first = self.settings.save_steps, self.done
         self._refuse_hopeless()
         while not self._is_enough() and self.done < self.settings.steps:
             begin = time.perf_counter()
@@ -233,6 +233,27 @@ class Loop:
             self.step.lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)
+            elif self._is_due():
+                self._save(run, by_time=True)
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does."""
+        if not (self.keep and self.settings.saves_by_time and self.done < self.settings.steps):
+            return False
+        return ranks.same(self.mesh.main and self.deadline.is_checkpoint_due() and self._has_room())
+
+    def _has_room(self) -> bool:
+        """Whether the disk has room for a checkpoint beside all that is still to come; none is asked for before the run, so it may not."""
+        planned = disk.still(
+            self.settings, self.start.source, self.step.parameters, done=self.done, there=len(self.snapshots.steps())
+        )
+        if disk.free(self.out) >= planned.with_one_more.total:
+            return True
+        self._say(
+            f"no checkpoint after step {self.done}: the disk of {self.settings.out} has no room for one beside what the run writes to its end; a kill "
+            f"loses the steps since {f'step {self._saved}' if self._saved else 'the first'}; make room, or give a smaller --keep-checkpoints"
+        )
+        return False
 
     def _refuse_hopeless(self) -> None:
         """Of a run with a budget: a first step that is longer than all of it."""
@@ -271,13 +292,14 @@ class Loop:
             self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")
         return bool(reason)
 
-    def _save(self, run: str) -> None:
+    def _save(self, run: str, *, by_time: bool = False) -> None:
         if self.keep and self._saved != self.done:
             about = {
                 "identity": self._identity(),
                 "run": run,
                 "threads": self.threads,
                 "precision": self.settings.precision,
+                BY_TIME: by_time,
             }
             with self.deadline.timed("saving"):
                 write_checkpoint(

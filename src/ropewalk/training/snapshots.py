@@ -9,6 +9,8 @@ the one before it. `state` is kept for the newest few; older checkpoints stay as
 
 People copy, rename and empty these directories. Only `step-NNNNNN` whose manifest has that very step is a checkpoint; what else lies
 there is never read and never deleted, and renamed if a checkpoint needs its name.
+
+One that came by time is there to go on from, and not to be measured: it goes with its state, so that a long run does not fill the disk.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ _HASHED = {
     "data": "data (files, weights, --packing, --scores, --loss, --field)",
 }
 _GONE = ".state.gone"
+#: In `about`: whether a checkpoint came by time, only to be gone on from.
+BY_TIME = "by_time"
 RECORDS = "records.jsonl"
 #: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
 HOLDS = (
@@ -134,10 +138,21 @@ class Snapshots:
             if self.path(step).is_symlink() or state.is_symlink():
                 continue  # it lies elsewhere, in another run perhaps
             # Renamed first: a run killed in the middle must not leave a state that looks whole.
+            if self._came_by_time(step) and next(guard.others(self.path(step)), None) is None:
+                gone = guard.beside(self.path(step), "old")
+                os.rename(self.path(step), gone)
+                guard.remove(gone)
+                continue
             gone = state.with_name(_GONE)
             shutil.rmtree(gone, ignore_errors=True)
             os.rename(state, gone)
             shutil.rmtree(gone, ignore_errors=True)
+
+    def _came_by_time(self, step: int) -> bool:
+        try:
+            return json.loads(read_text(self.manifest(step)))["about"][BY_TIME] is True
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, or of an earlier version
+            return False
 
     def latest(self) -> Snapshot | None:
         """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
