@@ -16,6 +16,8 @@ from ropewalk.records import Recorder
 from ropewalk.reports import render, report
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.passkey import k_max_interval
+from ropewalk.reports.rows import clean
+from ropewalk.reports.training import section, trainings
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +368,7 @@ def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):
     assert page.count("≈ marks an estimate") == 1
 
 
-@pytest.mark.parametrize(("asked", "said"), [({}, "interrupted"), ({"budget": 60}, "ended by --budget")])
+@pytest.mark.parametrize(("asked", "said"), [({}, "interrupted"), ({"budget": 60}, "interrupted"), ({"budget": 60, "ended_by": "--budget"}, "ended by --budget")])  # fmt: skip
 def test_a_run_that_is_not_over_is_said_to_be_in_the_verdict(tmp_path, asked, said):
     settings = {"out": "run", "learning_rate": 1e-4, "batch_size": 1, "steps": 400, "window": 1024} | asked
     recorder = records.Recorder(
@@ -463,6 +465,24 @@ def test_a_training_that_nothing_measured_is_not_denied(tmp_path, caplog, measur
     assert said in page and "not trained" not in page
     warned = "No row of these records measured runs/t2, which was trained for 8 steps."
     assert (warned in page, warned in caplog.text) == (not measured, not measured)
+
+
+def test_trainings_that_the_shown_model_does_not_descend_from_are_named_once_and_are_no_equals(tmp_path):
+    """A first attempt that was killed before its first checkpoint, and a run of another directory that was killed too."""
+    path = tmp_path / "r.jsonl"
+    settings = {"learning_rate": 1e-4, "batch_size": 1, "steps": 40}
+    for hour, (place, count) in enumerate((("run", 3), ("run", 40), ("other", 7))):
+        asked = {"started": f"2026-11-22T0{hour}:00:00+00:00", "settings": settings | {"out": place}}
+        made_up.steps(Recorder(path, made_up.run(made_up.extended(name="hemp"), "ropewalk train", **asked)), count)
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), (made_up.extended(4, 40, name="run"), made_up.row(1.9)))
+    page = made_up.words(render(records.read([path])))
+    assert page.count("run was begun anew after 3 of 40 steps of an attempt that was interrupted") == 1
+    assert page.count("No row of these records measured other, whose training is unfinished: interrupted, 7 of 40") == 1
+    assert page.count("interrupted") == 2 and "No row of these records measured run" not in page
+    assert [run.run.settings["out"] for run in trainings(clean(records.read([path])))] == ["run", "other"]
+    (table,) = section(clean(records.read([path]))).tables
+    assert [line.cells[0].text for line in table.lines] == ["40"]
+    assert "Device time: 3.3 min of training" in page.replace("\u00a0", " ")  # what all 50 steps took
 
 
 def test_two_prompts_a_depth_leave_every_k_max_possible(tmp_path):

@@ -34,8 +34,15 @@ def test_a_run_ends_within_its_minutes_and_goes_on_to_what_it_would_have_been(ba
     assert 0 < info.steps < 100_000
     done = steps(tmp_path / "twice")
     assert len(done) == info.steps and done[-1].seconds_left < 4.8
+
+    def ended_by():
+        (run,) = records.read([tmp_path / "twice/records.jsonl"]).runs.values()
+        return run.settings.get("ended_by")
+
+    assert ended_by() == "--budget"
     more = info.steps + 2
     go(base, tmp_path / "twice", steps=more, save_every=0, resume=True)
+    assert ended_by() is None
     go(base, tmp_path / "once", steps=more, save_every=0)
     assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
 

@@ -8,7 +8,7 @@ from ropewalk.records import BOOKKEEPING, Benchmark, PasskeySummary, Perplexity,
 from ropewalk.records import format as number_format
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.training import devices, kind_of_device, trainings
+from ropewalk.reports.training import attempts, devices, kind_of_device
 from ropewalk.sentences import joined
 
 #: What a kind of row is called where time is added up; others by their own name.
@@ -62,7 +62,7 @@ def in_words(clean: Clean) -> str:
 
 def _spent(clean: Clean) -> dict[tuple[str, str], tuple[int, float]]:
     """(what, kind of device) → (tokens, device seconds)."""
-    items = [("training", training.run, training.tokens, training.seconds) for training in trainings(clean)]
+    items = [("training", training.run, training.tokens, training.seconds) for training in attempts(clean)]
     for m in clean.measurements:
         seconds = getattr(m.row, "seconds", None)
         if isinstance(m.row, (Step, *BOOKKEEPING)) or not number_format.is_finite(seconds) or seconds <= 0:

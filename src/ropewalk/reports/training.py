@@ -13,9 +13,11 @@ from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_same_place, is_training, place
+from ropewalk.records.rows import ENDED_BY
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
+from ropewalk.sentences import counted
 
 #: A share of the data that was left out above which the page says so.
 _MUCH = 0.2
@@ -58,9 +60,9 @@ class Training:
 
     @property
     def ended(self) -> str:
-        """How a run ended that took fewer steps than were asked for."""
-        why = "interrupted" if self.measurements[-1].run.settings.get("budget") is None else "ended by --budget"
-        return f"{why}, {self.steps[-1].step} of {self.asked}"
+        """How a run ended that took fewer steps than were asked for: by what its header says, which a killed one has not come to write."""
+        by = self.run.settings.get(ENDED_BY)
+        return f"{f'ended by {by}' if by else 'interrupted'}, {self.steps[-1].step} of {self.asked}"
 
     def tokens_at(self, number: int) -> int | None:
         """Tokens seen when step `number` was done; None if the run never came that far."""
@@ -78,7 +80,26 @@ class Training:
 
 
 def trainings(clean: Clean) -> list[Training]:
-    """One per run with steps, in the order of their start."""
+    """One per run with steps, in the order of their start; without those of which nothing is left."""
+    runs = attempts(clean)
+    gone = {run.run.id for run, _ in begun_anew(runs)}
+    return [run for run in runs if run.run.id not in gone]
+
+
+def begun_anew(runs: Sequence[Training]) -> list[tuple[Training, str]]:
+    """Runs that were killed before their first checkpoint and begun anew in the same place, which has its name beside."""
+    later, gone = set[str](), []
+    for run in reversed(runs):
+        if is_training(run.run):
+            where = place(str(run.run.settings["out"]))
+            if where in later and not run.is_finished:
+                gone.append((run, where))
+            later.add(where)
+    return gone[::-1]
+
+
+def attempts(clean: Clean) -> list[Training]:
+    """All that was trained, in the order of its start: what cost time, though nothing may be left of it."""
     by_run: dict[str, dict[int, Measurement[Step]]] = {}
     for m in clean.of(Step):
         by_run.setdefault(m.run.id, {})[m.row.step] = m
@@ -157,9 +178,18 @@ def is_like(variant: Variant, run: Training) -> bool:
 
 
 def not_measured(clean: Clean) -> list[str]:
-    """These, in a sentence each."""
-    return [
-        f"No row of these records measured {place(str(run.run.settings['out']))}, which was trained for {number_format.steps(run.steps[-1].step)}."
+    """These, in a sentence each, and those of which nothing is left."""
+    gone = [
+        f"{where} was begun anew after {run.steps[-1].step} of {counted(run.asked or 0, 'step')} of an attempt that was interrupted: these are in no model."
+        for run, where in begun_anew(attempts(clean))
+    ]
+    return gone + [
+        f"No row of these records measured {place(str(run.run.settings['out']))}, "
+        + (
+            f"which was trained for {number_format.steps(run.steps[-1].step)}."
+            if run.is_finished
+            else f"whose training is unfinished: {run.ended} steps."
+        )
         for run in unmeasured(clean)
     ]
 
@@ -188,7 +218,9 @@ def _length(sources: list[dict[str, Any]]) -> str:
 
 def section(clean: Clean) -> Section | None:
     """The section of training, or None without a step."""
-    runs = trainings(clean)
+    runs, left = trainings(clean), {run.run.id for run in unmeasured(clean)}
+    own = [run for run in runs if run.run.id not in left]
+    runs = own or runs  # where no model was measured, all are what the page is of
     if not runs:
         return None
     part = Section("training", "Training", "Next-token loss of each optimiser step over its whole batch.")

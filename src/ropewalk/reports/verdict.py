@@ -170,7 +170,8 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     verdict.sentences.append(done)
     verdict.sentences += _unfinished(since)
     if target.steps:
-        verdict.sentences += _unfinished(training.trained_by(target, runs))
+        others = {run.run.id for run in training.unmeasured(clean)}
+        verdict.sentences += _unfinished([run for run in training.trained_by(target, runs) if run.run.id not in others])
     verdict.tiles.append(
         Tile("window", f"{target.original_window} → {target.window}", f"×{target.factor:.4g}, {label}")
     )

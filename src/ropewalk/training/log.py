@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ropewalk.checkpoint.guard import known_as
 from ropewalk.errors import UserError, told
 from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
-from ropewalk.records import Recorder, Run, Step, to_line
+from ropewalk.records import Recorder, Run, Step, append_lines, to_line
+from ropewalk.records.rows import ENDED_BY
 from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import TrainSettings
 
@@ -49,6 +50,14 @@ class Log:
         for sink in self._sinks:
             sink.step(step)
         self._progress.advance(detail=line(step, self._steps))
+
+    def ended(self, by: str) -> None:
+        """Say on record which option ended the run, in its header once more: one that was killed has come to no end."""
+        if is_first_process() and self._recorder.path is not None:
+            run = self._recorder.run
+            again = replace(run, settings={**run.settings, ENDED_BY: by})
+            with disk_errors(self._recorder.path):
+                append_lines(self._recorder.path, [to_line(again)])
 
     def close(self) -> None:
         """Finish whatever is open."""

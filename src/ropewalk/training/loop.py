@@ -221,6 +221,7 @@ class Loop:
                 self._end_in_time(run)
                 if self.mesh.any(signals.received is not None):  # while that was shown or saved
                     raise self._stopped(run, signals) from None
+                log.ended("--budget")
                 return
             self.done += 1
             seconds = time.perf_counter() - begin
