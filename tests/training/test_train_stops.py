@@ -23,6 +23,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.checkpoints_of_run import checkpoints
 from ropewalk.model import fit
 from ropewalk.model.load import load_model
+from ropewalk.reports.page import render
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
 from ropewalk.training.snapshots import Snapshots
@@ -58,8 +59,26 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(base, tmp_
     assert same(weights(tmp_path / "once"), weights(tmp_path / "twice"))
 
 
-def test_resuming_where_there_is_nothing_starts(base, tmp_path):
-    assert go(base, tmp_path / "out", steps=2, resume=True).steps == 2
+def test_resuming_where_there_is_nothing_starts(base, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ropewalk")
+    out = tmp_path / "out"
+
+    def killed(self, row, usual=Log.step):
+        usual(self, row)
+        if row.step == 2:
+            raise ZeroDivisionError  # nothing is saved on the way out
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Log, "step", killed)
+        go(base, out, steps=3, resume=True)
+    assert "no checkpoint" not in caplog.text
+    assert go(base, out, steps=3, resume=True).steps == 3
+    assert f"no checkpoint in {out}: the run starts at step 1, and the 2 steps on record are lost" in caplog.text
+    page = render(records.read([out / "records.jsonl"]))
+    assert "was begun anew after 2 of 3 steps" in page and page.count("was begun anew") == 1
+    assert (
+        "interrupted, 2 of 3 steps" not in page.split("Device time")[0]
+    )  # the verdict, which is of the second attempt
 
 
 def test_a_finished_model_without_checkpoints_is_not_begun_anew_by_resume(base, tmp_path):

@@ -28,6 +28,8 @@ from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.records import ModelInfo
+from ropewalk.records.resume import last_step_on_record
+from ropewalk.sentences import counted
 from ropewalk.settings import run_file
 from ropewalk.settings.train import CHANGEABLE, TrainSettings
 from ropewalk.training import disk, lora, threads, throughput, training_state
@@ -40,7 +42,7 @@ from ropewalk.training.header import digests_of, header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
+from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, RECORDS, Snapshot, Snapshots, refuse_other_run
 from ropewalk.training.step import Interrupted, TrainingStep, seed
 
 _logger = logging.getLogger(__name__)
@@ -165,7 +167,9 @@ class Loop:
                 f"{self.settings.out} holds a finished model and no checkpoint that a run can go on from, and to begin anew would replace it; put the "
                 "checkpoints back, choose another --out, or add --overwrite and leave --resume out"
             )
-        if snapshot is not None:
+        if snapshot is None:
+            self._say_lost()
+        else:
             changed = ranks.together(lambda: self._refuse_other_run(snapshot))
             self._changed = bool(changed)
             for change in changed:
@@ -179,6 +183,13 @@ class Loop:
                     "are taken again"
                 )
         return snapshot
+
+    def _say_lost(self) -> None:
+        """What a run that was killed before its first checkpoint had done, which is done again."""
+        if self.mesh.main and (steps := last_step_on_record(self.out / RECORDS)):
+            self._say(
+                f"no checkpoint in {self.settings.out}: the run starts at step 1, and the {counted(steps, 'step')} on record are lost"
+            )
 
     def _refuse_other_run(self, snapshot: Snapshot) -> list[str]:
         return refuse_other_run(snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ())
