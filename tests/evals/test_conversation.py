@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ropewalk import cli, testing
 from ropewalk.data import chat_template
 from ropewalk.errors import UserError
 from ropewalk.evals import conversation as talk
+from ropewalk.evals import time_needed
 from ropewalk.evals.loaded import open_model
 from ropewalk.progress import PROGRESS
 from ropewalk.settings.downstream import Decoding
@@ -85,6 +87,17 @@ def test_the_reading_of_a_long_prompt_shows_how_far_it_is_and_ends_before_the_fi
     caplog.clear()
     assert ropewalk.generate(model, text="rope", **asked).prompt_tokens == 5  # a short one is read in a moment
     assert not any(hasattr(record, "progress") for record in caplog.records) and reply.prompt_tokens == 33
+
+
+def test_a_log_says_at_the_start_how_long_the_reading_of_a_long_prompt_takes(model, monkeypatch, caplog):
+    """One layer of 32k tokens takes minutes on a CPU: its end is too late for the first line."""
+    monkeypatch.setattr(talk, "_LONG", 20)
+    monkeypatch.setattr(time_needed, "seconds_of", lambda flops, device: flops)  # the more is read, the longer
+    caplog.set_level(logging.INFO, "ropewalk")
+    ropewalk.chat(model, tokenizer=_tokenizer(), question=["rope" * 8, "b" * 30], max_new_tokens=3)
+    first, second = [each.getMessage() for each in caplog.records if "reading the prompt" in each.getMessage()]
+    assert re.match(r"reading the prompt: 33 tokens, about .* here; fewer take less", first)
+    assert re.match(r"reading the prompt: 33 tokens, about ", second)  # what was read before is not counted again
 
 
 def test_what_was_read_is_not_read_again(model, monkeypatch):

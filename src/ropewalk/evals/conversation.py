@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from ropewalk.errors import UserError, told
 from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
+from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import after
 from ropewalk.model.layers import decoder_layers
 from ropewalk.progress import Progress
@@ -257,10 +259,10 @@ class _Memory:
     def write(self, model: Any, ids: TokenIds, heard: _Heard, **how: Any) -> Written:
         """Continue `ids`, of which what was read before is not read again; the keywords are those of `write_one`."""
         if not model._supports_default_dynamic_cache():  # MiniMax makes its own
-            with _reading(model, len(ids)):
+            with _reading(model, len(ids), 0):
                 return write_one(model, ids, streamer=heard, **how)
         cache, self._cache = self._kept(ids) or DynamicCache(config=model.config.get_text_config()), None
-        with _reading(model, len(ids) - cache.get_seq_length()):
+        with _reading(model, len(ids), cache.get_seq_length()):
             written = write_one(model, ids, streamer=heard, cache=cache, **how)
         # Set once it is whole: an interrupted answer leaves some layers with a token more than others.
         self._cache, self._read = cache, np.concatenate([ids, written.ids])[: cache.get_seq_length()]
@@ -282,12 +284,24 @@ class _Memory:
 
 
 @contextlib.contextmanager
-def _reading(model: Any, tokens: int) -> Iterator[None]:
-    """Show how far the first pass of the block is, layer by layer, if it is one of many tokens: it takes minutes on a CPU."""
+def _reading(model: Any, length: int, known: int) -> Iterator[None]:
+    """Show how far the first pass of the block is, layer by layer, if it is one of many tokens: it takes minutes on a CPU, and of a long prompt one layer does, so that the whole is reckoned first.
+
+    length, known: tokens of the prompt, and how many of them were read before.
+    """
+    tokens = length - known
     layers = decoder_layers(model, required=False) if tokens >= _LONG else []
     if not layers:
         yield
         return
+    passes = Counter({(length, 1): 1, **({(known, 0): -1} if known else {})})
+    announce(
+        "reading the prompt",
+        model,
+        f"{tokens:,} tokens",
+        passes,
+        "fewer take less, and what was read is not read again",
+    )
     progress = Progress(f"reading the prompt, {tokens:,} tokens, by layers", len(layers))
     with contextlib.ExitStack() as stack:
         hooks = [layer.register_forward_hook(lambda *_: progress.advance()) for layer in layers]
