@@ -18,6 +18,7 @@ from ropewalk.checkpoint.file_limit import refuse_above_limit, size_in_words
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training.deadline import BY_TIME
 from ropewalk.training.optimizer import saved_bytes
 
 #: Files of a model that are copied.
@@ -53,7 +54,8 @@ class Writes:
         return (
             f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one), and at "
             f"most {counted(self.states, 'state')} of about {size_in_words(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
-            + f"; in a run that takes longer, {counted(self.by_time, 'checkpoint')} by time besides, if there is room"
+            + f"; {counted(self.by_time, 'checkpoint')} by time besides, if it takes more than {BY_TIME / 60:g} minutes and there is room"
+            * bool(self.by_time)
             * bool(self.by_time)
         )
 
