@@ -7,7 +7,8 @@ import torch
 
 import ropewalk
 from ropewalk.data.documents import Document
-from ropewalk.evals import by_layer
+from ropewalk.evals import by_layer, likelihood
+from ropewalk.model.loss import NextTokenLoss
 from ropewalk.progress import PROGRESS
 from ropewalk.testing import byte_tokenizer, prose, tiny
 
@@ -35,7 +36,34 @@ def test_a_long_pass_says_when_each_layer_is_done_and_a_short_one_nothing(measur
         layers
     }
     assert len(done) % layers == 0 and done[0][0].startswith("one pass over ")
+    assert max(number for _, number, _ in done) == layers
     assert not any(layer._forward_hooks for layer in model.model.layers)
+
+
+def test_trying_whether_a_head_is_linear_is_no_part_of_a_pass(monkeypatch, caplog):
+    model, watched = tiny(), []
+
+    def tried(model: torch.nn.Module) -> NextTokenLoss:
+        watched.append(any(layer._forward_hooks for layer in model.model.layers))
+        return NextTokenLoss(model)
+
+    monkeypatch.setitem(by_layer._LONG, "cpu", 1.0)
+    monkeypatch.setattr(likelihood, "LOGIT_BYTES", 1)  # more tokens than have their logits at once
+    monkeypatch.setattr(likelihood, "NextTokenLoss", tried)
+    caplog.set_level(PROGRESS, "ropewalk.progress")
+    ropewalk.perplexity(model, tokenizer=byte_tokenizer(), data=[Document("d", prose(63))], windows=[64], stride=64)
+    assert watched == [False]
+    layers, done = len(model.model.layers), [number for _, number, _ in layers_done(caplog)]
+    assert done == [*range(1, layers + 1)] * 2  # of five windows, and of what is left
+
+
+def test_a_second_pass_within_the_block_is_not_counted(caplog):
+    model, ids = tiny(), torch.tensor([[256, 64, 65]])
+    caplog.set_level(PROGRESS, "ropewalk.progress")
+    with by_layer.first_pass(model, "layers", is_long=True):
+        model(input_ids=ids)
+        model(input_ids=ids)
+    assert max(number for _, number, _ in layers_done(caplog)) == len(model.model.layers)
 
 
 def test_what_fails_within_a_pass_leaves_no_hook(monkeypatch):

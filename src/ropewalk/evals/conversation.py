@@ -6,12 +6,12 @@ out  answers, streamed as they are written; keys and values of what was read sta
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,12 @@ from ropewalk.data.chat_template import prompt_of
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.errors import UserError, told
+from ropewalk.evals.by_layer import first_pass
 from ropewalk.evals.downstream.generation import Written, write_one
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
 from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import after
-from ropewalk.model.layers import decoder_layers
-from ropewalk.progress import Progress
 from ropewalk.settings.chat import ChatSettings, GenerateSettings, Writing
 from ropewalk.settings.command import takes
 from ropewalk.settings.downstream import Decoding
@@ -283,38 +282,22 @@ class _Memory:
         return self._cache
 
 
-@contextlib.contextmanager
-def _reading(model: Any, length: int, known: int) -> Iterator[None]:
-    """Show how far the first pass of the block is, layer by layer, if it is one of many tokens: it takes minutes on a CPU, and of a long prompt one layer does, so that the whole is reckoned first.
+def _reading(model: Any, length: int, known: int) -> AbstractContextManager[None]:
+    """Show how far the reading of a prompt is, if it is one of many tokens: it takes minutes on a CPU, and of a long prompt one layer does, so that the whole is reckoned first.
 
     length, known: tokens of the prompt, and how many of them were read before.
     """
     tokens = length - known
-    layers = decoder_layers(model, required=False) if tokens >= _LONG else []
-    if not layers:
-        yield
-        return
-    passes = Counter({(length, 1): 1, **({(known, 0): -1} if known else {})})
-    announce(
-        "reading the prompt",
-        model,
-        f"{tokens:,} tokens",
-        passes,
-        "fewer take less, and what was read is not read again",
-    )
-    progress = Progress(f"reading the prompt, {tokens:,} tokens, by layers", len(layers))
-    with contextlib.ExitStack() as stack:
-        hooks = [layer.register_forward_hook(lambda *_: progress.advance()) for layer in layers]
-
-        def ended(*_: Any) -> None:  # before the first word is written
-            stack.close()
-
-        hooks.append(layers[-1].register_forward_hook(ended))
-        stack.callback(progress.end)
-        for hook in hooks:
-            stack.callback(hook.remove)
-        progress.begin()
-        yield
+    if tokens >= _LONG:
+        passes = Counter({(length, 1): 1, **({(known, 0): -1} if known else {})})
+        announce(
+            "reading the prompt",
+            model,
+            f"{tokens:,} tokens",
+            passes,
+            "fewer take less, and what was read is not read again",
+        )
+    return first_pass(model, f"reading the prompt, {tokens:,} tokens, by layers", is_long=tokens >= _LONG)
 
 
 def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:

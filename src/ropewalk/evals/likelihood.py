@@ -132,8 +132,7 @@ def negative_log_likelihoods(
     pending: Float[torch.Tensor, "batch scored"] | None = None
     for batch in _batches(passes, batch_tokens):
         ids = rows_on(device, [item.ids for item in batch])
-        with by_layer(model, ids):
-            scores = _forward(model, ids, batch[0].scored)
+        scores = _forward(model, ids, batch[0].scored)
         # Read one batch late, so that a GPU already has its next batch when the CPU waits for this one.
         if pending is not None:
             yield from pending.cpu().numpy()
@@ -168,12 +167,13 @@ def _forward(model: Any, ids: Int[torch.Tensor, "batch n"], scored: int) -> Floa
     targets = ids[:, -scored:]
     vocabulary = model.get_output_embeddings().weight.shape[0]
     step = max(1, LOGIT_BYTES // (4 * len(ids) * vocabulary))
-    if scored <= step or not head_is_linear(model):
-        with reading_last(model, scored + 1):
+    if scored <= step or not head_is_linear(model):  # which may run the model itself: before a pass is shown
+        with reading_last(model, scored + 1), by_layer(model, ids):
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits[:, :-1]
         return _nll(logits, targets, step)
     # The first window of a document scores all its tokens: its logits at once would be most of the run's memory.
-    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
+    with by_layer(model, ids):
+        hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -scored - 1 : -1]
     head, scale_and_cap = model.get_output_embeddings(), logits_transform(model)
     parts = [
         _nll(scale_and_cap(head(hidden[:, at : at + step]).float()), targets[:, at : at + step], step)
