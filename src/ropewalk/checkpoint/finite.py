@@ -17,7 +17,7 @@ import numpy as np
 
 from ropewalk.checkpoint.digests import by_threads
 from ropewalk.checkpoint.headers import check_safetensors, tensors
-from ropewalk.checkpoint.outliers import Outlier, is_large, outlier
+from ropewalk.checkpoint.outliers import Outlier, is_large, outlier, shift
 from ropewalk.checkpoint.tensor_problems import is_by_token
 
 #: Bytes that one thread reads at a time.
@@ -97,10 +97,15 @@ class _Marks:
 class _Read:
     """What is kept of a piece: the bits of its largest magnitude, and of its value where it has one alone; its marks, where they are asked for."""
 
+    piece: _Piece
     largest: int
-    broken: bool
     only: int | None
     marks: _Marks | None
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has NaN or an infinity: magnitudes are in the order of their bits, these at the end."""
+        return self.largest >= _ALL_SET[self.piece.dtype][1]
 
 
 def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = True) -> Damage:
@@ -113,10 +118,8 @@ def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = 
     header = check_safetensors(file) if header is None else header
     pieces = list(_pieces(header, _begin_of_data(file)))
     read: dict[str, list[_Read]] = {}
-    parts: dict[str, list[_Piece]] = {}
-    for piece, result in zip(pieces, by_threads(lambda piece: _read(file, piece, compare), pieces), strict=True):
-        read.setdefault(piece.name, []).append(result)
-        parts.setdefault(piece.name, []).append(piece)
+    for result in by_threads(lambda piece: _read(file, piece, compare), pieces):
+        read.setdefault(result.piece.name, []).append(result)
     broken = [name for name, results in read.items() if any(result.broken for result in results)]
     sound = {
         name: read[name]
@@ -124,11 +127,10 @@ def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = 
         if name in read and name not in broken and _is_matrix(name, entry["shape"])
     }
     constant = [name for name, results in sound.items() if _is_constant(results)]
-    largest = {name: max(result.largest for result in results) for name, results in read.items() if name not in broken}
     outliers = [
         found
         for name, entry in tensors(header)
-        if name in largest and (found := _outlier(file, parts[name], entry["shape"], largest[name]))
+        if name in read and name not in broken and (found := _outlier(file, read[name], entry["shape"]))
     ]
     compared = sound if compare else {}
     matrices = {name: _matrix(results) for name, results in compared.items() if name not in constant}
@@ -150,7 +152,7 @@ def _pieces(header: dict[str, Any], begin_of_data: int) -> Iterator[_Piece]:
 
 
 def _read(file: Path, piece: _Piece, compare: bool) -> _Read:
-    size, bits = _ALL_SET[piece.dtype]
+    size, _ = _ALL_SET[piece.dtype]
     values = np.fromfile(file, f"<u{size}", piece.count, offset=piece.offset)
     magnitude = values.dtype.type((1 << (8 * size - 1)) - 1)  # all bits but the sign's
     # Most pieces differ within a few values, and are not compared whole.
@@ -160,25 +162,24 @@ def _read(file: Path, piece: _Piece, compare: bool) -> _Read:
     zeros = not (first & magnitude).any() and not (values & magnitude).any()
     only = 0 if zeros else int(values[0]) if alike else None
     marks = _marks(values, magnitude, piece) if compare else None
-    # Magnitudes are in the order of their bits, NaN and infinity at the end. Last: it writes over the values.
-    largest = int(np.bitwise_and(values, magnitude, out=values).max())
-    return _Read(largest, largest >= bits, only, marks)
+    largest = int(np.bitwise_and(values, magnitude, out=values).max())  # last: it writes over the values
+    return _Read(piece, largest, only, marks)
 
 
-def _outlier(file: Path, pieces: Sequence[_Piece], shape: Sequence[int], largest: int) -> Outlier | None:
+def _outlier(file: Path, results: Sequence[_Read], shape: Sequence[int]) -> Outlier | None:
     """The tensor's largest value, if it is absurd; a tensor without a large one is not read again."""
-    first = pieces[0]
-    if not is_large(largest, shape, _EXPONENT[first.dtype]):
+    first = results[0].piece
+    if not is_large(max(result.largest for result in results), shape, _EXPONENT[first.dtype]):
         return None
-    count = sum(piece.count for piece in pieces)
+    count = sum(result.piece.count for result in results)
     bits = np.fromfile(file, f"<u{_ALL_SET[first.dtype][0]}", count, offset=first.offset)
     return outlier(first.name, bits.reshape(shape), _EXPONENT[first.dtype])
 
 
 def _marks(values: np.ndarray, magnitude: Any, piece: _Piece) -> _Marks:
     sample = values[::_SAMPLED]
-    exponent, shift = _EXPONENT[piece.dtype], (_EXPONENT[piece.dtype] & -_EXPONENT[piece.dtype]).bit_length() - 1
-    exponents = (sample[(sample & magnitude) != 0] & values.dtype.type(exponent)) >> values.dtype.type(shift)
+    exponent = _EXPONENT[piece.dtype]
+    exponents = (sample[(sample & magnitude) != 0] & values.dtype.type(exponent)) >> values.dtype.type(shift(exponent))
     whole_words = values.nbytes % 8 == 0
     words = int((values.view("<u8") if whole_words else values).sum(dtype=np.uint64))
     of_sample = hashlib.blake2b(sample.tobytes(), digest_size=16).digest()

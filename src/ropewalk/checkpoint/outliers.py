@@ -54,7 +54,7 @@ def outlier(name: str, bits: np.ndarray, exponent: int) -> Outlier | None:
     flat &= ~sign  # magnitudes are in the order of their bits
     values = flat[flat != 0]
     typical = int(np.partition(values, values.size // 2)[values.size // 2])
-    far = min((typical >> _shift(exponent)) - _bias(exponent) + _FAR, _OVERFLOWS)
+    far = min((typical >> shift(exponent)) - _bias(exponent) + _FAR, _OVERFLOWS)
     count = int((flat >= _bits(max(far, _least(bits.shape)), exponent)).sum())
     if not count:
         return None
@@ -68,19 +68,20 @@ def _least(shape: Sequence[int]) -> int:
     return _LARGE_MATRIX if sum(size > 1 for size in shape) > 1 else _LARGE_VECTOR
 
 
-def _shift(exponent: int) -> int:
+def shift(exponent: int) -> int:
+    """How many bits stand below those of the exponent."""
     return (exponent & -exponent).bit_length() - 1
 
 
 def _bias(exponent: int) -> int:
-    return (exponent >> _shift(exponent)) // 2
+    return (exponent >> shift(exponent)) // 2
 
 
 def _bits(order: int, exponent: int) -> Any:
     """The bits of 2 to this, or more than any value's where the format does not reach so far."""
-    return (order + _bias(exponent)) << _shift(exponent)
+    return (order + _bias(exponent)) << shift(exponent)
 
 
 def _value(bits: int, exponent: int) -> float:
-    mantissa, order = (bits & ((1 << _shift(exponent)) - 1)) / (1 << _shift(exponent)), bits >> _shift(exponent)
+    mantissa, order = (bits & ((1 << shift(exponent)) - 1)) / (1 << shift(exponent)), bits >> shift(exponent)
     return math.ldexp(1 + mantissa, order - _bias(exponent)) if order else math.ldexp(mantissa, 1 - _bias(exponent))
