@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
-from ropewalk.reports.paired import Ratio, ratio, told
+from ropewalk.reports.paired import Ratio, only, ratio, told
 from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.training import Training, budget
 
@@ -87,7 +87,4 @@ def _mean_loss(changes: Sequence[tuple[Variant, Ratio]], seeds: int) -> str:
     if not changes:
         return ""
     mean = f"{told(over_seeds([change.nats for _, change in changes]))} nats"
-    if len(changes) == seeds:
-        return mean
-    known = ", ".join(str(seed.recipe.seed) for seed, _ in changes)
-    return f"{mean}, of seed{'s' if len(changes) > 1 else ''} {known} alone"
+    return mean if len(changes) == seeds else f"{mean}, {only([seed.recipe.seed for seed, _ in changes])}"

@@ -26,9 +26,7 @@ def section(clean: Clean) -> Section | None:
     groups: dict[_Rule, list[Measurement[ContextGain]]] = {}
     for m in sorted(measurements, key=lambda m: (m.variant.order, m.row.window)):
         if m.variant in keep:
-            row = m.row
-            rule = (row.data, row.texts, row.short, row.stride, row.bos, row.evaluator)
-            groups.setdefault(rule, []).append(m)
+            groups.setdefault(_rule(m.row), []).append(m)
     if not groups:
         return None
     part = Section(
@@ -45,11 +43,10 @@ def section(clean: Clean) -> Section | None:
 
 def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     """The mean gain of these seeds at the longest window, for a verdict; nothing where none was measured. Of several short contexts the one most seeds have."""
-    rows: dict[tuple, dict[Variant, ContextGain]] = {}
+    rows: dict[tuple[int, _Rule], dict[Variant, ContextGain]] = {}
     for m in clean.of(ContextGain):
         if m.model_variant in seeds and number_format.is_finite(m.row.gain):
-            rule = (m.row.window, m.row.data, m.row.texts, m.row.short, m.row.stride, m.row.bos, m.row.evaluator)
-            rows.setdefault(rule, {})[m.model_variant] = m.row
+            rows.setdefault((m.row.window, _rule(m.row)), {})[m.model_variant] = m.row
     if not rows:
         return ""
     each = list(max(rows.items(), key=lambda item: (item[0][0], len(item[1])))[1].values())
@@ -59,6 +56,10 @@ def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     known += [bounds] * bool(bounds)
     in_brackets = f" ({', '.join(known)})" if known else ""
     return f"Context gain: {'≈ ' * row.estimate}{_nats(value)} nats{in_brackets}."
+
+
+def _rule(row: ContextGain) -> _Rule:
+    return row.data, row.texts, row.short, row.stride, row.bos, row.evaluator
 
 
 def _nats(value: float) -> str:

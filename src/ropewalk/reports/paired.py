@@ -159,9 +159,12 @@ def common_seeds(mine: Sequence[Variant], theirs: Sequence[Variant]) -> list[int
 def alone(mine: Sequence[Variant], theirs: Sequence[Variant]) -> str:
     """What is said of a difference that is not of all seeds of both: which ones it is of."""
     common = common_seeds(mine, theirs)
-    return (
-        f"of seeds {', '.join(map(str, common))} alone" if common and len(common) < max(len(mine), len(theirs)) else ""
-    )
+    return only(common) if common and len(common) < max(len(mine), len(theirs)) else ""
+
+
+def only(seeds: Sequence[int | None]) -> str:
+    """That a figure is of these seeds and no others, in words."""
+    return f"of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} alone"
 
 
 def asked_apart(before: Bounded, after: Bounded) -> Bounded:

@@ -11,10 +11,9 @@ from typing import Any
 
 from ropewalk.evals.intervals import Paired
 from ropewalk.figures import style
-from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import methods
+from ropewalk.reports import methods, retrieval
 from ropewalk.reports.content import Cell, Line, Table
 from ropewalk.reports.methods import Bounded, Contender, Contest
 from ropewalk.reports.paired import alone, asked_apart, between, loss_difference
@@ -90,5 +89,4 @@ def _retrieval(clean: Clean, first: Variant, second: Variant, window: int) -> Bo
 
 
 def _trials(clean: Clean, variant: Variant, window: int) -> dict[str, list]:
-    rows = [m.row for m in clean.of(Retrieval) if m.model_variant == variant and m.row.window == window]
-    return {row.family: row.per_trial for row in rows if row.per_trial}
+    return {row.family: row.per_trial for row in retrieval.rows_of(clean, variant, window) if row.per_trial}

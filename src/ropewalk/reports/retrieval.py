@@ -29,6 +29,11 @@ def by_variant(clean: Clean) -> ByVariant:
     return dict(sorted(rows.items(), key=lambda item: (item[0][0].order, item[0][1])))
 
 
+def rows_of(clean: Clean, variant: Variant, window: int) -> list[Retrieval]:
+    """The families that one model was asked in prompts of so many tokens."""
+    return [m.row for m in clean.of(Retrieval) if m.model_variant == variant and m.row.window == window]
+
+
 def section(clean: Clean) -> Section | None:
     """The section of retrieval, or None without any."""
     rows = by_variant(clean)
@@ -78,7 +83,7 @@ def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant
 
 def _asked(clean: Clean, variant: Variant, window: int) -> tuple[int, int] | None:
     """Prompts answered right and prompts, over all families; None without any."""
-    rows = [m.row for m in clean.of(Retrieval) if m.model_variant == variant and m.row.window == window]
+    rows = rows_of(clean, variant, window)
     trials = sum(row.trials for row in rows)
     return (sum(row.successes for row in rows), trials) if trials else None
 
