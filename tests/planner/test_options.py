@@ -136,7 +136,7 @@ def test_a_plan_that_rests_on_an_assumed_host_says_so() -> None:
     )
     assumed = "(if the host has 128GiB for each chip, as is assumed; --host-memory says how much there is)"
     assert rests.startswith("it fits by") and rests.endswith(assumed)
-    assert other_options.startswith("it fits with: ") and assumed in other_options
+    assert other_options.startswith("it does NOT fit as asked; it fits with: ") and assumed in other_options
     assert alone.startswith("it fits by") and "assumed" not in alone
     assert "; or " not in other_options and "; other ways are below. By" in other_options  # the table has them
     assert "assumed" not in verdict(plan("7b", gpus="H100", window=2**18, host_memory="128GiB"))
@@ -161,7 +161,7 @@ def test_without_a_window_four_times_the_models_own_is_planned_for(capsys) -> No
     ("asked", "first", "status"),
     [
         (["7b", "--gpus", "H200"], "it fits by --precision ", 0),
-        (["7b", "--gpus", "4090"], "it fits with: --precision bfloat16 --optimizer adamw --mode lora", 0),
+        (["7b", "--gpus", "4090"], "it does NOT fit as asked; it fits with: --precision bfloat16 --optimizer adamw --mode lora", 0),
         (["65b", "--gpus", "T4"], "it does NOT fit by --precision ", 1),
     ],
 )

@@ -146,11 +146,9 @@ def test_a_signal_is_no_end_in_time_and_a_model_that_the_run_has_left_behind_is_
         f"after step 3, which is saved; go on with --resume; the model in {out} is still that of step 2" in caplog.text
     )
     caplog.clear()
-    assert Checkpoint.open(out).info.steps == 2
-    assert (
-        f"the model in {out} is that of step 2, and its run came to step 3: {out}/checkpoints/step-000003"
-        in caplog.text
-    )
+    assert Checkpoint.open(out).info.steps == Checkpoint.open(out).info.steps == 2
+    later = f"the model in {out} is that of step 2, and its run came to step 3: {out}/checkpoints/step-000003"
+    assert caplog.text.count(later) == 1
 
 
 def test_a_signal_while_the_end_in_time_is_saved_is_no_end_in_time_either(base, tmp_path, monkeypatch, caplog):

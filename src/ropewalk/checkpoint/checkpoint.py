@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
 
 _logger = logging.getLogger(__name__)
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """A command may open a checkpoint several times, as a rehearsal does for its plan."""
+    _logger.warning(sentence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ class Checkpoint:
         path = locate(name, trust_remote_code=trust_remote_code, pickles=pickles)
         config = read_config(path)
         if later := outrun(path):
-            _logger.warning(later)
+            _warn_once(later)
         return cls(str(name), path, config, answers=answers, trust_remote_code=trust_remote_code)
 
     def open_base(self, name: str | Path | Checkpoint) -> Checkpoint:

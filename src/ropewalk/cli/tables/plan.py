@@ -63,9 +63,11 @@ def show_plan(plan: Plan) -> None:
     recipe = recipe_line(plan)
     if at_once and recipe:
         terminal.print(recipe, markup=False, highlight=False, soft_wrap=True)
+    if not plan.fits:  # before every table
+        terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
     terminal.print(memory_table(plan))
-    terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
     if plan.fits:
+        terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
@@ -157,7 +159,7 @@ def verdict(plan: Plan) -> str:
     more = "; other ways are below" if len(plan.others) > 1 else ""  # in the table, which follows
     if plan.here:
         best = plan.here[0].options + _assumed_host(plan, plan.here[0].memory.host)
-        return f"it fits with: {best}{more}. By {regime} alone it does not: {lacking} with {kept}"
+        return f"it does NOT fit as asked; it fits with: {best}{more}. By {regime} alone: {lacking} with {kept}"
     ways = plan.others[0].options + more if plan.others else _nothing_fits(plan)
     if plan.chip.on_cpu:
         ways += f"; {_ELSEWHERE}"
