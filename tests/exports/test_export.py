@@ -83,6 +83,13 @@ def test_a_factor_that_is_no_whole_number_is_served_with_the_window_said(tmp_pat
     exported = ropewalk.export(tmp_path / "longer", reader="vllm", out=tmp_path / "out")
     assert 100 <= exported.window < 102
     assert exported.window == 100 or exported.command.endswith("--max-model-len 100")
+    text = read_config(base)
+    width = text["num_key_value_heads"] * text["head_dim"]
+    whole, before = (text["num_hidden_layers"] * 2 * 2 * width * tokens / 2**30 for tokens in (100, 64))
+    assert (
+        exported.cost
+        == f"keys and values of a request of 100 tokens take {whole:.3g} GiB in 16 bits, and {before:.3g} GiB at 64"
+    )
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,11 @@ def test_without_a_window_four_times_the_models_own_is_planned_for(capsys) -> No
     ("asked", "first", "status"),
     [
         (["7b", "--gpus", "H200"], "it fits by --precision ", 0),
-        (["7b", "--gpus", "4090"], "it does NOT fit as asked; it fits with: --precision bfloat16 --optimizer adamw --mode lora", 0),
+        (
+            ["7b", "--gpus", "4090"],
+            "it does NOT fit as asked; it fits with: --precision bfloat16 --optimizer adamw --mode lora",
+            0,
+        ),
         (["65b", "--gpus", "T4"], "it does NOT fit by --precision ", 1),
     ],
 )

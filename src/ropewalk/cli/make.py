@@ -98,7 +98,8 @@ def export(options: Any) -> None:
 
     exported = export(**arguments(ExportSettings, options))
     serves = f"{exported.reader} reads back a window of {exported.window} tokens and the rotation of the checkpoint"
-    say(f"{exported.out}: {serves}" + (f"; {exported.says}" if exported.says else "") + f"\n{exported.command}")
+    says = "; ".join(filter(None, [serves, exported.says]))
+    say("\n".join(filter(None, [f"{exported.out}: {says}", exported.cost, exported.command])))
 
 
 def report(options: Any) -> None:

@@ -16,7 +16,14 @@ from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.file_limit import refuse_above_limit
-from ropewalk.checkpoint.files import read_config, read_json, refuse_existing, whole_directory, write_json
+from ropewalk.checkpoint.files import (
+    read_config,
+    read_json,
+    refuse_existing,
+    strange_config,
+    whole_directory,
+    write_json,
+)
 from ropewalk.checkpoint.model_card import EXPORT, NOT_MEASURED, README, say_export
 from ropewalk.errors import UserError
 from ropewalk.exports import adapters, gguf_rope
@@ -25,10 +32,13 @@ from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
 from ropewalk.model.carry import say_of_links
 from ropewalk.model.load import refuse_unknown_code
+from ropewalk.planner.reading import cache_bytes
+from ropewalk.planner.shape import read_shape
 from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.readers.window_checks import warn_of_window
+from ropewalk.records import format as number_format
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
@@ -55,6 +65,7 @@ class Exported:
         window: tokens that the reader serves when nothing else is said, computed from what was written.
         command: the line to type, or the line of Python.
         says: what to know before typing it; empty if nothing.
+        cost: memory of a request that fills the window, and of one that filled the original; empty where layers are not counted.
     """
 
     out: Path
@@ -62,6 +73,7 @@ class Exported:
     window: int
     command: str
     says: str = ""
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,8 @@ def export(settings: ExportSettings) -> Exported:
             + longer
             for place in (out, ".")
         )
-        exported = Exported(out, settings.reader, served, line, _warning(target, beside, checkpoint) or target.says)
+        says = _warning(target, beside, checkpoint) or target.says
+        exported = Exported(out, settings.reader, served, line, says, _cost(checkpoint))
         write_json(beside / EXPORT, _manifest(checkpoint, exported) | {"here": here})
         _say_of_card(checkpoint, beside, out)
         run_file.write(settings, beside)
@@ -146,6 +159,20 @@ def _checkpoint(settings: ExportSettings) -> Iterator[Checkpoint]:
     warn_of_spellings(checkpoint, makes=True)
     warn_of_window(checkpoint)
     yield checkpoint
+
+
+def _cost(checkpoint: Checkpoint) -> str:
+    """What serving the window takes beside the weights."""
+    rope = checkpoint.rope
+    windows = {"window": rope.window, "original_window": rope.original_window}
+    try:
+        with strange_config(checkpoint.name):
+            shape = read_shape(checkpoint.config, name=checkpoint.name, **windows)
+    except UserError:
+        return ""
+    whole, before = (number_format.memory(cache_bytes(shape, tokens)) for tokens in windows.values())
+    grown = f", and {before} at {rope.original_window}" if rope.window > rope.original_window else ""
+    return f"keys and values of a request of {rope.window} tokens take {whole} in 16 bits{grown}"
 
 
 def _warning(target: _Target, directory: Path, checkpoint: Checkpoint) -> str:

@@ -89,14 +89,19 @@ class Serving:
     tokens_per_second: float | None
 
 
+def _layer_bytes(shape: Shape) -> float:
+    """A key and a value of one token in one layer, of two bytes each number."""
+    return 2.0 * 2 * shape.kv_width
+
+
+def cache_bytes(shape: Shape, tokens: int) -> float:
+    """Keys and values of one request of so many tokens, in 16 bits; sliding layers keep no more than they see."""
+    attended = min(shape.sliding_window or tokens, tokens)
+    return _layer_bytes(shape) * ((shape.layers - shape.sliding) * tokens + shape.sliding * attended)
+
+
 def serving(shape: Shape, window: int, chip: Chip, rates: Rates) -> Serving:
     """What serving at a window costs. Keys and values are counted by their own heads, which groups of queries share."""
-    layer = 2.0 * 2 * shape.kv_width  # a key and a value, of two bytes each number
-
-    def cache(tokens: int) -> float:
-        attended = min(shape.sliding_window or tokens, tokens)
-        return layer * ((shape.layers - shape.sliding) * tokens + shape.sliding * attended)
-
     # The head is asked for the last position alone.
     products = 2.0 * (shape.active_weights - shape.embedding) * window + 2.0 * shape.embedding
     attention = shape.attention_flops(window) * window
@@ -106,14 +111,14 @@ def serving(shape: Shape, window: int, chip: Chip, rates: Rates) -> Serving:
 
     def whole_cache(count: int) -> float:
         """Of one window over all chips, each of which has one head at least."""
-        return cache(window) * max(1.0, count / shape.kv_heads)
+        return cache_bytes(shape, window) * max(1.0, count / shape.kv_heads)
 
     chips = next((count for count in counts if weights + whole_cache(count) <= count * room), 0)
     read = 2.0 * shape.active_weights + whole_cache(chips)
     return Serving(
-        token_bytes=layer * shape.layers,
-        window_bytes=cache(window),
-        before_bytes=cache(shape.window),
+        token_bytes=_layer_bytes(shape) * shape.layers,
+        window_bytes=cache_bytes(shape, window),
+        before_bytes=cache_bytes(shape, shape.window),
         weights=weights,
         chips=chips,
         windows=int((chips * room - weights) // whole_cache(chips)) if chips else 0,
