@@ -30,7 +30,8 @@ from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
 from ropewalk.model.devices import device_name
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.planner.chips import mfu, named
+from ropewalk.planner.chip_names import named
+from ropewalk.planner.chips import mfu
 from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import head_bytes
 from ropewalk.training import recompute, throughput

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
 from ropewalk import records
 from ropewalk.attention_ops import kernels
-from ropewalk.planner.chips import Chip, mfu, named
+from ropewalk.planner.chip_names import named
+from ropewalk.planner.chips import Chip, mfu
 from ropewalk.training import throughput
 
 

@@ -356,7 +356,8 @@ def test_at_a_terminal_one_is_asked_before_checkpoints_go(trained, interrupted, 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path, capsys, monkeypatch) -> None:
     from ropewalk.planner import calibrate
-    from ropewalk.planner.chips import datasheet_rates, named
+    from ropewalk.planner.chip_names import named
+    from ropewalk.planner.chips import datasheet_rates
 
     chip = named("NVIDIA L4")
     monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
@@ -400,7 +401,8 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
 def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys, monkeypatch) -> None:
     from ropewalk.data import text_size, tokenising
     from ropewalk.planner import calibrate
-    from ropewalk.planner.chips import datasheet_rates, named
+    from ropewalk.planner.chip_names import named
+    from ropewalk.planner.chips import datasheet_rates
 
     chip = named("NVIDIA L4")
     monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))
@@ -419,7 +421,8 @@ def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys,
 
 def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_path, capsys, monkeypatch) -> None:
     from ropewalk.planner import calibrate
-    from ropewalk.planner.chips import datasheet_rates, named
+    from ropewalk.planner.chip_names import named
+    from ropewalk.planner.chips import datasheet_rates
 
     chip = named("NVIDIA L4")
     monkeypatch.setattr(calibrate, "present", lambda job: (chip, datasheet_rates(chip)))

@@ -10,7 +10,7 @@ import pytest
 
 from ropewalk import cli
 from ropewalk.errors import UserError
-from ropewalk.planner import chips, layout, plan, planner, regimes
+from ropewalk.planner import chip_names, chips, layout, plan, planner, regimes
 from ropewalk.planner.memory import GIB
 from ropewalk.settings.recipe import Recipe
 
@@ -188,15 +188,19 @@ def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
     ],
 )  # fmt: skip
 def test_the_cards_that_people_have_are_known_as_they_write_them(text: str, name: str) -> None:
-    assert chips.parse(text)[1].name == name
+    assert chip_names.parse(text)[1].name == name
 
 
 def test_of_an_apple_chip_a_size_of_memory_that_nobody_said_is_said_to_be_assumed() -> None:
-    assert "128 GB of it assumed" in chips.parse("M3 Max")[1].source
-    assert "assumed" not in chips.parse("M3 Max 36GB")[1].source and chips.parse("M3 Max 36GB")[1].memory == 27
-    assert "assumed" not in chips.parse("M3 Max", 30.0)[1].source and chips.parse("M3 Max", 30.0)[1].memory == 30
+    assert "128 GB of it assumed" in chip_names.parse("M3 Max")[1].source
+    assert (
+        "assumed" not in chip_names.parse("M3 Max 36GB")[1].source and chip_names.parse("M3 Max 36GB")[1].memory == 27
+    )
+    assert (
+        "assumed" not in chip_names.parse("M3 Max", 30.0)[1].source and chip_names.parse("M3 Max", 30.0)[1].memory == 30
+    )
     with pytest.raises(UserError, match=r"did you mean 1xM3-Max-128\?"):
-        chips.parse("M3 Max 4096GB")
+        chip_names.parse("M3 Max 4096GB")
 
 
 def test_every_chip_has_a_source_and_sane_figures() -> None:
@@ -205,17 +209,17 @@ def test_every_chip_has_a_source_and_sane_figures() -> None:
         assert chip.source and 7 < chip.memory < 600 and chip.bandwidth >= 68e9
         # The roofline's ridge of an accelerator of the last decade; one off by ten would be a slip of the pen.
         assert chip.matrix == 0 or 10 < chip.matrix / chip.bandwidth < 500
-    assert chips.named("NVIDIA GeForce RTX 4070 Ti SUPER") is chips.CHIPS["4070-TI-SUPER"]
-    assert chips.named("Tesla V100-SXM2-16GB") is chips.CHIPS["V100-16"]
+    assert chip_names.named("NVIDIA GeForce RTX 4070 Ti SUPER") is chips.CHIPS["4070-TI-SUPER"]
+    assert chip_names.named("Tesla V100-SXM2-16GB") is chips.CHIPS["V100-16"]
 
 
 def test_mfu_is_told_on_both_scales(capsys) -> None:
     # 7785 tokens/s of LLaMA 7B at 32768 on one H100 (docs/results.md): 0.515 of 989 TFLOP/s. A token: 3 x 2 x 6.607e9 weights beside the embedding, 3 x 2 x 32 layers x 32768 x 4096 of attention.
     flops = 7785 * 6 * (6_738_415_616 - 32000 * 4096 + 32 * 32768 * 4096)
-    found = chips.mfu(flops, chips.named("NVIDIA H100 80GB HBM3"), 795e12)
+    found = chips.mfu(flops, chip_names.named("NVIDIA H100 80GB HBM3"), 795e12)
     assert (found.measured, found.sheet) == (pytest.approx(0.515 * 989 / 795, rel=1e-3), pytest.approx(0.515, rel=1e-3))
-    assert chips.mfu(2 * flops, chips.named("NVIDIA H100 80GB HBM3"), 795e12, 2) == found
-    assert chips.mfu(flops, chips.named("cpu"), None) == chips.Mfu()
+    assert chips.mfu(2 * flops, chip_names.named("NVIDIA H100 80GB HBM3"), 795e12, 2) == found
+    assert chips.mfu(flops, chip_names.named("cpu"), None) == chips.Mfu()
     cli.main(["plan", "7b", "--gpus", "1xH100", "--window", "32768", "--batch-size", "1"])
     assert "of the data sheet)" in capsys.readouterr().out
 

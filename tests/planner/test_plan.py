@@ -23,7 +23,7 @@ from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.planner import calibrate, chips, layout, plan, planner
+from ropewalk.planner import calibrate, chip_names, chips, layout, plan, planner
 from ropewalk.planner import job as job_
 from ropewalk.planner.choice import Layer, Room, choose
 from ropewalk.planner.job import FULL, NONE, Job, kept_bytes, regime, tensors
@@ -127,8 +127,8 @@ def test_layers_of_another_kind_are_refused_by_their_key() -> None:
 
 
 def test_chips_are_read_as_people_write_them() -> None:
-    assert [chips.parse(text)[0] for text in ("8xH100", "8 x h100", "H100", "32xA100-80GB")] == [8, 8, 1, 32]
-    assert chips.parse("4xA100")[1] is chips.parse("A100-80")[1]
+    assert [chip_names.parse(text)[0] for text in ("8xH100", "8 x h100", "H100", "32xA100-80GB")] == [8, 8, 1, 32]
+    assert chip_names.parse("4xA100")[1] is chip_names.parse("A100-80")[1]
     for driver, name in {
         "NVIDIA H200": "H200",
         "NVIDIA H100 80GB HBM3": "H100",
@@ -139,15 +139,15 @@ def test_chips_are_read_as_people_write_them() -> None:
         "NVIDIA GeForce RTX 4090": "4090",
         "AMD Instinct MI300X": "MI300X",
     }.items():
-        chip = chips.named(driver)
+        chip = chip_names.named(driver)
         assert chip is not None and chip.name == name
-    assert chips.named("NVIDIA P40") is None
+    assert chip_names.named("NVIDIA P40") is None
 
 
 @pytest.mark.parametrize("text", ["", "8xT800", "8*foo", "999999999"])
 def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
     with pytest.raises(UserError, match="known chips: 3060, .*A100-40"):
-        chips.parse(text)
+        chip_names.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
 )
 def test_of_a_number_of_chips_the_fault_is_named_and_not_every_chip(text: str, said: str) -> None:
     with pytest.raises(UserError, match=f"left out this machine; .*{said}") as raised:
-        chips.parse(text)
+        chip_names.parse(text)
     assert "known chips" not in str(raised.value)
 
 

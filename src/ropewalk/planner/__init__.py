@@ -2,6 +2,7 @@
 
 shape.py      a model's shape from its config.json: weights, operations; named.py, from its name
 chips.py      accelerators by data sheet, and the share of it that a step gets
+chip_names.py chips as people write them, and as drivers name them
 job.py        the recipe laid over chips; what a layer keeps
 choice.py     what becomes of each layer's results, in training as in a plan; kept.py, as a plan has it
 memory.py     bytes by part, at the worst moment

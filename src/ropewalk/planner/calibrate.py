@@ -16,7 +16,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, cpu_of_memory, named
+from ropewalk.planner.chip_names import named
+from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, cpu_of_memory
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED

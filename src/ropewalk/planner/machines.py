@@ -7,7 +7,8 @@ out  bytes; or a sentence
 from __future__ import annotations
 
 from ropewalk.errors import UserError
-from ropewalk.planner.chips import Chip, gibibytes
+from ropewalk.planner.chip_names import gibibytes
+from ropewalk.planner.chips import Chip
 from ropewalk.planner.memory import GIB
 from ropewalk.settings.budget import HOST_SHARE, host_room
 from ropewalk.settings.plan import PlanSettings

@@ -16,7 +16,8 @@ from typing import Any
 
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, machines, regimes
-from ropewalk.planner.chips import Chip, Mfu, Rates, cpu_of_memory, datasheet_rates, gibibytes, mfu, of_memory, parse
+from ropewalk.planner.chip_names import gibibytes, parse
+from ropewalk.planner.chips import Chip, Mfu, Rates, cpu_of_memory, datasheet_rates, mfu, of_memory
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.named import shape_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
-from ropewalk.planner.chips import CHIPS, parse
+from ropewalk.planner.chip_names import parse
+from ropewalk.planner.chips import CHIPS
 from ropewalk.planner.planner import plan
 from ropewalk.settings.recipe import Mode
 

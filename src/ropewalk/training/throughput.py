@@ -20,7 +20,8 @@ import torch
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import device_name
 from ropewalk.model.layers import head_size
-from ropewalk.planner.chips import Chip, mfu, named
+from ropewalk.planner.chip_names import named
+from ropewalk.planner.chips import Chip, mfu
 from ropewalk.records import Step
 from ropewalk.training import low_bits
 
