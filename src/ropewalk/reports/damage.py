@@ -32,7 +32,7 @@ def above_control(group: Group, variant: Variant, runs: Sequence[Training]) -> R
 def _paired(before: Perplexity, after: Perplexity) -> Ratio | None:
     """None where the two did not read the same documents: part of their difference would be the text's."""
     change = ratio(before, after)
-    return change if change and change.same_documents and change.same_text else None
+    return change if change and change.same_documents else None
 
 
 def short_pair(group: Group, variant: Variant) -> tuple[Perplexity, Perplexity] | None:

@@ -13,6 +13,7 @@ from ropewalk.evals.intervals import documents_interval, over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
+from ropewalk.reports.same_tokens import documents, has_texts, lengths
 from ropewalk.reports.seeds import spread
 from ropewalk.sentences import counted
 
@@ -24,8 +25,7 @@ Bounded = tuple[float, float, float]
 class Ratio:
     """after / before, with the paired interval over documents, Student's (NaN below three `documents`, or where they cannot be paired).
 
-    Documents are the same by the hash of their text; by their name in records that have none. `same_text` is False where both scored such
-    a document with another number of tokens: another tokenizer, or another text. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
+    Documents are the same by the hash of their text; by their name in records that have none. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
     was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie. `of_seeds` are the values of several seeds
     whose mean it is (`over`), of as many as `seeds`.
     """
@@ -34,7 +34,6 @@ class Ratio:
     low: float = float("nan")
     high: float = float("nan")
     documents: int = 0
-    same_text: bool = True
     same_documents: bool = True
     sampled: bool = False
     of_seeds: tuple[float, ...] = ()
@@ -97,7 +96,6 @@ def over(ratios: Sequence[Ratio | None]) -> Ratio | None:
         low,
         high,
         documents=min(each.documents for each in known),
-        same_text=all(each.same_text for each in known),
         same_documents=all(each.same_documents for each in known),
         sampled=any(each.sampled for each in known),
         of_seeds=tuple(each.value for each in known),
@@ -106,7 +104,7 @@ def over(ratios: Sequence[Ratio | None]) -> Ratio | None:
 
 
 def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
-    """The ratio of two perplexity rows; None where either is not a positive number.
+    """The ratio of two perplexity rows; None where either is not a positive number, or both scored a document with another number of tokens: it was cut at another place, or by another tokenizer.
 
     The interval is of each document's own difference: a hard book is hard for both models, and what they share says nothing
     about the difference.
@@ -116,13 +114,13 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
     if before.estimate or after.estimate:
         return _of_samples(before, after)
     value = after.perplexity / before.perplexity
-    by_text = all("text" in document for row in (before, after) for document in row.per_document)
-    first, second = _documents(before, by_text=by_text), _documents(after, by_text=by_text)
+    by_text = has_texts(before) and has_texts(after)
+    first, second = documents(before, by_text=by_text), documents(after, by_text=by_text)
     shared = sorted(first.keys() & second.keys())
     if not shared:
         return Ratio(value, same_documents=not (first and second))
-    if before.window == after.window and any(first[key][0] != second[key][0] for key in shared):
-        return Ratio(value, same_text=False)
+    if any(lengths(before, first[key][0]).isdisjoint(lengths(after, second[key][0])) for key in shared):
+        return None
     if len(shared) != len(first) or len(shared) != len(second):
         return Ratio(value, same_documents=False)
     if len(shared) < Perplexity.FEWEST:
@@ -134,7 +132,7 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
 def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
     """after minus before, nats a token; None where the two did not read the same documents."""
     change = ratio(before, after)
-    return change.nats if change and change.same_documents and change.same_text else None
+    return change.nats if change and change.same_documents else None
 
 
 def between(
@@ -214,20 +212,3 @@ def _of_samples(before: Perplexity, after: Perplexity) -> Ratio:
         return Ratio(value)
     reach = math.exp(math.hypot(*(math.log(high / low) / 2 for low, high in ends)))
     return Ratio(value, value / reach, value * reach, before.documents, sampled=True)
-
-
-def _documents(row: Perplexity, *, by_text: bool) -> dict[str, tuple[int, float]]:
-    """The hash of the text, or the name where it is not on record → (tokens, nll), of the documents of which something was scored."""
-    scored = [each for each in row.per_document if each["tokens"] > 0 and number_format.is_finite(each["nll"])]
-    keys = [each.get("text", "") if by_text else each["name"] for each in scored]
-    figures = [(each["tokens"], each["nll"]) for each in scored]
-    return dict(zip(keys if by_text else _without_place(keys), figures, strict=True))
-
-
-def _without_place(names: list[str]) -> list[str]:
-    """Names without the directories that all of them have in common: the same files may lie elsewhere for another run."""
-    parts = [name.split("/") for name in names]
-    shared = 0
-    while parts and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
-        shared += 1
-    return ["/".join(part[shared:]) for part in parts]

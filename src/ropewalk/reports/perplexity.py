@@ -17,6 +17,8 @@ from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
+from ropewalk.reports.same_tokens import apart
+from ropewalk.sentences import joined
 
 ByWindow = dict[int, Perplexity]
 #: Which intervals are given, of all figures alike.
@@ -26,9 +28,10 @@ _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
 
 @dataclass
 class Group:
-    """Perplexities that may be compared: one base model, one text, one stride, one convention, one rule for BOS.
+    """Perplexities that may be compared: one base model, the same tokens of one text, one stride, one convention, one rule for BOS.
 
-    `stride` is in words, since a stride may be the same number of tokens or the same part of every window.
+    `stride` is in words, since a stride may be the same number of tokens or the same part of every window; `scored` says how many tokens,
+    where other rows are of other tokens of the same text.
     """
 
     lineage: tuple
@@ -36,6 +39,7 @@ class Group:
     convention: str
     bos: bool
     stride: str = ""
+    scored: str = ""
     measurements: list[Measurement[Perplexity]] = field(default_factory=list)
 
     def variants(self) -> dict[Variant, ByWindow]:
@@ -76,7 +80,13 @@ class Group:
     @property
     def title(self) -> str:
         convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
-        return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}"
+        scored = f", {self.scored}" if self.scored else ""
+        return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}{scored}"
+
+    @property
+    def rule(self) -> tuple:
+        """What is the same of groups that are of other tokens of one text."""
+        return (self.lineage, self.data, self.convention, self.bos, self.stride)
 
 
 def _chose_by(m: Measurement[Perplexity]) -> bool:
@@ -92,7 +102,7 @@ def groups(clean: Clean) -> list[Group]:
     for m in clean.of(Perplexity):
         rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
         by_rule.setdefault(rule, Group(*rule)).measurements.append(m)
-    alike = [part for group in by_rule.values() for part in _by_stride(group)]
+    alike = [part for group in by_rule.values() for each in _by_stride(group) for part in _by_tokens(each)]
     return sorted(
         alike, key=lambda g: (g.convention != "ropewalk", g.is_validation, -len(g.variants()), -len(g.measurements))
     )
@@ -110,6 +120,26 @@ def _by_stride(group: Group) -> list[Group]:
         )
         for stride in sorted(strides)
     ]
+
+
+def _by_tokens(group: Group) -> list[Group]:
+    """Rows of the same tokens together."""
+    parts = apart(group.measurements)
+    if len(parts) == 1:
+        return [group]
+    scored = [f"{max(m.row.tokens for m in part)} tokens scored" for part in parts]
+    return [
+        dataclasses.replace(group, scored=words, measurements=part) for words, part in zip(scored, parts, strict=True)
+    ]
+
+
+def other_tokens(comparable: Sequence[Group]) -> Iterator[str]:
+    """Of groups that are of other tokens of one text, that they are not compared, and what would let them be."""
+    for rule in dict.fromkeys(group.rule for group in comparable if group.scored):
+        parts = [group for group in comparable if group.rule == rule]
+        states = [f"{joined(sorted({v.label for v in part.variants()}))} ({part.scored})" for part in parts]
+        text = short_data(parts[0].data) or "a text not named"
+        yield f"Of {text} not the same tokens were scored: {'; '.join(states)}. No figure of one is compared with one of another; measure all with the same --max-tokens, and tokenizer, and they are."
 
 
 def short_data(data: str) -> str:

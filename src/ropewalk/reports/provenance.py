@@ -251,6 +251,7 @@ def _mixed(clean: Clean) -> Iterable[str]:
 def _pairs(clean: Clean) -> Iterable[str]:
     """Before/after pairs that are none, and perplexities that are not to be compared."""
     groups = perplexity.groups(clean)
+    yield from perplexity.other_tokens(groups)
     yield from sorted({*_unpaired(groups), *_tokenizers(clean)})
     for caveat in dict.fromkeys(group.caveat for group in groups if group.caveat):
         yield perplexity.not_across(*(group for group in groups if group.caveat == caveat))
@@ -259,17 +260,14 @@ def _pairs(clean: Clean) -> Iterable[str]:
 
 
 def _unpaired(groups: list[perplexity.Group]) -> Iterable[str]:
-    """A before/after pair whose token counts differ was cut by two tokenizers, or from two texts."""
+    """A before/after pair that was not measured on the same documents."""
     for group in groups:
         variants, unlike = group.variants(), dict[str, list[str]]()
         base = next((rows for variant, rows in variants.items() if variant.role == "base"), {})
         for variant, rows in variants.items():
             for window in base.keys() & rows.keys() if variant.extended else ():
                 change = ratio(base[window], rows[window])
-                if change and not change.same_text:
-                    differ = f"count different tokens in the same documents ({group.title}): tokenizers or texts differ, and the perplexities are no pair"
-                    unlike.setdefault(differ, []).append(variant.label)
-                elif change and not change.same_documents:
+                if change and not change.same_documents:
                     differ = f"were not measured on the same documents at {window} tokens ({group.title}); part of the difference may be the text's"
                     unlike.setdefault(differ, []).append(variant.label)
         for differ, names in unlike.items():
