@@ -30,6 +30,7 @@ from ropewalk.reports import provenance
 from ropewalk.reports.content import Section
 from ropewalk.reports.files import as_markdown
 from ropewalk.reports.page import SECTIONS
+from ropewalk.reports.perplexity import groups, other_tokens
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.reports.verdict import verdicts
 from ropewalk.settings.command import takes
@@ -146,6 +147,8 @@ def composed(subject: Subject, records: Records) -> ModelCard:
     """The card of a checkpoint from these records; those of other models are left aside."""
     rows = clean(_about(subject, records), paper=False)
     info = subject.checkpoint.info
+    for caution in other_tokens(groups(rows)):
+        _logger.warning("%s", caution)
     measured = any(subject.is_it(m.run) and not isinstance(m.row, (Step, *BOOKKEEPING)) for m in rows.measurements)
     if not measured:
         _logger.warning(

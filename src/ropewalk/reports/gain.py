@@ -14,6 +14,7 @@ from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.retrieval import left_out, to_draw
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.same_tokens import apart
 
 #: What rows of one table share: the text, the short context, the stride, BOS, and who chose the key tokens.
 _Rule = tuple[str, str, int, int, bool, str]
@@ -37,16 +38,19 @@ def section(clean: Clean) -> Section | None:
         "evaluator needs the long context for.",
     )
     for group in groups.values():
-        _show(part, clean, group)
+        parts = apart(group)
+        for each in parts:
+            _show(part, clean, each, scored=f", {each[0].row.tokens} tokens scored" if len(parts) > 1 else "")
     return part
 
 
 def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     """The mean gain of these seeds at the longest window, for a verdict; nothing where none was measured. Of several short contexts the one most seeds have."""
-    rows: dict[tuple[int, _Rule], dict[Variant, ContextGain]] = {}
-    for m in clean.of(ContextGain):
-        if m.model_variant in seeds and number_format.is_finite(m.row.gain):
-            rows.setdefault((m.row.window, _rule(m.row)), {})[m.model_variant] = m.row
+    rows: dict[tuple[int, int, _Rule], dict[Variant, ContextGain]] = {}
+    finite = [m for m in clean.of(ContextGain) if m.model_variant in seeds and number_format.is_finite(m.row.gain)]
+    for at, part in enumerate(apart(finite)):
+        for m in part:
+            rows.setdefault((m.row.window, at, _rule(m.row)), {})[m.model_variant] = m.row
     if not rows:
         return ""
     each = list(max(rows.items(), key=lambda item: (item[0][0], len(item[1])))[1].values())
@@ -66,11 +70,11 @@ def _nats(value: float) -> str:
     return number_format.fixed(value, 3)
 
 
-def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]]) -> None:
+def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]], scored: str) -> None:
     """The figure and the table of rows that may be compared."""
     row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
     short = Slide(row.short, row.stride)
-    title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}"
+    title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}{scored}"
     states = [(m.variant, m.row.window) for m in group]
     drawn = to_draw(states)
     series = [

@@ -251,7 +251,6 @@ def _mixed(clean: Clean) -> Iterable[str]:
 def _pairs(clean: Clean) -> Iterable[str]:
     """Before/after pairs that are none, and perplexities that are not to be compared."""
     groups = perplexity.groups(clean)
-    yield from perplexity.other_tokens(groups)
     yield from sorted({*_unpaired(groups), *_tokenizers(clean)})
     for caveat in dict.fromkeys(group.caveat for group in groups if group.caveat):
         yield perplexity.not_across(*(group for group in groups if group.caveat == caveat))

@@ -21,8 +21,10 @@ Seeds = Sequence[perplexity.ByWindow]
 _USELESS = 2.0
 
 
-def sentence(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant]) -> str:
-    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval. seeds: of one training."""
+def sentence(
+    clean: Clean, group: perplexity.Group | None, near: perplexity.Group | None, seeds: Sequence[Variant]
+) -> str:
+    """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval. near: of the rows by which the latter is known. seeds: of one training."""
     target = seeds[0]
     short, window = target.original_window, target.window
     rows = [group.variants().get(seed, {}) for seed in seeds] if group else []
@@ -35,7 +37,7 @@ def sentence(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Varia
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
     chunk = target.recipe.chunk(short) if target.steps else None
     far = f"in chunks of {chunk} tokens at positions up to {window}" if chunk else f"to {window} tokens"
-    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, group, seeds)}."
+    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, near, seeds)}."
 
 
 def of_base(clean: Clean, base: Variant) -> str:

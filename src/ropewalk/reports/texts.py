@@ -13,7 +13,7 @@ from typing import Any
 from ropewalk.records import Perplexity, Run
 from ropewalk.records.recipe import ablated, is_training, place, recipe_of
 from ropewalk.records.variant import Variant
-from ropewalk.reports.perplexity import short_data
+from ropewalk.reports.perplexity import groups, other_tokens, short_data
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
 
@@ -24,8 +24,8 @@ def cautions(clean: Clean) -> list[str]:
 
 
 def other_texts(clean: Clean) -> list[str]:
-    """What was measured or trained on texts that are not the same for all, whether they are called the same or not."""
-    return [*_called_the_same(clean), *_measured_on(clean), *_trained_on(clean)]
+    """What was measured or trained on texts, or tokens of them, that are not the same for all, whether they are called the same or not."""
+    return [*_called_the_same(clean), *_measured_on(clean), *other_tokens(groups(clean)), *_trained_on(clean)]
 
 
 def _called_the_same(clean: Clean) -> Iterable[str]:

@@ -16,6 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
 from ropewalk.reports import benchmarks, damage, gain, methods, passkey, perplexity, reach, retrieval, training
 from ropewalk.reports.contests import contest, not_comparable
+from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
@@ -68,7 +69,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         return _inside(clean, variants, within)
     target = fair.leader.variants[0] if fair else _target(clean, [v for v in variants if v.extended and v in measured])
     alike = [g for g in perplexity.groups(clean) if g.lineage == lineage and (not target or target in g.variants())]
-    group = fair.group if fair else next(iter(alike), None)
+    group = fair.group if fair else _of_window(alike, target)
+    near = _of_short_window(alike, group, target)
     bases = [v for v in variants if v.role == "base" and not v.steps]  # what a training began from, too
     base = min(bases, key=lambda v: (not group or v not in group.variants(), v not in measured, v.name), default=None)
     verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
@@ -92,12 +94,14 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     else:
         _extension(verdict, clean, base, target, len(seeds))
         verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
-        verdict.sentences.append(reach.sentence(clean, group, seeds))
-        known = [seed for seed in seeds if seed in group.variants()] if group else []
-        priced = damage.sentence(group, known, training.trainings(clean)) if group else ""
+        if group and near and target.steps and not fair:
+            verdict.sentences.append(in_short(group, near, seeds))
+        verdict.sentences.append(reach.sentence(clean, group, near, seeds))
+        known = [seed for seed in seeds if seed in near.variants()] if near else []
+        priced = damage.sentence(near, known, training.trainings(clean)) if near else ""
         verdict.sentences += [priced] if priced else []
     if group is not None:
-        _perplexity(verdict, group, base, seeds)
+        _perplexity(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
     untrained = [v for v in variants if target and _is_before(v, target)]
@@ -105,6 +109,23 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
+
+
+def _of_window(alike: Sequence[perplexity.Group], target: Variant | None) -> perplexity.Group | None:
+    """The first group; of those that are of other tokens of its text one in which the new window was measured."""
+    of_text = [group for group in alike if group.rule == alike[0].rule]
+    return next(
+        (g for g in of_text if target and target.window in g.variants().get(target, {})), next(iter(alike), None)
+    )
+
+
+def _of_short_window(
+    alike: Sequence[perplexity.Group], group: perplexity.Group | None, target: Variant | None
+) -> perplexity.Group | None:
+    """That group, if the short window was measured with its base's in it or nowhere; else the one of other tokens of its text where it was."""
+    of_text = [each for each in alike if group and each.rule == group.rule]
+    paired = [each for each in of_text if target and damage.short_pair(each, target)]
+    return group if group in paired or not paired else paired[0]
 
 
 def _beside(verdict: Verdict, sentence: str) -> None:
@@ -182,7 +203,9 @@ def _unfinished(runs: list[training.Training]) -> list[str]:
     return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
 
 
-def _perplexity(verdict: Verdict, group: perplexity.Group, base: Variant | None, seeds: Sequence[Variant]) -> None:
+def _perplexity(
+    verdict: Verdict, group: perplexity.Group, near: perplexity.Group, base: Variant | None, seeds: Sequence[Variant]
+) -> None:
     target = seeds[0] if seeds else None
     rows = group.variants()
     before = group.base_row()
@@ -194,8 +217,9 @@ def _perplexity(verdict: Verdict, group: perplexity.Group, base: Variant | None,
         return
     read = [rows.get(seed, {}) for seed in seeds]
     inside, outside = ([at.get(window) for at in read] for window in (target.original_window, target.window))
-    if before and any(inside):
-        _original_window(verdict, before, inside)
+    short = near.variants()
+    if (base_there := near.base_row()) and any(target.original_window in short.get(seed, {}) for seed in seeds):
+        _original_window(verdict, base_there, [short.get(seed, {}).get(target.original_window) for seed in seeds])
     if not any(outside):
         measured = ", ".join(map(str, sorted(rows[target])))
         verdict.sentences.append(

@@ -1,0 +1,56 @@
+"""Whether a training helped, in the words of somebody who trained a little: better, worse, or too little measured to tell.
+
+in   the perplexities of one text, and the seeds of one training
+out  a sentence of the verdict
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ropewalk.records import Perplexity
+from ropewalk.records.variant import Variant
+from ropewalk.reports import damage
+from ropewalk.reports.paired import Ratio, over, ratio
+from ropewalk.reports.perplexity import ByWindow, Group
+
+
+def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
+    """What training did at the new window, against the model before it, and what the old one lost, against the base. near: of the old window's rows."""
+    target, rows, short = seeds[0], group.variants(), near.variants()
+    before, name = _before(group, target)
+    change = _change(before, [rows.get(seed, {}) for seed in seeds], target.window)
+    figures = f", {change}" if change else ""
+    new = f"at {target.window} tokens{name}, {_word(change, 'the same before training and after')}{figures}"
+    pair = damage.short_pair(near, target)
+    at = pair[0].window if pair else target.original_window
+    there = _change(pair and pair[0], [short.get(seed, {}) for seed in seeds], at)
+    old = f"at {at} tokens, against the base, {_word(there, 'the same of both')}"
+    return f"In short, did training help? By perplexity, {new}; {old}."
+
+
+def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str]:
+    """The model at the new window as it was before its training; where that was not measured, the base there. And what that is called."""
+    rows = group.variants()
+    extended = [v for v in rows if v.role == "untrained" and (v.scaling, v.window) == (target.scaling, target.window)]
+    bases = [v for v in rows if not v.extended and not v.steps]
+    before = next((v for v in (*extended, *bases) if target.window in rows[v]), None)
+    if before is None:
+        return None, ""
+    name = "itself before training" if before in extended else "the base, extrapolating"
+    return rows[before][target.window], f", against {name}"
+
+
+def _change(before: Perplexity | None, after: Sequence[ByWindow], window: int) -> Ratio | None:
+    return over([ratio(before, at[window]) if before and window in at else None for at in after])
+
+
+def _word(change: Ratio | None, what: str) -> str:
+    """The answer; where there is none, what is lacking for one."""
+    if change is None or not change.same_documents:
+        return f"it cannot be told: measure {what}, on the same text with the same --max-tokens"
+    if change.low > 1 or change.high < 1:
+        return "worse" if change.low > 1 else "better"
+    if change.too_few:
+        return f"too little was measured to tell (an answer takes {Perplexity.FEWEST} documents at least)"
+    return "too little was measured to tell better from worse"
