@@ -430,7 +430,10 @@ def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_woul
     assert "MOST TOKENS OF THE CONVERSATIONS ARE NOT READ" in said and "conversations: 5," in said
     assert "not even the first answer ends within 64 tokens: 2." in said
     # 320 tokens hold the shorter question: of 1050 tokens 750 stay out, more than half; twelve chunks of 64 hold both.
-    assert "--chunk-window 768 takes 2 of those left out whole (2) and leaves out 0%" in said
+    assert (
+        "with --chunk-window 768, 2 of the 2 conversations left out whole would be read at least in part, and 0% of the tokens"
+        in said
+    )
     assert "0% of what is read stands in documents of at least 32 tokens, half a chunk" in said
     caplog.clear()
     assert not warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=900)
@@ -440,7 +443,10 @@ def test_where_no_chunk_halves_what_is_left_out_the_best_one_is_named(tmp_path, 
     """Of 300, 750 and 1500 tokens a chunk below the window of 512 holds the first alone."""
     chats = [*LONG_AND_SHORT, ("Why? " * 300, "So.")]
     said = warnings_of(tmp_path, caplog, chats, window=512, mode="pose", chunk_window=64)
-    assert re.search(r"--chunk-window 3\d\d takes 1 of those left out whole \(3\) and leaves out 8\d%", said)
+    assert re.search(
+        r"with --chunk-window 3\d\d, 1 of the 3 conversations left out whole would be read at least in part, and 8\d%",
+        said,
+    )
     assert re.search(r"it is the best up to 511, [\d.]+ times as many tokens read, and splitting", said)
     caplog.clear()
     said = warnings_of(tmp_path, caplog, chats, window=256, mode="pose", chunk_window=64)

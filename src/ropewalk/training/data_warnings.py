@@ -65,15 +65,22 @@ def _longer(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
     then = omitted.at(longer) if longer > part.length else omitted
     if then.left_out == omitted.left_out:
         return f"no {option} up to {most} would read more: split long conversations, or leave it so"
-    taken = (
-        f"takes {omitted.whole - then.whole} of those left out whole ({omitted.whole}) and " if omitted.whole else ""
-    )
-    leaves = f"{option} {longer} {taken}leaves out {then.left_out / omitted.tokens:.0%}, and a step takes more memory and time"
+    leaves = f"with {option} {longer}, {_taken(omitted.whole, then.whole)}{then.left_out / omitted.tokens:.0%} of the tokens would be left out; a step would take more memory and time"
     if halved:
         return leaves
     read, now = omitted.tokens - then.left_out, omitted.tokens - omitted.left_out
     times = f", {read / now:.1f} times as many tokens read" if now else ""
     return f"{leaves}; it is the best up to {most}{times}, and splitting long conversations leaves out less"
+
+
+def _taken(whole: int, then: int) -> str:
+    """How many of the conversations that are left out whole a longer chunk would read."""
+    if not whole:
+        return ""
+    some = (
+        "the one conversation" if (whole, then) == (1, 0) else f"{whole - then} of the {counted(whole, 'conversation')}"
+    )
+    return f"{some} left out whole would be read at least in part, and "
 
 
 def _warn_of_repetition(part: Part, settings: TrainSettings, mesh: Mesh) -> None:
