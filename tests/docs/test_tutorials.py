@@ -76,6 +76,7 @@ SMALL = {
         | {
             "--chunk-window": "96",
             "--max-tokens": "128",
+            "--stride": "16",
             "--budget": "5",
             "export --for": "transformers",
             "passkey --window": "320",
@@ -131,7 +132,11 @@ def test_every_command_of_a_tutorial_runs(name: str, folder: Path, capfd: pytest
     for line in lines:
         expected = 1 if "# exit status 1" in line else 0
         assert follow(line, small) == expected, f"{line}\n{capfd.readouterr().err}"
-    assert list(folder.glob("*.html"))  # each ends with a page
+    pages = [page.read_text(encoding="utf-8") for page in folder.glob("*.html")]  # each ends with one
+    assert pages and not any("not the same tokens were scored" in page for page in pages)
+    if name == "chats":
+        assert "In short, did training help?" in pages[0] and "it cannot be told" not in pages[0]
+    assert "the card says of" not in capfd.readouterr().err  # that it was not measured: an export sends nobody back
 
 
 def test_the_chats_that_the_standard_library_is_made_into_are_conversations(tmp_path: Path) -> None:
