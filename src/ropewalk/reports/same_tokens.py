@@ -36,7 +36,8 @@ def lengths(row: Perplexity | ContextGain, tokens: int) -> frozenset[int]:
     if row.stride != row.window:
         return frozenset({tokens + 1})
     windows, rest = divmod(tokens, row.window - 1)
-    return frozenset({tokens + windows + 1, tokens + windows + bool(rest)})
+    # The first: what records of earlier versions counted there.
+    return frozenset({tokens + 1, tokens + windows + 1, tokens + windows + bool(rest)})
 
 
 def apart(measurements: Iterable[Measurement[R]]) -> list[list[Measurement[R]]]:
