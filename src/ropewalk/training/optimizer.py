@@ -70,7 +70,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
         return HostAdamW(parameters, **common)
     low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
     if settings.optimizer == "adamw-8bit":
-        return low_bit.AdamW8bit(parameters, bf16_stochastic_round=stochastic, **common)
+        return _eight_bits(low_bit)(parameters, bf16_stochastic_round=stochastic, **common)
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
 
 
@@ -106,6 +106,23 @@ def allocate_states(optimizer: torch.optim.Optimizer) -> None:
 def saved_bytes(name: str, parameter: nn.Parameter) -> float:
     """Bytes of AdamW's two moments, an element of this parameter, wherever they are."""
     return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
+
+
+def _eight_bits(low_bit: Any) -> Any:
+    """torchao's AdamW8bit, whose moments say that they are float32, as they are computed in.
+
+    Its own say bfloat16 where the weights are that, and forget it in `view`, which sharding calls: then their sharded step cannot be compiled
+    (torchao 0.18 on torch 2.11 and 2.13: "unimplemented operator aten.view.dtype").
+    """
+
+    class AdamW8bit(low_bit.AdamW8bit):
+        @staticmethod
+        def _subclass_zeros(p: torch.Tensor, signed: bool, block_size: int) -> torch.Tensor:
+            return type(low_bit.AdamW8bit._subclass_zeros(p, signed, block_size)).zeros(
+                p.shape, signed, block_size, p.device
+            )
+
+    return AdamW8bit
 
 
 def _torchao(what: str) -> Any:
