@@ -148,7 +148,9 @@ class ActivationMemory:
             taken += unsharded_bytes(layer, others, self._compute.itemsize)
         if mesh.context_size > 1:
             model = self._loss.model
-            taken += SHARED_MARGIN + shared_window_bytes(tokens * mesh.context_size, key_width(model), query_width(model))
+            taken += SHARED_MARGIN + shared_window_bytes(
+                tokens * mesh.context_size, key_width(model), query_width(model)
+            )
         return int(taken)
 
 
