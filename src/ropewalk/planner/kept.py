@@ -56,7 +56,8 @@ def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
     while not fits(chosen := by_choice(job, settled.choice), chip):
         if not settled.lower():
             return None
-    if settled.spare(int(chip.memory * GIB - step_memory(chosen).total - 2 * MARGIN)):
+    left = chip.memory * GIB - step_memory(chosen).total - 2 * MARGIN - SHARED_MARGIN * (job.cp > 1)
+    if settled.spare(int(left)):
         more = by_choice(job, settled.choice)
         chosen = more if fits(more, chip) else chosen
     return chosen

@@ -17,9 +17,9 @@ from ropewalk.settings.budget import CONTENTION
 
 #: Elementwise kernels of transformers' own layers move this much more than fused ones: fitted to one measured pair (docs/plan.md).
 UNFUSED = 4.5
-#: How much longer attention takes when a window is split over many chips: smaller pieces, waiting at each turn of the ring. From one
-#: published pair, LLaMA 2 7B at 65536 tokens on eight A100: 1280 tokens/s a chip unsplit, 977 split over all eight (EasyContext, README).
-RING = 0.5
+#: How much longer attention takes when a window of 65,536 tokens is split over many chips: smaller pieces, waiting for keys. From 5796 tokens/s on one H200
+#: and 5414 on each of two (docs/results.md). What is waited for grows as the window does and attention as its square, so that longer ones lose less.
+SHARED, SHARED_AT = 0.23, 65536
 #: Kernels of a layer run about three times a forward pass's launches: forward, again, and twice in the backward pass.
 _PASSES = 4
 
@@ -71,7 +71,7 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
         2 * head * tokens / matrix if job.recipe.mode == "lora" else 0
     )
     attention = shape.attention_flops(job.length) * tokens
-    split = (1 + RING * (1 - 1 / job.cp)) / rates.sustained
+    split = (1 + min(1.0, SHARED * SHARED_AT / job.length) * (1 - 1 / job.cp)) / rates.sustained
     forward = split * attention / rates.attention_forward
     backward = split * 2 * attention / rates.attention_backward
     again = _products_again(job) * tokens / matrix

@@ -117,7 +117,10 @@ class ActivationMemory:
         """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
         first, self._stepped = not self._stepped, True
         if first and self._checkpointing is not None and self._traced and self._on_gpu:
-            self._checkpointing.spare(min(ranks.everyones(throughput.spare_bytes(self._mesh.device) - 2 * MARGIN)))
+            left = (
+                throughput.spare_bytes(self._mesh.device) - 2 * MARGIN - SHARED_MARGIN * (self._mesh.context_size > 1)
+            )
+            self._checkpointing.spare(min(ranks.everyones(left)))
 
     def _room(self) -> Room:
         """What there is on this device and beside it, when all that stays is in memory."""
