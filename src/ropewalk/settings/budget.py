@@ -20,8 +20,8 @@ BACKWARD_RESULTS = 1.5
 TILED_BACKWARD_RESULTS = 2.2
 #: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
 MARGIN = 3 * 2**29
-#: And beside it where devices share a window: such a step cannot be begun again with less kept, and lasts minutes. Qwen3-8B's shape at 1,048,576 tokens on
-#: four H200 took 7 GiB beyond what was reckoned, of which 10 GiB were left (docs/log.md, 2026-11-28).
+#: And beside it where devices share a window: such a step cannot be begun again with less kept, and lasts minutes. By the driver's count a
+#: million tokens on four H200 took up to 7 GiB more than PyTorch had allocated (docs/log.md, 2026-11-28).
 SHARED_MARGIN = 4 * 2**30
 #: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.
 TILE_TOKENS = 32768

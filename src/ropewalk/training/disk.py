@@ -56,7 +56,6 @@ class Writes:
             f"most {counted(self.states, 'state')} of about {size_in_words(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
             + f"; {counted(self.by_time, 'checkpoint')} by time besides, if it takes more than {BY_TIME / 60:g} minutes and there is room"
             * bool(self.by_time)
-            * bool(self.by_time)
         )
 
 
