@@ -369,7 +369,7 @@ def test_estimates_are_compared_by_their_own_intervals(tmp_path, reach, said):
     assert page.count("≈ marks an estimate") == 1
 
 
-@pytest.mark.parametrize(("asked", "said"), [({}, "interrupted"), ({"budget": 60}, "interrupted"), ({"budget": 60, "ended_by": "--budget"}, "ended by --budget")])  # fmt: skip
+@pytest.mark.parametrize(("asked", "said"), [({}, "interrupted"), ({"budget": 60}, "interrupted"), ({"watch_stop": 5}, "interrupted"), ({"budget": 60, "ended_by": "--budget"}, "ended by --budget")])  # fmt: skip
 def test_a_run_that_is_not_over_is_said_to_be_in_the_verdict(tmp_path, asked, said):
     settings = {"out": "run", "learning_rate": 1e-4, "batch_size": 1, "steps": 400, "window": 1024} | asked
     recorder = records.Recorder(

@@ -45,9 +45,16 @@ def test_a_run_ends_where_the_short_window_suffers_and_goes_on_by_what_is_on_rec
     with caplog.at_level("INFO", logger="ropewalk"):
         info = train(tmp_path / "run", watch_stop=5, **watched)
     assert info.steps == 1 and "the run ends after step 1 of 4: the perplexity at 256 tokens" in caplog.text
+
+    def ended_by():
+        (run,) = read([tmp_path / "run/records.jsonl"]).runs.values()
+        return run.settings.get("ended_by")
+
+    assert ended_by() == "--watch-stop"
     # Asked again with less patience than what is on record allows, it ends at once.
     assert train(tmp_path / "run", watch_stop=4, resume=True, **watched).steps == 1
     assert train(tmp_path / "run", resume=True, **watched).steps == 4
+    assert ended_by() is None
 
 
 def test_a_short_window_is_watched_at_an_eighth_of_it_and_a_refused_run_leaves_nothing(tmp_path):

@@ -106,10 +106,10 @@ def test_a_run_that_its_watch_ended_is_finished_and_one_that_its_budget_ended_is
     go(base, tmp_path / "out", steps=4, resume=True)
     records = tmp_path / "out/records.jsonl"
     lines = [json.loads(line) for line in records.read_text().splitlines()]
-    for watch_stop, budget, unfinished in ((5.0, None, False), (5.0, 10.0, True), (None, None, True)):
+    for ended_by, unfinished in (("--watch-stop", False), ("--budget", True), (None, True)):
         for line in lines:
             if "settings" in line:
-                line["settings"] |= {"watch_stop": watch_stop, "budget": budget, "steps": 9}
+                line["settings"] |= {"watch_stop": 5.0, "ended_by": ended_by, "steps": 9}
         records.write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert (Unfinished.before(tmp_path / "out", 9) is not None) == unfinished
         assert Unfinished.before(tmp_path / "out", 4) is None

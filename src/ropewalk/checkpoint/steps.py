@@ -17,6 +17,8 @@ from ropewalk.sentences import counted
 
 #: The directory of a run's checkpoints, in the run's own.
 CHECKPOINTS = "checkpoints"
+#: In the settings of a training's header: the option that ended it before its last step; and the one after which nothing is left to do.
+ENDED_BY, WATCH_STOP = "ended_by", "--watch-stop"
 _STEP = re.compile(r"step-(\d{6,})", re.ASCII)
 
 
@@ -58,8 +60,7 @@ class Unfinished:
         if came is None or came.last is None:
             return None
         asked, step = asked_of(run), max(came.step, model_step(run))
-        was_watched = asked.get("watch_stop") is not None and asked.get("budget") is None
-        if was_watched and came.steps is not None and steps <= came.steps:
+        if asked.get(ENDED_BY) == WATCH_STOP and came.steps is not None and steps <= came.steps:
             return None  # what it watched for has ended it
         return cls(step, steps, came.last) if step < steps else None
 

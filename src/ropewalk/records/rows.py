@@ -31,10 +31,6 @@ Whole = Annotated[int, Meta(ge=0, lt=10**12)]
 Share = Annotated[float, Meta(ge=-1e-9, le=1 + 1e-9)]
 
 
-#: In the settings of a training's header: the option that ended it before its last step.
-ENDED_BY = "ended_by"
-
-
 @dataclass(frozen=True)
 class Run:
     """The header of a run: what was asked, of what, where, with which versions."""

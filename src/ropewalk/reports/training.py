@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_same_place, is_training, place
-from ropewalk.records.rows import ENDED_BY
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
@@ -54,8 +54,8 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all of them are on record, or whoever watched the run may have ended it (--watch-stop)."""
-        watched = self.measurements[-1].run.settings.get("watch_stop") is not None
+        """Whether all of them are on record, or whoever watched the run ended it."""
+        watched = self.run.settings.get(ENDED_BY) == WATCH_STOP
         return watched or self.asked is None or self.steps[-1].step >= self.asked
 
     @property

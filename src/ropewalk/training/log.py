@@ -16,11 +16,11 @@ from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import known_as
+from ropewalk.checkpoint.steps import ENDED_BY
 from ropewalk.errors import UserError, told
 from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, append_lines, to_line
-from ropewalk.records.rows import ENDED_BY
 from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import TrainSettings
 

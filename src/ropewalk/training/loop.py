@@ -23,7 +23,7 @@ import torch
 
 from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.steps import asked_of, model_step
+from ropewalk.checkpoint.steps import WATCH_STOP, asked_of, model_step
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -217,7 +217,7 @@ class Loop:
     def _steps(self, log: Log, run: str, signals: Signals) -> None:
         every, first = self.settings.save_steps, self.done
         self._refuse_hopeless()
-        while not self._is_enough() and self.done < self.settings.steps:
+        while not (is_enough := self._is_enough()) and self.done < self.settings.steps:
             begin = time.perf_counter()
             try:
                 self.deadline.check(self.deadline.next_step)
@@ -247,6 +247,8 @@ class Loop:
                 self._save(run)
             elif self._is_due():
                 self._save(run, by_time=True)
+        if is_enough and self.done < self.settings.steps:
+            log.ended(WATCH_STOP)
 
     def _is_due(self) -> bool:
         """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does."""
